@@ -1,0 +1,60 @@
+"""Keys of terminals and wallet devices, derived from a master key, so that the server stores no device secret.
+
+    device_key = HMAC-SHA256(master_key[kid], "device-key-1" ‖ kind ‖ number:u64 ‖ slot:u8 ‖ generation:u32)
+
+Integers are big-endian. `kind` is the ASCII word `terminal` or `wallet`. A lost device is revoked by a new
+generation. `kid` names the master key a device's key came from, so that master keys can be rotated.
+HMAC: RFC 2104; SHA-256: FIPS 180-4.
+"""
+
+import hmac
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+MASTER_KEY_BYTES_MIN = 32
+DEVICE_KEY_BYTES = 32
+NONCE_BYTES = 32
+SLOT_MAX = 9
+
+
+class DeviceKind(StrEnum):
+    TERMINAL = "terminal"
+    WALLET = "wallet"
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceId:
+    """One device: a terminal (its slot is 0) or one of the ten device slots of a wallet."""
+
+    kind: DeviceKind
+    number: int
+    slot: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Keyring:
+    """The master keys by `kid`; `current` is the one that new activations use. Never printed."""
+
+    keys: Mapping[str, bytes]
+    current: str
+
+    def __repr__(self) -> str:
+        return f"Keyring(kids={sorted(self.keys)}, current={self.current!r})"
+
+    def device_key(self, kid: str, device: DeviceId, generation: int) -> bytes | None:
+        """The 32-byte key of a device; None when the master key `kid` is not in the ring (retired)."""
+        master_key = self.keys.get(kid)
+        return None if master_key is None else derive_device_key(master_key, device, generation)
+
+
+def derive_device_key(master_key: bytes, device: DeviceId, generation: int) -> bytes:
+    """The 32-byte device key, as in the module's formula."""
+    text = b"device-key-1" + device.kind.encode() + struct.pack(">QBI", device.number, device.slot, generation)
+    return hmac.digest(master_key, text, "sha256")
+
+
+def authentication_mac(device_key: bytes, nonce: bytes, number: int) -> bytes:
+    """What a device answers to the server's `hello`: HMAC-SHA256(device_key, "ws-auth-1" ‖ nonce ‖ number:u64)."""
+    return hmac.digest(device_key, b"ws-auth-1" + nonce + struct.pack(">Q", number), "sha256")

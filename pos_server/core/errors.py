@@ -1,0 +1,81 @@
+"""What can go wrong besides a decline: error codes, close codes, and the exceptions that carry them.
+
+    PosError
+    ├── MessageError          one message was bad: answered with `error`, the connection stays
+    └── ConnectionClosing     the connection ends, with a close code that says reconnect or stop
+
+Declines are not here: a decline is a decision (`core.payments.DeclineCode`), an error is a message that was not
+decided. docs/protocol.md holds the same tables for people; a test compares them.
+"""
+
+from enum import IntEnum, StrEnum
+
+
+class ErrorCode(StrEnum):
+    """The stable `code` of an `error` message."""
+
+    BAD_FIELD = "bad_field"
+    UNKNOWN_TYPE = "unknown_type"
+    WRONG_CURRENCY = "wrong_currency"
+    ID_REUSED = "id_reused"
+    TOO_MANY_BAD_CODES = "too_many_bad_codes"
+    BUSY = "busy"
+    UNKNOWN_OUTCOME = "unknown_outcome"
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same message, sent again later, can succeed."""
+        return self in _RETRYABLE
+
+
+_RETRYABLE = {ErrorCode.TOO_MANY_BAD_CODES, ErrorCode.BUSY, ErrorCode.UNKNOWN_OUTCOME}
+
+
+class CloseCode(IntEnum):
+    """WebSocket close codes (RFC 6455 section 7.4). 40xx: reconnect with backoff. 41xx: stop, somebody must act."""
+
+    DRAINING = 4000
+    SLOW_CONSUMER = 4001
+    AUTHENTICATION_TIMEOUT = 4002
+    UNAVAILABLE = 4003
+    UNAUTHORIZED = 4100
+    SUPERSEDED = 4101
+    NOT_TEXT = 4102
+    NOT_JSON = 4103
+    NOT_AUTHENTICATED = 4104
+    ALREADY_AUTHENTICATED = 4105
+
+    @property
+    def reconnect(self) -> bool:
+        """True when the client should come back by itself."""
+        return self < 4100
+
+
+class PosError(Exception):
+    """Root of this project's exceptions."""
+
+
+class MessageError(PosError):
+    """A message that cannot be acted on; `field` names the culprit where there is one. Nothing has happened."""
+
+    def __init__(self, code: ErrorCode, detail: str, *, field: str | None = None, reply_to: str | None = None) -> None:
+        super().__init__(code, detail, field, reply_to)
+        self.code = code
+        self.detail = detail
+        self.field = field
+        self.reply_to = reply_to
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.detail}" + (f" (field {self.field})" if self.field else "")
+
+
+class ConnectionClosing(PosError):
+    """The connection must end with this close code; `reason` is short, fit for the close frame, and without secrets."""
+
+    def __init__(self, code: CloseCode, reason: str) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.code.name.lower()} ({self.code}): {self.reason}"
