@@ -58,12 +58,21 @@ class PosError(Exception):
 class MessageError(PosError):
     """A message that cannot be acted on; `field` names the culprit where there is one. Nothing has happened."""
 
-    def __init__(self, code: ErrorCode, detail: str, *, field: str | None = None, reply_to: str | None = None) -> None:
-        super().__init__(code, detail, field, reply_to)
+    def __init__(
+        self,
+        code: ErrorCode,
+        detail: str,
+        *,
+        field: str | None = None,
+        reply_to: str | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(code, detail, field, reply_to, retry_after_s)
         self.code = code
         self.detail = detail
         self.field = field
         self.reply_to = reply_to
+        self.retry_after_s = retry_after_s
 
     def __str__(self) -> str:
         return f"{self.code}: {self.detail}" + (f" (field {self.field})" if self.field else "")

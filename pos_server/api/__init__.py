@@ -1,0 +1,1 @@
+"""REST endpoints. Errors are problem+json (RFC 9457) with a stable `code`."""

@@ -1,0 +1,102 @@
+"""`POST /v1/activations`: a new device trades its one-time code for its identity and its key."""
+
+import base64
+import math
+import time
+from http import HTTPStatus
+
+import asyncpg
+import structlog
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ..core.activation import Activation, ActivationRequest
+from ..core.device_keys import Keyring
+from ..core.lockout import FailureLimit
+from ..ledger import directory
+from ..ledger.database import DATABASE_AWAY
+from ..settings import Settings
+from .problems import Problem
+
+log = structlog.get_logger(__name__)
+
+
+class Activations:
+    """Wrong codes are counted by address, so that guessing is slow."""
+
+    def __init__(self, settings: Settings, keyring: Keyring, pool: asyncpg.Pool) -> None:
+        self._settings = settings
+        self._keyring = keyring
+        self._pool = pool
+        self._failures = FailureLimit(
+            settings.activation_failures_max, settings.activation_failures_window_s, settings.addresses_tracked_max
+        )
+
+    async def create(self, request: Request) -> Response:
+        """Answers 200 with `core.activation.Activation`; the same `request_id` gets the same answer again."""
+        address = request.client.host if request.client else ""
+        blocked_s = self._failures.blocked_for_s(address, time.monotonic())
+        if blocked_s:
+            raise Problem(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                "too_many_attempts",
+                "too many wrong activation codes came from this address; wait before the next one",
+                retry_after_s=math.ceil(blocked_s),
+            )
+        body = _parse(await self._read_body(request))
+        kid = self._keyring.current
+        try:
+            activated = await directory.use_activation(self._pool, body.activation_code, body.request_id, kid)
+        except DATABASE_AWAY as away:
+            log.warning("database_away", during="activation", cause=type(away).__name__)
+            raise Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "busy",
+                "the database is away; try again",
+                retry_after_s=1,
+            ) from None
+        key = None
+        if activated is not None:
+            key = self._keyring.device_key(activated.kid, activated.device, activated.generation)
+        if activated is None or key is None:
+            self._failures.record(address, time.monotonic())
+            raise Problem(
+                HTTPStatus.NOT_FOUND,
+                "activation_unknown",
+                "this activation code is unknown, expired or used; ask for a new one",
+            )
+        log.info("device_activated", kind=activated.device.kind.value, number=activated.device.number)
+        answer = Activation(
+            kind=activated.device.kind,
+            number=activated.device.number,
+            slot=activated.device.slot,
+            kid=activated.kid,
+            device_key=base64.b64encode(key).decode(),
+            currency=activated.currency,
+            name=activated.name,
+        )
+        headers = {"Cache-Control": "no-store"}
+        return Response(answer.model_dump_json(), headers=headers, media_type="application/json")
+
+    async def _read_body(self, request: Request) -> bytes:
+        body = b""
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > self._settings.activation_body_bytes_max:
+                raise Problem(
+                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                    "body_too_large",
+                    f"the body is longer than {self._settings.activation_body_bytes_max} bytes",
+                )
+        return body
+
+
+def _parse(body: bytes) -> ActivationRequest:
+    try:
+        return ActivationRequest.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    pointer = "".join(f"/{part}" for part in first["loc"]) if first["loc"] else None
+    code = "bad_json" if first["type"] == "json_invalid" else "bad_field"
+    raise Problem(HTTPStatus.BAD_REQUEST, code, first["msg"], pointer=pointer)

@@ -1,0 +1,101 @@
+"""The composition root: everything is wired here, and only here."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, WebSocketRoute
+
+from .api.activations import Activations
+from .api.problems import Problem
+from .authorizer import Authorizer, AuthorizerLimits
+from .connections import Connections
+from .core.device_keys import Keyring
+from .core.errors import CloseCode
+from .core.lockout import FailureLimit
+from .core.messages import encode
+from .core.notices import Outcome, notices
+from .core.payments import Decided, DeclineCode
+from .gateway.terminal import TerminalEndpoint
+from .gateway.wallet import WalletEndpoint
+from .ledger.database import create_pool
+from .settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class PosApp:
+    """The ASGI application, and how to end it in order before its sockets are closed."""
+
+    asgi: Starlette
+    authorizer: Authorizer
+    connections: Connections
+    settings: Settings
+
+    async def drain(self) -> None:
+        """Finish what was accepted, push it, and tell every device to reconnect elsewhere. Bounded by a setting."""
+        self.authorizer.close()
+        try:
+            async with asyncio.timeout(self.settings.drain_timeout_s):
+                await self.authorizer.drained()
+                self.connections.close_all(CloseCode.DRAINING, "the server is restarting")
+                await self.connections.all_gone()
+        except TimeoutError:
+            return
+
+
+@asynccontextmanager
+async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncIterator[PosApp]:
+    """The application with its database connections and its engine running. The database is migrated already."""
+    connections = Connections(settings.outbox_messages_max)
+    bad_codes = FailureLimit(settings.bad_codes_max, settings.bad_codes_window_s, settings.addresses_tracked_max)
+
+    def publish(outcome: Outcome, reply_to: str) -> None:
+        if (
+            isinstance(outcome, Decided)
+            and not outcome.replayed
+            and outcome.payment.decline_code is DeclineCode.CODE_INVALID
+        ):
+            bad_codes.record(outcome.scan.terminal_number, time.monotonic())
+        for recipient, message in notices(outcome, reply_to):
+            connections.deliver(recipient, encode(message))
+
+    limits = AuthorizerLimits(
+        queue_scans_max=settings.queue_scans_max,
+        batch_scans_max=settings.batch_scans_max,
+        batch_attempts_max=settings.batch_attempts_max,
+        batch_timeout_s=settings.batch_timeout_s,
+        scan_deadline_s=settings.scan_deadline_s,
+        connect_timeout_s=settings.database_connect_timeout_s,
+        code_expired_steps=settings.code_expired_steps,
+    )
+    authorizer = Authorizer(dsn, keyring, limits, publish)
+    pool = await create_pool(dsn, timeout_s=settings.database_connect_timeout_s, size_max=settings.database_pool_max)
+    terminals = TerminalEndpoint(settings, keyring, connections, pool, authorizer, bad_codes)
+    wallets = WalletEndpoint(settings, keyring, connections, pool)
+    activations = Activations(settings, keyring, pool)
+    asgi = Starlette(
+        routes=[
+            WebSocketRoute("/v1/terminal", terminals.serve),
+            WebSocketRoute("/v1/wallet", wallets.serve),
+            Route("/v1/activations", activations.create, methods=["POST"]),
+        ],
+        exception_handlers={Problem: _problem_response},
+    )
+    engine = asyncio.create_task(authorizer.run(), name="authorizer")
+    try:
+        yield PosApp(asgi, authorizer, connections, settings)
+    finally:
+        engine.cancel()
+        await asyncio.gather(engine, return_exceptions=True)
+        pool.terminate()
+
+
+async def _problem_response(request: Request, error: Exception) -> Response:
+    if not isinstance(error, Problem):
+        raise error
+    return error.response()

@@ -1,0 +1,210 @@
+"""`pos-server`: run, demo, migrate, audit, master-key. Errors are one line on stderr that says what to do next."""
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import asyncpg
+import uvloop
+
+from .core.errors import PosError
+from .ledger.audit import AuditReport, audit
+from .ledger.database import connect, wait_until_available, where
+from .ledger.embedded import EmbeddedPostgres, EmbeddedPostgresError, default_data_dir
+from .ledger.migrate import load_migrations, migrate
+from .master_keys import keyring_for
+from .server import serving
+from .settings import Settings, load_settings, new_master_key
+from .telemetry import configure_logging
+
+EXIT_FINDINGS = 1
+EXIT_ERROR = 3
+Result = TypeVar("Result")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit status: 0 fine, 1 the audit found something, 2 usage, 3 an error."""
+    arguments = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _terminated)
+    configure_logging()
+    try:
+        settings = load_settings(
+            host=getattr(arguments, "host", None), port=getattr(arguments, "port", None), data_dir=arguments.data_dir
+        )
+        status: int = arguments.run(arguments, settings)
+    except (PosError, EmbeddedPostgresError) as error:
+        say(f"pos-server: {error}")
+        return EXIT_ERROR
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def say(text: str) -> None:
+    """A line for the person at the terminal."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def print_out(text: str) -> None:
+    """A line of the command's result."""
+    print(text, flush=True)  # noqa: T201
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pos-server",
+        description="A real-time point-of-sale payment backend. Settings come from POS_… environment variables; "
+        "without POS_DATABASE_URL it runs a Postgres of its own in --data-dir.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace, Settings], int], text: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text)
+        made.add_argument("--data-dir", type=Path, help="where keys and the embedded Postgres live")
+        made.set_defaults(run=run)
+        return made
+
+    run = command("run", _run, "serve terminals and wallets until SIGTERM")
+    demo = command("demo", _demo, "play a short store day against a real server, then keep serving")
+    for serving_command in (run, demo):
+        serving_command.add_argument("--host", help="address to listen on (127.0.0.1)")
+        serving_command.add_argument("--port", type=int, help="port to listen on (8080; 0 takes a free one)")
+    demo.add_argument("--once", action="store_true", help="exit after the play")
+    demo.add_argument("--json", action="store_true", help="print one JSON summary on standard output")
+    command("migrate", _migrate, "bring the database's schema up to date")
+    audit_command = command("audit", _audit, "prove from the rows that the money is right; exit 1 if it is not")
+    audit_command.add_argument("--json", action="store_true", help="print the report as JSON")
+    command("master-key", _master_key, "make a master key for POS_MASTER_KEYS")
+    return parser
+
+
+def _run(arguments: argparse.Namespace, settings: Settings) -> int:
+    with database(settings, "pos-server") as (dsn, data_dir):
+        keyring = keyring_for(settings, data_dir)
+
+        async def serve() -> int:
+            await prepare(dsn, settings)
+            async with serving(settings, keyring, dsn) as server:
+                say(f"pos-server serves {server.url} (data: {data_dir or where(dsn)}). Stop it with Ctrl-C or SIGTERM.")
+                await server.stop_wanted()
+                say("stopping: finishing what was accepted …")
+            return 0
+
+        return run_loop(serve())
+
+
+def _demo(arguments: argparse.Namespace, settings: Settings) -> int:
+    from .demo import run_demo
+
+    if arguments.once and arguments.port is None:
+        settings = settings.model_copy(update={"port": 0})
+    with database(settings, "pos-server-demo") as (dsn, data_dir):
+        keyring = keyring_for(settings, data_dir)
+
+        async def play() -> int:
+            await prepare(dsn, settings)
+            return await run_demo(settings, keyring, dsn, data_dir, once=arguments.once, as_json=arguments.json)
+
+        return run_loop(play())
+
+
+def _migrate(arguments: argparse.Namespace, settings: Settings) -> int:
+    with database(settings, "pos-server") as (dsn, _):
+        applied = run_loop(prepare(dsn, settings))
+    for name in applied:
+        print_out(f"applied {name}")
+    if not applied:
+        print_out("the database is up to date")
+    return 0
+
+
+def _audit(arguments: argparse.Namespace, settings: Settings) -> int:
+    with database(settings, "pos-server", must_exist=True) as (dsn, _):
+        report = run_loop(_audit_once(dsn, settings))
+    if arguments.json:
+        print_out(json.dumps({"audit": "ok" if report.ok else "failed", **asdict(report)}))
+    else:
+        print_out(audit_text(report))
+    return 0 if report.ok else EXIT_FINDINGS
+
+
+def _master_key(arguments: argparse.Namespace, settings: Settings) -> int:
+    print_out(new_master_key("k1"))
+    return 0
+
+
+def audit_text(report: AuditReport) -> str:
+    """The report for a person."""
+    looked = f"{report.payments} payments, {report.transfers} transfers, {report.wallets} wallets"
+    if report.ok:
+        return f"audit ok: {looked}"
+    lines = [f"AUDIT FAILED: {looked}"]
+    lines += [f"  {finding.meaning}: {', '.join(finding.offenders)}" for finding in report.findings]
+    return "\n".join(lines)
+
+
+@contextmanager
+def database(settings: Settings, app: str, *, must_exist: bool = False) -> Iterator[tuple[str, Path | None]]:
+    """The database to use: POS_DATABASE_URL, or a Postgres of our own that runs while the block does.
+
+    Yields its DSN and, for our own, the data directory.
+    """
+    if settings.database_url is not None:
+        yield settings.database_url.get_secret_value(), None
+        return
+    data_dir = settings.data_dir or default_data_dir(app)
+    if must_exist and not (data_dir / "postgres").is_dir():
+        raise EmbeddedPostgresError(
+            f"there is no ledger in {data_dir}: name its directory with --data-dir, or set POS_DATABASE_URL"
+        )
+    with EmbeddedPostgres(data_dir, bin_dir=settings.postgres_bin_dir, say=say) as dsn:
+        yield dsn, data_dir
+
+
+async def prepare(dsn: str, settings: Settings) -> list[str]:
+    """Wait for the database and bring its schema up to date; returns the migrations applied."""
+    await wait_until_available(
+        dsn,
+        attempts=settings.database_start_attempts,
+        timeout_s=settings.database_connect_timeout_s,
+        pause_s=settings.database_start_pause_s,
+    )
+    connection = await connect(dsn, timeout_s=settings.database_connect_timeout_s, role=None)
+    try:
+        return await migrate(connection, load_migrations())
+    finally:
+        await connection.close()
+
+
+async def _audit_once(dsn: str, settings: Settings) -> AuditReport:
+    await wait_until_available(
+        dsn,
+        attempts=settings.database_start_attempts,
+        timeout_s=settings.database_connect_timeout_s,
+        pause_s=settings.database_start_pause_s,
+    )
+    connection = await connect(dsn, timeout_s=settings.database_connect_timeout_s, role=None)
+    try:
+        return await audit(connection)
+    except asyncpg.UndefinedTableError:
+        raise PosError(f"the database at {where(dsn)} has no ledger yet: run `pos-server migrate` first") from None
+    finally:
+        await connection.close()
+
+
+def run_loop(main: Coroutine[Any, Any, Result]) -> Result:
+    """Run a coroutine on uvloop."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
+
+
+def _terminated(number: int, frame: object) -> NoReturn:
+    # Until the server handles the signal itself: unwind, so that Postgres is stopped.
+    raise SystemExit(128 + number)

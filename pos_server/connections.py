@@ -1,0 +1,117 @@
+"""Who is connected, and one bounded outbox each. `deliver` never blocks: a peer that does not read is cut."""
+
+import asyncio
+from collections import deque
+
+import structlog
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from .core.device_keys import DeviceId
+from .core.errors import CloseCode
+from .core.notices import Recipient
+
+log = structlog.get_logger(__name__)
+
+# How long a peer that does not read is given to take the close frame.
+CLOSE_TIMEOUT_S = 1.0
+
+
+class Connection:
+    """An authenticated device's socket. `run_writer` sends what `deliver` put into the outbox, in order."""
+
+    def __init__(self, device: DeviceId, websocket: WebSocket, outbox_messages_max: int) -> None:
+        self.device = device
+        self._websocket = websocket
+        self._outbox: deque[str] = deque()
+        self._outbox_messages_max = outbox_messages_max
+        self._wake = asyncio.Event()
+        self._closing: tuple[CloseCode, str] | None = None
+        self._sending: asyncio.Timeout | None = None
+
+    def deliver(self, text: str) -> None:
+        """Queue a message. Never waits: when the outbox is full the connection is cut with SLOW_CONSUMER."""
+        if self._closing is not None:
+            return
+        if len(self._outbox) < self._outbox_messages_max:
+            self._outbox.append(text)
+            self._wake.set()
+            return
+        log.warning("slow_consumer", kind=self.device.kind.value, number=self.device.number)
+        self._outbox.clear()
+        self.close(CloseCode.SLOW_CONSUMER, "too many messages unread")
+        if self._sending is not None:
+            self._sending.reschedule(0)
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """End the connection with this code, after what is queued. The first call counts."""
+        if self._closing is None:
+            self._closing = (code, reason)
+            self._wake.set()
+
+    async def run_writer(self) -> None:
+        """Send until the connection ends: returns when the peer is gone, was cut, or the close was sent."""
+        try:
+            while True:
+                while self._outbox:
+                    async with asyncio.timeout(None) as self._sending:
+                        await self._websocket.send({"type": "websocket.send", "text": self._outbox.popleft()})
+                if self._closing is not None:
+                    async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                        await self._websocket.close(*self._closing)
+                    return
+                self._wake.clear()
+                await self._wake.wait()
+        except (WebSocketDisconnect, TimeoutError):
+            return
+
+
+class Connections:
+    """Every authenticated device, at most one connection each: a newer one supersedes the older."""
+
+    def __init__(self, outbox_messages_max: int) -> None:
+        self._outbox_messages_max = outbox_messages_max
+        self._by_recipient: dict[Recipient, dict[int, Connection]] = {}
+        self._live: set[Connection] = set()
+        self._none_live = asyncio.Event()
+        self._none_live.set()
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def open(self, device: DeviceId, websocket: WebSocket) -> Connection:
+        """Register a device's socket; an older connection of the same device is closed with SUPERSEDED."""
+        slots = self._by_recipient.setdefault(Recipient(device.kind, device.number), {})
+        older = slots.get(device.slot)
+        if older is not None:
+            older.close(CloseCode.SUPERSEDED, "this device connected again")
+        connection = slots[device.slot] = Connection(device, websocket, self._outbox_messages_max)
+        self._live.add(connection)
+        self._none_live.clear()
+        return connection
+
+    def forget(self, connection: Connection) -> None:
+        """The connection has ended. One that superseded it stays."""
+        self._live.discard(connection)
+        if not self._live:
+            self._none_live.set()
+        device = connection.device
+        recipient = Recipient(device.kind, device.number)
+        slots = self._by_recipient.get(recipient, {})
+        if slots.get(device.slot) is connection:
+            del slots[device.slot]
+            if not slots:
+                del self._by_recipient[recipient]
+
+    def deliver(self, recipient: Recipient, text: str) -> None:
+        """Queue a message for the terminal, or for every device of the wallet, that is connected now."""
+        for connection in list(self._by_recipient.get(recipient, {}).values()):
+            connection.deliver(text)
+
+    def close_all(self, code: CloseCode, reason: str) -> None:
+        """Tell every device to go, after what is queued for it."""
+        for connection in list(self._live):
+            connection.close(code, reason)
+
+    async def all_gone(self) -> None:
+        """Wait until no device is connected."""
+        await self._none_live.wait()

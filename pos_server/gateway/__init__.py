@@ -1,0 +1,1 @@
+"""WebSocket endpoints: one module per kind of device, and what they share."""

@@ -1,0 +1,54 @@
+"""Proves from the rows alone that the money is right. Each check lists the rows that break it; none means it holds."""
+
+from dataclasses import dataclass
+
+import asyncpg
+
+from .sql import QUERIES
+
+# Enough to see what is going on; a broken ledger may have millions.
+OFFENDERS_LISTED_MAX = 100
+
+# What each check found, in words. The queries' comments say what they check.
+_CHECKS = {
+    "audit_accounts_exist": "transfers whose accounts do not exist or hold another currency",
+    "audit_sum_is_zero": "currencies whose transfers do not sum to zero",
+    "audit_balances": "wallets whose balance differs from their transfers",
+    "audit_payments_paid": "approved payments without exactly their payment transfer",
+    "audit_transfers_owed": "payment transfers without an approved payment",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A check that failed: `offenders` holds the first ids that break it."""
+
+    check: str
+    meaning: str
+    offenders: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """What was looked at, in one snapshot, and what was found."""
+
+    transfers: int
+    payments: int
+    wallets: int
+    findings: list[Finding]
+
+    @property
+    def ok(self) -> bool:
+        return not self.findings
+
+
+async def audit(connection: asyncpg.Connection) -> AuditReport:
+    """Run every check over one snapshot of a live or resting database. Raises asyncpg's errors."""
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        counts = (await connection.fetch(QUERIES["audit_counts"]))[0]
+        findings = []
+        for name, meaning in _CHECKS.items():
+            rows = await connection.fetch(QUERIES[name], OFFENDERS_LISTED_MAX)
+            if rows:
+                findings.append(Finding(name.removeprefix("audit_"), meaning, [row[0] for row in rows]))
+        return AuditReport(**counts, findings=findings)

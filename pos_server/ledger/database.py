@@ -1,0 +1,92 @@
+"""Connections to Postgres: how they are opened, under which role, and what counts as the database being away."""
+
+import asyncio
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from ..core.errors import PosError
+
+APP_ROLE = "pos_app"
+SERVER_VERSION_MIN = 15
+
+# What says that a statement did not get an answer, or that none can be had now: try again, elsewhere or later.
+DATABASE_AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.exceptions.OperatorInterventionError,
+    asyncpg.exceptions.InsufficientResourcesError,
+    asyncpg.exceptions.InvalidAuthorizationSpecificationError,
+)
+
+
+class DatabaseUnavailable(PosError):
+    """The database could not be reached at start; the text says what to check. It never holds the password."""
+
+    def __init__(self, dsn: str, cause: str) -> None:
+        super().__init__(dsn, cause)
+        self.dsn = dsn
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return (
+            f"cannot use the database at {where(self.dsn)}: {self.cause}. "
+            "Check that Postgres runs there and that POS_DATABASE_URL is right."
+        )
+
+
+def where(dsn: str) -> str:
+    """Host, port and database of a DSN, without user and password."""
+    try:
+        parts = urlsplit(dsn)
+        host, port = parts.hostname or "the local socket", parts.port
+    except ValueError:
+        return "the given address"
+    return f"{host}{f':{port}' if port else ''}{parts.path}"
+
+
+async def connect(dsn: str, *, timeout_s: float, role: str | None = APP_ROLE) -> asyncpg.Connection:
+    """One connection, with the server's limited role (None: the DSN's own user, for migrations and audits)."""
+    return await asyncpg.connect(dsn, timeout=timeout_s, server_settings=_settings(role))
+
+
+async def create_pool(dsn: str, *, timeout_s: float, size_max: int) -> asyncpg.Pool:
+    """A pool for everything that is not the payment path, which has connections of its own."""
+    return await asyncpg.create_pool(
+        dsn,
+        min_size=1,
+        max_size=size_max,
+        timeout=timeout_s,
+        command_timeout=timeout_s,
+        server_settings=_settings(APP_ROLE),
+    )
+
+
+async def wait_until_available(dsn: str, *, attempts: int, timeout_s: float, pause_s: float) -> None:
+    """Check that the database answers and is recent enough; a few attempts, then DatabaseUnavailable."""
+    cause = "no attempt was made"
+    for attempt in range(attempts):
+        if attempt:
+            await asyncio.sleep(pause_s)
+        try:
+            connection = await connect(dsn, timeout_s=timeout_s, role=None)
+        except (asyncpg.InvalidPasswordError, asyncpg.InvalidCatalogNameError, ValueError) as error:
+            raise DatabaseUnavailable(dsn, str(error)) from None
+        except DATABASE_AWAY as error:
+            cause = str(error) or type(error).__name__
+            continue
+        try:
+            version = connection.get_server_version().major
+        finally:
+            await connection.close()
+        if version < SERVER_VERSION_MIN:
+            raise DatabaseUnavailable(dsn, f"it is PostgreSQL {version}, and {SERVER_VERSION_MIN} or newer is needed")
+        return
+    raise DatabaseUnavailable(dsn, cause)
+
+
+def _settings(role: str | None) -> dict[str, str]:
+    settings = {"application_name": "pos-server", "timezone": "UTC"}
+    return settings if role is None else {**settings, "role": role}

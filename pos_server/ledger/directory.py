@@ -1,0 +1,132 @@
+"""Who takes part: merchants, stores, terminals, wallets, and the devices that act for them."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+import asyncpg
+
+from ..core.activation import activation_hash
+from ..core.device_keys import DeviceId, DeviceKind
+from .sql import QUERIES
+
+CASH_IN = "cash_in"
+
+
+@dataclass(frozen=True, slots=True)
+class TerminalRecord:
+    """A terminal as it authenticates. `kid` is None while it was never activated."""
+
+    kid: str | None
+    generation: int
+    merchant_id: int
+    merchant_name: str
+    store_name: str
+    currency: str
+
+
+@dataclass(frozen=True, slots=True)
+class WalletDeviceRecord:
+    """A wallet's device as it authenticates. `kid` is None while it was never activated or once it is revoked."""
+
+    kid: str | None
+    generation: int
+    currency: str
+    balance_minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class ActivatedDevice:
+    """A device whose activation code was accepted, and the generation of its new key."""
+
+    device: DeviceId
+    kid: str
+    generation: int
+    name: str
+    currency: str
+
+
+async def find_terminal(pool: asyncpg.Pool, number: int) -> TerminalRecord | None:
+    """The terminal with this number, or None."""
+    row = await pool.fetchrow(QUERIES["terminal_to_authenticate"], number)
+    return None if row is None else TerminalRecord(**row)
+
+
+async def find_wallet_device(pool: asyncpg.Pool, number: int, slot: int) -> WalletDeviceRecord | None:
+    """The device in this slot of this wallet, or None."""
+    row = await pool.fetchrow(QUERIES["wallet_device_to_authenticate"], number, slot)
+    return None if row is None else WalletDeviceRecord(**row)
+
+
+async def create_merchant(connection: asyncpg.Connection, name: str, currency: str) -> int:
+    """A merchant and its account; returns the merchant's id."""
+    async with connection.transaction():
+        account_id = await connection.fetchval(QUERIES["create_account"], "merchant", name, currency)
+        return int(await connection.fetchval(QUERIES["create_merchant"], account_id, name, currency))
+
+
+async def create_store(connection: asyncpg.Connection, merchant_id: int, name: str) -> int:
+    """A store of a merchant; returns its id."""
+    return int(await connection.fetchval(QUERIES["create_store"], merchant_id, name))
+
+
+async def create_terminal(connection: asyncpg.Connection, store_id: int, name: str) -> int:
+    """A terminal in a store, not yet activated; returns its number."""
+    return int(await connection.fetchval(QUERIES["create_terminal"], store_id, name))
+
+
+async def create_wallet(connection: asyncpg.Connection, name: str, currency: str) -> int:
+    """An empty wallet and its account; returns the wallet's number."""
+    async with connection.transaction():
+        account_id = await connection.fetchval(QUERIES["create_account"], "wallet", name, currency)
+        return int(await connection.fetchval(QUERIES["create_wallet"], account_id, name, currency))
+
+
+async def top_up(
+    connection: asyncpg.Connection, top_up_id: UUID, wallet_number: int, amount_minor: int, currency: str
+) -> int | None:
+    """Credit a wallet from house cash, once per id; returns the new balance, None when this id was done before.
+
+    `currency` is the wallet's. Raises asyncpg's errors.
+    """
+    async with connection.transaction():
+        cash_in = await connection.fetchval(QUERIES["house_account"], CASH_IN, currency)
+        balance_minor: int | None = await connection.fetchval(
+            QUERIES["top_up"], top_up_id, wallet_number, amount_minor, cash_in
+        )
+        return balance_minor
+
+
+async def issue_activation(connection: asyncpg.Connection, device: DeviceId, code: str, *, ttl_s: float) -> None:
+    """Let whoever holds `code` become `device`, once, within `ttl_s`. Makes the wallet's slot where there is none."""
+    async with connection.transaction():
+        if device.kind is DeviceKind.WALLET:
+            await connection.execute(QUERIES["create_wallet_device"], device.number, device.slot)
+        await connection.execute(
+            QUERIES["create_activation"], activation_hash(code), device.kind, device.number, device.slot, ttl_s
+        )
+
+
+async def use_activation(pool: asyncpg.Pool, code: str, request_id: UUID, kid: str) -> ActivatedDevice | None:
+    """Turn an activation code into a device with a new key; None when the code is unknown, expired or used.
+
+    The same `request_id` gets the same answer again until the code expires, so a lost answer loses nothing.
+    """
+    code_hash = activation_hash(code)
+    async with pool.acquire() as connection, connection.transaction():
+        row = await connection.fetchrow(QUERIES["activation_to_use"], code_hash)
+        if row is None or row["request_id"] not in (None, request_id):
+            return None
+        device = DeviceId(DeviceKind(row["kind"]), row["number"], row["slot"])
+        is_terminal = device.kind is DeviceKind.TERMINAL
+        if row["request_id"] is None:
+            if is_terminal:
+                generation = await connection.fetchval(QUERIES["rekey_terminal"], device.number, kid)
+            else:
+                generation = await connection.fetchval(QUERIES["rekey_wallet_device"], device.number, device.slot, kid)
+            await connection.execute(QUERIES["use_activation"], code_hash, request_id, kid, generation)
+        else:
+            kid, generation = row["kid"], row["generation"]
+        label = await connection.fetchrow(QUERIES["terminal_label" if is_terminal else "wallet_label"], device.number)
+        if label is None:
+            raise AssertionError(f"an activation for {device}, which does not exist")
+        return ActivatedDevice(device, kid, generation, label["name"], label["currency"])

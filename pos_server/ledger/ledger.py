@@ -1,0 +1,135 @@
+"""Loads what decisions need and stores what they decided: one statement each, one commit a batch."""
+
+from collections.abc import Sequence
+
+import asyncpg
+
+from ..core import payment_code
+from ..core.payments import (
+    Book,
+    Changes,
+    DeclineCode,
+    DeviceStatus,
+    MerchantStatus,
+    Payment,
+    Scan,
+    Status,
+    TerminalStatus,
+    Till,
+    Wallet,
+    WalletDevice,
+    WalletStatus,
+)
+from .sql import QUERIES
+
+# What says that another server was faster: load again, decide again.
+LEDGER_CONFLICT = (
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.UniqueViolationError,
+)
+
+
+async def load_book(connection: asyncpg.Connection, scans: Sequence[Scan]) -> Book:
+    """The committed rows that a decision about `scans` depends on. Raises asyncpg's errors."""
+    codes = [payment_code.parse(scan.code) for scan in scans]
+    rows = await connection.fetch(
+        QUERIES["load_book"],
+        [scan.payment_id for scan in scans],
+        [scan.terminal_number for scan in scans],
+        [scan.merchant_id for scan in scans],
+        [scan.reference for scan in scans],
+        [code.wallet_number if code else None for code in codes],
+        [code.slot if code else None for code in codes],
+    )
+    book = Book()
+    for scan, row in zip(scans, rows, strict=True):
+        book.tills[scan.terminal_number] = Till(
+            terminal_status=TerminalStatus(row["terminal_status"]),
+            merchant_status=MerchantStatus(row["merchant_status"]),
+            merchant_account_id=row["merchant_account_id"],
+            merchant_name=row["merchant_name"],
+            store_name=row["store_name"],
+        )
+        if row["wallet_number"] is not None:
+            book.wallets[row["wallet_number"]] = Wallet(
+                number=row["wallet_number"],
+                account_id=row["account_id"],
+                currency=row["wallet_currency"],
+                balance_minor=row["balance_minor"],
+                status=WalletStatus(row["wallet_status"]),
+                version=row["wallet_version"],
+            )
+        if row["slot"] is not None and row["kid"] is not None:
+            device = _device(row)
+            book.devices[device.wallet_number, device.slot] = device
+        if row["payment_id"] is not None:
+            book.payments[row["payment_id"]] = _payment(row)
+        if row["open_payment_id"] is not None:
+            book.open_payments[scan.merchant_id, scan.reference] = row["open_payment_id"]
+    return book
+
+
+async def apply_changes(connection: asyncpg.Connection, changes: Changes, now_ms: int) -> None:
+    """Write a batch whole, or not at all. Raises one of LEDGER_CONFLICT when rows have changed since the load."""
+    wallets = sorted(changes.wallets.values(), key=lambda wallet: wallet.number)
+    devices = list(changes.devices.values())
+    payments = changes.payments
+    transfers = changes.transfers
+    await connection.fetchval(
+        QUERIES["apply_changes"],
+        [wallet.number for wallet in wallets],
+        [changes.wallet_versions[wallet.number] for wallet in wallets],
+        [wallet.version for wallet in wallets],
+        [wallet.balance_minor for wallet in wallets],
+        [device.wallet_number for device in devices],
+        [device.slot for device in devices],
+        [device.spent_mark for device in devices],
+        [payment.payment_id for payment in payments],
+        [payment.fingerprint for payment in payments],
+        [payment.terminal_number for payment in payments],
+        [payment.merchant_id for payment in payments],
+        [payment.wallet_number for payment in payments],
+        [payment.reference for payment in payments],
+        [payment.amount_minor for payment in payments],
+        [payment.currency for payment in payments],
+        [payment.status for payment in payments],
+        [payment.decline_code for payment in payments],
+        [payment.paid_by for payment in payments],
+        [transfer.source_id for transfer in transfers],
+        now_ms,
+        [transfer.debit_account_id for transfer in transfers],
+        [transfer.credit_account_id for transfer in transfers],
+        [transfer.amount_minor for transfer in transfers],
+        [transfer.currency for transfer in transfers],
+        [transfer.wallet_number for transfer in transfers],
+    )
+
+
+def _device(row: asyncpg.Record) -> WalletDevice:
+    return WalletDevice(
+        wallet_number=row["device_wallet_number"],
+        slot=row["slot"],
+        kid=row["kid"],
+        generation=row["generation"],
+        status=DeviceStatus(row["device_status"]),
+        spent_mark=row["spent_mark"],
+    )
+
+
+def _payment(row: asyncpg.Record) -> Payment:
+    return Payment(
+        payment_id=row["payment_id"],
+        fingerprint=row["fingerprint"],
+        terminal_number=row["terminal_number"],
+        merchant_id=row["merchant_id"],
+        wallet_number=row["payment_wallet_number"],
+        reference=row["reference"],
+        amount_minor=row["amount_minor"],
+        currency=row["currency"],
+        status=Status(row["payment_status"]),
+        decline_code=DeclineCode(row["decline_code"]) if row["decline_code"] else None,
+        paid_by=row["paid_by"],
+        version=row["payment_version"],
+        changed_at_ms=row["changed_at_ms"],
+    )

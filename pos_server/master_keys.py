@@ -1,0 +1,49 @@
+"""Where the master keys come from: POS_MASTER_KEYS, or a file that a server with its own Postgres makes once."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from .core.device_keys import Keyring
+from .settings import Settings, SettingsError, new_master_key, parse_master_keys
+
+FILE_NAME = "master-keys"
+
+
+def keyring_for(settings: Settings, data_dir: Path | None) -> Keyring:
+    """The keys in force. `data_dir` is None with an external database: then they must be set, as several servers share
+    it. Raises SettingsError.
+    """
+    if settings.master_keys is not None:
+        return parse_master_keys(settings.master_keys.get_secret_value())
+    if data_dir is None:
+        raise SettingsError(
+            "POS_MASTER_KEYS is not set, and every server of one database needs the same keys: "
+            "make one with `pos-server master-key` and set it"
+        )
+    return parse_master_keys(_read_or_create(data_dir / FILE_NAME))
+
+
+def _read_or_create(path: Path) -> str:
+    try:
+        return path.read_text("ascii").strip()
+    except FileNotFoundError:
+        pass
+    # Complete before it has its name, and never over another server's file: losing it would lock every device out.
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(new_master_key("k1") + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(temporary, path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except FileExistsError:
+        pass
+    finally:
+        os.unlink(temporary)
+    return path.read_text("ascii").strip()

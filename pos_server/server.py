@@ -1,0 +1,100 @@
+"""The process around the application: listening socket, uvicorn, and an end in the right order."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import uvicorn
+
+from .app import PosApp, open_app
+from .core.device_keys import Keyring
+from .core.errors import PosError
+from .settings import Settings
+
+_BACKLOG = 2048
+
+
+class ListenError(PosError):
+    """The address cannot be listened on; the text says which and why."""
+
+
+class RunningServer:
+    """A server that accepts connections at `url`."""
+
+    def __init__(self, url: str, stop_wanted: asyncio.Event) -> None:
+        self.url = url
+        self._stop_wanted = stop_wanted
+
+    async def stop_wanted(self) -> None:
+        """Wait for SIGTERM or SIGINT."""
+        await self._stop_wanted.wait()
+
+
+class _Uvicorn(uvicorn.Server):
+    """Leaves signals to us, and drains the application before it closes sockets."""
+
+    def __init__(self, config: uvicorn.Config, app: PosApp) -> None:
+        super().__init__(config)
+        self._app = app
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._app.drain()
+        await super().shutdown(sockets)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening TCP socket; port 0 takes a free one. Raises ListenError."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        raise ListenError(
+            f"cannot listen on {host} port {port}: {error.strerror or error}. Choose another with --port or --host."
+        ) from None
+    return listener
+
+
+@asynccontextmanager
+async def serving(settings: Settings, keyring: Keyring, dsn: str) -> AsyncIterator[RunningServer]:
+    """Serve until the block is left; leaving it drains. SIGTERM and SIGINT only set `stop_wanted`."""
+    listener = listen(settings.host, settings.port)
+    async with open_app(settings, keyring, dsn) as app:
+        config = uvicorn.Config(
+            app.asgi,
+            ws="websockets-sansio",
+            ws_per_message_deflate=False,
+            ws_max_size=settings.frame_bytes_max,
+            ws_ping_interval=settings.heartbeat_s,
+            ws_ping_timeout=settings.heartbeat_timeout_s,
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=int(settings.drain_timeout_s),
+        )
+        server = _Uvicorn(config, app)
+        stop_wanted = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop_wanted.set)
+        task = asyncio.create_task(server.serve(sockets=[listener]), name="uvicorn")
+        try:
+            while not server.started:
+                await asyncio.sleep(0.001)
+                if task.done():
+                    await task
+            host, port = listener.getsockname()[:2]
+            yield RunningServer(f"http://{f'[{host}]' if ':' in host else host}:{port}", stop_wanted)
+        finally:
+            server.should_exit = True
+            await task

@@ -1,0 +1,117 @@
+"""Every setting and every limit, by name, from environment variables `POS_…`. Relations are checked at start."""
+
+import base64
+import binascii
+import secrets
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from .core.device_keys import MASTER_KEY_BYTES_MIN, Keyring
+from .core.errors import PosError
+
+Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class SettingsError(PosError):
+    """A setting is missing or wrong; the text names it and says what would be right."""
+
+
+class Settings(BaseSettings):
+    """Read once at start. Names end in their unit."""
+
+    model_config = SettingsConfigDict(env_prefix="POS_", env_ignore_empty=True, hide_input_in_errors=True, frozen=True)
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    data_dir: Path | None = None
+    database_url: SecretStr | None = None
+    postgres_bin_dir: Path | None = None
+    master_keys: SecretStr | None = Field(
+        default=None, description="kid:base64[,kid:base64…], the first is used for new devices"
+    )
+
+    # connections
+    heartbeat_s: Count = 20
+    heartbeat_timeout_s: Seconds = 20
+    authentication_timeout_s: Count = 5
+    frame_bytes_max: Count = 4096
+    outbox_messages_max: Count = 256
+    drain_timeout_s: Seconds = 10
+
+    # codes and activation
+    code_expired_steps: Count = Field(20, description="how many 30 s steps back a code is called expired, not forged")
+    bad_codes_max: Count = Field(10, description="forged codes a terminal may scan within bad_codes_window_s")
+    bad_codes_window_s: Seconds = 60
+    activation_ttl_s: Seconds = 24 * 3600
+    activation_body_bytes_max: Count = 1024
+    activation_failures_max: Count = Field(20, description="wrong codes an address may send within a window")
+    activation_failures_window_s: Seconds = 60
+    addresses_tracked_max: Count = 10_000
+
+    # authorizer
+    queue_scans_max: Count = 10_000
+    batch_scans_max: Count = 200
+    batch_attempts_max: Count = 5
+    scan_deadline_s: Seconds = 10
+    batch_timeout_s: Seconds = 5
+
+    # database
+    database_start_attempts: Count = 10
+    database_start_pause_s: Seconds = 0.5
+    database_connect_timeout_s: Seconds = 5
+    database_pool_max: Count = 5
+
+    @field_validator("host")
+    @classmethod
+    def _host_is_named(cls, value: str) -> str:
+        if not value:
+            raise ValueError("must be an address such as 127.0.0.1 or 0.0.0.0")
+        return value
+
+    @model_validator(mode="after")
+    def _relations_hold(self) -> Self:
+        if self.batch_scans_max > self.queue_scans_max:
+            raise ValueError("POS_BATCH_SCANS_MAX must not exceed POS_QUEUE_SCANS_MAX")
+        if self.batch_timeout_s > self.scan_deadline_s:
+            raise ValueError("POS_BATCH_TIMEOUT_S must not exceed POS_SCAN_DEADLINE_S")
+        return self
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Settings from the environment, with `overrides` (None: not given) on top. Raises SettingsError."""
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        problems = []
+        for problem in error.errors(include_input=False, include_url=False, include_context=False):
+            name = "_".join(str(part) for part in problem["loc"]).upper()
+            problems.append(f"POS_{name}: {problem['msg']}" if name else problem["msg"])
+        raise SettingsError("; ".join(problems)) from None
+
+
+def parse_master_keys(text: str) -> Keyring:
+    """A keyring from `kid:base64[,kid:base64…]`. Raises SettingsError, which never repeats a key."""
+    keys: dict[str, bytes] = {}
+    for position, part in enumerate(text.split(","), start=1):
+        kid, _, encoded = part.strip().partition(":")
+        try:
+            key = base64.b64decode(encoded, validate=True)
+        except (binascii.Error, ValueError):
+            raise SettingsError(f"POS_MASTER_KEYS: key {position} is not kid:base64") from None
+        if not kid.replace("-", "").replace("_", "").isalnum() or not kid.isascii() or len(kid) > 32:
+            raise SettingsError(f"POS_MASTER_KEYS: the kid of key {position} must be 1 to 32 letters, digits, - or _")
+        if len(key) < MASTER_KEY_BYTES_MIN:
+            raise SettingsError(f"POS_MASTER_KEYS: key {position} is shorter than {MASTER_KEY_BYTES_MIN} bytes")
+        if kid in keys:
+            raise SettingsError(f"POS_MASTER_KEYS: the kid of key {position} stands twice")
+        keys[kid] = key
+    return Keyring(keys, current=next(iter(keys)))
+
+
+def new_master_key(kid: str) -> str:
+    """A fresh random master key in the form of POS_MASTER_KEYS."""
+    return f"{kid}:{base64.b64encode(secrets.token_bytes(MASTER_KEY_BYTES_MIN)).decode()}"
