@@ -66,6 +66,7 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
 
     limits = AuthorizerLimits(
         queue_scans_max=settings.queue_scans_max,
+        terminal_scans_max=settings.terminal_scans_max,
         batch_scans_max=settings.batch_scans_max,
         batch_attempts_max=settings.batch_attempts_max,
         batch_timeout_s=settings.batch_timeout_s,
@@ -88,6 +89,7 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
     )
     engine = asyncio.create_task(authorizer.run(), name="authorizer")
     try:
+        await authorizer.warm_up()
         yield PosApp(asgi, authorizer, connections, settings)
     finally:
         engine.cancel()

@@ -10,7 +10,7 @@ committed rows, and a payment that is stored already is found, not made again.
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ import structlog
 from .core.device_keys import Keyring
 from .core.errors import ErrorCode, PosError
 from .core.notices import NotDecided, Outcome
-from .core.payments import Decision, Scan, decide
+from .core.payments import Changes, Decision, Scan, decide
 from .ledger.database import DATABASE_AWAY, connect
 from .ledger.ledger import LEDGER_CONFLICT, apply_changes, load_book
 
@@ -31,9 +31,14 @@ _RETRY_PAUSE_S = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthorizerLimits:
-    """Named in settings. `scan_deadline_s`: a scan that waited longer in the queue is answered BUSY."""
+    """Named in settings. `scan_deadline_s`: a scan that waited longer in the queue is answered BUSY.
+
+    `terminal_scans_max` bounds what one terminal may have open, so that it can neither fill the queue alone nor try
+    more forged codes at once than the limit on them allows for.
+    """
 
     queue_scans_max: int
+    terminal_scans_max: int
     batch_scans_max: int
     batch_attempts_max: int
     batch_timeout_s: float
@@ -73,16 +78,26 @@ class Authorizer:
         self._publish = publish
         self._clock = clock
         self._queue: deque[Submission] = deque()
+        self._open_scans: Counter[int] = Counter()
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._closed = False
         self._connection: asyncpg.Connection | None = None
 
+    async def warm_up(self) -> None:
+        """Connect and let Postgres prepare both statements, so that the first scan waits for neither."""
+        connection = await self._connected()
+        await load_book(connection, [])
+        await apply_changes(connection, Changes(), 0)
+
     def submit(self, scan: Scan, reply_to: str) -> None:
-        """Accept a scan for decision. Raises QueueFull, also once `close` was called."""
+        """Accept a scan for decision. Raises QueueFull, also for one terminal alone, and once `close` was called."""
         if self._closed or len(self._queue) >= self._limits.queue_scans_max:
             raise QueueFull
+        if self._open_scans[scan.terminal_number] >= self._limits.terminal_scans_max:
+            raise QueueFull
+        self._open_scans[scan.terminal_number] += 1
         deadline_s = asyncio.get_running_loop().time() + self._limits.scan_deadline_s
         self._queue.append(Submission(scan, reply_to, deadline_s))
         self._idle.clear()
@@ -176,6 +191,10 @@ class Authorizer:
             self._answer(submission, NotDecided(submission.scan, code))
 
     def _answer(self, submission: Submission, outcome: Outcome) -> None:
+        terminal_number = submission.scan.terminal_number
+        self._open_scans[terminal_number] -= 1
+        if not self._open_scans[terminal_number]:
+            del self._open_scans[terminal_number]
         try:
             self._publish(outcome, submission.reply_to)
         except Exception:

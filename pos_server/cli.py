@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit status: 0 fine, 1 the audit found something, 2 usage, 3 an error."""
     arguments = _parser().parse_args(argv)
     signal.signal(signal.SIGTERM, _terminated)
-    configure_logging()
+    configure_logging("warning" if arguments.run is _demo else "info")
     try:
         settings = load_settings(
             host=getattr(arguments, "host", None), port=getattr(arguments, "port", None), data_dir=arguments.data_dir
@@ -41,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = arguments.run(arguments, settings)
     except (PosError, EmbeddedPostgresError) as error:
         say(f"pos-server: {error}")
+        return EXIT_ERROR
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError) as error:
+        say(f"pos-server: the database failed: {error}. Nothing is half done; start again when it is well.")
         return EXIT_ERROR
     except KeyboardInterrupt:
         return 130

@@ -80,6 +80,7 @@ async def serving(settings: Settings, keyring: Keyring, dsn: str) -> AsyncIterat
             access_log=False,
             log_config=None,
             server_header=False,
+            proxy_headers=False,
             timeout_graceful_shutdown=int(settings.drain_timeout_s),
         )
         server = _Uvicorn(config, app)

@@ -54,6 +54,7 @@ class Settings(BaseSettings):
 
     # authorizer
     queue_scans_max: Count = 10_000
+    terminal_scans_max: Count = Field(16, description="scans of one terminal that may be open at once")
     batch_scans_max: Count = 200
     batch_attempts_max: Count = 5
     scan_deadline_s: Seconds = 10

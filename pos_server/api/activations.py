@@ -14,10 +14,11 @@ from starlette.responses import Response
 from ..core.activation import Activation, ActivationRequest
 from ..core.device_keys import Keyring
 from ..core.lockout import FailureLimit
+from ..core.messages import describe
 from ..ledger import directory
 from ..ledger.database import DATABASE_AWAY
 from ..settings import Settings
-from .problems import Problem
+from .problems import Problem, json_pointer
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +48,8 @@ class Activations:
         body = _parse(await self._read_body(request))
         kid = self._keyring.current
         try:
-            activated = await directory.use_activation(self._pool, body.activation_code, body.request_id, kid)
+            async with self._pool.acquire() as connection:
+                activated = await directory.use_activation(connection, body.activation_code, body.request_id, kid)
         except DATABASE_AWAY as away:
             log.warning("database_away", during="activation", cause=type(away).__name__)
             raise Problem(
@@ -96,7 +98,7 @@ def _parse(body: bytes) -> ActivationRequest:
     try:
         return ActivationRequest.model_validate_json(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    pointer = "".join(f"/{part}" for part in first["loc"]) if first["loc"] else None
-    code = "bad_json" if first["type"] == "json_invalid" else "bad_field"
-    raise Problem(HTTPStatus.BAD_REQUEST, code, first["msg"], pointer=pointer)
+        field, problem = describe(error)
+    if not field:
+        raise Problem(HTTPStatus.BAD_REQUEST, "bad_json", "the body is not a JSON object")
+    raise Problem(HTTPStatus.BAD_REQUEST, "bad_field", problem, pointer=json_pointer(field))

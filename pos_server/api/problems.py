@@ -38,3 +38,8 @@ class Problem(Exception):
             body["pointer"] = self.pointer
         headers = {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
         return Response(orjson.dumps(body), self.status, headers, media_type="application/problem+json")
+
+
+def json_pointer(path: list[str]) -> str:
+    """RFC 6901: `["a/b", "0"]` is `/a~1b/0`."""
+    return "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in path)

@@ -50,6 +50,6 @@ DECLINE_TEXTS: dict[DeclineCode, DeclineText] = {
         "The wallet holds another currency. Ask for another way to pay.", "Your wallet holds another currency.", False
     ),
     DeclineCode.INSUFFICIENT_FUNDS: DeclineText(
-        "Not enough balance. Ask for another way to pay.", "Not enough balance. Top up and try again.", True
+        "Not enough balance. Ask for another way to pay.", "Not enough balance. Top up and try again.", False
     ),
 }

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from .device_keys import SLOT_MAX
 from .errors import CloseCode, ConnectionClosing, ErrorCode, MessageError
@@ -52,6 +53,7 @@ class PaymentScan(_ClientMessage):
 
 
 ClientMessage = Authenticate | PaymentScan
+_message_ids: TypeAdapter[str] = TypeAdapter(MessageId)
 _client_messages: TypeAdapter[ClientMessage] = TypeAdapter(Annotated[ClientMessage, Field(discriminator="type")])
 
 
@@ -158,27 +160,36 @@ def decode_client_message(text: str) -> ClientMessage:
     """The message in a client's text frame.
 
     Raises ConnectionClosing when it is not a JSON object, MessageError (with the field and, where it could be read,
-    the `message_id`) when it is one of an unknown type or with bad fields. Neither repeats what the client sent.
+    the `message_id`) when it is one of an unknown type or with bad fields. Neither repeats what the client sent,
+    but for a well-formed `message_id`.
     """
     try:
         return _client_messages.validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    if first["type"] == "json_invalid":
+        field, problem = describe(error)
+        kind = error.errors(include_url=False, include_context=False, include_input=False)[0]["type"]
+    if kind == "json_invalid":
         raise ConnectionClosing(CloseCode.NOT_JSON, "the frame is not JSON")
-    reply_to = _readable_message_id(text)
-    if first["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        raise MessageError(ErrorCode.UNKNOWN_TYPE, "unknown message type", field="type", reply_to=reply_to)
-    path = ".".join(str(part) for part in first["loc"][1:])
-    raise MessageError(ErrorCode.BAD_FIELD, first["msg"], field=path, reply_to=reply_to)
-
-
-def _readable_message_id(text: str) -> str | None:
-    try:
-        document = orjson.loads(text)
-    except orjson.JSONDecodeError:  # pydantic's parser is a little more lenient than orjson's
-        return None
+    document = from_json(text)
     if not isinstance(document, dict):
         raise ConnectionClosing(CloseCode.NOT_JSON, "the frame is not a JSON object")
-    message_id = document.get("message_id")
-    return message_id if isinstance(message_id, str) and 0 < len(message_id) <= MESSAGE_ID_CHARS_MAX else None
+    reply_to = _well_formed_message_id(document.get("message_id"))
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        raise MessageError(ErrorCode.UNKNOWN_TYPE, "unknown message type", field="type", reply_to=reply_to)
+    # The first part is the discriminator's: which type of message it was.
+    raise MessageError(ErrorCode.BAD_FIELD, problem, field=".".join(field[1:]), reply_to=reply_to)
+
+
+def describe(error: ValidationError) -> tuple[list[str], str]:
+    """The path of the first field at fault and what is wrong with it, without what the client sent."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    # pydantic's text for this one quotes a character of the input.
+    problem = "Input should be a UUID" if first["type"] == "uuid_parsing" else first["msg"]
+    return [str(part) for part in first["loc"]], problem
+
+
+def _well_formed_message_id(value: object) -> str | None:
+    try:
+        return _message_ids.validate_python(value, strict=True)
+    except ValidationError:
+        return None

@@ -48,11 +48,11 @@ def parse_amount(text: str, currency: str) -> int:
     """
     match = _DECIMAL.fullmatch(text.strip())
     if match is None:
-        raise ValueError(f"{text!r} is not an amount: write it as 12.50")
+        raise ValueError("that is not an amount: write it as 12.50")
     digits = exponent(currency)
     part = match[2] or ""
     if len(part) > digits:
-        raise ValueError(f"{currency} has {digits} decimals, {text!r} has {len(part)}")
+        raise ValueError(f"{currency} has {digits} decimals, not {len(part)}")
     amount_minor = int(match[1] + part.ljust(digits, "0"))
     if not 1 <= amount_minor <= MAX_AMOUNT_MINOR:
         raise ValueError(f"an amount is between one minor unit and {MAX_AMOUNT_MINOR} minor units")

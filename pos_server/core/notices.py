@@ -11,7 +11,7 @@ from .payments import Decided, Decision, IdReused, Scan
 
 ERROR_TEXTS = {
     ErrorCode.ID_REUSED: "this payment_id belongs to a payment with another body; make a new id for a new payment",
-    ErrorCode.BUSY: "the server is busy and nothing has happened; send the same message again",
+    ErrorCode.BUSY: "the server is busy and did not act on this message; send it again",
     ErrorCode.UNKNOWN_OUTCOME: "the outcome is not known yet; send the same message again with the same payment_id",
     ErrorCode.WRONG_CURRENCY: "this terminal's merchant takes another currency",
     ErrorCode.TOO_MANY_BAD_CODES: "too many forged codes were scanned here; wait before the next scan",

@@ -75,13 +75,13 @@ def check(code: PaymentCode, device_key: bytes, now_step: int, expired_steps: in
         if _matches(code, device_key, step):
             return CodeCheck.VALID, step
     for step in range(now_step - 2, now_step - 2 - expired_steps, -1):
-        if step >= 0 and _matches(code, device_key, step):
+        if _matches(code, device_key, step):
             return CodeCheck.EXPIRED, step
     return CodeCheck.INVALID, 0
 
 
 def _matches(code: PaymentCode, device_key: bytes, step: int) -> bool:
-    return hmac.compare_digest(_mac(device_key, code.wallet_number, code.slot, step, code.seq), code.mac)
+    return step >= 0 and hmac.compare_digest(_mac(device_key, code.wallet_number, code.slot, step, code.seq), code.mac)
 
 
 def _mac(device_key: bytes, wallet_number: int, slot: int, step: int, seq: int) -> str:

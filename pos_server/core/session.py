@@ -26,16 +26,28 @@ class Session:
     def __init__(self, kind: DeviceKind) -> None:
         self.kind = kind
         self.state = State.HELLO
+        self._closing: ConnectionClosing | None = None
 
     def receive(self, text: str) -> Authenticate | PaymentScan:
         """The message in a frame, if this connection may send it now. Raises MessageError or ConnectionClosing."""
-        message = self._decode(text)
+        if self._closing is not None:
+            raise self._closing
+        try:
+            message = decode_client_message(text)
+        except ConnectionClosing as closing:
+            raise self.close(closing.code, closing.reason) from None
+        except MessageError as error:
+            if self.state is State.HELLO:
+                raise self.close(
+                    CloseCode.NOT_AUTHENTICATED, f"authenticate first ({error.code} in {error.field})"
+                ) from None
+            raise
         if isinstance(message, Authenticate):
             if self.state is not State.HELLO:
-                self._close(CloseCode.ALREADY_AUTHENTICATED, "authenticate may be sent only once")
+                raise self.close(CloseCode.ALREADY_AUTHENTICATED, "authenticate may be sent only once")
             return message
         if self.state is not State.READY:
-            self._close(CloseCode.NOT_AUTHENTICATED, "authenticate first")
+            raise self.close(CloseCode.NOT_AUTHENTICATED, "authenticate first")
         if self.kind is not DeviceKind.TERMINAL:
             raise MessageError(
                 ErrorCode.UNKNOWN_TYPE, "wallets do not send this type", field="type", reply_to=message.message_id
@@ -48,17 +60,9 @@ class Session:
             raise AssertionError(f"authenticated in state {self.state}")
         self.state = State.READY
 
-    def _decode(self, text: str) -> Authenticate | PaymentScan:
-        try:
-            return decode_client_message(text)
-        except ConnectionClosing:
+    def close(self, code: CloseCode, reason: str) -> ConnectionClosing:
+        """End the session, now or earlier; returns what to raise. The first reason counts."""
+        if self._closing is None:
             self.state = State.CLOSED
-            raise
-        except MessageError as error:
-            if self.state is State.HELLO:
-                self._close(CloseCode.NOT_AUTHENTICATED, f"authenticate first ({error.code} in {error.field})")
-            raise
-
-    def _close(self, code: CloseCode, reason: str) -> None:
-        self.state = State.CLOSED
-        raise ConnectionClosing(code, reason)
+            self._closing = ConnectionClosing(code, reason)
+        return self._closing

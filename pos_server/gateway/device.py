@@ -85,7 +85,7 @@ class DeviceEndpoint(ABC, Generic[Admitted]):
             async with asyncio.timeout(self._settings.authentication_timeout_s):
                 message = session.receive(await _receive_text(websocket))
         except TimeoutError:
-            raise ConnectionClosing(CloseCode.AUTHENTICATION_TIMEOUT, "authenticate sooner") from None
+            raise session.close(CloseCode.AUTHENTICATION_TIMEOUT, "authenticate sooner") from None
         if not isinstance(message, Authenticate):
             raise AssertionError(f"{type(message).__name__} before authentication")
         try:

@@ -1,9 +1,10 @@
 """Who takes part: merchants, stores, terminals, wallets, and the devices that act for them."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from uuid import UUID
 
 import asyncpg
+from asyncpg.pool import PoolConnectionProxy
 
 from ..core.activation import activation_hash
 from ..core.device_keys import DeviceId, DeviceKind
@@ -106,13 +107,16 @@ async def issue_activation(connection: asyncpg.Connection, device: DeviceId, cod
         )
 
 
-async def use_activation(pool: asyncpg.Pool, code: str, request_id: UUID, kid: str) -> ActivatedDevice | None:
+async def use_activation(
+    connection: asyncpg.Connection | PoolConnectionProxy, code: str, request_id: UUID, kid: str
+) -> ActivatedDevice | None:
     """Turn an activation code into a device with a new key; None when the code is unknown, expired or used.
 
-    The same `request_id` gets the same answer again until the code expires, so a lost answer loses nothing.
+    The same `request_id` gets the same answer again until the code expires or the device is activated anew, so a lost
+    answer loses nothing.
     """
     code_hash = activation_hash(code)
-    async with pool.acquire() as connection, connection.transaction():
+    async with connection.transaction():
         row = await connection.fetchrow(QUERIES["activation_to_use"], code_hash)
         if row is None or row["request_id"] not in (None, request_id):
             return None
@@ -126,6 +130,8 @@ async def use_activation(pool: asyncpg.Pool, code: str, request_id: UUID, kid: s
             await connection.execute(QUERIES["use_activation"], code_hash, request_id, kid, generation)
         else:
             kid, generation = row["kid"], row["generation"]
+            if generation != await connection.fetchval(QUERIES["device_generation"], *astuple(device)):
+                return None
         label = await connection.fetchrow(QUERIES["terminal_label" if is_terminal else "wallet_label"], device.number)
         if label is None:
             raise AssertionError(f"an activation for {device}, which does not exist")

@@ -1,6 +1,7 @@
 """Loads what decisions need and stores what they decided: one statement each, one commit a batch."""
 
 from collections.abc import Sequence
+from uuid import UUID
 
 import asyncpg
 
@@ -64,9 +65,10 @@ async def load_book(connection: asyncpg.Connection, scans: Sequence[Scan]) -> Bo
             device = _device(row)
             book.devices[device.wallet_number, device.slot] = device
         if row["payment_id"] is not None:
-            book.payments[row["payment_id"]] = _payment(row)
+            payment = _payment(row)
+            book.payments[payment.payment_id] = payment
         if row["open_payment_id"] is not None:
-            book.open_payments[scan.merchant_id, scan.reference] = row["open_payment_id"]
+            book.open_payments[scan.merchant_id, scan.reference] = _uuid(row["open_payment_id"])
     return book
 
 
@@ -119,7 +121,7 @@ def _device(row: asyncpg.Record) -> WalletDevice:
 
 def _payment(row: asyncpg.Record) -> Payment:
     return Payment(
-        payment_id=row["payment_id"],
+        payment_id=_uuid(row["payment_id"]),
         fingerprint=row["fingerprint"],
         terminal_number=row["terminal_number"],
         merchant_id=row["merchant_id"],
@@ -129,7 +131,12 @@ def _payment(row: asyncpg.Record) -> Payment:
         currency=row["currency"],
         status=Status(row["payment_status"]),
         decline_code=DeclineCode(row["decline_code"]) if row["decline_code"] else None,
-        paid_by=row["paid_by"],
+        paid_by=_uuid(row["paid_by"]) if row["paid_by"] else None,
         version=row["payment_version"],
         changed_at_ms=row["changed_at_ms"],
     )
+
+
+def _uuid(value: UUID) -> UUID:
+    # asyncpg returns a subclass of its own, which orjson does not encode.
+    return UUID(int=value.int)

@@ -126,6 +126,11 @@ with moved as (update wallet set version = version + 1 where number = $1)
 update wallet_device set kid = $3, generation = generation + 1, status = 'active', spent_mark = 0
 where wallet_number = $1 and slot = $2 returning generation;
 
+-- name: device_generation
+select generation from terminal where $1 = 'terminal' and number = $2
+union all
+select generation from wallet_device where $1 = 'wallet' and wallet_number = $2 and slot = $3;
+
 -- name: terminal_label
 select t.name, m.currency from terminal t join store s on s.id = t.store_id join merchant m on m.id = s.merchant_id
 where t.number = $1;
@@ -149,11 +154,9 @@ returning w.balance_minor;
 -- name: demo_merchant
 select id from merchant where name = $1 order by id limit 1;
 
--- name: demo_stores
-select id, name from store where merchant_id = $1 order by id;
-
 -- name: demo_terminals
-select t.number, t.name from terminal t join store s on s.id = t.store_id where s.merchant_id = $1 order by t.number;
+select t.number, t.name, s.name as store from terminal t join store s on s.id = t.store_id
+where s.merchant_id = $1 order by t.number;
 
 -- name: demo_wallets
 select number, name, balance_minor from wallet order by number;

@@ -1,0 +1,25 @@
+.PHONY: help setup demo test lint lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+
+setup: ## Make .venv from requirements.lock; PYTHON=… picks the interpreter (3.11 or newer)
+	@sh scripts/venv.sh
+
+demo: setup ## Run the server with a Postgres, a till and wallets of its own; ARGS goes to pos-server demo
+	@exec .venv/bin/pos-server demo $(ARGS)
+
+test: lint ## Run lint, then the tests; ARGS goes to pytest
+	.venv/bin/pytest $(ARGS)
+
+lint: setup ## Check style and types
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+lock: ## Resolve requirements.lock anew, keeping pins that still fit; ARGS=--upgrade takes the newest
+	@sh scripts/venv.sh lock $(ARGS)
+
+clean: ## Remove .venv, caches and build output
+	rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+	@find . -name .git -prune -o -name __pycache__ -prune -exec rm -rf {} +

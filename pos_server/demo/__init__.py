@@ -1,0 +1,81 @@
+"""`pos-server demo`: a real server, a small town, and a short store day played against it through real sockets."""
+
+import asyncio
+import json
+from collections.abc import Coroutine
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from ..core.device_keys import DeviceId, DeviceKind, Keyring
+from ..ledger.audit import AuditReport, audit
+from ..ledger.database import connect
+from ..server import RunningServer, serving
+from ..settings import Settings
+from .day import play_day
+from .report import Report, by_hand_text
+from .town import Town, build_town, new_activation
+
+# Slot 0 of every wallet is the play's own; by hand one gets another phone of the same wallet.
+_SLOT_BY_HAND = 1
+
+
+async def run_demo(
+    settings: Settings, keyring: Keyring, dsn: str, data_dir: Path | None, *, once: bool, as_json: bool
+) -> int:
+    """Play the day and print it; then keep serving until a signal comes, unless `once`.
+
+    The exit status is 1 when a payment ended otherwise than it should, a notice is missing, or the audit fails.
+    """
+    async with serving(settings, keyring, dsn) as server:
+        connection = await connect(dsn, timeout_s=settings.database_connect_timeout_s)
+        try:
+            report = Report(quiet=as_json)
+            town = await build_town(connection)
+            if not await _unless_stopped(server, play_day(server.url, town, connection, settings, report)):
+                return 0
+            audit_report = await _audit(dsn, settings)
+            report.summary(audit_report)
+            if as_json:
+                print(json.dumps(report.as_json(audit_report)), flush=True)  # noqa: T201
+            if not once:
+                codes = await _codes_by_hand(connection, town, settings)
+                report.say(by_hand_text(server.url, *codes, data_dir))
+                await server.stop_wanted()
+        finally:
+            await connection.close()
+    return 0 if report.as_expected and audit_report.ok else 1
+
+
+async def _unless_stopped(server: RunningServer, play: Coroutine[Any, Any, None]) -> bool:
+    """Run the play; False when a signal ended it before its own end."""
+    playing = asyncio.ensure_future(play)
+    stopping = asyncio.ensure_future(server.stop_wanted())
+    await asyncio.wait((playing, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if playing.done():
+        await playing
+        return True
+    playing.cancel()
+    with suppress(asyncio.CancelledError):
+        await playing
+    return False
+
+
+async def _audit(dsn: str, settings: Settings) -> AuditReport:
+    connection = await connect(dsn, timeout_s=settings.database_connect_timeout_s, role=None)
+    try:
+        return await audit(connection)
+    finally:
+        await connection.close()
+
+
+async def _codes_by_hand(connection: asyncpg.Connection, town: Town, settings: Settings) -> tuple[str, str]:
+    terminal = DeviceId(DeviceKind.TERMINAL, town.terminals[-1].number)
+    wallet = DeviceId(DeviceKind.WALLET, town.wallets[0].number, _SLOT_BY_HAND)
+    return (
+        await new_activation(connection, terminal, settings.activation_ttl_s),
+        await new_activation(connection, wallet, settings.activation_ttl_s),
+    )

@@ -1,0 +1,159 @@
+"""A short store day: wallets render code images, terminals read those images and scan, both hear of the outcome."""
+
+import asyncio
+import time
+import uuid
+from collections import defaultdict
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from enum import Enum
+
+import asyncpg
+
+from pos_client import Credentials, TerminalClient, WalletClient, activate
+from pos_client.images import code128_png, qr_png, read_code
+
+from ..core import payment_code
+from ..core.device_keys import DeviceId, DeviceKind
+from ..core.messages import TerminalPaymentResult, WalletPaymentResult
+from ..settings import Settings
+from .report import Outcome, Report, Side
+from .town import POOR_CUSTOMER, Customer, Terminal, Town, new_activation
+
+_NOTICE_TIMEOUT_S = 10.0
+_BETWEEN_SALES_S = 0.1
+_SALES_PER_TILL = 12
+_PRICES_MINOR = (4_20, 6_90, 2_50, 7_80, 3_60, 5_40, 1_90)
+
+
+class Case(Enum):
+    """What is special about a sale. The value is the outcome it must have."""
+
+    NORMAL = "approved"
+    TOO_EXPENSIVE = "insufficient_funds"
+    SCREENSHOT = "code_expired"
+    PHOTOGRAPHED = "code_used"
+    FORGED = "code_invalid"
+
+
+# Per till, the numbers of its sales that are special.
+_SPECIAL: list[dict[int, Case]] = [
+    {3: Case.TOO_EXPENSIVE, 8: Case.PHOTOGRAPHED},
+    {4: Case.SCREENSHOT, 9: Case.FORGED},
+    {2: Case.PHOTOGRAPHED, 7: Case.TOO_EXPENSIVE},
+]
+
+
+@dataclass(slots=True)
+class _Phone:
+    """A customer with an open wallet. One till at a time serves them."""
+
+    customer: Customer
+    credentials: Credentials
+    wallet: WalletClient
+    last_digits: str = field(default="", repr=False)
+    busy: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+@dataclass(frozen=True, slots=True)
+class _Till:
+    terminal: Terminal
+    client: TerminalClient
+
+
+async def play_day(url: str, town: Town, connection: asyncpg.Connection, settings: Settings, report: Report) -> None:
+    """Activate and connect every device of the town, and let all tills sell at once."""
+
+    async def activated(kind: DeviceKind, number: int) -> Credentials:
+        code = await new_activation(connection, DeviceId(kind, number), settings.activation_ttl_s)
+        return await activate(url, code, request_id=uuid.uuid4())
+
+    report.opening(url, len(town.terminals), len(town.wallets))
+    async with AsyncExitStack() as stack:
+        tills, phones = [], []
+        for terminal in town.terminals:
+            credentials = await activated(DeviceKind.TERMINAL, terminal.number)
+            client = await stack.enter_async_context(TerminalClient(credentials))
+            await client.ready()
+            tills.append(_Till(terminal, client))
+        for customer in town.wallets:
+            credentials = await activated(DeviceKind.WALLET, customer.number)
+            wallet = await stack.enter_async_context(WalletClient(credentials))
+            await wallet.ready()
+            phones.append(_Phone(customer, credentials, wallet))
+        sales: defaultdict[str, int] = defaultdict(int)
+        async with asyncio.TaskGroup() as group:
+            for index, till in enumerate(tills):
+                group.create_task(_work(till, index, phones, sales, report))
+
+
+async def _work(till: _Till, index: int, phones: list[_Phone], sales: defaultdict[str, int], report: Report) -> None:
+    rich = [phone for phone in phones if phone.customer.name != POOR_CUSTOMER]
+    poor = next(phone for phone in phones if phone.customer.name == POOR_CUSTOMER)
+    for number in range(_SALES_PER_TILL):
+        case = _SPECIAL[index % len(_SPECIAL)].get(number, Case.NORMAL)
+        # Each till has customers of its own, so that a photographed code is the one used just before.
+        phone = poor if case is Case.TOO_EXPENSIVE else rich[(index + len(phones) // 3 * number) % len(rich)]
+        if case is Case.PHOTOGRAPHED:
+            phone = rich[(index + len(phones) // 3 * (number - 1)) % len(rich)]
+        amount_minor = _PRICES_MINOR[(index * 3 + number) % len(_PRICES_MINOR)] + (3_00 if phone is poor else 0)
+        async with phone.busy:
+            report.payment(await _sell(till, phone, case, amount_minor))
+        await asyncio.sleep(_BETWEEN_SALES_S)
+
+
+async def _sell(till: _Till, phone: _Phone, case: Case, amount_minor: int) -> Outcome:
+    digits = await _shown(phone, case)
+    # The wallet's screen, and the till's camera: an image is all that passes between them.
+    draw = code128_png if till.terminal.store == "Garden kiosk" else qr_png
+    code = await asyncio.to_thread(lambda: read_code(draw(digits)))
+
+    started_s = time.perf_counter()
+    notice = asyncio.create_task(_notice(phone, started_s)) if case is not Case.FORGED else None
+    reference = f"{till.terminal.number}-{time.time_ns() // 1_000_000}"
+    result = await till.client.scan(code=code, amount_minor=amount_minor, reference=reference)
+    terminal_ms = (time.perf_counter() - started_s) * 1000
+    if case is Case.NORMAL:
+        phone.last_digits = digits
+    wallet_side = None
+    if notice is not None:
+        wallet_side = _wallet_side(await notice, result)
+    return Outcome(
+        terminal=till.terminal,
+        customer=phone.customer,
+        amount_minor=amount_minor,
+        expected=case.value,
+        seen=result.decline_code or result.status,
+        terminal_side=Side(result.text, terminal_ms),
+        wallet_side=wallet_side,
+        wallet_expected=notice is not None,
+    )
+
+
+async def _shown(phone: _Phone, case: Case) -> str:
+    """The digits in front of the camera."""
+    if case is Case.PHOTOGRAPHED:
+        return phone.last_digits
+    if case is Case.SCREENSHOT:
+        me = phone.credentials
+        minutes_ago = payment_code.step_at(time.time()) - 4
+        return payment_code.make(me.device_key, me.number, me.slot, minutes_ago, 0)
+    digits = (await phone.wallet.next_code()).digits
+    if case is Case.FORGED:
+        return digits[:-1] + str((int(digits[-1]) + 1) % 10)
+    return digits
+
+
+async def _notice(phone: _Phone, started_s: float) -> tuple[WalletPaymentResult, float] | None:
+    try:
+        async with asyncio.timeout(_NOTICE_TIMEOUT_S):
+            notice = await phone.wallet.notice()
+    except TimeoutError:
+        return None
+    return notice, (time.perf_counter() - started_s) * 1000
+
+
+def _wallet_side(heard: tuple[WalletPaymentResult, float] | None, result: TerminalPaymentResult) -> Side | None:
+    if heard is None or heard[0].payment_id != result.payment_id:
+        return None
+    return Side(heard[0].text, heard[1])

@@ -1,0 +1,133 @@
+"""What the demo shows: two lines a payment, one for each side, then a summary."""
+
+import math
+import shutil
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..core.money import format_amount
+from ..ledger.audit import AuditReport
+from .town import CURRENCY, Customer, Terminal
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What one side was told, and how long after the scan."""
+
+    text: str
+    latency_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A payment of the play: what should have come of it, what did, and who heard."""
+
+    terminal: Terminal
+    customer: Customer
+    amount_minor: int
+    expected: str
+    seen: str
+    terminal_side: Side
+    wallet_side: Side | None
+    wallet_expected: bool
+
+    @property
+    def as_expected(self) -> bool:
+        return self.seen == self.expected and (self.wallet_side is not None) == self.wallet_expected
+
+    @property
+    def latency_ms(self) -> float:
+        """Until the last side was told."""
+        return max(self.terminal_side.latency_ms, self.wallet_side.latency_ms if self.wallet_side else 0.0)
+
+
+@dataclass(slots=True)
+class Report:
+    """Collects outcomes and prints them; with `quiet` standard output stays free for JSON."""
+
+    quiet: bool
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    @property
+    def as_expected(self) -> bool:
+        return all(outcome.as_expected for outcome in self.outcomes)
+
+    def say(self, text: str) -> None:
+        """Print for a person."""
+        print(text, file=sys.stderr if self.quiet else sys.stdout, flush=True)
+
+    def opening(self, url: str, terminals: int, wallets: int) -> None:
+        self.say(f"Serving {url}. {terminals} terminals and {wallets} wallets connect; a short store day begins.\n")
+        self.say("   #  side                        outcome              amount   scan → notice")
+
+    def payment(self, outcome: Outcome) -> None:
+        """Two lines: what the till heard, what the customer heard."""
+        self.outcomes.append(outcome)
+        amount = format_amount(outcome.amount_minor, CURRENCY)
+        till = f"till {outcome.terminal.number} {outcome.terminal.store}"
+        self.say(
+            f"{len(self.outcomes):4}  {till:<26}  {outcome.seen:<18} {amount:>10}  "
+            f"{outcome.terminal_side.latency_ms:6.1f} ms  {outcome.terminal_side.text}"
+        )
+        wallet = f"wallet of {outcome.customer.name}"
+        if outcome.wallet_side is not None:
+            heard = f"{outcome.wallet_side.latency_ms:6.1f} ms  {outcome.wallet_side.text}"
+        elif outcome.wallet_expected:
+            heard = "  MISSING"
+        else:
+            heard = "       -     hears nothing of a forged code"
+        self.say(f"      {wallet:<26}  {'':<18} {'':>10}  {heard}")
+        if not outcome.as_expected:
+            self.say(f"      UNEXPECTED: should have been {outcome.expected}")
+
+    def summary(self, audit: AuditReport) -> None:
+        figures = self.as_json(audit)
+        declined = ", ".join(f"{count} {code}" for code, count in figures["declined"].items())
+        self.say(
+            f"\n{figures['payments']} payments: {figures['approved']} approved, {declined}.\n"
+            f"Told: terminals {figures['terminal_notices']}, wallets {figures['wallet_notices']}. "
+            f"Scan → both told: p50 {figures['p50_ms']} ms, p99 {figures['p99_ms']} ms.\n"
+            f"Audit {figures['audit']}: {audit.transfers} transfers, {audit.wallets} wallets, "
+            f"{audit.payments} payments in the ledger."
+        )
+
+    def as_json(self, audit: AuditReport) -> dict[str, Any]:
+        """The machine-readable summary. Latencies are from the scan until the last side was told."""
+        latencies_ms = sorted(outcome.latency_ms for outcome in self.outcomes)
+        seen = Counter(outcome.seen for outcome in self.outcomes)
+        approved = seen.pop("approved", 0)
+        return {
+            "payments": len(self.outcomes),
+            "approved": approved,
+            "declined": dict(sorted(seen.items())),
+            "terminal_notices": len(self.outcomes),
+            "wallet_notices": sum(outcome.wallet_side is not None for outcome in self.outcomes),
+            "p50_ms": round(percentile(latencies_ms, 50), 2),
+            "p99_ms": round(percentile(latencies_ms, 99), 2),
+            "audit": "ok" if audit.ok else "failed",
+        }
+
+
+def percentile(ordered: list[float], percent: float) -> float:
+    """The nearest-rank percentile of values in ascending order."""
+    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
+
+
+def by_hand_text(url: str, terminal_code: str, wallet_code: str, data_dir: Path | None) -> str:
+    """How to go on in two more shells."""
+    prefix = "" if shutil.which("pos-wallet") else f"{Path(sys.argv[0]).parent}/"
+    ledger = "" if data_dir is None else f" --data-dir {data_dir}"
+    return f"""
+The server keeps running at {url}. Try it by hand in two more shells:
+
+  {prefix}pos-wallet activate --server {url} {wallet_code}
+  {prefix}pos-wallet show
+
+  {prefix}pos-terminal activate --server {url} {terminal_code}
+  {prefix}pos-terminal till          (type an amount, then the digits under the wallet's QR code)
+
+Look into the ledger at any time: {prefix}pos-server audit{ledger}
+Stop with Ctrl-C."""

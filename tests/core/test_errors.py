@@ -1,0 +1,82 @@
+"""The exception tree, and the tables that clients act on: which errors to retry, after which closes to come back."""
+
+import pytest
+
+from pos_server.core.errors import CloseCode, ConnectionClosing, ErrorCode, MessageError, PosError
+
+RETRYABLE = {
+    ErrorCode.BAD_FIELD: False,
+    ErrorCode.UNKNOWN_TYPE: False,
+    ErrorCode.WRONG_CURRENCY: False,
+    ErrorCode.ID_REUSED: False,
+    ErrorCode.TOO_MANY_BAD_CODES: True,
+    ErrorCode.BUSY: True,
+    ErrorCode.UNKNOWN_OUTCOME: True,
+}
+RECONNECT = {
+    CloseCode.DRAINING: (4000, True),
+    CloseCode.SLOW_CONSUMER: (4001, True),
+    CloseCode.AUTHENTICATION_TIMEOUT: (4002, True),
+    CloseCode.UNAVAILABLE: (4003, True),
+    CloseCode.UNAUTHORIZED: (4100, False),
+    CloseCode.SUPERSEDED: (4101, False),
+    CloseCode.NOT_TEXT: (4102, False),
+    CloseCode.NOT_JSON: (4103, False),
+    CloseCode.NOT_AUTHENTICATED: (4104, False),
+    CloseCode.ALREADY_AUTHENTICATED: (4105, False),
+}
+
+
+def test_every_error_says_whether_to_retry() -> None:
+    assert {code: code.retryable for code in ErrorCode} == RETRYABLE
+
+
+def test_every_close_says_whether_to_come_back() -> None:
+    assert {code: (code.value, code.reconnect) for code in CloseCode} == RECONNECT
+
+
+def test_close_codes_stay_in_their_hundreds() -> None:
+    assert all(4000 <= code <= 4199 for code in CloseCode)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (MessageError(ErrorCode.BUSY, "come back"), "busy: come back"),
+        (MessageError(ErrorCode.BUSY, "come back", reply_to="m1", retry_after_s=3), "busy: come back"),
+        (
+            MessageError(ErrorCode.BAD_FIELD, "is wrong", field="amount_minor"),
+            "bad_field: is wrong (field amount_minor)",
+        ),
+        (MessageError(ErrorCode.BAD_FIELD, "is wrong", field=""), "bad_field: is wrong"),
+        (ConnectionClosing(CloseCode.NOT_JSON, "the frame is not JSON"), "not_json (4103): the frame is not JSON"),
+        (ConnectionClosing(CloseCode.DRAINING, "restart"), "draining (4000): restart"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_text(error: PosError, text: str) -> None:
+    assert str(error) == text
+
+
+def test_a_message_error_carries_its_data() -> None:
+    error = MessageError(ErrorCode.BAD_FIELD, "is wrong", field="code", reply_to="m1", retry_after_s=3)
+    assert (error.code, error.detail, error.field, error.reply_to, error.retry_after_s) == (
+        ErrorCode.BAD_FIELD,
+        "is wrong",
+        "code",
+        "m1",
+        3,
+    )
+    bare = MessageError(ErrorCode.BUSY, "come back")
+    assert (bare.field, bare.reply_to, bare.retry_after_s) == (None, None, None)
+
+
+def test_a_closing_carries_its_data() -> None:
+    closing = ConnectionClosing(CloseCode.SUPERSEDED, "another connection")
+    assert (closing.code, closing.reason) == (CloseCode.SUPERSEDED, "another connection")
+
+
+def test_the_tree() -> None:
+    assert PosError.__bases__ == (Exception,)
+    assert MessageError.__bases__ == (PosError,)
+    assert ConnectionClosing.__bases__ == (PosError,)

@@ -1,0 +1,291 @@
+"""docs/payment-code.md says what pos_server.core does: its vectors, its tables and its reference implementation."""
+
+import ast
+import base64
+import hmac
+import json
+import re
+import struct
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from pos_server.core import payment_code
+from pos_server.core.device_keys import DeviceId, DeviceKind, Keyring, authentication_mac, derive_device_key
+from pos_server.core.payment_code import CodeCheck
+from pos_server.core.payments import (
+    Book,
+    Decided,
+    DeclineCode,
+    DeviceStatus,
+    MerchantStatus,
+    Scan,
+    TerminalStatus,
+    Till,
+    Wallet,
+    WalletDevice,
+    WalletStatus,
+    decide,
+)
+from pos_server.settings import Settings
+from tests.docs.documents import read
+
+DOCUMENT = read("payment-code.md")
+VECTORS: dict[str, Any] = json.loads(DOCUMENT.section("Test vectors").fence("json"))
+MASTER_KEYS = {name: bytes.fromhex(key) for name, key in VECTORS["master_keys"].items()}
+DEVICE_KEYS = {vector["key"]: bytes.fromhex(vector["device_key"]) for vector in VECTORS["device_keys"]}
+CODES: list[dict[str, Any]] = VECTORS["payment_codes"]
+EXPIRED_STEPS = Settings.model_fields["code_expired_steps"].default
+
+
+def reference() -> dict[str, Any]:
+    """What the document's own implementation defines."""
+    names: dict[str, Any] = {}
+    exec(DOCUMENT.section("Reference implementation").fence("python"), names)
+    return names
+
+
+@pytest.mark.parametrize("vector", VECTORS["device_keys"], ids=lambda vector: vector["key"])
+def test_device_key_vectors(vector: dict[str, Any]) -> None:
+    device = DeviceId(DeviceKind(vector["kind"]), vector["number"], vector["slot"])
+    key = derive_device_key(MASTER_KEYS[vector["master_key"]], device, vector["generation"])
+    assert key.hex() == vector["device_key"]
+
+
+@pytest.mark.parametrize("vector", CODES, ids=lambda vector: vector["why"])
+def test_payment_code_vectors(vector: dict[str, Any]) -> None:
+    key = DEVICE_KEYS[vector["key"]]
+    code, number, slot, step, seq = (vector[name] for name in ("code", "wallet_number", "slot", "step", "seq"))
+    assert payment_code.make(key, number, slot, step, seq) == code
+    parsed = payment_code.parse(code)
+    assert parsed is not None
+    assert (parsed.wallet_number, parsed.slot, parsed.seq) == (number, slot, seq)
+    assert payment_code.check(parsed, key, step, EXPIRED_STEPS) == (CodeCheck.VALID, step)
+
+
+def test_each_code_vector_uses_the_key_of_its_own_device() -> None:
+    devices = {vector["key"]: (vector["kind"], vector["number"], vector["slot"]) for vector in VECTORS["device_keys"]}
+    assert [("wallet", vector["wallet_number"], vector["slot"]) for vector in CODES] == [
+        devices[vector["key"]] for vector in CODES
+    ]
+
+
+@pytest.mark.parametrize("vector", VECTORS["ws_auth"], ids=lambda vector: f"{vector['key']}-{vector['nonce'][:4]}")
+def test_handshake_mac_vectors(vector: dict[str, Any]) -> None:
+    mac = authentication_mac(DEVICE_KEYS[vector["key"]], bytes.fromhex(vector["nonce"]), vector["number"])
+    assert mac.hex() == vector["mac"]
+
+
+def test_vectors_cover_the_edges() -> None:
+    macs = [vector["code"][14:] for vector in CODES]
+    digests = [
+        hmac.digest(
+            DEVICE_KEYS[vector["key"]],
+            b"pc1" + struct.pack(">QBQB", vector["wallet_number"], vector["slot"], vector["step"], vector["seq"]),
+            "sha256",
+        )
+        for vector in CODES
+    ]
+    assert len({vector["code"] for vector in CODES}) == len(CODES) >= 8
+    assert any(mac.startswith("000") for mac in macs)
+    assert any(digest[0] >= 128 for digest in digests)
+    assert {vector["slot"] for vector in CODES} >= {0, 9}
+    assert {vector["seq"] for vector in CODES} >= {0, 1, payment_code.SEQ_MAX}
+    assert min(vector["wallet_number"] for vector in CODES) == payment_code.WALLET_NUMBER_MIN
+    assert max(vector["wallet_number"] for vector in CODES) == payment_code.WALLET_NUMBER_MAX
+    assert min(vector["step"] for vector in CODES) == 0
+    assert max(vector["step"] for vector in CODES) >= 2**32
+    assert {vector["kind"] for vector in VECTORS["device_keys"]} == set(DeviceKind)
+
+
+def test_reference_implementation_makes_the_vectors() -> None:
+    made = reference()
+    for vector in VECTORS["device_keys"]:
+        key = made["device_key"](
+            MASTER_KEYS[vector["master_key"]], vector["kind"], vector["number"], vector["slot"], vector["generation"]
+        )
+        assert key.hex() == vector["device_key"]
+    for vector in CODES:
+        arguments = (vector["wallet_number"], vector["slot"], vector["step"], vector["seq"])
+        assert made["payment_code"](DEVICE_KEYS[vector["key"]], *arguments) == vector["code"]
+    for vector in VECTORS["ws_auth"]:
+        mac = made["ws_auth"](DEVICE_KEYS[vector["key"]], bytes.fromhex(vector["nonce"]), vector["number"])
+        assert mac.hex() == vector["mac"]
+
+
+def test_reference_implementation_needs_nothing_but_hashing_and_packing() -> None:
+    tree = ast.parse(DOCUMENT.section("Reference implementation").fence("python"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert all(isinstance(node, ast.Import) for node in imports)
+    assert {alias.name for node in imports for alias in node.names} <= {"hmac", "hashlib", "struct"}
+
+
+def test_the_code_made_step_by_step() -> None:
+    row = {row["What"]: row["Value"] for row in DOCUMENT.section("Mac").table("What", "Value")}
+    key, step = bytes.fromhex(row["device key"]), int(row["step"])
+    text = bytes.fromhex(row["signed text"])
+    digest = hmac.digest(key, text, "sha256")
+    assert key == DEVICE_KEYS["B"]
+    assert payment_code.step_at(int(row["Unix time"])) == step
+    assert text == b"pc1" + struct.pack(">QBQB", 1000000001, 0, step, 0)
+    assert row["digest"] == digest.hex()
+    assert row["first 8 bytes"] == digest[:8].hex()
+    assert int(row["as an integer"]) == int.from_bytes(digest[:8])
+    assert row["mac"] == f"{int.from_bytes(digest[:8]) % 10**10:010d}"
+    assert row["code"] == payment_code.make(key, 1000000001, 0, step, 0) == CODES[0]["code"]
+    assert f"has {len(text)} bytes: 3 + 8 + 1 + 8 + 1" in DOCUMENT.section("Mac").text
+
+
+def test_layout_adds_up_to_a_code() -> None:
+    layout = DOCUMENT.section("Layout")
+    end = 0
+    for row in layout.table("Digits", "Length", "Field", "Value"):
+        first, _, last = row["Digits"].partition("\N{EN DASH}")
+        assert (int(first), int(last or first)) == (end + 1, end + int(row["Length"]))
+        end = int(last or first)
+    assert end == payment_code.CODE_DIGITS
+    assert [row["Field"] for row in layout.table("Digits", "Length", "Field", "Value")] == [
+        "prefix", "wallet number", "slot", "seq", "mac",
+    ]  # fmt: skip
+    example = re.search(r"Example: `([\d ]+)`", layout.text)
+    assert example is not None
+    assert example[1].replace(" ", "") == CODES[0]["code"]
+    assert example[1].split(" ")[0] == payment_code.PREFIX
+
+
+@pytest.mark.parametrize("behind", range(-4, EXPIRED_STEPS + 5))
+def test_how_long_a_code_is_accepted(behind: int) -> None:
+    table = DOCUMENT.section("How long a code is accepted").table("Server's step less the code's step", "Answer")
+    answers = [row["Answer"] for row in table if behind in span(row["Server's step less the code's step"])]
+    code = payment_code.parse(CODES[0]["code"])
+    assert code is not None
+    verdict, _ = payment_code.check(code, DEVICE_KEYS["B"], CODES[0]["step"] + behind, EXPIRED_STEPS)
+    assert answers == [
+        {
+            CodeCheck.VALID: "accepted, if it is unused",
+            CodeCheck.EXPIRED: "code_expired",
+            CodeCheck.INVALID: "code_invalid",
+        }[verdict]
+    ]
+
+
+def span(text: str) -> range:
+    """The steps that a cell means: `-1 to 1`, `22 and above`."""
+    numbers = [int(number) for number in re.findall(r"-?\d+", text.replace("\N{MINUS SIGN}", "-"))]
+    if text.endswith("below"):
+        return range(-1000, numbers[0] + 1)
+    return range(numbers[0], 1000 if text.endswith("above") else numbers[1] + 1)
+
+
+NOW_MS = 1_772_453_712_000
+NOW_STEP = payment_code.step_at(NOW_MS / 1000)
+WALLET_NUMBER = 1_000_000_001
+KEYRING = Keyring({"k1": MASTER_KEYS["M1"]}, current="k1")
+
+
+def fresh_book() -> Book:
+    """A till, and the wallet of key B with 20.00 EUR and no code spent."""
+    return Book(
+        tills={1001: Till(TerminalStatus.ACTIVE, MerchantStatus.ACTIVE, 7, "Corner Canteen", "Main hall")},
+        wallets={WALLET_NUMBER: Wallet(WALLET_NUMBER, 8, "EUR", 2000, WalletStatus.ACTIVE, 1)},
+        devices={(WALLET_NUMBER, 0): WalletDevice(WALLET_NUMBER, 0, "k1", 1, DeviceStatus.ACTIVE, 0)},
+    )
+
+
+def outcome(case: str, payment_id: int = 1) -> tuple[Decided, Book, int]:
+    """Scan one code into a world where `case` is what happens; the decision, the book after it and the code's mark."""
+    book, steps_back = fresh_book(), 0
+    till, wallet, device = book.tills[1001], book.wallets[WALLET_NUMBER], book.devices[WALLET_NUMBER, 0]
+    match case:
+        case "terminal_disabled":
+            book.tills[1001] = replace(till, terminal_status=TerminalStatus.DISABLED)
+        case "merchant_inactive":
+            book.tills[1001] = replace(till, merchant_status=MerchantStatus.INACTIVE)
+        case "code_invalid":
+            book.devices[WALLET_NUMBER, 0] = replace(device, generation=2)
+        case "code_expired":
+            steps_back = 2
+        case "code_used":
+            book.devices[WALLET_NUMBER, 0] = replace(device, spent_mark=payment_code.spent_mark(NOW_STEP, 0))
+        case "already_paid":
+            book.open_payments[5, "order"] = UUID(int=9)
+        case "wallet_frozen":
+            book.wallets[WALLET_NUMBER] = replace(wallet, status=WalletStatus.FROZEN)
+        case "wallet_closed":
+            book.wallets[WALLET_NUMBER] = replace(wallet, status=WalletStatus.CLOSED)
+        case "currency_mismatch":
+            book.wallets[WALLET_NUMBER] = replace(wallet, currency="USD")
+        case "insufficient_funds":
+            book.wallets[WALLET_NUMBER] = replace(wallet, balance_minor=0)
+    step = NOW_STEP - steps_back
+    code = payment_code.make(DEVICE_KEYS["B"], WALLET_NUMBER, 0, step, 0)
+    if case == "code_malformed":
+        code = code[:-1]
+    scan = Scan(UUID(int=payment_id), 1001, 5, "order", 1000, "EUR", code)
+    decisions, _ = decide([scan], book, KEYRING, NOW_MS, code_expired_steps=EXPIRED_STEPS)
+    assert isinstance(decisions[0], Decided)
+    return decisions[0], book, payment_code.spent_mark(step, 0)
+
+
+SPENDING = {
+    row["Decision"]: row["Spent afterwards"]
+    for row in DOCUMENT.section("Single use").table("Decision", "Spent afterwards")
+}
+
+
+@pytest.mark.parametrize("case", ["approved", *DeclineCode])
+def test_what_spends_a_code(case: str) -> None:
+    decided, book, mark = outcome(case)
+    assert (decided.payment.decline_code or decided.payment.status) == case
+    assert SPENDING[case] == ("yes" if book.devices[WALLET_NUMBER, 0].spent_mark >= mark else "no")
+
+
+def test_spending_table_lists_every_decision() -> None:
+    assert list(SPENDING) == ["approved", *DeclineCode]
+
+
+def test_a_code_spends_the_earlier_ones_of_its_device() -> None:
+    _, book, _ = outcome("approved")
+    earlier = payment_code.make(DEVICE_KEYS["B"], WALLET_NUMBER, 0, NOW_STEP - 1, payment_code.SEQ_MAX)
+    scan = Scan(UUID(int=2), 1001, 5, "another order", 1000, "EUR", earlier)
+    decisions, _ = decide([scan], book, KEYRING, NOW_MS, code_expired_steps=EXPIRED_STEPS)
+    assert isinstance(decisions[0], Decided)
+    assert decisions[0].payment.decline_code is DeclineCode.CODE_USED
+
+
+def test_numbers_in_the_prose_are_those_of_the_code() -> None:
+    defaults = {name: field.default for name, field in Settings.model_fields.items()}
+    for section, sentence in (
+        ("Mac", f"step   = floor(unix_time_s / {payment_code.STEP_S})"),
+        ("Which code to show", f"A new step begins every {payment_code.STEP_S} s"),
+        ("Which code to show", f"A step has at most {payment_code.SEQ_MAX + 1} codes"),
+        ("How long a code is accepted", f"Its default is {defaults['code_expired_steps']}."),
+        ("How long a code is accepted", f"more than {defaults['code_expired_steps'] + 1} steps old"),
+        ("Security", f"After {defaults['bad_codes_max']} of them within {defaults['bad_codes_window_s']:.0f} s"),
+    ):
+        assert sentence in " ".join(DOCUMENT.section(section).text.split(" "))
+
+
+def test_symbols_have_the_stated_size() -> None:
+    segno = pytest.importorskip("segno")
+    zxingcpp = pytest.importorskip("zxingcpp")
+    code = CODES[0]["code"]
+    symbol = segno.make(code, version=1, error="q", mode="numeric", boost_error=False)
+    assert (symbol.designator, symbol.symbol_size(border=0), symbol.symbol_size(border=4)) == (
+        "1-Q",
+        (21, 21),
+        (29, 29),
+    )
+    segno.make("7" * 27, version=1, error="q", boost_error=False)
+    with pytest.raises(segno.DataOverflowError):
+        segno.make(code, version=1, error="h", boost_error=False)
+    bars = zxingcpp.create_barcode(code, zxingcpp.BarcodeFormat.Code128)
+    assert bars.to_image(scale=1, add_quiet_zones=False).shape[1] == 167
+    assert bars.to_image(scale=1).shape[1] == 187
+
+
+def test_activation_example_of_the_protocol_holds_a_key_of_the_vectors() -> None:
+    answer = json.loads(read("protocol.md").section("Activation answer").fence("json"))
+    assert base64.b64decode(answer["device_key"], validate=True) == DEVICE_KEYS["F"]

@@ -1,0 +1,508 @@
+"""docs/protocol.md says what the server does: its tables against enums and models, its example against the core."""
+
+import asyncio
+import dataclasses
+import json
+import re
+import typing
+from collections import deque
+from http import HTTPStatus
+from types import NoneType
+from typing import Any, Literal
+from uuid import UUID
+
+import asyncpg
+import httpx
+import pytest
+from pydantic import BaseModel, TypeAdapter
+from starlette.requests import Request
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from pos_client.connection import may_reconnect
+from pos_server.api.activations import Activations
+from pos_server.api.problems import Problem
+from pos_server.core import activation, messages
+from pos_server.core.activation import Activation, ActivationRequest, activation_code
+from pos_server.core.declines import DECLINE_TEXTS
+from pos_server.core.device_keys import NONCE_BYTES, DeviceId, DeviceKind, Keyring, authentication_mac
+from pos_server.core.errors import CloseCode, ErrorCode, MessageError
+from pos_server.core.messages import Authenticate, PaymentScan, decode_client_message
+from pos_server.core.money import MAX_AMOUNT_MINOR
+from pos_server.core.notices import notices
+from pos_server.core.payments import (
+    Book,
+    DeclineCode,
+    DeviceStatus,
+    MerchantStatus,
+    Scan,
+    Status,
+    TerminalStatus,
+    Till,
+    Wallet,
+    WalletDevice,
+    WalletStatus,
+    decide,
+)
+from pos_server.core.session import Session
+from pos_server.ledger import directory
+from pos_server.server import RunningServer
+from pos_server.settings import Settings
+from tests.docs.documents import DOCS, Section, anchor, read
+from tests.support import KEYRING, Town, activated, ask, logged_in, new_id, scan_message, settings
+
+DOCUMENT = read("protocol.md")
+DEFAULTS = {name: field.default for name, field in Settings.model_fields.items()}
+MODELS: dict[str, type] = {
+    "hello": messages.Hello,
+    "authenticate": messages.Authenticate,
+    "ready, to a terminal": messages.TerminalReady,
+    "ready, to a wallet": messages.WalletReady,
+    "payment.scan": messages.PaymentScan,
+    "payment.result, to a terminal": messages.TerminalPaymentResult,
+    "payment.result, to a wallet": messages.WalletPaymentResult,
+    "error": messages.Error,
+}
+BODIES: dict[str, type[BaseModel]] = {"Activation request": ActivationRequest, "Activation answer": Activation}
+WORDS = {str: "string", int: "integer", bool: "boolean", UUID: "UUID"}
+
+
+# What a message is made of
+
+
+def annotations(model: type) -> dict[str, Any]:
+    """Field names and types, without their constraints, of a pydantic model or a dataclass."""
+    hints = typing.get_type_hints(model)
+    hints.pop("model_config", None)
+    return hints
+
+
+def optional(model: type, name: str) -> bool:
+    """Whether a client may leave the field out. `type` has a default in Python only."""
+    return issubclass(model, BaseModel) and name != "type" and not model.model_fields[name].is_required()
+
+
+def in_words(model: type, name: str, annotation: Any) -> str:
+    """How the document's type cell starts for this field."""
+    if typing.get_origin(annotation) is Literal:
+        return f'"{typing.get_args(annotation)[0]}"'
+    if annotation is DeviceKind:
+        return " or ".join(f'"{kind}"' for kind in DeviceKind)
+    options = typing.get_args(annotation) or (annotation,)
+    word = WORDS[next(option for option in options if option is not NoneType)]
+    return word + (" or null" if NoneType in options else "")
+
+
+def test_every_message_has_its_section() -> None:
+    every = {*typing.get_args(messages.ClientMessage), *typing.get_args(messages.ServerMessage)}
+    assert set(MODELS.values()) == every
+    sections = [section.title for section in DOCUMENT.section("Messages").sections]
+    assert sections == list(MODELS)
+
+
+@pytest.mark.parametrize("title", [*MODELS, *BODIES])
+def test_field_table_lists_the_fields_of_the_model(title: str) -> None:
+    model = (MODELS | BODIES)[title]
+    table = DOCUMENT.section(title).table("Field", "Type", "Meaning")
+    types = annotations(model)
+    assert sorted(row["Field"] for row in table) == sorted(types)
+    rows = {row["Field"]: row["Type"] for row in table}
+    for name, annotation in types.items():
+        word = in_words(model, name, annotation)
+        assert re.match(rf"{re.escape(word)}(?:$|[,; ])", rows[name]), f"{name} is {word}"
+        assert ("null" in rows[name]) == ("null" in word), name
+        assert ("optional" in rows[name]) == optional(model, name), name
+
+
+def test_table_of_messages_names_senders_and_receivers() -> None:
+    def types(union: Any) -> set[str]:
+        return {model.__dataclass_fields__["type"].default for model in typing.get_args(typing.get_args(union)[0])}
+
+    rows = DOCUMENT.section("Messages").table("Message", "From", "To")
+    of_clients = {model.model_fields["type"].default for model in typing.get_args(messages.ClientMessage)}
+    assert {row["Message"] for row in rows if row["To"] == "server"} == of_clients
+    for kind, union in (("terminal", messages.TerminalMessage), ("wallet", messages.WalletMessage)):
+        assert {row["Message"] for row in rows if row["From"] == "server" and kind in row["To"]} == types(union)
+    for row in rows:
+        if row["To"] == "server":
+            senders = {kind for kind in DeviceKind if may_send(kind, row["Message"])}
+            assert set(row["From"].split(", ")) == senders
+
+
+def may_send(kind: DeviceKind, message_type: str) -> bool:
+    session = Session(kind)
+    text = DOCUMENT.section(message_type).fence("json")
+    if message_type != "authenticate":
+        session.authenticated()
+    try:
+        session.receive(text)
+    except MessageError as error:
+        return error.code is not ErrorCode.UNKNOWN_TYPE
+    return True
+
+
+# Examples
+
+
+def assert_is_exactly(model: type, text: str) -> None:
+    """The JSON is what the server sends, or decodes to what a client sends, with no field more or less."""
+    document = json.loads(text)
+    decoded: Any = TypeAdapter(model).validate_json(text)
+    if isinstance(decoded, BaseModel):
+        again = decoded.model_dump(mode="json")
+        assert again == document
+    else:
+        assert json.loads(messages.encode(decoded)) == document
+        assert list(document) == [field.name for field in dataclasses.fields(decoded)]
+
+
+@pytest.mark.parametrize("title", [*MODELS, *BODIES])
+def test_example_of_a_message_is_one(title: str) -> None:
+    assert_is_exactly((MODELS | BODIES)[title], DOCUMENT.section(title).fence("json"))
+
+
+@pytest.mark.parametrize("title", ["authenticate", "payment.scan"])
+def test_example_of_a_client_is_accepted_by_the_server(title: str) -> None:
+    assert isinstance(decode_client_message(DOCUMENT.section(title).fence("json")), MODELS[title])
+
+
+def test_hello_shows_the_defaults() -> None:
+    hello = json.loads(DOCUMENT.section("hello").fence("json"))
+    assert len(bytes.fromhex(hello["nonce"])) == NONCE_BYTES
+    assert (hello["protocol"], hello["heartbeat_s"], hello["authenticate_within_s"], hello["frame_bytes_max"]) == (
+        messages.SUBPROTOCOL,
+        DEFAULTS["heartbeat_s"],
+        DEFAULTS["authentication_timeout_s"],
+        DEFAULTS["frame_bytes_max"],
+    )
+
+
+def test_every_block_of_json_is_looked_at() -> None:
+    """None stands where the tests above and below do not see it."""
+    looked_at = [DOCUMENT.section(title) for title in (*MODELS, *BODIES, "Activation errors", "Worked example")]
+    assert sum(len(section.fences("json")) for section in looked_at) == len(DOCUMENT.fences("json"))
+
+
+# Tables of codes
+
+
+def test_errors_are_those_of_the_code_in_its_order() -> None:
+    rows = DOCUMENT.section("Errors").table("Code", "Meaning", "Retryable", "What to do")
+    assert [(row["Code"], row["Retryable"]) for row in rows] == [
+        (code.value, "yes" if code.retryable else "no") for code in ErrorCode
+    ]
+
+
+def close_codes() -> list[dict[str, str]]:
+    return DOCUMENT.section("Close codes").table("Code", "Name", "Meaning", "Then")
+
+
+def test_close_codes_are_those_of_the_code_in_its_order() -> None:
+    rows = [(int(row["Code"]), row["Name"], re.split(r"[:;]", row["Then"])[0]) for row in close_codes()]
+    assert rows == [(code.value, code.name.lower(), "reconnect" if code.reconnect else "stop") for code in CloseCode]
+
+
+def test_the_python_client_does_what_the_close_codes_say() -> None:
+    rows = [*close_codes(), *DOCUMENT.section("Close codes").table("Code", "When", "Then")]
+    assert {int(row["Code"]): row["Then"].startswith("reconnect") for row in rows} == {
+        int(row["Code"]): may_reconnect(int(row["Code"])) for row in rows
+    }
+
+
+def test_declines_stand_in_order_of_precedence_with_their_texts() -> None:
+    rows = DOCUMENT.section("Declines").table("Code", "Meaning", "Text", "Retryable")
+    assert [(row["Code"], row["Text"], row["Retryable"]) for row in rows] == [
+        (code.value, DECLINE_TEXTS[code].cashier, "yes" if DECLINE_TEXTS[code].retryable else "no")
+        for code in DeclineCode
+    ]
+
+
+def test_statuses_are_those_of_the_code() -> None:
+    for title in ("payment.result, to a terminal", "payment.result, to a wallet"):
+        rows = {row["Field"]: row["Meaning"] for row in DOCUMENT.section(title).table("Field", "Type", "Meaning")}
+        assert rows["status"] == " or ".join(Status) + "."
+
+
+def test_limits_are_the_defaults() -> None:
+    constants = {
+        "message_id": messages.MESSAGE_ID_CHARS_MAX,
+        "reference": messages.REFERENCE_CHARS_MAX,
+        "amount_minor": MAX_AMOUNT_MINOR,
+    }
+    for row in DOCUMENT.section("Limits and defaults").table("Limit", "Value", "Setting"):
+        number = re.search(r"\d+", row["Value"])
+        assert number is not None
+        setting = row["Setting"].removeprefix("POS_").lower()
+        assert float(number[0]) == (DEFAULTS[setting] if setting else constants.pop(row["Limit"])), row
+    assert not constants
+
+
+def test_links_lead_somewhere() -> None:
+    for name in ("protocol.md", "payment-code.md"):
+        document = read(name)
+        prose = re.sub(r"^```.*?^```$", "", document.text, flags=re.DOTALL | re.MULTILINE)
+        for file, fragment in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", prose):
+            assert not file or (DOCS / file).is_file(), file
+            target = read(file) if file else document
+            assert not fragment or fragment in {anchor(section.title) for section in target.sections}, fragment
+
+
+# The worked example, played through the core
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    sender: str
+    receiver: str
+    text: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self.text)
+        return document
+
+
+EXAMPLE = DOCUMENT.section("Worked example")
+MASTER_KEY = bytes.fromhex(
+    json.loads(read("payment-code.md").section("Test vectors").fence("json"))["master_keys"]["M1"]
+)
+
+
+def frames(section: Section) -> list[Frame]:
+    found = re.findall(r"^\*\*(\w+) → (\w+)\*\*\n\n```json\n(.*?)^```$", section.text, re.DOTALL | re.MULTILINE)
+    return [Frame(sender.lower(), receiver.lower(), text) for sender, receiver, text in found]
+
+
+class Play:
+    """The server's side of the example: takes what clients say, and knows what has to come next."""
+
+    def __init__(self) -> None:
+        self.keyring = Keyring({"k1": MASTER_KEY}, current="k1")
+        self.sessions: dict[str, Session] = {}
+        self.nonces: dict[str, bytes] = {}
+        self.kinds = {"till": DeviceKind.TERMINAL, "wallet": DeviceKind.WALLET}
+        self.expected: deque[tuple[str, dict[str, Any]]] = deque()  # who is told what next
+        self.book = Book(
+            tills={1001: Till(TerminalStatus.ACTIVE, MerchantStatus.ACTIVE, 7, "Corner Canteen", "Main hall")},
+            wallets={1000000001: Wallet(1000000001, 8, "EUR", 2000, WalletStatus.ACTIVE, 1)},
+            devices={(1000000001, 0): WalletDevice(1000000001, 0, "k1", 1, DeviceStatus.ACTIVE, 0)},
+        )
+
+    def key_of(self, number: int, slot: int, name: str) -> bytes:
+        key = self.keyring.device_key("k1", DeviceId(self.kinds[name], number, slot), 1)
+        assert key is not None
+        return key
+
+    def server_says(self, frame: Frame) -> None:
+        match frame.document["type"]:
+            case "hello":
+                assert_is_exactly(messages.Hello, frame.text)
+                self.nonces[frame.receiver] = bytes.fromhex(frame.document["nonce"])
+                self.sessions[frame.receiver] = Session(self.kinds[frame.receiver])
+            case "ready":
+                model = messages.TerminalReady if frame.receiver == "till" else messages.WalletReady
+                assert_is_exactly(model, frame.text)
+                reply = {"type": "ready", "reply_to": frame.document["reply_to"]}
+                assert (frame.receiver, reply) == self.expected.popleft()
+            case "payment.result":
+                assert (frame.receiver, frame.document) == self.expected.popleft()
+            case "error":
+                receiver, document = self.expected.popleft()
+                assert_is_exactly(messages.Error, frame.text)
+                # The text of a field's error is pydantic's own.
+                assert (receiver, {**document, "message": ""}) == (frame.receiver, {**frame.document, "message": ""})
+
+    def client_says(self, frame: Frame, decided_at_ms: int) -> None:
+        session = self.sessions[frame.sender]
+        try:
+            message = session.receive(frame.text)
+        except MessageError as error:
+            document: dict[str, Any] = {"type": "error", "reply_to": error.reply_to, "code": error.code}
+            document |= {"message": error.detail, "field": error.field}
+            document |= {"retryable": error.code.retryable, "retry_after_s": None}
+            self.expected.append((frame.sender, document))
+            return
+        if isinstance(message, Authenticate):
+            key = self.key_of(message.id, message.slot, frame.sender)
+            mac = authentication_mac(key, self.nonces[frame.sender], message.id)
+            assert message.mac == mac.hex()
+            session.authenticated()
+            self.expected.append((frame.sender, {"type": "ready", "reply_to": message.message_id}))
+            return
+        self.expected.extend(self.decide(message, decided_at_ms))
+
+    def decide(self, message: PaymentScan, now_ms: int) -> list[tuple[str, dict[str, Any]]]:
+        scan = Scan(
+            payment_id=message.payment_id,
+            terminal_number=1001,
+            merchant_id=5,
+            reference=message.reference,
+            amount_minor=message.amount_minor,
+            currency=message.currency,
+            code=message.code,
+        )
+        decisions, _ = decide(
+            [scan], self.book, self.keyring, now_ms, code_expired_steps=DEFAULTS["code_expired_steps"]
+        )
+        names = {kind: name for name, kind in self.kinds.items()}
+        return [
+            (names[recipient.kind], json.loads(messages.encode(message_out)))
+            for recipient, message_out in notices(decisions[0], message.message_id)
+        ]
+
+
+def test_worked_example_is_what_the_core_does() -> None:
+    play = Play()
+    said = [frame for section in EXAMPLE.sections[1:] for frame in frames(section)]
+    assert len(said) + len(frames(EXAMPLE.sections[0])) == len(EXAMPLE.fences("json"))
+    for frame, answer in zip(said, [*said[1:], None], strict=True):
+        if frame.sender == "server":
+            play.server_says(frame)
+        else:
+            assert answer is not None
+            play.client_says(frame, answer.document.get("decided_at_ms", 0))
+    assert not play.expected
+
+
+def test_worked_example_shows_an_approval_a_repeat_a_paid_order_and_an_error() -> None:
+    results = [
+        frame.document for frame in frames(EXAMPLE) if frame.receiver == "till" and "payment_id" in frame.document
+    ]
+    first, repeated, again = results
+    assert first["status"] == "approved"
+    assert repeated == {**first, "reply_to": repeated["reply_to"]}
+    assert (again["decline_code"], again["paid_by"]) == ("already_paid", first["payment_id"])
+    assert frames(EXAMPLE)[-1].document["type"] == "error"
+
+
+def test_worked_example_activates_its_devices() -> None:
+    till_asks, till_gets, wallet_asks, wallet_gets = frames(EXAMPLE.sections[0])
+    play = Play()
+    for request, answer, name in ((till_asks, till_gets, "till"), (wallet_asks, wallet_gets, "wallet")):
+        assert_is_exactly(ActivationRequest, request.text)
+        assert_is_exactly(Activation, answer.text)
+        device = Activation.model_validate_json(answer.text)
+        assert device.kind is play.kinds[name]
+        key = play.key_of(device.number, device.slot, name)
+        assert TypeAdapter(bytes, config={"val_json_bytes": "base64"}).validate_json(f'"{device.device_key}"') == key
+        text = request.document["activation_code"]
+        assert activation.activation_hash(text.lower()) == activation.activation_hash(text)
+        assert len(text) == len(activation_code(bytes(activation.ACTIVATION_BYTES)))
+
+
+# What a real server answers
+
+
+def problems() -> set[tuple[int, str]]:
+    rows = DOCUMENT.section("Activation errors").table("Status", "Code", "Meaning", "What to do")
+    return {(int(row["Status"]), row["Code"]) for row in rows}
+
+
+async def no_body() -> dict[str, Any]:
+    return {"type": "http.request", "body": json.dumps({"activation_code": "X", "request_id": str(new_id())}).encode()}
+
+
+class PoolAway:
+    def acquire(self) -> None:
+        raise ConnectionRefusedError
+
+
+@pytest.mark.asyncio
+async def test_activation_errors_are_those_that_happen(server: RunningServer) -> None:
+    good = {"activation_code": "X", "request_id": str(new_id())}
+    seen = set()
+    async with httpx.AsyncClient(base_url=server.url) as http:
+        for body in ("no json", "[]", json.dumps({**good, "more": 1}), "x" * 1025, json.dumps(good)):
+            seen.add(problem_of(await http.post("/v1/activations", content=body)))
+        for _ in range(DEFAULTS["activation_failures_max"]):
+            blocked = await http.post("/v1/activations", json=good)
+        seen.add(problem_of(blocked))
+        assert int(blocked.headers["Retry-After"]) > 0
+    activations = Activations(settings(), KEYRING, PoolAway())  # type: ignore[arg-type]
+    request = Request({"type": "http", "method": "POST", "headers": [], "client": ("127.0.0.1", 1)}, no_body)
+    with pytest.raises(Problem) as away:
+        await activations.create(request)
+    seen.add((away.value.status.value, away.value.code))
+    assert away.value.retry_after_s
+    assert seen == problems()
+
+
+def problem_of(response: httpx.Response) -> tuple[int, str]:
+    assert response.headers["Content-Type"] == "application/problem+json"
+    body = response.json()
+    example = json.loads(DOCUMENT.section("Activation errors").fence("json"))
+    assert body.keys() - {"pointer"} == example.keys()
+    if body["code"] == example["code"]:
+        assert body == example
+    assert ("pointer" in body) == (body["code"] == "bad_field")
+    return response.status_code, body["code"]
+
+
+@pytest.mark.asyncio
+async def test_activation_can_be_repeated_with_its_request_id(
+    server: RunningServer, town: Town, connection: asyncpg.Connection
+) -> None:
+    code = activation_code(bytes(range(10)))
+    await directory.issue_activation(
+        connection, DeviceId(DeviceKind.WALLET, town.wallets[0].device.number, 3), code, ttl_s=60
+    )
+    body = {"activation_code": code, "request_id": str(new_id())}
+    async with httpx.AsyncClient(base_url=server.url) as http:
+        answers = [
+            await http.post("/v1/activations", json=body),
+            await http.post("/v1/activations", json={**body, "activation_code": code.lower().replace("-", " ")}),
+            await http.post("/v1/activations", json={**body, "request_id": str(new_id())}),
+        ]
+    assert [answer.status_code for answer in answers] == [HTTPStatus.OK, HTTPStatus.OK, HTTPStatus.NOT_FOUND]
+    assert answers[0].json() == answers[1].json()
+    assert_is_exactly(Activation, answers[0].text)
+
+
+@pytest.mark.asyncio
+async def test_refused_upgrades_have_the_stated_status(server: RunningServer) -> None:
+    rows = DOCUMENT.section("Connecting").table("HTTP status", "Meaning", "What to do")
+    address = server.url.replace("http", "ws", 1)
+    statuses = []
+    for url, subprotocols in ((f"{address}/v1/terminal", None), (f"{address}/v1/nothing", [messages.SUBPROTOCOL])):
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(url, subprotocols=subprotocols)  # type: ignore[arg-type]
+        statuses.append(str(refused.value.response.status_code))
+    async with httpx.AsyncClient(base_url=server.url) as http:
+        statuses.append(str((await http.get("/v1/terminal")).status_code))
+    assert [row["HTTP status"] for row in rows] == [*statuses, "5xx"]
+    urls = {row["Device"]: row["URL"] for row in DOCUMENT.section("Connecting").table("Device", "URL")}
+    assert urls == {kind.value: f"wss://HOST/v1/{kind}" for kind in DeviceKind}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        (b"\x81\x02{}", 1002),  # not masked
+        (b"\x81\x82\x00\x00\x00\x00\xff\xff", 1007),
+        (b"\x81\xfe\x10\x01\x00\x00\x00\x00" + b"x" * 4097, 1009),
+    ],
+)
+async def test_standard_close_codes_are_those_that_happen(
+    server: RunningServer, town: Town, frame: bytes, code: int
+) -> None:
+    rows = DOCUMENT.section("Close codes").table("Code", "When", "Then")
+    assert str(code) in {row["Code"] for row in rows}
+    async with logged_in(server.url, town.terminals[0]) as socket:
+        socket.transport.write(frame)
+        with pytest.raises(ConnectionClosed) as closed:
+            async with asyncio.timeout(5):
+                await socket.recv()
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == code
+
+
+@pytest.mark.asyncio
+async def test_an_open_connection_outlives_its_key(
+    server: RunningServer, town: Town, connection: asyncpg.Connection
+) -> None:
+    till = town.terminals[0]
+    async with logged_in(server.url, till) as socket:
+        await activated(connection, till.device)
+        answer = await ask(socket, scan_message("no code"))
+    assert answer["type"] == "payment.result"

@@ -1,0 +1,112 @@
+"""kill -9 of the server in the middle of payments: every till learns one outcome, and the money fits."""
+
+import asyncio
+import itertools
+import json
+import signal
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from pos_client import Credentials, TerminalClient
+from pos_server.ledger.database import connect
+from pos_server.ledger.embedded import EmbeddedPostgres
+from tests.end_to_end.server_process import data_directory, pos_server, running_server
+from tests.support import MASTER_KEYS, TestDevice, Town, build_town
+
+pytestmark = pytest.mark.asyncio
+
+TILLS = 6
+# A wallet has ten codes in 30 s.
+WALLETS_PER_TILL = 12
+KILLS = 4
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def credentials(device: TestDevice, url: str) -> Credentials:
+    return Credentials(
+        server=url,
+        kind=device.device.kind,
+        number=device.device.number,
+        slot=device.device.slot,
+        kid=device.kid,
+        device_key=device.key,
+        currency="EUR",
+        name="under test",
+    )
+
+
+async def new_town(data_dir: Path) -> Town:
+    """Seed the ledger of the running server from outside."""
+    postgres = EmbeddedPostgres(data_dir)
+    dsn = await asyncio.to_thread(postgres.start)
+    try:
+        connection = await connect(dsn, timeout_s=10)
+        try:
+            return await build_town(connection, terminals=TILLS, wallets=TILLS * WALLETS_PER_TILL)
+        finally:
+            await connection.close()
+    finally:
+        await asyncio.to_thread(postgres.stop)
+
+
+async def test_every_scan_ends_in_one_outcome_across_kills() -> None:
+    port = free_port()
+    results: list[tuple[str, str]] = []
+    stop = asyncio.Event()
+
+    async def sell(till: TerminalClient, wallets: Sequence[TestDevice]) -> None:
+        for number, wallet in enumerate(itertools.cycle(wallets)):
+            if stop.is_set():
+                return
+            reference = f"{till.credentials.number}-{number}"
+            result = await till.scan(code=wallet.code(), amount_minor=1, reference=reference, timeout_s=60)
+            results.append((str(result.payment_id), result.decline_code or result.status))
+
+    async with data_directory() as data_dir:
+        town: Town | None = None
+        sellers: list[asyncio.Task[None]] = []
+        clients: list[TerminalClient] = []
+        try:
+            for kill in range(KILLS + 1):
+                async with running_server("--data-dir", data_dir, port=port, POS_MASTER_KEYS=MASTER_KEYS) as server:
+                    if town is None:
+                        town = await new_town(data_dir)
+                        for index, terminal in enumerate(town.terminals):
+                            client = TerminalClient(credentials(terminal, server.url))
+                            clients.append(await client.__aenter__())
+                            sellers.append(asyncio.create_task(sell(client, town.wallets[index::TILLS])))
+                    before = len(results)
+                    async with asyncio.timeout(60):
+                        while len(results) < before + 25:
+                            done, _ = await asyncio.wait(sellers, timeout=0.01)
+                            for seller in done:
+                                seller.result()
+                    if kill < KILLS:
+                        assert await server.stop(signal.SIGKILL) == -signal.SIGKILL
+                    else:
+                        stop.set()
+                        async with asyncio.timeout(60):
+                            await asyncio.gather(*sellers)
+                        assert await server.stop() == 0
+        finally:
+            for seller in sellers:
+                seller.cancel()
+            for client in clients:
+                await client.__aexit__(None, None, None)
+
+        audit = await pos_server("audit", "--json", "--data-dir", data_dir)
+        assert audit.status == 0, audit.out
+        report = json.loads(audit.out)
+        # What the tills were told is what the ledger holds: nothing lost, nothing doubled.
+        assert len({payment_id for payment_id, _ in results}) == len(results) == report["payments"]
+        assert {outcome for _, outcome in results} == {"approved"}
+        assert report["transfers"] - TILLS * WALLETS_PER_TILL == len(results)

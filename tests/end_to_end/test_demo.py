@@ -1,0 +1,119 @@
+"""`pos-server demo` as a person runs it, and what is left when it is killed."""
+
+import asyncio
+import json
+import re
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.server_process import POS_SERVER, data_directory, environment, pos_server
+
+pytestmark = pytest.mark.asyncio
+
+
+async def test_once_as_json_prints_one_summary() -> None:
+    async with data_directory() as data_dir:
+        demo = await pos_server("demo", "--once", "--json", "--data-dir", data_dir)
+        assert demo.status == 0, demo.err
+        (line,) = demo.out.splitlines()
+        summary = json.loads(line)
+        assert summary.pop("p50_ms") > 0
+        assert summary.pop("p99_ms") > 0
+        assert summary == {
+            "payments": 36,
+            "approved": 30,
+            "declined": {"code_expired": 1, "code_invalid": 1, "code_used": 2, "insufficient_funds": 2},
+            "terminal_notices": 36,
+            "wallet_notices": 35,
+            "audit": "ok",
+        }
+        assert not (data_dir / "postgres" / "postmaster.pid").exists()
+
+
+async def test_once_prints_a_line_per_side_and_may_be_played_again() -> None:
+    async with data_directory() as data_dir:
+        for ledger_payments in (36, 72):
+            demo = await pos_server("demo", "--once", "--data-dir", data_dir)
+            assert demo.status == 0, demo.err
+            assert len(re.findall(r"^ +\d+  till \d{4} .* ms  \S", demo.out, re.MULTILINE)) == 36
+            assert len(re.findall(r"^ +wallet of .* ms  \S", demo.out, re.MULTILINE)) == 35
+            assert f"{ledger_payments} payments in the ledger" in demo.out
+        # A person at a terminal sees no log lines between them.
+        assert '"event"' not in demo.out + demo.err
+
+
+async def test_it_keeps_serving_and_what_it_says_to_try_works() -> None:
+    async with data_directory() as data_dir:
+        process = await asyncio.create_subprocess_exec(
+            POS_SERVER,
+            *("demo", "--port", "0", "--data-dir", data_dir),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            env=environment(),
+        )
+        assert process.stdout is not None
+        text = ""
+        try:
+            async with asyncio.timeout(90):
+                while "Stop with Ctrl-C" not in text:
+                    text += (await process.stdout.readline()).decode()
+            activations = dict(re.findall(r"(pos-wallet|pos-terminal) activate (--server \S+ \S+)", text))
+            wallet, till = data_dir / "wallet.json", data_dir / "till.json"
+            assert await _client("pos-wallet", "activate", *activations["pos-wallet"].split(), device=wallet)
+            assert await _client("pos-terminal", "activate", *activations["pos-terminal"].split(), device=till)
+            image = data_dir / "code.png"
+            assert await _client("pos-wallet", "code", "--png", str(image), device=wallet)
+            answer = await _client(
+                "pos-terminal", "scan", "--amount", "3.50", "--image", str(image), "--json", device=till
+            )
+            assert json.loads(answer)["status"] == "approved"
+        finally:
+            process.send_signal(signal.SIGINT)
+            await process.communicate()
+        assert process.returncode == 0
+        audit = await pos_server("audit", "--data-dir", data_dir)
+        assert (audit.status, audit.out) == (0, "audit ok: 37 payments, 41 transfers, 10 wallets\n")
+
+
+async def _client(command: str, action: str, *arguments: str, device: Path) -> str:
+    process = await asyncio.create_subprocess_exec(
+        Path(sys.executable).with_name(command),
+        *(action, *arguments, "--device", str(device)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+    return out.decode()
+
+
+async def test_a_day_that_is_killed_in_the_middle_leaves_a_clean_ledger() -> None:
+    """kill -9 after different numbers of payments; the audit holds, and the next day is played on the same ledger."""
+    async with data_directory() as data_dir:
+        for payments_before_kill in (1, 7, 18):
+            process = await asyncio.create_subprocess_exec(
+                POS_SERVER,
+                *("demo", "--once", "--data-dir", data_dir),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                env=environment(),
+            )
+            assert process.stdout is not None
+            seen = 0
+            async with asyncio.timeout(90):
+                while seen < payments_before_kill:
+                    line = await process.stdout.readline()
+                    assert line, "the demo ended before it was killed"
+                    seen += b"till 1" in line
+            process.kill()
+            await process.communicate()
+            audit = await pos_server("audit", "--json", "--data-dir", data_dir)
+            report = json.loads(audit.out)
+            assert (audit.status, report["audit"], report["findings"]) == (0, "ok", [])
+            assert report["payments"] >= payments_before_kill
+        demo = await pos_server("demo", "--once", "--json", "--data-dir", data_dir)
+        assert (demo.status, json.loads(demo.out)["audit"]) == (0, "ok")

@@ -1,0 +1,466 @@
+"""A till on the wire: what it is answered, and which bad input costs it what."""
+
+import asyncio
+import json
+from contextlib import suppress
+from typing import Any
+
+import asyncpg
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from pos_server.core.device_keys import DeviceId, DeviceKind
+from pos_server.core.errors import CloseCode
+from pos_server.server import RunningServer, serving
+from tests.proxy import proxied
+from tests.support import (
+    ANSWER_TIMEOUT_S,
+    KEYRING,
+    TestDevice,
+    Town,
+    activated,
+    ask,
+    authenticate,
+    forged,
+    logged_in,
+    new_id,
+    raw_socket,
+    receive,
+    scan_message,
+    settings,
+)
+
+pytestmark = pytest.mark.asyncio
+TERMINAL = DeviceKind.TERMINAL
+
+
+async def payments(connection: asyncpg.Connection) -> int:
+    count: int = await connection.fetchval("select count(*) from payment")
+    return count
+
+
+async def close_code(socket: ClientConnection) -> int:
+    """Read until the server closes, and say with which code."""
+    async with asyncio.timeout(ANSWER_TIMEOUT_S):
+        with suppress(ConnectionClosed):
+            async for _ in socket:
+                pass
+    assert socket.close_code is not None
+    return socket.close_code
+
+
+async def test_hello_comes_first_and_says_what_a_client_needs(server: RunningServer) -> None:
+    async with raw_socket(server.url, TERMINAL) as socket:
+        hello = await receive(socket)
+    assert {"type", "protocol", "nonce", "server_time_ms", "heartbeat_s", "frame_bytes_max"} <= hello.keys()
+    assert (hello["type"], hello["protocol"], len(hello["nonce"])) == ("hello", "pos.v1", 64)
+
+
+async def test_ready_names_the_shop(server: RunningServer, town: Town) -> None:
+    async with raw_socket(server.url, TERMINAL) as socket:
+        hello = await receive(socket)
+        ready = await ask(socket, authenticate(town.terminals[0], hello["nonce"]))
+    assert ready.pop("server_time_ms") >= hello["server_time_ms"]
+    assert ready == {
+        "type": "ready",
+        "reply_to": "auth",
+        "terminal_number": town.terminals[0].device.number,
+        "merchant_name": "Corner Canteen",
+        "store_name": "Main hall",
+        "currency": "EUR",
+    }
+
+
+async def test_a_scan_is_answered_to_till_and_wallet(server: RunningServer, town: Town) -> None:
+    async with logged_in(server.url, town.terminals[0]) as till, logged_in(server.url, town.wallets[0]) as wallet:
+        message = scan_message(town.wallets[0].code())
+        result = await ask(till, message)
+        notice = await receive(wallet)
+    assert result["decided_at_ms"] == notice["decided_at_ms"]
+    assert {key: result[key] for key in ("type", "reply_to", "payment_id", "reference", "status", "decline_code")} == {
+        "type": "payment.result",
+        "reply_to": message["message_id"],
+        "payment_id": message["payment_id"],
+        "reference": message["reference"],
+        "status": "approved",
+        "decline_code": None,
+    }
+    assert (notice["type"], notice["payment_id"], notice["balance_minor"]) == (
+        "payment.result",
+        message["payment_id"],
+        9_000,
+    )
+    assert notice["text"] == "You paid 10.00 EUR to Corner Canteen."
+
+
+async def test_every_device_of_the_wallet_hears_of_it(
+    server: RunningServer, town: Town, connection: asyncpg.Connection
+) -> None:
+    number = town.wallets[0].device.number
+    second = await activated(connection, DeviceId(DeviceKind.WALLET, number, 1))
+    async with (
+        logged_in(server.url, town.terminals[0]) as till,
+        logged_in(server.url, town.wallets[0]) as first_phone,
+        logged_in(server.url, second) as second_phone,
+        logged_in(server.url, town.wallets[1]) as stranger,
+    ):
+        result = await ask(till, scan_message(second.code()))
+        for phone in (first_phone, second_phone):
+            assert (await receive(phone))["payment_id"] == result["payment_id"]
+        # The stranger's next message is about its own payment: it was not told of this one.
+        other = await ask(till, scan_message(town.wallets[1].code()))
+        assert (await receive(stranger))["payment_id"] == other["payment_id"]
+
+
+@pytest.mark.parametrize(
+    ("case", "decline_code", "wallet_is_told"),
+    [
+        ("malformed", "code_malformed", False),
+        ("forged", "code_invalid", False),
+        ("unknown wallet", "code_invalid", False),
+        ("expired", "code_expired", True),
+        ("used", "code_used", True),
+        ("already paid", "already_paid", True),
+        ("frozen", "wallet_frozen", True),
+        ("closed", "wallet_closed", True),
+        ("other currency", "currency_mismatch", True),
+        ("too expensive", "insufficient_funds", True),
+        ("merchant inactive", "merchant_inactive", False),
+        ("terminal disabled", "terminal_disabled", False),
+    ],
+)
+async def test_declines(
+    case: str,
+    decline_code: str,
+    wallet_is_told: bool,
+    server: RunningServer,
+    town: Town,
+    admin: asyncpg.Connection,
+) -> None:
+    wallet = town.wallets[0]
+    code, fields = wallet.code(), dict[str, Any]()
+    async with logged_in(server.url, town.terminals[0]) as till, logged_in(server.url, wallet) as phone:
+        if case == "malformed":
+            code = "4006381333931"
+        elif case == "forged":
+            code = forged(code)
+        elif case == "unknown wallet":
+            code = code[:2] + "9999999999" + code[12:]
+        elif case == "expired":
+            code = wallet.code(steps=-4)
+        elif case in ("used", "already paid"):
+            fields = {"reference": "order-twice"} if case == "already paid" else {}
+            assert (await ask(till, scan_message(code, **fields)))["status"] == "approved"
+            await receive(phone)
+            code = code if case == "used" else wallet.code()
+        elif case in ("frozen", "closed"):
+            await admin.execute("update wallet set status = $1", case)
+        elif case == "other currency":
+            await admin.execute("update wallet set currency = 'USD'")
+        elif case == "too expensive":
+            fields = {"amount_minor": 2**53 - 1}
+        elif case == "merchant inactive":
+            await admin.execute("update merchant set status = 'inactive'")
+        elif case == "terminal disabled":
+            await admin.execute("update terminal set status = 'disabled'")
+
+        before = await payments(admin)
+        result = await ask(till, scan_message(code, **fields))
+        assert (result["status"], result["decline_code"]) == ("declined", decline_code)
+        assert result["text"]
+        assert await payments(admin) == before + 1
+        if wallet_is_told:
+            notice = await receive(phone)
+            assert (notice["payment_id"], notice["decline_code"]) == (result["payment_id"], decline_code)
+
+
+async def test_an_already_paid_order_names_its_payment(server: RunningServer, town: Town) -> None:
+    async with logged_in(server.url, town.terminals[0]) as till, logged_in(server.url, town.terminals[1]) as other:
+        first = await ask(till, scan_message(town.wallets[0].code(), reference="order-1"))
+        second = await ask(other, scan_message(town.wallets[1].code(), reference="order-1"))
+    assert (second["decline_code"], second["paid_by"]) == ("already_paid", first["payment_id"])
+
+
+async def test_the_same_scan_again_gets_the_same_result(
+    server: RunningServer, town: Town, connection: asyncpg.Connection
+) -> None:
+    message = scan_message(town.wallets[0].code())
+    async with logged_in(server.url, town.terminals[0]) as till:
+        first = await ask(till, message)
+        second = await ask(till, message | {"message_id": "again"})
+    async with logged_in(server.url, town.terminals[0]) as till:
+        third = await ask(till, message)
+    assert second == first | {"reply_to": "again"}
+    assert third == first
+    assert await payments(connection) == 1
+
+
+async def test_the_same_id_with_another_body_is_an_error(server: RunningServer, town: Town) -> None:
+    message = scan_message(town.wallets[0].code())
+    async with logged_in(server.url, town.terminals[0]) as till, logged_in(server.url, town.terminals[1]) as other:
+        await ask(till, message)
+        answers = [
+            await ask(till, message | {"amount_minor": 1}),
+            await ask(till, message | {"reference": "another"}),
+            await ask(till, message | {"code": town.wallets[0].code()}),
+            await ask(other, message),
+        ]
+    assert [(answer["type"], answer["code"], answer["retryable"]) for answer in answers] == [
+        ("error", "id_reused", False)
+    ] * 4
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"amount_minor": 0}, "amount_minor"),
+        ({"amount_minor": -1}, "amount_minor"),
+        ({"amount_minor": 10.0}, "amount_minor"),
+        ({"amount_minor": 1.5}, "amount_minor"),
+        ({"amount_minor": 2**53}, "amount_minor"),
+        ({"amount_minor": 10**400}, "amount_minor"),
+        ({"amount_minor": "10"}, "amount_minor"),
+        ({"amount_minor": True}, "amount_minor"),
+        ({"currency": "eur"}, "currency"),
+        ({"currency": "USD"}, "currency"),
+        ({"payment_id": "42"}, "payment_id"),
+        ({"reference": ""}, "reference"),
+        ({"reference": "a\x00b"}, "reference"),
+        ({"reference": "x" * 65}, "reference"),
+        ({"code": 7}, "code"),
+        ({"type": "payment.scam"}, "type"),
+        ({"type": 5}, "type"),
+        ({"message_id": None}, "message_id"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+async def test_a_bad_field_is_named_and_nothing_is_stored(
+    fields: dict[str, Any], field: str, server: RunningServer, town: Town, connection: asyncpg.Connection
+) -> None:
+    message = scan_message(town.wallets[0].code())
+    async with logged_in(server.url, town.terminals[0]) as till:
+        answer = await ask(till, message | fields)
+        assert (answer["type"], answer["field"], answer["retryable"]) == ("error", field, False)
+        if "message_id" not in fields:
+            assert answer["reply_to"] == message["message_id"]
+        assert await payments(connection) == 0
+        assert (await ask(till, message))["status"] == "approved"
+
+
+async def test_fields_that_are_not_known_are_ignored(server: RunningServer, town: Town) -> None:
+    async with logged_in(server.url, town.terminals[0]) as till:
+        result = await ask(till, scan_message(town.wallets[0].code(), loyalty={"points": 3}))
+    assert result["status"] == "approved"
+
+
+@pytest.mark.parametrize("ready", [True, False], ids=["authenticated", "before authentication"])
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        ("{not json", CloseCode.NOT_JSON),
+        ("[" * 3000, CloseCode.NOT_JSON),
+        ("[]", CloseCode.NOT_JSON),
+        ("12", CloseCode.NOT_JSON),
+        ("", CloseCode.NOT_JSON),
+        (b"\x00\x01", CloseCode.NOT_TEXT),
+        ("x" * 4097, 1009),
+    ],
+    ids=["not json", "deep", "array", "number", "empty", "binary", "over 4 KiB"],
+)
+async def test_a_frame_that_is_no_message_ends_the_connection(
+    frame: str | bytes, code: int, ready: bool, server: RunningServer, town: Town
+) -> None:
+    async with logged_in(server.url, town.terminals[0]) if ready else raw_socket(server.url, TERMINAL) as socket:
+        await socket.send(frame)
+        assert await close_code(socket) == code
+    async with logged_in(server.url, town.terminals[0]) as till:
+        assert (await ask(till, scan_message(town.wallets[0].code())))["status"] == "approved"
+
+
+async def test_invalid_utf8_ends_the_connection(server: RunningServer, town: Town) -> None:
+    async with logged_in(server.url, town.terminals[0]) as till:
+        await till.send(b'{"type":"\xff\xfe"}', text=True)
+        assert await close_code(till) == 1007
+
+
+async def test_a_frame_of_exactly_the_limit_is_read(server: RunningServer, town: Town) -> None:
+    message = json.dumps(scan_message(town.wallets[0].code()))
+    async with logged_in(server.url, town.terminals[0]) as till:
+        await till.send(message + " " * (4096 - len(message)))
+        assert (await receive(till))["status"] == "approved"
+
+
+async def test_a_message_before_authentication_ends_the_connection(
+    server: RunningServer, town: Town, connection: asyncpg.Connection
+) -> None:
+    async with raw_socket(server.url, TERMINAL) as socket:
+        await socket.send(json.dumps(scan_message(town.wallets[0].code())))
+        assert await close_code(socket) == CloseCode.NOT_AUTHENTICATED
+    assert await payments(connection) == 0
+
+
+async def test_authenticating_twice_ends_the_connection(server: RunningServer, town: Town) -> None:
+    async with logged_in(server.url, town.terminals[0]) as till:
+        await till.send(json.dumps(authenticate(town.terminals[0], "00" * 32)))
+        assert await close_code(till) == CloseCode.ALREADY_AUTHENTICATED
+
+
+def _wrong(town: Town, case: str, nonce: str) -> dict[str, Any]:
+    till = town.terminals[0]
+    match case:
+        case "wrong key":
+            return authenticate(TestDevice(till.device, till.kid, bytes(32)), nonce)
+        case "another nonce":
+            return authenticate(till, "00" * 32)
+        case "another device's mac":
+            return authenticate(town.terminals[1], nonce, id=till.device.number)
+        case "unknown terminal":
+            return authenticate(till, nonce, id=999_999)
+        case "unknown slot":
+            return authenticate(till, nonce, slot=3)
+        case "unknown kid":
+            return authenticate(till, nonce, kid="k9")
+        case _:
+            return authenticate(town.wallets[0], nonce)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "wrong key",
+        "another nonce",
+        "another device's mac",
+        "unknown terminal",
+        "unknown slot",
+        "unknown kid",
+        "a wallet",
+    ],
+)
+async def test_who_cannot_prove_itself_is_told_to_stop(case: str, server: RunningServer, town: Town) -> None:
+    async with raw_socket(server.url, TERMINAL) as socket:
+        hello = await receive(socket)
+        await socket.send(json.dumps(_wrong(town, case, hello["nonce"])))
+        assert await close_code(socket) == CloseCode.UNAUTHORIZED
+
+
+async def test_a_key_from_before_the_last_activation_is_worthless(
+    server: RunningServer, town: Town, connection: asyncpg.Connection
+) -> None:
+    old = town.terminals[0]
+    new = await activated(connection, old.device)
+    async with raw_socket(server.url, TERMINAL) as socket:
+        hello = await receive(socket)
+        await socket.send(json.dumps(authenticate(old, hello["nonce"])))
+        assert await close_code(socket) == CloseCode.UNAUTHORIZED
+    async with logged_in(server.url, new):
+        pass
+
+
+async def test_a_terminal_that_was_never_activated_cannot_come_in(
+    server: RunningServer, town: Town, admin: asyncpg.Connection
+) -> None:
+    await admin.execute("update terminal set kid = null, generation = 0")
+    async with raw_socket(server.url, TERMINAL) as socket:
+        hello = await receive(socket)
+        await socket.send(json.dumps(authenticate(town.terminals[0], hello["nonce"])))
+        assert await close_code(socket) == CloseCode.UNAUTHORIZED
+
+
+async def test_who_does_not_authenticate_in_time_is_closed(dsn: str, town: Town) -> None:
+    async with (
+        serving(settings(authentication_timeout_s=1), KEYRING, dsn) as server,
+        raw_socket(server.url, TERMINAL) as socket,
+    ):
+        assert await close_code(socket) == CloseCode.AUTHENTICATION_TIMEOUT
+
+
+async def test_a_second_connection_supersedes_the_first(server: RunningServer, town: Town) -> None:
+    async with logged_in(server.url, town.terminals[0]) as first, logged_in(server.url, town.terminals[0]) as second:
+        assert await close_code(first) == CloseCode.SUPERSEDED
+        assert (await ask(second, scan_message(town.wallets[0].code())))["status"] == "approved"
+
+
+async def test_without_the_subprotocol_the_upgrade_is_denied(server: RunningServer) -> None:
+    with pytest.raises(InvalidStatus) as denied:
+        async with connect(server.url.replace("http", "ws") + "/v1/terminal"):
+            pass
+    assert denied.value.response.status_code == 400
+    assert b"pos.v1" in denied.value.response.body
+
+
+async def test_too_many_forged_codes_lock_the_terminal_and_not_the_wallet(dsn: str, town: Town) -> None:
+    async with (
+        serving(settings(bad_codes_max=3), KEYRING, dsn) as server,
+        logged_in(server.url, town.terminals[0]) as till,
+        logged_in(server.url, town.terminals[1]) as other,
+    ):
+        wallet = town.wallets[0]
+        for _ in range(3):
+            assert (await ask(till, scan_message(forged(wallet.code(seq=0)))))["decline_code"] == "code_invalid"
+        refused = await ask(till, scan_message(wallet.code()))
+        assert (refused["type"], refused["code"], refused["retryable"]) == ("error", "too_many_bad_codes", True)
+        assert 0 < refused["retry_after_s"] <= 60
+        assert (await ask(other, scan_message(wallet.code())))["status"] == "approved"
+
+
+async def test_a_repeat_of_a_forged_scan_counts_once(dsn: str, town: Town) -> None:
+    async with (
+        serving(settings(bad_codes_max=2), KEYRING, dsn) as server,
+        logged_in(server.url, town.terminals[0]) as till,
+    ):
+        message = scan_message(forged(town.wallets[0].code(seq=0)))
+        for _ in range(4):
+            assert (await ask(till, message))["decline_code"] == "code_invalid"
+
+
+async def test_a_database_that_is_away_is_a_retryable_error_and_nothing_half_done(
+    dsn: str, town: Town, connection: asyncpg.Connection
+) -> None:
+    async with (
+        proxied(dsn) as proxy,
+        serving(settings(batch_attempts_max=2), KEYRING, proxy.dsn) as server,
+        logged_in(server.url, town.terminals[0]) as till,
+    ):
+        message = scan_message(town.wallets[0].code())
+        proxy.away = True
+        await proxy.drop_all()
+        answer = await ask(till, message)
+        assert (answer["type"], answer["code"], answer["retryable"]) == ("error", "busy", True)
+        assert await payments(connection) == 0
+        proxy.away = False
+        assert (await ask(till, message))["status"] == "approved"
+
+
+async def test_who_comes_while_the_database_is_away_is_told_to_come_back(dsn: str, town: Town) -> None:
+    async with proxied(dsn) as proxy, serving(settings(), KEYRING, proxy.dsn) as server:
+        proxy.away = True
+        await proxy.drop_all()
+        async with raw_socket(server.url, TERMINAL) as socket:
+            hello = await receive(socket)
+            await socket.send(json.dumps(authenticate(town.terminals[0], hello["nonce"])))
+            assert await close_code(socket) == CloseCode.UNAVAILABLE
+
+
+async def test_a_server_that_stops_finishes_and_says_so(dsn: str, town: Town) -> None:
+    async with serving(settings(), KEYRING, dsn) as server:
+        socket = await connect(
+            server.url.replace("http", "ws") + "/v1/terminal",
+            subprotocols=["pos.v1"],  # type: ignore[list-item]
+        )
+        hello = await receive(socket)
+        await ask(socket, authenticate(town.terminals[0], hello["nonce"]))
+        message = scan_message(town.wallets[0].code())
+        await socket.send(json.dumps(message))
+        result = await receive(socket)
+    assert result["status"] == "approved"
+    assert await close_code(socket) == CloseCode.DRAINING
+
+
+async def test_ids_in_any_case_are_the_same_payment(server: RunningServer, town: Town) -> None:
+    identifier = str(new_id())
+    message = scan_message(town.wallets[0].code(), payment_id=identifier)
+    async with logged_in(server.url, town.terminals[0]) as till:
+        first = await ask(till, message)
+        second = await ask(till, message | {"payment_id": identifier.upper()})
+    assert first == second

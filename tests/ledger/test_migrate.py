@@ -1,0 +1,72 @@
+"""Migrations: in order, once, whole or not at all, also when two servers start together."""
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from pos_server.ledger.database import connect
+from pos_server.ledger.migrate import Migration, MigrationError, load_migrations, migrate
+
+pytestmark = pytest.mark.asyncio
+
+ONE = Migration(1, "0001_one.sql", "create table one (id integer)")
+TWO = Migration(2, "0002_two.sql", "create table two (id integer); insert into one values (2)")
+
+
+async def test_they_are_applied_in_order_and_once(empty_dsn: str) -> None:
+    connection = await connect(empty_dsn, timeout_s=10, role=None)
+    assert await migrate(connection, [ONE]) == ["0001_one.sql"]
+    assert await migrate(connection, [ONE, TWO]) == ["0002_two.sql"]
+    assert await migrate(connection, [ONE, TWO]) == []
+    assert await connection.fetchval("select id from one") == 2
+    await connection.close()
+
+
+async def test_ten_servers_that_start_at_once_apply_them_once(empty_dsn: str) -> None:
+    async def start() -> list[str]:
+        connection = await connect(empty_dsn, timeout_s=10, role=None)
+        try:
+            return await migrate(connection, load_migrations())
+        finally:
+            await connection.close()
+
+    applied = await asyncio.gather(*(start() for _ in range(10)))
+    names = [migration.name for migration in load_migrations()]
+    assert sorted(map(len, applied)) == [0] * 9 + [len(names)]
+
+
+async def test_one_that_fails_leaves_nothing_and_keeps_those_before(empty_dsn: str) -> None:
+    broken = Migration(2, "0002_broken.sql", "create table two (id integer); select 1 / 0")
+    connection = await connect(empty_dsn, timeout_s=10, role=None)
+    with pytest.raises(MigrationError, match=r"0002_broken\.sql failed and left nothing: division by zero"):
+        await migrate(connection, [ONE, broken])
+    assert await connection.fetchval("select to_regclass('one') is not null and to_regclass('two') is null")
+    assert await migrate(connection, [ONE, TWO]) == ["0002_two.sql"]
+    await connection.close()
+
+
+async def test_an_edited_migration_is_refused(empty_dsn: str) -> None:
+    connection = await connect(empty_dsn, timeout_s=10, role=None)
+    await migrate(connection, [ONE])
+    with pytest.raises(MigrationError, match=r"0001_one\.sql was changed after it was applied"):
+        await migrate(connection, [Migration(1, ONE.name, ONE.text + " ")])
+    await connection.close()
+
+
+async def test_a_database_newer_than_the_program_is_refused(empty_dsn: str) -> None:
+    connection = await connect(empty_dsn, timeout_s=10, role=None)
+    await migrate(connection, [ONE, TWO])
+    with pytest.raises(MigrationError, match="this version lacks"):
+        await migrate(connection, [ONE])
+    await connection.close()
+
+
+async def test_a_user_without_the_rights_is_told_what_to_do(postgres: str, empty_dsn: str) -> None:
+    admin = await connect(empty_dsn, timeout_s=10, role=None)
+    await admin.execute("do $$ begin create role poor login; exception when duplicate_object then null; end $$")
+    await admin.close()
+    connection = await asyncpg.connect(empty_dsn.replace("pos@", "poor@"))
+    with pytest.raises((MigrationError, asyncpg.InsufficientPrivilegeError)):
+        await migrate(connection, load_migrations())
+    await connection.close()

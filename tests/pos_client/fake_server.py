@@ -1,0 +1,168 @@
+"""A server that does as a script says: one script per connection, the last one for all that follow.
+
+A script is `async def script(peer: Peer) -> None`. When it returns, the connection stays open until the client leaves.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+
+from pos_client.credentials import Credentials
+from pos_server.core.device_keys import DeviceKind, authentication_mac
+from pos_server.core.messages import SUBPROTOCOL
+
+NONCE = "ab" * 32
+DEVICE_KEY = bytes(range(32))
+PAID = {
+    "type": "payment.result",
+    "reply_to": None,
+    "version": 1,
+    "reference": "order-1",
+    "amount_minor": 1250,
+    "currency": "EUR",
+    "status": "approved",
+    "decline_code": None,
+    "retryable": False,
+    "text": "Paid 12.50 EUR.",
+    "paid_by": None,
+    "decided_at_ms": 1_700_000_000_000,
+}
+BOUGHT = {
+    "type": "payment.result",
+    "payment_id": "01890000-0000-7000-8000-000000000001",
+    "version": 1,
+    "merchant_name": "Canteen",
+    "store_name": "North",
+    "amount_minor": 320,
+    "currency": "EUR",
+    "status": "approved",
+    "decline_code": None,
+    "text": "You paid 3.20 EUR to Canteen.",
+    "balance_minor": 1680,
+    "decided_at_ms": 1_700_000_000_000,
+}
+DECLINED = {**PAID, "status": "declined", "decline_code": "insufficient_funds", "text": "Not enough balance."}
+
+
+@dataclass
+class Peer:
+    """One connection, from the server's side."""
+
+    socket: ServerConnection
+    server_time_ms: int
+
+    async def send(self, **message: Any) -> None:
+        await self.socket.send(json.dumps(message))
+
+    async def receive(self) -> dict[str, Any]:
+        message: dict[str, Any] = json.loads(await self.socket.recv())
+        return message
+
+    async def greet(self) -> dict[str, Any]:
+        """Say hello; returns what the client answered."""
+        await self.send(
+            type="hello",
+            protocol=SUBPROTOCOL,
+            nonce=NONCE,
+            server_time_ms=self.server_time_ms,
+            heartbeat_s=20,
+            authenticate_within_s=5,
+            frame_bytes_max=4096,
+        )
+        return await self.receive()
+
+    async def welcome(self) -> None:
+        """Say hello, check the answer's MAC, and say ready."""
+        answer = await self.greet()
+        assert answer["mac"] == authentication_mac(DEVICE_KEY, bytes.fromhex(NONCE), answer["id"]).hex()
+        ready = {"type": "ready", "reply_to": answer["message_id"], "server_time_ms": self.server_time_ms}
+        if self.socket.request is not None and self.socket.request.path == "/v1/terminal":
+            ready |= {"terminal_number": answer["id"], "merchant_name": "Canteen", "store_name": "North"}
+            await self.send(**ready, currency="EUR")
+        else:
+            await self.send(
+                **ready, wallet_number=answer["id"], slot=answer["slot"], currency="EUR", balance_minor=2000
+            )
+
+    async def answer(self, scan: dict[str, Any], result: dict[str, Any] = PAID) -> None:
+        await self.send(**{**result, "payment_id": scan["payment_id"], "reply_to": scan["message_id"]})
+
+    async def refuse(self, scan: dict[str, Any], code: str, *, retryable: bool, **more: Any) -> None:
+        text = f"because of {code}"
+        await self.send(type="error", reply_to=scan["message_id"], code=code, message=text, retryable=retryable, **more)
+
+    def drop(self) -> None:
+        """Lose the connection without a word."""
+        self.socket.transport.abort()
+
+
+Script = Callable[[Peer], Awaitable[None]]
+
+
+@dataclass
+class FakeServer:
+    url: str = ""
+    visits: int = 0
+    faults: list[Exception] = field(default_factory=list)
+
+    def terminal(self) -> Credentials:
+        return credentials(DeviceKind.TERMINAL, self.url)
+
+    def wallet(self) -> Credentials:
+        return credentials(DeviceKind.WALLET, self.url)
+
+
+@asynccontextmanager
+async def fake_server(*scripts: Script, server_time_ms: int = 1_700_000_000_000) -> AsyncIterator[FakeServer]:
+    """Serve these scripts on a free port. Raises the first exception of a script when it ends."""
+    server = FakeServer()
+
+    async def visit(socket: ServerConnection) -> None:
+        script = scripts[min(server.visits, len(scripts) - 1)]
+        server.visits += 1
+        try:
+            await script(Peer(socket, server_time_ms))
+        except ConnectionClosed:
+            pass
+        except Exception as error:
+            server.faults.append(error)
+        await socket.wait_closed()
+
+    async with serve(visit, "127.0.0.1", 0, subprotocols=[SUBPROTOCOL], close_timeout=1) as listening:  # type: ignore[list-item]
+        server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        yield server
+    if server.faults:
+        raise server.faults[0]
+
+
+@contextmanager
+def fake_server_in_thread(*scripts: Script, server_time_ms: int = 1_700_000_000_000) -> Iterator[FakeServer]:
+    """The same for tests of programs that block: the server runs in a thread."""
+    with asyncio.Runner() as runner, ThreadPoolExecutor(1) as thread:
+        serving = fake_server(*scripts, server_time_ms=server_time_ms)
+        server = thread.submit(runner.run, serving.__aenter__()).result()
+        running = thread.submit(runner.get_loop().run_forever)
+        yield server
+        runner.get_loop().call_soon_threadsafe(runner.get_loop().stop)
+        running.result()
+        thread.submit(runner.run, serving.__aexit__(None, None, None)).result()
+
+
+def credentials(kind: DeviceKind, url: str = "http://127.0.0.1:9") -> Credentials:
+    return Credentials(
+        server=url,
+        kind=kind,
+        number=7 if kind is DeviceKind.TERMINAL else 1_000_000_001,
+        slot=0 if kind is DeviceKind.TERMINAL else 3,
+        kid="k1",
+        device_key=DEVICE_KEY,
+        currency="EUR",
+        name="A device",
+    )

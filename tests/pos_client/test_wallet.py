@@ -1,0 +1,121 @@
+import asyncio
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from pos_client.backoff import Backoff
+from pos_client.errors import CodesExhausted
+from pos_client.wallet import NOTICES_MAX, WalletClient
+from pos_server.core import payment_code
+from pos_server.core.device_keys import DeviceKind
+from pos_server.core.messages import WalletPaymentResult
+
+from .fake_server import BOUGHT, DEVICE_KEY, Peer, credentials, fake_server
+from .fake_time import Clock, no_wait
+
+STEP = 56_666_666
+START_MS = STEP * 30_000
+
+
+def digits(step: int, seq: int) -> str:
+    return payment_code.make(DEVICE_KEY, 1_000_000_001, 3, step, seq)
+
+
+def payment_id(number: int) -> str:
+    return f"01890000-0000-7000-8000-{number:012d}"
+
+
+def notice_of(number: int) -> WalletPaymentResult:
+    changes = {"payment_id": UUID(payment_id(number)), "balance_minor": number}
+    return WalletPaymentResult(**{**BOUGHT, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.asyncio
+async def test_a_notice_rotates_the_code_at_once_and_tells_the_balance() -> None:
+    paid = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.welcome()
+        await paid.wait()
+        await peer.send(**BOUGHT)
+
+    async with (
+        fake_server(script, server_time_ms=START_MS) as server,
+        WalletClient(server.wallet(), backoff=no_wait(), now_ms=Clock(START_MS)) as wallet,
+    ):
+        assert (await wallet.ready()).balance_minor == 2000
+        assert wallet.balance_minor == 2000
+        assert wallet.code().digits == digits(STEP, 0)
+        paid.set()
+        notice = await wallet.notice()
+        assert notice.text == "You paid 3.20 EUR to Canteen."
+        assert wallet.balance_minor == 1680
+        assert wallet.code().digits == digits(STEP, 1)
+
+
+@pytest.mark.asyncio
+async def test_repeated_notices_are_dropped_and_newer_versions_are_not() -> None:
+    async def losing(peer: Peer) -> None:
+        await peer.welcome()
+        await peer.send(**BOUGHT)
+        await peer.send(**BOUGHT)
+        await peer.socket.close(4000)
+
+    async def script(peer: Peer) -> None:
+        await peer.welcome()
+        await peer.send(**BOUGHT)
+        await peer.send(**{**BOUGHT, "version": 2, "text": "It was canceled."})
+        await peer.send(**{**BOUGHT, "payment_id": payment_id(2), "text": "You paid again."})
+
+    async with fake_server(losing, script) as server, WalletClient(server.wallet(), backoff=no_wait()) as wallet:
+        texts = [(await wallet.notice()).text for _ in range(3)]
+    assert texts == ["You paid 3.20 EUR to Canteen.", "It was canceled.", "You paid again."]
+
+
+@pytest.mark.asyncio
+async def test_unread_notices_are_bounded_and_the_newest_stay() -> None:
+    wallet = WalletClient(credentials(DeviceKind.WALLET))
+    for number in range(NOTICES_MAX + 5):
+        wallet._on_message(notice_of(number))
+    balances = [(await wallet.notice()).balance_minor for _ in range(NOTICES_MAX)]
+    assert balances == list(range(5, NOTICES_MAX + 5))
+
+
+@pytest.mark.asyncio
+async def test_codes_follow_the_servers_clock_and_a_new_process_remembers_it(tmp_path: Path) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.welcome()
+
+    state_file = tmp_path / "state"
+    clock = Clock(START_MS)
+    async with (
+        fake_server(script, server_time_ms=START_MS + 300_000) as server,
+        WalletClient(server.wallet(), state_file=state_file, backoff=no_wait(), now_ms=clock) as wallet,
+    ):
+        assert wallet.code().digits == digits(STEP, 0)
+        await wallet.ready()
+        assert wallet.code().digits == digits(STEP + 10, 0)
+    offline = WalletClient(credentials(DeviceKind.WALLET), state_file=state_file, now_ms=clock)
+    assert offline.clock_offset_ms == 300_000
+    assert offline.code().digits == digits(STEP + 10, 1)
+
+
+@pytest.mark.asyncio
+async def test_next_code_waits_for_the_next_step_when_all_are_used() -> None:
+    clock = Clock(START_MS + 4_000)
+    wallet = WalletClient(credentials(DeviceKind.WALLET), backoff=Backoff(sleep=clock.sleep), now_ms=clock)
+    for number in range(10):
+        assert (await wallet.next_code()).digits == digits(STEP, number)
+        wallet.used()
+    with pytest.raises(CodesExhausted):
+        wallet.code()
+    assert (await wallet.next_code()).digits == digits(STEP + 1, 0)
+    assert clock.now_ms == START_MS + 30_000
+
+
+def test_codes_need_no_connection() -> None:
+    wallet = WalletClient(credentials(DeviceKind.WALLET), now_ms=Clock(START_MS))
+    assert wallet.code().digits == digits(STEP, 0)
+    assert wallet.balance_minor is None
+    assert wallet.problem == "not connected yet"

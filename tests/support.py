@@ -1,0 +1,169 @@
+"""What tests build their worlds from. Nothing here is a test."""
+
+import asyncio
+import base64
+import itertools
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+import uuid_utils.compat
+from websockets.asyncio.client import ClientConnection, connect
+
+from pos_server.core import payment_code
+from pos_server.core.device_keys import DeviceId, DeviceKind, Keyring, authentication_mac
+from pos_server.core.payments import Scan
+from pos_server.ledger import directory
+from pos_server.settings import Settings, load_settings
+
+KEYRING = Keyring({"k1": bytes(range(32))}, current="k1")
+MASTER_KEYS = f"k1:{base64.b64encode(KEYRING.keys['k1']).decode()}"
+EUR = "EUR"
+ANSWER_TIMEOUT_S = 15
+_orders = itertools.count(1)
+
+
+def settings(**overrides: object) -> Settings:
+    """Settings for a server under test: any free port, short waits."""
+    return load_settings(port=0, drain_timeout_s=2, **overrides)
+
+
+@dataclass(slots=True)
+class TestDevice:
+    """A device as its owner holds it. A wallet counts up its `seq` within a step."""
+
+    __test__ = False
+
+    device: DeviceId
+    kid: str
+    key: bytes
+    _used: dict[int, int] = field(default_factory=dict)
+
+    def code(self, *, steps: int = 0, seq: int | None = None, now_s: float | None = None) -> str:
+        """A fresh payment code of the current step, or of one `steps` away."""
+        step = payment_code.step_at(time.time() if now_s is None else now_s) + steps
+        if seq is None:
+            seq = self._used.get(step, -1) + 1
+            self._used[step] = seq
+        return payment_code.make(self.key, self.device.number, self.device.slot, step, seq)
+
+
+@dataclass(slots=True)
+class Town:
+    merchant_id: int
+    store_id: int
+    terminals: list[TestDevice]
+    wallets: list[TestDevice]
+
+    def scan(self, wallet: int = 0, *, code: str | None = None, terminal: int = 0, **fields: Any) -> Scan:
+        """A scan of a wallet's fresh code for 10.00 EUR and a new order, unless told otherwise."""
+        values: dict[str, Any] = {
+            "payment_id": new_id(),
+            "terminal_number": self.terminals[terminal].device.number,
+            "merchant_id": self.merchant_id,
+            "reference": f"order-{next(_orders)}",
+            "amount_minor": 1000,
+            "currency": EUR,
+            "code": self.wallets[wallet].code() if code is None else code,
+        }
+        return Scan(**(values | fields))
+
+
+def new_id() -> uuid.UUID:
+    return uuid_utils.compat.uuid7()
+
+
+async def build_town(
+    connection: asyncpg.Connection, *, terminals: int = 2, wallets: int = 3, balance_minor: int = 10_000
+) -> Town:
+    merchant_id = await directory.create_merchant(connection, "Corner Canteen", EUR)
+    store_id = await directory.create_store(connection, merchant_id, "Main hall")
+    town = Town(merchant_id, store_id, [], [])
+    for index in range(terminals):
+        number = await directory.create_terminal(connection, store_id, f"Till {index}")
+        town.terminals.append(await activated(connection, DeviceId(DeviceKind.TERMINAL, number)))
+    for index in range(wallets):
+        number = await directory.create_wallet(connection, f"Customer {index}", EUR)
+        if balance_minor:
+            await directory.top_up(connection, new_id(), number, balance_minor, EUR)
+        town.wallets.append(await activated(connection, DeviceId(DeviceKind.WALLET, number)))
+    return town
+
+
+async def activated(connection: asyncpg.Connection, device: DeviceId) -> TestDevice:
+    """A device with its key, through the same rows that an activation over HTTP writes."""
+    code = str(new_id())
+    await directory.issue_activation(connection, device, code, ttl_s=60)
+    result = await directory.use_activation(connection, code, new_id(), KEYRING.current)
+    assert result is not None
+    key = KEYRING.device_key(result.kid, device, result.generation)
+    assert key is not None
+    return TestDevice(device, result.kid, key)
+
+
+@asynccontextmanager
+async def raw_socket(url: str, kind: DeviceKind, **options: Any) -> AsyncIterator[ClientConnection]:
+    """A WebSocket to the server, before any message."""
+    address = f"{url.replace('http', 'ws', 1)}/v1/{kind}"
+    async with connect(address, subprotocols=["pos.v1"], compression=None, **options) as socket:  # type: ignore[list-item]
+        yield socket
+
+
+@asynccontextmanager
+async def logged_in(url: str, device: TestDevice) -> AsyncIterator[ClientConnection]:
+    """An authenticated WebSocket, after `ready`."""
+    async with raw_socket(url, device.device.kind) as socket:
+        hello = await receive(socket)
+        await socket.send(json.dumps(authenticate(device, hello["nonce"])))
+        ready = await receive(socket)
+        assert ready["type"] == "ready", ready
+        yield socket
+
+
+def authenticate(device: TestDevice, nonce: str, **fields: Any) -> dict[str, Any]:
+    mac = authentication_mac(device.key, bytes.fromhex(nonce), device.device.number)
+    message = {
+        "type": "authenticate",
+        "message_id": "auth",
+        "id": device.device.number,
+        "slot": device.device.slot,
+        "kid": device.kid,
+        "mac": mac.hex(),
+    }
+    return message | fields
+
+
+def scan_message(code: str, **fields: Any) -> dict[str, Any]:
+    message = {
+        "type": "payment.scan",
+        "message_id": f"m{next(_orders)}",
+        "payment_id": str(new_id()),
+        "reference": f"order-{next(_orders)}",
+        "amount_minor": 1000,
+        "currency": EUR,
+        "code": code,
+    }
+    return message | fields
+
+
+async def ask(socket: ClientConnection, message: dict[str, Any]) -> dict[str, Any]:
+    """Send a message and take the next one."""
+    await socket.send(json.dumps(message))
+    return await receive(socket)
+
+
+async def receive(socket: ClientConnection) -> dict[str, Any]:
+    """The next message."""
+    async with asyncio.timeout(ANSWER_TIMEOUT_S):
+        answer: dict[str, Any] = json.loads(await socket.recv())
+    return answer
+
+
+def forged(code: str) -> str:
+    """The code with another last digit."""
+    return code[:-1] + str((int(code[-1]) + 1) % 10)

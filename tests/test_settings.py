@@ -1,0 +1,76 @@
+"""Settings: named limits, their relations, and errors that name the variable and never a secret."""
+
+import base64
+
+import pytest
+
+from pos_server.settings import Settings, SettingsError, load_settings, new_master_key, parse_master_keys
+
+KEY = base64.b64encode(b"k" * 32).decode()
+
+
+def test_defaults_hold_together() -> None:
+    assert load_settings() == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("POS_PORT", "70000"),
+        ("POS_PORT", "web"),
+        ("POS_FRAME_BYTES_MAX", "0"),
+        ("POS_SCAN_DEADLINE_S", "-1"),
+        ("POS_QUEUE_SCANS_MAX", "1.5"),
+    ],
+)
+def test_a_bad_value_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=f"{name}: "):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("variables", "text"),
+    [
+        ({"POS_BATCH_SCANS_MAX": "20000"}, "POS_BATCH_SCANS_MAX must not exceed POS_QUEUE_SCANS_MAX"),
+        ({"POS_BATCH_TIMEOUT_S": "60"}, "POS_BATCH_TIMEOUT_S must not exceed POS_SCAN_DEADLINE_S"),
+    ],
+)
+def test_relations_are_checked(variables: dict[str, str], text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=text):
+        load_settings()
+
+
+def test_arguments_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POS_PORT", "1")
+    assert load_settings(port=2).port == 2
+    assert load_settings(port=None).port == 1
+
+
+def test_the_first_master_key_is_the_current_one() -> None:
+    keyring = parse_master_keys(f"new:{KEY}, old:{KEY}")
+    assert (keyring.current, set(keyring.keys)) == ("new", {"new", "old"})
+    assert KEY not in repr(keyring)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", KEY, f":{KEY}", f"k 1:{KEY}", "k1:", "k1:c2hvcnQ=", "k1:***", f"k1:{KEY},k1:{KEY}", f"{'k' * 33}:{KEY}"],
+)
+def test_bad_master_keys_are_refused_without_repeating_them(text: str) -> None:
+    with pytest.raises(SettingsError, match="POS_MASTER_KEYS") as refused:
+        parse_master_keys(text)
+    assert KEY not in str(refused.value)
+
+
+def test_a_new_master_key_fits_and_is_new() -> None:
+    assert new_master_key("k1") != new_master_key("k1")
+    assert parse_master_keys(new_master_key("k7")).current == "k7"
+
+
+def test_secrets_do_not_show() -> None:
+    settings = load_settings(master_keys=f"k1:{KEY}", database_url="postgresql://pos:hunter2@db/pos")
+    assert KEY not in repr(settings)
+    assert "hunter2" not in repr(settings)
