@@ -53,8 +53,7 @@ class Connection:
         try:
             while True:
                 while self._outbox:
-                    async with asyncio.timeout(None) as self._sending:
-                        await self._websocket.send({"type": "websocket.send", "text": self._outbox.popleft()})
+                    await self._send(self._outbox.popleft())
                 if self._closing is not None:
                     async with asyncio.timeout(CLOSE_TIMEOUT_S):
                         await self._websocket.close(*self._closing)
@@ -63,6 +62,15 @@ class Connection:
                 await self._wake.wait()
         except (WebSocketDisconnect, TimeoutError):
             return
+
+    async def _send(self, text: str) -> None:
+        try:
+            async with asyncio.timeout(None) as self._sending:
+                await self._websocket.send({"type": "websocket.send", "text": text})
+        except TimeoutError:
+            pass  # cut by `deliver`: what is left to send is the close
+        finally:
+            self._sending = None
 
 
 class Connections:

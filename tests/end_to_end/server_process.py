@@ -53,10 +53,15 @@ async def pos_server(*arguments: str | Path, timeout_s: float = 120, **variables
 class ServerProcess:
     """A running `pos-server run`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, url: str, log: Path) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, url: str, log: list[str]) -> None:
         self.process = process
         self.url = url
-        self.log = log
+        self._log = log
+
+    @property
+    def log(self) -> str:
+        """What it has written to stderr."""
+        return "".join(self._log)
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and wait for the end; returns the exit status."""
@@ -69,48 +74,35 @@ class ServerProcess:
 @asynccontextmanager
 async def running_server(*arguments: str | Path, port: int = 0, **variables: str) -> AsyncIterator[ServerProcess]:
     """`pos-server run`, once it serves. Killed at the end of the block if it still runs."""
-    with tempfile.NamedTemporaryFile(prefix="pos-server-log-") as file:
-        process = await asyncio.create_subprocess_exec(
-            POS_SERVER,
-            "run",
-            "--port",
-            str(port),
-            *arguments,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            env=environment(**variables),
-        )
-        log = Path(file.name)
-        reader = None
-        try:
-            url, reader = await _wait_until_serving(process, log)
-            yield ServerProcess(process, url, log)
-        finally:
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
-            if reader is not None:
-                await reader
+    process = await asyncio.create_subprocess_exec(
+        POS_SERVER,
+        *("run", "--port", str(port), *arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment(**variables),
+    )
+    log: list[str] = []
+    reader = asyncio.create_task(_read(process, log, serving := asyncio.get_running_loop().create_future()))
+    try:
+        async with asyncio.timeout(START_TIMEOUT_S):
+            url = await serving
+        yield ServerProcess(process, url, log)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        await reader
 
 
-async def _wait_until_serving(process: asyncio.subprocess.Process, log: Path) -> tuple[str, asyncio.Task[None]]:
-    stream = process.stderr
-    assert stream is not None
-    async with asyncio.timeout(START_TIMEOUT_S):
-        with log.open("ab") as file:
-            while line := await stream.readline():
-                file.write(line)
-                if match := re.search(r"serves (http://\S+)", line.decode()):
-                    return match[1], asyncio.create_task(_copy(stream, log))
-    text = await asyncio.to_thread(log.read_text)
-    raise AssertionError(f"pos-server ended before it served: {text}")
-
-
-async def _copy(stream: asyncio.StreamReader, log: Path) -> None:
-    with log.open("ab", buffering=0) as file:
-        while chunk := await stream.read(65536):
-            file.write(chunk)
+async def _read(process: asyncio.subprocess.Process, log: list[str], serving: asyncio.Future[str]) -> None:
+    assert process.stderr is not None
+    async for line in process.stderr:
+        log.append(line.decode())
+        if not serving.done() and (match := re.search(r"serves (http://\S+)", log[-1])):
+            serving.set_result(match[1])
+    if not serving.done():
+        serving.set_exception(AssertionError(f"pos-server ended before it served: {''.join(log)}"))
 
 
 @asynccontextmanager

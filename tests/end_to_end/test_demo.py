@@ -69,7 +69,7 @@ async def test_it_keeps_serving_and_what_it_says_to_try_works() -> None:
             answer = await _client(
                 "pos-terminal", "scan", "--amount", "3.50", "--image", str(image), "--json", device=till
             )
-            assert json.loads(answer)["status"] == "approved"
+            assert json.loads(answer)["outcome"] == "approved"
         finally:
             process.send_signal(signal.SIGINT)
             await process.communicate()
