@@ -65,7 +65,9 @@ class Device:
         """The next message of this type with these fields. Others are ignored, but for an error."""
         deadline = time.monotonic() + WAIT_S
         while True:
-            message: Json = json.loads(self.socket.recv(timeout=max(0.0, deadline - time.monotonic())))
+            remaining_s = deadline - time.monotonic()
+            expect(remaining_s > 0, "silence instead of", (kind, fields))
+            message: Json = json.loads(self.socket.recv(timeout=remaining_s))
             expect(message["type"] != "error", f"error instead of {kind}", message)
             if message["type"] == kind and all(message[name] == value for name, value in fields.items()):
                 return message
