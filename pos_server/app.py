@@ -6,25 +6,31 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import structlog
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 
+from .admission import Admission
 from .api.activations import Activations
+from .api.health import Health
 from .api.problems import Problem
 from .authorizer import Authorizer, AuthorizerLimits
-from .connections import Connections
+from .connections import Connections, OutboxLimits
 from .core.device_keys import Keyring
 from .core.errors import CloseCode
 from .core.lockout import FailureLimit
-from .core.messages import encode
+from .core.messages import Draining, encode
 from .core.notices import Outcome, notices
 from .core.payments import Decided, DeclineCode
 from .gateway.terminal import TerminalEndpoint
 from .gateway.wallet import WalletEndpoint
 from .ledger.database import create_pool
+from .revocation import watch_revocations
 from .settings import Settings
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,26 +38,32 @@ class PosApp:
     """The ASGI application, and how to end it in order before its sockets are closed."""
 
     asgi: Starlette
+    admission: Admission
     authorizer: Authorizer
     connections: Connections
     settings: Settings
 
     async def drain(self) -> None:
-        """Finish what was accepted, push it, and tell every device to reconnect elsewhere. Bounded by a setting."""
+        """Take nothing new, finish what was accepted, push it, and send every device away. Bounded by a setting."""
+        self.admission.draining = True
         self.authorizer.close()
         try:
             async with asyncio.timeout(self.settings.drain_timeout_s):
                 await self.authorizer.drained()
-                self.connections.close_all(CloseCode.DRAINING, "the server is restarting")
+                goodbye = encode(Draining(reconnect_within_s=self.settings.drain_reconnect_within_s))
+                for connection in self.connections:
+                    connection.deliver(goodbye)
+                    connection.close(CloseCode.DRAINING, "the server is restarting")
                 await self.connections.all_gone()
         except TimeoutError:
-            return
+            log.warning("drain_timed_out", connections=len(self.connections))
 
 
 @asynccontextmanager
 async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncIterator[PosApp]:
     """The application with its database connections and its engine running. The database is migrated already."""
-    connections = Connections(settings.outbox_messages_max)
+    admission = Admission(settings)
+    connections = Connections(OutboxLimits(settings.outbox_messages_max, settings.outbox_bytes_max))
     bad_codes = FailureLimit(settings.bad_codes_max, settings.bad_codes_window_s, settings.addresses_tracked_max)
 
     def publish(outcome: Outcome, reply_to: str) -> None:
@@ -76,24 +88,31 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
     )
     authorizer = Authorizer(dsn, keyring, limits, publish)
     pool = await create_pool(dsn, timeout_s=settings.database_connect_timeout_s, size_max=settings.database_pool_max)
-    terminals = TerminalEndpoint(settings, keyring, connections, pool, authorizer, bad_codes)
-    wallets = WalletEndpoint(settings, keyring, connections, pool)
-    activations = Activations(settings, keyring, pool)
+    terminals = TerminalEndpoint(settings, keyring, admission, connections, pool, authorizer, bad_codes)
+    wallets = WalletEndpoint(settings, keyring, admission, connections, pool)
+    activations = Activations(settings, keyring, pool, connections)
+    health = Health(admission, pool)
     asgi = Starlette(
         routes=[
             WebSocketRoute("/v1/terminal", terminals.serve),
             WebSocketRoute("/v1/wallet", wallets.serve),
             Route("/v1/activations", activations.create, methods=["POST"]),
+            Route("/healthz", health.alive),
+            Route("/readyz", health.ready),
         ],
         exception_handlers={Problem: _problem_response},
     )
-    engine = asyncio.create_task(authorizer.run(), name="authorizer")
+    tasks = [
+        asyncio.create_task(authorizer.run(), name="authorizer"),
+        asyncio.create_task(watch_revocations(pool, connections, settings.revocation_check_s), name="revocation"),
+    ]
     try:
         await authorizer.warm_up()
-        yield PosApp(asgi, authorizer, connections, settings)
+        yield PosApp(asgi, admission, authorizer, connections, settings)
     finally:
-        engine.cancel()
-        await asyncio.gather(engine, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         pool.terminate()
 
 

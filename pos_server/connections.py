@@ -1,7 +1,9 @@
-"""Who is connected, and one bounded outbox each. `deliver` never blocks: a peer that does not read is cut."""
+"""Who is connected, and one bounded outbox each. `deliver` never waits: a peer that does not read is cut."""
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -16,14 +18,26 @@ log = structlog.get_logger(__name__)
 CLOSE_TIMEOUT_S = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class OutboxLimits:
+    """What may wait for one peer to read."""
+
+    messages_max: int
+    bytes_max: int
+
+
 class Connection:
     """An authenticated device's socket. `run_writer` sends what `deliver` put into the outbox, in order."""
 
-    def __init__(self, device: DeviceId, websocket: WebSocket, outbox_messages_max: int) -> None:
+    __slots__ = ("_bytes", "_closing", "_limits", "_outbox", "_sending", "_wake", "_websocket", "device", "generation")
+
+    def __init__(self, device: DeviceId, generation: int, websocket: WebSocket, limits: OutboxLimits) -> None:
         self.device = device
+        self.generation = generation
         self._websocket = websocket
+        self._limits = limits
         self._outbox: deque[str] = deque()
-        self._outbox_messages_max = outbox_messages_max
+        self._bytes = 0
         self._wake = asyncio.Event()
         self._closing: tuple[CloseCode, str] | None = None
         self._sending: asyncio.Timeout | None = None
@@ -32,8 +46,9 @@ class Connection:
         """Queue a message. Never waits: when the outbox is full the connection is cut with SLOW_CONSUMER."""
         if self._closing is not None:
             return
-        if len(self._outbox) < self._outbox_messages_max:
+        if len(self._outbox) < self._limits.messages_max and self._bytes + len(text) <= self._limits.bytes_max:
             self._outbox.append(text)
+            self._bytes += len(text)
             self._wake.set()
             return
         log.warning("slow_consumer", kind=self.device.kind.value, number=self.device.number)
@@ -41,6 +56,13 @@ class Connection:
         self.close(CloseCode.SLOW_CONSUMER, "too many messages unread")
         if self._sending is not None:
             self._sending.reschedule(0)
+
+    def put_first(self, texts: Iterable[str]) -> None:
+        """Queue messages ahead of what was delivered since the connection was opened. Before `run_writer`."""
+        ahead = list(texts)
+        self._outbox.extendleft(reversed(ahead))
+        self._bytes += sum(map(len, ahead))
+        self._wake.set()
 
     def close(self, code: CloseCode, reason: str) -> None:
         """End the connection with this code, after what is queued. The first call counts."""
@@ -53,7 +75,9 @@ class Connection:
         try:
             while True:
                 while self._outbox:
-                    await self._send(self._outbox.popleft())
+                    text = self._outbox.popleft()
+                    self._bytes -= len(text)
+                    await self._send(text)
                 if self._closing is not None:
                     async with asyncio.timeout(CLOSE_TIMEOUT_S):
                         await self._websocket.close(*self._closing)
@@ -76,8 +100,8 @@ class Connection:
 class Connections:
     """Every authenticated device, at most one connection each: a newer one supersedes the older."""
 
-    def __init__(self, outbox_messages_max: int) -> None:
-        self._outbox_messages_max = outbox_messages_max
+    def __init__(self, limits: OutboxLimits) -> None:
+        self._limits = limits
         self._by_recipient: dict[Recipient, dict[int, Connection]] = {}
         self._live: set[Connection] = set()
         self._none_live = asyncio.Event()
@@ -86,13 +110,19 @@ class Connections:
     def __len__(self) -> int:
         return len(self._live)
 
-    def open(self, device: DeviceId, websocket: WebSocket) -> Connection:
-        """Register a device's socket; an older connection of the same device is closed with SUPERSEDED."""
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(list(self._live))
+
+    def open(self, device: DeviceId, generation: int, websocket: WebSocket) -> Connection:
+        """Register a device's socket; an older connection of the same device is closed with SUPERSEDED.
+
+        From here on messages for the device queue up; nothing is sent before `run_writer`.
+        """
         slots = self._by_recipient.setdefault(Recipient(device.kind, device.number), {})
         older = slots.get(device.slot)
         if older is not None:
             older.close(CloseCode.SUPERSEDED, "this device connected again")
-        connection = slots[device.slot] = Connection(device, websocket, self._outbox_messages_max)
+        connection = slots[device.slot] = Connection(device, generation, websocket, self._limits)
         self._live.add(connection)
         self._none_live.clear()
         return connection
@@ -115,10 +145,11 @@ class Connections:
         for connection in list(self._by_recipient.get(recipient, {}).values()):
             connection.deliver(text)
 
-    def close_all(self, code: CloseCode, reason: str) -> None:
-        """Tell every device to go, after what is queued for it."""
-        for connection in list(self._live):
-            connection.close(code, reason)
+    def revoke(self, device: DeviceId, generation: int) -> None:
+        """The device's key is now of this generation (or it is revoked: any other than its own): older ones must go."""
+        connection = self._by_recipient.get(Recipient(device.kind, device.number), {}).get(device.slot)
+        if connection is not None and connection.generation != generation:
+            connection.close(CloseCode.REVOKED, "this device's key is no longer valid")
 
     async def all_gone(self) -> None:
         """Wait until no device is connected."""

@@ -7,13 +7,16 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
+from uvicorn._types import ASGISendEvent
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from .app import PosApp, open_app
 from .core.device_keys import Keyring
-from .core.errors import PosError
+from .core.errors import CloseCode, PosError
 from .settings import Settings
 
 _BACKLOG = 2048
+_WRITE_BUFFER_BYTES_MAX = 16 * 1024
 
 
 class ListenError(PosError):
@@ -48,13 +51,43 @@ class _Uvicorn(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening TCP socket; port 0 takes a free one. Raises ListenError."""
+class _WebSocketProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket with a smaller write buffer, and a last word to peers that do not read or do not answer."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES_MAX)
+
+    async def send(self, message: ASGISendEvent) -> None:
+        if message["type"] == "websocket.close":
+            # Waiting until the peer reads would be for ever; the close frame is small and goes into the buffer.
+            self.writable.set()
+        await super().send(message)
+
+    def keepalive_timeout(self) -> None:
+        if not self.close_sent and not self.transport.is_closing():
+            self.conn.send_close(CloseCode.HEARTBEAT_LOST, "no pong in time")
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.close_sent = True
+            self.transport.close()
+
+
+def listen(settings: Settings) -> socket.socket:
+    """A listening TCP socket; port 0 takes a free one. Raises ListenError.
+
+    Its options pass to the connections it accepts: a bounded send buffer, and an end for peers that acknowledge nothing
+    (TCP_USER_TIMEOUT, RFC 5482), which no WebSocket ping can notice while the buffer is full.
+    """
+    host, port = settings.host, settings.port
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.socket_send_buffer_bytes)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux has it
+            timeout_ms = int(settings.tcp_user_timeout_s * 1000)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
         listener.bind(address)
         listener.listen(_BACKLOG)
     except OSError as error:
@@ -67,11 +100,11 @@ def listen(host: str, port: int) -> socket.socket:
 @asynccontextmanager
 async def serving(settings: Settings, keyring: Keyring, dsn: str) -> AsyncIterator[RunningServer]:
     """Serve until the block is left; leaving it drains. SIGTERM and SIGINT only set `stop_wanted`."""
-    listener = listen(settings.host, settings.port)
+    listener = listen(settings)
     async with open_app(settings, keyring, dsn) as app:
         config = uvicorn.Config(
             app.asgi,
-            ws="websockets-sansio",
+            ws=_WebSocketProtocol,
             ws_per_message_deflate=False,
             ws_max_size=settings.frame_bytes_max,
             ws_ping_interval=settings.heartbeat_s,

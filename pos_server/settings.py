@@ -39,8 +39,24 @@ class Settings(BaseSettings):
     heartbeat_timeout_s: Seconds = 20
     authentication_timeout_s: Count = 5
     frame_bytes_max: Count = 4096
-    outbox_messages_max: Count = 256
+    outbox_messages_max: Count = 512
+    outbox_bytes_max: Count = 256 * 1024
+    socket_send_buffer_bytes: Count = Field(64 * 1024, description="kernel's buffer for one connection (SO_SNDBUF)")
+    tcp_user_timeout_s: Seconds = Field(30, description="a peer that acknowledges nothing this long is dropped")
+    connections_max: Count = 20_000
+    address_connections_max: Count = Field(20_000, description="a shop's tills and guests may share one address")
+    messages_per_s: Seconds = Field(50, description="messages a connection may send on average")
+    messages_burst: Count = 100
+    bad_messages_per_s: Seconds = Field(0.5, description="bad or surplus messages on average before it is closed")
+    bad_messages_burst: Count = 20
+    allowed_origins: frozenset[str] = Field(frozenset(), description="origins of web pages that may connect, as JSON")
     drain_timeout_s: Seconds = 10
+    drain_reconnect_within_s: Count = Field(5, description="over how long devices spread their reconnects")
+    revocation_check_s: Seconds = Field(10, description="how often live connections' keys are checked for revocation")
+
+    # resume
+    resume_overlap_s: Seconds = Field(30, description="longer than any transaction may live, clocks' skew included")
+    resume_payments_max: Count = Field(200, description="a longer gap is not replayed")
 
     # codes and activation
     code_expired_steps: Count = Field(20, description="how many 30 s steps back a code is called expired, not forged")
@@ -79,6 +95,10 @@ class Settings(BaseSettings):
             raise ValueError("POS_BATCH_SCANS_MAX must not exceed POS_QUEUE_SCANS_MAX")
         if self.batch_timeout_s > self.scan_deadline_s:
             raise ValueError("POS_BATCH_TIMEOUT_S must not exceed POS_SCAN_DEADLINE_S")
+        if self.resume_overlap_s <= self.batch_timeout_s:
+            raise ValueError("POS_RESUME_OVERLAP_S must exceed POS_BATCH_TIMEOUT_S")
+        if self.resume_payments_max >= self.outbox_messages_max:
+            raise ValueError("POS_RESUME_PAYMENTS_MAX must be less than POS_OUTBOX_MESSAGES_MAX")
         return self
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from starlette.websockets import WebSocket
 
-from pos_server.connections import Connections
+from pos_server.connections import Connections, OutboxLimits
 from pos_server.core.device_keys import DeviceId, DeviceKind
 from pos_server.core.errors import CloseCode
 from pos_server.core.notices import Recipient
@@ -44,8 +44,8 @@ class Peer:
 
 
 async def test_messages_arrive_in_order_and_the_close_comes_after_them() -> None:
-    connections, peer = Connections(10), Peer()
-    connection = connections.open(TILL, peer.websocket)
+    connections, peer = Connections(OutboxLimits(10, 10_000)), Peer()
+    connection = connections.open(TILL, 1, peer.websocket)
     for text in ("one", "two", "three"):
         connections.deliver(Recipient(TILL.kind, TILL.number), text)
     connection.close(CloseCode.DRAINING, "bye")
@@ -56,9 +56,9 @@ async def test_messages_arrive_in_order_and_the_close_comes_after_them() -> None
 
 
 async def test_a_wallet_is_told_on_all_its_devices_and_nobody_else() -> None:
-    connections = Connections(10)
+    connections = Connections(OutboxLimits(10, 10_000))
     peers = {device: Peer() for device in (PHONE, OTHER_PHONE, TILL)}
-    opened = [connections.open(device, peer.websocket) for device, peer in peers.items()]
+    opened = [connections.open(device, 1, peer.websocket) for device, peer in peers.items()]
     connections.deliver(Recipient(DeviceKind.WALLET, PHONE.number), "paid")
     connections.deliver(Recipient(DeviceKind.WALLET, 42), "nobody is there")
     for connection in opened:
@@ -68,10 +68,10 @@ async def test_a_wallet_is_told_on_all_its_devices_and_nobody_else() -> None:
 
 
 async def test_who_does_not_read_is_cut_and_the_sender_never_waits() -> None:
-    connections, slow, healthy = Connections(3), Peer(), Peer()
+    connections, slow, healthy = Connections(OutboxLimits(3, 10_000)), Peer(), Peer()
     slow.reads.clear()
-    stuck = connections.open(PHONE, slow.websocket)
-    fine = connections.open(OTHER_PHONE, healthy.websocket)
+    stuck = connections.open(PHONE, 1, slow.websocket)
+    fine = connections.open(OTHER_PHONE, 1, healthy.websocket)
     writers = [asyncio.create_task(connection.run_writer()) for connection in (stuck, fine)]
     for number in range(20):
         connections.deliver(Recipient(DeviceKind.WALLET, PHONE.number), str(number))
@@ -86,9 +86,9 @@ async def test_who_does_not_read_is_cut_and_the_sender_never_waits() -> None:
 
 
 async def test_who_reads_again_after_being_cut_learns_why() -> None:
-    connections, slow = Connections(1), Peer()
+    connections, slow = Connections(OutboxLimits(1, 10_000)), Peer()
     slow.reads.clear()
-    connection = connections.open(TILL, slow.websocket)
+    connection = connections.open(TILL, 1, slow.websocket)
     writer = asyncio.create_task(connection.run_writer())
     for number in range(5):
         connection.deliver(str(number))
@@ -100,8 +100,8 @@ async def test_who_reads_again_after_being_cut_learns_why() -> None:
 
 
 async def test_a_burst_larger_than_the_outbox_cuts_without_harm_to_the_sender() -> None:
-    connections, peer = Connections(2), Peer()
-    connection = connections.open(TILL, peer.websocket)
+    connections, peer = Connections(OutboxLimits(2, 10_000)), Peer()
+    connection = connections.open(TILL, 1, peer.websocket)
     writer = asyncio.create_task(connection.run_writer())
     connection.deliver("sent before")
     await asyncio.sleep(0)
@@ -114,9 +114,9 @@ async def test_a_burst_larger_than_the_outbox_cuts_without_harm_to_the_sender() 
 
 
 async def test_a_newer_connection_supersedes_and_outlives_the_older() -> None:
-    connections, old, new = Connections(10), Peer(), Peer()
-    first = connections.open(TILL, old.websocket)
-    second = connections.open(TILL, new.websocket)
+    connections, old, new = Connections(OutboxLimits(10, 10_000)), Peer(), Peer()
+    first = connections.open(TILL, 1, old.websocket)
+    second = connections.open(TILL, 1, new.websocket)
     await first.run_writer()
     connections.forget(first)
     assert old.closed == (CloseCode.SUPERSEDED, "this device connected again")
@@ -127,21 +127,22 @@ async def test_a_newer_connection_supersedes_and_outlives_the_older() -> None:
 
 
 async def test_a_peer_that_is_gone_ends_the_writer() -> None:
-    connections, peer = Connections(10), Peer()
+    connections, peer = Connections(OutboxLimits(10, 10_000)), Peer()
     peer.gone = True
-    connection = connections.open(TILL, peer.websocket)
+    connection = connections.open(TILL, 1, peer.websocket)
     connection.deliver("into the void")
     await connection.run_writer()
     assert (peer.got, peer.closed) == ([], None)
 
 
 async def test_all_gone_waits_for_the_last_one() -> None:
-    connections = Connections(10)
+    connections = Connections(OutboxLimits(10, 10_000))
     await connections.all_gone()
-    opened = [connections.open(device, Peer().websocket) for device in (TILL, PHONE)]
+    opened = [connections.open(device, 1, Peer().websocket) for device in (TILL, PHONE)]
     assert len(connections) == 2
     waiting = asyncio.create_task(connections.all_gone())
-    connections.close_all(CloseCode.DRAINING, "bye")
+    for connection in connections:
+        connection.close(CloseCode.DRAINING, "bye")
     for connection in opened:
         assert not waiting.done()
         await connection.run_writer()

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ..connections import Connections
 from ..core.activation import Activation, ActivationRequest
 from ..core.device_keys import Keyring
 from ..core.lockout import FailureLimit
@@ -26,8 +27,9 @@ log = structlog.get_logger(__name__)
 class Activations:
     """Wrong codes are counted by address, so that guessing is slow."""
 
-    def __init__(self, settings: Settings, keyring: Keyring, pool: asyncpg.Pool) -> None:
+    def __init__(self, settings: Settings, keyring: Keyring, pool: asyncpg.Pool, connections: Connections) -> None:
         self._settings = settings
+        self._connections = connections
         self._keyring = keyring
         self._pool = pool
         self._failures = FailureLimit(
@@ -68,6 +70,8 @@ class Activations:
                 "activation_unknown",
                 "this activation code is unknown, expired or used; ask for a new one",
             )
+        # Whoever holds the device's former key goes, on this server now and on others at their next check.
+        self._connections.revoke(activated.device, activated.generation)
         log.info("device_activated", kind=activated.device.kind.value, number=activated.device.number)
         answer = Activation(
             kind=activated.device.kind,

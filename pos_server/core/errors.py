@@ -19,6 +19,8 @@ class ErrorCode(StrEnum):
     WRONG_CURRENCY = "wrong_currency"
     ID_REUSED = "id_reused"
     TOO_MANY_BAD_CODES = "too_many_bad_codes"
+    TOO_MANY_MESSAGES = "too_many_messages"
+    DRAINING = "draining"
     BUSY = "busy"
     UNKNOWN_OUTCOME = "unknown_outcome"
 
@@ -28,7 +30,13 @@ class ErrorCode(StrEnum):
         return self in _RETRYABLE
 
 
-_RETRYABLE = {ErrorCode.TOO_MANY_BAD_CODES, ErrorCode.BUSY, ErrorCode.UNKNOWN_OUTCOME}
+_RETRYABLE = {
+    ErrorCode.TOO_MANY_BAD_CODES,
+    ErrorCode.TOO_MANY_MESSAGES,
+    ErrorCode.DRAINING,
+    ErrorCode.BUSY,
+    ErrorCode.UNKNOWN_OUTCOME,
+}
 
 
 class CloseCode(IntEnum):
@@ -38,12 +46,15 @@ class CloseCode(IntEnum):
     SLOW_CONSUMER = 4001
     AUTHENTICATION_TIMEOUT = 4002
     UNAVAILABLE = 4003
+    HEARTBEAT_LOST = 4004
     UNAUTHORIZED = 4100
     SUPERSEDED = 4101
     NOT_TEXT = 4102
     NOT_JSON = 4103
     NOT_AUTHENTICATED = 4104
     ALREADY_AUTHENTICATED = 4105
+    REVOKED = 4106
+    TOO_MANY_MESSAGES = 4107
 
     @property
     def reconnect(self) -> bool:

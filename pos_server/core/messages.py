@@ -32,13 +32,18 @@ class _ClientMessage(BaseModel):
 
 
 class Authenticate(_ClientMessage):
-    """The answer to `hello`: who the device is, proved by `mac` (`device_keys.authentication_mac`, in hex)."""
+    """The answer to `hello`: who the device is, proved by `mac` (`device_keys.authentication_mac`, in hex).
+
+    `since_ms` asks for the results that this device may have missed: the largest `server_time_ms` or `decided_at_ms` it
+    has seen. Without it nothing is replayed.
+    """
 
     type: Literal["authenticate"] = "authenticate"
     id: Annotated[int, Field(ge=1, le=2**53 - 1)]
     slot: Annotated[int, Field(ge=0, le=SLOT_MAX)] = 0
     kid: Annotated[str, StringConstraints(max_length=32, pattern=r"^[A-Za-z0-9_-]+$")]
     mac: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] = Field(repr=False)
+    since_ms: Annotated[int, Field(ge=0, le=2**53 - 1)] | None = None
 
 
 class PaymentScan(_ClientMessage):
@@ -72,11 +77,12 @@ class Hello:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TerminalReady:
-    """The terminal is authenticated and may scan."""
+    """The terminal is authenticated and may scan. What it missed follows, unless `resumed` says it was too much."""
 
     type: Literal["ready"] = "ready"
     reply_to: str
     server_time_ms: int
+    resumed: bool
     terminal_number: int
     merchant_name: str
     store_name: str
@@ -85,11 +91,12 @@ class TerminalReady:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WalletReady:
-    """The wallet device is authenticated and will be told of its payments."""
+    """The wallet device is authenticated and will be told of its payments; first of those it missed, as above."""
 
     type: Literal["ready"] = "ready"
     reply_to: str
     server_time_ms: int
+    resumed: bool
     wallet_number: int
     slot: int
     currency: str
@@ -146,9 +153,19 @@ class Error:
     retry_after_s: int | None = None
 
 
-ServerMessage = Hello | TerminalReady | WalletReady | TerminalPaymentResult | WalletPaymentResult | Error
-TerminalMessage = Annotated[Hello | TerminalReady | TerminalPaymentResult | Error, Field(discriminator="type")]
-WalletMessage = Annotated[Hello | WalletReady | WalletPaymentResult | Error, Field(discriminator="type")]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draining:
+    """The server is about to close this connection: reconnect after a random time of up to `reconnect_within_s`."""
+
+    type: Literal["draining"] = "draining"
+    reconnect_within_s: int
+
+
+ServerMessage = Hello | TerminalReady | WalletReady | TerminalPaymentResult | WalletPaymentResult | Draining | Error
+TerminalMessage = Annotated[
+    Hello | TerminalReady | TerminalPaymentResult | Draining | Error, Field(discriminator="type")
+]
+WalletMessage = Annotated[Hello | WalletReady | WalletPaymentResult | Draining | Error, Field(discriminator="type")]
 
 
 def encode(message: ServerMessage | BaseModel) -> str:

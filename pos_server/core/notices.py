@@ -7,13 +7,15 @@ from .device_keys import DeviceKind
 from .errors import ErrorCode
 from .messages import Error, ServerMessage, TerminalPaymentResult, WalletPaymentResult
 from .money import format_amount
-from .payments import Decided, Decision, IdReused, Scan
+from .payments import Decision, IdReused, Payment, Scan
 
 ERROR_TEXTS = {
     ErrorCode.ID_REUSED: "this payment_id belongs to a payment with another body; make a new id for a new payment",
     ErrorCode.BUSY: "the server is busy and did not act on this message; send it again",
     ErrorCode.UNKNOWN_OUTCOME: "the outcome is not known yet; send the same message again with the same payment_id",
     ErrorCode.WRONG_CURRENCY: "this terminal's merchant takes another currency",
+    ErrorCode.TOO_MANY_MESSAGES: "too many messages a second; this one was not acted on, send it again later",
+    ErrorCode.DRAINING: "the server is restarting and did not act on this message; reconnect and send it again",
     ErrorCode.TOO_MANY_BAD_CODES: "too many forged codes were scanned here; wait before the next scan",
 }
 
@@ -42,11 +44,11 @@ def notices(outcome: Outcome, reply_to: str) -> list[tuple[Recipient, ServerMess
         return [(terminal, _error_notice(ErrorCode.ID_REUSED, reply_to))]
     if isinstance(outcome, NotDecided):
         return [(terminal, _error_notice(outcome.code, reply_to))]
-    told: list[tuple[Recipient, ServerMessage]] = [(terminal, _terminal_notice(outcome, reply_to))]
+    payment, till = outcome.payment, outcome.till
+    told: list[tuple[Recipient, ServerMessage]] = [(terminal, terminal_notice(payment, reply_to))]
     if outcome.wallet is not None:
-        told.append(
-            (Recipient(DeviceKind.WALLET, outcome.wallet.number), _wallet_notice(outcome, outcome.wallet.balance_minor))
-        )
+        wallet = Recipient(DeviceKind.WALLET, outcome.wallet.number)
+        told.append((wallet, wallet_notice(payment, till.merchant_name, till.store_name, outcome.wallet.balance_minor)))
     return told
 
 
@@ -54,8 +56,8 @@ def _error_notice(code: ErrorCode, reply_to: str) -> Error:
     return Error(reply_to=reply_to, code=code.value, message=ERROR_TEXTS[code], retryable=code.retryable)
 
 
-def _terminal_notice(decided: Decided, reply_to: str) -> TerminalPaymentResult:
-    payment = decided.payment
+def terminal_notice(payment: Payment, reply_to: str | None) -> TerminalPaymentResult:
+    """What the till hears of a payment; `reply_to` is None when it did not ask on this connection."""
     decline = DECLINE_TEXTS[payment.decline_code] if payment.decline_code else None
     return TerminalPaymentResult(
         reply_to=reply_to,
@@ -73,20 +75,20 @@ def _terminal_notice(decided: Decided, reply_to: str) -> TerminalPaymentResult:
     )
 
 
-def _wallet_notice(decided: Decided, balance_minor: int) -> WalletPaymentResult:
-    payment, till = decided.payment, decided.till
+def wallet_notice(payment: Payment, merchant_name: str, store_name: str, balance_minor: int) -> WalletPaymentResult:
+    """What the customer hears of a payment; `balance_minor` is the balance of now."""
     decline = DECLINE_TEXTS[payment.decline_code] if payment.decline_code else None
     amount = format_amount(payment.amount_minor, payment.currency)
     return WalletPaymentResult(
         payment_id=payment.payment_id,
         version=payment.version,
-        merchant_name=till.merchant_name,
-        store_name=till.store_name,
+        merchant_name=merchant_name,
+        store_name=store_name,
         amount_minor=payment.amount_minor,
         currency=payment.currency,
         status=payment.status.value,
         decline_code=payment.decline_code.value if payment.decline_code else None,
-        text=decline.customer if decline else f"You paid {amount} to {till.merchant_name}.",
+        text=decline.customer if decline else f"You paid {amount} to {merchant_name}.",
         balance_minor=balance_minor,
         decided_at_ms=payment.changed_at_ms,
     )

@@ -1,77 +1,96 @@
-"""What both kinds of device share: the handshake, the reader, and an orderly end."""
+"""What both kinds of device share: the handshake, resume, the reader with its limits, and an orderly end."""
 
 import asyncio
 import hmac
 import secrets
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import structlog
-from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from ..admission import Admission
 from ..connections import CLOSE_TIMEOUT_S, Connection, Connections
 from ..core.device_keys import NONCE_BYTES, DeviceId, DeviceKind, Keyring, authentication_mac
-from ..core.errors import CloseCode, ConnectionClosing, MessageError
+from ..core.errors import CloseCode, ConnectionClosing, ErrorCode, MessageError
 from ..core.messages import (
     SUBPROTOCOL,
     Authenticate,
     Error,
     Hello,
     PaymentScan,
+    ServerMessage,
     TerminalReady,
     WalletReady,
     encode,
 )
+from ..core.notices import ERROR_TEXTS
+from ..core.rate import TokenBucket
 from ..core.session import Session
 from ..ledger.database import DATABASE_AWAY
 from ..settings import Settings
 
 log = structlog.get_logger(__name__)
 
-
-Admitted = TypeVar("Admitted")
+RecordT = TypeVar("RecordT")
 Ready = TerminalReady | WalletReady
 
 
-class DeviceEndpoint(ABC, Generic[Admitted]):
+@dataclass(frozen=True, slots=True)
+class Admitted(Generic[RecordT]):
+    """A device that has proved itself: its key's generation, and its row."""
+
+    device: DeviceId
+    generation: int
+    record: RecordT
+
+
+class DeviceEndpoint(ABC, Generic[RecordT]):
     """Serves the WebSockets of one kind of device. Subclasses say who may come in and what a message does."""
 
     kind: DeviceKind
 
-    def __init__(self, settings: Settings, keyring: Keyring, connections: Connections) -> None:
+    def __init__(self, settings: Settings, keyring: Keyring, admission: Admission, connections: Connections) -> None:
         self._settings = settings
         self._keyring = keyring
+        self._admission = admission
         self._connections = connections
 
     @abstractmethod
-    async def admit(self, message: Authenticate, nonce: bytes) -> tuple[Ready, Admitted]:
-        """The `ready` for a device that proved itself, and what `handle` needs of it. Raises ConnectionClosing."""
+    async def admit(self, message: Authenticate, nonce: bytes) -> Admitted[RecordT]:
+        """The device that sent `message`, if it proves itself. Raises ConnectionClosing."""
 
     @abstractmethod
-    def handle(self, message: PaymentScan, device: DeviceId, admitted: Admitted) -> None:
+    async def resume(self, message: Authenticate, admitted: Admitted[RecordT]) -> tuple[Ready, Sequence[ServerMessage]]:
+        """The `ready` for the device, and the results it may have missed."""
+
+    @abstractmethod
+    def handle(self, message: PaymentScan, admitted: Admitted[RecordT]) -> None:
         """Act on a message of an authenticated device. Raises MessageError."""
 
     async def serve(self, websocket: WebSocket) -> None:
         """One connection, from the upgrade to its end."""
-        if SUBPROTOCOL not in websocket.scope["subprotocols"]:
-            text = f"Offer the WebSocket subprotocol {SUBPROTOCOL}.\n"
-            await websocket.send_denial_response(PlainTextResponse(text, status_code=400))
+        refusal = self._admission.refusal(websocket)
+        if refusal is not None:
+            log.info("connection_denied", kind=self.kind.value, status=refusal.status_code)
+            await websocket.send_denial_response(refusal)
             return
-        await websocket.accept(SUBPROTOCOL)
-        session = Session(self.kind)
-        try:
-            ready, admitted = await self._authenticate(websocket, session)
-        except ConnectionClosing as closing:
-            log.info("connection_refused", kind=self.kind.value, code=closing.code.value, reason=closing.reason)
-            await _close(websocket, closing)
-        except WebSocketDisconnect:
-            pass
-        else:
-            await self._talk(websocket, session, ready, admitted)
+        with self._admission.counted(websocket):
+            try:
+                await websocket.accept(SUBPROTOCOL)
+                session = Session(self.kind)
+                message, admitted = await self._authenticate(websocket, session)
+                await self._talk(websocket, session, message, admitted)
+            except ConnectionClosing as closing:
+                log.info("connection_refused", kind=self.kind.value, code=closing.code.value, reason=closing.reason)
+                await _close(websocket, closing)
+            except WebSocketDisconnect:
+                pass
 
-    async def _authenticate(self, websocket: WebSocket, session: Session) -> tuple[Ready, Admitted]:
+    async def _authenticate(self, websocket: WebSocket, session: Session) -> tuple[Authenticate, Admitted[RecordT]]:
         nonce = secrets.token_bytes(NONCE_BYTES)
         hello = Hello(
             nonce=nonce.hex(),
@@ -92,9 +111,9 @@ class DeviceEndpoint(ABC, Generic[Admitted]):
             admitted = await self.admit(message, nonce)
         except DATABASE_AWAY as away:
             log.warning("database_away", during="authentication", cause=type(away).__name__)
-            raise ConnectionClosing(CloseCode.UNAVAILABLE, "cannot authenticate now, come back") from None
+            raise session.close(CloseCode.UNAVAILABLE, "cannot authenticate now, come back") from None
         session.authenticated()
-        return admitted
+        return message, admitted
 
     def check_mac(
         self, message: Authenticate, nonce: bytes, device: DeviceId, kid: str | None, generation: int
@@ -105,53 +124,81 @@ class DeviceEndpoint(ABC, Generic[Admitted]):
         if key is None or not hmac.compare_digest(authentication_mac(key, nonce, message.id), mac):
             raise ConnectionClosing(CloseCode.UNAUTHORIZED, "unknown device or wrong key")
 
-    async def _talk(self, websocket: WebSocket, session: Session, ready: Ready, admitted: Admitted) -> None:
-        connection = self._connections.open(_device_of(ready), websocket)
-        connection.deliver(encode(ready))
+    async def _talk(
+        self, websocket: WebSocket, session: Session, message: Authenticate, admitted: Admitted[RecordT]
+    ) -> None:
+        # Registered before the rows are read: what is decided from here on is delivered, what was before is read.
+        connection = self._connections.open(admitted.device, admitted.generation, websocket)
+        try:
+            try:
+                ready, missed = await self.resume(message, admitted)
+            except DATABASE_AWAY as away:
+                log.warning("database_away", during="resume", cause=type(away).__name__)
+                raise session.close(CloseCode.UNAVAILABLE, "cannot resume now, come back") from None
+            connection.put_first(map(encode, (ready, *missed)))
+            await self._read_and_write(websocket, session, connection, admitted)
+        finally:
+            self._connections.forget(connection)
+
+    async def _read_and_write(
+        self, websocket: WebSocket, session: Session, connection: Connection, admitted: Admitted[RecordT]
+    ) -> None:
         writer = asyncio.create_task(connection.run_writer())
         reader = asyncio.create_task(self._read(websocket, session, connection, admitted))
         try:
             await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
-            if reader.done() and (error := reader.exception()):
-                closing = (
-                    error
-                    if isinstance(error, ConnectionClosing)
-                    else ConnectionClosing(CloseCode.UNAVAILABLE, "server fault, come back")
-                )
-                connection.close(closing.code, closing.reason)
+            error = reader.exception() if reader.done() else None
+            if isinstance(error, ConnectionClosing):
+                connection.close(error.code, error.reason)
+            elif error is not None:
+                connection.close(CloseCode.UNAVAILABLE, "server fault, come back")
+            if error is not None:
                 await asyncio.wait((writer,), timeout=CLOSE_TIMEOUT_S)
-                if error is not closing:
-                    raise error
+                raise error
         finally:
-            self._connections.forget(connection)
             reader.cancel()
             writer.cancel()
             await asyncio.gather(reader, writer, return_exceptions=True)
 
-    async def _read(self, websocket: WebSocket, session: Session, connection: Connection, admitted: Admitted) -> None:
+    async def _read(
+        self, websocket: WebSocket, session: Session, connection: Connection, admitted: Admitted[RecordT]
+    ) -> None:
+        settings, now_s = self._settings, time.monotonic()
+        pace = TokenBucket(settings.messages_per_s, settings.messages_burst, now_s)
+        patience = TokenBucket(settings.bad_messages_per_s, settings.bad_messages_burst, now_s)
         try:
             while True:
                 text = await _receive_text(websocket)
+                now_s = time.monotonic()
                 try:
                     message = session.receive(text)
                     if not isinstance(message, PaymentScan):
                         raise AssertionError(f"{type(message).__name__} after authentication")
-                    self.handle(message, connection.device, admitted)
+                    if not pace.take(now_s):
+                        raise refused(ErrorCode.TOO_MANY_MESSAGES, message, retry_after_s=1)
+                    self.handle(message, admitted)
                 except MessageError as error:
                     connection.deliver(encode(_error_message(error)))
+                    if error.code in _MISUSE and not patience.take(now_s):
+                        raise session.close(CloseCode.TOO_MANY_MESSAGES, "too many bad messages") from None
         except WebSocketDisconnect:
             return
+
+
+# What a correct client never sends, or not so often: it has little patience to spend on these.
+_MISUSE = {ErrorCode.BAD_FIELD, ErrorCode.UNKNOWN_TYPE, ErrorCode.WRONG_CURRENCY, ErrorCode.TOO_MANY_MESSAGES}
+
+
+def refused(
+    code: ErrorCode, message: PaymentScan, *, field: str | None = None, retry_after_s: int | None = None
+) -> MessageError:
+    """The error that answers `message`, with the code's usual text."""
+    return MessageError(code, ERROR_TEXTS[code], field=field, reply_to=message.message_id, retry_after_s=retry_after_s)
 
 
 def now_ms() -> int:
     """The server's time in Unix milliseconds."""
     return int(time.time() * 1000)
-
-
-def _device_of(ready: Ready) -> DeviceId:
-    if isinstance(ready, TerminalReady):
-        return DeviceId(DeviceKind.TERMINAL, ready.terminal_number)
-    return DeviceId(DeviceKind.WALLET, ready.wallet_number, ready.slot)
 
 
 def _error_message(error: MessageError) -> Error:
@@ -179,5 +226,5 @@ async def _close(websocket: WebSocket, closing: ConnectionClosing) -> None:
     try:
         async with asyncio.timeout(CLOSE_TIMEOUT_S):
             await websocket.close(closing.code, closing.reason)
-    except (WebSocketDisconnect, TimeoutError):
+    except (WebSocketDisconnect, RuntimeError, TimeoutError):
         pass

@@ -64,6 +64,15 @@ async def create_pool(dsn: str, *, timeout_s: float, size_max: int) -> asyncpg.P
     )
 
 
+async def answers(pool: asyncpg.Pool) -> bool:
+    """Whether the database answers now."""
+    try:
+        await pool.execute("select 1")
+    except DATABASE_AWAY:
+        return False
+    return True
+
+
 async def wait_until_available(dsn: str, *, attempts: int, timeout_s: float, pause_s: float) -> None:
     """Check that the database answers and is recent enough; a few attempts, then DatabaseUnavailable."""
     cause = "no attempt was made"

@@ -1,5 +1,6 @@
 """Who takes part: merchants, stores, terminals, wallets, and the devices that act for them."""
 
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from uuid import UUID
 
@@ -32,7 +33,6 @@ class WalletDeviceRecord:
     kid: str | None
     generation: int
     currency: str
-    balance_minor: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,18 @@ async def find_wallet_device(pool: asyncpg.Pool, number: int, slot: int) -> Wall
     """The device in this slot of this wallet, or None."""
     row = await pool.fetchrow(QUERIES["wallet_device_to_authenticate"], number, slot)
     return None if row is None else WalletDeviceRecord(**row)
+
+
+async def wallet_balance(pool: asyncpg.Pool, number: int) -> int:
+    """The wallet's balance now, in minor units."""
+    return int(await pool.fetchval(QUERIES["wallet_balance"], number))
+
+
+async def device_generations(pool: asyncpg.Pool, devices: Sequence[DeviceId]) -> list[int]:
+    """The generation of each device's key now, in the same order; 0 for one that is revoked or gone."""
+    kinds, numbers = [device.kind for device in devices], [device.number for device in devices]
+    rows = await pool.fetch(QUERIES["device_generations"], kinds, numbers, [device.slot for device in devices])
+    return [row["generation"] for row in rows]
 
 
 async def create_merchant(connection: asyncpg.Connection, name: str, currency: str) -> int:

@@ -64,7 +64,7 @@ async def load_book(connection: asyncpg.Connection, scans: Sequence[Scan]) -> Bo
         if row["slot"] is not None and row["kid"] is not None:
             device = _device(row)
             book.devices[device.wallet_number, device.slot] = device
-        if row["payment_id"] is not None:
+        if row["id"] is not None:
             payment = _payment(row)
             book.payments[payment.payment_id] = payment
         if row["open_payment_id"] is not None:
@@ -108,6 +108,22 @@ async def apply_changes(connection: asyncpg.Connection, changes: Changes, now_ms
     )
 
 
+async def terminal_payments_since(
+    pool: asyncpg.Pool, terminal_number: int, since_ms: int, payments_max: int
+) -> list[Payment]:
+    """A till's payments that changed after `since_ms`, oldest first."""
+    rows = await pool.fetch(QUERIES["terminal_payments_since"], terminal_number, since_ms, payments_max)
+    return [_payment(row) for row in rows]
+
+
+async def wallet_payments_since(
+    pool: asyncpg.Pool, wallet_number: int, since_ms: int, payments_max: int
+) -> list[tuple[Payment, str, str]]:
+    """A wallet's payments that changed after `since_ms`, oldest first, each with merchant's and store's name."""
+    rows = await pool.fetch(QUERIES["wallet_payments_since"], wallet_number, since_ms, payments_max)
+    return [(_payment(row), row["merchant_name"], row["store_name"]) for row in rows]
+
+
 def _device(row: asyncpg.Record) -> WalletDevice:
     return WalletDevice(
         wallet_number=row["device_wallet_number"],
@@ -121,7 +137,7 @@ def _device(row: asyncpg.Record) -> WalletDevice:
 
 def _payment(row: asyncpg.Record) -> Payment:
     return Payment(
-        payment_id=_uuid(row["payment_id"]),
+        payment_id=_uuid(row["id"]),
         fingerprint=row["fingerprint"],
         terminal_number=row["terminal_number"],
         merchant_id=row["merchant_id"],

@@ -10,7 +10,7 @@ select
     w.status as wallet_status, w.version as wallet_version,
     d.wallet_number as device_wallet_number, d.slot, d.kid, d.generation, d.status as device_status,
     d.spent_mark,
-    p.id as payment_id, p.fingerprint, p.terminal_number, p.merchant_id, p.wallet_number as payment_wallet_number,
+    p.id, p.fingerprint, p.terminal_number, p.merchant_id, p.wallet_number as payment_wallet_number,
     p.reference, p.amount_minor, p.currency, p.status as payment_status, p.decline_code, p.paid_by,
     p.version as payment_version, (extract(epoch from p.changed_at) * 1000)::bigint as changed_at_ms,
     o.id as open_payment_id
@@ -72,9 +72,41 @@ from terminal t join store s on s.id = t.store_id join merchant m on m.id = s.me
 where t.number = $1;
 
 -- name: wallet_device_to_authenticate
-select case when d.status = 'active' then d.kid end as kid, d.generation, w.currency, w.balance_minor
+select case when d.status = 'active' then d.kid end as kid, d.generation, w.currency
 from wallet_device d join wallet w on w.number = d.wallet_number
 where d.wallet_number = $1 and d.slot = $2;
+
+-- name: terminal_payments_since
+-- What a till may have missed, oldest first.
+select p.id, p.fingerprint, p.terminal_number, p.merchant_id, p.wallet_number as payment_wallet_number,
+    p.reference, p.amount_minor, p.currency, p.status as payment_status, p.decline_code, p.paid_by,
+    p.version as payment_version, (extract(epoch from p.changed_at) * 1000)::bigint as changed_at_ms
+from payment p where p.terminal_number = $1 and p.changed_at > to_timestamp($2::bigint / 1000.0)
+order by p.changed_at, p.id limit $3;
+
+-- name: wallet_payments_since
+-- What a wallet may have missed, oldest first, with the names it shows.
+select p.id, p.fingerprint, p.terminal_number, p.merchant_id, p.wallet_number as payment_wallet_number,
+    p.reference, p.amount_minor, p.currency, p.status as payment_status, p.decline_code, p.paid_by,
+    p.version as payment_version, (extract(epoch from p.changed_at) * 1000)::bigint as changed_at_ms,
+    m.name as merchant_name, s.name as store_name
+from payment p
+join terminal t on t.number = p.terminal_number
+join store s on s.id = t.store_id
+join merchant m on m.id = p.merchant_id
+where p.wallet_number = $1 and p.changed_at > to_timestamp($2::bigint / 1000.0)
+order by p.changed_at, p.id limit $3;
+
+-- name: wallet_balance
+select balance_minor from wallet where number = $1;
+
+-- name: device_generations
+-- The generation of each device's key now; 0 when it is revoked.
+select coalesce(t.generation, case when d.status = 'active' then d.generation end, 0) as generation
+from unnest($1::text[], $2::bigint[], $3::smallint[]) with ordinality as q (kind, number, slot, position)
+left join terminal t on q.kind = 'terminal' and t.number = q.number
+left join wallet_device d on q.kind = 'wallet' and d.wallet_number = q.number and d.slot = q.slot
+order by q.position;
 
 -- name: create_account
 insert into account (kind, name, currency) values ($1, $2, $3) returning id;

@@ -10,6 +10,8 @@ RETRYABLE = {
     ErrorCode.WRONG_CURRENCY: False,
     ErrorCode.ID_REUSED: False,
     ErrorCode.TOO_MANY_BAD_CODES: True,
+    ErrorCode.TOO_MANY_MESSAGES: True,
+    ErrorCode.DRAINING: True,
     ErrorCode.BUSY: True,
     ErrorCode.UNKNOWN_OUTCOME: True,
 }
@@ -18,12 +20,15 @@ RECONNECT = {
     CloseCode.SLOW_CONSUMER: (4001, True),
     CloseCode.AUTHENTICATION_TIMEOUT: (4002, True),
     CloseCode.UNAVAILABLE: (4003, True),
+    CloseCode.HEARTBEAT_LOST: (4004, True),
     CloseCode.UNAUTHORIZED: (4100, False),
     CloseCode.SUPERSEDED: (4101, False),
     CloseCode.NOT_TEXT: (4102, False),
     CloseCode.NOT_JSON: (4103, False),
     CloseCode.NOT_AUTHENTICATED: (4104, False),
     CloseCode.ALREADY_AUTHENTICATED: (4105, False),
+    CloseCode.REVOKED: (4106, False),
+    CloseCode.TOO_MANY_MESSAGES: (4107, False),
 }
 
 

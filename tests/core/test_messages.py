@@ -564,6 +564,7 @@ SERVER_MESSAGES: list[tuple[ServerMessage, list[TypeAdapter[Any]], dict[str, Any
         TerminalReady(
             reply_to="a1",
             server_time_ms=1_800_000_000_000,
+            resumed=True,
             terminal_number=11,
             merchant_name="Café Ω",
             store_name="Main hall",
@@ -574,6 +575,7 @@ SERVER_MESSAGES: list[tuple[ServerMessage, list[TypeAdapter[Any]], dict[str, Any
             "type": "ready",
             "reply_to": "a1",
             "server_time_ms": 1_800_000_000_000,
+            "resumed": True,
             "terminal_number": 11,
             "merchant_name": "Café Ω",
             "store_name": "Main hall",
@@ -584,6 +586,7 @@ SERVER_MESSAGES: list[tuple[ServerMessage, list[TypeAdapter[Any]], dict[str, Any
         WalletReady(
             reply_to="a1",
             server_time_ms=1_800_000_000_000,
+            resumed=True,
             wallet_number=1_000_000_001,
             slot=3,
             currency="EUR",
@@ -594,6 +597,7 @@ SERVER_MESSAGES: list[tuple[ServerMessage, list[TypeAdapter[Any]], dict[str, Any
             "type": "ready",
             "reply_to": "a1",
             "server_time_ms": 1_800_000_000_000,
+            "resumed": True,
             "wallet_number": 1_000_000_001,
             "slot": 3,
             "currency": "EUR",

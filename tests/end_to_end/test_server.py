@@ -175,7 +175,7 @@ async def test_an_audit_with_findings_exits_1_and_names_them(dsn: str, town: Tow
 
 async def test_migrate_twice(empty_dsn: str) -> None:
     first = await pos_server("migrate", POS_DATABASE_URL=empty_dsn)
-    assert (first.status, first.out) == (0, "applied 0001_ledger.sql\n")
+    assert (first.status, first.out) == (0, "applied 0001_ledger.sql\napplied 0002_resume.sql\n")
     second = await pos_server("migrate", POS_DATABASE_URL=empty_dsn)
     assert (second.status, second.out) == (0, "the database is up to date\n")
 

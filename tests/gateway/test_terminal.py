@@ -65,6 +65,7 @@ async def test_ready_names_the_shop(server: RunningServer, town: Town) -> None:
     assert ready == {
         "type": "ready",
         "reply_to": "auth",
+        "resumed": True,
         "terminal_number": town.terminals[0].device.number,
         "merchant_name": "Corner Canteen",
         "store_name": "Main hall",

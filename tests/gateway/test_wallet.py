@@ -23,6 +23,7 @@ async def test_ready_holds_the_balance(server: RunningServer, town: Town) -> Non
     assert ready == {
         "type": "ready",
         "reply_to": "auth",
+        "resumed": True,
         "wallet_number": wallet.device.number,
         "slot": 0,
         "currency": "EUR",
