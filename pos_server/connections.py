@@ -27,9 +27,24 @@ class OutboxLimits:
 
 
 class Connection:
-    """An authenticated device's socket. `run_writer` sends what `deliver` put into the outbox, in order."""
+    """An authenticated device's socket, and the messages that wait to be sent on it, in order.
 
-    __slots__ = ("_bytes", "_closing", "_limits", "_outbox", "_sending", "_wake", "_websocket", "device", "generation")
+    A task writes only while there is something to write: ten thousand idle connections have ten thousand readers, and
+    no writer.
+    """
+
+    __slots__ = (
+        "_bytes",
+        "_closing",
+        "_limits",
+        "_outbox",
+        "_sending",
+        "_started",
+        "_websocket",
+        "_writer",
+        "device",
+        "generation",
+    )
 
     def __init__(self, device: DeviceId, generation: int, websocket: WebSocket, limits: OutboxLimits) -> None:
         self.device = device
@@ -38,9 +53,18 @@ class Connection:
         self._limits = limits
         self._outbox: deque[str] = deque()
         self._bytes = 0
-        self._wake = asyncio.Event()
+        self._started = False
         self._closing: tuple[CloseCode, str] | None = None
         self._sending: asyncio.Timeout | None = None
+        self._writer: asyncio.Task[None] | None = None
+
+    def start(self, texts: Iterable[str]) -> None:
+        """Send these, then what was delivered since the connection was opened, and from now on whatever comes."""
+        ahead = list(texts)
+        self._outbox.extendleft(reversed(ahead))
+        self._bytes += sum(map(len, ahead))
+        self._started = True
+        self._wake()
 
     def deliver(self, text: str) -> None:
         """Queue a message. Never waits: when the outbox is full the connection is cut with SLOW_CONSUMER."""
@@ -49,7 +73,7 @@ class Connection:
         if len(self._outbox) < self._limits.messages_max and self._bytes + len(text) <= self._limits.bytes_max:
             self._outbox.append(text)
             self._bytes += len(text)
-            self._wake.set()
+            self._wake()
             return
         log.warning("slow_consumer", kind=self.device.kind.value, number=self.device.number)
         self._outbox.clear()
@@ -57,35 +81,39 @@ class Connection:
         if self._sending is not None:
             self._sending.reschedule(0)
 
-    def put_first(self, texts: Iterable[str]) -> None:
-        """Queue messages ahead of what was delivered since the connection was opened. Before `run_writer`."""
-        ahead = list(texts)
-        self._outbox.extendleft(reversed(ahead))
-        self._bytes += sum(map(len, ahead))
-        self._wake.set()
-
     def close(self, code: CloseCode, reason: str) -> None:
         """End the connection with this code, after what is queued. The first call counts."""
         if self._closing is None:
             self._closing = (code, reason)
-            self._wake.set()
+            self._wake()
 
-    async def run_writer(self) -> None:
-        """Send until the connection ends: returns when the peer is gone, was cut, or the close was sent."""
+    async def ended(self) -> None:
+        """The peer is gone or the reader gave up: let a queued close go out, then write no more."""
+        if self._writer is not None and self._closing is not None:
+            await asyncio.wait((self._writer,), timeout=CLOSE_TIMEOUT_S)
+        self._closing = self._closing or (CloseCode.UNAVAILABLE, "")
+        if self._writer is not None:
+            self._writer.cancel()
+            await asyncio.wait((self._writer,))
+
+    def _wake(self) -> None:
+        if self._started and self._writer is None:
+            self._writer = asyncio.create_task(self._write())
+
+    async def _write(self) -> None:
         try:
-            while True:
-                while self._outbox:
-                    text = self._outbox.popleft()
-                    self._bytes -= len(text)
-                    await self._send(text)
-                if self._closing is not None:
-                    async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                        await self._websocket.close(*self._closing)
-                    return
-                self._wake.clear()
-                await self._wake.wait()
+            while self._outbox:
+                text = self._outbox.popleft()
+                self._bytes -= len(text)
+                await self._send(text)
+            if self._closing is not None:
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await self._websocket.close(*self._closing)
         except (WebSocketDisconnect, TimeoutError):
-            return
+            pass  # the reader hears of it too, and ends the connection
+        finally:
+            # Nothing is awaited between the last look at the outbox and here, so no message is left behind.
+            self._writer = None
 
     async def _send(self, text: str) -> None:
         try:
@@ -116,7 +144,7 @@ class Connections:
     def open(self, device: DeviceId, generation: int, websocket: WebSocket) -> Connection:
         """Register a device's socket; an older connection of the same device is closed with SUPERSEDED.
 
-        From here on messages for the device queue up; nothing is sent before `run_writer`.
+        From here on messages for the device queue up; nothing is sent before `start`.
         """
         slots = self._by_recipient.setdefault(Recipient(device.kind, device.number), {})
         older = slots.get(device.slot)

@@ -135,30 +135,18 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
             except DATABASE_AWAY as away:
                 log.warning("database_away", during="resume", cause=type(away).__name__)
                 raise session.close(CloseCode.UNAVAILABLE, "cannot resume now, come back") from None
-            connection.put_first(map(encode, (ready, *missed)))
-            await self._read_and_write(websocket, session, connection, admitted)
+            connection.start(map(encode, (ready, *missed)))
+            try:
+                await self._read(websocket, session, connection, admitted)
+            except ConnectionClosing as closing:
+                log.info("connection_closed", kind=self.kind.value, code=closing.code.value, reason=closing.reason)
+                connection.close(closing.code, closing.reason)
+            except Exception:
+                connection.close(CloseCode.UNAVAILABLE, "server fault, come back")
+                raise
         finally:
             self._connections.forget(connection)
-
-    async def _read_and_write(
-        self, websocket: WebSocket, session: Session, connection: Connection, admitted: Admitted[RecordT]
-    ) -> None:
-        writer = asyncio.create_task(connection.run_writer())
-        reader = asyncio.create_task(self._read(websocket, session, connection, admitted))
-        try:
-            await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
-            error = reader.exception() if reader.done() else None
-            if isinstance(error, ConnectionClosing):
-                connection.close(error.code, error.reason)
-            elif error is not None:
-                connection.close(CloseCode.UNAVAILABLE, "server fault, come back")
-            if error is not None:
-                await asyncio.wait((writer,), timeout=CLOSE_TIMEOUT_S)
-                raise error
-        finally:
-            reader.cancel()
-            writer.cancel()
-            await asyncio.gather(reader, writer, return_exceptions=True)
+            await connection.ended()
 
     async def _read(
         self, websocket: WebSocket, session: Session, connection: Connection, admitted: Admitted[RecordT]

@@ -1,0 +1,77 @@
+"""Fills a database with a shop and many wallets in a few statements, and knows their devices' keys."""
+
+import base64
+from dataclasses import dataclass
+
+import asyncpg
+
+from pos_server.core.device_keys import DeviceId, DeviceKind, Keyring
+from pos_server.ledger import directory
+
+KEYRING = Keyring({"load": bytes(range(32))}, current="load")
+MASTER_KEYS = f"load:{base64.b64encode(KEYRING.keys['load']).decode()}"
+CURRENCY = "EUR"
+_GENERATION = 1
+
+_TERMINALS = """
+insert into terminal (store_id, name, kid, generation)
+select $1, 'Till ' || i, 'load', 1 from generate_series(1, $2::integer) i returning number
+"""
+_WALLETS = """
+with made as (
+    insert into account (kind, name, currency) select 'wallet', 'Customer ' || i, 'EUR' from generate_series(1, $1) i
+    returning id, name
+), wallets as (
+    insert into wallet (account_id, name, currency, balance_minor) select id, name, 'EUR', $2 from made
+    returning number, account_id
+), devices as (
+    insert into wallet_device (wallet_number, slot, kid, generation) select number, 0, 'load', 1 from wallets
+), posted as (
+    insert into transfer (kind, source_id, debit_account_id, credit_account_id, amount_minor, currency, wallet_number,
+        created_at)
+    select 'top_up', gen_random_uuid(), $3, account_id, $2, 'EUR', number, now() from wallets where $2 > 0
+)
+select number from wallets
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device and its key."""
+
+    device: DeviceId
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Shop:
+    terminals: list[Device]
+    wallets: list[Device]
+
+
+async def seed_shop(connection: asyncpg.Connection, *, terminals: int, wallets: int, balance_minor: int) -> Shop:
+    """One merchant with one store, `terminals` tills and `wallets` wallets that hold `balance_minor` each.
+
+    `connection` may do anything. The server must run with MASTER_KEYS.
+    """
+    async with connection.transaction():
+        merchant_id = await directory.create_merchant(connection, "Load & Sons", CURRENCY)
+        store_id = await directory.create_store(connection, merchant_id, "Hall")
+        house = await connection.fetchval(
+            "insert into account (kind, name, currency) values ('house', 'cash_in', 'EUR')"
+            " on conflict (name, currency) where kind = 'house' do update set name = excluded.name returning id"
+        )
+        terminal_rows = await connection.fetch(_TERMINALS, store_id, terminals)
+        wallet_rows = await connection.fetch(_WALLETS, wallets, balance_minor, house)
+    return Shop(
+        [_device(DeviceKind.TERMINAL, row["number"]) for row in terminal_rows],
+        [_device(DeviceKind.WALLET, row["number"]) for row in wallet_rows],
+    )
+
+
+def _device(kind: DeviceKind, number: int) -> Device:
+    device = DeviceId(kind, number)
+    key = KEYRING.device_key(KEYRING.current, device, _GENERATION)
+    if key is None:
+        raise AssertionError("the keyring has its current key")
+    return Device(device, key)
