@@ -111,5 +111,5 @@ def _loop_errors_fail(request: pytest.FixtureRequest) -> None:
 @pytest_asyncio.fixture
 async def server(dsn: str) -> AsyncIterator[RunningServer]:
     """A real server on a free port, in this process."""
-    async with serving(settings(), KEYRING, dsn) as running:
+    async with serving(settings(revocation_check_s=0.2), KEYRING, dsn) as running:
         yield running

@@ -1,12 +1,13 @@
 """Outboxes: in order, bounded, and a peer that does not read harms only itself."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from starlette.websockets import WebSocket
 
-from pos_server.connections import Connections, OutboxLimits
+from pos_server.connections import Connection, Connections, OutboxLimits
 from pos_server.core.device_keys import DeviceId, DeviceKind
 from pos_server.core.errors import CloseCode
 from pos_server.core.notices import Recipient
@@ -34,7 +35,9 @@ class Peer:
         raise AssertionError("the writer does not read")
 
     async def _send(self, event: Any) -> None:
-        await self.reads.wait()
+        # A close goes out whether or not the peer reads: see server.py.
+        if event["type"] == "websocket.send":
+            await self.reads.wait()
         if self.gone:
             raise OSError("gone")
         if event["type"] == "websocket.send":
@@ -43,109 +46,139 @@ class Peer:
             self.closed = (event["code"], event["reason"])
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop run until `condition` holds."""
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+def opened(connections: Connections, device: DeviceId, peer: Peer) -> Connection:
+    connection = connections.open(device, 1, peer.websocket)
+    connection.start([])
+    return connection
+
+
 async def test_messages_arrive_in_order_and_the_close_comes_after_them() -> None:
     connections, peer = Connections(OutboxLimits(10, 10_000)), Peer()
-    connection = connections.open(TILL, 1, peer.websocket)
+    connection = opened(connections, TILL, peer)
     for text in ("one", "two", "three"):
         connections.deliver(Recipient(TILL.kind, TILL.number), text)
     connection.close(CloseCode.DRAINING, "bye")
     connection.deliver("after the end")
-    await connection.run_writer()
+    await connection.ended()
     assert peer.got == ["one", "two", "three"]
     assert peer.closed == (CloseCode.DRAINING, "bye")
+
+
+async def test_what_comes_before_the_start_is_sent_after_what_it_starts_with() -> None:
+    connections, peer = Connections(OutboxLimits(10, 10_000)), Peer()
+    connection = connections.open(TILL, 1, peer.websocket)
+    connection.deliver("live")
+    await asyncio.sleep(0)
+    assert peer.got == []
+    connection.start(["ready", "missed"])
+    connection.deliver("later")
+    await until(lambda: len(peer.got) == 4)
+    assert peer.got == ["ready", "missed", "live", "later"]
+
+
+async def test_messages_before_and_after_a_pause_are_all_sent() -> None:
+    connections, peer = Connections(OutboxLimits(10, 10_000)), Peer()
+    connection = opened(connections, TILL, peer)
+    for number in range(50):
+        connection.deliver(str(number))
+        await until(lambda number=number: len(peer.got) == number + 1)  # type: ignore[misc]
+    assert peer.got == [str(number) for number in range(50)]
 
 
 async def test_a_wallet_is_told_on_all_its_devices_and_nobody_else() -> None:
     connections = Connections(OutboxLimits(10, 10_000))
     peers = {device: Peer() for device in (PHONE, OTHER_PHONE, TILL)}
-    opened = [connections.open(device, 1, peer.websocket) for device, peer in peers.items()]
+    for device, peer in peers.items():
+        opened(connections, device, peer)
     connections.deliver(Recipient(DeviceKind.WALLET, PHONE.number), "paid")
     connections.deliver(Recipient(DeviceKind.WALLET, 42), "nobody is there")
-    for connection in opened:
+    for connection in connections:
         connection.close(CloseCode.DRAINING, "bye")
-        await connection.run_writer()
+        await connection.ended()
     assert [peer.got for peer in peers.values()] == [["paid"], ["paid"], []]
 
 
-async def test_who_does_not_read_is_cut_and_the_sender_never_waits() -> None:
-    connections, slow, healthy = Connections(OutboxLimits(3, 10_000)), Peer(), Peer()
+@pytest.mark.parametrize("limits", [OutboxLimits(3, 10_000), OutboxLimits(100, 5)], ids=["messages", "bytes"])
+async def test_who_does_not_read_is_cut_and_others_are_not_delayed(limits: OutboxLimits) -> None:
+    connections, slow, healthy = Connections(limits), Peer(), Peer()
     slow.reads.clear()
-    stuck = connections.open(PHONE, 1, slow.websocket)
-    fine = connections.open(OTHER_PHONE, 1, healthy.websocket)
-    writers = [asyncio.create_task(connection.run_writer()) for connection in (stuck, fine)]
+    opened(connections, PHONE, slow)
+    opened(connections, OTHER_PHONE, healthy)
     for number in range(20):
         connections.deliver(Recipient(DeviceKind.WALLET, PHONE.number), str(number))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-    async with asyncio.timeout(5):
-        await writers[0]
+        await until(lambda number=number: len(healthy.got) == number + 1)  # type: ignore[misc]
+    await until(lambda: slow.closed is not None)
     assert slow.got == []
-    assert healthy.got == [str(number) for number in range(20)]
-    fine.close(CloseCode.DRAINING, "bye")
-    await writers[1]
-
-
-async def test_who_reads_again_after_being_cut_learns_why() -> None:
-    connections, slow = Connections(OutboxLimits(1, 10_000)), Peer()
-    slow.reads.clear()
-    connection = connections.open(TILL, 1, slow.websocket)
-    writer = asyncio.create_task(connection.run_writer())
-    for number in range(5):
-        connection.deliver(str(number))
-        await asyncio.sleep(0)
-    slow.reads.set()
-    await writer
     assert slow.closed is not None
     assert slow.closed[0] == CloseCode.SLOW_CONSUMER
 
 
 async def test_a_burst_larger_than_the_outbox_cuts_without_harm_to_the_sender() -> None:
     connections, peer = Connections(OutboxLimits(2, 10_000)), Peer()
-    connection = connections.open(TILL, 1, peer.websocket)
-    writer = asyncio.create_task(connection.run_writer())
+    connection = opened(connections, TILL, peer)
     connection.deliver("sent before")
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await until(lambda: peer.got == ["sent before"])
     for number in range(5):
         connection.deliver(str(number))
-    await writer
+    await connection.ended()
     assert peer.got == ["sent before"]
     assert peer.closed == (CloseCode.SLOW_CONSUMER, "too many messages unread")
 
 
 async def test_a_newer_connection_supersedes_and_outlives_the_older() -> None:
     connections, old, new = Connections(OutboxLimits(10, 10_000)), Peer(), Peer()
-    first = connections.open(TILL, 1, old.websocket)
-    second = connections.open(TILL, 1, new.websocket)
-    await first.run_writer()
+    first = opened(connections, TILL, old)
+    second = opened(connections, TILL, new)
+    await first.ended()
     connections.forget(first)
     assert old.closed == (CloseCode.SUPERSEDED, "this device connected again")
     connections.deliver(Recipient(TILL.kind, TILL.number), "for the new one")
     second.close(CloseCode.DRAINING, "bye")
-    await second.run_writer()
+    await second.ended()
     assert (old.got, new.got) == ([], ["for the new one"])
+
+
+async def test_only_an_older_key_is_revoked() -> None:
+    connections, peer, other = Connections(OutboxLimits(10, 10_000)), Peer(), Peer()
+    connection = opened(connections, TILL, peer)
+    fine = opened(connections, PHONE, other)
+    for device, generation in ((TILL, 2), (PHONE, 1), (OTHER_PHONE, 9)):
+        connections.revoke(device, generation)
+    await until(lambda: peer.closed is not None)
+    assert peer.closed is not None
+    assert peer.closed[0] == CloseCode.REVOKED
+    await connection.ended()
+    await fine.ended()
+    assert other.closed is None
 
 
 async def test_a_peer_that_is_gone_ends_the_writer() -> None:
     connections, peer = Connections(OutboxLimits(10, 10_000)), Peer()
     peer.gone = True
-    connection = connections.open(TILL, 1, peer.websocket)
+    connection = opened(connections, TILL, peer)
     connection.deliver("into the void")
-    await connection.run_writer()
+    await connection.ended()
     assert (peer.got, peer.closed) == ([], None)
 
 
 async def test_all_gone_waits_for_the_last_one() -> None:
     connections = Connections(OutboxLimits(10, 10_000))
     await connections.all_gone()
-    opened = [connections.open(device, 1, Peer().websocket) for device in (TILL, PHONE)]
+    for device in (TILL, PHONE):
+        opened(connections, device, Peer())
     assert len(connections) == 2
     waiting = asyncio.create_task(connections.all_gone())
     for connection in connections:
-        connection.close(CloseCode.DRAINING, "bye")
-    for connection in opened:
         assert not waiting.done()
-        await connection.run_writer()
+        connection.close(CloseCode.DRAINING, "bye")
+        await connection.ended()
         connections.forget(connection)
         await asyncio.sleep(0)
     await waiting

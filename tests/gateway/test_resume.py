@@ -1,0 +1,194 @@
+"""A device that was away hears what it missed, at least once, from committed rows alone."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import asyncpg
+import pytest
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
+
+from pos_server.core.errors import CloseCode
+from pos_server.server import RunningServer, serving
+from tests.gateway.test_terminal import close_code
+from tests.support import (
+    KEYRING,
+    TestDevice,
+    Town,
+    activated,
+    ask,
+    authenticate,
+    logged_in,
+    raw_socket,
+    receive,
+    scan_message,
+    settings,
+)
+
+pytestmark = pytest.mark.asyncio
+
+
+@asynccontextmanager
+async def resumed(
+    url: str, device: TestDevice, since_ms: int | None
+) -> AsyncIterator[tuple[ClientConnection, dict[str, Any]]]:
+    async with raw_socket(url, device.device.kind) as socket:
+        hello = await receive(socket)
+        yield socket, await ask(socket, authenticate(device, hello["nonce"], since_ms=since_ms))
+
+
+async def pay(url: str, town: Town, wallet: int = 0, **fields: Any) -> dict[str, Any]:
+    async with logged_in(url, town.terminals[0]) as till:
+        return await ask(till, scan_message(town.wallets[wallet].code(), **fields))
+
+
+async def nothing_more(socket: ClientConnection, device: TestDevice) -> None:
+    """The next thing is the answer to what we send now."""
+    await socket.send(json.dumps(scan_message("x", currency="USD", message_id="last")))
+    assert (await receive(socket))["reply_to"] == "last"
+
+
+async def test_a_wallet_that_was_away_hears_of_its_payments_and_has_the_balance(
+    server: RunningServer, town: Town
+) -> None:
+    first = await pay(server.url, town)
+    second = await pay(server.url, town, amount_minor=99_999)
+    await pay(server.url, town, wallet=1)
+    async with resumed(server.url, town.wallets[0], first["decided_at_ms"]) as (phone, ready):
+        assert (ready["resumed"], ready["balance_minor"]) == (True, 9_000)
+        missed = [await receive(phone), await receive(phone)]
+        await nothing_more(phone, town.wallets[0])
+    assert [notice["payment_id"] for notice in missed] == [first["payment_id"], second["payment_id"]]
+    assert [notice["decline_code"] for notice in missed] == [None, "insufficient_funds"]
+    assert {notice["balance_minor"] for notice in missed} == {9_000}
+    assert {notice["merchant_name"] for notice in missed} == {"Corner Canteen"}
+
+
+async def test_a_till_that_was_away_hears_of_its_own_results(server: RunningServer, town: Town) -> None:
+    result = await pay(server.url, town)
+    async with logged_in(server.url, town.terminals[1]) as other:
+        await ask(other, scan_message(town.wallets[1].code()))
+    async with resumed(server.url, town.terminals[0], result["decided_at_ms"]) as (till, ready):
+        assert ready["resumed"]
+        assert await receive(till) == result | {"reply_to": None}
+        await nothing_more(till, town.terminals[0])
+
+
+async def test_without_since_nothing_is_replayed(server: RunningServer, town: Town) -> None:
+    await pay(server.url, town)
+    async with resumed(server.url, town.terminals[0], None) as (till, ready):
+        assert ready["resumed"]
+        await nothing_more(till, town.terminals[0])
+
+
+async def test_what_is_older_than_the_overlap_is_not_replayed(
+    server: RunningServer, town: Town, admin: asyncpg.Connection
+) -> None:
+    old = await pay(server.url, town)
+    await admin.execute("update payment set changed_at = changed_at - interval '60 seconds'")
+    new = await pay(server.url, town, wallet=1)
+    async with resumed(server.url, town.terminals[0], old["decided_at_ms"]) as (till, _):
+        assert (await receive(till))["payment_id"] == new["payment_id"]
+        await nothing_more(till, town.terminals[0])
+
+
+async def test_a_gap_too_large_to_replay_is_said_so(dsn: str, town: Town) -> None:
+    async with serving(settings(resume_payments_max=2), KEYRING, dsn) as server:
+        results = [await pay(server.url, town, wallet=index) for index in range(3)]
+        async with resumed(server.url, town.terminals[0], results[0]["decided_at_ms"]) as (till, ready):
+            assert ready["resumed"] is False
+            await nothing_more(till, town.terminals[0])
+
+
+async def test_a_payment_that_commits_while_a_device_comes_in_is_not_lost_between_rows_and_pushes(
+    server: RunningServer, town: Town
+) -> None:
+    """Reconnect over and over while payments are made: every one is heard of, by replay or by push."""
+    heard: set[str] = set()
+    paid: list[str] = []
+    since_ms = 0
+    async with logged_in(server.url, town.terminals[0]) as till:
+
+        async def sell() -> None:
+            for number in range(30):
+                message = scan_message(town.wallets[number % 3].code(), amount_minor=1)
+                paid.append((await ask(till, message))["payment_id"])
+
+        selling = asyncio.create_task(sell())
+        phones = [town.wallets[0], town.wallets[1], town.wallets[2]]
+        newest = [since_ms] * 3
+        rounds_after_end = 0
+        while rounds_after_end < 3:
+            rounds_after_end += selling.done()
+            index = len(heard) % 3 if not selling.done() else rounds_after_end - 1
+            async with resumed(server.url, phones[index], newest[index] or 1) as (phone, ready):
+                assert ready["resumed"]
+                async for frame in _available(phone):
+                    notice = json.loads(frame)
+                    heard.add(notice["payment_id"])
+                    newest[index] = max(newest[index], notice["decided_at_ms"])
+        await selling
+    assert heard == set(paid)
+
+
+async def _available(socket: ClientConnection) -> AsyncIterator[str]:
+    """What has come, up to the answer to a question of our own."""
+    await socket.send(json.dumps(scan_message("x", message_id="last")))
+    while True:
+        frame = await socket.recv(decode=True)
+        if json.loads(frame)["type"] == "error":
+            return
+        yield str(frame)
+
+
+async def test_activating_a_device_anew_closes_its_live_connection(
+    server: RunningServer, town: Town, connection: asyncpg.Connection
+) -> None:
+    """The key was changed elsewhere; this server notices at its next check."""
+    async with logged_in(server.url, town.wallets[0]) as phone:
+        await activated(connection, town.wallets[0].device)
+        assert await close_code(phone) == CloseCode.REVOKED
+
+
+async def test_a_revoked_phone_is_closed_and_others_stay(dsn: str, town: Town, admin: asyncpg.Connection) -> None:
+    async with (
+        serving(settings(revocation_check_s=0.05), KEYRING, dsn) as server,
+        logged_in(server.url, town.wallets[0]) as stolen,
+        logged_in(server.url, town.wallets[1]) as other,
+        logged_in(server.url, town.terminals[0]) as till,
+    ):
+        number = town.wallets[0].device.number
+        await admin.execute("update wallet_device set status = 'revoked' where wallet_number = $1", number)
+        assert await close_code(stolen) == CloseCode.REVOKED
+        await ask(till, scan_message(town.wallets[1].code()))
+        assert (await receive(other))["status"] == "approved"
+
+
+async def test_a_server_that_drains_says_so_and_finishes_what_it_has(dsn: str, town: Town) -> None:
+    running = serving(settings(), KEYRING, dsn)
+    server = await running.__aenter__()
+    async with raw_socket(server.url, town.terminals[0].device.kind) as till:
+        hello = await receive(till)
+        await ask(till, authenticate(town.terminals[0], hello["nonce"]))
+        # The answer to the first says that the second is read: it is under way when the server stops.
+        await till.send(json.dumps(scan_message("x", message_id="first")))
+        await till.send(json.dumps(scan_message(town.wallets[0].code())))
+        assert (await receive(till))["reply_to"] == "first"
+        heard = asyncio.create_task(_all(till))
+        await running.__aexit__(None, None, None)
+        frames = await heard
+    assert [frame["type"] for frame in frames] == ["payment.result", "draining"]
+    assert frames[0]["status"] == "approved"
+    assert frames[1]["reconnect_within_s"] == 5
+    assert till.close_code == CloseCode.DRAINING
+
+
+async def _all(socket: ClientConnection) -> list[dict[str, Any]]:
+    frames = []
+    with suppress(ConnectionClosed):
+        async for frame in socket:
+            frames.append(json.loads(frame))  # noqa: PERF401 - what came before the end is kept
+    return frames
