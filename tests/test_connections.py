@@ -49,7 +49,7 @@ class Peer:
 async def until(condition: Callable[[], bool]) -> None:
     """Let the loop run until `condition` holds."""
     async with asyncio.timeout(5):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - the writer has no event for tests
             await asyncio.sleep(0)
 
 

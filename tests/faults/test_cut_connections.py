@@ -1,0 +1,100 @@
+"""Shop Wi-Fi at its worst: connections are cut all the time, and still everybody learns everything exactly once.
+
+Runs for 12 s; `POS_FAULT_SECONDS=60` makes it as long as the promise in docs/protocol.md was measured with.
+"""
+
+import asyncio
+import json
+import os
+import random
+from collections import Counter
+from contextlib import AsyncExitStack
+from uuid import UUID
+
+import pytest
+
+from pos_client import Backoff, TerminalClient, WalletClient
+from pos_server.ledger.database import connect
+from tests.end_to_end.server_process import pos_server, running_server
+from tests.end_to_end.test_crash import credentials
+from tests.faults.chaos_proxy import chaos_proxy
+from tests.support import MASTER_KEYS, build_town
+
+SECONDS = float(os.environ.get("POS_FAULT_SECONDS", "12"))
+PAIRS = 100
+CUT_SHARE = 0.04
+SETTLE_S = 60
+
+pytestmark = pytest.mark.asyncio
+
+
+class Pair:
+    """A till and a customer, each on a connection of their own, and what they were told."""
+
+    def __init__(self, till: TerminalClient, wallet: WalletClient) -> None:
+        self.till = till
+        self.wallet = wallet
+        self.results: dict[UUID, str] = {}
+        self.notices: Counter[UUID] = Counter()
+        self.outcomes: dict[UUID, str] = {}
+
+    async def sell(self, until_s: float) -> None:
+        clock = asyncio.get_running_loop().time
+        number = 0
+        while clock() < until_s:
+            number += 1
+            code = await self.wallet.next_code()
+            if clock() >= until_s:
+                return
+            reference = f"{self.till.credentials.number}-{number}"
+            result = await self.till.scan(code=code.digits, amount_minor=7, reference=reference, timeout_s=SETTLE_S)
+            assert result.payment_id not in self.results
+            self.results[result.payment_id] = result.decline_code or result.status
+
+    async def listen(self) -> None:
+        while True:
+            notice = await self.wallet.notice()
+            self.notices[notice.payment_id] += 1
+            self.outcomes[notice.payment_id] = notice.decline_code or notice.status
+
+    def complete(self) -> bool:
+        return self.notices.keys() >= self.results.keys()
+
+
+async def test_every_scan_ends_in_one_result_at_the_till_and_at_the_wallet(dsn: str) -> None:
+    connection = await connect(dsn, timeout_s=10)
+    town = await build_town(connection, terminals=PAIRS, wallets=PAIRS)
+    await connection.close()
+    backoff = Backoff(base_s=0.05, cap_s=0.5)
+    async with AsyncExitStack() as stack:
+        variables = {"POS_DATABASE_URL": dsn, "POS_MASTER_KEYS": MASTER_KEYS}
+        server = await stack.enter_async_context(running_server(**variables))
+        port = int(server.url.rpartition(":")[2])
+        proxy = await stack.enter_async_context(chaos_proxy(port, random.Random(7), cut_share=CUT_SHARE))
+        pairs = []
+        for terminal, customer in zip(town.terminals, town.wallets, strict=True):
+            till = TerminalClient(credentials(terminal, proxy.url), backoff=backoff)
+            wallet = WalletClient(credentials(customer, proxy.url), backoff=backoff)
+            await stack.enter_async_context(till)
+            await stack.enter_async_context(wallet)
+            pairs.append(Pair(till, wallet))
+        listeners = [asyncio.create_task(pair.listen()) for pair in pairs]
+        until_s = asyncio.get_running_loop().time() + SECONDS
+        await asyncio.gather(*(pair.sell(until_s) for pair in pairs))
+        proxy.on = False
+        async with asyncio.timeout(SETTLE_S):
+            while not all(pair.complete() for pair in pairs):  # noqa: ASYNC110 - many listeners, one end
+                await asyncio.sleep(0.05)
+        for listener in listeners:
+            listener.cancel()
+        assert await server.stop() == 0
+
+    results = {payment_id: outcome for pair in pairs for payment_id, outcome in pair.results.items()}
+    notices = sum((pair.notices for pair in pairs), Counter())
+    assert notices == Counter(results.keys())
+    assert {payment_id: outcome for pair in pairs for payment_id, outcome in pair.outcomes.items()} == results
+    assert set(results.values()) == {"approved"}
+    assert min(proxy.cuts.values()) > 50, proxy.cuts
+    audit = await pos_server("audit", "--json", POS_DATABASE_URL=dsn)
+    report = json.loads(audit.out)
+    assert (report["audit"], report["payments"]) == ("ok", len(results))
