@@ -10,28 +10,22 @@ traffic stays on loopback.
 import argparse
 import asyncio
 import json
-import os
-import re
 import resource
-import shutil
 import sys
-import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.protocol import State
-from websockets.typing import Subprotocol
 
-from loadtest.seed import KEYRING, MASTER_KEYS, Device, Shop, seed_shop
-from pos_server.core.device_keys import authentication_mac
-from pos_server.ledger.database import connect as connect_database
-from pos_server.ledger.embedded import EmbeddedPostgres
+from loadtest.process import Server, say, seeded_pos_server, serving
+from loadtest.session import open_session
 
 _CONNECTING_AT_ONCE = 100
 _SETTLE_S = 2.0
+_SPARE_FILES = 500
 _ECHO_SERVER = """
 import asyncio, sys
 from websockets.asyncio.server import serve
@@ -57,39 +51,25 @@ class Cost:
     idle_cpu_share: float
 
 
-def say(text: str) -> None:
-    """Progress, for a person."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201
-
-
 async def measure(
-    command: Sequence[str | Path],
-    count: int,
-    seconds: float,
-    open_one: Callable[[str, int], Awaitable[ClientConnection]],
+    server: Server, count: int, seconds: float, open_one: Callable[[int], Awaitable[ClientConnection]]
 ) -> Cost:
-    """Start a server, open `count` connections, watch it hold them for `seconds`."""
-    process = await asyncio.create_subprocess_exec(
-        *command, stderr=asyncio.subprocess.PIPE, env=os.environ | {"POS_MASTER_KEYS": MASTER_KEYS}
-    )
+    """Open `count` connections to a server and watch it hold them for `seconds`."""
     sockets: list[ClientConnection] = []
-    drain = None
     try:
-        url = await _url(process)
-        drain = asyncio.create_task(_drain(process))
         # The first connection pays for what is loaded once.
-        sockets.append(await open_one(url, 0))
-        before_kib = _resident_kib(process.pid)
+        sockets.append(await open_one(0))
+        before_kib = server.resident_kib()
         for start in range(1, count, _CONNECTING_AT_ONCE):
             numbers = range(start, min(count, start + _CONNECTING_AT_ONCE))
-            sockets += await asyncio.gather(*(open_one(url, number) for number in numbers))
+            sockets += await asyncio.gather(*map(open_one, numbers))
             if start // _CONNECTING_AT_ONCE % 10 == 9:
                 say(f"  {len(sockets)} connected")
         await asyncio.sleep(_SETTLE_S)
-        kib = (_resident_kib(process.pid) - before_kib) / (len(sockets) - 1)
-        cpu_s, started_s = _cpu_s(process.pid), time.monotonic()
+        kib = (server.resident_kib() - before_kib) / (len(sockets) - 1)
+        cpu_s, started_s = server.cpu_s(), time.monotonic()
         await asyncio.sleep(seconds)
-        share = (_cpu_s(process.pid) - cpu_s) / (time.monotonic() - started_s)
+        share = (server.cpu_s() - cpu_s) / (time.monotonic() - started_s)
         lost = sum(socket.state is not State.OPEN for socket in sockets)
         if lost:
             raise SystemExit(f"{lost} of {count} connections were lost while idle")
@@ -98,29 +78,9 @@ async def measure(
     finally:
         for socket in sockets:
             socket.transport.abort()
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
-        if drain is not None:
-            await drain
 
 
-async def wallet_session(shop: Shop, url: str, number: int) -> ClientConnection:
-    """An authenticated wallet, after `ready`."""
-    device: Device = shop.wallets[number]
-    address = f"{url.replace('http', 'ws', 1)}/v1/wallet"
-    socket = await connect(address, subprotocols=[Subprotocol("pos.v1")], compression=None, ping_interval=None)
-    hello = json.loads(await socket.recv())
-    mac = authentication_mac(device.key, bytes.fromhex(hello["nonce"]), device.device.number)
-    identity = {"id": device.device.number, "slot": 0, "kid": KEYRING.current, "mac": mac.hex()}
-    await socket.send(json.dumps({"type": "authenticate", "message_id": "1", **identity}))
-    ready = json.loads(await socket.recv())
-    if ready["type"] != "ready":
-        raise SystemExit(f"not ready: {ready}")
-    return socket
-
-
-async def echo_session(url: str, number: int) -> ClientConnection:
+async def echo_session(url: str) -> ClientConnection:
     """A connection that has sent and received one message."""
     socket = await connect(url.replace("http", "ws", 1), compression=None, ping_interval=None)
     await socket.send("hello")
@@ -130,25 +90,12 @@ async def echo_session(url: str, number: int) -> ClientConnection:
 
 async def run(count: int, seconds: float) -> dict[str, float]:
     """Both servers, one after the other; returns the figures."""
-    echo = [sys.executable, "-c", _ECHO_SERVER]
     say(f"A bare websockets echo server with {count} connections:")
-    peer = await measure(echo, count, seconds, echo_session)
-    data_dir = Path(tempfile.mkdtemp(prefix="pos-idle-"))
-    postgres = EmbeddedPostgres(data_dir)
-    try:
-        dsn = await asyncio.to_thread(postgres.start)
-        server = Path(sys.executable).with_name("pos-server")
-        migrate = await asyncio.create_subprocess_exec(server, "migrate", "--data-dir", data_dir, stdout=sys.stderr)
-        await migrate.wait()
-        connection = await connect_database(dsn, timeout_s=30, role=None)
-        shop = await seed_shop(connection, terminals=1, wallets=count, balance_minor=0)
-        await connection.close()
-        say(f"pos-server with {count} authenticated wallets:")
-        command: Sequence[str | Path] = [server, "run", "--port", "0", "--data-dir", data_dir]
-        ours = await measure(command, count, seconds, lambda url, number: wallet_session(shop, url, number))
-    finally:
-        await asyncio.to_thread(postgres.stop)
-        shutil.rmtree(data_dir, ignore_errors=True)
+    async with serving([sys.executable, "-c", _ECHO_SERVER]) as echo:
+        peer = await measure(echo, count, seconds, lambda number: echo_session(echo.url))
+    say(f"pos-server with {count} authenticated wallets:")
+    async with seeded_pos_server(terminals=1, wallets=count, balance_minor=0) as (server, shop):
+        ours = await measure(server, count, seconds, lambda number: open_session(server.url, shop.wallets[number]))
     return {
         "connections": count,
         "kib_per_connection": ours.kib_per_connection,
@@ -159,30 +106,6 @@ async def run(count: int, seconds: float) -> dict[str, float]:
     }
 
 
-async def _url(process: asyncio.subprocess.Process) -> str:
-    if process.stderr is None:
-        raise AssertionError("stderr is a pipe")
-    async for line in process.stderr:
-        if match := re.search(r"serves (http://[^ \n]+)", line.decode()):
-            return match[1]
-    raise SystemExit("a server ended before it served")
-
-
-async def _drain(process: asyncio.subprocess.Process) -> None:
-    if process.stderr is not None:
-        while await process.stderr.read(65536):
-            pass
-
-
-def _resident_kib(pid: int) -> int:
-    return int(re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())[1])  # type: ignore[index]
-
-
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="memory and CPU of idle connections, as a ratio to a bare echo server")
@@ -191,12 +114,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     arguments = parser.parse_args()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = arguments.connections + 500
+    needed = arguments.connections + _SPARE_FILES
     if hard != resource.RLIM_INFINITY and hard < needed:
         raise SystemExit(f"{needed} open files are needed and {hard} allowed: raise the limit or take less")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, needed), hard))
-    figures = asyncio.run(run(arguments.connections, arguments.seconds))
-    text = json.dumps(figures, indent=2)
+    text = json.dumps(asyncio.run(run(arguments.connections, arguments.seconds)), indent=2)
     print(text)  # noqa: T201
     if arguments.json:
         arguments.json.write_text(text + "\n")

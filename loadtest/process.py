@@ -1,0 +1,103 @@
+"""A server under measurement: a process of its own, with a Postgres of its own, watched from outside."""
+
+import asyncio
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from loadtest.seed import MASTER_KEYS, Shop, seed_shop
+from pos_server.ledger.database import connect
+from pos_server.ledger.embedded import EmbeddedPostgres
+
+POS_SERVER = Path(sys.executable).with_name("pos-server")
+
+
+def say(text: str) -> None:
+    """Progress, for a person."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that accepts connections at `url`."""
+
+    url: str
+    pid: int
+
+    def resident_kib(self) -> int:
+        """Physical memory that the process holds now."""
+        return _resident_kib(self.pid)
+
+    def cpu_s(self) -> float:
+        """CPU seconds that the process has used so far, user and system."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@asynccontextmanager
+async def serving(command: Sequence[str | Path], **variables: str) -> AsyncIterator[Server]:
+    """Run a server that says `serves http://…` on stderr, until the block is left."""
+    environment = os.environ | {"POS_MASTER_KEYS": MASTER_KEYS} | variables
+    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE, env=environment)
+    if process.stderr is None:
+        raise AssertionError("stderr is a pipe")
+    drain = None
+    try:
+        url = ""
+        while not url:
+            line = (await process.stderr.readline()).decode()
+            if not line:
+                raise SystemExit(f"{command[0]} ended before it served")
+            if match := re.search(r"serves (http://[^ \n]+)", line):
+                url = match[1].rstrip(".")
+        drain = asyncio.create_task(_drain(process.stderr))
+        yield Server(url, process.pid)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+        if drain is not None:
+            await drain
+
+
+@asynccontextmanager
+async def seeded_pos_server(
+    *, terminals: int, wallets: int, balance_minor: int, **variables: str
+) -> AsyncIterator[tuple[Server, Shop]]:
+    """A `pos-server run` with a new ledger that holds a shop; everything is gone after the block."""
+    data_dir = Path(tempfile.mkdtemp(prefix="pos-load-"))
+    postgres = EmbeddedPostgres(data_dir)
+    dsn = await asyncio.to_thread(postgres.start)
+    try:
+        migrate = await asyncio.create_subprocess_exec(POS_SERVER, "migrate", "--data-dir", data_dir, stdout=sys.stderr)
+        if await migrate.wait():
+            raise SystemExit("pos-server migrate failed")
+        connection = await connect(dsn, timeout_s=30, role=None)
+        try:
+            shop = await seed_shop(connection, terminals=terminals, wallets=wallets, balance_minor=balance_minor)
+        finally:
+            await connection.close()
+        async with serving([POS_SERVER, "run", "--port", "0", "--data-dir", data_dir], **variables) as server:
+            yield server, shop
+        audit = await asyncio.create_subprocess_exec(POS_SERVER, "audit", "--data-dir", data_dir, stdout=sys.stderr)
+        if await audit.wait():
+            raise SystemExit("the audit failed")
+    finally:
+        await asyncio.to_thread(postgres.stop)
+        shutil.rmtree(data_dir, ignore_errors=True)
+
+
+def _resident_kib(pid: int) -> int:
+    match = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(match[1]) if match else 0
+
+
+async def _drain(stream: asyncio.StreamReader) -> None:
+    while await stream.read(65536):
+        pass
