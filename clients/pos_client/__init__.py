@@ -15,6 +15,7 @@ from .errors import (
     ScanNotDone,
     ScanRefused,
 )
+from .recovery import RecoveredScan
 from .terminal import TerminalClient
 from .wallet import WalletClient
 
@@ -29,6 +30,7 @@ __all__ = [
     "CredentialsError",
     "ImageError",
     "OutcomeUnknown",
+    "RecoveredScan",
     "ScanNotDone",
     "ScanRefused",
     "ShownCode",

@@ -29,10 +29,13 @@ exit codes of scan:
   0    approved
   1    declined
   2    wrong usage
-  3    outcome unknown: scan again with the same --reference, an order is
-       never charged twice
+  3    outcome unknown: the next start asks again and says what became of it;
+       or scan again with the same --reference, an order is never charged twice
   4    not done (not activated, cannot connect, refused): nothing was charged
   130  interrupted
+
+A scan without an outcome is kept, with its code, in a private file next to the
+credentials (NAME.journal) until its outcome is known.
 """
 _WALLET_EXAMPLES = """
 examples:

@@ -4,12 +4,9 @@ A code is made for a step (30 s) and a seq (0 to 9 within the step). The server 
 order, so a wallet moves on at every step, after every use, and when it is started again within a step.
 """
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pos_server.core import payment_code
 from pos_server.core.device_keys import DeviceKind
@@ -17,11 +14,9 @@ from pos_server.core.device_keys import DeviceKind
 from .connection import local_time_ms
 from .credentials import Credentials
 from .errors import CodesExhausted, CredentialsError
-from .files import write_private
+from .wallet_state import WalletStateFile
 
 STEP_MS = payment_code.STEP_S * 1000
-
-log = logging.getLogger("pos_client")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +25,6 @@ class ShownCode:
 
     digits: str = field(repr=False)
     valid_until_ms: int
-
-
-class _LastShown(BaseModel):
-    """What must outlive a restart: the last code that was shown, and the server's clock."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    step: int = -1
-    seq: int = Field(default=0, ge=0, le=payment_code.SEQ_MAX)
-    clock_offset_ms: int = 0
 
 
 class CodeSource:
@@ -56,11 +41,10 @@ class CodeSource:
         if credentials.kind is not DeviceKind.WALLET:
             raise CredentialsError(f"a {credentials.kind.value} has no payment codes")
         self._credentials = credentials
-        self._state_file = state_file
+        self._state_file = WalletStateFile(state_file)
         self._now_ms = now_ms
         self._showing: tuple[int, int] | None = None
-        self._last = self._load() or _LastShown()
-        self.clock_offset_ms = self._last.clock_offset_ms
+        self.clock_offset_ms = self._state_file.state.clock_offset_ms
         """Server time less local time. Set it when it is learned; it is kept with the next code."""
 
     def used(self) -> None:
@@ -81,39 +65,15 @@ class CodeSource:
         return ShownCode(digits, self._local_end_ms(step))
 
     def _advance(self, now_step: int) -> tuple[int, int]:
-        last = self._load() or self._last  # another process may have shown codes of this device
+        last = self._state_file.load()  # another process may have shown codes of this device
         step, seq = last.step, last.seq + 1
         # After the clock was set back a little, the last step lies ahead; the server still takes one step ahead.
         if not now_step <= step <= now_step + 1:
             step, seq = now_step, 0
         if seq > payment_code.SEQ_MAX:
             raise CodesExhausted(self._local_end_ms(step))
-        self._last = _LastShown(step=step, seq=seq, clock_offset_ms=self.clock_offset_ms)
-        self._save()  # before it is shown
+        self._state_file.change(step=step, seq=seq, clock_offset_ms=self.clock_offset_ms)  # before it is shown
         return step, seq
 
     def _local_end_ms(self, step: int) -> int:
         return (step + 1) * STEP_MS - self.clock_offset_ms
-
-    def _load(self) -> _LastShown | None:
-        if self._state_file is None:
-            return None
-        try:
-            return _LastShown.model_validate_json(self._state_file.read_bytes())
-        except FileNotFoundError:
-            return None
-        except ValidationError:
-            log.warning("%s is damaged and is started anew", self._state_file)
-            return None
-        except OSError as error:
-            raise CredentialsError(f"cannot read the wallet's state in {self._state_file}: {error.strerror}") from error
-
-    def _save(self) -> None:
-        if self._state_file is None:
-            return
-        try:
-            write_private(self._state_file, self._last.model_dump_json().encode())
-        except OSError as error:
-            raise CredentialsError(
-                f"cannot write the wallet's state to {self._state_file}: {error.strerror}"
-            ) from error

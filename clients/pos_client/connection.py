@@ -1,16 +1,15 @@
 """A device's WebSocket session: connect, authenticate, listen, and come back when it is lost.
 
-    connecting ── hello, authenticate, ready ──► online ── lost ──► waiting (backoff) ──► connecting …
+    connecting ── hello, authenticate, ready ──► online ── lost ──► waiting ──► connecting …
         └──────────── a close code that says stop, or a server that is none ────────────► stopped
 
-Both clients are built on it; what differs between a till and a wallet is in terminal.py and wallet.py.
+It waits for a full-jitter backoff, or as long as a draining server asked for. Both clients are built on it; what
+differs between a till and a wallet is in terminal.py and wallet.py.
 """
 
 import asyncio
-import errno
 import logging
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,14 +17,14 @@ from typing import Generic, Self, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.typing import Subprotocol
 
 from pos_server.core.device_keys import DeviceKind, authentication_mac
-from pos_server.core.errors import CloseCode
 from pos_server.core.messages import (
     SUBPROTOCOL,
     Authenticate,
+    Draining,
     Error,
     Hello,
     TerminalPaymentResult,
@@ -38,26 +37,22 @@ from pos_server.core.messages import (
 from .backoff import Backoff
 from .credentials import Credentials
 from .errors import ConnectionStopped, CredentialsError
+from .heartbeat import AudibleConnection, ended_by_silence
+from .losses import may_reconnect as may_reconnect
+from .losses import why_lost
+from .resume import Resume
 
 FRAME_BYTES_MAX = 64 * 1024
 CONNECT_TIMEOUT_S = 10.0
 AUTHENTICATE_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 1.0
-PING_INTERVAL_S = 15.0
-PING_TIMEOUT_S = 10.0
 STABLE_AFTER_S = 10.0
 """A session that was online this long starts the backoff anew when it is lost."""
+DRAIN_SPREAD_S_MIN = 1
+DRAIN_SPREAD_S_MAX = 120
+"""Bounds of the `reconnect_within_s` that is honoured: no server makes its devices storm it, or stay away."""
 
 _UNREADABLE = "the server sent a message that this client cannot read"
-# RFC 6455 section 7.4.1: protocol error, unacceptable data, bad data, policy violation, too big, missing extension.
-# The server would close for the same reason again.
-_STOP_CODES = {1002, 1003, 1007, 1008, 1009, 1010}
-_STOP_RANGE = range(4100, 4200)
-_RETRY_STATUSES = {408, 425, 429}
-_STOP_TEXTS: dict[int, str] = {
-    CloseCode.UNAUTHORIZED: "the server does not accept this device: it was revoked or replaced, activate it again",
-    CloseCode.SUPERSEDED: "another program connected with the same credentials and took over",
-}
 
 log = logging.getLogger("pos_client")
 # At DEBUG, websockets logs whole frames, and those hold payment codes.
@@ -66,11 +61,6 @@ _websockets_log.setLevel(logging.WARNING)
 
 ReadyT = TypeVar("ReadyT", bound=TerminalReady | WalletReady)
 ResultT = TypeVar("ResultT", bound=TerminalPaymentResult | WalletPaymentResult)
-
-
-def may_reconnect(close_code: int) -> bool:
-    """Whether a client should come back after this close code; unknown codes say yes, except 4100 to 4199."""
-    return close_code not in _STOP_CODES and close_code not in _STOP_RANGE
 
 
 def local_time_ms() -> int:
@@ -107,9 +97,10 @@ class DeviceClient(Generic[ReadyT, ResultT]):
         self,
         credentials: Credentials,
         kind: DeviceKind,
-        messages: TypeAdapter[Hello | ReadyT | ResultT | Error],
+        messages: TypeAdapter[Hello | ReadyT | ResultT | Draining | Error],
         *,
         backoff: Backoff | None,
+        resume: Resume | None = None,
         now_ms: Callable[[], int] = local_time_ms,
     ) -> None:
         if credentials.kind is not kind:
@@ -123,10 +114,20 @@ class DeviceClient(Generic[ReadyT, ResultT]):
         """Why it will not come back, once that is so."""
         self._messages = messages
         self._backoff = backoff or Backoff()
+        self._resume = resume or Resume()
         self._now_ms = now_ms
         self._link: asyncio.Future[Link[ReadyT]]
         self._task: asyncio.Task[None]
         self._online_at_s = math.inf
+        self._drain_spread_s: int | None = None
+
+    @property
+    def may_have_missed(self) -> bool:
+        """True once the server could not replay all that was missed (`ready.resumed`): do not rely on having heard it.
+
+        Scans that are open are sent again and answered in any case.
+        """
+        return self._resume.may_have_missed
 
     def _on_message(self, message: ResultT | Error) -> None:
         raise NotImplementedError
@@ -143,6 +144,8 @@ class DeviceClient(Generic[ReadyT, ResultT]):
     async def __aexit__(self, *_: object) -> None:
         self._task.cancel()
         await asyncio.wait([self._task])
+        if self.stopped is None:  # the task was ended before it began
+            self._stop(_closed())
 
     async def ready(self) -> ReadyT:
         """Wait until the server knows this device; returns what the server then said about it.
@@ -160,7 +163,7 @@ class DeviceClient(Generic[ReadyT, ResultT]):
         except ConnectionStopped as error:
             self._stop(error)
         except asyncio.CancelledError:
-            self._stop(ConnectionStopped(None, "this client was closed"))
+            self._stop(_closed())
             raise
         except Exception:  # a fault of ours: whoever waits for an answer must not wait for ever
             log.exception("the connection failed unexpectedly")
@@ -183,12 +186,18 @@ class DeviceClient(Generic[ReadyT, ResultT]):
             try:
                 await self._connect_once()
             except (OSError, WebSocketException) as error:  # TimeoutError is an OSError
-                self.problem = _why_lost(error)  # raises ConnectionStopped when that is final
+                self.problem = why_lost(error)  # raises ConnectionStopped when that is final
             log.info("not connected: %s", self.problem)
             if clock() - self._online_at_s >= STABLE_AFTER_S:
                 attempt = 0
-            await self._backoff.sleep(self._backoff.delay_s(attempt))
+            await self._backoff.sleep(self._reconnect_delay_s(attempt))
             attempt += 1
+
+    def _reconnect_delay_s(self, attempt: int) -> float:
+        spread_s, self._drain_spread_s = self._drain_spread_s, None
+        if spread_s is None:
+            return self._backoff.delay_s(attempt)
+        return self._backoff.chance() * min(max(spread_s, DRAIN_SPREAD_S_MIN), DRAIN_SPREAD_S_MAX)
 
     async def _connect_once(self) -> None:
         """One WebSocket from its handshake to its loss, which it raises."""
@@ -199,30 +208,42 @@ class DeviceClient(Generic[ReadyT, ResultT]):
             max_size=FRAME_BYTES_MAX,
             open_timeout=CONNECT_TIMEOUT_S,
             close_timeout=CLOSE_TIMEOUT_S,
-            ping_interval=PING_INTERVAL_S,
-            ping_timeout=PING_TIMEOUT_S,
+            ping_interval=None,  # heartbeat.py says why
+            create_connection=AudibleConnection,
             logger=_websockets_log,
         ) as socket:
             if socket.subprotocol != SUBPROTOCOL:
                 raise ConnectionStopped(None, f"the server does not speak {SUBPROTOCOL}")
             async with asyncio.timeout(AUTHENTICATE_TIMEOUT_S):
-                link = Link(await self._authenticate(socket), socket)
-            self._link.set_result(link)
-            self._online_at_s = asyncio.get_running_loop().time()
-            self.problem = None
-            self._on_online(link.ready)
-            try:
-                while True:
-                    message = await self._receive(socket)
-                    if isinstance(message, TerminalPaymentResult | WalletPaymentResult | Error):
-                        self._on_message(message)
-            finally:
-                self.problem = "the connection was lost"
-                self._link = asyncio.get_running_loop().create_future()
-                link.lost.set()
-                self._on_offline()
+                heartbeat_s, ready = await self._authenticate(socket)
+            if not isinstance(socket, AudibleConnection):
+                raise AssertionError("connect() made a connection of another class")
+            async with ended_by_silence(socket, heartbeat_s):
+                await self._listen(Link(ready, socket), socket)
 
-    async def _authenticate(self, socket: ClientConnection) -> ReadyT:
+    async def _listen(self, link: Link[ReadyT], socket: ClientConnection) -> None:
+        """Be online until the connection is lost, which it raises."""
+        clock = asyncio.get_running_loop().time
+        self._resume.on_ready(link.ready.server_time_ms, resumed=link.ready.resumed)
+        self._link.set_result(link)
+        self._online_at_s = clock()
+        self.problem = None
+        self._on_online(link.ready)
+        try:
+            while True:
+                message = await self._receive(socket)
+                if isinstance(message, Draining):
+                    self._drain_spread_s = message.reconnect_within_s
+                elif isinstance(message, TerminalPaymentResult | WalletPaymentResult | Error):
+                    self._on_message(message)
+        finally:
+            self.problem = "the connection was lost"
+            self._resume.on_lost(clock() - self._online_at_s)
+            self._link = asyncio.get_running_loop().create_future()
+            link.lost.set()
+            self._on_offline()
+
+    async def _authenticate(self, socket: ClientConnection) -> tuple[int, ReadyT]:
         hello = await self._receive(socket)
         if not isinstance(hello, Hello):
             raise ConnectionStopped(None, "the server did not say hello")
@@ -233,14 +254,21 @@ class DeviceClient(Generic[ReadyT, ResultT]):
         except ValueError:
             raise ConnectionStopped(None, _UNREADABLE) from None
         mac = authentication_mac(me.device_key, nonce, me.number).hex()
-        authenticate = Authenticate(message_id="authenticate", id=me.number, slot=me.slot, kid=me.kid, mac=mac)
+        authenticate = Authenticate(
+            message_id="authenticate",
+            id=me.number,
+            slot=me.slot,
+            kid=me.kid,
+            mac=mac,
+            since_ms=self._resume.since_ms,
+        )
         await socket.send(encode(authenticate))
         ready = await self._receive(socket)
         if not isinstance(ready, TerminalReady | WalletReady):
             raise ConnectionStopped(None, "the server did not say ready")
-        return ready
+        return hello.heartbeat_s, ready
 
-    async def _receive(self, socket: ClientConnection) -> Hello | ReadyT | ResultT | Error:
+    async def _receive(self, socket: ClientConnection) -> Hello | ReadyT | ResultT | Draining | Error:
         """The next message of a type we know: a newer server may send others, which are skipped."""
         while True:
             frame = await socket.recv()
@@ -252,29 +280,5 @@ class DeviceClient(Generic[ReadyT, ResultT]):
                 raise ConnectionStopped(None, _UNREADABLE)
 
 
-def _why_lost(error: OSError | WebSocketException) -> str:
-    """A line for people about a loss that a new try may mend; raises ConnectionStopped when none will."""
-    match error:
-        case ConnectionClosed():
-            close = error.rcvd or error.sent  # the latter is our own verdict: a frame too large, no answer to a ping
-            if close is None:
-                return "the connection was lost"
-            if not may_reconnect(close.code):
-                text = _STOP_TEXTS.get(close.code, close.reason or "the connection was ended for good")
-                raise ConnectionStopped(close.code, text) from error
-            return f"the connection was closed ({close.reason or close.code})"
-        case InvalidStatus():
-            status = error.response.status_code
-            if 400 <= status < 500 and status not in _RETRY_STATUSES:
-                raise ConnectionStopped(None, f"the server answered HTTP {status}: is the URL right?") from error
-            return f"the server answered HTTP {status}"
-        case TimeoutError():
-            return "the server does not answer"
-        case _:  # a captive portal can fail in any way that a wrong address can, so these are tried again too
-            return f"cannot reach the server: {_reason(error)}"
-
-
-def _reason(error: Exception) -> str:
-    """The system's words for an error number; asyncio's own texts repeat addresses."""
-    number = error.errno if isinstance(error, OSError) else None
-    return os.strerror(number) if number is not None and number in errno.errorcode else str(error)
+def _closed() -> ConnectionStopped:
+    return ConnectionStopped(None, "this client was closed")

@@ -1,8 +1,26 @@
 """Small private files, replaced in one step: a crash leaves the old file or the new one, never half of one."""
 
+import fcntl
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[int]:
+    """Keep other threads and processes that do the same out of `folder`, which is made (0700); yields its descriptor.
+
+    The folder is locked, not a file in it: files are replaced. Raises OSError.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def write_private(path: Path, content: bytes) -> None:

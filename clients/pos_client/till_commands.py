@@ -2,13 +2,9 @@
 
 import argparse
 import asyncio
-import concurrent.futures
 import sys
-import threading
-from collections.abc import Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self, TypeVar
 from uuid import UUID
 
 import orjson
@@ -22,14 +18,13 @@ from pos_server.core.payments import Status
 from .console import ExitCode, Tone, UsageError, banner, complain, printable, say
 from .credentials import Credentials, device_path
 from .errors import ClientError, OutcomeUnknown, ScanNotDone, ScanRefused
-from .terminal import SCAN_TIMEOUT_S, TerminalClient
+from .terminal import SCAN_TIMEOUT_S
+from .till_session import Till
 
 GREETING_TIMEOUT_S = 5.0
-PATIENCE_S = 2.0
 TIMEOUT_S_MAX = 3600.0
 _AMOUNT_CHARS_MAX = 20  # shorter than a payment code, so that none is repeated in an error
 
-T = TypeVar("T")
 _reference: TypeAdapter[str] = TypeAdapter(Reference)
 
 
@@ -65,44 +60,14 @@ def add_to(
     till.set_defaults(command=_till)
 
 
-class _Till:
-    """A TerminalClient for a program that waits for the keyboard: the session lives in a thread of its own."""
-
-    def __init__(self, credentials: Credentials) -> None:
-        self.client = TerminalClient(credentials)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self.wait(self.client.__aenter__())
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.wait(self.client.__aexit__(*exception))
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """The coroutine's result; says so when it takes long. Ctrl-C ends the wait and the coroutine."""
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        try:
-            if not concurrent.futures.wait([future], PATIENCE_S).done:
-                complain(f"waiting for the server: {self.client.problem or 'no answer yet'}")
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
-
-
 def _scan(args: argparse.Namespace) -> int:
     credentials = Credentials.load(device_path(args.device), DeviceKind.TERMINAL)
     amount_minor = _amount(args.amount, credentials.currency)
     reference = args.reference or _new_reference(credentials.number)
     code = _scanned_code(args)
     try:
-        with _Till(credentials) as till:
+        with Till(credentials, _journal(args.device)) as till:
+            till.report_recovered()
             scan = till.client.scan(code=code, amount_minor=amount_minor, reference=reference, timeout_s=args.timeout)
             result = till.wait(scan)
     except ValueError as error:
@@ -132,15 +97,17 @@ def _scan(args: argparse.Namespace) -> int:
 
 def _till(args: argparse.Namespace) -> int:
     credentials = Credentials.load(device_path(args.device), DeviceKind.TERMINAL)
-    with _Till(credentials) as till:
+    with Till(credentials, _journal(args.device)) as till:
         try:
             ready = till.wait(asyncio.wait_for(till.client.ready(), GREETING_TIMEOUT_S))
             say(printable(f"{ready.merchant_name}, {ready.store_name}: terminal {ready.terminal_number}."))
         except TimeoutError:
             complain("not connected yet: sales can be entered and wait for the server.")
+        till.report_recovered()
         say("Ctrl-C ends.")
         try:
             while till.client.stopped is None:
+                till.report_late()
                 _sell(till)
         except EOFError:
             say()
@@ -148,7 +115,7 @@ def _till(args: argparse.Namespace) -> int:
         raise till.client.stopped
 
 
-def _sell(till: _Till) -> None:
+def _sell(till: Till) -> None:
     """One sale: an amount, then scans until it is paid or given up. Raises EOFError when the input ends."""
     currency = till.client.credentials.currency
     say()
@@ -166,7 +133,7 @@ def _sell(till: _Till) -> None:
         again = _pay(till, code, amount_minor, reference)
 
 
-def _pay(till: _Till, code: str, amount_minor: int, reference: str) -> bool:
+def _pay(till: Till, code: str, amount_minor: int, reference: str) -> bool:
     """Take one scan to an end that the cashier has seen; returns whether the same sale may be scanned again."""
     amount = format_amount(amount_minor, till.client.credentials.currency)
     payment_id: UUID | None = None
@@ -201,6 +168,10 @@ def _pay(till: _Till, code: str, amount_minor: int, reference: str) -> bool:
             say(banner(result.status.upper(), [amount, result.text, f"Order {reference}"], Tone.BAD))
             input("Press Enter to go on. ")
             return result.retryable
+
+
+def _journal(device: str) -> Path:
+    return device_path(device).with_suffix(".journal")
 
 
 def _scanned_code(args: argparse.Namespace) -> str:

@@ -1,36 +1,35 @@
 """A customer's wallet: it shows codes, with or without a connection, and hears what became of its payments."""
 
-import asyncio
 import logging
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from uuid import UUID
 
 from pydantic import TypeAdapter
 
 from pos_server.core.device_keys import DeviceKind
-from pos_server.core.messages import Error, Hello, WalletMessage, WalletPaymentResult, WalletReady
+from pos_server.core.messages import Draining, Error, Hello, WalletMessage, WalletPaymentResult, WalletReady
 
 from .backoff import Backoff
 from .codes import CodeSource, ShownCode
 from .connection import DeviceClient, local_time_ms
 from .credentials import Credentials
-from .errors import CodesExhausted, ConnectionStopped
+from .errors import CodesExhausted, CredentialsError
+from .inbox import Inbox
+from .resume import Resume
+from .wallet_state import WalletStateFile
 
 NOTICES_MAX = 100
 """Notices that wait to be read; the oldest is dropped for the newest."""
-VERSIONS_MAX = 1000
-"""Payments remembered to tell a repeated notice from a new one."""
 
 log = logging.getLogger("pos_client")
-_messages: TypeAdapter[Hello | WalletReady | WalletPaymentResult | Error] = TypeAdapter(WalletMessage)
+_messages: TypeAdapter[Hello | WalletReady | WalletPaymentResult | Draining | Error] = TypeAdapter(WalletMessage)
 
 
 class WalletClient(DeviceClient[WalletReady, WalletPaymentResult]):
     """One wallet device. `async with WalletClient(credentials) as wallet: …`; `code()` needs no connection.
 
-    `state_file` keeps what must outlive a restart (codes.CodeSource). `now_ms` is this machine's clock, in Unix ms.
+    `state_file` keeps what must outlive a restart (wallet_state.py): with it, a new process hears of the payments that
+    it missed in between. `now_ms` is this machine's clock, in Unix ms.
     Raises CredentialsError for a terminal's credentials and for a state file that cannot be read.
     """
 
@@ -42,13 +41,18 @@ class WalletClient(DeviceClient[WalletReady, WalletPaymentResult]):
         backoff: Backoff | None = None,
         now_ms: Callable[[], int] = local_time_ms,
     ) -> None:
-        super().__init__(credentials, DeviceKind.WALLET, _messages, backoff=backoff, now_ms=now_ms)
+        self._state_file = WalletStateFile(state_file)
+        resume = Resume(self._state_file.state.since_ms)
+        super().__init__(credentials, DeviceKind.WALLET, _messages, backoff=backoff, resume=resume, now_ms=now_ms)
         self.balance_minor: int | None = None
         """The balance in minor units of the wallet's currency, as last told; None before the first connection."""
         self._codes = CodeSource(credentials, state_file=state_file, now_ms=now_ms)
         self.clock_offset_ms = self._codes.clock_offset_ms
-        self._versions: OrderedDict[UUID, int] = OrderedDict()
-        self._notices: asyncio.Queue[WalletPaymentResult | ConnectionStopped] = asyncio.Queue(NOTICES_MAX)
+        self._notices: Inbox[WalletPaymentResult] = Inbox(NOTICES_MAX)
+
+    async def __aexit__(self, *exception: object) -> None:
+        await super().__aexit__(*exception)
+        self._remember()
 
     def code(self) -> ShownCode:
         """The code to show now: the same until it is used or its step is over.
@@ -73,37 +77,38 @@ class WalletClient(DeviceClient[WalletReady, WalletPaymentResult]):
     async def notice(self) -> WalletPaymentResult:
         """Wait for the next word on a payment of this wallet; each version of each payment comes once.
 
-        Raises ConnectionStopped when no more will come.
+        After a restart, those of the last seconds may come again. What was not read comes again in any case, if there
+        is a state file: asking for the next notice says that the one before has been dealt with. Raises
+        ConnectionStopped when no more will come.
         """
-        notice = await self._notices.get()
-        if isinstance(notice, ConnectionStopped):
-            self._put(notice)  # the next caller hears it too
-            raise notice
-        return notice
+        self._remember()
+        return await self._notices.get()
+
+    def _remember(self) -> None:
+        """Keep what to resume from, unless a notice waits to be read: a restart must hear of that one."""
+        since_ms = self._resume.since_ms
+        if len(self._notices) or since_ms is None or since_ms == self._state_file.state.since_ms:
+            return
+        try:
+            self._state_file.change(since_ms=since_ms)
+        except CredentialsError as error:  # the next code says so too; for a notice it is no reason to fail
+            log.warning("%s", error)
 
     def _on_message(self, message: WalletPaymentResult | Error) -> None:
         if isinstance(message, Error):
             log.warning("the server reported an error: %s", message.code)
             return
-        if message.version <= self._versions.get(message.payment_id, 0):
+        if not self._resume.on_result(message.payment_id, message.version, message.decided_at_ms):
             return
-        self._versions[message.payment_id] = message.version
-        if len(self._versions) > VERSIONS_MAX:
-            self._versions.popitem(last=False)
         self._codes.used()  # or that of another device of this wallet: the notice does not say
         self.balance_minor = message.balance_minor
-        self._put(message)
+        self._notices.put(message)
 
     def _on_online(self, ready: WalletReady) -> None:
         self.balance_minor = ready.balance_minor
         self._codes.clock_offset_ms = self.clock_offset_ms
+        self._remember()
 
     def _on_offline(self) -> None:
         if self.stopped:
-            self._put(self.stopped)
-
-    def _put(self, notice: WalletPaymentResult | ConnectionStopped) -> None:
-        if self._notices.full():
-            self._notices.get_nowait()
-            log.warning("notices are not read: the oldest of %d was dropped", NOTICES_MAX)
-        self._notices.put_nowait(notice)
+            self._notices.put(self.stopped)

@@ -74,6 +74,8 @@ class WalletScreen:
         except CodesExhausted as error:
             text = [f"All codes of this half minute are used. The next comes in {_seconds(error.again_at_ms)} s."]
         tail = [*text, *self._notices]
+        if wallet.may_have_missed:
+            tail.append("Some payments of the past may not have been shown.")
         return [*(_cut(line, columns) for line in head), *qr, *(_cut(line, columns) for line in tail)]
 
     def _code_lines(self, code: ShownCode, columns: int, rows: int) -> tuple[list[str], list[str]]:

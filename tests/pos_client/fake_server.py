@@ -65,24 +65,25 @@ class Peer:
         message: dict[str, Any] = json.loads(await self.socket.recv())
         return message
 
-    async def greet(self) -> dict[str, Any]:
+    async def greet(self, *, heartbeat_s: int = 20) -> dict[str, Any]:
         """Say hello; returns what the client answered."""
         await self.send(
             type="hello",
             protocol=SUBPROTOCOL,
             nonce=NONCE,
             server_time_ms=self.server_time_ms,
-            heartbeat_s=20,
+            heartbeat_s=heartbeat_s,
             authenticate_within_s=5,
             frame_bytes_max=4096,
         )
         return await self.receive()
 
-    async def welcome(self) -> None:
-        """Say hello, check the answer's MAC, and say ready."""
-        answer = await self.greet()
+    async def welcome(self, *, resumed: bool = True, heartbeat_s: int = 20) -> dict[str, Any]:
+        """Say hello, check the answer's MAC, and say ready; returns the answer."""
+        answer = await self.greet(heartbeat_s=heartbeat_s)
         assert answer["mac"] == authentication_mac(DEVICE_KEY, bytes.fromhex(NONCE), answer["id"]).hex()
         ready = {"type": "ready", "reply_to": answer["message_id"], "server_time_ms": self.server_time_ms}
+        ready["resumed"] = resumed
         if self.socket.request is not None and self.socket.request.path == "/v1/terminal":
             ready |= {"terminal_number": answer["id"], "merchant_name": "Canteen", "store_name": "North"}
             await self.send(**ready, currency="EUR")
@@ -90,6 +91,7 @@ class Peer:
             await self.send(
                 **ready, wallet_number=answer["id"], slot=answer["slot"], currency="EUR", balance_minor=2000
             )
+        return answer
 
     async def answer(self, scan: dict[str, Any], result: dict[str, Any] = PAID) -> None:
         await self.send(**{**result, "payment_id": scan["payment_id"], "reply_to": scan["message_id"]})

@@ -40,6 +40,7 @@ async def test_authenticate_proves_the_key_over_the_nonce() -> None:
             "slot": 3,
             "kid": "k1",
             "mac": authentication_mac(DEVICE_KEY, bytes.fromhex(NONCE), 1_000_000_001).hex(),
+            "since_ms": None,
         }
     ]
 
@@ -169,7 +170,8 @@ async def test_messages_of_unknown_types_and_unknown_fields_are_skipped() -> Non
     async def script(peer: Peer) -> None:
         await peer.send(type="news", text="a newer server says more")
         await peer.welcome()
-        await peer.send(type="draining", in_s=30)
+        await peer.send(type="weather", in_s=30)
+        await peer.send(type="draining", reconnect_within_s=3, colour="blue")
         await peer.send(type="error", reply_to=None, code="busy", message="m", retryable=True, colour="red")
         await peer.socket.close(4100)
 

@@ -5,8 +5,9 @@ from uuid import UUID
 import pytest
 
 from pos_client.backoff import Backoff
-from pos_client.errors import CodesExhausted
+from pos_client.errors import CodesExhausted, ConnectionStopped
 from pos_client.wallet import NOTICES_MAX, WalletClient
+from pos_client.wallet_state import WalletStateFile
 from pos_server.core import payment_code
 from pos_server.core.device_keys import DeviceKind
 from pos_server.core.messages import WalletPaymentResult
@@ -71,6 +72,47 @@ async def test_repeated_notices_are_dropped_and_newer_versions_are_not() -> None
     async with fake_server(losing, script) as server, WalletClient(server.wallet(), backoff=no_wait()) as wallet:
         texts = [(await wallet.notice()).text for _ in range(3)]
     assert texts == ["You paid 3.20 EUR to Canteen.", "It was canceled.", "You paid again."]
+
+
+@pytest.mark.asyncio
+async def test_a_new_process_resumes_after_what_was_read_and_hears_the_unread_again(tmp_path: Path) -> None:
+    state_file = tmp_path / "state"
+    since: list[int | None] = []
+
+    async def telling(peer: Peer) -> None:
+        since.append((await peer.welcome())["since_ms"])
+        for number in (1, 2):
+            await peer.send(**{**BOUGHT, "payment_id": payment_id(number), "decided_at_ms": START_MS + number})
+        await peer.socket.close(4100)
+
+    async with fake_server(telling, server_time_ms=START_MS) as server:
+        for notices in (0, 1, 2, 0):
+            async with WalletClient(server.wallet(), state_file=state_file, backoff=no_wait()) as wallet:
+                await wallet.ready()
+                for _ in range(notices):
+                    await wallet.notice()
+                await asyncio.wait([wallet._task])  # the close: both notices have come
+                if notices == 2:
+                    with pytest.raises(ConnectionStopped):
+                        await wallet.notice()
+    assert since == [None, START_MS, START_MS, START_MS + 2]
+
+
+@pytest.mark.asyncio
+async def test_the_place_in_the_stream_and_the_codes_share_a_file(tmp_path: Path) -> None:
+    state_file = tmp_path / "state"
+
+    async def script(peer: Peer) -> None:
+        await peer.welcome()
+
+    clock = Clock(START_MS)
+    async with fake_server(script, server_time_ms=START_MS) as server:
+        async with WalletClient(server.wallet(), state_file=state_file, backoff=no_wait(), now_ms=clock) as wallet:
+            await wallet.ready()
+            assert wallet.code().digits == digits(STEP, 0)
+        again = WalletClient(server.wallet(), state_file=state_file, now_ms=clock)
+    assert again.code().digits == digits(STEP, 1)
+    assert WalletStateFile(state_file).state.since_ms == START_MS
 
 
 @pytest.mark.asyncio

@@ -12,6 +12,8 @@ import pytest
 from pos_client import codes
 from pos_client.cli import wallet_main
 from pos_client.images import read_code
+from pos_client.wallet import WalletClient
+from pos_client.wallet_screen import WalletScreen
 from pos_server.core import payment_code
 from pos_server.core.device_keys import DeviceKind
 
@@ -119,3 +121,13 @@ def test_the_state_is_next_to_the_credentials(tmp_path: Path, capsys: pytest.Cap
     assert sorted(path.name for path in tmp_path.iterdir()) == ["wallet.json", "wallet.state.json"]
     assert codes.CodeSource(credentials(DeviceKind.WALLET), state_file=tmp_path / "wallet.state.json")
     assert len(capsys.readouterr().out) == payment_code.CODE_DIGITS + 1
+
+
+def test_the_screen_says_when_notices_may_be_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    wallet = WalletClient(credentials(DeviceKind.WALLET))
+    screen = WalletScreen(wallet, str)
+    screen.draw()
+    assert "may not have been shown" not in capsys.readouterr().out
+    wallet._resume.on_ready(1, resumed=False)
+    screen.draw()
+    assert "Some payments of the past may not have been shown." in capsys.readouterr().out

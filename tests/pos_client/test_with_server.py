@@ -1,15 +1,20 @@
 """The clients against the real server."""
 
+import asyncio
+from pathlib import Path
+
 import asyncpg
 import pytest
 
 from pos_client.activation import activate
 from pos_client.credentials import Credentials
 from pos_client.errors import ActivationError, ConnectionStopped
+from pos_client.journal import Journal, JournaledScan
 from pos_client.terminal import TerminalClient
 from pos_client.wallet import WalletClient
 from pos_server.core.activation import activation_code
 from pos_server.core.device_keys import DeviceId
+from pos_server.core.messages import TerminalPaymentResult
 from pos_server.ledger import directory
 from pos_server.server import RunningServer
 from tests.support import Town, new_id
@@ -82,3 +87,47 @@ async def test_a_revoked_key_is_told_to_activate_again(
         with pytest.raises(ConnectionStopped, match="activate it again") as stopped:
             await wallet.ready()
     assert stopped.value.close_code == 4100
+
+
+@pytest.mark.asyncio
+async def test_devices_that_were_off_hear_what_they_missed(
+    server: RunningServer, town: Town, connection: asyncpg.Connection, tmp_path: Path
+) -> None:
+    terminal = await activated(connection, server, town.terminals[0].device)
+    customer = await activated(connection, server, town.wallets[0].device)
+    state_file = tmp_path / "wallet.state"
+    async with WalletClient(customer, state_file=state_file) as wallet:
+        await wallet.ready()
+        shown = wallet.code()
+    async with TerminalClient(terminal) as till:
+        paid = await till.scan(code=shown.digits, amount_minor=1250, reference="order-a")
+    async with WalletClient(customer, state_file=state_file) as wallet:
+        notice = await asyncio.wait_for(wallet.notice(), 10)
+    assert (paid.status, notice.payment_id) == ("approved", paid.payment_id)
+
+
+@pytest.mark.asyncio
+async def test_a_journaled_scan_is_decided_once_however_often_it_is_recovered(
+    server: RunningServer, town: Town, connection: asyncpg.Connection, tmp_path: Path
+) -> None:
+    terminal = await activated(connection, server, town.terminals[0].device)
+    customer = await activated(connection, server, town.wallets[0].device)
+    entry = JournaledScan(
+        device=f"{terminal.number} at {terminal.server}",
+        payment_id=new_id(),
+        reference="order-a",
+        amount_minor=1250,
+        currency=terminal.currency,
+        code=WalletClient(customer).code().digits,
+        created_at_ms=0,
+    )
+    decided = set()
+    for name in ("first", "second"):
+        Journal(tmp_path / name, entry.device).add(entry)
+        async with TerminalClient(terminal, journal=tmp_path / name) as till:
+            (recovered,) = await till.recovered()
+        assert isinstance(recovered.outcome, TerminalPaymentResult)
+        decided.add((recovered.outcome.status, recovered.outcome.decided_at_ms))
+    assert [status for status, _ in decided] == ["approved"]
+    async with WalletClient(customer) as wallet:
+        assert (await wallet.ready()).balance_minor == 8_750
