@@ -14,6 +14,7 @@ from starlette.routing import Route, WebSocketRoute
 
 from .admission import Admission
 from .api.activations import Activations
+from .api.asyncapi import AsyncApi
 from .api.health import Health
 from .api.problems import Problem
 from .authorizer import Authorizer, AuthorizerLimits
@@ -97,6 +98,7 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
             WebSocketRoute("/v1/terminal", terminals.serve),
             WebSocketRoute("/v1/wallet", wallets.serve),
             Route("/v1/activations", activations.create, methods=["POST"]),
+            Route("/asyncapi.json", AsyncApi(settings).show),
             Route("/healthz", health.alive),
             Route("/readyz", health.ready),
         ],
