@@ -16,6 +16,7 @@ from starlette.websockets import WebSocket
 
 from .admission import Admission
 from .api.activations import Activations
+from .api.asyncapi import AsyncApi
 from .api.health import Health
 from .api.problems import Problem
 from .authorizer import Authorizer, AuthorizerLimits
@@ -97,6 +98,7 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
     rest = Starlette(
         routes=[
             Route("/v1/activations", activations.create, methods=["POST"]),
+            Route("/asyncapi.json", AsyncApi(settings).show),
             Route("/healthz", health.alive),
             Route("/readyz", health.ready),
         ],

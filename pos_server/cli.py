@@ -1,4 +1,4 @@
-"""`pos-server`: run, demo, migrate, audit, master-key. Errors are one line on stderr that says what to do next."""
+"""`pos-server`: its commands. Errors are one line on stderr that says what to do next."""
 
 import argparse
 import asyncio
@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TypeVar
 import asyncpg
 import uvloop
 
+from .api.asyncapi import asyncapi_json
 from .core.errors import PosError
 from .ledger.audit import AuditReport, audit
 from .ledger.database import connect, wait_until_available, where
@@ -85,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     audit_command = command("audit", _audit, "prove from the rows that the money is right; exit 1 if it is not")
     audit_command.add_argument("--json", action="store_true", help="print the report as JSON")
     command("master-key", _master_key, "make a master key for POS_MASTER_KEYS")
+    command("asyncapi", _asyncapi, "print the WebSocket protocol for tools, as AsyncAPI 3 in JSON")
     return parser
 
 
@@ -140,6 +142,11 @@ def _audit(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _master_key(arguments: argparse.Namespace, settings: Settings) -> int:
     print_out(new_master_key("k1"))
+    return 0
+
+
+def _asyncapi(arguments: argparse.Namespace, settings: Settings) -> int:
+    print_out(asyncapi_json(settings).decode().rstrip("\n"))
     return 0
 
 

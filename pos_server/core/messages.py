@@ -1,28 +1,69 @@
 """Every wire message, once. Clients' messages are pydantic models, the server's are dataclasses that orjson encodes.
 
-docs/protocol.md describes them for people who write clients. Unknown fields are ignored, so that either side can
-be newer; unknown types are answered with an error.
+docs/protocol.md describes them for people who write clients, core/asyncapi.py for their tools. Unknown fields are
+ignored, so that either side can be newer; unknown types are answered with an error.
+
+What a client sends is checked against its annotations. What the server sends is only described by them (`_said`): a
+client must take codes and values that a newer server adds.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
-from .device_keys import SLOT_MAX
+from .device_keys import NONCE_BYTES, SLOT_MAX
 from .errors import CloseCode, ConnectionClosing, ErrorCode, MessageError
-from .money import Currency, PositiveMinor
+from .money import MAX_AMOUNT_MINOR, Currency, PositiveMinor
+from .payments import DeclineCode, Status
 
 SUBPROTOCOL = "pos.v1"
 MESSAGE_ID_CHARS_MAX = 64
 REFERENCE_CHARS_MAX = 64
 
+
+def _said(description: str, **schema: Any) -> Any:
+    """Describes a field, with more of JSON Schema, and checks nothing."""
+    return Field(description=description, json_schema_extra=schema)
+
+
 _PRINTABLE = r"^[!-~](?:[ -~]*[!-~])?$"
-MessageId = Annotated[str, StringConstraints(max_length=MESSAGE_ID_CHARS_MAX, pattern=_PRINTABLE)]
-Reference = Annotated[str, StringConstraints(max_length=REFERENCE_CHARS_MAX, pattern=_PRINTABLE)]
+MessageId = Annotated[
+    str,
+    StringConstraints(max_length=MESSAGE_ID_CHARS_MAX, pattern=_PRINTABLE),
+    Field(description="the client's choice, printable ASCII; the answer carries it as `reply_to`"),
+]
+Reference = Annotated[
+    str,
+    StringConstraints(max_length=REFERENCE_CHARS_MAX, pattern=_PRINTABLE),
+    Field(description="the merchant's order number, printable ASCII; one order is paid once"),
+]
+_UUID = r"^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+PaymentId = Annotated[UUID, _said("names the payment for ever; made by the till, best as a UUIDv7", pattern=_UUID)]
+
+# What the server says
+_Number = {"minimum": 1, "maximum": 2**53 - 1}
+_Currency = Annotated[str, _said("ISO 4217 alphabetic code", pattern="^[A-Z]{3}$")]
+_Amount = Annotated[int, _said("amount in minor units of the currency", minimum=1, maximum=MAX_AMOUNT_MINOR)]
+_Balance = Annotated[
+    int, _said("what is in the wallet now, in minor units of its currency", minimum=0, maximum=MAX_AMOUNT_MINOR)
+]
+_ServerTime = Annotated[int, _said("the server's clock in Unix milliseconds", minimum=0)]
+_DecidedAt = Annotated[int, _said("when it was decided, in Unix milliseconds", minimum=0)]
+_Version = Annotated[int, _said("counts the changes of this payment; drop what is not newer than seen", minimum=1)]
+_Status = Annotated[str, _said("what became of the payment", enum=[status.value for status in Status])]
+_DeclineCode = Annotated[
+    str, _said("why it was declined; see `x-decline-codes`", enum=[code.value for code in DeclineCode])
+]
+_Resumed = Annotated[bool, _said("false: too much was missed to be sent again, ask for what is open")]
+_ReplyTo = Annotated[
+    str, _said("the `message_id` that this answers", maxLength=MESSAGE_ID_CHARS_MAX, pattern=_PRINTABLE)
+]
+_MerchantName = Annotated[str, _said("who is paid")]
+_StoreName = Annotated[str, _said("where the till stands")]
 
 
 class _ClientMessage(BaseModel):
@@ -32,29 +73,37 @@ class _ClientMessage(BaseModel):
 
 
 class Authenticate(_ClientMessage):
-    """The answer to `hello`: who the device is, proved by `mac` (`device_keys.authentication_mac`, in hex).
-
-    `since_ms` asks for the results that this device may have missed: the largest `server_time_ms` or `decided_at_ms` it
-    has seen. Without it nothing is replayed.
-    """
+    """The answer to `hello`: who the device is, and the proof. Allowed once, and nothing else is allowed before it."""
 
     type: Literal["authenticate"] = "authenticate"
-    id: Annotated[int, Field(ge=1, le=2**53 - 1)]
-    slot: Annotated[int, Field(ge=0, le=SLOT_MAX)] = 0
-    kid: Annotated[str, StringConstraints(max_length=32, pattern=r"^[A-Za-z0-9_-]+$")]
-    mac: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] = Field(repr=False)
-    since_ms: Annotated[int, Field(ge=0, le=2**53 - 1)] | None = None
+    id: Annotated[int, Field(ge=1, le=2**53 - 1, description="the terminal's or the wallet's number")]
+    slot: Annotated[int, Field(ge=0, le=SLOT_MAX, description="which device of the wallet; 0 for a terminal")] = 0
+    kid: Annotated[
+        str,
+        StringConstraints(max_length=32, pattern=r"^[A-Za-z0-9_-]+$"),
+        Field(description="the master key that the device's key comes from, as the activation named it"),
+    ]
+    mac: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] = Field(
+        repr=False, description='HMAC-SHA256(device_key, "ws-auth-1" ‖ nonce ‖ id as 8 bytes, big-endian), in hex'
+    )
+    since_ms: Annotated[int, Field(ge=0, le=2**53 - 1)] | None = Field(
+        default=None,
+        description="asks for the results that this device may have missed: the largest `server_time_ms` or "
+        "`decided_at_ms` it has seen. Without it nothing is sent again",
+    )
 
 
 class PaymentScan(_ClientMessage):
     """A till asks to be paid with a scanned code. Safe to send again with the same `payment_id` until answered."""
 
     type: Literal["payment.scan"] = "payment.scan"
-    payment_id: UUID
+    payment_id: PaymentId
     reference: Reference
     amount_minor: PositiveMinor
     currency: Currency
-    code: Annotated[str, Field(repr=False)]
+    code: Annotated[
+        str, Field(repr=False, description="the digits as scanned; what is no code is declined, it is not an error")
+    ]
 
 
 ClientMessage = Authenticate | PaymentScan
@@ -67,12 +116,17 @@ class Hello:
     """The server's first message. `nonce` (hex) is to be signed; `server_time_ms` sets the wallet's clock."""
 
     type: Literal["hello"] = "hello"
-    protocol: str = SUBPROTOCOL
-    nonce: str
-    server_time_ms: int
-    heartbeat_s: int
-    authenticate_within_s: int
-    frame_bytes_max: int
+    protocol: Annotated[str, _said("the subprotocol", const=SUBPROTOCOL)] = SUBPROTOCOL
+    nonce: Annotated[
+        str,
+        _said(
+            f"{NONCE_BYTES} random bytes in hex, new for each connection", pattern=f"^[0-9a-f]{{{NONCE_BYTES * 2}}}$"
+        ),
+    ]
+    server_time_ms: _ServerTime
+    heartbeat_s: Annotated[int, _said("how often the server sends a WebSocket ping", minimum=1)]
+    authenticate_within_s: Annotated[int, _said("how long the server waits for `authenticate`", minimum=1)]
+    frame_bytes_max: Annotated[int, _said("the longest message that the server takes, in bytes", minimum=1)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,27 +134,27 @@ class TerminalReady:
     """The terminal is authenticated and may scan. What it missed follows, unless `resumed` says it was too much."""
 
     type: Literal["ready"] = "ready"
-    reply_to: str
-    server_time_ms: int
-    resumed: bool
-    terminal_number: int
-    merchant_name: str
-    store_name: str
-    currency: str
+    reply_to: _ReplyTo
+    server_time_ms: _ServerTime
+    resumed: _Resumed
+    terminal_number: Annotated[int, _said("the terminal's number", **_Number)]
+    merchant_name: _MerchantName
+    store_name: _StoreName
+    currency: _Currency
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WalletReady:
-    """The wallet device is authenticated and will be told of its payments; first of those it missed, as above."""
+    """The wallet device is authenticated and will be told of its payments; first of those it missed."""
 
     type: Literal["ready"] = "ready"
-    reply_to: str
-    server_time_ms: int
-    resumed: bool
-    wallet_number: int
-    slot: int
-    currency: str
-    balance_minor: int
+    reply_to: _ReplyTo
+    server_time_ms: _ServerTime
+    resumed: _Resumed
+    wallet_number: Annotated[int, _said("the wallet's number", **_Number)]
+    slot: Annotated[int, _said("which device of the wallet", minimum=0, maximum=SLOT_MAX)]
+    currency: _Currency
+    balance_minor: _Balance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,18 +162,18 @@ class TerminalPaymentResult:
     """The final word on a payment, for the till. `paid_by` names the earlier payment when it is `already_paid`."""
 
     type: Literal["payment.result"] = "payment.result"
-    reply_to: str | None
-    payment_id: UUID
-    version: int
-    reference: str
-    amount_minor: int
-    currency: str
-    status: str
-    decline_code: str | None
-    retryable: bool
-    text: str
-    paid_by: UUID | None
-    decided_at_ms: int
+    reply_to: _ReplyTo | None
+    payment_id: PaymentId
+    version: _Version
+    reference: Annotated[str, _said("the merchant's order number")]
+    amount_minor: _Amount
+    currency: _Currency
+    status: _Status
+    decline_code: _DeclineCode | None
+    retryable: Annotated[bool, _said("the same customer may pay this order with a new code and a new `payment_id`")]
+    text: Annotated[str, _said("for the cashier, in English")]
+    paid_by: Annotated[UUID, _said("the payment that paid the order, when it is `already_paid`", pattern=_UUID)] | None
+    decided_at_ms: _DecidedAt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,17 +181,17 @@ class WalletPaymentResult:
     """The same, for the customer: who was paid, and what is left."""
 
     type: Literal["payment.result"] = "payment.result"
-    payment_id: UUID
-    version: int
-    merchant_name: str
-    store_name: str
-    amount_minor: int
-    currency: str
-    status: str
-    decline_code: str | None
-    text: str
-    balance_minor: int
-    decided_at_ms: int
+    payment_id: PaymentId
+    version: _Version
+    merchant_name: _MerchantName
+    store_name: _StoreName
+    amount_minor: _Amount
+    currency: _Currency
+    status: _Status
+    decline_code: _DeclineCode | None
+    text: Annotated[str, _said("for the customer, in English")]
+    balance_minor: _Balance
+    decided_at_ms: _DecidedAt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,12 +199,14 @@ class Error:
     """A message was not acted on, or its outcome is not known; `code` is stable, `message` is for people."""
 
     type: Literal["error"] = "error"
-    reply_to: str | None
-    code: str
-    message: str
-    field: str | None = None
-    retryable: bool
-    retry_after_s: int | None = None
+    reply_to: _ReplyTo | None
+    code: Annotated[str, _said("stable; see `x-error-codes`", enum=[code.value for code in ErrorCode])]
+    message: Annotated[str, _said("for people, in English")]
+    field: Annotated[str, _said("the first wrong field, nested ones with dots")] | None = None
+    retryable: Annotated[bool, _said("whether the same message, sent again later, can succeed")]
+    retry_after_s: Annotated[int, _said("how long to wait before that, where the server knows", minimum=0)] | None = (
+        None
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +214,7 @@ class Draining:
     """The server is about to close this connection: reconnect after a random time of up to `reconnect_within_s`."""
 
     type: Literal["draining"] = "draining"
-    reconnect_within_s: int
+    reconnect_within_s: Annotated[int, _said("the bound of that time", minimum=1)]
 
 
 ServerMessage = Hello | TerminalReady | WalletReady | TerminalPaymentResult | WalletPaymentResult | Draining | Error

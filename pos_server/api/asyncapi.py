@@ -1,0 +1,39 @@
+"""`GET /asyncapi.json`: the WebSocket protocol as this server speaks it, for tools. `pos-server asyncapi` prints it."""
+
+from importlib.metadata import version
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ..core.asyncapi import ASYNCAPI_VERSION, WireLimits, asyncapi_document
+from ..settings import Settings
+
+# AsyncAPI 3.0.0, "Format": the media type that the specification recommends for its JSON form.
+MEDIA_TYPE = f"application/vnd.aai.asyncapi+json;version={ASYNCAPI_VERSION}"
+
+
+def asyncapi_json(settings: Settings) -> bytes:
+    """The document with these settings' limits, indented, in UTF-8, with a line break at its end."""
+    limits = WireLimits(
+        frame_bytes_max=settings.frame_bytes_max,
+        heartbeat_s=settings.heartbeat_s,
+        heartbeat_timeout_s=settings.heartbeat_timeout_s,
+        authenticate_within_s=settings.authentication_timeout_s,
+        messages_per_s=settings.messages_per_s,
+        messages_burst=settings.messages_burst,
+        terminal_scans_max=settings.terminal_scans_max,
+        scan_deadline_s=settings.scan_deadline_s,
+    )
+    document = asyncapi_document(version("pos-server"), limits)
+    return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+class AsyncApi:
+    """Made once: the document does not change while the server runs."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._body = asyncapi_json(settings)
+
+    async def show(self, request: Request) -> Response:
+        return Response(self._body, media_type=MEDIA_TYPE)
