@@ -1,6 +1,7 @@
 """Who is connected, and one bounded outbox each. `deliver` never waits: a peer that does not read is cut."""
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from .core.device_keys import DeviceId
-from .core.errors import CloseCode
+from .core.errors import CloseCode, ConnectionClosing
 from .core.notices import Recipient
 
 log = structlog.get_logger(__name__)
@@ -42,13 +43,17 @@ class Connection:
         "_started",
         "_websocket",
         "_writer",
+        "arrival",
         "device",
         "generation",
     )
 
-    def __init__(self, device: DeviceId, generation: int, websocket: WebSocket, limits: OutboxLimits) -> None:
+    def __init__(
+        self, device: DeviceId, generation: int, arrival: int, websocket: WebSocket, limits: OutboxLimits
+    ) -> None:
         self.device = device
         self.generation = generation
+        self.arrival = arrival
         self._websocket = websocket
         self._limits = limits
         self._outbox: deque[str] = deque()
@@ -131,6 +136,7 @@ class Connections:
     def __init__(self, limits: OutboxLimits) -> None:
         self._limits = limits
         self._by_recipient: dict[Recipient, dict[int, Connection]] = {}
+        self._arrivals = itertools.count(1)
         self._live: set[Connection] = set()
         self._none_live = asyncio.Event()
         self._none_live.set()
@@ -141,16 +147,24 @@ class Connections:
     def __iter__(self) -> Iterator[Connection]:
         return iter(list(self._live))
 
-    def open(self, device: DeviceId, generation: int, websocket: WebSocket) -> Connection:
-        """Register a device's socket; an older connection of the same device is closed with SUPERSEDED.
+    def arrival(self) -> int:
+        """A number for a socket that has just come in: which of two connections of a device is the newer one."""
+        return next(self._arrivals)
 
+    def open(self, device: DeviceId, generation: int, arrival: int, websocket: WebSocket) -> Connection:
+        """Register a device's socket. Of two connections of a device the one that arrived later stays.
+
+        The other is closed with SUPERSEDED; here ConnectionClosing is raised if it is this one. It may be the older one
+        that authenticates last: its peer has given it up and come again, and must not be thrown out by its own ghost.
         From here on messages for the device queue up; nothing is sent before `start`.
         """
         slots = self._by_recipient.setdefault(Recipient(device.kind, device.number), {})
-        older = slots.get(device.slot)
-        if older is not None:
-            older.close(CloseCode.SUPERSEDED, "this device connected again")
-        connection = slots[device.slot] = Connection(device, generation, websocket, self._limits)
+        other = slots.get(device.slot)
+        if other is not None and other.arrival > arrival:
+            raise ConnectionClosing(CloseCode.SUPERSEDED, "this device connected again")
+        if other is not None:
+            other.close(CloseCode.SUPERSEDED, "this device connected again")
+        connection = slots[device.slot] = Connection(device, generation, arrival, websocket, self._limits)
         self._live.add(connection)
         self._none_live.clear()
         return connection

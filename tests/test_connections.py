@@ -9,7 +9,7 @@ from starlette.websockets import WebSocket
 
 from pos_server.connections import Connection, Connections, OutboxLimits
 from pos_server.core.device_keys import DeviceId, DeviceKind
-from pos_server.core.errors import CloseCode
+from pos_server.core.errors import CloseCode, ConnectionClosing
 from pos_server.core.notices import Recipient
 
 pytestmark = pytest.mark.asyncio
@@ -54,7 +54,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def opened(connections: Connections, device: DeviceId, peer: Peer) -> Connection:
-    connection = connections.open(device, 1, peer.websocket)
+    connection = connections.open(device, 1, connections.arrival(), peer.websocket)
     connection.start([])
     return connection
 
@@ -73,7 +73,7 @@ async def test_messages_arrive_in_order_and_the_close_comes_after_them() -> None
 
 async def test_what_comes_before_the_start_is_sent_after_what_it_starts_with() -> None:
     connections, peer = Connections(OutboxLimits(10, 10_000)), Peer()
-    connection = connections.open(TILL, 1, peer.websocket)
+    connection = connections.open(TILL, 1, connections.arrival(), peer.websocket)
     connection.deliver("live")
     await asyncio.sleep(0)
     assert peer.got == []
@@ -143,6 +143,20 @@ async def test_a_newer_connection_supersedes_and_outlives_the_older() -> None:
     second.close(CloseCode.DRAINING, "bye")
     await second.ended()
     assert (old.got, new.got) == ([], ["for the new one"])
+
+
+async def test_a_ghost_that_authenticates_late_does_not_throw_out_its_successor() -> None:
+    """A till lost its connection while it authenticated, and came again; the server finishes with the old one last."""
+    connections, ghost, live = Connections(OutboxLimits(10, 10_000)), Peer(), Peer()
+    ghosts_arrival, arrival = connections.arrival(), connections.arrival()
+    connection = connections.open(TILL, 1, arrival, live.websocket)
+    connection.start([])
+    with pytest.raises(ConnectionClosing) as closing:
+        connections.open(TILL, 1, ghosts_arrival, ghost.websocket)
+    assert closing.value.code == CloseCode.SUPERSEDED
+    connections.deliver(Recipient(TILL.kind, TILL.number), "result")
+    await until(lambda: live.got == ["result"])
+    await connection.ended()
 
 
 async def test_only_an_older_key_is_revoked() -> None:

@@ -81,9 +81,10 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
         with self._admission.counted(websocket):
             try:
                 await websocket.accept(SUBPROTOCOL)
+                arrival = self._connections.arrival()
                 session = Session(self.kind)
                 message, admitted = await self._authenticate(websocket, session)
-                await self._talk(websocket, session, message, admitted)
+                await self._talk(websocket, arrival, session, message, admitted)
             except ConnectionClosing as closing:
                 log.info("connection_refused", kind=self.kind.value, code=closing.code.value, reason=closing.reason)
                 await _close(websocket, closing)
@@ -125,10 +126,15 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
             raise ConnectionClosing(CloseCode.UNAUTHORIZED, "unknown device or wrong key")
 
     async def _talk(
-        self, websocket: WebSocket, session: Session, message: Authenticate, admitted: Admitted[RecordT]
+        self,
+        websocket: WebSocket,
+        arrival: int,
+        session: Session,
+        message: Authenticate,
+        admitted: Admitted[RecordT],
     ) -> None:
         # Registered before the rows are read: what is decided from here on is delivered, what was before is read.
-        connection = self._connections.open(admitted.device, admitted.generation, websocket)
+        connection = self._connections.open(admitted.device, admitted.generation, arrival, websocket)
         try:
             try:
                 ready, missed = await self.resume(message, admitted)

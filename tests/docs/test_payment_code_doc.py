@@ -259,7 +259,7 @@ def test_numbers_in_the_prose_are_those_of_the_code() -> None:
     defaults = {name: field.default for name, field in Settings.model_fields.items()}
     forged_max = defaults["bad_codes_max"] + defaults["terminal_scans_max"] - 1
     for section, sentence in (
-        ("Mac", f"step   = floor(unix_time_s / {payment_code.STEP_S})"),
+        ("Mac", f"step = floor(unix_time_s / {payment_code.STEP_S})"),
         ("Which code to show", f"A new step begins every {payment_code.STEP_S} s"),
         ("Which code to show", f"A step has at most {payment_code.SEQ_MAX + 1} codes"),
         ("How long a code is accepted", f"Its default is {defaults['code_expired_steps']}."),
@@ -268,7 +268,7 @@ def test_numbers_in_the_prose_are_those_of_the_code() -> None:
         ("Security", f"at most {defaults['terminal_scans_max']} scans open, so at most {forged_max} forged"),
         ("Security", f"{forged_max} guesses a minute"),
     ):
-        assert sentence in " ".join(DOCUMENT.section(section).text.split(" "))
+        assert sentence in " ".join(DOCUMENT.section(section).text.split())
 
 
 def test_symbols_have_the_stated_size() -> None:

@@ -16,12 +16,17 @@ import httpx
 import pytest
 from pydantic import BaseModel, TypeAdapter
 from starlette.requests import Request
+from starlette.types import Message
+from starlette.websockets import WebSocket
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.http11 import Response
 
 from pos_client.connection import may_reconnect
 from pos_server.api.activations import Activations
 from pos_server.api.problems import Problem
+from pos_server.app import open_app
+from pos_server.connections import Connections, OutboxLimits
 from pos_server.core import activation, messages
 from pos_server.core.activation import Activation, ActivationRequest, activation_code
 from pos_server.core.declines import DECLINE_TEXTS
@@ -29,7 +34,7 @@ from pos_server.core.device_keys import NONCE_BYTES, DeviceId, DeviceKind, Keyri
 from pos_server.core.errors import CloseCode, ErrorCode, MessageError
 from pos_server.core.messages import Authenticate, PaymentScan, decode_client_message
 from pos_server.core.money import MAX_AMOUNT_MINOR
-from pos_server.core.notices import notices
+from pos_server.core.notices import notices, terminal_notice
 from pos_server.core.payments import (
     Book,
     DeclineCode,
@@ -46,10 +51,10 @@ from pos_server.core.payments import (
 )
 from pos_server.core.session import Session
 from pos_server.ledger import directory
-from pos_server.server import RunningServer
+from pos_server.server import RunningServer, serving
 from pos_server.settings import Settings
 from tests.docs.documents import DOCS, Section, anchor, read
-from tests.support import KEYRING, Town, activated, ask, logged_in, new_id, scan_message, settings
+from tests.support import KEYRING, Town, ask, logged_in, new_id, raw_socket, receive, scan_message, settings
 
 DOCUMENT = read("protocol.md")
 DEFAULTS = {name: field.default for name, field in Settings.model_fields.items()}
@@ -61,6 +66,7 @@ MODELS: dict[str, type] = {
     "payment.scan": messages.PaymentScan,
     "payment.result, to a terminal": messages.TerminalPaymentResult,
     "payment.result, to a wallet": messages.WalletPaymentResult,
+    "draining": messages.Draining,
     "error": messages.Error,
 }
 BODIES: dict[str, type[BaseModel]] = {"Activation request": ActivationRequest, "Activation answer": Activation}
@@ -230,7 +236,7 @@ def test_limits_are_the_defaults() -> None:
         "amount_minor": MAX_AMOUNT_MINOR,
     }
     for row in DOCUMENT.section("Limits and defaults").table("Limit", "Value", "Setting"):
-        number = re.search(r"\d+", row["Value"])
+        number = re.search(r"\d+(?:\.\d+)?", row["Value"])
         assert number is not None
         setting = row["Setting"].removeprefix("POS_").lower()
         assert float(number[0]) == (DEFAULTS[setting] if setting else constants.pop(row["Limit"])), row
@@ -302,7 +308,7 @@ class Play:
             case "ready":
                 model = messages.TerminalReady if frame.receiver == "till" else messages.WalletReady
                 assert_is_exactly(model, frame.text)
-                reply = {"type": "ready", "reply_to": frame.document["reply_to"]}
+                reply = {"type": "ready", "reply_to": frame.document["reply_to"], "resumed": frame.document["resumed"]}
                 assert (frame.receiver, reply) == self.expected.popleft()
             case "payment.result":
                 assert (frame.receiver, frame.document) == self.expected.popleft()
@@ -327,9 +333,21 @@ class Play:
             mac = authentication_mac(key, self.nonces[frame.sender], message.id)
             assert message.mac == mac.hex()
             session.authenticated()
-            self.expected.append((frame.sender, {"type": "ready", "reply_to": message.message_id}))
+            self.expected.append((frame.sender, {"type": "ready", "reply_to": message.message_id, "resumed": True}))
+            self.expected.extend((frame.sender, replayed) for replayed in self.missed(message))
             return
         self.expected.extend(self.decide(message, decided_at_ms))
+
+    def missed(self, message: Authenticate) -> list[dict[str, Any]]:
+        """What the till, the only one that resumes here, is told again."""
+        if message.since_ms is None:
+            return []
+        after_ms = message.since_ms - DEFAULTS["resume_overlap_s"] * 1000
+        return [
+            json.loads(messages.encode(terminal_notice(payment, None)))
+            for payment in self.book.payments.values()
+            if payment.terminal_number == message.id and payment.changed_at_ms > after_ms
+        ]
 
     def decide(self, message: PaymentScan, now_ms: int) -> list[tuple[str, dict[str, Any]]]:
         scan = Scan(
@@ -364,12 +382,13 @@ def test_worked_example_is_what_the_core_does() -> None:
     assert not play.expected
 
 
-def test_worked_example_shows_an_approval_a_repeat_a_paid_order_and_an_error() -> None:
+def test_worked_example_shows_an_approval_a_replay_a_repeat_a_paid_order_and_an_error() -> None:
     results = [
         frame.document for frame in frames(EXAMPLE) if frame.receiver == "till" and "payment_id" in frame.document
     ]
-    first, repeated, again = results
+    first, replayed, repeated, again = results
     assert first["status"] == "approved"
+    assert replayed == {**first, "reply_to": None}
     assert repeated == {**first, "reply_to": repeated["reply_to"]}
     assert (again["decline_code"], again["paid_by"]) == ("already_paid", first["payment_id"])
     assert frames(EXAMPLE)[-1].document["type"] == "error"
@@ -418,7 +437,7 @@ async def test_activation_errors_are_those_that_happen(server: RunningServer) ->
             blocked = await http.post("/v1/activations", json=good)
         seen.add(problem_of(blocked))
         assert int(blocked.headers["Retry-After"]) > 0
-    activations = Activations(settings(), KEYRING, PoolAway())  # type: ignore[arg-type]
+    activations = Activations(settings(), KEYRING, PoolAway(), Connections(OutboxLimits(1, 1)))  # type: ignore[arg-type]
     request = Request({"type": "http", "method": "POST", "headers": [], "client": ("127.0.0.1", 1)}, no_body)
     with pytest.raises(Problem) as away:
         await activations.create(request)
@@ -458,20 +477,117 @@ async def test_activation_can_be_repeated_with_its_request_id(
     assert_is_exactly(Activation, answers[0].text)
 
 
+async def refused(url: str, **options: Any) -> Response:
+    """The HTTP response to an upgrade that the server refuses."""
+    with pytest.raises(InvalidStatus) as error:
+        await connect(url, **options)
+    return error.value.response
+
+
 @pytest.mark.asyncio
-async def test_refused_upgrades_have_the_stated_status(server: RunningServer) -> None:
+async def test_refused_upgrades_have_the_stated_status(server: RunningServer, dsn: str) -> None:
     rows = DOCUMENT.section("Connecting").table("HTTP status", "Meaning", "What to do")
     address = server.url.replace("http", "ws", 1)
-    statuses = []
-    for url, subprotocols in ((f"{address}/v1/terminal", None), (f"{address}/v1/nothing", [messages.SUBPROTOCOL])):
-        with pytest.raises(InvalidStatus) as refused:
-            await connect(url, subprotocols=subprotocols)  # type: ignore[arg-type]
-        statuses.append(str(refused.value.response.status_code))
+    offer = {"subprotocols": [messages.SUBPROTOCOL]}
+    seen = {(await refused(f"{address}/v1/terminal")).status_code}
+    seen.add((await refused(f"{address}/v1/nothing", **offer)).status_code)
+    assert (await refused(f"{address}/v1/wallet", origin="https://shop.example", **offer)).status_code in seen
     async with httpx.AsyncClient(base_url=server.url) as http:
-        statuses.append(str((await http.get("/v1/terminal")).status_code))
-    assert [row["HTTP status"] for row in rows] == [*statuses, "5xx"]
+        seen.add((await http.get("/v1/terminal")).status_code)
+    for limit in ("address_connections_max", "connections_max"):
+        async with (
+            serving(settings(**{limit: 1}), KEYRING, dsn) as small,
+            raw_socket(small.url, DeviceKind.WALLET),
+        ):
+            full = await refused(f"{small.url.replace('http', 'ws', 1)}/v1/wallet", **offer)
+        assert int(full.headers["Retry-After"]) > 0
+        seen.add(full.status_code)
+    assert [row["HTTP status"] for row in rows] == [*map(str, sorted(seen)), "5xx"]
     urls = {row["Device"]: row["URL"] for row in DOCUMENT.section("Connecting").table("Device", "URL")}
     assert urls == {kind.value: f"wss://HOST/v1/{kind}" for kind in DeviceKind}
+
+
+@pytest.mark.asyncio
+async def test_a_server_that_is_stopping_says_what_is_stated(dsn: str, town: Town) -> None:
+    async with (
+        open_app(settings(), KEYRING, dsn) as app,
+        httpx.AsyncClient(transport=httpx.ASGITransport(app.asgi), base_url="http://server") as http,
+    ):
+        seen = {(path, (await http.get(path)).status_code) for path in ("/healthz", "/readyz")}
+        app.admission.draining = True
+        seen |= {(path, (await http.get(path)).status_code) for path in ("/healthz", "/readyz")}
+        scope = {"type": "websocket", "headers": [], "subprotocols": [messages.SUBPROTOCOL]}
+        refusal = app.admission.refusal(WebSocket(scope, no_body, no_answer))
+    assert refusal is not None
+    assert refusal.status_code == HTTPStatus.SERVICE_UNAVAILABLE
+    assert int(refusal.headers["Retry-After"]) > 0
+    rows = DOCUMENT.section("Health").table("Path", "Status", "Meaning")
+    assert {(row["Path"], int(row["Status"])) for row in rows} == seen
+
+
+async def no_answer(message: Message) -> None:
+    raise AssertionError(message)
+
+
+@pytest.mark.asyncio
+async def test_patience_ends_where_it_is_said_to(server: RunningServer, town: Town) -> None:
+    burst, every_s = DEFAULTS["bad_messages_burst"], 1 / DEFAULTS["bad_messages_per_s"]
+    text = " ".join(DOCUMENT.section("Patience").text.split())
+    assert f"{burst} at once, and then one every {every_s:.0f} s, for each connection" in text
+    async with logged_in(server.url, town.terminals[0]) as till:
+        for _ in range(burst + 1):
+            assert (await ask(till, scan_message("x", currency="USD")))["code"] == "wrong_currency"
+        with pytest.raises(ConnectionClosed) as closed:
+            await receive(till)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == CloseCode.TOO_MANY_MESSAGES
+
+
+@pytest.mark.asyncio
+async def test_the_errors_of_a_scan_come_in_the_stated_order(dsn: str, town: Town) -> None:
+    """A message with every fault that a running server can find at once gets the first; without that one the next."""
+    stated = re.findall(r"`(\w+)`", DOCUMENT.section("Errors").text.partition("A message is checked in this order")[2])
+    assert stated[:8] == [
+        "unknown_type", "bad_field", "unknown_type",
+        "too_many_messages", "draining", "wrong_currency", "too_many_bad_codes", "busy",
+    ]  # fmt: skip
+    slow = settings(messages_burst=1, messages_per_s=0.001, bad_codes_max=1)
+    async with serving(slow, KEYRING, dsn) as server, logged_in(server.url, town.terminals[0]) as till:
+        bad = {"currency": "USD"}
+        seen = [
+            (await ask(till, scan_message("x", type="payment.scam", amount_minor=0)))["code"],
+            (await ask(till, scan_message("x", amount_minor=0, **bad)))["code"],
+            (await ask(till, scan_message(town.wallets[0].code(seq=0)[:-3] + "000")))["decline_code"],
+            (await ask(till, scan_message("x", **bad)))["code"],
+        ]
+    assert seen == ["unknown_type", "bad_field", "code_invalid", "too_many_messages"]
+    async with (
+        serving(settings(bad_codes_max=1), KEYRING, dsn) as server,
+        logged_in(server.url, town.terminals[0]) as till,
+    ):
+        await ask(till, scan_message(town.wallets[0].code(seq=0)[:-3] + "000"))
+        seen = [
+            (await ask(till, scan_message("x", **bad)))["code"],
+            (await ask(till, scan_message("x")))["code"],
+        ]
+    assert seen == ["wrong_currency", "too_many_bad_codes"]
+
+
+def test_numbers_in_the_prose_are_the_defaults() -> None:
+    defaults = DEFAULTS
+    for title, sentence in (
+        ("Messages", f"may have up to {defaults['terminal_scans_max']} scans open"),
+        (
+            "Messages",
+            f"may send {defaults['messages_burst']} messages at once and {defaults['messages_per_s']:.0f} a second",
+        ),
+        ("Revocation", f"It checks every {defaults['revocation_check_s']:.0f} s (`POS_REVOCATION_CHECK_S`)"),
+        ("Resume", f"starts {defaults['resume_overlap_s']:.0f} s before `since_ms` (`POS_RESUME_OVERLAP_S`)"),
+        ("Resume", f"more than {defaults['resume_payments_max']} results to replay (`POS_RESUME_PAYMENTS_MAX`)"),
+        ("Heartbeat", f"within {defaults['heartbeat_timeout_s']:.0f} s (`POS_HEARTBEAT_TIMEOUT_S`)"),
+        ("Close codes", f"acknowledges nothing for {defaults['tcp_user_timeout_s']:.0f} s"),
+    ):
+        assert sentence in " ".join(DOCUMENT.section(title).text.split()), sentence
 
 
 @pytest.mark.asyncio
@@ -495,14 +611,3 @@ async def test_standard_close_codes_are_those_that_happen(
                 await socket.recv()
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == code
-
-
-@pytest.mark.asyncio
-async def test_an_open_connection_outlives_its_key(
-    server: RunningServer, town: Town, connection: asyncpg.Connection
-) -> None:
-    till = town.terminals[0]
-    async with logged_in(server.url, till) as socket:
-        await activated(connection, till.device)
-        answer = await ask(socket, scan_message("no code"))
-    assert answer["type"] == "payment.result"

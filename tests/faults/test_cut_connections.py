@@ -23,7 +23,7 @@ from tests.support import MASTER_KEYS, build_town
 SECONDS = float(os.environ.get("POS_FAULT_SECONDS", "12"))
 PAIRS = 100
 CUT_SHARE = 0.04
-SETTLE_S = 60
+SETTLE_S = 20
 
 pytestmark = pytest.mark.asyncio
 
@@ -57,8 +57,8 @@ class Pair:
             self.notices[notice.payment_id] += 1
             self.outcomes[notice.payment_id] = notice.decline_code or notice.status
 
-    def complete(self) -> bool:
-        return self.notices.keys() >= self.results.keys()
+    def missing(self) -> set[UUID]:
+        return self.results.keys() - self.notices.keys()
 
 
 async def test_every_scan_ends_in_one_result_at_the_till_and_at_the_wallet(dsn: str) -> None:
@@ -78,22 +78,28 @@ async def test_every_scan_ends_in_one_result_at_the_till_and_at_the_wallet(dsn: 
             await stack.enter_async_context(till)
             await stack.enter_async_context(wallet)
             pairs.append(Pair(till, wallet))
+        # Who never was connected has nothing to resume from: it has the balance in its first `ready`.
+        await asyncio.gather(*(client.ready() for pair in pairs for client in (pair.till, pair.wallet)))
         listeners = [asyncio.create_task(pair.listen()) for pair in pairs]
         until_s = asyncio.get_running_loop().time() + SECONDS
         await asyncio.gather(*(pair.sell(until_s) for pair in pairs))
         proxy.on = False
-        async with asyncio.timeout(SETTLE_S):
-            while not all(pair.complete() for pair in pairs):  # noqa: ASYNC110 - many listeners, one end
-                await asyncio.sleep(0.05)
+        clock = asyncio.get_running_loop().time
+        settled_s = clock() + SETTLE_S
+        while any(pair.missing() for pair in pairs) and clock() < settled_s:  # noqa: ASYNC110 - a hundred listeners
+            await asyncio.sleep(0.05)
         for listener in listeners:
             listener.cancel()
         assert await server.stop() == 0
 
     results = {payment_id: outcome for pair in pairs for payment_id, outcome in pair.results.items()}
     notices = sum((pair.notices for pair in pairs), Counter())
+    missing = {pair.till.credentials.number: pair.missing() for pair in pairs if pair.missing()}
+    assert not missing, f"{len(missing)} wallets were not told of everything"
     assert notices == Counter(results.keys())
     assert {payment_id: outcome for pair in pairs for payment_id, outcome in pair.outcomes.items()} == results
-    assert set(results.values()) == {"approved"}
+    # A customer whose phone has not heard of the last payment yet still shows its code.
+    assert set(results.values()) <= {"approved", "code_used"}
     assert min(proxy.cuts.values()) > 50, proxy.cuts
     audit = await pos_server("audit", "--json", POS_DATABASE_URL=dsn)
     report = json.loads(audit.out)
