@@ -151,10 +151,12 @@ def fake_server_in_thread(*scripts: Script, server_time_ms: int = 1_700_000_000_
         serving = fake_server(*scripts, server_time_ms=server_time_ms)
         server = thread.submit(runner.run, serving.__aenter__()).result()
         running = thread.submit(runner.get_loop().run_forever)
-        yield server
-        runner.get_loop().call_soon_threadsafe(runner.get_loop().stop)
-        running.result()
-        thread.submit(runner.run, serving.__aexit__(None, None, None)).result()
+        try:
+            yield server
+        finally:
+            runner.get_loop().call_soon_threadsafe(runner.get_loop().stop)
+            running.result()
+            thread.submit(runner.run, serving.__aexit__(None, None, None)).result()
 
 
 def credentials(kind: DeviceKind, url: str = "http://127.0.0.1:9") -> Credentials:

@@ -238,6 +238,19 @@ async def test_a_client_that_is_closed_at_once_ends(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_long_session_without_results_moves_the_place_to_resume_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pos_client.resume.REPLAYED_AFTER_S", 0)
+    path = tmp_path / "till.journal"
+    async with fake_server(silent, server_time_ms=DECIDED_AT_MS) as server:
+        Journal(path, f"7 at {server.url}").settle({}, (), DECIDED_AT_MS - 1_000)
+        async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
+            await till.ready()
+        assert journal_of(server, path).since_ms == DECIDED_AT_MS
+
+
+@pytest.mark.asyncio
 async def test_the_same_id_with_another_body_is_an_error_before_anything_is_sent(tmp_path: Path) -> None:
     path = tmp_path / "till.journal"
     async with fake_server(silent) as server:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pos_client.cli import terminal_main
+from pos_client.console import say
 from pos_server.core.device_keys import DeviceKind
 
 from .fake_cli import PROGRAM, saved, silent, unsure
@@ -99,3 +100,28 @@ def test_an_outcome_that_comes_late_is_told_before_the_next_sale(
     assert "UNKNOWN" in output.out
     assert output.err == "earlier order order-a of 12.50 EUR: approved\n"
     assert CODE not in (tmp_path / "terminal.journal").read_text()
+
+
+def test_an_earlier_payment_whose_outcome_comes_during_a_sale_is_told_after_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pos_client.till_session.RECOVERY_PATIENCE_S", 0.05)
+    monkeypatch.setattr("pos_client.till_session.complain", say)
+
+    async def late(peer: Peer) -> None:
+        await peer.welcome()
+        earlier, sale = await peer.receive(), await peer.receive()
+        await peer.answer(earlier, {**PAID, "reference": "order-17"})
+        for _ in range(20):  # by then the first answer has gone all the way to whoever waits for it
+            await (await peer.socket.ping())
+        await peer.answer(sale)
+
+    with fake_server_in_thread(unsure, late) as server:
+        device = saved(DeviceKind.TERMINAL, tmp_path, server.url)
+        assert terminal_main(["scan", "--device", device, "--amount", "1", "--code", CODE]) == 3
+        capsys.readouterr()
+        type_in(monkeypatch, "2", CODE[:-1] + "1", "3", "")
+        assert terminal_main(["till", "--device", device]) == 0
+    text = capsys.readouterr().out
+    told = text.index("earlier order")
+    assert text.index("not known yet") < text.index("APPROVED") < told < text.index("Amount in EUR", told)
