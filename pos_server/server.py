@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
@@ -97,26 +98,30 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
+def uvicorn_config(asgi: ASGIApp, settings: Settings) -> uvicorn.Config:
+    """How uvicorn serves `asgi`: everything below the application, for the conformance tests too."""
+    return uvicorn.Config(
+        asgi,
+        ws=_WebSocketProtocol,
+        ws_per_message_deflate=False,
+        ws_max_size=settings.frame_bytes_max,
+        ws_ping_interval=settings.heartbeat_s,
+        ws_ping_timeout=settings.heartbeat_timeout_s,
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=int(settings.drain_timeout_s),
+    )
+
+
 @asynccontextmanager
 async def serving(settings: Settings, keyring: Keyring, dsn: str) -> AsyncIterator[RunningServer]:
     """Serve until the block is left; leaving it drains. SIGTERM and SIGINT only set `stop_wanted`."""
     listener = listen(settings)
     async with open_app(settings, keyring, dsn) as app:
-        config = uvicorn.Config(
-            app.asgi,
-            ws=_WebSocketProtocol,
-            ws_per_message_deflate=False,
-            ws_max_size=settings.frame_bytes_max,
-            ws_ping_interval=settings.heartbeat_s,
-            ws_ping_timeout=settings.heartbeat_timeout_s,
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=int(settings.drain_timeout_s),
-        )
-        server = _Uvicorn(config, app)
+        server = _Uvicorn(uvicorn_config(app.asgi, settings), app)
         stop_wanted = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
