@@ -6,18 +6,24 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
+import structlog
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
+from websockets.frames import CloseCode as StandardCloseCode
 
 from .app import PosApp, open_app
 from .core.device_keys import Keyring
 from .core.errors import CloseCode, PosError
 from .settings import Settings
 
+log = structlog.get_logger(__name__)
+
 _BACKLOG = 2048
 _WRITE_BUFFER_BYTES_MAX = 16 * 1024
+_HEADERS_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 class ListenError(PosError):
@@ -59,11 +65,29 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
         super().connection_made(transport)
         self.transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES_MAX)
 
+    def data_received(self, data: bytes) -> None:
+        try:
+            super().data_received(data)
+        except InvalidState:
+            # A text that is no UTF-8 and a close came in one read: uvicorn wants to close what is closing already.
+            log.info("frame_refused", code=StandardCloseCode.INVALID_DATA.value)
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.transport.close()
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:
+            # Headers that h11 reads and websockets does not: uvicorn would neither answer nor ever close.
+            self.transport.write(_HEADERS_TOO_LARGE)
+            self.transport.close()
+
     async def send(self, message: ASGISendEvent) -> None:
         if message["type"] == "websocket.close":
             # Waiting until the peer reads would be for ever; the close frame is small and goes into the buffer.
             self.writable.set()
         await super().send(message)
+
+    def handle_parser_exception(self) -> None:
+        if not self.close_sent and self.conn.close_sent is not None:
+            log.info("frame_refused", code=self.conn.close_sent.code)
+        super().handle_parser_exception()
 
     def keepalive_timeout(self) -> None:
         if not self.close_sent and not self.transport.is_closing():
