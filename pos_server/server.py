@@ -6,10 +6,12 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
+import h11
 import structlog
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn._types import ASGISendEvent
+from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
 from websockets.frames import CloseCode as StandardCloseCode
@@ -56,6 +58,36 @@ class _Uvicorn(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await self._app.drain()
         await super().shutdown(sockets)
+
+
+class _HttpProtocol(H11Protocol):
+    """uvicorn's HTTP with an end for peers that begin a request, or only a connection, and do not go on."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._set_deadline()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        upgraded = self.transport.get_protocol() is not self
+        if upgraded or self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
+            self._clear_deadline()
+        elif self._deadline is None:
+            self._set_deadline()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._clear_deadline()
+        super().connection_lost(exc)
+
+    def _set_deadline(self) -> None:
+        self._deadline = self.loop.call_later(self.config.timeout_keep_alive, self.transport.close)
+
+    def _clear_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
 
 class _WebSocketProtocol(WebSocketsSansIOProtocol):
@@ -126,6 +158,9 @@ def uvicorn_config(asgi: ASGIApp, settings: Settings) -> uvicorn.Config:
     """How uvicorn serves `asgi`: everything below the application, for the conformance tests too."""
     return uvicorn.Config(
         asgi,
+        http=_HttpProtocol,
+        # For the whole of a request, too.
+        timeout_keep_alive=settings.authentication_timeout_s,
         ws=_WebSocketProtocol,
         ws_per_message_deflate=False,
         ws_max_size=settings.frame_bytes_max,

@@ -158,7 +158,8 @@ async def _pass_on(*ways: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> 
         # A server that closes may leave what the client still sends unread; its own last words are what counts.
         await asyncio.wait((to_server, to_client), return_when=asyncio.FIRST_COMPLETED)
         if not to_client.done():
-            ways[0][1].write_eof()
+            with suppress(OSError):
+                ways[0][1].write_eof()
             await asyncio.wait((to_client,), timeout=2)
     finally:
         to_server.cancel()

@@ -67,7 +67,7 @@ async def not_ready(url: str) -> None:
     """Wait until the server says that it takes nothing new."""
     async with asyncio.timeout(ANSWER_TIMEOUT_S), httpx.AsyncClient(base_url=url) as http:
         while (await http.get("/readyz")).status_code != 503:
-            await asyncio.sleep(0.01)
+            pass
 
 
 def log_in(url: str, device: TestDevice, **options: Any) -> Wire:
@@ -324,6 +324,61 @@ async def test_a_new_activation_ends_the_old_connection_here_at_once_and_elsewhe
         assert (await messages_to_the_end(two))[1] == CloseCode.REVOKED
         assert time.monotonic() - began_s < check_s + 0.5
         assert (await ask(bystander, scan_message("no code")))["type"] == "payment.result"
+
+
+@pytest.mark.parametrize(
+    ("begun", "answered"),
+    [
+        (b"", 0),
+        (upgrade_request()[:60], 0),
+        (b"POST /v1/activations HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{", 0),
+        (b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n", 1),
+        (b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\nGET /hea", 1),
+    ],
+    ids=["nothing", "half an upgrade", "half a body", "no second request", "half a second request"],
+)
+async def test_a_peer_that_does_not_get_its_request_across_is_closed(begun: bytes, answered: int, dsn: str) -> None:
+    def wait() -> tuple[bytes, float]:
+        wire = Wire(server.url)
+        wire.send(begun)
+        began_s = time.monotonic()
+        head = wire.read_head()
+        wire.read_to_end()
+        wire.close()
+        return head, time.monotonic() - began_s
+
+    async with serving(settings(authentication_timeout_s=1), KEYRING, dsn) as server:
+        head, took_s = await asyncio.to_thread(wait)
+    assert head.count(b"HTTP/1.1 200 ") == answered
+    assert 0.9 < took_s < 2
+
+
+async def test_a_peer_that_trickles_its_request_gains_no_time(dsn: str) -> None:
+    def trickle() -> float:
+        wire = Wire(server.url)
+        began_s = time.monotonic()
+        wire.socket.settimeout(0.05)
+        for byte in upgrade_request():
+            wire.send(bytes([byte]))
+            try:
+                wire.read_to_end()
+                break
+            except TimeoutError:
+                pass
+        wire.close()
+        return time.monotonic() - began_s
+
+    async with serving(settings(authentication_timeout_s=1), KEYRING, dsn) as server:
+        assert 0.9 < await asyncio.to_thread(trickle) < 2
+
+
+async def test_a_connection_that_is_served_outlives_that_limit(dsn: str, town: Town) -> None:
+    async with serving(settings(authentication_timeout_s=1), KEYRING, dsn) as server:
+        till = await asyncio.to_thread(log_in, server.url, town.terminals[0])
+        till.socket.settimeout(2)
+        with pytest.raises(TimeoutError):
+            await asyncio.to_thread(till.read_message)
+        till.close()
 
 
 async def test_an_upgrade_with_headers_beyond_measure_is_answered_and_closed(server: RunningServer) -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from hypothesis import HealthCheck, Phase, given
+from hypothesis import HealthCheck, Phase, example, given
 from hypothesis import settings as hypothesis_settings
 
 from pos_server.settings import Settings
 from tests.end_to_end.server_process import ServerProcess, pos_server, running_server
 from tests.faults.malformed import CANARY, End, Login, Session, sessions
-from tests.faults.wire import CLOSE, TEXT, Wire, frame
+from tests.faults.wire import CLOSE, TEXT, Wire, frame, upgrade_request
 from tests.support import MASTER_KEYS, TestDevice, Town, ask, authenticate, build_town, logged_in, scan_message
 
 pytestmark = pytest.mark.asyncio
@@ -27,6 +27,9 @@ RSS_GROWTH_BYTES_MAX = 12 * 1024 * 1024
 WALLETS = 60
 PAUSE_S = 0.1
 LATE_LINES_MAX = 2
+# Both were once an exception in the log.
+UNFINISHED_ACTIVATION = b"POST /v1/activations HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{"
+BAD_TEXT_AND_CLOSE = frame(TEXT, b"\xbb") + frame(CLOSE, b"\x03\xe8")
 
 
 def open_files(process: int) -> int:
@@ -145,10 +148,12 @@ def play_all(server: ServerProcess, till: TestDevice, phone: TestDevice, watch: 
         max_examples=SESSIONS,
         deadline=None,
         database=None,
-        phases=[Phase.generate],
+        phases=[Phase.explicit, Phase.generate],
         suppress_health_check=list(HealthCheck),
         print_blob=True,
     )
+    @example(Session(UNFINISHED_ACTIVATION, Login.HTTP, {}, None, [], End.RESET))
+    @example(Session(upgrade_request(), Login.DONE, {}, None, [BAD_TEXT_AND_CLOSE], End.FINISH_SENDING))
     @given(sessions())
     def each(session: Session) -> None:
         play(session, server.url, till, phone)
