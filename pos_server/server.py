@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import h11
-import structlog
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn._types import ASGISendEvent
@@ -19,9 +18,8 @@ from websockets.frames import CloseCode as StandardCloseCode
 from .app import PosApp, open_app
 from .core.device_keys import Keyring
 from .core.errors import CloseCode, PosError
+from .gateway.device import REFUSED_FRAME_CODE
 from .settings import Settings
-
-log = structlog.get_logger(__name__)
 
 _BACKLOG = 2048
 _WRITE_BUFFER_BYTES_MAX = 16 * 1024
@@ -102,7 +100,7 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
             super().data_received(data)
         except InvalidState:
             # A text that is no UTF-8 and a close came in one read: uvicorn wants to close what is closing already.
-            log.info("frame_refused", code=StandardCloseCode.INVALID_DATA.value)
+            self.scope["state"][REFUSED_FRAME_CODE] = StandardCloseCode.INVALID_DATA.value
             self.transport.write(b"".join(self.conn.data_to_send()))
             self.transport.close()
         if self.conn.handshake_exc is not None and not self.handshake_initiated:
@@ -118,7 +116,7 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def handle_parser_exception(self) -> None:
         if not self.close_sent and self.conn.close_sent is not None:
-            log.info("frame_refused", code=self.conn.close_sent.code)
+            self.scope["state"][REFUSED_FRAME_CODE] = self.conn.close_sent.code
         super().handle_parser_exception()
 
     def keepalive_timeout(self) -> None:
