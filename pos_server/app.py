@@ -5,10 +5,11 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 
 import structlog
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -102,7 +103,7 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
             Route("/healthz", health.alive),
             Route("/readyz", health.ready),
         ],
-        exception_handlers={Problem: _problem_response},
+        exception_handlers={Problem: _problem_response, ClientDisconnect: _gone},
     )
     devices = {"/v1/terminal": terminals.serve, "/v1/wallet": wallets.serve}
 
@@ -132,3 +133,7 @@ async def _problem_response(request: Request, error: Exception) -> Response:
     if not isinstance(error, Problem):
         raise error
     return error.response()
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=HTTPStatus.BAD_REQUEST)  # nobody is there to read it

@@ -6,17 +6,24 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
+import h11
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn._types import ASGISendEvent
+from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
+from websockets.frames import CloseCode as StandardCloseCode
 
 from .app import PosApp, open_app
 from .core.device_keys import Keyring
 from .core.errors import CloseCode, PosError
+from .gateway.device import REFUSED_FRAME_CODE
 from .settings import Settings
 
 _BACKLOG = 2048
 _WRITE_BUFFER_BYTES_MAX = 16 * 1024
+_HEADERS_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 class ListenError(PosError):
@@ -51,6 +58,36 @@ class _Uvicorn(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+class _HttpProtocol(H11Protocol):
+    """uvicorn's HTTP with an end for peers that begin a request, or only a connection, and do not go on."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._set_deadline()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        upgraded = self.transport.get_protocol() is not self
+        if upgraded or self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
+            self._clear_deadline()
+        elif self._deadline is None:
+            self._set_deadline()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._clear_deadline()
+        super().connection_lost(exc)
+
+    def _set_deadline(self) -> None:
+        self._deadline = self.loop.call_later(self.config.timeout_keep_alive, self.transport.close)
+
+    def _clear_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
 class _WebSocketProtocol(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket with a smaller write buffer, and a last word to peers that do not read or do not answer."""
 
@@ -58,11 +95,29 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
         super().connection_made(transport)
         self.transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES_MAX)
 
+    def data_received(self, data: bytes) -> None:
+        try:
+            super().data_received(data)
+        except InvalidState:
+            # A text that is no UTF-8 and a close came in one read: uvicorn wants to close what is closing already.
+            self.scope["state"][REFUSED_FRAME_CODE] = StandardCloseCode.INVALID_DATA.value
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.transport.close()
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:
+            # Headers that h11 reads and websockets does not: uvicorn would neither answer nor ever close.
+            self.transport.write(_HEADERS_TOO_LARGE)
+            self.transport.close()
+
     async def send(self, message: ASGISendEvent) -> None:
         if message["type"] == "websocket.close":
             # Waiting until the peer reads would be for ever; the close frame is small and goes into the buffer.
             self.writable.set()
         await super().send(message)
+
+    def handle_parser_exception(self) -> None:
+        if not self.close_sent and self.conn.close_sent is not None:
+            self.scope["state"][REFUSED_FRAME_CODE] = self.conn.close_sent.code
+        super().handle_parser_exception()
 
     def keepalive_timeout(self) -> None:
         if not self.close_sent and not self.transport.is_closing():
@@ -97,26 +152,33 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
+def uvicorn_config(asgi: ASGIApp, settings: Settings) -> uvicorn.Config:
+    """How uvicorn serves `asgi`: everything below the application, for the conformance tests too."""
+    return uvicorn.Config(
+        asgi,
+        http=_HttpProtocol,
+        # For the whole of a request, too.
+        timeout_keep_alive=settings.authentication_timeout_s,
+        ws=_WebSocketProtocol,
+        ws_per_message_deflate=False,
+        ws_max_size=settings.frame_bytes_max,
+        ws_ping_interval=settings.heartbeat_s,
+        ws_ping_timeout=settings.heartbeat_timeout_s,
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=int(settings.drain_timeout_s),
+    )
+
+
 @asynccontextmanager
 async def serving(settings: Settings, keyring: Keyring, dsn: str) -> AsyncIterator[RunningServer]:
     """Serve until the block is left; leaving it drains. SIGTERM and SIGINT only set `stop_wanted`."""
     listener = listen(settings)
     async with open_app(settings, keyring, dsn) as app:
-        config = uvicorn.Config(
-            app.asgi,
-            ws=_WebSocketProtocol,
-            ws_per_message_deflate=False,
-            ws_max_size=settings.frame_bytes_max,
-            ws_ping_interval=settings.heartbeat_s,
-            ws_ping_timeout=settings.heartbeat_timeout_s,
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=int(settings.drain_timeout_s),
-        )
-        server = _Uvicorn(config, app)
+        server = _Uvicorn(uvicorn_config(app.asgi, settings), app)
         stop_wanted = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -40,6 +40,10 @@ def configure_logging(level: str = "info") -> None:
         )
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # uvicorn reports every connection at info, and a peer's bad UTF-8 as an error with a traceback.
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+    logging.getLogger("uvicorn.error").addFilter(_is_our_fault)
     logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+def _is_our_fault(record: logging.LogRecord) -> bool:
+    """Of what uvicorn reports, a fault of the application: not each connection, nor what peers do wrong."""
+    return record.levelno >= logging.CRITICAL or str(record.msg).startswith("Exception in ASGI application")

@@ -35,6 +35,9 @@ from ..settings import Settings
 
 log = structlog.get_logger(__name__)
 
+# In the connection's `state`, when the WebSocket protocol itself has ended it: the close code (1002, 1007 or 1009).
+REFUSED_FRAME_CODE = "refused_frame_code"
+
 RecordT = TypeVar("RecordT")
 Ready = TerminalReady | WalletReady
 
@@ -88,8 +91,12 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
             except ConnectionClosing as closing:
                 log.info("connection_refused", kind=self.kind.value, code=closing.code.value, reason=closing.reason)
                 await _close(websocket, closing)
+                return
             except WebSocketDisconnect:
                 pass
+            code = websocket.scope["state"].get(REFUSED_FRAME_CODE)
+            if code is not None:
+                log.info("connection_refused", kind=self.kind.value, code=code)
 
     async def _authenticate(self, websocket: WebSocket, session: Session) -> tuple[Authenticate, Admitted[RecordT]]:
         nonce = secrets.token_bytes(NONCE_BYTES)

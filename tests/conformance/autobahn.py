@@ -1,0 +1,167 @@
+"""Runs the Autobahn WebSocket cases (package `kosoku`) against a server, and what those cases need of one."""
+
+import asyncio
+import json
+import re
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from starlette.types import Message, Receive, Scope, Send
+
+from pos_server.server import listen, uvicorn_config
+from pos_server.settings import Settings
+from tests.support import TestDevice, authenticate
+
+KOSOKU = Path(sys.executable).with_name("kosoku")
+PASSED = {"OK", "NON-STRICT", "INFORMATIONAL"}
+CONCURRENCY = 8
+RUN_TIMEOUT_S = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Autobahn's judgement of one case: of the messages, of the close, and with which code the server closed."""
+
+    case: str
+    behavior: str
+    behavior_close: str
+    close_code: int | None
+
+    @property
+    def passed(self) -> bool:
+        return self.behavior in PASSED and self.behavior_close in PASSED
+
+
+async def run_cases(url: str, reports: Path) -> dict[str, Result]:
+    """Every case against the server at `url`, from a process of its own: kosoku changes the interpreter it is in."""
+    process = await asyncio.create_subprocess_exec(
+        KOSOKU,
+        *("--parallelism", str(CONCURRENCY), "--outdir", reports, url),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        async with asyncio.timeout(RUN_TIMEOUT_S):
+            out, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode in (0, 1), out.decode()[-2000:]
+    (by_case,) = json.loads((reports / "index.json").read_text()).values()
+    return {
+        case: Result(case, found["behavior"], found["behaviorClose"], found["remoteCloseCode"])
+        for case, found in by_case.items()
+    }
+
+
+class _Uvicorn(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _echo(scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (event := await receive())["type"] == "websocket.receive":
+        message: Message = {"type": "websocket.send", "text": event.get("text"), "bytes": event.get("bytes")}
+        with suppress(OSError):  # the peer is gone: the next event says so
+            await send(message)
+
+
+@asynccontextmanager
+async def echo_server(settings: Settings) -> AsyncIterator[str]:
+    """The server's own stack below the application, with an echo instead of the application. Yields its URL."""
+    listener = listen(settings)
+    server = _Uvicorn(uvicorn_config(_echo, settings))
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        yield f"ws://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await task
+
+
+@asynccontextmanager
+async def logging_in(server_url: str, tills: list[TestDevice]) -> AsyncIterator[str]:
+    """An address whose connections reach the server as authenticated tills, one of `tills` each. Yields its URL.
+
+    The cases know nothing of subprotocols and expect silence after the upgrade. So what stands here offers `pos.v1`,
+    answers `hello`, waits for `ready`, and keeps these to itself. From then on it passes on every byte as it is.
+    """
+    host, port = re.findall(r"http://(.+):(\d+)", server_url)[0]
+    free = asyncio.Queue[TestDevice]()
+    for till in tills:
+        free.put_nowait(till)
+    handling = set[asyncio.Task[None]]()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        handling.add(task)
+        till = await free.get()
+        try:
+            upstream = await asyncio.open_connection(host, int(port))
+            try:
+                request = await reader.readuntil(b"\r\n\r\n")
+                upstream[1].write(request[:-2] + b"Sec-WebSocket-Protocol: pos.v1\r\n\r\n")
+                response = await upstream[0].readuntil(b"\r\n\r\n")
+                await _log_in(*upstream, till)
+                writer.write(re.sub(rb"(?i)sec-websocket-protocol: pos\.v1\r\n", b"", response))
+                await _pass_on((reader, upstream[1]), (upstream[0], writer))
+            finally:
+                upstream[1].close()
+        finally:
+            writer.close()
+            free.put_nowait(till)
+            handling.discard(task)
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    async with server:
+        yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/terminal"
+        for task in list(handling):
+            task.cancel()
+        await asyncio.gather(*handling, return_exceptions=True)
+
+
+async def _log_in(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, till: TestDevice) -> None:
+    hello = json.loads(await _text_frame(reader))
+    answer = json.dumps(authenticate(till, hello["nonce"])).encode()
+    # FIN and text; masked with zeros, which is masked all the same (RFC 6455 section 5.3).
+    writer.write(b"\x81" + bytes([0x80 | 126]) + len(answer).to_bytes(2, "big") + bytes(4) + answer)
+    ready = json.loads(await _text_frame(reader))
+    assert ready["type"] == "ready", ready
+
+
+async def _text_frame(reader: asyncio.StreamReader) -> bytes:
+    opcode, length = await reader.readexactly(2)
+    assert opcode == 0x81
+    if length == 126:
+        length = int.from_bytes(await reader.readexactly(2), "big")
+    return await reader.readexactly(length)
+
+
+async def _pass_on(*ways: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> None:
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while chunk := await reader.read(65536):
+                writer.write(chunk)
+                await writer.drain()
+
+    to_server, to_client = (asyncio.create_task(pump(*way)) for way in ways)
+    try:
+        # A server that closes may leave what the client still sends unread; its own last words are what counts.
+        await asyncio.wait((to_server, to_client), return_when=asyncio.FIRST_COMPLETED)
+        if not to_client.done():
+            with suppress(OSError):
+                ways[0][1].write_eof()
+            await asyncio.wait((to_client,), timeout=2)
+    finally:
+        to_server.cancel()
+        to_client.cancel()
+        await asyncio.gather(to_server, to_client, return_exceptions=True)

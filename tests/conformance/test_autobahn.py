@@ -1,0 +1,132 @@
+"""The Autobahn WebSocket cases (RFC 6455): which are not passed, and why. docs/conformance.md holds the same tables.
+
+The cases want a server that says nothing first and echoes every message. Ours says `hello` and takes only `pos.v1`. So
+they run three times: against its stack below the application with an echo on top, once with the frame limit that ships
+and once with a higher one, and against the real server as a process, where each case starts after `ready`.
+"""
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from pos_server.core.errors import CloseCode
+from pos_server.settings import Settings
+from tests.conformance.autobahn import CONCURRENCY, Result, echo_server, logging_in, run_cases
+from tests.docs.documents import read
+from tests.end_to_end.server_process import pos_server, running_server
+from tests.support import MASTER_KEYS, build_town, settings
+
+CASES = 517
+RAISED_FRAME_BYTES_MAX = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class NotPassed:
+    """Cases that the server ends with one of `close_codes` (None: none arrived) where the case wants something else.
+
+    `cases` names each: `9.1.1-6` is 9.1.1 to 9.1.6, `12.*` is all of section 12.
+    """
+
+    cases: str
+    close_codes: Collection[int | None]
+    why: str
+
+    def among(self, all_cases: Collection[str]) -> set[str]:
+        """The cases, one by one."""
+        found = set[str]()
+        for part in self.cases.split(", "):
+            if match := re.fullmatch(r"((?:\d+\.)+)(\d+)-(\d+)", part):
+                found |= {f"{match[1]}{number}" for number in range(int(match[2]), int(match[3]) + 1)}
+            elif part.endswith(".*"):
+                found |= {case for case in all_cases if case.startswith(part[:-1])}
+            else:
+                found.add(part)
+        return found
+
+
+COMPRESSION = NotPassed(
+    "12.*, 13.*", {1000}, "permessage-deflate is off: messages are short, and compression costs memory per connection"
+)
+CLOSE_IN_FRAGMENTS = NotPassed(
+    "7.1.5",
+    {1002},
+    "close between two fragments of a message: the websockets library answers 1002 where 1000 is wanted; "
+    "the connection ends in either case",
+)
+OVER_THE_LIMIT = (
+    "1.1.6-8, 1.2.6-8, 9.1.1-6, 9.2.1-6, 9.3.1-9, 9.4.1-9, 9.5.1-6, 9.6.1-6, 10.1.1",
+    "a message of more than 4096 bytes (POS_FRAME_BYTES_MAX), as pos.v1 never has",
+)
+
+ECHO_RAISED = [CLOSE_IN_FRAGMENTS, COMPRESSION]
+ECHO_SHIPPED = [NotPassed(OVER_THE_LIMIT[0], {1009}, OVER_THE_LIMIT[1]), CLOSE_IN_FRAGMENTS, COMPRESSION]
+REAL = [
+    # A peer that is still sending may lose the close frame: TCP resets what was closed with data unread.
+    NotPassed(OVER_THE_LIMIT[0], {1009, None}, OVER_THE_LIMIT[1]),
+    NotPassed(
+        "1.1.1-5, 5.3-8, 5.19-20, 6.1.1-3, 6.2.1-4, 6.5.1-5, 6.6.2, 6.6.5, 6.6.7, 6.6.9, 6.6.11, 6.7.1-4, 6.9.1-4, "
+        "6.11.1-4, 6.22.1-34, 6.23.1-7, 7.1.1, 9.7.1-6",
+        {CloseCode.NOT_JSON},
+        "wants the echo of a text message; the server ends the connection with 4103, since it is no JSON",
+    ),
+    NotPassed(
+        "1.2.1-5, 9.8.1-6",
+        {CloseCode.NOT_TEXT},
+        "wants the echo of a binary message; the server ends the connection with 4102",
+    ),
+    CLOSE_IN_FRAGMENTS,
+    COMPRESSION,
+]
+# Title of the document's section, its table, and how many cases are passed.
+RUNS = [
+    ("The stack with an echo, frames up to 16 MiB", ECHO_RAISED, 300),
+    ("The stack with an echo, frames up to 4096 bytes", ECHO_SHIPPED, 251),
+    ("The real server", REAL, 150),
+]
+
+
+def check(results: Mapping[str, Result], run: tuple[str, list[NotPassed], int]) -> None:
+    """Exactly the expected cases are not passed, and each ends as its reason says."""
+    _, expected, passed = run
+    assert (len(results), sum(result.passed for result in results.values())) == (CASES, passed)
+    reasons = {case: row for row in expected for case in row.among(results)}
+    assert {case for case, result in results.items() if not result.passed} == reasons.keys()
+    wrong = [results[case] for case, row in reasons.items() if results[case].close_code not in row.close_codes]
+    assert not wrong
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("frame_bytes_max", "run"),
+    [(RAISED_FRAME_BYTES_MAX, RUNS[0]), (Settings.model_fields["frame_bytes_max"].default, RUNS[1])],
+    ids=["frames up to 16 MiB", "frames up to 4096 bytes"],
+)
+async def test_the_stack_below_the_application(
+    frame_bytes_max: int, run: tuple[str, list[NotPassed], int], tmp_path: Path
+) -> None:
+    async with echo_server(settings(frame_bytes_max=frame_bytes_max)) as url:
+        check(await run_cases(url, tmp_path), run)
+
+
+@pytest.mark.asyncio
+async def test_the_real_server_after_ready(dsn: str, connection: asyncpg.Connection, tmp_path: Path) -> None:
+    town = await build_town(connection, terminals=2 * CONCURRENCY)
+    variables = {"POS_DATABASE_URL": dsn, "POS_MASTER_KEYS": MASTER_KEYS}
+    async with running_server(**variables) as server, logging_in(server.url, town.terminals) as url:
+        check(await run_cases(url, tmp_path), RUNS[2])
+        assert await server.stop() == 0
+    assert "Traceback" not in server.log
+    assert (await pos_server("audit", POS_DATABASE_URL=dsn)).status == 0
+
+
+@pytest.mark.parametrize(("title", "table", "passed"), RUNS)
+def test_the_document_names_the_same_cases(title: str, table: list[NotPassed], passed: int) -> None:
+    document = read("conformance.md")
+    rows = document.section(title).table("Cases", "Why")
+    assert [(row["Cases"], row["Why"]) for row in rows] == [(row.cases, row.why) for row in table]
+    summary = {row["Run"]: row["Passed"] for row in document.table("Run", "Server", "Passed")}
+    assert summary[title] == f"{passed} of {CASES}"

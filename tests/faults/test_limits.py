@@ -1,0 +1,421 @@
+"""Every limit on a connection, reached on purpose: who exceeds it is told so, and nobody else notices."""
+
+import asyncio
+import json
+import os
+import socket
+import time
+from contextlib import AsyncExitStack
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from pos_server.connections import CLOSE_TIMEOUT_S
+from pos_server.core.device_keys import DeviceKind
+from pos_server.core.errors import CloseCode
+from pos_server.core.messages import SUBPROTOCOL
+from pos_server.ledger import directory
+from pos_server.server import RunningServer, listen, serving
+from tests.faults.wire import CLOSE, TEXT, Wire, frame, upgrade_request
+from tests.support import (
+    ANSWER_TIMEOUT_S,
+    KEYRING,
+    TestDevice,
+    Town,
+    activated,
+    ask,
+    authenticate,
+    logged_in,
+    new_id,
+    raw_socket,
+    receive,
+    scan_message,
+    settings,
+)
+
+pytestmark = pytest.mark.asyncio
+TERMINAL = DeviceKind.TERMINAL
+
+
+async def messages_to_the_end(socket: ClientConnection) -> tuple[list[dict[str, Any]], int]:
+    """What still comes, and the close code."""
+    messages = []
+    async with asyncio.timeout(ANSWER_TIMEOUT_S):
+        try:
+            while True:
+                messages.append(json.loads(await socket.recv()))
+        except ConnectionClosed:
+            pass
+    assert socket.close_code is not None
+    return messages, socket.close_code
+
+
+async def denied(url: str, **options: Any) -> tuple[int, str | None]:
+    """Status and Retry-After with which an upgrade is denied."""
+    with pytest.raises(InvalidStatus) as refusal:
+        async with raw_socket(url, TERMINAL, **options):
+            pass
+    response = refusal.value.response
+    return response.status_code, response.headers.get("Retry-After")
+
+
+async def not_ready(url: str) -> None:
+    """Wait until the server says that it takes nothing new."""
+    async with asyncio.timeout(ANSWER_TIMEOUT_S), httpx.AsyncClient(base_url=url) as http:
+        while (await http.get("/readyz")).status_code != 503:
+            pass
+
+
+def log_in(url: str, device: TestDevice, **options: Any) -> Wire:
+    """A blocking, authenticated connection, after `ready`."""
+    wire = Wire(url, **options)
+    wire.send(upgrade_request(f"/v1/{device.device.kind}"))
+    assert wire.read_head().startswith(b"HTTP/1.1 101 ")
+    hello = wire.read_message()
+    assert hello is not None
+    wire.send(frame(TEXT, json.dumps(authenticate(device, hello["nonce"])).encode()))
+    ready = wire.read_message()
+    assert ready is not None
+    assert ready["type"] == "ready"
+    return wire
+
+
+async def test_who_does_not_read_is_cut_and_learns_why_when_it_reads_again(dsn: str, town: Town) -> None:
+    """A till that floods and reads nothing: its answers fill its own buffers, and only its own."""
+    limits = settings(
+        outbox_messages_max=4,
+        resume_payments_max=3,
+        socket_send_buffer_bytes=4096,
+        messages_per_s=1e6,
+        messages_burst=1_000_000,
+        bad_messages_per_s=1e6,
+        bad_messages_burst=1_000_000,
+    )
+    bad = frame(TEXT, json.dumps({"type": "payment.scam", "message_id": "x" * 64}).encode())
+
+    def flood(wire: Wire) -> None:
+        # Ends when the server has cut the connection and reads no more, or has reset it.
+        wire.socket.settimeout(CLOSE_TIMEOUT_S + 1)
+        try:
+            for _ in range(200):
+                wire.socket.sendall(bad * 100)
+        except OSError:
+            pass
+        wire.socket.settimeout(ANSWER_TIMEOUT_S)
+
+    async with serving(limits, KEYRING, dsn) as server, logged_in(server.url, town.terminals[1]) as healthy:
+        slow = await asyncio.to_thread(log_in, server.url, town.terminals[0], receive_buffer_bytes=4096)
+        flooding = asyncio.create_task(asyncio.to_thread(flood, slow))
+        while not flooding.done():
+            sent_s = time.monotonic()
+            answer = await ask(healthy, scan_message("no code"))
+            assert answer["decline_code"] == "code_malformed"
+            assert time.monotonic() - sent_s < 1
+            await asyncio.sleep(0.05)
+        code = await asyncio.to_thread(slow.close_code)
+        slow.close()
+    assert code == CloseCode.SLOW_CONSUMER
+
+
+async def test_a_wallet_that_does_not_read_is_cut_and_its_payments_go_on(dsn: str, town: Town) -> None:
+    """The peer is passive: what fills its outbox are other people's payments to it."""
+    limits = settings(
+        outbox_messages_max=4,
+        resume_payments_max=3,
+        socket_send_buffer_bytes=4096,
+        messages_per_s=1e6,
+        messages_burst=10**6,
+    )
+    wallet = town.wallets[0]
+    async with serving(limits, KEYRING, dsn) as server, logged_in(server.url, town.terminals[0]) as till:
+        phone = await asyncio.to_thread(log_in, server.url, wallet, receive_buffer_bytes=2048)
+        code = wallet.code()
+        assert (await ask(till, scan_message(code, amount_minor=1)))["status"] == "approved"
+        # The code is spent: each further scan of it is declined, and the wallet is told.
+        for _ in range(400):
+            assert (await ask(till, scan_message(code, amount_minor=1)))["decline_code"] == "code_used"
+        ended = await asyncio.to_thread(phone.close_code)
+        phone.close()
+    assert ended == CloseCode.SLOW_CONSUMER
+
+
+async def test_too_many_messages_are_refused_and_then_end_the_connection(dsn: str, town: Town) -> None:
+    limits = settings(messages_per_s=0.001, messages_burst=3, bad_messages_per_s=0.001, bad_messages_burst=2)
+    async with serving(limits, KEYRING, dsn) as server, logged_in(server.url, town.terminals[0]) as till:
+        for _ in range(8):
+            await till.send(json.dumps(scan_message("no code")))
+        messages, code = await messages_to_the_end(till)
+        async with logged_in(server.url, town.terminals[1]) as other:
+            assert (await ask(other, scan_message(town.wallets[0].code())))["status"] == "approved"
+    refusals = [message for message in messages if message["type"] == "error"]
+    assert [(refusal["code"], refusal["retryable"]) for refusal in refusals] == [("too_many_messages", True)] * 3
+    assert all(refusal["reply_to"] and refusal["retry_after_s"] == 1 for refusal in refusals)
+    assert len(messages) <= 6
+    assert code == CloseCode.TOO_MANY_MESSAGES
+
+
+async def test_too_many_bad_messages_end_the_connection(dsn: str, town: Town) -> None:
+    limits = settings(bad_messages_per_s=0.001, bad_messages_burst=4)
+    async with serving(limits, KEYRING, dsn) as server, logged_in(server.url, town.terminals[0]) as till:
+        for _ in range(10):
+            await till.send(json.dumps(scan_message("x", amount_minor=0)))
+        messages, code = await messages_to_the_end(till)
+    assert [message["code"] for message in messages] == ["bad_field"] * 5
+    assert code == CloseCode.TOO_MANY_MESSAGES
+
+
+@pytest.mark.parametrize(
+    ("limits", "status"),
+    [({"connections_max": 2}, 503), ({"address_connections_max": 2}, 429)],
+    ids=["in all", "from one address"],
+)
+async def test_one_connection_too_many_is_denied_before_the_upgrade(
+    limits: dict[str, int], status: int, dsn: str, town: Town
+) -> None:
+    async with serving(settings(**limits), KEYRING, dsn) as server, logged_in(server.url, town.terminals[0]) as till:
+        async with raw_socket(server.url, TERMINAL) as other:
+            await receive(other)
+            assert await denied(server.url) == (status, "5")
+            assert (await ask(till, scan_message(town.wallets[0].code())))["status"] == "approved"
+        # Its place is free again once the server has seen it go.
+        async with asyncio.timeout(ANSWER_TIMEOUT_S), AsyncExitStack() as stack:
+            while True:
+                try:
+                    await stack.enter_async_context(logged_in(server.url, town.terminals[1]))
+                    break
+                except InvalidStatus:
+                    await asyncio.sleep(0.01)
+
+
+async def test_only_allowed_origins_may_connect(dsn: str, town: Town) -> None:
+    origins = frozenset({"https://till.example"})
+    async with serving(settings(allowed_origins=origins), KEYRING, dsn) as server:
+        for origin in ("https://evil.example", "https://till.example.evil.example", "http://till.example", "null"):
+            assert await denied(server.url, origin=origin) == (403, None)
+        async with raw_socket(server.url, TERMINAL, origin="https://till.example") as page:
+            assert (await receive(page))["type"] == "hello"
+        async with logged_in(server.url, town.terminals[0]):  # a device sends no origin
+            pass
+
+
+async def test_no_origin_is_allowed_unless_it_is_named(server: RunningServer) -> None:
+    assert await denied(server.url, origin="https://till.example") == (403, None)
+
+
+@pytest.mark.parametrize("offered", [None, "pos.v2", "POS.V1", "pos.v1x, chat", ""])
+async def test_without_the_subprotocol_the_upgrade_is_denied(offered: str | None, server: RunningServer) -> None:
+    def response() -> bytes:
+        wire = Wire(server.url)
+        wire.send(upgrade_request(sec_websocket_protocol=offered))
+        head = wire.read_head()
+        wire.close()
+        return head
+
+    assert (await asyncio.to_thread(response)).startswith(b"HTTP/1.1 400 ")
+
+
+async def test_among_other_subprotocols_ours_is_taken(server: RunningServer) -> None:
+    def response() -> bytes:
+        wire = Wire(server.url)
+        wire.send(upgrade_request(sec_websocket_protocol=f"chat, {SUBPROTOCOL}"))
+        head = wire.read_head().lower()
+        wire.close()
+        return head
+
+    head = await asyncio.to_thread(response)
+    assert head.startswith(b"http/1.1 101 ")
+    assert b"sec-websocket-protocol: pos.v1\r\n" in head
+
+
+async def test_a_server_on_its_way_out_denies_new_connections_and_finishes_what_it_has(
+    dsn: str, town: Town, admin: asyncpg.Connection
+) -> None:
+    block = serving(settings(), KEYRING, dsn)
+    server = await block.__aenter__()
+    async with logged_in(server.url, town.terminals[0]) as till:
+        async with admin.transaction():
+            # The decision waits for this lock, and the drain for the decision.
+            await admin.execute("lock table payment in access exclusive mode")
+            await till.send(json.dumps(scan_message(town.wallets[0].code())))
+            leaving = asyncio.create_task(block.__aexit__(None, None, None))
+            await not_ready(server.url)
+            late = await ask(till, scan_message(town.wallets[1].code()))
+            assert (late["type"], late["code"], late["retryable"]) == ("error", "draining", True)
+            assert await denied(server.url) == (503, "1")
+        messages, code = await messages_to_the_end(till)
+        await leaving
+    assert [(message["type"], message.get("status")) for message in messages] == [
+        ("payment.result", "approved"),
+        ("draining", None),
+    ]
+    assert code == CloseCode.DRAINING
+
+
+async def test_who_answers_no_ping_is_dropped_and_told_why(dsn: str, town: Town) -> None:
+    limits = settings(heartbeat_s=1, heartbeat_timeout_s=0.5)
+    async with serving(limits, KEYRING, dsn) as server, logged_in(server.url, town.terminals[1]) as healthy:
+        silent = await asyncio.to_thread(log_in, server.url, town.terminals[0])
+        began_s = time.monotonic()
+        code = await asyncio.to_thread(silent.close_code)
+        took_s = time.monotonic() - began_s
+        await asyncio.to_thread(silent.read_to_end)
+        silent.close()
+        # The healthy one, whose library answers pings, outlives several heartbeats.
+        assert (await ask(healthy, scan_message(town.wallets[0].code())))["status"] == "approved"
+    assert code == CloseCode.HEARTBEAT_LOST
+    assert 1 <= took_s < 1 + 0.5 + 1
+
+
+async def test_accepted_sockets_have_the_options_of_the_listening_one() -> None:
+    limits = settings(tcp_user_timeout_s=7, socket_send_buffer_bytes=32 * 1024)
+    with listen(limits) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            if hasattr(socket, "TCP_USER_TIMEOUT"):
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 7000
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            # Linux doubles it for its own bookkeeping (socket(7)).
+            assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) in (32 * 1024, 64 * 1024)
+
+
+async def test_a_running_server_sets_them_too(dsn: str, town: Town) -> None:
+    """Its sockets are in this process: the one whose peer is ours is among them."""
+    limits = settings(tcp_user_timeout_s=7)
+    async with serving(limits, KEYRING, dsn) as server:
+        peer = await asyncio.to_thread(log_in, server.url, town.terminals[0])
+        found = []
+        for name in os.listdir("/proc/self/fd"):
+            try:
+                with socket.socket(fileno=os.dup(int(name))) as candidate:
+                    if candidate.getpeername() == peer.socket.getsockname():
+                        found.append(candidate.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+            except OSError:
+                continue
+        peer.close()
+    assert found == [7000]
+
+
+@pytest.mark.parametrize("kind", [DeviceKind.TERMINAL, DeviceKind.WALLET])
+async def test_a_new_activation_ends_the_old_connection_here_at_once_and_elsewhere_soon(
+    kind: DeviceKind, dsn: str, town: Town, connection: asyncpg.Connection
+) -> None:
+    device = (town.terminals if kind is DeviceKind.TERMINAL else town.wallets)[0]
+    check_s = 1.0
+    patient, quick = settings(revocation_check_s=3600), settings(revocation_check_s=check_s)
+    code = str(new_id())
+    async with (
+        serving(patient, KEYRING, dsn) as here,
+        serving(quick, KEYRING, dsn) as elsewhere,
+        logged_in(here.url, device) as one,
+        logged_in(elsewhere.url, device) as two,
+        logged_in(elsewhere.url, town.terminals[1]) as bystander,
+        httpx.AsyncClient(base_url=here.url) as http,
+    ):
+        await directory.issue_activation(connection, device.device, code, ttl_s=60)
+        answer = await http.post("/v1/activations", json={"activation_code": code, "request_id": str(new_id())})
+        assert answer.status_code == 200, answer.text
+        began_s = time.monotonic()
+        assert (await messages_to_the_end(one))[1] == CloseCode.REVOKED
+        assert time.monotonic() - began_s < check_s / 2
+        assert (await messages_to_the_end(two))[1] == CloseCode.REVOKED
+        assert time.monotonic() - began_s < check_s + 0.5
+        assert (await ask(bystander, scan_message("no code")))["type"] == "payment.result"
+
+
+@pytest.mark.parametrize(
+    ("begun", "answered"),
+    [
+        (b"", 0),
+        (upgrade_request()[:60], 0),
+        (b"POST /v1/activations HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{", 0),
+        (b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n", 1),
+        (b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\nGET /hea", 1),
+    ],
+    ids=["nothing", "half an upgrade", "half a body", "no second request", "half a second request"],
+)
+async def test_a_peer_that_does_not_get_its_request_across_is_closed(begun: bytes, answered: int, dsn: str) -> None:
+    def wait() -> tuple[bytes, float]:
+        wire = Wire(server.url)
+        wire.send(begun)
+        began_s = time.monotonic()
+        head = wire.read_head()
+        wire.read_to_end()
+        wire.close()
+        return head, time.monotonic() - began_s
+
+    async with serving(settings(authentication_timeout_s=1), KEYRING, dsn) as server:
+        head, took_s = await asyncio.to_thread(wait)
+    assert head.count(b"HTTP/1.1 200 ") == answered
+    assert 0.9 < took_s < 2
+
+
+async def test_a_peer_that_trickles_its_request_gains_no_time(dsn: str) -> None:
+    def trickle() -> float:
+        wire = Wire(server.url)
+        began_s = time.monotonic()
+        wire.socket.settimeout(0.05)
+        for byte in upgrade_request():
+            wire.send(bytes([byte]))
+            try:
+                wire.read_to_end()
+                break
+            except TimeoutError:
+                pass
+        wire.close()
+        return time.monotonic() - began_s
+
+    async with serving(settings(authentication_timeout_s=1), KEYRING, dsn) as server:
+        assert 0.9 < await asyncio.to_thread(trickle) < 2
+
+
+async def test_a_connection_that_is_served_outlives_that_limit(dsn: str, town: Town) -> None:
+    async with serving(settings(authentication_timeout_s=1), KEYRING, dsn) as server:
+        till = await asyncio.to_thread(log_in, server.url, town.terminals[0])
+        till.socket.settimeout(2)
+        with pytest.raises(TimeoutError):
+            await asyncio.to_thread(till.read_message)
+        till.close()
+
+
+async def test_an_upgrade_with_headers_beyond_measure_is_answered_and_closed(server: RunningServer) -> None:
+    """h11 reads them and websockets does not."""
+
+    def response(request: bytes) -> bytes:
+        wire = Wire(server.url)
+        wire.send(request)
+        head = wire.read_head()
+        wire.read_to_end()
+        wire.close()
+        return head
+
+    many = upgrade_request(**{f"x_{number}": "v" for number in range(200)})
+    for request in (many, upgrade_request(x_long="v" * 9000)):
+        assert (await asyncio.to_thread(response, request)).startswith(b"HTTP/1.1 431 ")
+
+
+async def test_bad_utf8_and_a_close_in_one_read_are_one_end(server: RunningServer, town: Town) -> None:
+    def end() -> int | None:
+        wire = log_in(server.url, town.terminals[0])
+        wire.send(frame(TEXT, b"\xbb") + frame(CLOSE, b"\x03\xe8"))
+        code = wire.close_code()
+        wire.close()
+        return code
+
+    assert await asyncio.to_thread(end) == 1000
+
+
+async def test_the_old_key_does_not_come_back(dsn: str, town: Town, connection: asyncpg.Connection) -> None:
+    old = town.terminals[0]
+    async with serving(settings(revocation_check_s=0.1), KEYRING, dsn) as server, logged_in(server.url, old) as till:
+        new = await activated(connection, old.device)
+        assert (await messages_to_the_end(till))[1] == CloseCode.REVOKED
+        async with raw_socket(server.url, TERMINAL) as socket:
+            hello = await receive(socket)
+            await socket.send(json.dumps(authenticate(old, hello["nonce"])))
+            assert (await messages_to_the_end(socket))[1] == CloseCode.UNAUTHORIZED
+        async with logged_in(server.url, new):
+            pass
