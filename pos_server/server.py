@@ -11,6 +11,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
 from websockets.frames import CloseCode as StandardCloseCode
@@ -109,6 +110,9 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
             self.transport.close()
 
     async def send(self, message: ASGISendEvent) -> None:
+        if self.close_sent:
+            # uvicorn has closed by itself meanwhile (a bad frame): to the application the peer is gone, not a fault.
+            raise ClientDisconnected
         if message["type"] == "websocket.close":
             # Waiting until the peer reads would be for ever; the close frame is small and goes into the buffer.
             self.writable.set()

@@ -88,8 +88,8 @@ class Authenticate(_ClientMessage):
     )
     since_ms: Annotated[int, Field(ge=0, le=2**53 - 1)] | None = Field(
         default=None,
-        description="asks for the results that this device may have missed: the largest `server_time_ms` or "
-        "`decided_at_ms` it has seen. Without it nothing is sent again",
+        description="asks for the results that this device may have missed: the largest `decided_at_ms` it "
+        "has seen, or the `server_time_ms` of a `ready` whose replay it has seen. Without it nothing is sent again",
     )
 
 

@@ -29,7 +29,7 @@ from ..core.messages import (
 )
 from ..core.notices import ERROR_TEXTS
 from ..core.rate import TokenBucket
-from ..core.session import Session
+from ..core.session import Session, State
 from ..ledger.database import DATABASE_AWAY
 from ..settings import Settings
 
@@ -82,10 +82,10 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
             await websocket.send_denial_response(refusal)
             return
         with self._admission.counted(websocket):
+            session = Session(self.kind)
             try:
                 await websocket.accept(SUBPROTOCOL)
                 arrival = self._connections.arrival()
-                session = Session(self.kind)
                 message, admitted = await self._authenticate(websocket, session)
                 await self._talk(websocket, arrival, session, message, admitted)
             except ConnectionClosing as closing:
@@ -95,7 +95,8 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
             except WebSocketDisconnect:
                 pass
             code = websocket.scope["state"].get(REFUSED_FRAME_CODE)
-            if code is not None:
+            # One line a connection: what this session ended by itself is logged already.
+            if code is not None and session.state is not State.CLOSED:
                 log.info("connection_refused", kind=self.kind.value, code=code)
 
     async def _authenticate(self, websocket: WebSocket, session: Session) -> tuple[Authenticate, Admitted[RecordT]]:
@@ -153,6 +154,7 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
                 await self._read(websocket, session, connection, admitted)
             except ConnectionClosing as closing:
                 log.info("connection_closed", kind=self.kind.value, code=closing.code.value, reason=closing.reason)
+                session.close(closing.code, closing.reason)
                 connection.close(closing.code, closing.reason)
             except Exception:
                 connection.close(CloseCode.UNAVAILABLE, "server fault, come back")

@@ -11,6 +11,7 @@ from ..core.device_keys import DeviceId, DeviceKind, Keyring
 from ..core.errors import CloseCode, ConnectionClosing
 from ..core.messages import Authenticate, PaymentScan, ServerMessage, WalletReady
 from ..core.notices import wallet_notice
+from ..core.payments import Payment
 from ..ledger import directory
 from ..ledger.directory import WalletDeviceRecord
 from ..ledger.ledger import wallet_payments_since
@@ -46,17 +47,19 @@ class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
         self, message: Authenticate, admitted: Admitted[WalletDeviceRecord]
     ) -> tuple[WalletReady, Sequence[ServerMessage]]:
         time_ms, missed, resumed = now_ms(), list[ServerMessage](), True
-        balance_minor = await directory.wallet_balance(self._pool, message.id)
+        payments = list[tuple[Payment, str, str]]()
         if message.since_ms is not None:
             since_ms = message.since_ms - int(self._settings.resume_overlap_s * 1000)
             payments_max = self._settings.resume_payments_max
             payments = await wallet_payments_since(self._pool, message.id, since_ms, payments_max + 1)
             resumed = len(payments) <= payments_max
-            if resumed:
-                missed = [
-                    wallet_notice(payment, merchant_name, store_name, balance_minor)
-                    for payment, merchant_name, store_name in payments
-                ]
+        # After the payments: a balance must never be older than what it is told with.
+        balance_minor = await directory.wallet_balance(self._pool, message.id)
+        if resumed:
+            missed = [
+                wallet_notice(payment, merchant_name, store_name, balance_minor)
+                for payment, merchant_name, store_name in payments
+            ]
         ready = WalletReady(
             reply_to=message.message_id,
             server_time_ms=time_ms,
