@@ -193,6 +193,7 @@ async def serving(settings: Settings, keyring: Keyring, dsn: str) -> AsyncIterat
                 await asyncio.sleep(0.001)
                 if task.done():
                     await task
+                    raise ListenError("the server ended before it served; its log says why")
             host, port = listener.getsockname()[:2]
             yield RunningServer(f"http://{f'[{host}]' if ':' in host else host}:{port}", stop_wanted)
         finally:

@@ -11,6 +11,8 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+import segno
+import zxingcpp
 
 from pos_server.core import payment_code
 from pos_server.core.device_keys import DeviceId, DeviceKind, Keyring, authentication_mac, derive_device_key
@@ -272,8 +274,6 @@ def test_numbers_in_the_prose_are_those_of_the_code() -> None:
 
 
 def test_symbols_have_the_stated_size() -> None:
-    segno = pytest.importorskip("segno")
-    zxingcpp = pytest.importorskip("zxingcpp")
     code = CODES[0]["code"]
     symbol = segno.make(code, version=1, error="q", mode="numeric", boost_error=False)
     assert (symbol.designator, symbol.symbol_size(border=0), symbol.symbol_size(border=4)) == (

@@ -12,6 +12,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from pos_server.core.errors import CloseCode
+from pos_server.ledger.ledger import wallet_payments_since
 from pos_server.server import RunningServer, serving
 from tests.gateway.test_terminal import close_code
 from tests.support import (
@@ -132,6 +133,23 @@ async def test_a_payment_that_commits_while_a_device_comes_in_is_not_lost_betwee
                     newest[index] = max(newest[index], notice["decided_at_ms"])
         await selling
     assert heard == set(paid)
+
+
+async def test_the_balance_is_never_older_than_the_results_it_comes_with(
+    server: RunningServer, town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A payment commits after the missed ones were read: it is pushed, and `ready` already counts it."""
+    first = await pay(server.url, town)
+
+    async def read_and_be_overtaken(*arguments: Any) -> Any:
+        rows = await wallet_payments_since(*arguments)
+        await pay(server.url, town)
+        return rows
+
+    monkeypatch.setattr("pos_server.gateway.wallet.wallet_payments_since", read_and_be_overtaken)
+    async with resumed(server.url, town.wallets[0], first["decided_at_ms"]) as (phone, ready):
+        assert ready["balance_minor"] == 8_000
+        assert [(await receive(phone))["balance_minor"] for _ in range(2)] == [8_000, 8_000]
 
 
 async def _available(socket: ClientConnection) -> AsyncIterator[str]:
