@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 
 import structlog
@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
+from uuid_utils.compat import uuid7
 
 from .admission import Admission
 from .api.activations import Activations
@@ -21,16 +22,23 @@ from .api.asyncapi import AsyncApi
 from .api.health import Health
 from .api.problems import Problem
 from .authorizer import Authorizer, AuthorizerLimits
+from .clock import BusinessDays, now_ms
 from .connections import Connections, OutboxLimits
-from .core.device_keys import Keyring
+from .core.book import Wallet
+from .core.device_keys import DeviceKind, Keyring
 from .core.errors import CloseCode
 from .core.lockout import FailureLimit
 from .core.messages import Draining, encode
-from .core.notices import Outcome, notices
-from .core.payments import Decided, DeclineCode
+from .core.notices import Notice, Recipient, notices
+from .core.operations import Decided, Outcome, Scan
+from .core.payments import DeclineCode, Status
+from .core.rules import Risk, RiskHook
+from .expiry import Sweeper
 from .gateway.terminal import TerminalEndpoint
 from .gateway.wallet import WalletEndpoint
+from .leadership import lead
 from .ledger.database import create_pool
+from .pins import Pins
 from .revocation import watch_revocations
 from .settings import Settings
 
@@ -70,30 +78,50 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
     connections = Connections(OutboxLimits(settings.outbox_messages_max, settings.outbox_bytes_max))
     bad_codes = FailureLimit(settings.bad_codes_max, settings.bad_codes_window_s, settings.addresses_tracked_max)
 
-    def publish(outcome: Outcome, reply_to: str) -> None:
-        if (
-            isinstance(outcome, Decided)
-            and not outcome.replayed
-            and outcome.payment.decline_code is DeclineCode.CODE_INVALID
-        ):
-            bad_codes.record(outcome.scan.terminal_number, time.monotonic())
-        for recipient, message in notices(outcome, reply_to):
-            connections.deliver(recipient, encode(message))
+    def is_online(recipient: Recipient) -> bool:
+        return connections.is_online(recipient)
+
+    def tell(notice: Notice) -> None:
+        connections.deliver(notice.recipient, lambda language: encode(notice.render(language)))
+
+    def publish(outcome: Outcome, reply_to: str | None) -> None:
+        wallet_online = True
+        if isinstance(outcome, Decided):
+            if not outcome.replayed and outcome.payment.decline_code is DeclineCode.CODE_INVALID:
+                bad_codes.record(outcome.payment.terminal_number, time.monotonic())
+            if outcome.wallet is not None and outcome.payment.status is Status.PENDING:
+                wallet_online = is_online(Recipient(DeviceKind.WALLET, outcome.wallet.number))
+        for notice in notices(outcome, reply_to, wallet_online=wallet_online):
+            tell(notice)
 
     limits = AuthorizerLimits(
-        queue_scans_max=settings.queue_scans_max,
-        terminal_scans_max=settings.terminal_scans_max,
-        batch_scans_max=settings.batch_scans_max,
+        queue_operations_max=settings.queue_operations_max,
+        device_operations_max=settings.device_operations_max,
+        batch_operations_max=settings.batch_operations_max,
         batch_attempts_max=settings.batch_attempts_max,
         batch_timeout_s=settings.batch_timeout_s,
-        scan_deadline_s=settings.scan_deadline_s,
+        operation_deadline_s=settings.operation_deadline_s,
         connect_timeout_s=settings.database_connect_timeout_s,
-        code_expired_steps=settings.code_expired_steps,
     )
-    authorizer = Authorizer(dsn, keyring, limits, publish)
+    rules = settings.rules()
+    rules = replace(rules, risk=_guarded(rules.risk))
+    days = BusinessDays(settings.time_zone)
+    authorizer = Authorizer(dsn, keyring, rules, limits, publish, day_start_ms=days.start_ms)
+    sweeper = Sweeper(authorizer, now_ms, settings.expiry_batch_max)
+    pins = Pins(settings, keyring)
     pool = await create_pool(dsn, timeout_s=settings.database_connect_timeout_s, size_max=settings.database_pool_max)
-    terminals = TerminalEndpoint(settings, keyring, admission, connections, pool, authorizer, bad_codes)
-    wallets = WalletEndpoint(settings, keyring, admission, connections, pool)
+    terminals = TerminalEndpoint(
+        settings,
+        keyring,
+        admission,
+        connections,
+        pool,
+        authorizer,
+        bad_codes,
+        new_id=uuid7,
+        is_online=is_online,
+    )
+    wallets = WalletEndpoint(settings, keyring, admission, connections, pool, authorizer, rules, pins, tell=tell)
     activations = Activations(settings, keyring, pool, connections)
     health = Health(admission, pool)
     rest = Starlette(
@@ -118,6 +146,15 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
     tasks = [
         asyncio.create_task(authorizer.run(), name="authorizer"),
         asyncio.create_task(watch_revocations(pool, connections, settings.revocation_check_s), name="revocation"),
+        asyncio.create_task(
+            lead(
+                dsn,
+                sweeper.sweep,
+                every_s=settings.expiry_check_s,
+                timeout_s=settings.database_connect_timeout_s,
+            ),
+            name="expiry",
+        ),
     ]
     try:
         await authorizer.warm_up()
@@ -126,7 +163,21 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        pins.close()
         pool.terminate()
+
+
+def _guarded(hook: RiskHook) -> RiskHook:
+    """A hook that fails asks for the PIN: neither a free pass nor a closed shop."""
+
+    def guarded(scan: Scan, wallet: Wallet) -> Risk:
+        try:
+            return Risk(hook(scan, wallet))
+        except Exception:
+            log.exception("risk_hook_failed", payment_id=str(scan.payment_id))
+            return Risk.ASK_PIN
+
+    return guarded
 
 
 async def _problem_response(request: Request, error: Exception) -> Response:

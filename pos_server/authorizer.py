@@ -1,11 +1,11 @@
 """The batch engine: bounded queue → load → decide → commit → outcomes.
 
 There is no timer. While one batch is at the database, arrivals queue; the next batch takes what is there, up to a
-bound. Alone, a scan waits for nothing; under load batches grow by themselves.
+bound. Alone, an operation waits for nothing; under load batches grow by themselves.
 
-Every scan that was accepted gets exactly one outcome: decided, or BUSY when nothing has happened, or UNKNOWN_OUTCOME
-when a commit may have happened and could not be confirmed. Running a batch again is always safe: decisions start from
-committed rows, and a payment that is stored already is found, not made again.
+Every operation that was accepted gets exactly one outcome: decided, or BUSY when nothing has happened, or
+UNKNOWN_OUTCOME when a commit may have happened and could not be confirmed. Running a batch again is always safe:
+decisions start from committed rows, and what is stored already is found, not made again.
 """
 
 import asyncio
@@ -17,10 +17,13 @@ from dataclasses import dataclass
 import asyncpg
 import structlog
 
-from .core.device_keys import Keyring
+from .core.book import Changes
+from .core.decide import decide
+from .core.device_keys import DeviceKind, Keyring
 from .core.errors import ErrorCode, PosError
-from .core.notices import NotDecided, Outcome
-from .core.payments import Changes, Decision, Scan, decide
+from .core.notices import asker_of
+from .core.operations import Operation, Outcome, Refused
+from .core.rules import Rules
 from .ledger.database import DATABASE_AWAY, connect
 from .ledger.ledger import LEDGER_CONFLICT, apply_changes, load_book
 
@@ -31,54 +34,66 @@ _RETRY_PAUSE_S = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthorizerLimits:
-    """Named in settings. `scan_deadline_s`: a scan that waited longer in the queue is answered BUSY.
+    """Named in settings. `operation_deadline_s`: an operation that waited longer in the queue is answered BUSY.
 
-    `terminal_scans_max` bounds what one terminal may have open, so that it can neither fill the queue alone nor try
-    more forged codes at once than the limit on them allows for.
+    `device_operations_max` bounds what one terminal or wallet may have open, so that it can neither fill the queue
+    alone nor try more forged codes at once than the limit on them allows for.
     """
 
-    queue_scans_max: int
-    terminal_scans_max: int
-    batch_scans_max: int
+    queue_operations_max: int
+    device_operations_max: int
+    batch_operations_max: int
     batch_attempts_max: int
     batch_timeout_s: float
-    scan_deadline_s: float
+    operation_deadline_s: float
     connect_timeout_s: float
-    code_expired_steps: int
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A scan in the queue. `reply_to` goes back with its outcome; `deadline_s` is on the loop's clock."""
+    """An operation in the queue. `reply_to` goes back with its outcome; `deadline_s` is on the loop's clock.
 
-    scan: Scan
-    reply_to: str
+    `device` is whose share of the queue it takes, `waiting` who awaits the outcome besides the devices that are told.
+    """
+
+    operation: Operation
+    reply_to: str | None
     deadline_s: float
+    device: tuple[DeviceKind, int] | None
+    waiting: "asyncio.Future[Outcome] | None"
 
 
 class QueueFull(PosError):
-    """The scan was not accepted and nothing has happened."""
+    """The operation was not accepted and nothing has happened."""
 
 
 class Authorizer:
-    """One lane with a connection of its own. `publish` is called once per scan, after its commit; it must not block."""
+    """One lane with a connection of its own. `publish` is called once per operation, after its commit.
+
+    It gets the outcome and the `reply_to` of the request, and must not block. `day_start_ms` tells when the business
+    day of a time began.
+    """
 
     def __init__(
         self,
         dsn: str,
         keyring: Keyring,
+        rules: Rules,
         limits: AuthorizerLimits,
-        publish: Callable[[Outcome, str], None],
+        publish: Callable[[Outcome, str | None], None],
         *,
+        day_start_ms: Callable[[int], int],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._dsn = dsn
         self._keyring = keyring
+        self._rules = rules
         self._limits = limits
         self._publish = publish
+        self._day_start_ms = day_start_ms
         self._clock = clock
         self._queue: deque[Submission] = deque()
-        self._open_scans: Counter[int] = Counter()
+        self._open: Counter[tuple[DeviceKind, int]] = Counter()
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -86,20 +101,32 @@ class Authorizer:
         self._connection: asyncpg.Connection | None = None
 
     async def warm_up(self) -> None:
-        """Connect and let Postgres prepare both statements, so that the first scan waits for neither."""
+        """Connect and let Postgres prepare both statements, so that the first operation waits for neither."""
         connection = await self._connected()
         await load_book(connection, [])
         await apply_changes(connection, Changes(), 0)
 
-    def submit(self, scan: Scan, reply_to: str) -> None:
-        """Accept a scan for decision. Raises QueueFull, also for one terminal alone, and once `close` was called."""
-        if self._closed or len(self._queue) >= self._limits.queue_scans_max:
+    def submit(self, operation: Operation, reply_to: str | None = None) -> None:
+        """Accept an operation. Raises QueueFull, also for one device alone, and once `close` was called."""
+        self._accept(operation, reply_to, None)
+
+    async def carry_out(self, operation: Operation) -> Outcome:
+        """Accept an operation and wait for its outcome, which is published too. Raises QueueFull."""
+        waiting: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._accept(operation, None, waiting)
+        return await waiting
+
+    def _accept(self, operation: Operation, reply_to: str | None, waiting: "asyncio.Future[Outcome] | None") -> None:
+        deadline_s = asyncio.get_running_loop().time() + self._limits.operation_deadline_s
+        asker = asker_of(operation)
+        device = None if asker is None else (asker.kind, asker.number)
+        if self._closed or len(self._queue) >= self._limits.queue_operations_max:
             raise QueueFull
-        if self._open_scans[scan.terminal_number] >= self._limits.terminal_scans_max:
-            raise QueueFull
-        self._open_scans[scan.terminal_number] += 1
-        deadline_s = asyncio.get_running_loop().time() + self._limits.scan_deadline_s
-        self._queue.append(Submission(scan, reply_to, deadline_s))
+        if device is not None:
+            if self._open[device] >= self._limits.device_operations_max:
+                raise QueueFull
+            self._open[device] += 1
+        self._queue.append(Submission(operation, reply_to, deadline_s, device, waiting))
         self._idle.clear()
         self._wake.set()
 
@@ -121,11 +148,11 @@ class Authorizer:
         self._closed = True
 
     async def drained(self) -> None:
-        """Wait until every accepted scan has its outcome."""
+        """Wait until every accepted operation has its outcome."""
         await self._idle.wait()
 
     def _take(self) -> list[Submission]:
-        return [self._queue.popleft() for _ in range(min(len(self._queue), self._limits.batch_scans_max))]
+        return [self._queue.popleft() for _ in range(min(len(self._queue), self._limits.batch_operations_max))]
 
     async def _authorize(self, submissions: list[Submission]) -> None:
         now_s = asyncio.get_running_loop().time()
@@ -134,12 +161,12 @@ class Authorizer:
         if not batch:
             return
         try:
-            outcomes = await self._decide_and_commit([submission.scan for submission in batch])
+            outcomes = await self._decide_and_commit([submission.operation for submission in batch])
         except _Failed as failed:
             self._answer_all(batch, failed.code)
         except Exception:
-            # A fault of ours in one scan must not take its whole batch along.
-            log.exception("batch_failed", scans=len(batch))
+            # A fault of ours in one operation must not take its whole batch along.
+            log.exception("batch_failed", operations=len(batch))
             if len(batch) == 1:
                 self._answer_all(batch, ErrorCode.UNKNOWN_OUTCOME)
             else:
@@ -149,7 +176,7 @@ class Authorizer:
             for submission, outcome in zip(batch, outcomes, strict=True):
                 self._answer(submission, outcome)
 
-    async def _decide_and_commit(self, scans: Sequence[Scan]) -> list[Decision]:
+    async def _decide_and_commit(self, operations: Sequence[Operation]) -> list[Outcome]:
         may_have_happened = False
         for attempt in range(self._limits.batch_attempts_max):
             if attempt:
@@ -158,15 +185,15 @@ class Authorizer:
             try:
                 async with asyncio.timeout(self._limits.batch_timeout_s):
                     connection = await self._connected()
-                    book = await load_book(connection, scans)
+                    book = await load_book(connection, operations)
                     now_ms = int(self._clock() * 1000)
-                    decisions, changes = decide(
-                        scans, book, self._keyring, now_ms, code_expired_steps=self._limits.code_expired_steps
+                    outcomes, changes = decide(
+                        operations, book, self._keyring, now_ms, self._rules, day_start_ms=self._day_start_ms(now_ms)
                     )
                     if changes:
                         applying = True
                         await apply_changes(connection, changes, now_ms)
-                    return decisions
+                    return outcomes
             except LEDGER_CONFLICT as conflict:
                 log.info("batch_conflict", attempt=attempt + 1, cause=type(conflict).__name__)
             except DATABASE_AWAY as away:
@@ -188,17 +215,20 @@ class Authorizer:
 
     def _answer_all(self, submissions: Sequence[Submission], code: ErrorCode) -> None:
         for submission in submissions:
-            self._answer(submission, NotDecided(submission.scan, code))
+            self._answer(submission, Refused(submission.operation, code))
 
     def _answer(self, submission: Submission, outcome: Outcome) -> None:
-        terminal_number = submission.scan.terminal_number
-        self._open_scans[terminal_number] -= 1
-        if not self._open_scans[terminal_number]:
-            del self._open_scans[terminal_number]
+        device = submission.device
+        if device is not None:
+            self._open[device] -= 1
+            if not self._open[device]:
+                del self._open[device]
         try:
             self._publish(outcome, submission.reply_to)
         except Exception:
-            log.exception("publish_failed", payment_id=str(submission.scan.payment_id))
+            log.exception("publish_failed", operation=type(submission.operation).__name__)
+        if submission.waiting is not None and not submission.waiting.done():
+            submission.waiting.set_result(outcome)
 
 
 class _Failed(Exception):

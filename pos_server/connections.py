@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import structlog
@@ -46,14 +46,16 @@ class Connection:
         "arrival",
         "device",
         "generation",
+        "language",
     )
 
     def __init__(
-        self, device: DeviceId, generation: int, arrival: int, websocket: WebSocket, limits: OutboxLimits
+        self, device: DeviceId, generation: int, arrival: int, language: str, websocket: WebSocket, limits: OutboxLimits
     ) -> None:
         self.device = device
         self.generation = generation
         self.arrival = arrival
+        self.language = language
         self._websocket = websocket
         self._limits = limits
         self._outbox: deque[str] = deque()
@@ -151,8 +153,8 @@ class Connections:
         """A number for a socket that has just come in: which of two connections of a device is the newer one."""
         return next(self._arrivals)
 
-    def open(self, device: DeviceId, generation: int, arrival: int, websocket: WebSocket) -> Connection:
-        """Register a device's socket. Of two connections of a device the one that arrived later stays.
+    def open(self, device: DeviceId, generation: int, arrival: int, language: str, websocket: WebSocket) -> Connection:
+        """Register a device's socket; its texts are in `language`. Of two connections of a device the later one stays.
 
         The other is closed with SUPERSEDED; here ConnectionClosing is raised if it is this one. It may be the older one
         that authenticates last: its peer has given it up and come again, and must not be thrown out by its own ghost.
@@ -164,7 +166,7 @@ class Connections:
             raise ConnectionClosing(CloseCode.SUPERSEDED, "this device connected again")
         if other is not None:
             other.close(CloseCode.SUPERSEDED, "this device connected again")
-        connection = slots[device.slot] = Connection(device, generation, arrival, websocket, self._limits)
+        connection = slots[device.slot] = Connection(device, generation, arrival, language, websocket, self._limits)
         self._live.add(connection)
         self._none_live.clear()
         return connection
@@ -182,10 +184,23 @@ class Connections:
             if not slots:
                 del self._by_recipient[recipient]
 
-    def deliver(self, recipient: Recipient, text: str) -> None:
-        """Queue a message for the terminal, or for every device of the wallet, that is connected now."""
-        for connection in list(self._by_recipient.get(recipient, {}).values()):
-            connection.deliver(text)
+    def deliver(self, recipient: Recipient, in_language: Callable[[str], str]) -> None:
+        """Queue a message for those devices of the recipient that are connected now, each in its language."""
+        slots = self._by_recipient.get(Recipient(recipient.kind, recipient.number))
+        if slots is None:
+            return
+        texts: dict[str, str] = {}
+        for slot, connection in list(slots.items()):
+            if recipient.slot not in (None, slot) or recipient.not_slot == slot:
+                continue
+            language = connection.language
+            if language not in texts:
+                texts[language] = in_language(language)
+            connection.deliver(texts[language])
+
+    def is_online(self, recipient: Recipient) -> bool:
+        """Whether any device of the recipient is connected now."""
+        return Recipient(recipient.kind, recipient.number) in self._by_recipient
 
     def revoke(self, device: DeviceId, generation: int) -> None:
         """The device's key is now of this generation (or it is revoked: any other than its own): older ones must go."""

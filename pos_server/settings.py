@@ -2,18 +2,23 @@
 
 import base64
 import binascii
+import importlib
 import secrets
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Self, cast
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .core.device_keys import MASTER_KEY_BYTES_MIN, Keyring
 from .core.errors import PosError
+from .core.money import MAX_AMOUNT_MINOR
+from .core.rules import Limits, RiskHook, Rules, accept_all
 
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Minor = Annotated[int, Field(ge=0, le=MAX_AMOUNT_MINOR)]
 
 
 class SettingsError(PosError):
@@ -68,12 +73,44 @@ class Settings(BaseSettings):
     activation_failures_window_s: Seconds = 60
     addresses_tracked_max: Count = 10_000
 
+    # limits, in minor units; a day is the business day of `time_zone`
+    time_zone: str = Field("UTC", description="IANA name, such as Europe/Berlin")
+    payment_minor_max: Minor = Field(1_000_000, description="the largest payment")
+    day_minor_max: Minor = Field(2_000_000, description="what a wallet may pay in a day")
+    pin_free_minor_max: Minor = Field(5_000, description="the largest payment without a PIN; 0 always asks for it")
+    pin_free_day_count_max: Minor = Field(20, description="payments of a wallet without a PIN in a day")
+    pin_free_day_minor_max: Minor = Field(20_000, description="what a wallet may pay without a PIN in a day")
+    currency_limits: dict[str, Limits] = Field({}, description="the five above, as JSON, for currencies that differ")
+    risk_hook: str | None = Field(None, description="module:function that may ask for a PIN or reject a payment")
+
+    # a payment's life
+    confirmation_s: Seconds = Field(60, description="how long a payment waits for its PIN")
+    expiry_check_s: Seconds = Field(1, description="how often payments whose time is over are looked for")
+    expiry_batch_max: Count = Field(200, description="how many of them are taken at once")
+    cancel_window_s: Seconds = Field(24 * 3600, description="how long an approved payment may be canceled")
+    refund_window_days: Seconds = Field(365, description="how long a payment may be refunded")
+    refunds_max: Count = Field(50, description="refunds of one payment")
+
+    # PINs
+    pin_payment_failures_max: Count = Field(3, description="wrong PINs for one payment")
+    pin_failures_max: Count = Field(5, description="wrong PINs in a row before the wallet's PIN is locked")
+    pin_lock_s: Seconds = 24 * 3600
+    pin_workers: Count = Field(2, description="threads that check PINs")
+    pin_checks_max: Count = Field(64, description="checks that may wait for them; more are busy")
+    pin_argon2_memory_kib: Count = Field(19_456, description="Argon2id's m (RFC 9106)")
+    pin_argon2_passes: Count = Field(2, description="Argon2id's t")
+
+    # queries
+    queries_per_s: Seconds = Field(2, description="queries a connection may send on average")
+    queries_burst: Count = 20
+    connection_requests_max: Count = Field(4, description="queries and PINs of one connection at work at once")
+
     # authorizer
-    queue_scans_max: Count = 10_000
-    terminal_scans_max: Count = Field(16, description="scans of one terminal that may be open at once")
-    batch_scans_max: Count = 200
+    queue_operations_max: Count = 10_000
+    device_operations_max: Count = Field(16, description="requests of one terminal or wallet that may be open at once")
+    batch_operations_max: Count = 200
     batch_attempts_max: Count = 5
-    scan_deadline_s: Seconds = 10
+    operation_deadline_s: Seconds = 10
     batch_timeout_s: Seconds = 5
 
     # database
@@ -89,17 +126,52 @@ class Settings(BaseSettings):
             raise ValueError("must be an address such as 127.0.0.1 or 0.0.0.0")
         return value
 
+    @field_validator("time_zone")
+    @classmethod
+    def _zone_exists(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError("must be an IANA time zone such as Europe/Berlin") from None
+        return value
+
     @model_validator(mode="after")
     def _relations_hold(self) -> Self:
-        if self.batch_scans_max > self.queue_scans_max:
-            raise ValueError("POS_BATCH_SCANS_MAX must not exceed POS_QUEUE_SCANS_MAX")
-        if self.batch_timeout_s > self.scan_deadline_s:
-            raise ValueError("POS_BATCH_TIMEOUT_S must not exceed POS_SCAN_DEADLINE_S")
+        if self.batch_operations_max > self.queue_operations_max:
+            raise ValueError("POS_BATCH_OPERATIONS_MAX must not exceed POS_QUEUE_OPERATIONS_MAX")
+        if self.batch_timeout_s > self.operation_deadline_s:
+            raise ValueError("POS_BATCH_TIMEOUT_S must not exceed POS_OPERATION_DEADLINE_S")
         if self.resume_overlap_s <= self.batch_timeout_s:
             raise ValueError("POS_RESUME_OVERLAP_S must exceed POS_BATCH_TIMEOUT_S")
         if self.resume_payments_max >= self.outbox_messages_max:
             raise ValueError("POS_RESUME_PAYMENTS_MAX must be less than POS_OUTBOX_MESSAGES_MAX")
+        if self.pin_payment_failures_max > self.pin_failures_max:
+            raise ValueError("POS_PIN_PAYMENT_FAILURES_MAX must not exceed POS_PIN_FAILURES_MAX")
+        if self.pin_argon2_memory_kib < 8:
+            raise ValueError("POS_PIN_ARGON2_MEMORY_KIB must be at least 8 (RFC 9106 section 3.1)")
         return self
+
+    def rules(self) -> Rules:
+        """The limits that decisions know. Raises SettingsError when the risk hook cannot be loaded."""
+        return Rules(
+            limits=Limits(
+                payment_minor_max=self.payment_minor_max,
+                day_minor_max=self.day_minor_max,
+                pin_free_minor_max=self.pin_free_minor_max,
+                pin_free_day_count_max=self.pin_free_day_count_max,
+                pin_free_day_minor_max=self.pin_free_day_minor_max,
+            ),
+            currency_limits=self.currency_limits,
+            risk=accept_all if self.risk_hook is None else _load_hook(self.risk_hook),
+            code_expired_steps=self.code_expired_steps,
+            confirmation_ms=int(self.confirmation_s * 1000),
+            pin_payment_failures_max=self.pin_payment_failures_max,
+            pin_failures_max=self.pin_failures_max,
+            pin_lock_ms=int(self.pin_lock_s * 1000),
+            cancel_window_ms=int(self.cancel_window_s * 1000),
+            refund_window_ms=int(self.refund_window_days * 24 * 3_600_000),
+            refunds_max=self.refunds_max,
+        )
 
 
 def load_settings(**overrides: object) -> Settings:
@@ -112,6 +184,17 @@ def load_settings(**overrides: object) -> Settings:
             name = "_".join(str(part) for part in problem["loc"]).upper()
             problems.append(f"POS_{name}: {problem['msg']}" if name else problem["msg"])
         raise SettingsError("; ".join(problems)) from None
+
+
+def _load_hook(name: str) -> RiskHook:
+    module, _, function = name.partition(":")
+    try:
+        hook = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SettingsError(f"POS_RISK_HOOK: cannot load {name}: {error}. Write it as module:function") from None
+    if not callable(hook):
+        raise SettingsError(f"POS_RISK_HOOK: {name} is not a function")
+    return cast("RiskHook", hook)
 
 
 def parse_master_keys(text: str) -> Keyring:

@@ -17,7 +17,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from pos_server.core import payment_code
 from pos_server.core.device_keys import DeviceId, DeviceKind, Keyring, authentication_mac
-from pos_server.core.payments import Scan
+from pos_server.core.operations import Scan
 from pos_server.ledger import directory
 from pos_server.settings import Settings, load_settings
 
@@ -25,12 +25,22 @@ KEYRING = Keyring({"k1": bytes(range(32))}, current="k1")
 MASTER_KEYS = f"k1:{base64.b64encode(KEYRING.keys['k1']).decode()}"
 EUR = "EUR"
 ANSWER_TIMEOUT_S = 15
+WIDE_LIMITS = {
+    "payment_minor_max": 2**53 - 1,
+    "day_minor_max": 2**53 - 1,
+    "pin_free_minor_max": 2**53 - 1,
+    "pin_free_day_count_max": 2**53 - 1,
+    "pin_free_day_minor_max": 2**53 - 1,
+    "pin_argon2_memory_kib": 8,
+    "pin_argon2_passes": 1,
+}
+RULES = load_settings(**WIDE_LIMITS).rules()
 _orders = itertools.count(1)
 
 
 def settings(**overrides: object) -> Settings:
-    """Settings for a server under test: any free port, short waits."""
-    return load_settings(port=0, drain_timeout_s=2, **overrides)
+    """Settings for a server under test: any free port, short waits, cheap PINs, and limits that are not in the way."""
+    return load_settings(**({"port": 0, "drain_timeout_s": 2, "expiry_check_s": 0.05} | WIDE_LIMITS | overrides))
 
 
 @dataclass(slots=True)

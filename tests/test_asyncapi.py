@@ -487,10 +487,10 @@ async def test_what_is_served_is_what_is_printed(server: RunningServer, tmp_path
 
 
 def test_the_settings_are_in_it() -> None:
-    other = json.loads(asyncapi_json(settings(frame_bytes_max=9000, heartbeat_s=7, terminal_scans_max=3)))
+    other = json.loads(asyncapi_json(settings(frame_bytes_max=9000, heartbeat_s=7, device_operations_max=3)))
     assert other["x-limits"] == DOCUMENT["x-limits"] | {
         "frame_bytes_max": 9000,
         "heartbeat_s": 7,
-        "terminal_scans_max": 3,
+        "device_operations_max": 3,
     }
     assert other | {"x-limits": {}} == DOCUMENT | {"x-limits": {}}

@@ -10,23 +10,22 @@ import pytest
 
 from pos_server.authorizer import Authorizer, AuthorizerLimits, QueueFull
 from pos_server.core.errors import ErrorCode
-from pos_server.core.notices import NotDecided, Outcome
-from pos_server.core.payments import Decided, DeclineCode, IdReused, Scan, Status
+from pos_server.core.operations import Decided, Operation, Outcome, Refused, Scan
+from pos_server.core.payments import DeclineCode, Status
 from pos_server.ledger.audit import audit
 from tests.proxy import proxied
-from tests.support import KEYRING, Town
+from tests.support import KEYRING, RULES, Town
 
 pytestmark = pytest.mark.asyncio
 
 LIMITS = AuthorizerLimits(
-    queue_scans_max=100,
-    terminal_scans_max=50,
-    batch_scans_max=10,
+    queue_operations_max=100,
+    device_operations_max=50,
+    batch_operations_max=10,
     batch_attempts_max=5,
     batch_timeout_s=5,
-    scan_deadline_s=10,
+    operation_deadline_s=10,
     connect_timeout_s=5,
-    code_expired_steps=20,
 )
 
 
@@ -35,9 +34,10 @@ class Engine:
 
     def __init__(self, dsn: str, limits: AuthorizerLimits) -> None:
         self.outcomes: dict[str, Outcome] = {}
-        self.authorizer = Authorizer(dsn, KEYRING, limits, self._publish)
+        self.authorizer = Authorizer(dsn, KEYRING, RULES, limits, self._publish, day_start_ms=lambda _: 0)
 
-    def _publish(self, outcome: Outcome, reply_to: str) -> None:
+    def _publish(self, outcome: Outcome, reply_to: str | None) -> None:
+        assert reply_to is not None
         assert reply_to not in self.outcomes, "a second outcome for one scan"
         self.outcomes[reply_to] = outcome
 
@@ -64,7 +64,8 @@ async def running(dsn: str, limits: AuthorizerLimits = LIMITS) -> AsyncIterator[
 def status(outcome: Outcome) -> str:
     if isinstance(outcome, Decided):
         return outcome.payment.decline_code or outcome.payment.status
-    return "id_reused" if isinstance(outcome, IdReused) else outcome.code
+    assert isinstance(outcome, Refused)
+    return outcome.code
 
 
 async def payments(connection: asyncpg.Connection) -> int:
@@ -103,11 +104,11 @@ async def test_a_repeat_gets_the_stored_answer_and_another_body_does_not(dsn: st
     assert isinstance(again, Decided)
     assert (first.replayed, again.replayed) == (False, True)
     assert again.payment == first.payment
-    assert isinstance(reused, IdReused)
+    assert reused == Refused(replace(scan, amount_minor=2), ErrorCode.ID_REUSED)
 
 
 async def test_a_full_queue_refuses_and_nothing_happens(dsn: str, town: Town, connection: asyncpg.Connection) -> None:
-    engine = Engine(dsn, replace(LIMITS, queue_scans_max=2, batch_scans_max=2))
+    engine = Engine(dsn, replace(LIMITS, queue_operations_max=2, batch_operations_max=2))
     engine.authorizer.submit(town.scan(), "a")
     engine.authorizer.submit(town.scan(), "b")
     with pytest.raises(QueueFull):
@@ -116,7 +117,7 @@ async def test_a_full_queue_refuses_and_nothing_happens(dsn: str, town: Town, co
 
 
 async def test_one_terminal_cannot_fill_the_queue(dsn: str, town: Town) -> None:
-    async with running(dsn, replace(LIMITS, terminal_scans_max=2)) as engine:
+    async with running(dsn, replace(LIMITS, device_operations_max=2)) as engine:
         engine.authorizer.submit(town.scan(), "a")
         engine.authorizer.submit(town.scan(), "b")
         with pytest.raises(QueueFull):
@@ -141,7 +142,7 @@ async def test_a_closed_engine_finishes_what_it_accepted(dsn: str, town: Town) -
 async def test_a_scan_that_waited_too_long_is_busy_and_never_runs(
     dsn: str, town: Town, connection: asyncpg.Connection
 ) -> None:
-    async with running(dsn, replace(LIMITS, scan_deadline_s=0)) as engine:
+    async with running(dsn, replace(LIMITS, operation_deadline_s=0)) as engine:
         (outcome,) = await engine.authorize(town.scan())
     assert status(outcome) == ErrorCode.BUSY
     assert await payments(connection) == 0
@@ -288,7 +289,7 @@ async def test_a_publisher_that_fails_does_not_stop_the_engine(dsn: str, town: T
         seen.append(reply_to)
         raise RuntimeError("a bug in whoever listens")
 
-    authorizer = Authorizer(dsn, KEYRING, LIMITS, publish)
+    authorizer = Authorizer(dsn, KEYRING, RULES, LIMITS, publish, day_start_ms=lambda _: 0)
     task = asyncio.create_task(authorizer.run())
     authorizer.submit(town.scan(), "first")
     authorizer.submit(town.scan(), "second")
@@ -300,6 +301,6 @@ async def test_a_publisher_that_fails_does_not_stop_the_engine(dsn: str, town: T
 
 async def test_an_undecided_scan_is_named(dsn: str, town: Town) -> None:
     scan = town.scan()
-    async with running(dsn, replace(LIMITS, scan_deadline_s=0)) as engine:
+    async with running(dsn, replace(LIMITS, operation_deadline_s=0)) as engine:
         (outcome,) = await engine.authorize(scan)
-    assert outcome == NotDecided(scan, ErrorCode.BUSY)
+    assert outcome == Refused(scan, ErrorCode.BUSY)

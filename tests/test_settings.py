@@ -19,8 +19,8 @@ def test_defaults_hold_together() -> None:
         ("POS_PORT", "70000"),
         ("POS_PORT", "web"),
         ("POS_FRAME_BYTES_MAX", "0"),
-        ("POS_SCAN_DEADLINE_S", "-1"),
-        ("POS_QUEUE_SCANS_MAX", "1.5"),
+        ("POS_OPERATION_DEADLINE_S", "-1"),
+        ("POS_QUEUE_OPERATIONS_MAX", "1.5"),
     ],
 )
 def test_a_bad_value_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,8 +32,8 @@ def test_a_bad_value_is_named(name: str, value: str, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("variables", "text"),
     [
-        ({"POS_BATCH_SCANS_MAX": "20000"}, "POS_BATCH_SCANS_MAX must not exceed POS_QUEUE_SCANS_MAX"),
-        ({"POS_BATCH_TIMEOUT_S": "60"}, "POS_BATCH_TIMEOUT_S must not exceed POS_SCAN_DEADLINE_S"),
+        ({"POS_BATCH_OPERATIONS_MAX": "20000"}, "POS_BATCH_OPERATIONS_MAX must not exceed POS_QUEUE_OPERATIONS_MAX"),
+        ({"POS_BATCH_TIMEOUT_S": "60"}, "POS_BATCH_TIMEOUT_S must not exceed POS_OPERATION_DEADLINE_S"),
     ],
 )
 def test_relations_are_checked(variables: dict[str, str], text: str, monkeypatch: pytest.MonkeyPatch) -> None:

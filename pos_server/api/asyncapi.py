@@ -22,8 +22,8 @@ def asyncapi_json(settings: Settings) -> bytes:
         authenticate_within_s=settings.authentication_timeout_s,
         messages_per_s=settings.messages_per_s,
         messages_burst=settings.messages_burst,
-        terminal_scans_max=settings.terminal_scans_max,
-        scan_deadline_s=settings.scan_deadline_s,
+        device_operations_max=settings.device_operations_max,
+        operation_deadline_s=settings.operation_deadline_s,
     )
     document = asyncapi_document(version("pos-server"), limits)
     return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, TypeAdapter
 
-from .declines import DECLINE_TEXTS
+from .declines import ADVICE
 from .device_keys import DeviceKind
 from .errors import CloseCode, ErrorCode
 from .messages import (
@@ -19,18 +19,34 @@ from .messages import (
     REFERENCE_CHARS_MAX,
     SUBPROTOCOL,
     Authenticate,
+    ConfirmationRequired,
     Draining,
     Error,
     Hello,
+    History,
+    HistoryPage,
+    PaymentCancel,
+    PaymentConfirm,
+    PaymentList,
+    PaymentPending,
+    PaymentQuery,
+    PaymentReject,
     PaymentScan,
+    PaymentsRecent,
+    PinChanged,
+    PinSet,
+    RefundCreate,
     TerminalMessage,
     TerminalPaymentResult,
     TerminalReady,
+    TerminalRefundResult,
     WalletMessage,
     WalletPaymentResult,
     WalletReady,
+    WalletRefundResult,
 )
 from .notices import ERROR_TEXTS
+from .texts import LANGUAGES, decline_text
 
 ASYNCAPI_VERSION = "3.0.0"
 # RFC 6455 section 4.1: the version of the WebSocket protocol.
@@ -51,8 +67,8 @@ class WireLimits:
     authenticate_within_s: int
     messages_per_s: float
     messages_burst: int
-    terminal_scans_max: int
-    scan_deadline_s: float
+    device_operations_max: int
+    operation_deadline_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,13 +126,42 @@ _CHANNELS = (
                 action="receive",
                 summary="A till asks to be paid. A till that hears nothing sends the same again.",
                 messages=(PaymentScan,),
+                reply=(TerminalPaymentResult, PaymentPending, Error),
+            ),
+            _Operation(
+                name="cancelPayment",
+                action="receive",
+                summary="A till takes a payment back, also one that never arrived.",
+                messages=(PaymentCancel,),
                 reply=(TerminalPaymentResult, Error),
+            ),
+            _Operation(
+                name="queryPayment",
+                action="receive",
+                summary="A till asks what became of a payment.",
+                messages=(PaymentQuery,),
+                reply=(TerminalPaymentResult, PaymentPending, Error),
+            ),
+            _Operation(
+                name="listPayments",
+                action="receive",
+                summary="A till asks for its last payments.",
+                messages=(PaymentsRecent,),
+                reply=(PaymentList, Error),
+            ),
+            _Operation(
+                name="refundPayment",
+                action="receive",
+                summary="A till gives some of a payment back.",
+                messages=(RefundCreate,),
+                reply=(TerminalRefundResult, Error),
             ),
             _Operation(
                 name="tellTerminal",
                 action="send",
-                summary="What the till did not ask for: results that it missed, errors, the end of the connection.",
-                messages=(TerminalPaymentResult, Error, Draining),
+                summary="What the till did not ask for: results that come later or were missed, refunds by others, "
+                "errors, the end of the connection.",
+                messages=(TerminalPaymentResult, PaymentPending, TerminalRefundResult, Error, Draining),
             ),
         ),
     ),
@@ -139,10 +184,46 @@ _CHANNELS = (
                 reply=(WalletReady,),
             ),
             _Operation(
+                name="confirmPayment",
+                action="receive",
+                summary="A customer agrees to a payment, with the PIN.",
+                messages=(PaymentConfirm,),
+                reply=(WalletPaymentResult, ConfirmationRequired, Error),
+            ),
+            _Operation(
+                name="rejectPayment",
+                action="receive",
+                summary="A customer does not want to pay.",
+                messages=(PaymentReject,),
+                reply=(WalletPaymentResult, Error),
+            ),
+            _Operation(
+                name="setPin",
+                action="receive",
+                summary="A customer sets or changes the PIN.",
+                messages=(PinSet,),
+                reply=(PinChanged, Error),
+            ),
+            _Operation(
+                name="showHistory",
+                action="receive",
+                summary="A customer looks back.",
+                messages=(History,),
+                reply=(HistoryPage, Error),
+            ),
+            _Operation(
                 name="tellWallet",
                 action="send",
-                summary="Results of the wallet's payments, now and missed ones; errors, the end of the connection.",
-                messages=(WalletPaymentResult, Error, Draining),
+                summary="What becomes of the wallet's payments, now and missed: results, questions for the PIN, "
+                "refunds; a new PIN, errors, the end of the connection.",
+                messages=(
+                    WalletPaymentResult,
+                    ConfirmationRequired,
+                    WalletRefundResult,
+                    PinChanged,
+                    Error,
+                    Draining,
+                ),
             ),
         ),
     ),
@@ -153,8 +234,9 @@ Tills and wallets hold one WebSocket each, with the subprotocol `{SUBPROTOCOL}`.
 text message.
 
 The server says `hello`, the device answers `authenticate`, the server says `ready`. Then a till may send
-`payment.scan`, and both are told the result. Delivery is at least once: send a scan that is not answered again, with
-the same `payment_id`; drop a result whose `version` is not newer than the one you have.
+`payment.scan`, and both are told the result; a payment that needs the customer's PIN is `payment.pending` meanwhile.
+Delivery is at least once: send a request that is not answered again, with the same id; drop what is told of a payment
+in a `version` that is not newer than the one you have.
 
 Ignore fields, messages and codes that you do not know: the server may be newer. It ignores fields too. A number with a
 fraction is refused where an integer is due, `1250.0` too, which JSON Schema cannot say.
@@ -198,8 +280,14 @@ def asyncapi_document(version: str, limits: WireLimits) -> Document:
             {"code": code.value, "retryable": code.retryable, "message": ERROR_TEXTS.get(code)} for code in ErrorCode
         ],
         "x-decline-codes": [
-            {"code": code.value, "retryable": text.retryable, "cashier": text.cashier, "customer": text.customer}
-            for code, text in DECLINE_TEXTS.items()
+            {
+                "code": code.value,
+                "retryable": advice.retryable,
+                "next_step": advice.next_step.value,
+                "cashier": {language: decline_text(language, "cashier", code) for language in LANGUAGES},
+                "customer": {language: decline_text(language, "customer", code) for language in LANGUAGES},
+            }
+            for code, advice in ADVICE.items()
         ],
         "x-close-codes": [
             {"code": code.value, "name": code.name.lower(), "reconnect": code.reconnect} for code in CloseCode

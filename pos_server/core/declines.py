@@ -1,55 +1,52 @@
-"""What a decline means to people: a text for the cashier, a text for the customer, and whether to try again."""
+"""What a decline means besides its text: whether to try again, and what the cashier does next."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from .payments import DeclineCode
 
 
+class NextStep(StrEnum):
+    """What a cashier does after a payment that was not approved."""
+
+    NEW_CODE = "new_code"
+    OTHER_PAYMENT = "other_payment"
+    NEW_ORDER = "new_order"
+    HAND_OUT = "hand_out"
+    WAIT = "wait"
+    CALL_MANAGER = "call_manager"
+
+
 @dataclass(frozen=True, slots=True)
-class DeclineText:
+class Advice:
     """`retryable`: the same customer may pay this order with a new code; otherwise something has to change first."""
 
-    cashier: str
-    customer: str
     retryable: bool
+    next_step: NextStep
 
 
-DECLINE_TEXTS: dict[DeclineCode, DeclineText] = {
-    DeclineCode.TERMINAL_DISABLED: DeclineText(
-        "This till is disabled. Call your manager.", "This till cannot take payments.", False
-    ),
-    DeclineCode.MERCHANT_INACTIVE: DeclineText(
-        "This shop's account is inactive. Call your manager.", "This shop cannot take payments.", False
-    ),
-    DeclineCode.CODE_MALFORMED: DeclineText(
-        "That is not a payment code. Scan the code in the customer's wallet.", "That is not a payment code.", True
-    ),
-    DeclineCode.CODE_INVALID: DeclineText(
-        "The code is not valid. Ask the customer to open the wallet and show a new one.",
-        "The code is not valid. Open your wallet and show a new one.",
-        True,
-    ),
-    DeclineCode.CODE_EXPIRED: DeclineText(
-        "The code has expired. Ask for a new one and scan again.", "Your code had expired. Show the new one.", True
-    ),
-    DeclineCode.CODE_USED: DeclineText(
-        "This code was used before. Ask for a new one and scan again.",
-        "Your code was used before. Show the new one.",
-        True,
-    ),
-    DeclineCode.ALREADY_PAID: DeclineText(
-        "This order is paid already. Do not charge again.", "This order is paid already.", False
-    ),
-    DeclineCode.WALLET_FROZEN: DeclineText(
-        "The customer's wallet is frozen. Ask for another way to pay.", "Your wallet is frozen. Call support.", False
-    ),
-    DeclineCode.WALLET_CLOSED: DeclineText(
-        "The customer's wallet is closed. Ask for another way to pay.", "Your wallet is closed.", False
-    ),
-    DeclineCode.CURRENCY_MISMATCH: DeclineText(
-        "The wallet holds another currency. Ask for another way to pay.", "Your wallet holds another currency.", False
-    ),
-    DeclineCode.INSUFFICIENT_FUNDS: DeclineText(
-        "Not enough balance. Ask for another way to pay.", "Not enough balance. Top up and try again.", False
-    ),
+ADVICE: dict[DeclineCode, Advice] = {
+    DeclineCode.TERMINAL_DISABLED: Advice(False, NextStep.CALL_MANAGER),
+    DeclineCode.MERCHANT_INACTIVE: Advice(False, NextStep.CALL_MANAGER),
+    DeclineCode.CODE_MALFORMED: Advice(True, NextStep.NEW_CODE),
+    DeclineCode.CODE_INVALID: Advice(True, NextStep.NEW_CODE),
+    DeclineCode.CODE_EXPIRED: Advice(True, NextStep.NEW_CODE),
+    DeclineCode.CODE_USED: Advice(True, NextStep.NEW_CODE),
+    DeclineCode.CANCELED: Advice(False, NextStep.NEW_ORDER),
+    DeclineCode.ALREADY_PAID: Advice(False, NextStep.HAND_OUT),
+    DeclineCode.ALREADY_PENDING: Advice(False, NextStep.WAIT),
+    DeclineCode.WALLET_FROZEN: Advice(False, NextStep.OTHER_PAYMENT),
+    DeclineCode.WALLET_CLOSED: Advice(False, NextStep.OTHER_PAYMENT),
+    DeclineCode.CURRENCY_MISMATCH: Advice(False, NextStep.OTHER_PAYMENT),
+    DeclineCode.AMOUNT_OVER_LIMIT: Advice(False, NextStep.OTHER_PAYMENT),
+    DeclineCode.DAILY_LIMIT: Advice(False, NextStep.OTHER_PAYMENT),
+    DeclineCode.INSUFFICIENT_FUNDS: Advice(False, NextStep.OTHER_PAYMENT),
+    DeclineCode.RISK_REJECTED: Advice(False, NextStep.OTHER_PAYMENT),
+    DeclineCode.PIN_WRONG: Advice(True, NextStep.NEW_CODE),
+    DeclineCode.PIN_LOCKED: Advice(False, NextStep.OTHER_PAYMENT),
+    DeclineCode.CUSTOMER_REJECTED: Advice(True, NextStep.NEW_CODE),
 }
+
+# A payment that nobody confirmed in time may be scanned again; a canceled order needs a new number.
+ADVICE_EXPIRED = Advice(True, NextStep.NEW_CODE)
+ADVICE_CANCELED = Advice(False, NextStep.NEW_ORDER)

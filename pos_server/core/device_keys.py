@@ -48,6 +48,11 @@ class Keyring:
         master_key = self.keys.get(kid)
         return None if master_key is None else derive_device_key(master_key, device, generation)
 
+    def pin_pepper(self, kid: str) -> bytes | None:
+        """The 32-byte pepper of PINs, HMAC-SHA256(master_key[kid], "pin-pepper-1"); None when `kid` is retired."""
+        master_key = self.keys.get(kid)
+        return None if master_key is None else hmac.digest(master_key, b"pin-pepper-1", "sha256")
+
 
 def derive_device_key(master_key: bytes, device: DeviceId, generation: int) -> bytes:
     """The 32-byte device key, as in the module's formula."""

@@ -18,6 +18,19 @@ class ErrorCode(StrEnum):
     UNKNOWN_TYPE = "unknown_type"
     WRONG_CURRENCY = "wrong_currency"
     ID_REUSED = "id_reused"
+    PAYMENT_UNKNOWN = "payment_unknown"
+    TERMINAL_DISABLED = "terminal_disabled"
+    CANCEL_TOO_LATE = "cancel_too_late"
+    ALREADY_REFUNDED = "already_refunded"
+    NOT_REFUNDABLE = "not_refundable"
+    REFUND_TOO_LATE = "refund_too_late"
+    REFUND_OVER_REST = "refund_over_rest"
+    TOO_MANY_REFUNDS = "too_many_refunds"
+    PIN_NOT_SET = "pin_not_set"
+    PIN_TOO_WEAK = "pin_too_weak"
+    PIN_WRONG = "pin_wrong"
+    PIN_LOCKED = "pin_locked"
+    TOO_MANY_QUERIES = "too_many_queries"
     TOO_MANY_BAD_CODES = "too_many_bad_codes"
     TOO_MANY_MESSAGES = "too_many_messages"
     DRAINING = "draining"
@@ -33,6 +46,8 @@ class ErrorCode(StrEnum):
 _RETRYABLE = {
     ErrorCode.TOO_MANY_BAD_CODES,
     ErrorCode.TOO_MANY_MESSAGES,
+    ErrorCode.TOO_MANY_QUERIES,
+    ErrorCode.PIN_LOCKED,
     ErrorCode.DRAINING,
     ErrorCode.BUSY,
     ErrorCode.UNKNOWN_OUTCOME,

@@ -8,13 +8,14 @@ client must take codes and values that a newer server adds.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
-from pydantic_core import from_json
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
+from pydantic_core import PydanticCustomError, from_json
 
+from .declines import NextStep
 from .device_keys import NONCE_BYTES, SLOT_MAX
 from .errors import CloseCode, ConnectionClosing, ErrorCode, MessageError
 from .money import MAX_AMOUNT_MINOR, Currency, PositiveMinor
@@ -23,6 +24,9 @@ from .payments import DeclineCode, Status
 SUBPROTOCOL = "pos.v1"
 MESSAGE_ID_CHARS_MAX = 64
 REFERENCE_CHARS_MAX = 64
+CURSOR_CHARS_MAX = 64
+PAGE_MAX = 50
+_ONE_OF = "one_of"
 
 
 def _said(description: str, **schema: Any) -> Any:
@@ -42,6 +46,11 @@ Reference = Annotated[
     Field(description="the merchant's order number, printable ASCII; one order is paid once"),
 ]
 _UUID = r"^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+Pin = Annotated[
+    str,
+    StringConstraints(pattern=r"^[0-9]{4,12}$"),
+    Field(description="4 to 12 digits"),
+]
 PaymentId = Annotated[UUID, _said("names the payment for ever; made by the till, best as a UUIDv7", pattern=_UUID)]
 
 # What the server says
@@ -59,6 +68,21 @@ _DeclineCode = Annotated[
     str, _said("why it was declined; see `x-decline-codes`", enum=[code.value for code in DeclineCode])
 ]
 _Resumed = Annotated[bool, _said("false: too much was missed to be sent again, ask for what is open")]
+_NextStep = Annotated[
+    str | None, _said("what the cashier does next; null when there is nothing to do", enum=[*map(str, NextStep), None])
+]
+_ExpiresAt = Annotated[int, _said("until when the customer may confirm, in Unix milliseconds", minimum=0)]
+_Refunded = Annotated[int, _said("how much of it was refunded so far", minimum=0, maximum=MAX_AMOUNT_MINOR)]
+_Tries = Annotated[int, _said("how many wrong PINs are still allowed for it", minimum=0)]
+_Merchants = Annotated[str | None, _said("the merchant's order number; null when canceled by id before it was scanned")]
+_AmountOrNone = Annotated[
+    int | None,
+    _said(
+        "in minor units of the currency; null when it was canceled before it was scanned",
+        minimum=1,
+        maximum=MAX_AMOUNT_MINOR,
+    ),
+]
 _ReplyTo = Annotated[
     str, _said("the `message_id` that this answers", maxLength=MESSAGE_ID_CHARS_MAX, pattern=_PRINTABLE)
 ]
@@ -91,6 +115,10 @@ class Authenticate(_ClientMessage):
         description="asks for the results that this device may have missed: the largest `decided_at_ms` it "
         "has seen, or the `server_time_ms` of a `ready` whose replay it has seen. Without it nothing is sent again",
     )
+    language: Annotated[str, StringConstraints(max_length=35, pattern=r"^[A-Za-z0-9-]+$")] = Field(
+        default="en",
+        description="a language tag (RFC 5646), such as zh-CN: the language of `text`, where the server has it",
+    )
 
 
 class PaymentScan(_ClientMessage):
@@ -104,9 +132,95 @@ class PaymentScan(_ClientMessage):
     code: Annotated[
         str, Field(repr=False, description="the digits as scanned; what is no code is declined, it is not an error")
     ]
+    entry: Annotated[Literal["scanned", "typed"], Field(description="a code that was typed by hand needs the PIN")] = (
+        "scanned"
+    )
 
 
-ClientMessage = Authenticate | PaymentScan
+class _ByIdOrReference(_ClientMessage):
+    payment_id: Annotated[UUID | None, Field(description="which payment; or else give `reference`")] = None
+    reference: Annotated[Reference | None, Field(description="which order; or else give `payment_id`")] = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.payment_id is None) == (self.reference is None):
+            raise PydanticCustomError(_ONE_OF, "give either payment_id or reference")
+        return self
+
+
+class PaymentQuery(_ByIdOrReference):
+    """Asks what became of a payment: of an order, the payment that occupies it, or else the latest."""
+
+    type: Literal["payment.query"] = "payment.query"
+
+
+class PaymentCancel(_ByIdOrReference):
+    """Takes a payment back, also one that never arrived. Safe to send again until answered."""
+
+    type: Literal["payment.cancel"] = "payment.cancel"
+
+
+class PaymentsRecent(_ClientMessage):
+    """The till's last payments, latest change first."""
+
+    type: Literal["payments.recent"] = "payments.recent"
+    limit: Annotated[int, Field(ge=1, le=PAGE_MAX, description="how many at the most")] = 10
+
+
+class RefundCreate(_ClientMessage):
+    """Give some of an approved payment back. Safe to send again with the same `refund_id` until answered."""
+
+    type: Literal["refund.create"] = "refund.create"
+    refund_id: Annotated[UUID, Field(description="names the refund for ever; made by the till, best as a UUIDv7")]
+    payment_id: PaymentId
+    amount_minor: PositiveMinor
+
+
+class PaymentConfirm(_ClientMessage):
+    """The customer agrees to a pending payment. Safe to send again: a `version` that is gone counts nothing."""
+
+    type: Literal["payment.confirm"] = "payment.confirm"
+    payment_id: PaymentId
+    version: Annotated[
+        int, Field(ge=1, le=2**31 - 1, description="of the `payment.confirmation_required` that it answers")
+    ]
+    pin: Annotated[Pin, Field(repr=False)]
+
+
+class PaymentReject(_ClientMessage):
+    """The customer does not want to pay. Safe to send again."""
+
+    type: Literal["payment.reject"] = "payment.reject"
+    payment_id: PaymentId
+
+
+class PinSet(_ClientMessage):
+    """Sets the wallet's PIN, or changes it with the old one. Safe to send again with the same `request_id`."""
+
+    type: Literal["pin.set"] = "pin.set"
+    request_id: Annotated[UUID, Field(description="made by the wallet for this change")]
+    new_pin: Annotated[Pin, Field(repr=False)]
+    old_pin: Annotated[Pin | None, Field(repr=False, description="the PIN of now; leave it out when there is none")] = (
+        None
+    )
+
+
+class History(_ClientMessage):
+    """The wallet's payments, latest change first, a page at a time."""
+
+    type: Literal["history"] = "history"
+    limit: Annotated[int, Field(ge=1, le=PAGE_MAX, description="how many at the most")] = 20
+    cursor: Annotated[
+        str | None,
+        StringConstraints(max_length=CURSOR_CHARS_MAX, pattern=r"^[0-9a-f.-]+$"),
+        Field(description="`next_cursor` of the page before; leave it out for the first"),
+    ] = None
+
+
+TerminalRequest = PaymentScan | PaymentQuery | PaymentCancel | PaymentsRecent | RefundCreate
+WalletRequest = PaymentConfirm | PaymentReject | PinSet | History
+Request = TerminalRequest | WalletRequest
+ClientMessage = Authenticate | Request
 _message_ids: TypeAdapter[str] = TypeAdapter(MessageId)
 _client_messages: TypeAdapter[ClientMessage] = TypeAdapter(Annotated[ClientMessage, Field(discriminator="type")])
 
@@ -155,24 +269,75 @@ class WalletReady:
     slot: Annotated[int, _said("which device of the wallet", minimum=0, maximum=SLOT_MAX)]
     currency: _Currency
     balance_minor: _Balance
+    pin_set: Annotated[bool, _said("whether the wallet has a PIN")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TerminalPaymentResult:
-    """The final word on a payment, for the till. `paid_by` names the earlier payment when it is `already_paid`."""
+    """What became of a payment, for the till. `paid_by` names the payment that holds an order already."""
 
     type: Literal["payment.result"] = "payment.result"
+    reply_to: _ReplyTo | None
+    payment_id: PaymentId
+    version: _Version
+    reference: _Merchants
+    amount_minor: _AmountOrNone
+    currency: _Currency
+    status: _Status
+    decline_code: _DeclineCode | None
+    retryable: Annotated[bool, _said("the same customer may pay this order with a new code and a new `payment_id`")]
+    next_step: _NextStep
+    text: Annotated[str, _said("for the cashier")]
+    paid_by: (
+        Annotated[UUID, _said("the payment that holds the order, when it is paid or pending", pattern=_UUID)] | None
+    )
+    refunded_minor: _Refunded
+    decided_at_ms: _DecidedAt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentPending:
+    """A payment waits for the customer's PIN, for the till. Its `payment.result` follows by itself."""
+
+    type: Literal["payment.pending"] = "payment.pending"
     reply_to: _ReplyTo | None
     payment_id: PaymentId
     version: _Version
     reference: Annotated[str, _said("the merchant's order number")]
     amount_minor: _Amount
     currency: _Currency
-    status: _Status
-    decline_code: _DeclineCode | None
-    retryable: Annotated[bool, _said("the same customer may pay this order with a new code and a new `payment_id`")]
-    text: Annotated[str, _said("for the cashier, in English")]
-    paid_by: Annotated[UUID, _said("the payment that paid the order, when it is `already_paid`", pattern=_UUID)] | None
+    expires_at_ms: _ExpiresAt
+    wallet_online: Annotated[
+        bool, _said("false: no device of the wallet is connected, so the customer must open the app")
+    ]
+    text: Annotated[str, _said("for the cashier")]
+    decided_at_ms: _DecidedAt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentList:
+    """The till's last payments, latest change first."""
+
+    type: Literal["payments.list"] = "payments.list"
+    reply_to: _ReplyTo
+    payments: tuple[TerminalPaymentResult | PaymentPending, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TerminalRefundResult:
+    """A refund was made, for the till. `reply_to` is null for the till of the payment when another asked for it."""
+
+    type: Literal["refund.result"] = "refund.result"
+    reply_to: _ReplyTo | None
+    refund_id: Annotated[UUID, _said("names the refund for ever", pattern=_UUID)]
+    payment_id: PaymentId
+    version: _Version
+    reference: Annotated[str, _said("the merchant's order number")]
+    amount_minor: _Amount
+    currency: _Currency
+    refunded_minor: _Refunded
+    refundable_minor: Annotated[int, _said("what may still be refunded", minimum=0, maximum=MAX_AMOUNT_MINOR)]
+    text: Annotated[str, _said("for the cashier")]
     decided_at_ms: _DecidedAt
 
 
@@ -181,6 +346,7 @@ class WalletPaymentResult:
     """The same, for the customer: who was paid, and what is left."""
 
     type: Literal["payment.result"] = "payment.result"
+    reply_to: _ReplyTo | None
     payment_id: PaymentId
     version: _Version
     merchant_name: _MerchantName
@@ -189,9 +355,65 @@ class WalletPaymentResult:
     currency: _Currency
     status: _Status
     decline_code: _DeclineCode | None
-    text: Annotated[str, _said("for the customer, in English")]
+    text: Annotated[str, _said("for the customer")]
+    refunded_minor: _Refunded
     balance_minor: _Balance
     decided_at_ms: _DecidedAt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfirmationRequired:
+    """The customer is asked for the PIN, on every device; again after a wrong one, with a new `version`."""
+
+    type: Literal["payment.confirmation_required"] = "payment.confirmation_required"
+    reply_to: _ReplyTo | None
+    payment_id: PaymentId
+    version: _Version
+    merchant_name: _MerchantName
+    store_name: _StoreName
+    amount_minor: _Amount
+    currency: _Currency
+    expires_at_ms: _ExpiresAt
+    pin_tries_left: _Tries
+    text: Annotated[str, _said("for the customer")]
+    decided_at_ms: _DecidedAt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WalletRefundResult:
+    """Money came back, for the customer."""
+
+    type: Literal["refund.result"] = "refund.result"
+    refund_id: Annotated[UUID, _said("names the refund for ever", pattern=_UUID)]
+    payment_id: PaymentId
+    version: _Version
+    merchant_name: _MerchantName
+    store_name: _StoreName
+    amount_minor: _Amount
+    currency: _Currency
+    refunded_minor: _Refunded
+    text: Annotated[str, _said("for the customer")]
+    balance_minor: _Balance
+    decided_at_ms: _DecidedAt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PinChanged:
+    """The wallet's PIN was set or changed; every device hears of it, whoever did it."""
+
+    type: Literal["pin.changed"] = "pin.changed"
+    reply_to: _ReplyTo | None
+    text: Annotated[str, _said("for the customer")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryPage:
+    """A page of the wallet's payments, latest change first."""
+
+    type: Literal["history.page"] = "history.page"
+    reply_to: _ReplyTo
+    payments: tuple[WalletPaymentResult | ConfirmationRequired, ...]
+    next_cursor: Annotated[str, _said("asks for the next page; null on the last", maxLength=CURSOR_CHARS_MAX)] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,11 +439,45 @@ class Draining:
     reconnect_within_s: Annotated[int, _said("the bound of that time", minimum=1)]
 
 
-ServerMessage = Hello | TerminalReady | WalletReady | TerminalPaymentResult | WalletPaymentResult | Draining | Error
 TerminalMessage = Annotated[
-    Hello | TerminalReady | TerminalPaymentResult | Draining | Error, Field(discriminator="type")
+    Hello
+    | TerminalReady
+    | TerminalPaymentResult
+    | PaymentPending
+    | PaymentList
+    | TerminalRefundResult
+    | Draining
+    | Error,
+    Field(discriminator="type"),
 ]
-WalletMessage = Annotated[Hello | WalletReady | WalletPaymentResult | Draining | Error, Field(discriminator="type")]
+WalletMessage = Annotated[
+    Hello
+    | WalletReady
+    | WalletPaymentResult
+    | ConfirmationRequired
+    | WalletRefundResult
+    | PinChanged
+    | HistoryPage
+    | Draining
+    | Error,
+    Field(discriminator="type"),
+]
+ServerMessage = (
+    Hello
+    | TerminalReady
+    | WalletReady
+    | TerminalPaymentResult
+    | PaymentPending
+    | PaymentList
+    | TerminalRefundResult
+    | WalletPaymentResult
+    | ConfirmationRequired
+    | WalletRefundResult
+    | PinChanged
+    | HistoryPage
+    | Draining
+    | Error
+)
 
 
 def encode(message: ServerMessage | BaseModel) -> str:
@@ -258,7 +514,9 @@ def describe(error: ValidationError) -> tuple[list[str], str]:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     # pydantic's text for this one quotes a character of the input.
     problem = "Input should be a UUID" if first["type"] == "uuid_parsing" else first["msg"]
-    return [str(part) for part in first["loc"]], problem
+    # A model's own check has no place: the first of the fields that it is about stands for them.
+    field = ["payment_id"] if first["type"] == _ONE_OF else []
+    return [*(str(part) for part in first["loc"]), *field], problem
 
 
 def _well_formed_message_id(value: object) -> str | None:

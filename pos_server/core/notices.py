@@ -1,85 +1,252 @@
 """Who is told what about an outcome."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
-from .declines import DECLINE_TEXTS
+from .book import Wallet
+from .declines import ADVICE, ADVICE_CANCELED, ADVICE_EXPIRED, Advice
 from .device_keys import DeviceKind
 from .errors import ErrorCode
-from .messages import Error, ServerMessage, TerminalPaymentResult, WalletPaymentResult
+from .messages import (
+    ConfirmationRequired,
+    Error,
+    PaymentPending,
+    ServerMessage,
+    TerminalPaymentResult,
+    TerminalRefundResult,
+    WalletPaymentResult,
+    WalletRefundResult,
+)
 from .money import format_amount
-from .payments import Decision, IdReused, Payment, Scan
+from .operations import Cancel, Confirm, CreateRefund, Decided, Operation, Outcome, Refunded, Refused, Reject, Scan
+from .payments import Payment, Status
+from .texts import decline_text, text
 
 ERROR_TEXTS = {
-    ErrorCode.ID_REUSED: "this payment_id belongs to a payment with another body; make a new id for a new payment",
+    ErrorCode.ID_REUSED: "this id belongs to another request with another body; make a new id for a new one",
+    ErrorCode.PAYMENT_UNKNOWN: "there is no such payment here",
+    ErrorCode.TERMINAL_DISABLED: "this terminal is disabled; use another one, or have it enabled",
+    ErrorCode.CANCEL_TOO_LATE: "the payment is too old to be canceled; refund it instead",
+    ErrorCode.ALREADY_REFUNDED: "some of the payment was refunded, so it cannot be canceled; refund the rest instead",
+    ErrorCode.NOT_REFUNDABLE: "only an approved payment can be refunded",
+    ErrorCode.REFUND_TOO_LATE: "the payment is too old to be refunded",
+    ErrorCode.REFUND_OVER_REST: "the amount is more than what is left of the payment",
+    ErrorCode.TOO_MANY_REFUNDS: "the payment was refunded too often",
+    ErrorCode.PIN_NOT_SET: "the wallet has no PIN yet; set one first",
+    ErrorCode.PIN_TOO_WEAK: "the PIN is too easy to guess; choose another",
+    ErrorCode.PIN_WRONG: "the old PIN is wrong",
+    ErrorCode.PIN_LOCKED: "the PIN is locked after too many wrong ones; try again later",
     ErrorCode.BUSY: "the server is busy and did not act on this message; send it again",
-    ErrorCode.UNKNOWN_OUTCOME: "the outcome is not known yet; send the same message again with the same payment_id",
+    ErrorCode.UNKNOWN_OUTCOME: "the outcome is not known yet; send the same message again with the same ids",
     ErrorCode.WRONG_CURRENCY: "this terminal's merchant takes another currency",
     ErrorCode.TOO_MANY_MESSAGES: "too many messages a second; this one was not acted on, send it again later",
+    ErrorCode.TOO_MANY_QUERIES: "too many queries; this one was not acted on, send it again later",
     ErrorCode.DRAINING: "the server is restarting and did not act on this message; reconnect and send it again",
     ErrorCode.TOO_MANY_BAD_CODES: "too many forged codes were scanned here; wait before the next scan",
 }
 
+Render = Callable[[str], ServerMessage]
+"""Makes a message in a language of `texts.LANGUAGES`: devices of one wallet may speak several."""
+
 
 class Recipient(NamedTuple):
-    """A terminal, or all devices of a wallet."""
+    """A terminal, or a wallet: all of its devices, one of them (`slot`), or all but one (`not_slot`)."""
 
     kind: DeviceKind
     number: int
+    slot: int | None = None
+    not_slot: int | None = None
 
 
-class NotDecided(NamedTuple):
-    """A scan that got no decision: BUSY (nothing has happened) or UNKNOWN_OUTCOME (it may have)."""
-
-    scan: Scan
-    code: ErrorCode
+class Notice(NamedTuple):
+    recipient: Recipient
+    render: Render
 
 
-Outcome = Decision | NotDecided
+def notices(outcome: Outcome, reply_to: str | None, *, wallet_online: bool = True) -> list[Notice]:
+    """Every message an outcome causes.
+
+    `reply_to` is the `message_id` of the request, None when it did not come over a WebSocket. `wallet_online`: whether
+    any device of the wallet is connected, which the till is told while it waits for the PIN.
+    """
+    if isinstance(outcome, Refused):
+        asker = asker_of(outcome.operation)
+        return [] if asker is None else [Notice(asker, lambda _: error_notice(outcome.code, reply_to))]
+    if isinstance(outcome, Refunded):
+        return _refund_notices(outcome, reply_to)
+    return _payment_notices(outcome, reply_to, wallet_online)
 
 
-def notices(outcome: Outcome, reply_to: str) -> list[tuple[Recipient, ServerMessage]]:
-    """Every message an outcome causes. `reply_to` is the `message_id` of the scan."""
-    terminal = Recipient(DeviceKind.TERMINAL, outcome.scan.terminal_number)
-    if isinstance(outcome, IdReused):
-        return [(terminal, _error_notice(ErrorCode.ID_REUSED, reply_to))]
-    if isinstance(outcome, NotDecided):
-        return [(terminal, _error_notice(outcome.code, reply_to))]
-    payment, till = outcome.payment, outcome.till
-    told: list[tuple[Recipient, ServerMessage]] = [(terminal, terminal_notice(payment, reply_to))]
-    if outcome.wallet is not None:
-        wallet = Recipient(DeviceKind.WALLET, outcome.wallet.number)
-        told.append((wallet, wallet_notice(payment, till.merchant_name, till.store_name, outcome.wallet.balance_minor)))
-    return told
-
-
-def _error_notice(code: ErrorCode, reply_to: str) -> Error:
+def error_notice(code: ErrorCode, reply_to: str | None) -> Error:
+    """The error of this code, with its usual text."""
     return Error(reply_to=reply_to, code=code.value, message=ERROR_TEXTS[code], retryable=code.retryable)
 
 
-def terminal_notice(payment: Payment, reply_to: str | None) -> TerminalPaymentResult:
+def asker_of(operation: Operation) -> Recipient | None:
+    """The device that asked for an operation; None for the API and the sweeper."""
+    match operation:
+        case Scan() | Cancel():
+            return Recipient(DeviceKind.TERMINAL, operation.terminal_number)
+        case CreateRefund(terminal_number=int(number)):
+            return Recipient(DeviceKind.TERMINAL, number)
+        case Confirm() | Reject():
+            return Recipient(DeviceKind.WALLET, operation.wallet_number, slot=operation.slot)
+    return None
+
+
+def _payment_notices(decided: Decided, reply_to: str | None, wallet_online: bool) -> list[Notice]:
+    payment, till, wallet = decided.payment, decided.till, decided.wallet
+    asker = asker_of(decided.operation)
+    # A scan that is sent again tells both sides again; of anything else, nobody but who asked.
+    only_asker = decided.replayed and not isinstance(decided.operation, Scan)
+
+    def at_till(reply_to: str | None, language: str) -> ServerMessage:
+        return terminal_notice(payment, reply_to, language, wallet_online=wallet_online)
+
+    def on_phone(reply_to: str | None, language: str) -> ServerMessage:
+        if wallet is None:
+            raise AssertionError("nobody to tell")
+        return wallet_notice(
+            payment, till.merchant_name, till.store_name, wallet, reply_to, language, decided.pin_tries_left
+        )
+
+    told = []
+    terminals = {payment.terminal_number} if not only_asker and not _is_between_customer_and_server(decided) else set()
+    if asker is not None and asker.kind is DeviceKind.TERMINAL:
+        told.append(Notice(asker, partial(at_till, reply_to)))
+        terminals.discard(asker.number)
+    told += [Notice(Recipient(DeviceKind.TERMINAL, number), partial(at_till, None)) for number in terminals]
+    if wallet is None:
+        return told
+    others = Recipient(DeviceKind.WALLET, wallet.number)
+    if asker is not None and asker.kind is DeviceKind.WALLET:
+        told.append(Notice(asker, partial(on_phone, reply_to)))
+        others = Recipient(DeviceKind.WALLET, wallet.number, not_slot=asker.slot)
+    if not only_asker:
+        told.append(Notice(others, partial(on_phone, None)))
+    return told
+
+
+def _is_between_customer_and_server(decided: Decided) -> bool:
+    """A wrong PIN: the till learns nothing from it."""
+    return isinstance(decided.operation, Confirm) and decided.payment.status is Status.PENDING
+
+
+def _refund_notices(refunded: Refunded, reply_to: str | None) -> list[Notice]:
+    asker = asker_of(refunded.operation)
+    told = []
+    if asker is not None:
+        told.append(Notice(asker, partial(_refund_at_till, refunded, reply_to)))
+    if refunded.replayed:
+        return told
+    of_payment = Recipient(DeviceKind.TERMINAL, refunded.payment.terminal_number)
+    if asker != of_payment:
+        told.append(Notice(of_payment, partial(_refund_at_till, refunded, None)))
+    wallet = Recipient(DeviceKind.WALLET, refunded.wallet.number)
+    told.append(Notice(wallet, partial(_refund_on_phone, refunded)))
+    return told
+
+
+def _refund_at_till(refunded: Refunded, reply_to: str | None, language: str) -> TerminalRefundResult:
+    refund, payment = refunded.refund, refunded.payment
+    return TerminalRefundResult(
+        reply_to=reply_to,
+        refund_id=refund.refund_id,
+        payment_id=payment.payment_id,
+        version=payment.version,
+        reference=payment.reference or "",
+        amount_minor=refund.amount_minor,
+        currency=refund.currency,
+        refunded_minor=payment.refunded_minor,
+        refundable_minor=payment.refundable_minor,
+        text=text(language, "cashier.refund", amount=format_amount(refund.amount_minor, refund.currency)),
+        decided_at_ms=refund.created_at_ms,
+    )
+
+
+def _refund_on_phone(refunded: Refunded, language: str) -> WalletRefundResult:
+    refund, payment, till = refunded.refund, refunded.payment, refunded.till
+    amount = format_amount(refund.amount_minor, refund.currency)
+    return WalletRefundResult(
+        refund_id=refund.refund_id,
+        payment_id=payment.payment_id,
+        version=payment.version,
+        merchant_name=till.merchant_name,
+        store_name=till.store_name,
+        amount_minor=refund.amount_minor,
+        currency=refund.currency,
+        refunded_minor=payment.refunded_minor,
+        text=text(language, "customer.refund", amount=amount, merchant=till.merchant_name),
+        balance_minor=refunded.wallet.balance_minor,
+        decided_at_ms=refund.created_at_ms,
+    )
+
+
+def terminal_notice(
+    payment: Payment, reply_to: str | None, language: str, *, wallet_online: bool = True
+) -> TerminalPaymentResult | PaymentPending:
     """What the till hears of a payment; `reply_to` is None when it did not ask on this connection."""
-    decline = DECLINE_TEXTS[payment.decline_code] if payment.decline_code else None
+    if payment.status is Status.PENDING:
+        return PaymentPending(
+            reply_to=reply_to,
+            payment_id=payment.payment_id,
+            version=payment.version,
+            reference=payment.reference or "",
+            amount_minor=payment.amount_minor,
+            currency=payment.currency,
+            expires_at_ms=payment.expires_at_ms or 0,
+            wallet_online=wallet_online,
+            text=text(language, "cashier.pending" if wallet_online else "cashier.pending_offline"),
+            decided_at_ms=payment.changed_at_ms,
+        )
+    advice = _advice(payment)
     return TerminalPaymentResult(
         reply_to=reply_to,
         payment_id=payment.payment_id,
         version=payment.version,
         reference=payment.reference,
-        amount_minor=payment.amount_minor,
+        amount_minor=payment.amount_minor or None,
         currency=payment.currency,
         status=payment.status.value,
         decline_code=payment.decline_code.value if payment.decline_code else None,
-        retryable=decline.retryable if decline else False,
-        text=decline.cashier if decline else f"Paid {format_amount(payment.amount_minor, payment.currency)}.",
+        retryable=advice.retryable if advice else False,
+        next_step=advice.next_step.value if advice else None,
+        text=_payment_text(language, "cashier", payment, ""),
         paid_by=payment.paid_by,
+        refunded_minor=payment.refunded_minor,
         decided_at_ms=payment.changed_at_ms,
     )
 
 
-def wallet_notice(payment: Payment, merchant_name: str, store_name: str, balance_minor: int) -> WalletPaymentResult:
-    """What the customer hears of a payment; `balance_minor` is the balance of now."""
-    decline = DECLINE_TEXTS[payment.decline_code] if payment.decline_code else None
-    amount = format_amount(payment.amount_minor, payment.currency)
+def wallet_notice(
+    payment: Payment,
+    merchant_name: str,
+    store_name: str,
+    wallet: Wallet,
+    reply_to: str | None,
+    language: str,
+    tries_left: int,
+) -> WalletPaymentResult | ConfirmationRequired:
+    """What the customer hears of a payment; the balance is that of now."""
+    if payment.status is Status.PENDING:
+        key = "confirm_again" if payment.pin_failures else "confirm" if wallet.pin_set else "confirm_no_pin"
+        amount = format_amount(payment.amount_minor, payment.currency)
+        return ConfirmationRequired(
+            reply_to=reply_to,
+            payment_id=payment.payment_id,
+            version=payment.version,
+            merchant_name=merchant_name,
+            store_name=store_name,
+            amount_minor=payment.amount_minor,
+            currency=payment.currency,
+            expires_at_ms=payment.expires_at_ms or 0,
+            pin_tries_left=tries_left,
+            text=text(language, f"customer.{key}", amount=amount, merchant=merchant_name, tries=tries_left),
+            decided_at_ms=payment.changed_at_ms,
+        )
     return WalletPaymentResult(
+        reply_to=reply_to,
         payment_id=payment.payment_id,
         version=payment.version,
         merchant_name=merchant_name,
@@ -88,7 +255,31 @@ def wallet_notice(payment: Payment, merchant_name: str, store_name: str, balance
         currency=payment.currency,
         status=payment.status.value,
         decline_code=payment.decline_code.value if payment.decline_code else None,
-        text=decline.customer if decline else f"You paid {amount} to {merchant_name}.",
-        balance_minor=balance_minor,
+        text=_payment_text(language, "customer", payment, merchant_name),
+        refunded_minor=payment.refunded_minor,
+        balance_minor=wallet.balance_minor,
         decided_at_ms=payment.changed_at_ms,
+    )
+
+
+def _advice(payment: Payment) -> Advice | None:
+    if payment.decline_code is not None:
+        return ADVICE[payment.decline_code]
+    return {Status.EXPIRED: ADVICE_EXPIRED, Status.CANCELED: ADVICE_CANCELED}.get(payment.status)
+
+
+def _payment_text(language: str, side: str, payment: Payment, merchant_name: str) -> str:
+    if payment.decline_code is not None:
+        return decline_text(language, side, payment.decline_code)
+    key: str = payment.status
+    if payment.refunded_minor:
+        key = "approved_refunded"
+    elif payment.status is Status.CANCELED and payment.approved_at_ms is not None:
+        key = "canceled_returned"
+    return text(
+        language,
+        f"{side}.{key}",
+        amount=format_amount(payment.amount_minor, payment.currency),
+        refunded=format_amount(payment.refunded_minor, payment.currency),
+        merchant=merchant_name,
     )

@@ -11,7 +11,10 @@ from enum import Enum, auto
 
 from .device_keys import DeviceKind
 from .errors import CloseCode, ConnectionClosing, ErrorCode, MessageError
-from .messages import Authenticate, PaymentScan, decode_client_message
+from .messages import Authenticate, Request, TerminalRequest, WalletRequest, decode_client_message
+
+# What each kind of device may send once it is READY.
+_REQUESTS = {DeviceKind.TERMINAL: TerminalRequest, DeviceKind.WALLET: WalletRequest}
 
 
 class State(Enum):
@@ -28,7 +31,7 @@ class Session:
         self.state = State.HELLO
         self._closing: ConnectionClosing | None = None
 
-    def receive(self, text: str) -> Authenticate | PaymentScan:
+    def receive(self, text: str) -> Authenticate | Request:
         """The message in a frame, if this connection may send it now. Raises MessageError or ConnectionClosing."""
         if self._closing is not None:
             raise self._closing
@@ -48,9 +51,9 @@ class Session:
             return message
         if self.state is not State.READY:
             raise self.close(CloseCode.NOT_AUTHENTICATED, "authenticate first")
-        if self.kind is not DeviceKind.TERMINAL:
+        if not isinstance(message, _REQUESTS[self.kind]):
             raise MessageError(
-                ErrorCode.UNKNOWN_TYPE, "wallets do not send this type", field="type", reply_to=message.message_id
+                ErrorCode.UNKNOWN_TYPE, f"{self.kind}s do not send this type", field="type", reply_to=message.message_id
             )
         return message
 

@@ -5,14 +5,15 @@ import hmac
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ..admission import Admission
+from ..clock import now_ms
 from ..connections import CLOSE_TIMEOUT_S, Connection, Connections
 from ..core.device_keys import NONCE_BYTES, DeviceId, DeviceKind, Keyring, authentication_mac
 from ..core.errors import CloseCode, ConnectionClosing, ErrorCode, MessageError
@@ -21,7 +22,12 @@ from ..core.messages import (
     Authenticate,
     Error,
     Hello,
-    PaymentScan,
+    History,
+    PaymentConfirm,
+    PaymentQuery,
+    PaymentsRecent,
+    PinSet,
+    Request,
     ServerMessage,
     TerminalReady,
     WalletReady,
@@ -30,6 +36,7 @@ from ..core.messages import (
 from ..core.notices import ERROR_TEXTS
 from ..core.rate import TokenBucket
 from ..core.session import Session, State
+from ..core.texts import language_of
 from ..ledger.database import DATABASE_AWAY
 from ..settings import Settings
 
@@ -44,11 +51,12 @@ Ready = TerminalReady | WalletReady
 
 @dataclass(frozen=True, slots=True)
 class Admitted(Generic[RecordT]):
-    """A device that has proved itself: its key's generation, and its row."""
+    """A device that has proved itself: its key's generation, its row, and the language of its texts."""
 
     device: DeviceId
     generation: int
     record: RecordT
+    language: str
 
 
 class DeviceEndpoint(ABC, Generic[RecordT]):
@@ -71,8 +79,12 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
         """The `ready` for the device, and the results it may have missed."""
 
     @abstractmethod
-    def handle(self, message: PaymentScan, admitted: Admitted[RecordT]) -> None:
-        """Act on a message of an authenticated device. Raises MessageError."""
+    def handle(self, message: Request, admitted: Admitted[RecordT]) -> Coroutine[Any, Any, ServerMessage | None] | None:
+        """Act on a message of an authenticated device. Raises MessageError.
+
+        What takes longer than a moment is returned, to be run besides the reader; it returns its answer, or None when
+        that comes otherwise, and may raise MessageError too.
+        """
 
     async def serve(self, websocket: WebSocket) -> None:
         """One connection, from the upgrade to its end."""
@@ -133,6 +145,10 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
         if key is None or not hmac.compare_digest(authentication_mac(key, nonce, message.id), mac):
             raise ConnectionClosing(CloseCode.UNAUTHORIZED, "unknown device or wrong key")
 
+    def admitted(self, message: Authenticate, device: DeviceId, generation: int, record: RecordT) -> Admitted[RecordT]:
+        """What `admit` returns for a device that has proved itself with `message`."""
+        return Admitted(device, generation, record, language_of(message.language))
+
     async def _talk(
         self,
         websocket: WebSocket,
@@ -142,7 +158,7 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
         admitted: Admitted[RecordT],
     ) -> None:
         # Registered before the rows are read: what is decided from here on is delivered, what was before is read.
-        connection = self._connections.open(admitted.device, admitted.generation, arrival, websocket)
+        connection = self._connections.open(admitted.device, admitted.generation, arrival, admitted.language, websocket)
         try:
             try:
                 ready, missed = await self.resume(message, admitted)
@@ -169,39 +185,68 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
         settings, now_s = self._settings, time.monotonic()
         pace = TokenBucket(settings.messages_per_s, settings.messages_burst, now_s)
         patience = TokenBucket(settings.bad_messages_per_s, settings.bad_messages_burst, now_s)
+        queries = TokenBucket(settings.queries_per_s, settings.queries_burst, now_s)
+        at_work: set[asyncio.Task[None]] = set()
         try:
             while True:
                 text = await _receive_text(websocket)
                 now_s = time.monotonic()
                 try:
                     message = session.receive(text)
-                    if not isinstance(message, PaymentScan):
-                        raise AssertionError(f"{type(message).__name__} after authentication")
+                    if isinstance(message, Authenticate):
+                        raise AssertionError("authenticated twice")
                     if not pace.take(now_s):
                         raise refused(ErrorCode.TOO_MANY_MESSAGES, message, retry_after_s=1)
-                    self.handle(message, admitted)
+                    if isinstance(message, _QUERIES) and not queries.take(now_s):
+                        raise refused(ErrorCode.TOO_MANY_QUERIES, message, retry_after_s=1)
+                    if isinstance(message, _SLOW) and len(at_work) >= settings.connection_requests_max:
+                        raise refused(ErrorCode.BUSY, message)
+                    work = self.handle(message, admitted)
+                    if work is not None:
+                        task = asyncio.create_task(_answer(work, message, connection))
+                        at_work.add(task)
+                        task.add_done_callback(at_work.discard)
                 except MessageError as error:
                     connection.deliver(encode(_error_message(error)))
                     if error.code in _MISUSE and not patience.take(now_s):
                         raise session.close(CloseCode.TOO_MANY_MESSAGES, "too many bad messages") from None
         except WebSocketDisconnect:
             return
+        finally:
+            for task in at_work:
+                task.cancel()
 
+
+async def _answer(work: Coroutine[Any, Any, ServerMessage | None], message: Request, connection: Connection) -> None:
+    try:
+        answer = await work
+    except MessageError as error:
+        answer = _error_message(error)
+    except DATABASE_AWAY as away:
+        log.warning("database_away", during=message.type, cause=type(away).__name__)
+        answer = _error_message(refused(ErrorCode.BUSY, message))
+    except Exception:
+        log.exception("request_failed", type=message.type)
+        connection.close(CloseCode.UNAVAILABLE, "server fault, come back")
+        return
+    if answer is not None:
+        connection.deliver(encode(answer))
+
+
+# What only reads, and is bounded by a rate of its own: a till that asks too often has taken whole networks down.
+_QUERIES = (PaymentQuery, PaymentsRecent, History)
+# What waits for the database or a thread besides the reader.
+_SLOW = (*_QUERIES, PaymentConfirm, PinSet)
 
 # What a correct client never sends, or not so often: it has little patience to spend on these.
 _MISUSE = {ErrorCode.BAD_FIELD, ErrorCode.UNKNOWN_TYPE, ErrorCode.WRONG_CURRENCY, ErrorCode.TOO_MANY_MESSAGES}
 
 
 def refused(
-    code: ErrorCode, message: PaymentScan, *, field: str | None = None, retry_after_s: int | None = None
+    code: ErrorCode, message: Request, *, field: str | None = None, retry_after_s: int | None = None
 ) -> MessageError:
     """The error that answers `message`, with the code's usual text."""
     return MessageError(code, ERROR_TEXTS[code], field=field, reply_to=message.message_id, retry_after_s=retry_after_s)
-
-
-def now_ms() -> int:
-    """The server's time in Unix milliseconds."""
-    return int(time.time() * 1000)
 
 
 def _error_message(error: MessageError) -> Error:

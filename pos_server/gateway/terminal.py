@@ -2,28 +2,47 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+from uuid import UUID
 
 import asyncpg
 
 from ..admission import Admission
 from ..authorizer import Authorizer, QueueFull
+from ..clock import now_ms
 from ..connections import Connections
 from ..core.device_keys import DeviceId, DeviceKind, Keyring
 from ..core.errors import CloseCode, ConnectionClosing, ErrorCode
 from ..core.lockout import FailureLimit
-from ..core.messages import Authenticate, PaymentScan, ServerMessage, TerminalReady
-from ..core.notices import terminal_notice
-from ..core.payments import Scan
-from ..ledger import directory
+from ..core.messages import (
+    Authenticate,
+    PaymentCancel,
+    PaymentList,
+    PaymentPending,
+    PaymentQuery,
+    PaymentScan,
+    PaymentsRecent,
+    RefundCreate,
+    Request,
+    ServerMessage,
+    TerminalPaymentResult,
+    TerminalReady,
+)
+from ..core.notices import Recipient, terminal_notice
+from ..core.operations import Cancel, CreateRefund, Entry, Operation, Scan
+from ..core.payments import Payment, Status
+from ..ledger import directory, history
 from ..ledger.directory import TerminalRecord
-from ..ledger.ledger import terminal_payments_since
 from ..settings import Settings
-from .device import Admitted, DeviceEndpoint, now_ms, refused
+from .device import Admitted, DeviceEndpoint, refused
 
 
 class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):
-    """`bad_codes` counts forged codes by terminal number; whoever publishes decisions records them."""
+    """`bad_codes` counts forged codes by terminal number; whoever publishes decisions records them.
+
+    `new_id` makes the id of a tombstone; `is_online` knows whether a wallet has a device connected anywhere.
+    """
 
     kind = DeviceKind.TERMINAL
 
@@ -36,11 +55,16 @@ class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):
         pool: asyncpg.Pool,
         authorizer: Authorizer,
         bad_codes: FailureLimit,
+        *,
+        new_id: Callable[[], UUID],
+        is_online: Callable[[Recipient], bool],
     ) -> None:
         super().__init__(settings, keyring, admission, connections)
         self._pool = pool
         self._authorizer = authorizer
         self._bad_codes = bad_codes
+        self._new_id = new_id
+        self._is_online = is_online
 
     async def admit(self, message: Authenticate, nonce: bytes) -> Admitted[TerminalRecord]:
         terminal = await directory.find_terminal(self._pool, message.id) if message.slot == 0 else None
@@ -48,7 +72,7 @@ class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):
             raise ConnectionClosing(CloseCode.UNAUTHORIZED, "unknown device or wrong key")
         device = DeviceId(self.kind, message.id)
         self.check_mac(message, nonce, device, terminal.kid, terminal.generation)
-        return Admitted(device, terminal.generation, terminal)
+        return self.admitted(message, device, terminal.generation, terminal)
 
     async def resume(
         self, message: Authenticate, admitted: Admitted[TerminalRecord]
@@ -57,10 +81,10 @@ class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):
         if message.since_ms is not None:
             since_ms = message.since_ms - int(self._settings.resume_overlap_s * 1000)
             payments_max = self._settings.resume_payments_max
-            payments = await terminal_payments_since(self._pool, message.id, since_ms, payments_max + 1)
+            payments = await history.terminal_payments_since(self._pool, message.id, since_ms, payments_max + 1)
             resumed = len(payments) <= payments_max
             if resumed:
-                missed = [terminal_notice(payment, None) for payment in payments]
+                missed = [self._notice(payment, None, admitted) for payment in payments]
         ready = TerminalReady(
             reply_to=message.message_id,
             server_time_ms=time_ms,
@@ -72,10 +96,33 @@ class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):
         )
         return ready, missed
 
-    def handle(self, message: PaymentScan, admitted: Admitted[TerminalRecord]) -> None:
+    def handle(
+        self, message: Request, admitted: Admitted[TerminalRecord]
+    ) -> Coroutine[Any, Any, ServerMessage | None] | None:
+        match message:
+            case PaymentScan():
+                self._scan(message, admitted)
+            case PaymentCancel():
+                self._cancel(message, admitted)
+            case RefundCreate():
+                wish = CreateRefund(
+                    refund_id=message.refund_id,
+                    payment_id=message.payment_id,
+                    merchant_id=admitted.record.merchant_id,
+                    terminal_number=admitted.device.number,
+                    amount_minor=message.amount_minor,
+                )
+                self._submit(wish, message)
+            case PaymentQuery():
+                return self._query(message, admitted)
+            case PaymentsRecent():
+                return self._recent(message, admitted)
+            case _:
+                raise AssertionError(f"the session let {message.type} of a terminal through")
+        return None
+
+    def _scan(self, message: PaymentScan, admitted: Admitted[TerminalRecord]) -> None:
         number, terminal = admitted.device.number, admitted.record
-        if self._admission.draining:
-            raise refused(ErrorCode.DRAINING, message)
         if message.currency != terminal.currency:
             raise refused(ErrorCode.WRONG_CURRENCY, message, field="currency")
         blocked_s = self._bad_codes.blocked_for_s(number, time.monotonic())
@@ -89,8 +136,47 @@ class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):
             amount_minor=message.amount_minor,
             currency=message.currency,
             code=message.code,
+            entry=Entry(message.entry),
         )
+        self._submit(scan, message)
+
+    def _cancel(self, message: PaymentCancel, admitted: Admitted[TerminalRecord]) -> None:
+        cancel = Cancel(
+            terminal_number=admitted.device.number,
+            merchant_id=admitted.record.merchant_id,
+            currency=admitted.record.currency,
+            payment_id=message.payment_id,
+            reference=message.reference,
+            tombstone_id=self._new_id(),
+        )
+        self._submit(cancel, message)
+
+    def _submit(self, operation: Operation, message: Request) -> None:
+        if self._admission.draining:
+            raise refused(ErrorCode.DRAINING, message)
         try:
-            self._authorizer.submit(scan, message.message_id)
+            self._authorizer.submit(operation, message.message_id)
         except QueueFull:
             raise refused(ErrorCode.BUSY, message) from None
+
+    async def _query(self, message: PaymentQuery, admitted: Admitted[TerminalRecord]) -> ServerMessage:
+        merchant_id = admitted.record.merchant_id
+        payment = await history.find_payment(self._pool, merchant_id, message.payment_id, message.reference)
+        if payment is None:
+            raise refused(ErrorCode.PAYMENT_UNKNOWN, message)
+        return self._notice(payment, message.message_id, admitted)
+
+    async def _recent(self, message: PaymentsRecent, admitted: Admitted[TerminalRecord]) -> ServerMessage:
+        payments = await history.terminal_recent(self._pool, admitted.device.number, message.limit)
+        return PaymentList(
+            reply_to=message.message_id,
+            payments=tuple(self._notice(payment, None, admitted) for payment in payments),
+        )
+
+    def _notice(
+        self, payment: Payment, reply_to: str | None, admitted: Admitted[TerminalRecord]
+    ) -> TerminalPaymentResult | PaymentPending:
+        wallet_online = True
+        if payment.status is Status.PENDING and payment.wallet_number is not None:
+            wallet_online = self._is_online(Recipient(DeviceKind.WALLET, payment.wallet_number))
+        return terminal_notice(payment, reply_to, admitted.language, wallet_online=wallet_online)

@@ -1,26 +1,49 @@
-"""`/v1/wallet`: customers' phones hear of their payments here."""
+"""`/v1/wallet`: customers' phones hear of their payments here, confirm them, and look back."""
 
-from collections.abc import Sequence
-from typing import Never
+import math
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+from uuid import UUID
 
 import asyncpg
 
 from ..admission import Admission
+from ..authorizer import Authorizer, QueueFull
+from ..clock import now_ms
 from ..connections import Connections
+from ..core.book import Wallet
 from ..core.device_keys import DeviceId, DeviceKind, Keyring
-from ..core.errors import CloseCode, ConnectionClosing
-from ..core.messages import Authenticate, PaymentScan, ServerMessage, WalletReady
-from ..core.notices import wallet_notice
-from ..core.payments import Payment
-from ..ledger import directory
+from ..core.errors import CloseCode, ConnectionClosing, ErrorCode, MessageError
+from ..core.messages import (
+    Authenticate,
+    ConfirmationRequired,
+    History,
+    HistoryPage,
+    PaymentConfirm,
+    PaymentReject,
+    PinChanged,
+    PinSet,
+    Request,
+    ServerMessage,
+    WalletPaymentResult,
+    WalletReady,
+)
+from ..core.notices import Notice, Recipient, wallet_notice
+from ..core.operations import Confirm, Operation, Reject
+from ..core.pins import PinHash, is_weak
+from ..core.rules import Rules, pin_tries_left
+from ..core.texts import text
+from ..ledger import directory, history
+from ..ledger import pins as pin_rows
 from ..ledger.directory import WalletDeviceRecord
-from ..ledger.ledger import wallet_payments_since
+from ..ledger.history import Cursor, WalletPayment
+from ..pins import Pins, PinsBusy
 from ..settings import Settings
-from .device import Admitted, DeviceEndpoint, now_ms
+from .device import Admitted, DeviceEndpoint, refused
 
 
 class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
-    """A wallet only listens: its codes are made on the phone."""
+    """Codes are made on the phone; what it sends is about its own wallet only. `tell` delivers a notice everywhere."""
 
     kind = DeviceKind.WALLET
 
@@ -31,9 +54,18 @@ class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
         admission: Admission,
         connections: Connections,
         pool: asyncpg.Pool,
+        authorizer: Authorizer,
+        rules: Rules,
+        pins: Pins,
+        *,
+        tell: Callable[[Notice], None],
     ) -> None:
         super().__init__(settings, keyring, admission, connections)
         self._pool = pool
+        self._authorizer = authorizer
+        self._rules = rules
+        self._pins = pins
+        self._tell = tell
 
     async def admit(self, message: Authenticate, nonce: bytes) -> Admitted[WalletDeviceRecord]:
         record = await directory.find_wallet_device(self._pool, message.id, message.slot)
@@ -41,25 +73,24 @@ class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
             raise ConnectionClosing(CloseCode.UNAUTHORIZED, "unknown device or wrong key")
         device = DeviceId(self.kind, message.id, message.slot)
         self.check_mac(message, nonce, device, record.kid, record.generation)
-        return Admitted(device, record.generation, record)
+        return self.admitted(message, device, record.generation, record)
 
     async def resume(
         self, message: Authenticate, admitted: Admitted[WalletDeviceRecord]
     ) -> tuple[WalletReady, Sequence[ServerMessage]]:
-        time_ms, missed, resumed = now_ms(), list[ServerMessage](), True
-        payments = list[tuple[Payment, str, str]]()
+        time_ms, resumed = now_ms(), True
+        payments_max = self._settings.resume_payments_max
+        payments = list[WalletPayment]()
         if message.since_ms is not None:
             since_ms = message.since_ms - int(self._settings.resume_overlap_s * 1000)
-            payments_max = self._settings.resume_payments_max
-            payments = await wallet_payments_since(self._pool, message.id, since_ms, payments_max + 1)
+            payments = await history.wallet_payments_since(self._pool, message.id, since_ms, payments_max + 1)
             resumed = len(payments) <= payments_max
+        # What waits for the PIN is asked for in any case.
+        known = {missed.payment.payment_id for missed in payments} if resumed else set()
+        pending = await history.wallet_pending(self._pool, message.id, payments_max)
+        missed = [*(payments if resumed else ()), *(p for p in pending if p.payment.payment_id not in known)]
         # After the payments: a balance must never be older than what it is told with.
-        balance_minor = await directory.wallet_balance(self._pool, message.id)
-        if resumed:
-            missed = [
-                wallet_notice(payment, merchant_name, store_name, balance_minor)
-                for payment, merchant_name, store_name in payments
-            ]
+        wallet = await self._wallet(message.id)
         ready = WalletReady(
             reply_to=message.message_id,
             server_time_ms=time_ms,
@@ -67,9 +98,142 @@ class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
             wallet_number=message.id,
             slot=message.slot,
             currency=admitted.record.currency,
-            balance_minor=balance_minor,
+            balance_minor=wallet.balance_minor,
+            pin_set=wallet.pin_set,
         )
-        return ready, missed
+        return ready, [self._notice(payment, wallet, admitted) for payment in missed]
 
-    def handle(self, message: PaymentScan, admitted: Admitted[WalletDeviceRecord]) -> Never:
-        raise AssertionError("the session lets no message of a wallet through")
+    def handle(
+        self, message: Request, admitted: Admitted[WalletDeviceRecord]
+    ) -> Coroutine[Any, Any, ServerMessage | None] | None:
+        match message:
+            case PaymentConfirm():
+                return self._confirm(message, admitted.device)
+            case PaymentReject():
+                self._submit(Reject(message.payment_id, admitted.device.number, admitted.device.slot), message)
+                return None
+            case PinSet():
+                return self._set_pin(message, admitted)
+            case History():
+                return self._history(message, admitted)
+            case _:
+                raise AssertionError(f"the session let {message.type} of a wallet through")
+
+    async def _confirm(self, message: PaymentConfirm, device: DeviceId) -> None:
+        stored = await pin_rows.find_pin(self._pool, device.number)
+        if stored.hash is None:
+            raise refused(ErrorCode.PIN_NOT_SET, message)
+        is_correct = False
+        # A locked PIN, or a payment that has moved on, is not worth a check: the decision will say so.
+        if stored.locked_until_ms <= now_ms() and await pin_rows.is_asked_for(
+            self._pool, device.number, message.payment_id, message.version
+        ):
+            is_correct = await self._check(message, device.number, message.pin, stored.hash)
+        confirm = Confirm(
+            payment_id=message.payment_id,
+            wallet_number=device.number,
+            slot=device.slot,
+            version=message.version,
+            pin_correct=is_correct,
+            pin_generation=stored.generation,
+        )
+        self._submit(confirm, message)
+
+    async def _check(self, message: Request, number: int, pin: str, stored: PinHash) -> bool:
+        try:
+            return await self._pins.is_correct(number, pin, stored)
+        except PinsBusy:
+            raise refused(ErrorCode.BUSY, message) from None
+
+    async def _set_pin(self, message: PinSet, admitted: Admitted[WalletDeviceRecord]) -> ServerMessage:
+        """The device's own answer; the other devices are told too."""
+        device = admitted.device
+        if is_weak(message.new_pin):
+            raise refused(ErrorCode.PIN_TOO_WEAK, message, field="new_pin")
+        if await self._change_pin(message, device.number):
+            others = Recipient(DeviceKind.WALLET, device.number, not_slot=device.slot)
+            self._tell(Notice(others, lambda language: _pin_changed(None, language)))
+        return _pin_changed(message.message_id, admitted.language)
+
+    async def _change_pin(self, message: PinSet, number: int) -> bool:
+        """Whether the PIN was changed now; False when this request has done so before. Raises MessageError.
+
+        Neither answer depends on whether the new PIN is the old one: that would tell who guesses.
+        """
+        stored = await pin_rows.find_pin(self._pool, number)
+        if stored.request_id == message.request_id:
+            if stored.request_done:
+                return False
+            raise refused(ErrorCode.PIN_WRONG, message, field="old_pin")
+        if stored.hash is not None:
+            wait_ms = stored.locked_until_ms - now_ms()
+            if wait_ms > 0:
+                raise refused(ErrorCode.PIN_LOCKED, message, retry_after_s=math.ceil(wait_ms / 1000))
+            if message.old_pin is None:
+                raise refused(ErrorCode.PIN_WRONG, message, field="old_pin")
+            if not await self._check(message, number, message.old_pin, stored.hash):
+                await pin_rows.count_wrong_pin(
+                    self._pool,
+                    number,
+                    stored.generation,
+                    self._rules.pin_failures_max,
+                    now_ms() + self._rules.pin_lock_ms,
+                    message.request_id,
+                )
+                raise refused(ErrorCode.PIN_WRONG, message, field="old_pin")
+        try:
+            new = await self._pins.hash(number, message.new_pin)
+        except PinsBusy:
+            raise refused(ErrorCode.BUSY, message) from None
+        if not await pin_rows.set_pin(self._pool, number, stored.generation, new, message.request_id):
+            raise refused(ErrorCode.BUSY, message)  # another request was faster
+        return True
+
+    async def _history(self, message: History, admitted: Admitted[WalletDeviceRecord]) -> ServerMessage:
+        number = admitted.device.number
+        after = None if message.cursor is None else _parse_cursor(message)
+        payments = await history.wallet_history(self._pool, number, after, message.limit + 1)
+        wallet = await self._wallet(number)
+        page, more = payments[: message.limit], len(payments) > message.limit
+        last = page[-1].payment if page else None
+        return HistoryPage(
+            reply_to=message.message_id,
+            payments=tuple(self._notice(payment, wallet, admitted) for payment in page),
+            next_cursor=f"{last.changed_at_ms}.{last.payment_id}" if more and last else None,
+        )
+
+    def _submit(self, operation: Operation, message: Request) -> None:
+        if self._admission.draining:
+            raise refused(ErrorCode.DRAINING, message)
+        try:
+            self._authorizer.submit(operation, message.message_id)
+        except QueueFull:
+            raise refused(ErrorCode.BUSY, message) from None
+
+    async def _wallet(self, number: int) -> Wallet:
+        wallet = await history.find_wallet(self._pool, number)
+        if wallet is None:
+            raise AssertionError(f"wallet {number} authenticated and does not exist")
+        return wallet
+
+    def _notice(
+        self, shown: WalletPayment, wallet: Wallet, admitted: Admitted[WalletDeviceRecord]
+    ) -> WalletPaymentResult | ConfirmationRequired:
+        tries_left = pin_tries_left(shown.payment, wallet, self._rules, now_ms())
+        return wallet_notice(
+            shown.payment, shown.merchant_name, shown.store_name, wallet, None, admitted.language, tries_left
+        )
+
+
+def _pin_changed(reply_to: str | None, language: str) -> PinChanged:
+    return PinChanged(reply_to=reply_to, text=text(language, "customer.pin_changed"))
+
+
+def _parse_cursor(message: History) -> Cursor:
+    changed_at_ms, _, payment_id = (message.cursor or "").partition(".")
+    try:
+        return Cursor(int(changed_at_ms), UUID(payment_id))
+    except ValueError:
+        raise MessageError(
+            ErrorCode.BAD_FIELD, "not a next_cursor of a page", field="cursor", reply_to=message.message_id
+        ) from None

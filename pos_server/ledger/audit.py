@@ -14,8 +14,12 @@ _CHECKS = {
     "audit_accounts_exist": "transfers whose accounts do not exist or hold another currency",
     "audit_sum_is_zero": "currencies whose transfers do not sum to zero",
     "audit_balances": "wallets whose balance differs from their transfers",
-    "audit_payments_paid": "approved payments without exactly their payment transfer",
-    "audit_transfers_owed": "payment transfers without an approved payment",
+    "audit_payments_paid": "payments that were approved, without exactly their payment transfer",
+    "audit_transfers_owed": "payment transfers without a payment that was approved",
+    "audit_cancels_paid": "canceled payments whose money did not go back exactly once",
+    "audit_refunds_paid": "refunds whose money did not go back exactly once",
+    "audit_refunds_within": "payments that disagree with their refunds",
+    "audit_pending_in_time": "payments that still wait for a PIN after their time",
 }
 
 

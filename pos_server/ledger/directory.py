@@ -58,11 +58,6 @@ async def find_wallet_device(pool: asyncpg.Pool, number: int, slot: int) -> Wall
     return None if row is None else WalletDeviceRecord(**row)
 
 
-async def wallet_balance(pool: asyncpg.Pool, number: int) -> int:
-    """The wallet's balance now, in minor units."""
-    return int(await pool.fetchval(QUERIES["wallet_balance"], number))
-
-
 async def device_generations(pool: asyncpg.Pool, devices: Sequence[DeviceId]) -> list[int]:
     """The generation of each device's key now, in the same order; 0 for one that is revoked or gone."""
     kinds, numbers = [device.kind for device in devices], [device.number for device in devices]

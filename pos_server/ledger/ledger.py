@@ -1,26 +1,17 @@
 """Loads what decisions need and stores what they decided: one statement each, one commit a batch."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
 
 from ..core import payment_code
-from ..core.payments import (
-    Book,
-    Changes,
-    DeclineCode,
-    DeviceStatus,
-    MerchantStatus,
-    Payment,
-    Scan,
-    Status,
-    TerminalStatus,
-    Till,
-    Wallet,
-    WalletDevice,
-    WalletStatus,
-)
+from ..core.book import Book, Changes, OpenPayment, TerminalStatus
+from ..core.operations import Cancel, Confirm, CreateRefund, Expire, Operation, Reject, Scan
+from ..core.payments import Status
+from .rows import device_of, payment_of, plain_uuid, refund_of, till_of, wallet_of
 from .sql import QUERIES
 
 # What says that another server was faster: load again, decide again.
@@ -31,52 +22,79 @@ LEDGER_CONFLICT = (
 )
 
 
-async def load_book(connection: asyncpg.Connection, scans: Sequence[Scan]) -> Book:
-    """The committed rows that a decision about `scans` depends on. Raises asyncpg's errors."""
-    codes = [payment_code.parse(scan.code) for scan in scans]
+async def load_book(connection: asyncpg.Connection, operations: Sequence[Operation]) -> Book:
+    """The committed rows that decisions about `operations` depend on. Raises asyncpg's errors."""
+    wanted = [_wanted(operation) for operation in operations]
     rows = await connection.fetch(
-        QUERIES["load_book"],
-        [scan.payment_id for scan in scans],
-        [scan.terminal_number for scan in scans],
-        [scan.merchant_id for scan in scans],
-        [scan.reference for scan in scans],
-        [code.wallet_number if code else None for code in codes],
-        [code.slot if code else None for code in codes],
+        QUERIES["load_book"], *(list(column) for column in zip(*wanted, strict=True)) if wanted else [[]] * 6
     )
     book = Book()
-    for scan, row in zip(scans, rows, strict=True):
-        book.tills[scan.terminal_number] = Till(
-            terminal_status=TerminalStatus(row["terminal_status"]),
-            merchant_status=MerchantStatus(row["merchant_status"]),
-            merchant_account_id=row["merchant_account_id"],
-            merchant_name=row["merchant_name"],
-            store_name=row["store_name"],
-        )
+    for want, row in zip(wanted, rows, strict=True):
+        if row["till_number"] is not None:
+            book.tills[row["till_number"]] = till = till_of(row)
+            if row["other_till_number"] is not None:
+                book.tills[row["other_till_number"]] = replace(
+                    till,
+                    terminal_status=TerminalStatus(row["other_terminal_status"]),
+                    store_name=row["other_store_name"],
+                )
         if row["wallet_number"] is not None:
-            book.wallets[row["wallet_number"]] = Wallet(
-                number=row["wallet_number"],
-                account_id=row["account_id"],
-                currency=row["wallet_currency"],
-                balance_minor=row["balance_minor"],
-                status=WalletStatus(row["wallet_status"]),
-                version=row["wallet_version"],
-            )
+            book.wallets[row["wallet_number"]] = wallet_of(row)
         if row["slot"] is not None and row["kid"] is not None:
-            device = _device(row)
+            device = device_of(row)
             book.devices[device.wallet_number, device.slot] = device
         if row["id"] is not None:
-            payment = _payment(row)
+            payment = payment_of(row)
             book.payments[payment.payment_id] = payment
-        if row["open_payment_id"] is not None:
-            book.open_payments[scan.merchant_id, scan.reference] = _uuid(row["open_payment_id"])
+        if row["open_payment_id"] is not None and want.merchant_id is not None and want.reference is not None:
+            occupant = OpenPayment(plain_uuid(row["open_payment_id"]), Status(row["open_payment_status"]))
+            book.open_payments[want.merchant_id, want.reference] = occupant
+    refund_ids = [operation.refund_id for operation in operations if isinstance(operation, CreateRefund)]
+    if refund_ids:
+        for row in await connection.fetch(QUERIES["load_refunds"], refund_ids):
+            refund = refund_of(row)
+            book.refunds[refund.refund_id] = refund
     return book
+
+
+class _Wanted(NamedTuple):
+    """Which rows an operation needs: a row of load_book's arguments."""
+
+    payment_id: UUID | None = None
+    terminal_number: int | None = None
+    merchant_id: int | None = None
+    reference: str | None = None
+    wallet_number: int | None = None
+    slot: int | None = None
+
+
+def _wanted(operation: Operation) -> _Wanted:
+    match operation:
+        case Scan():
+            code = payment_code.parse(operation.code)
+            return _Wanted(
+                operation.payment_id,
+                operation.terminal_number,
+                operation.merchant_id,
+                operation.reference,
+                code.wallet_number if code else None,
+                code.slot if code else None,
+            )
+        case Cancel():
+            merchant_id = None if operation.reference is None else operation.merchant_id
+            return _Wanted(operation.payment_id, operation.terminal_number, merchant_id, operation.reference)
+        case CreateRefund():
+            return _Wanted(operation.payment_id, operation.terminal_number)
+        case Confirm() | Reject() | Expire():
+            return _Wanted(operation.payment_id)
 
 
 async def apply_changes(connection: asyncpg.Connection, changes: Changes, now_ms: int) -> None:
     """Write a batch whole, or not at all. Raises one of LEDGER_CONFLICT when rows have changed since the load."""
     wallets = sorted(changes.wallets.values(), key=lambda wallet: wallet.number)
     devices = list(changes.devices.values())
-    payments = changes.payments
+    payments = list(changes.payments.values())
+    refunds = changes.refunds
     transfers = changes.transfers
     await connection.fetchval(
         QUERIES["apply_changes"],
@@ -84,6 +102,12 @@ async def apply_changes(connection: asyncpg.Connection, changes: Changes, now_ms
         [changes.wallet_versions[wallet.number] for wallet in wallets],
         [wallet.version for wallet in wallets],
         [wallet.balance_minor for wallet in wallets],
+        [wallet.pin_failures for wallet in wallets],
+        [wallet.pin_locked_until_ms for wallet in wallets],
+        [wallet.day_start_ms for wallet in wallets],
+        [wallet.day_spent_minor for wallet in wallets],
+        [wallet.day_pin_free_minor for wallet in wallets],
+        [wallet.day_pin_free_count for wallet in wallets],
         [device.wallet_number for device in devices],
         [device.slot for device in devices],
         [device.spent_mark for device in devices],
@@ -98,61 +122,26 @@ async def apply_changes(connection: asyncpg.Connection, changes: Changes, now_ms
         [payment.status for payment in payments],
         [payment.decline_code for payment in payments],
         [payment.paid_by for payment in payments],
-        [transfer.source_id for transfer in transfers],
+        [changes.payment_versions[payment.payment_id] for payment in payments],
+        [payment.version for payment in payments],
+        [payment.approved_at_ms for payment in payments],
+        [payment.expires_at_ms for payment in payments],
+        [payment.pin_failures for payment in payments],
+        [payment.refunded_minor for payment in payments],
+        [payment.refunds for payment in payments],
         now_ms,
+        [refund.refund_id for refund in refunds],
+        [refund.payment_id for refund in refunds],
+        [refund.merchant_id for refund in refunds],
+        [refund.terminal_number for refund in refunds],
+        [refund.wallet_number for refund in refunds],
+        [refund.amount_minor for refund in refunds],
+        [refund.currency for refund in refunds],
+        [transfer.kind for transfer in transfers],
+        [transfer.source_id for transfer in transfers],
         [transfer.debit_account_id for transfer in transfers],
         [transfer.credit_account_id for transfer in transfers],
         [transfer.amount_minor for transfer in transfers],
         [transfer.currency for transfer in transfers],
         [transfer.wallet_number for transfer in transfers],
     )
-
-
-async def terminal_payments_since(
-    pool: asyncpg.Pool, terminal_number: int, since_ms: int, payments_max: int
-) -> list[Payment]:
-    """A till's payments that changed after `since_ms`, oldest first."""
-    rows = await pool.fetch(QUERIES["terminal_payments_since"], terminal_number, since_ms, payments_max)
-    return [_payment(row) for row in rows]
-
-
-async def wallet_payments_since(
-    pool: asyncpg.Pool, wallet_number: int, since_ms: int, payments_max: int
-) -> list[tuple[Payment, str, str]]:
-    """A wallet's payments that changed after `since_ms`, oldest first, each with merchant's and store's name."""
-    rows = await pool.fetch(QUERIES["wallet_payments_since"], wallet_number, since_ms, payments_max)
-    return [(_payment(row), row["merchant_name"], row["store_name"]) for row in rows]
-
-
-def _device(row: asyncpg.Record) -> WalletDevice:
-    return WalletDevice(
-        wallet_number=row["device_wallet_number"],
-        slot=row["slot"],
-        kid=row["kid"],
-        generation=row["generation"],
-        status=DeviceStatus(row["device_status"]),
-        spent_mark=row["spent_mark"],
-    )
-
-
-def _payment(row: asyncpg.Record) -> Payment:
-    return Payment(
-        payment_id=_uuid(row["id"]),
-        fingerprint=row["fingerprint"],
-        terminal_number=row["terminal_number"],
-        merchant_id=row["merchant_id"],
-        wallet_number=row["payment_wallet_number"],
-        reference=row["reference"],
-        amount_minor=row["amount_minor"],
-        currency=row["currency"],
-        status=Status(row["payment_status"]),
-        decline_code=DeclineCode(row["decline_code"]) if row["decline_code"] else None,
-        paid_by=_uuid(row["paid_by"]) if row["paid_by"] else None,
-        version=row["payment_version"],
-        changed_at_ms=row["changed_at_ms"],
-    )
-
-
-def _uuid(value: UUID) -> UUID:
-    # asyncpg returns a subclass of its own, which orjson does not encode.
-    return UUID(int=value.int)

@@ -1,68 +1,114 @@
 -- Every SQL statement the server runs, by name. `ledger/sql.py` loads them.
 
 -- name: load_book
--- All a batch of scans needs, one row per scan: the till, the wallet and device its code names, an earlier payment
--- of the same id, and the payment that already paid the same order.
+-- All a batch of operations needs, one row each: the till that asks, the payment of that id or else the one that occupies
+-- the order, its till, and the wallet: the payment's, or else that of the code, with the device that made the code.
 select
-    t.status as terminal_status, s.name as store_name,
+    t.number as till_number, t.status as terminal_status, s.name as store_name,
     m.status as merchant_status, m.account_id as merchant_account_id, m.name as merchant_name,
+    pt.number as other_till_number, pt.status as other_terminal_status, ps.name as other_store_name,
     w.number as wallet_number, w.account_id, w.currency as wallet_currency, w.balance_minor,
-    w.status as wallet_status, w.version as wallet_version,
+    w.status as wallet_status, w.version as wallet_version, w.pin_hash is not null as pin_set, w.pin_generation, w.pin_failures,
+    unix_ms(w.pin_locked_until) as pin_locked_until_ms, unix_ms(w.day_start) as day_start_ms,
+    w.day_spent_minor, w.day_pin_free_minor, w.day_pin_free_count,
     d.wallet_number as device_wallet_number, d.slot, d.kid, d.generation, d.status as device_status,
     d.spent_mark,
     p.id, p.fingerprint, p.terminal_number, p.merchant_id, p.wallet_number as payment_wallet_number,
     p.reference, p.amount_minor, p.currency, p.status as payment_status, p.decline_code, p.paid_by,
-    p.version as payment_version, (extract(epoch from p.changed_at) * 1000)::bigint as changed_at_ms,
-    o.id as open_payment_id
+    p.version as payment_version, unix_ms(p.changed_at) as changed_at_ms, unix_ms(p.approved_at) as approved_at_ms,
+    unix_ms(p.expires_at) as expires_at_ms, p.pin_failures as payment_pin_failures, p.refunded_minor, p.refunds,
+    o.id as open_payment_id, o.status as open_payment_status
 from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $6::smallint[]) with ordinality
     as q (payment_id, terminal_number, merchant_id, reference, wallet_number, slot, position)
-join terminal t on t.number = q.terminal_number
-join store s on s.id = t.store_id
-join merchant m on m.id = s.merchant_id
-left join payment p on p.id = q.payment_id
 left join payment o
-    on o.merchant_id = q.merchant_id and o.reference = q.reference and o.status = 'approved'
+    on o.merchant_id = q.merchant_id and o.reference = q.reference and o.status in ('pending', 'approved', 'canceled')
+left join payment p on p.id = coalesce(q.payment_id, o.id)
+left join terminal t on t.number = coalesce(q.terminal_number, p.terminal_number)
+left join store s on s.id = t.store_id
+left join merchant m on m.id = s.merchant_id
+left join terminal pt on pt.number = p.terminal_number and p.terminal_number <> t.number and p.merchant_id = m.id
+left join store ps on ps.id = pt.store_id
 left join wallet w on w.number = coalesce(p.wallet_number, q.wallet_number)
 left join wallet_device d on d.wallet_number = q.wallet_number and d.slot = q.slot
 order by q.position;
 
+-- name: load_refunds
+select id, payment_id, merchant_id, terminal_number, wallet_number, amount_minor, currency,
+    unix_ms(created_at) as created_at_ms
+from refund where id = any($1::uuid[]);
+
 -- name: apply_changes
--- Everything a batch decided, in one statement and so in one commit: wallets (each only if its version is still the
--- one the decision saw, locked in one order), devices' spent codes, payments, transfers. A lost guard or a payment
--- id or order that another server stored meanwhile undoes all of it.
+-- Everything a batch decided, in one statement and so in one commit: wallets and payments (each only if its version is
+-- still the one the decision saw, locked in one order, wallets first), devices' spent codes, refunds, transfers. A lost
+-- guard, or a payment id, refund id or order that another server stored meanwhile, undoes all of it.
 with wallet_change as (
-    select * from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[])
-        as c (number, seen_version, new_version, balance_minor)
+    select * from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::int[], $6::bigint[], $7::bigint[],
+        $8::bigint[], $9::bigint[], $10::int[])
+        as c (number, seen_version, new_version, balance_minor, pin_failures, pin_locked_until_ms, day_start_ms,
+            day_spent_minor, day_pin_free_minor, day_pin_free_count)
 ), locked as materialized (
     select w.number from wallet w join wallet_change c on w.number = c.number and w.version = c.seen_version
     order by w.number
     for no key update of w
 ), moved as (
-    update wallet w set balance_minor = c.balance_minor, version = c.new_version
+    update wallet w set balance_minor = c.balance_minor, version = c.new_version, pin_failures = c.pin_failures,
+        pin_locked_until = from_unix_ms(c.pin_locked_until_ms), day_start = from_unix_ms(c.day_start_ms),
+        day_spent_minor = c.day_spent_minor, day_pin_free_minor = c.day_pin_free_minor,
+        day_pin_free_count = c.day_pin_free_count
     from wallet_change c join locked l on l.number = c.number
     where w.number = c.number and w.version = c.seen_version
     returning w.number
 ), spent as (
     update wallet_device d set spent_mark = c.spent_mark
-    from unnest($5::bigint[], $6::smallint[], $7::bigint[]) as c (wallet_number, slot, spent_mark)
+    from unnest($11::bigint[], $12::smallint[], $13::bigint[]) as c (wallet_number, slot, spent_mark)
     join locked l on l.number = c.wallet_number
     where d.wallet_number = c.wallet_number and d.slot = c.slot and d.spent_mark <= c.spent_mark
     returning 1
+), payment_change as (
+    select * from unnest($14::uuid[], $15::bytea[], $16::bigint[], $17::bigint[], $18::bigint[], $19::text[],
+        $20::bigint[], $21::text[], $22::text[], $23::text[], $24::uuid[], $25::int[], $26::int[], $27::bigint[],
+        $28::bigint[], $29::int[], $30::bigint[], $31::int[])
+        as c (id, fingerprint, terminal_number, merchant_id, wallet_number, reference, amount_minor, currency, status,
+            decline_code, paid_by, seen_version, new_version, approved_at_ms, expires_at_ms, pin_failures,
+            refunded_minor, refunds)
+), payment_locked as materialized (
+    select p.id from payment p join payment_change c on p.id = c.id and p.version = c.seen_version
+    where c.seen_version > 0 and (select count(*) from locked) >= 0
+    order by p.id
+    for no key update of p
+), changed as (
+    update payment p set fingerprint = c.fingerprint, terminal_number = c.terminal_number,
+        wallet_number = c.wallet_number, reference = c.reference, amount_minor = c.amount_minor, status = c.status,
+        decline_code = c.decline_code, paid_by = c.paid_by, version = c.new_version,
+        changed_at = from_unix_ms($32), approved_at = from_unix_ms(c.approved_at_ms),
+        expires_at = from_unix_ms(c.expires_at_ms), pin_failures = c.pin_failures, refunded_minor = c.refunded_minor,
+        refunds = c.refunds
+    from payment_change c join payment_locked l on l.id = c.id
+    where p.id = c.id and p.version = c.seen_version
+    returning 1
 ), paid as (
     insert into payment (id, fingerprint, terminal_number, merchant_id, wallet_number, reference, amount_minor,
-        currency, status, decline_code, paid_by, version, changed_at)
-    select p.*, 1, to_timestamp($20::bigint / 1000.0)
-    from unnest($8::uuid[], $9::bytea[], $10::bigint[], $11::bigint[], $12::bigint[], $13::text[], $14::bigint[],
-        $15::text[], $16::text[], $17::text[], $18::uuid[]) as p
+        currency, status, decline_code, paid_by, version, changed_at, approved_at, expires_at, pin_failures,
+        refunded_minor, refunds)
+    select id, fingerprint, terminal_number, merchant_id, wallet_number, reference, amount_minor, currency, status,
+        decline_code, paid_by, new_version, from_unix_ms($32), from_unix_ms(approved_at_ms),
+        from_unix_ms(expires_at_ms), pin_failures, refunded_minor, refunds
+    from payment_change where seen_version = 0
+), refunded as (
+    insert into refund (id, payment_id, merchant_id, terminal_number, wallet_number, amount_minor, currency, created_at)
+    select r.*, from_unix_ms($32)
+    from unnest($33::uuid[], $34::uuid[], $35::bigint[], $36::bigint[], $37::bigint[], $38::bigint[], $39::text[]) as r
 ), posted as (
     insert into transfer (kind, source_id, debit_account_id, credit_account_id, amount_minor, currency,
         wallet_number, created_at)
-    select 'payment', x.*, to_timestamp($20::bigint / 1000.0)
-    from unnest($19::uuid[], $21::bigint[], $22::bigint[], $23::bigint[], $24::text[], $25::bigint[]) as x
+    select x.*, from_unix_ms($32)
+    from unnest($40::text[], $41::uuid[], $42::bigint[], $43::bigint[], $44::bigint[], $45::text[], $46::bigint[]) as x
 )
 select case
     when (select count(*) from moved) <> cardinality($1::bigint[]) then ledger_conflict('wallet version')
-    when (select count(*) from spent) <> cardinality($5::bigint[]) then ledger_conflict('spent code')
+    when (select count(*) from spent) <> cardinality($11::bigint[]) then ledger_conflict('spent code')
+    when (select count(*) from changed) <> (select count(*) from payment_change where seen_version > 0)
+        then ledger_conflict('payment version')
     else true
 end;
 
@@ -80,7 +126,8 @@ where d.wallet_number = $1 and d.slot = $2;
 -- What a till may have missed, oldest first.
 select p.id, p.fingerprint, p.terminal_number, p.merchant_id, p.wallet_number as payment_wallet_number,
     p.reference, p.amount_minor, p.currency, p.status as payment_status, p.decline_code, p.paid_by,
-    p.version as payment_version, (extract(epoch from p.changed_at) * 1000)::bigint as changed_at_ms
+    p.version as payment_version, unix_ms(p.changed_at) as changed_at_ms, unix_ms(p.approved_at) as approved_at_ms,
+    unix_ms(p.expires_at) as expires_at_ms, p.pin_failures as payment_pin_failures, p.refunded_minor, p.refunds
 from payment p where p.terminal_number = $1 and p.changed_at > to_timestamp($2::bigint / 1000.0)
 order by p.changed_at, p.id limit $3;
 
@@ -88,7 +135,8 @@ order by p.changed_at, p.id limit $3;
 -- What a wallet may have missed, oldest first, with the names it shows.
 select p.id, p.fingerprint, p.terminal_number, p.merchant_id, p.wallet_number as payment_wallet_number,
     p.reference, p.amount_minor, p.currency, p.status as payment_status, p.decline_code, p.paid_by,
-    p.version as payment_version, (extract(epoch from p.changed_at) * 1000)::bigint as changed_at_ms,
+    p.version as payment_version, unix_ms(p.changed_at) as changed_at_ms, unix_ms(p.approved_at) as approved_at_ms,
+    unix_ms(p.expires_at) as expires_at_ms, p.pin_failures as payment_pin_failures, p.refunded_minor, p.refunds,
     m.name as merchant_name, s.name as store_name
 from payment p
 join terminal t on t.number = p.terminal_number
@@ -97,8 +145,120 @@ join merchant m on m.id = p.merchant_id
 where p.wallet_number = $1 and p.changed_at > to_timestamp($2::bigint / 1000.0)
 order by p.changed_at, p.id limit $3;
 
--- name: wallet_balance
-select balance_minor from wallet where number = $1;
+-- name: payment_by_id
+select p.id, p.fingerprint, p.terminal_number, p.merchant_id, p.wallet_number as payment_wallet_number,
+    p.reference, p.amount_minor, p.currency, p.status as payment_status, p.decline_code, p.paid_by,
+    p.version as payment_version, unix_ms(p.changed_at) as changed_at_ms, unix_ms(p.approved_at) as approved_at_ms,
+    unix_ms(p.expires_at) as expires_at_ms, p.pin_failures as payment_pin_failures, p.refunded_minor, p.refunds
+from payment p where p.id = $2 and p.merchant_id = $1;
+
+-- name: payment_by_reference
+-- The payment that occupies the order, or else the one that failed last.
+(select p.id, p.fingerprint, p.terminal_number, p.merchant_id, p.wallet_number as payment_wallet_number,
+    p.reference, p.amount_minor, p.currency, p.status as payment_status, p.decline_code, p.paid_by,
+    p.version as payment_version, unix_ms(p.changed_at) as changed_at_ms, unix_ms(p.approved_at) as approved_at_ms,
+    unix_ms(p.expires_at) as expires_at_ms, p.pin_failures as payment_pin_failures, p.refunded_minor, p.refunds
+from payment p
+where p.merchant_id = $1 and p.reference = $2 and p.status in ('pending', 'approved', 'canceled'))
+union all
+(select p.id, p.fingerprint, p.terminal_number, p.merchant_id, p.wallet_number as payment_wallet_number,
+    p.reference, p.amount_minor, p.currency, p.status as payment_status, p.decline_code, p.paid_by,
+    p.version as payment_version, unix_ms(p.changed_at) as changed_at_ms, unix_ms(p.approved_at) as approved_at_ms,
+    unix_ms(p.expires_at) as expires_at_ms, p.pin_failures as payment_pin_failures, p.refunded_minor, p.refunds
+from payment p
+where p.merchant_id = $1 and p.reference = $2 and p.status in ('declined', 'expired')
+order by p.changed_at desc limit 1)
+limit 1;
+
+-- name: terminal_recent
+select p.id, p.fingerprint, p.terminal_number, p.merchant_id, p.wallet_number as payment_wallet_number,
+    p.reference, p.amount_minor, p.currency, p.status as payment_status, p.decline_code, p.paid_by,
+    p.version as payment_version, unix_ms(p.changed_at) as changed_at_ms, unix_ms(p.approved_at) as approved_at_ms,
+    unix_ms(p.expires_at) as expires_at_ms, p.pin_failures as payment_pin_failures, p.refunded_minor, p.refunds
+from payment p where p.terminal_number = $1
+order by p.changed_at desc, p.id desc limit $2;
+
+-- name: wallet_history
+-- A page of a wallet's payments, latest change first, after the one that ended the page before.
+select p.id, p.fingerprint, p.terminal_number, p.merchant_id, p.wallet_number as payment_wallet_number,
+    p.reference, p.amount_minor, p.currency, p.status as payment_status, p.decline_code, p.paid_by,
+    p.version as payment_version, unix_ms(p.changed_at) as changed_at_ms, unix_ms(p.approved_at) as approved_at_ms,
+    unix_ms(p.expires_at) as expires_at_ms, p.pin_failures as payment_pin_failures, p.refunded_minor, p.refunds,
+    m.name as merchant_name, s.name as store_name
+from payment p
+join terminal t on t.number = p.terminal_number
+join store s on s.id = t.store_id
+join merchant m on m.id = p.merchant_id
+where p.wallet_number = $1 and ($2::bigint is null or (p.changed_at, p.id) < (from_unix_ms($2), $3::uuid))
+order by p.changed_at desc, p.id desc limit $4;
+
+-- name: wallet_pending
+-- What waits for this wallet's PIN, oldest first.
+select p.id, p.fingerprint, p.terminal_number, p.merchant_id, p.wallet_number as payment_wallet_number,
+    p.reference, p.amount_minor, p.currency, p.status as payment_status, p.decline_code, p.paid_by,
+    p.version as payment_version, unix_ms(p.changed_at) as changed_at_ms, unix_ms(p.approved_at) as approved_at_ms,
+    unix_ms(p.expires_at) as expires_at_ms, p.pin_failures as payment_pin_failures, p.refunded_minor, p.refunds,
+    m.name as merchant_name, s.name as store_name
+from payment p
+join terminal t on t.number = p.terminal_number
+join store s on s.id = t.store_id
+join merchant m on m.id = p.merchant_id
+where p.wallet_number = $1 and p.status = 'pending'
+order by p.changed_at, p.id limit $2;
+
+-- name: wallet
+select w.number as wallet_number, w.account_id, w.currency as wallet_currency, w.balance_minor,
+    w.status as wallet_status, w.version as wallet_version, w.pin_hash is not null as pin_set, w.pin_generation, w.pin_failures,
+    unix_ms(w.pin_locked_until) as pin_locked_until_ms, unix_ms(w.day_start) as day_start_ms,
+    w.day_spent_minor, w.day_pin_free_minor, w.day_pin_free_count
+from wallet w where w.number = $1;
+
+-- name: wallet_pin
+select pin_hash, pin_kid, pin_generation, unix_ms(pin_locked_until) as pin_locked_until_ms, pin_request_id,
+    pin_request_done
+from wallet where number = $1;
+
+-- name: pin_is_asked_for
+select exists (
+    select from payment where id = $2 and wallet_number = $1 and version = $3 and status = 'pending'
+);
+
+-- name: set_pin
+-- Only while the PIN is still the one that was checked. The version moves: a payment decided with the old PIN is decided
+-- again.
+update wallet set pin_hash = $3, pin_kid = $4, pin_generation = pin_generation + 1, pin_failures = 0,
+    pin_locked_until = 'epoch', pin_request_id = $5, pin_request_done = true, version = version + 1
+where number = $1 and pin_generation = $2 returning pin_generation;
+
+-- name: count_wrong_pin
+-- A wrong old PIN counts like one for a payment.
+update wallet set pin_failures = case when pin_failures + 1 < $3 then pin_failures + 1 else 0 end,
+    pin_locked_until = case when pin_failures + 1 < $3 then pin_locked_until else from_unix_ms($4) end,
+    pin_request_id = $5, pin_request_done = false, version = version + 1
+where number = $1 and pin_generation = $2;
+
+-- name: payments_to_expire
+select id from payment where status = 'pending' and expires_at <= from_unix_ms($1) order by expires_at limit $2;
+
+-- name: try_lead
+-- Session-level: it is held until the connection ends.
+select pg_try_advisory_lock($1);
+
+-- name: set_wallet_status
+-- The version moves, so that no payment decided before slips in behind this.
+update wallet set status = $2, version = version + 1 where number = $1 returning number;
+
+-- name: set_terminal_status
+update terminal set status = $2 where number = $1 returning number;
+
+-- name: set_merchant_status
+update merchant set status = $2 where id = $1 returning id;
+
+-- name: reset_pin
+-- The wallet has no PIN after this: the customer sets a new one.
+update wallet set pin_hash = null, pin_kid = null, pin_generation = pin_generation + 1, pin_failures = 0,
+    pin_locked_until = 'epoch', version = version + 1
+where number = $1 returning number;
 
 -- name: device_generations
 -- The generation of each device's key now; 0 when it is revoked.
@@ -229,19 +389,72 @@ where w.balance_minor <> coalesce(e.balance_minor, 0)
 order by w.number limit $1;
 
 -- name: audit_payments_paid
--- An approved payment has its one payment transfer: same amount, currency, wallet, from the wallet to the merchant.
+-- A payment that was ever approved has its one payment transfer: same amount, currency, wallet, from the wallet to the
+-- merchant.
 select p.id::text from payment p
 left join merchant m on m.id = p.merchant_id
 left join wallet w on w.number = p.wallet_number
 left join transfer x on x.source_id = p.id and x.kind = 'payment'
     and x.amount_minor = p.amount_minor and x.currency = p.currency and x.wallet_number = p.wallet_number
     and x.debit_account_id = w.account_id and x.credit_account_id = m.account_id
-where p.status = 'approved' and x.id is null
+where (p.status = 'approved' or (p.status = 'canceled' and p.approved_at is not null)) and x.id is null
 order by p.id limit $1;
 
 -- name: audit_transfers_owed
--- A payment transfer belongs to an approved payment.
+-- A payment transfer belongs to a payment that was approved.
 select x.id::text from transfer x
-left join payment p on p.id = x.source_id and p.status = 'approved'
+left join payment p on p.id = x.source_id
+    and (p.status = 'approved' or (p.status = 'canceled' and p.approved_at is not null))
 where x.kind = 'payment' and p.id is null
 order by x.id limit $1;
+
+-- name: audit_cancels_paid
+-- A payment that was canceled after it was approved has its one cancel transfer, all of it back to the wallet; and no
+-- other payment has one.
+select coalesce(p.id, x.source_id)::text from (
+    select p.id, p.amount_minor, p.currency, p.wallet_number, w.account_id as wallet_account_id,
+        m.account_id as merchant_account_id
+    from payment p
+    left join merchant m on m.id = p.merchant_id
+    left join wallet w on w.number = p.wallet_number
+    where p.status = 'canceled' and p.approved_at is not null
+) as p
+full join (select * from transfer where kind = 'cancel') as x on x.source_id = p.id
+    and x.amount_minor = p.amount_minor and x.currency = p.currency and x.wallet_number = p.wallet_number
+    and x.debit_account_id = p.merchant_account_id and x.credit_account_id = p.wallet_account_id
+where p.id is null or x.id is null
+order by 1 limit $1;
+
+-- name: audit_refunds_paid
+-- A refund has its one transfer, from the merchant to the wallet of the payment; and every such transfer its refund.
+select coalesce(r.id, x.source_id)::text from (
+    select r.id, r.amount_minor, r.currency, p.wallet_number, w.account_id as wallet_account_id,
+        m.account_id as merchant_account_id
+    from refund r
+    left join payment p on p.id = r.payment_id and p.currency = r.currency and p.merchant_id = r.merchant_id
+        and p.wallet_number = r.wallet_number
+    left join merchant m on m.id = p.merchant_id
+    left join wallet w on w.number = p.wallet_number
+) as r
+full join (select * from transfer where kind = 'refund') as x on x.source_id = r.id
+    and x.amount_minor = r.amount_minor and x.currency = r.currency and x.wallet_number = r.wallet_number
+    and x.debit_account_id = r.merchant_account_id and x.credit_account_id = r.wallet_account_id
+where r.id is null or x.id is null
+order by 1 limit $1;
+
+-- name: audit_refunds_within
+-- What a payment says of its refunds is what they are, and they never exceed it.
+select coalesce(p.id, r.payment_id)::text
+from (select id, amount_minor, refunded_minor, refunds from payment where refunds > 0 or refunded_minor > 0) as p
+full join (
+    select payment_id, sum(amount_minor) as refunded_minor, count(*) as refunds from refund group by payment_id
+) as r on r.payment_id = p.id
+where p.id is null or r.payment_id is null or p.refunded_minor <> r.refunded_minor or p.refunds <> r.refunds
+    or p.refunded_minor > p.amount_minor
+order by 1 limit $1;
+
+-- name: audit_pending_in_time
+-- No payment waits for its PIN long after its time: a minute is more than the sweeper needs.
+select p.id::text from payment p
+where p.status = 'pending' and p.expires_at < now() - interval '1 minute'
+order by p.id limit $1;

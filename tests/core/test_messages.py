@@ -27,7 +27,7 @@ from pos_server.core.messages import (
     decode_client_message,
     encode,
 )
-from pos_server.core.payments import Scan
+from pos_server.core.operations import Scan
 
 QUICK = settings(max_examples=60, deadline=None)
 PAYMENT_ID = "018f0000-0000-7000-8000-000000000001"

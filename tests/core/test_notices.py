@@ -5,24 +5,14 @@ from uuid import UUID
 
 import pytest
 
+from pos_server.core.book import MerchantStatus, TerminalStatus, Till, Wallet, WalletStatus
 from pos_server.core.declines import DECLINE_TEXTS
 from pos_server.core.device_keys import DeviceKind
 from pos_server.core.errors import ErrorCode
 from pos_server.core.messages import Error, ServerMessage, TerminalPaymentResult, WalletPaymentResult
 from pos_server.core.notices import ERROR_TEXTS, NotDecided, Outcome, Recipient, notices
-from pos_server.core.payments import (
-    Decided,
-    DeclineCode,
-    IdReused,
-    MerchantStatus,
-    Payment,
-    Scan,
-    Status,
-    TerminalStatus,
-    Till,
-    Wallet,
-    WalletStatus,
-)
+from pos_server.core.operations import Decided, Scan
+from pos_server.core.payments import DeclineCode, IdReused, Payment, Status
 
 PAYMENT_ID = UUID("018f0000-0000-7000-8000-000000000001")
 EARLIER_ID = UUID("018f0000-0000-7000-8000-000000000000")

@@ -15,27 +15,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pos_server.core import payment_code
-from pos_server.core.device_keys import DeviceId, DeviceKind, Keyring, derive_device_key
-from pos_server.core.payments import (
+from pos_server.core.book import (
     Book,
     Changes,
-    Decided,
-    Decision,
-    DeclineCode,
     DeviceStatus,
-    IdReused,
     MerchantStatus,
-    Payment,
-    Scan,
-    Status,
     TerminalStatus,
     Till,
     Transfer,
     Wallet,
     WalletDevice,
     WalletStatus,
-    decide,
 )
+from pos_server.core.decide import decide
+from pos_server.core.device_keys import DeviceId, DeviceKind, Keyring, derive_device_key
+from pos_server.core.operations import Decided, Scan
+from pos_server.core.payments import Decision, DeclineCode, IdReused, Payment, Status
 
 QUICK = settings(max_examples=50, deadline=None)
 STEP = 60_000_000

@@ -16,25 +16,22 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from pos_server.core import payment_code
-from pos_server.core.device_keys import DeviceId, DeviceKind, Keyring, derive_device_key
-from pos_server.core.payments import (
+from pos_server.core.book import (
     Book,
     Changes,
-    Decision,
     DeviceStatus,
-    IdReused,
     MerchantStatus,
-    Payment,
-    Scan,
-    Status,
     TerminalStatus,
     Till,
     Transfer,
     Wallet,
     WalletDevice,
     WalletStatus,
-    decide,
 )
+from pos_server.core.decide import decide
+from pos_server.core.device_keys import DeviceId, DeviceKind, Keyring, derive_device_key
+from pos_server.core.operations import Scan
+from pos_server.core.payments import Decision, IdReused, Payment, Status
 
 FIRST_STEP = 60_000_000
 EXPIRED_STEPS = 4

@@ -15,22 +15,21 @@ import segno
 import zxingcpp
 
 from pos_server.core import payment_code
-from pos_server.core.device_keys import DeviceId, DeviceKind, Keyring, authentication_mac, derive_device_key
-from pos_server.core.payment_code import CodeCheck
-from pos_server.core.payments import (
+from pos_server.core.book import (
     Book,
-    Decided,
-    DeclineCode,
     DeviceStatus,
     MerchantStatus,
-    Scan,
     TerminalStatus,
     Till,
     Wallet,
     WalletDevice,
     WalletStatus,
-    decide,
 )
+from pos_server.core.decide import decide
+from pos_server.core.device_keys import DeviceId, DeviceKind, Keyring, authentication_mac, derive_device_key
+from pos_server.core.operations import Decided, Scan
+from pos_server.core.payment_code import CodeCheck
+from pos_server.core.payments import DeclineCode
 from pos_server.settings import Settings
 from tests.docs.documents import read
 
@@ -259,7 +258,7 @@ def test_a_code_spends_the_earlier_ones_of_its_device() -> None:
 
 def test_numbers_in_the_prose_are_those_of_the_code() -> None:
     defaults = {name: field.default for name, field in Settings.model_fields.items()}
-    forged_max = defaults["bad_codes_max"] + defaults["terminal_scans_max"] - 1
+    forged_max = defaults["bad_codes_max"] + defaults["device_operations_max"] - 1
     for section, sentence in (
         ("Mac", f"step = floor(unix_time_s / {payment_code.STEP_S})"),
         ("Which code to show", f"A new step begins every {payment_code.STEP_S} s"),
@@ -267,7 +266,7 @@ def test_numbers_in_the_prose_are_those_of_the_code() -> None:
         ("How long a code is accepted", f"Its default is {defaults['code_expired_steps']}."),
         ("How long a code is accepted", f"more than {defaults['code_expired_steps'] + 1} steps old"),
         ("Security", f"After {defaults['bad_codes_max']} of them within {defaults['bad_codes_window_s']:.0f} s"),
-        ("Security", f"at most {defaults['terminal_scans_max']} scans open, so at most {forged_max} forged"),
+        ("Security", f"at most {defaults['device_operations_max']} scans open, so at most {forged_max} forged"),
         ("Security", f"{forged_max} guesses a minute"),
     ):
         assert sentence in " ".join(DOCUMENT.section(section).text.split())

@@ -29,26 +29,25 @@ from pos_server.app import open_app
 from pos_server.connections import Connections, OutboxLimits
 from pos_server.core import activation, messages
 from pos_server.core.activation import Activation, ActivationRequest, activation_code
+from pos_server.core.book import (
+    Book,
+    DeviceStatus,
+    MerchantStatus,
+    TerminalStatus,
+    Till,
+    Wallet,
+    WalletDevice,
+    WalletStatus,
+)
+from pos_server.core.decide import decide
 from pos_server.core.declines import DECLINE_TEXTS
 from pos_server.core.device_keys import NONCE_BYTES, DeviceId, DeviceKind, Keyring, authentication_mac
 from pos_server.core.errors import CloseCode, ErrorCode, MessageError
 from pos_server.core.messages import Authenticate, PaymentScan, decode_client_message
 from pos_server.core.money import MAX_AMOUNT_MINOR
 from pos_server.core.notices import notices, terminal_notice
-from pos_server.core.payments import (
-    Book,
-    DeclineCode,
-    DeviceStatus,
-    MerchantStatus,
-    Scan,
-    Status,
-    TerminalStatus,
-    Till,
-    Wallet,
-    WalletDevice,
-    WalletStatus,
-    decide,
-)
+from pos_server.core.operations import Scan
+from pos_server.core.payments import DeclineCode, Status
 from pos_server.core.session import Session
 from pos_server.ledger import directory
 from pos_server.server import RunningServer, serving
@@ -576,7 +575,7 @@ async def test_the_errors_of_a_scan_come_in_the_stated_order(dsn: str, town: Tow
 def test_numbers_in_the_prose_are_the_defaults() -> None:
     defaults = DEFAULTS
     for title, sentence in (
-        ("Messages", f"may have up to {defaults['terminal_scans_max']} scans open"),
+        ("Messages", f"may have up to {defaults['device_operations_max']} scans open"),
         (
             "Messages",
             f"may send {defaults['messages_burst']} messages at once and {defaults['messages_per_s']:.0f} a second",

@@ -12,7 +12,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from pos_server.core.errors import CloseCode
-from pos_server.ledger.ledger import wallet_payments_since
+from pos_server.ledger.history import wallet_payments_since
 from pos_server.server import RunningServer, serving
 from tests.gateway.test_terminal import close_code
 from tests.support import (

@@ -28,6 +28,7 @@ async def test_ready_holds_the_balance(server: RunningServer, town: Town) -> Non
         "slot": 0,
         "currency": "EUR",
         "balance_minor": 10_000,
+        "pin_set": False,
     }
 
 

@@ -6,17 +6,20 @@ from dataclasses import replace
 import asyncpg
 import pytest
 
-from pos_server.core.payments import Changes, Decided, Decision, DeclineCode, Scan, Status, decide
+from pos_server.core.book import Changes
+from pos_server.core.decide import decide
+from pos_server.core.operations import Decided, Operation, Outcome
+from pos_server.core.payments import DeclineCode, Status
 from pos_server.ledger.ledger import LEDGER_CONFLICT, apply_changes, load_book
-from tests.support import KEYRING, Town, activated, forged
+from tests.support import KEYRING, RULES, Town, activated, forged
 
 pytestmark = pytest.mark.asyncio
 
 
-async def run_batch(connection: asyncpg.Connection, *scans: Scan) -> list[Decision]:
+async def run_batch(connection: asyncpg.Connection, *scans: Operation) -> list[Outcome]:
     now_ms = int(time.time() * 1000)
     book = await load_book(connection, scans)
-    decisions, changes = decide(scans, book, KEYRING, now_ms, code_expired_steps=20)
+    decisions, changes = decide(scans, book, KEYRING, now_ms, RULES, day_start_ms=0)
     await apply_changes(connection, changes, now_ms)
     return decisions
 
@@ -102,7 +105,7 @@ async def test_a_decision_on_old_rows_is_refused_whole(connection: asyncpg.Conne
     book = await load_book(connection, [mine, other])
     await run_batch(connection, theirs)
 
-    _, changes = decide([mine, other], book, KEYRING, now_ms, code_expired_steps=20)
+    _, changes = decide([mine, other], book, KEYRING, now_ms, RULES, day_start_ms=0)
     with pytest.raises(LEDGER_CONFLICT):
         await apply_changes(connection, changes, now_ms)
 
@@ -115,7 +118,7 @@ async def test_two_servers_cannot_both_be_paid_for_one_order(connection: asyncpg
     now_ms = int(time.time() * 1000)
     book = await load_book(connection, [mine])
     await run_batch(connection, theirs)
-    _, changes = decide([mine], book, KEYRING, now_ms, code_expired_steps=20)
+    _, changes = decide([mine], book, KEYRING, now_ms, RULES, day_start_ms=0)
     with pytest.raises(LEDGER_CONFLICT):
         await apply_changes(connection, changes, now_ms)
     assert await balance(connection, town, 0) == 10_000
@@ -127,7 +130,7 @@ async def test_a_device_that_was_activated_anew_cannot_be_debited_by_its_old_key
     scan = town.scan()
     now_ms = int(time.time() * 1000)
     book = await load_book(connection, [scan])
-    _, changes = decide([scan], book, KEYRING, now_ms, code_expired_steps=20)
+    _, changes = decide([scan], book, KEYRING, now_ms, RULES, day_start_ms=0)
     await activated(connection, town.wallets[0].device)
     with pytest.raises(LEDGER_CONFLICT):
         await apply_changes(connection, changes, now_ms)
@@ -137,7 +140,7 @@ async def test_the_database_itself_refuses_a_negative_balance(connection: asyncp
     scan = town.scan()
     now_ms = int(time.time() * 1000)
     book = await load_book(connection, [scan])
-    _, changes = decide([scan], book, KEYRING, now_ms, code_expired_steps=20)
+    _, changes = decide([scan], book, KEYRING, now_ms, RULES, day_start_ms=0)
     number = town.wallets[0].device.number
     changes.wallets[number] = replace(changes.wallets[number], balance_minor=-1)
     with pytest.raises(asyncpg.CheckViolationError):
@@ -151,7 +154,9 @@ async def test_the_database_itself_refuses_a_negative_balance(connection: asyncp
         "update transfer set amount_minor = 1",
         "delete from transfer",
         "truncate transfer",
-        "update payment set amount_minor = 1",
+        "update payment set amount_minor = amount_minor + 1",
+        "update payment set wallet_number = wallet_number + 1",
+        "update payment set fingerprint = null",
         "delete from payment",
         "delete from wallet",
         "update merchant set account_id = 1",
@@ -160,6 +165,7 @@ async def test_the_database_itself_refuses_a_negative_balance(connection: asyncp
     ],
 )
 async def test_the_servers_role_may_not(statement: str, connection: asyncpg.Connection, town: Town) -> None:
+    await run_batch(connection, town.scan())
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await connection.execute(statement)
 

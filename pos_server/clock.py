@@ -1,0 +1,29 @@
+"""What time it is here, and when the business day began: midnight in the time zone of the shops."""
+
+import time as system
+from datetime import datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+
+def now_ms() -> int:
+    """The server's time in Unix milliseconds."""
+    return int(system.time() * 1000)
+
+
+class BusinessDays:
+    """Days of one time zone. Keeps the day of now, since every batch asks for it."""
+
+    def __init__(self, time_zone: str) -> None:
+        self._zone = ZoneInfo(time_zone)
+        self._start_ms = 0
+        self._end_ms = 0
+
+    def start_ms(self, now_ms: int) -> int:
+        """When the day that holds `now_ms` began; both in Unix milliseconds. A day may have 23 or 25 hours."""
+        if not self._start_ms <= now_ms < self._end_ms:
+            day = datetime.fromtimestamp(now_ms / 1000, self._zone).date()
+            self._start_ms, self._end_ms = (
+                int(datetime.combine(date, time.min, self._zone).timestamp() * 1000)
+                for date in (day, day + timedelta(days=1))
+            )
+        return self._start_ms

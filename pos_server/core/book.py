@@ -1,0 +1,178 @@
+"""The rows that decisions read and write: who takes part, and all that one batch changes."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+from uuid import UUID
+
+from .payments import OCCUPYING, Payment, Refund, Status
+
+
+class TerminalStatus(StrEnum):
+    ACTIVE = "active"
+    DISABLED = "disabled"
+
+
+class MerchantStatus(StrEnum):
+    ACTIVE = "active"
+    INACTIVE = "inactive"
+
+
+class WalletStatus(StrEnum):
+    ACTIVE = "active"
+    FROZEN = "frozen"
+    CLOSED = "closed"
+
+
+class DeviceStatus(StrEnum):
+    ACTIVE = "active"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True, slots=True)
+class Wallet:
+    """A wallet. `pin_generation` counts the changes of its PIN. Times are Unix milliseconds.
+
+    `day_…` counts what was approved since `day_start_ms`: in all, and of that without a PIN.
+    """
+
+    number: int
+    account_id: int
+    currency: str
+    balance_minor: int
+    status: WalletStatus
+    version: int
+    pin_set: bool = False
+    pin_generation: int = 0
+    pin_failures: int = 0
+    pin_locked_until_ms: int = 0
+    day_start_ms: int = 0
+    day_spent_minor: int = 0
+    day_pin_free_minor: int = 0
+    day_pin_free_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WalletDevice:
+    wallet_number: int
+    slot: int
+    kid: str
+    generation: int
+    status: DeviceStatus
+    spent_mark: int
+
+
+@dataclass(frozen=True, slots=True)
+class Till:
+    """What a decision needs to know of a terminal and of its merchant."""
+
+    terminal_status: TerminalStatus
+    merchant_status: MerchantStatus
+    merchant_account_id: int
+    merchant_name: str
+    store_name: str
+
+
+class OpenPayment(NamedTuple):
+    """The payment that occupies a reference."""
+
+    payment_id: UUID
+    status: Status
+
+
+@dataclass(slots=True)
+class Book:
+    """The rows a batch needs, loaded before the decision. `decide` keeps it up to date as it goes.
+
+    `open_payments` maps (merchant_id, reference) to the payment that occupies that reference.
+    """
+
+    tills: dict[int, Till] = field(default_factory=dict)
+    wallets: dict[int, Wallet] = field(default_factory=dict)
+    devices: dict[tuple[int, int], WalletDevice] = field(default_factory=dict)
+    payments: dict[UUID, Payment] = field(default_factory=dict)
+    open_payments: dict[tuple[int, str], OpenPayment] = field(default_factory=dict)
+    refunds: dict[UUID, Refund] = field(default_factory=dict)
+
+
+class TransferKind(StrEnum):
+    PAYMENT = "payment"
+    CANCEL = "cancel"
+    REFUND = "refund"
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """One posting: `amount_minor` moves from the debit account to the credit account. Append-only.
+
+    `source_id` is what caused it: a payment's id (payment, cancel) or a refund's.
+    """
+
+    kind: TransferKind
+    source_id: UUID
+    debit_account_id: int
+    credit_account_id: int
+    amount_minor: int
+    currency: str
+    wallet_number: int
+
+
+@dataclass(slots=True)
+class Changes:
+    """Everything a batch writes, in one commit: rows as they now are, and transfers.
+
+    `wallet_versions` and `payment_versions` hold the version that each changed row had when it was loaded: the guard
+    of the write. A payment that is new has version 0 there.
+    """
+
+    payments: dict[UUID, Payment] = field(default_factory=dict)
+    payment_versions: dict[UUID, int] = field(default_factory=dict)
+    refunds: list[Refund] = field(default_factory=list)
+    transfers: list[Transfer] = field(default_factory=list)
+    wallets: dict[int, Wallet] = field(default_factory=dict)
+    wallet_versions: dict[int, int] = field(default_factory=dict)
+    devices: dict[tuple[int, int], WalletDevice] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.payments)
+
+
+class Entries:
+    """Writes to a book and to the changes of its batch, so that both always say the same."""
+
+    def __init__(self, book: Book) -> None:
+        self.book = book
+        self.changes = Changes()
+
+    def put_payment(self, payment: Payment) -> None:
+        """A new payment, or the next version of one."""
+        before = self.book.payments.get(payment.payment_id)
+        self.changes.payment_versions.setdefault(payment.payment_id, before.version if before else 0)
+        self.book.payments[payment.payment_id] = self.changes.payments[payment.payment_id] = payment
+        if payment.reference is None:
+            return
+        order = (payment.merchant_id, payment.reference)
+        occupant = self.book.open_payments.get(order)
+        if payment.status in OCCUPYING:
+            self.book.open_payments[order] = OpenPayment(payment.payment_id, payment.status)
+        elif occupant is not None and occupant.payment_id == payment.payment_id:
+            del self.book.open_payments[order]
+
+    def put_wallet(self, wallet: Wallet) -> None:
+        """The next version of a wallet."""
+        self.changes.wallet_versions.setdefault(wallet.number, self.book.wallets[wallet.number].version)
+        self.book.wallets[wallet.number] = self.changes.wallets[wallet.number] = wallet
+
+    def put_device(self, device: WalletDevice) -> None:
+        """A device with a code spent."""
+        key = (device.wallet_number, device.slot)
+        self.book.devices[key] = self.changes.devices[key] = device
+
+    def put_refund(self, refund: Refund) -> None:
+        """A new refund."""
+        self.book.refunds[refund.refund_id] = refund
+        self.changes.refunds.append(refund)
+
+    def post(self, transfer: Transfer) -> None:
+        """Money moves."""
+        self.changes.transfers.append(transfer)

@@ -1,0 +1,136 @@
+"""What somebody wants done to a payment, and what came of it. Each is plain data: the engine batches them."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from hashlib import sha256
+from uuid import UUID
+
+from .book import Till, Wallet
+from .errors import ErrorCode
+from .payments import Payment, Refund
+
+
+class Entry(StrEnum):
+    """How a code got into the till. A typed one may have been coaxed out by phone, so it always needs the PIN."""
+
+    SCANNED = "scanned"
+    TYPED = "typed"
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """A till's wish to be paid: one scanned code and one amount. `payment_id` is the idempotency key."""
+
+    payment_id: UUID
+    terminal_number: int
+    merchant_id: int
+    reference: str
+    amount_minor: int
+    currency: str
+    code: str = field(repr=False)
+    entry: Entry = Entry.SCANNED
+
+    @property
+    def fingerprint(self) -> bytes:
+        """16 bytes that are equal for equal bodies: what tells a repeat from another payment with the same id."""
+        body = (self.terminal_number, self.merchant_id, self.reference, self.amount_minor, self.currency, self.code)
+        return sha256("\x1f".join(map(str, (*body, self.entry))).encode()).digest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """A customer's PIN for a pending payment, already checked against the PIN of generation `pin_generation`.
+
+    `version` is that of the payment which the customer saw. The payment has moved on when it is another one, so the
+    same message sent twice counts a wrong PIN once.
+    """
+
+    payment_id: UUID
+    wallet_number: int
+    slot: int
+    version: int
+    pin_correct: bool
+    pin_generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A customer does not want to pay."""
+
+    payment_id: UUID
+    wallet_number: int
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """A till takes a payment back, by its id or else by its reference. One of the two is None.
+
+    `tombstone_id` names the tombstone of a reference that was never seen.
+    """
+
+    terminal_number: int
+    merchant_id: int
+    currency: str
+    payment_id: UUID | None
+    reference: str | None
+    tombstone_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class CreateRefund:
+    """Give some of a payment back. `terminal_number` is None for the API. `refund_id` is the idempotency key."""
+
+    refund_id: UUID
+    payment_id: UUID
+    merchant_id: int
+    terminal_number: int | None
+    amount_minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class Expire:
+    """The time for a PIN is over."""
+
+    payment_id: UUID
+
+
+Operation = Scan | Confirm | Reject | Cancel | CreateRefund | Expire
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What the payment is after the operation; `replayed` when it had been so before, and nothing was written.
+
+    `wallet` is None when nobody's code was proved. `pin_tries_left` counts down while the payment is pending.
+    """
+
+    operation: Scan | Confirm | Reject | Cancel | Expire
+    payment: Payment
+    till: Till
+    wallet: Wallet | None
+    replayed: bool = False
+    pin_tries_left: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Refunded:
+    """A refund was made now, or had been before (`replayed`)."""
+
+    operation: CreateRefund
+    refund: Refund
+    payment: Payment
+    till: Till
+    wallet: Wallet
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The operation was not carried out and nothing was stored; with UNKNOWN_OUTCOME it may have been."""
+
+    operation: Operation
+    code: ErrorCode
+
+
+Outcome = Decided | Refunded | Refused

@@ -1,0 +1,87 @@
+"""What devices ask about payments, and what they may have missed: reads that are not part of a decision."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+from uuid import UUID
+
+import asyncpg
+
+from ..core.book import Wallet
+from ..core.payments import Payment
+from .rows import payment_of, wallet_of
+from .sql import QUERIES
+
+
+class Cursor(NamedTuple):
+    """Where a page of a wallet's history ended."""
+
+    changed_at_ms: int
+    payment_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class WalletPayment:
+    """A payment with the names that a wallet shows."""
+
+    payment: Payment
+    merchant_name: str
+    store_name: str
+
+
+async def terminal_payments_since(
+    pool: asyncpg.Pool, terminal_number: int, since_ms: int, payments_max: int
+) -> list[Payment]:
+    """A till's payments that changed after `since_ms`, oldest first."""
+    return [
+        payment_of(row)
+        for row in await pool.fetch(QUERIES["terminal_payments_since"], terminal_number, since_ms, payments_max)
+    ]
+
+
+async def terminal_recent(pool: asyncpg.Pool, terminal_number: int, payments_max: int) -> list[Payment]:
+    """A till's last payments, latest change first."""
+    return [payment_of(row) for row in await pool.fetch(QUERIES["terminal_recent"], terminal_number, payments_max)]
+
+
+async def find_payment(
+    pool: asyncpg.Pool, merchant_id: int, payment_id: UUID | None, reference: str | None
+) -> Payment | None:
+    """A merchant's payment by its id, or else by its reference: that which occupies it, or that which failed last."""
+    if payment_id is not None:
+        row = await pool.fetchrow(QUERIES["payment_by_id"], merchant_id, payment_id)
+    else:
+        row = await pool.fetchrow(QUERIES["payment_by_reference"], merchant_id, reference)
+    return None if row is None else payment_of(row)
+
+
+async def wallet_payments_since(
+    pool: asyncpg.Pool, wallet_number: int, since_ms: int, payments_max: int
+) -> list[WalletPayment]:
+    """A wallet's payments that changed after `since_ms`, oldest first."""
+    rows = await pool.fetch(QUERIES["wallet_payments_since"], wallet_number, since_ms, payments_max)
+    return [_wallet_payment(row) for row in rows]
+
+
+async def wallet_pending(pool: asyncpg.Pool, wallet_number: int, payments_max: int) -> list[WalletPayment]:
+    """What waits for this wallet's PIN, oldest first."""
+    rows = await pool.fetch(QUERIES["wallet_pending"], wallet_number, payments_max)
+    return [_wallet_payment(row) for row in rows]
+
+
+async def wallet_history(
+    pool: asyncpg.Pool, wallet_number: int, after: Cursor | None, payments_max: int
+) -> list[WalletPayment]:
+    """A wallet's payments, latest change first, `after` the page before."""
+    changed_at_ms, payment_id = after or (None, None)
+    rows = await pool.fetch(QUERIES["wallet_history"], wallet_number, changed_at_ms, payment_id, payments_max)
+    return [_wallet_payment(row) for row in rows]
+
+
+async def find_wallet(pool: asyncpg.Pool, number: int) -> Wallet | None:
+    """The wallet as it is now."""
+    row = await pool.fetchrow(QUERIES["wallet"], number)
+    return None if row is None else wallet_of(row)
+
+
+def _wallet_payment(row: asyncpg.Record) -> WalletPayment:
+    return WalletPayment(payment_of(row), row["merchant_name"], row["store_name"])

@@ -1,0 +1,53 @@
+"""A wallet's PIN as it is stored. Who guesses is counted in the same rows that payments are guarded by."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+import asyncpg
+
+from ..core.pins import PinHash
+from .sql import QUERIES
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPin:
+    """A wallet's PIN; `hash` is None when there is none. `generation` counts its changes.
+
+    `request_id` is the last `pin.set` that was acted on, and `request_done` whether it changed the PIN.
+    """
+
+    hash: PinHash | None
+    generation: int
+    locked_until_ms: int
+    request_id: UUID | None
+    request_done: bool
+
+
+async def find_pin(pool: asyncpg.Pool, wallet_number: int) -> StoredPin:
+    """The PIN of a wallet, which exists."""
+    (row,) = await pool.fetch(QUERIES["wallet_pin"], wallet_number)
+    return StoredPin(
+        hash=None if row["pin_hash"] is None else PinHash(row["pin_kid"], row["pin_hash"]),
+        generation=row["pin_generation"],
+        locked_until_ms=row["pin_locked_until_ms"],
+        request_id=row["pin_request_id"],
+        request_done=row["pin_request_done"],
+    )
+
+
+async def is_asked_for(pool: asyncpg.Pool, wallet_number: int, payment_id: UUID, version: int) -> bool:
+    """Whether this version of a payment waits for this wallet's PIN."""
+    return bool(await pool.fetchval(QUERIES["pin_is_asked_for"], wallet_number, payment_id, version))
+
+
+async def set_pin(pool: asyncpg.Pool, wallet_number: int, generation: int, new: PinHash, request_id: UUID) -> bool:
+    """Store a new PIN; False when the PIN is no longer of this generation."""
+    stored = await pool.fetchval(QUERIES["set_pin"], wallet_number, generation, new.encoded, new.kid, request_id)
+    return stored is not None
+
+
+async def count_wrong_pin(
+    pool: asyncpg.Pool, wallet_number: int, generation: int, failures_max: int, lock_until_ms: int, request_id: UUID
+) -> None:
+    """Count a wrong old PIN; with the last that is allowed the PIN is locked until `lock_until_ms`."""
+    await pool.execute(QUERIES["count_wrong_pin"], wallet_number, generation, failures_max, lock_until_ms, request_id)
