@@ -143,21 +143,21 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
         else:
             await serve(WebSocket(scope, receive, send))
 
-    tasks = [
-        asyncio.create_task(authorizer.run(), name="authorizer"),
-        asyncio.create_task(watch_revocations(pool, connections, settings.revocation_check_s), name="revocation"),
-        asyncio.create_task(
-            lead(
-                dsn,
-                sweeper.sweep,
-                every_s=settings.expiry_check_s,
-                timeout_s=settings.database_connect_timeout_s,
-            ),
-            name="expiry",
-        ),
-    ]
+    tasks = list[asyncio.Task[None]]()
     try:
+        # Before anything can be submitted: the engine's connection serves one at a time.
         await authorizer.warm_up()
+        leading = lead(
+            dsn,
+            sweeper.sweep,
+            every_s=settings.expiry_check_s,
+            timeout_s=settings.database_connect_timeout_s,
+        )
+        tasks += [
+            asyncio.create_task(authorizer.run(), name="authorizer"),
+            asyncio.create_task(watch_revocations(pool, connections, settings.revocation_check_s), name="revocation"),
+            asyncio.create_task(leading, name="expiry"),
+        ]
         yield PosApp(asgi, admission, authorizer, connections, settings)
     finally:
         for task in tasks:

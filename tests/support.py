@@ -125,11 +125,11 @@ async def raw_socket(url: str, kind: DeviceKind, **options: Any) -> AsyncIterato
 
 
 @asynccontextmanager
-async def logged_in(url: str, device: TestDevice) -> AsyncIterator[ClientConnection]:
+async def logged_in(url: str, device: TestDevice, **fields: Any) -> AsyncIterator[ClientConnection]:
     """An authenticated WebSocket, after `ready`."""
     async with raw_socket(url, device.device.kind) as socket:
         hello = await receive(socket)
-        await socket.send(json.dumps(authenticate(device, hello["nonce"])))
+        await socket.send(json.dumps(authenticate(device, hello["nonce"], **fields)))
         ready = await receive(socket)
         assert ready["type"] == "ready", ready
         yield socket

@@ -10,7 +10,7 @@ import pytest
 
 from pos_server.authorizer import Authorizer, AuthorizerLimits, QueueFull
 from pos_server.core.errors import ErrorCode
-from pos_server.core.operations import Decided, Operation, Outcome, Refused, Scan
+from pos_server.core.operations import Decided, Outcome, Refused, Scan
 from pos_server.core.payments import DeclineCode, Status
 from pos_server.ledger.audit import audit
 from tests.proxy import proxied

@@ -24,9 +24,9 @@ from .payments import DeclineCode, Status
 SUBPROTOCOL = "pos.v1"
 MESSAGE_ID_CHARS_MAX = 64
 REFERENCE_CHARS_MAX = 64
-CURSOR_CHARS_MAX = 64
 PAGE_MAX = 50
 _ONE_OF = "one_of"
+_CURSOR = r"^[0-9]{1,15}\.[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 
 
 def _said(description: str, **schema: Any) -> Any:
@@ -212,7 +212,7 @@ class History(_ClientMessage):
     limit: Annotated[int, Field(ge=1, le=PAGE_MAX, description="how many at the most")] = 20
     cursor: Annotated[
         str | None,
-        StringConstraints(max_length=CURSOR_CHARS_MAX, pattern=r"^[0-9a-f.-]+$"),
+        StringConstraints(pattern=_CURSOR),
         Field(description="`next_cursor` of the page before; leave it out for the first"),
     ] = None
 
@@ -413,7 +413,7 @@ class HistoryPage:
     type: Literal["history.page"] = "history.page"
     reply_to: _ReplyTo
     payments: tuple[WalletPaymentResult | ConfirmationRequired, ...]
-    next_cursor: Annotated[str, _said("asks for the next page; null on the last", maxLength=CURSOR_CHARS_MAX)] | None
+    next_cursor: Annotated[str, _said("asks for the next page; null on the last", pattern=_CURSOR)] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from ..clock import now_ms
 from ..connections import Connections
 from ..core.book import Wallet
 from ..core.device_keys import DeviceId, DeviceKind, Keyring
-from ..core.errors import CloseCode, ConnectionClosing, ErrorCode, MessageError
+from ..core.errors import CloseCode, ConnectionClosing, ErrorCode
 from ..core.messages import (
     Authenticate,
     ConfirmationRequired,
@@ -191,7 +191,7 @@ class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
 
     async def _history(self, message: History, admitted: Admitted[WalletDeviceRecord]) -> ServerMessage:
         number = admitted.device.number
-        after = None if message.cursor is None else _parse_cursor(message)
+        after = None if message.cursor is None else _parse_cursor(message.cursor)
         payments = await history.wallet_history(self._pool, number, after, message.limit + 1)
         wallet = await self._wallet(number)
         page, more = payments[: message.limit], len(payments) > message.limit
@@ -229,11 +229,6 @@ def _pin_changed(reply_to: str | None, language: str) -> PinChanged:
     return PinChanged(reply_to=reply_to, text=text(language, "customer.pin_changed"))
 
 
-def _parse_cursor(message: History) -> Cursor:
-    changed_at_ms, _, payment_id = (message.cursor or "").partition(".")
-    try:
-        return Cursor(int(changed_at_ms), UUID(payment_id))
-    except ValueError:
-        raise MessageError(
-            ErrorCode.BAD_FIELD, "not a next_cursor of a page", field="cursor", reply_to=message.message_id
-        ) from None
+def _parse_cursor(cursor: str) -> Cursor:
+    changed_at_ms, _, payment_id = cursor.partition(".")
+    return Cursor(int(changed_at_ms), UUID(payment_id))

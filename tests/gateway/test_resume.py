@@ -146,7 +146,7 @@ async def test_the_balance_is_never_older_than_the_results_it_comes_with(
         await pay(server.url, town)
         return rows
 
-    monkeypatch.setattr("pos_server.gateway.wallet.wallet_payments_since", read_and_be_overtaken)
+    monkeypatch.setattr("pos_server.ledger.history.wallet_payments_since", read_and_be_overtaken)
     async with resumed(server.url, town.wallets[0], first["decided_at_ms"]) as (phone, ready):
         assert ready["balance_minor"] == 8_000
         assert [(await receive(phone))["balance_minor"] for _ in range(2)] == [8_000, 8_000]

@@ -114,68 +114,6 @@ async def test_every_device_of_the_wallet_hears_of_it(
         assert (await receive(stranger))["payment_id"] == other["payment_id"]
 
 
-@pytest.mark.parametrize(
-    ("case", "decline_code", "wallet_is_told"),
-    [
-        ("malformed", "code_malformed", False),
-        ("forged", "code_invalid", False),
-        ("unknown wallet", "code_invalid", False),
-        ("expired", "code_expired", True),
-        ("used", "code_used", True),
-        ("already paid", "already_paid", True),
-        ("frozen", "wallet_frozen", True),
-        ("closed", "wallet_closed", True),
-        ("other currency", "currency_mismatch", True),
-        ("too expensive", "insufficient_funds", True),
-        ("merchant inactive", "merchant_inactive", False),
-        ("terminal disabled", "terminal_disabled", False),
-    ],
-)
-async def test_declines(
-    case: str,
-    decline_code: str,
-    wallet_is_told: bool,
-    server: RunningServer,
-    town: Town,
-    admin: asyncpg.Connection,
-) -> None:
-    wallet = town.wallets[0]
-    code, fields = wallet.code(), dict[str, Any]()
-    async with logged_in(server.url, town.terminals[0]) as till, logged_in(server.url, wallet) as phone:
-        if case == "malformed":
-            code = "4006381333931"
-        elif case == "forged":
-            code = forged(code)
-        elif case == "unknown wallet":
-            code = code[:2] + "9999999999" + code[12:]
-        elif case == "expired":
-            code = wallet.code(steps=-4)
-        elif case in ("used", "already paid"):
-            fields = {"reference": "order-twice"} if case == "already paid" else {}
-            assert (await ask(till, scan_message(code, **fields)))["status"] == "approved"
-            await receive(phone)
-            code = code if case == "used" else wallet.code()
-        elif case in ("frozen", "closed"):
-            await admin.execute("update wallet set status = $1", case)
-        elif case == "other currency":
-            await admin.execute("update wallet set currency = 'USD'")
-        elif case == "too expensive":
-            fields = {"amount_minor": 2**53 - 1}
-        elif case == "merchant inactive":
-            await admin.execute("update merchant set status = 'inactive'")
-        elif case == "terminal disabled":
-            await admin.execute("update terminal set status = 'disabled'")
-
-        before = await payments(admin)
-        result = await ask(till, scan_message(code, **fields))
-        assert (result["status"], result["decline_code"]) == ("declined", decline_code)
-        assert result["text"]
-        assert await payments(admin) == before + 1
-        if wallet_is_told:
-            notice = await receive(phone)
-            assert (notice["payment_id"], notice["decline_code"]) == (result["payment_id"], decline_code)
-
-
 async def test_an_already_paid_order_names_its_payment(server: RunningServer, town: Town) -> None:
     async with logged_in(server.url, town.terminals[0]) as till, logged_in(server.url, town.terminals[1]) as other:
         first = await ask(till, scan_message(town.wallets[0].code(), reference="order-1"))

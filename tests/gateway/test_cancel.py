@@ -1,0 +1,146 @@
+"""A till takes payments back, on the wire."""
+
+from typing import Any
+
+import asyncpg
+import pytest
+
+from pos_server.core.device_keys import DeviceId, DeviceKind
+from pos_server.ledger import directory
+from pos_server.ledger.audit import audit
+from pos_server.server import RunningServer, serving
+from tests.gateway.test_pin import confirm_message, pin_message
+from tests.support import (
+    EUR,
+    KEYRING,
+    Town,
+    activated,
+    ask,
+    logged_in,
+    new_id,
+    receive,
+    scan_message,
+    settings,
+)
+
+pytestmark = pytest.mark.asyncio
+
+
+def cancel_message(**fields: Any) -> dict[str, Any]:
+    return {"type": "payment.cancel", "message_id": "cancel"} | fields
+
+
+async def test_a_paid_order_is_canceled_and_the_money_comes_back(
+    server: RunningServer, town: Town, admin: asyncpg.Connection
+) -> None:
+    wallet = town.wallets[0]
+    async with logged_in(server.url, town.terminals[0]) as till, logged_in(server.url, wallet) as phone:
+        scan = scan_message(wallet.code())
+        paid = await ask(till, scan)
+        await receive(phone)
+        cancel = cancel_message(payment_id=paid["payment_id"])
+        canceled = await ask(till, cancel)
+        assert (canceled["status"], canceled["version"], canceled["reply_to"]) == ("canceled", 2, "cancel")
+        assert canceled["text"] == "Canceled. 10.00 EUR went back to the customer."
+        told = await receive(phone)
+        assert (told["status"], told["balance_minor"]) == ("canceled", 10_000)
+        assert told["text"] == "Corner Canteen canceled the payment. 10.00 EUR came back."
+
+        assert await ask(till, cancel) == canceled, "any retry gets the same answer"
+        assert await ask(till, cancel_message(reference=paid["reference"])) == canceled
+        again = await ask(till, scan)
+        assert (again["status"], again["version"]) == ("canceled", 2), "so does the scan"
+        new = await ask(till, scan_message(wallet.code(), reference=paid["reference"]))
+        assert (new["decline_code"], new["next_step"]) == ("canceled", "new_order"), "a canceled order stays closed"
+    assert await admin.fetchval("select count(*) from transfer where kind = 'cancel'") == 1
+    assert (await audit(admin)).ok
+
+
+@pytest.mark.parametrize("by", ["payment_id", "reference"])
+async def test_what_was_never_seen_is_closed_and_a_late_scan_is_declined(
+    by: str, server: RunningServer, town: Town, admin: asyncpg.Connection
+) -> None:
+    wallet = town.wallets[0]
+    late = scan_message(wallet.code())
+    async with logged_in(server.url, town.terminals[0]) as till, logged_in(server.url, wallet) as phone:
+        cancel = cancel_message(**{by: late[by]})
+        tombstone = await ask(till, cancel)
+        assert (tombstone["status"], tombstone["amount_minor"]) == ("canceled", None)
+        assert tombstone["reference"] == (late["reference"] if by == "reference" else None)
+        assert await ask(till, cancel) == tombstone
+        declined = await ask(till, late)
+        assert (declined["status"], declined["decline_code"]) == ("declined", "canceled")
+        assert (await receive(phone))["decline_code"] == "canceled"
+        assert await ask(till, late) == declined
+        reused = await ask(till, late | {"amount_minor": 1})
+        assert reused["code"] == "id_reused"
+    assert await admin.fetchval("select count(*) from transfer where kind <> 'top_up'") == 0
+    assert (await audit(admin)).ok
+
+
+async def test_a_pending_payment_is_canceled(dsn: str, town: Town) -> None:
+    wallet = town.wallets[0]
+    async with (
+        serving(settings(pin_free_minor_max=0), KEYRING, dsn) as server,
+        logged_in(server.url, town.terminals[0]) as till,
+        logged_in(server.url, town.terminals[1]) as manager,
+        logged_in(server.url, wallet) as phone,
+    ):
+        await ask(phone, pin_message())
+        pending = await ask(till, scan_message(wallet.code(), reference="order-1"))
+        asked = await receive(phone)
+        blocked = await ask(till, scan_message(wallet.code(), reference="order-1"))
+        assert (blocked["decline_code"], blocked["paid_by"]) == ("already_pending", pending["payment_id"])
+        await receive(phone)
+        canceled = await ask(manager, cancel_message(reference="order-1"))
+        assert (canceled["status"], canceled["payment_id"]) == ("canceled", pending["payment_id"])
+        assert await receive(till) == canceled | {"reply_to": None}, "the till of the payment hears of it"
+        assert (await receive(phone))["status"] == "canceled"
+        assert (await ask(phone, confirm_message(asked)))["status"] == "canceled"
+
+
+async def test_what_failed_stays_as_it_is(server: RunningServer, town: Town) -> None:
+    async with logged_in(server.url, town.terminals[0]) as till:
+        declined = await ask(till, scan_message(town.wallets[0].code(), amount_minor=99_999))
+        answer = await ask(till, cancel_message(payment_id=declined["payment_id"]))
+    assert answer == declined | {"reply_to": "cancel"}
+
+
+async def test_too_late(dsn: str, town: Town, admin: asyncpg.Connection) -> None:
+    async with (
+        serving(settings(cancel_window_s=3600), KEYRING, dsn) as server,
+        logged_in(server.url, town.terminals[0]) as till,
+    ):
+        paid = await ask(till, scan_message(town.wallets[0].code()))
+        cancel = cancel_message(payment_id=paid["payment_id"])
+        await admin.execute("update payment set approved_at = approved_at - interval '3601 s'")
+        answer = await ask(till, cancel)
+        assert (answer["code"], answer["retryable"]) == ("cancel_too_late", False)
+
+
+async def test_other_merchants_and_disabled_tills(
+    server: RunningServer, town: Town, connection: asyncpg.Connection, admin: asyncpg.Connection
+) -> None:
+    stranger_id = await directory.create_merchant(connection, "Other shop", EUR)
+    store_id = await directory.create_store(connection, stranger_id, "Elsewhere")
+    number = await directory.create_terminal(connection, store_id, "Till")
+    stranger = await activated(connection, DeviceId(DeviceKind.TERMINAL, number))
+    async with logged_in(server.url, town.terminals[0]) as till, logged_in(server.url, stranger) as other:
+        paid = await ask(till, scan_message(town.wallets[0].code()))
+        assert (await ask(other, cancel_message(payment_id=paid["payment_id"])))["code"] == "id_reused"
+        theirs = await ask(other, cancel_message(reference=paid["reference"]))
+        assert (theirs["status"], theirs["amount_minor"]) == ("canceled", None), "an order of their own"
+        query = {"type": "payment.query", "message_id": "q", "payment_id": paid["payment_id"]}
+        assert (await ask(till, query))["status"] == "approved"
+        assert (await ask(other, query))["code"] == "payment_unknown"
+        await admin.execute("update terminal set status = 'disabled'")
+        assert (await ask(till, cancel_message(payment_id=paid["payment_id"])))["code"] == "terminal_disabled"
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"payment_id": str(new_id()), "reference": "x"}, {"payment_id": None}], ids=["none", "both", "null"]
+)
+async def test_one_of_id_and_reference(fields: dict[str, Any], server: RunningServer, town: Town) -> None:
+    async with logged_in(server.url, town.terminals[0]) as till:
+        answer = await ask(till, cancel_message(**fields))
+    assert (answer["code"], answer["field"], answer["reply_to"]) == ("bad_field", "payment_id", "cancel")

@@ -1,0 +1,261 @@
+"""Payments that wait for the customer's PIN, on the wire."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+import pytest_asyncio
+from websockets.asyncio.client import ClientConnection
+
+from pos_server.core.device_keys import DeviceId, DeviceKind
+from pos_server.ledger.audit import audit
+from pos_server.server import RunningServer, serving
+from tests.support import KEYRING, Town, activated, ask, logged_in, new_id, receive, scan_message, settings
+
+pytestmark = pytest.mark.asyncio
+
+PIN = "274951"
+OTHER_PIN = "860317"
+
+
+@pytest_asyncio.fixture
+async def server(dsn: str) -> AsyncIterator[RunningServer]:
+    """A server that asks for the PIN from 5.00 on."""
+    async with serving(settings(pin_free_minor_max=499), KEYRING, dsn) as running:
+        yield running
+
+
+def pin_message(new_pin: str = PIN, **fields: Any) -> dict[str, Any]:
+    return {"type": "pin.set", "message_id": "pin", "request_id": str(new_id()), "new_pin": new_pin} | fields
+
+
+def confirm_message(asked: dict[str, Any], pin: str = PIN, **fields: Any) -> dict[str, Any]:
+    message = {"type": "payment.confirm", "message_id": "confirm", "pin": pin}
+    return message | {"payment_id": asked["payment_id"], "version": asked["version"]} | fields
+
+
+async def ask_for_pin(till: ClientConnection, phone: ClientConnection, code: str, **fields: Any) -> dict[str, Any]:
+    """A payment that waits: what the phone was told."""
+    pending = await ask(till, scan_message(code, **fields))
+    assert pending["type"] == "payment.pending", pending
+    asked = await receive(phone)
+    assert (asked["type"], asked["payment_id"]) == ("payment.confirmation_required", pending["payment_id"])
+    return asked
+
+
+async def set_pin(phone: ClientConnection) -> None:
+    assert (await ask(phone, pin_message()))["type"] == "pin.changed"
+
+
+async def test_a_payment_waits_for_its_pin_and_then_is_paid(
+    server: RunningServer, town: Town, admin: asyncpg.Connection
+) -> None:
+    wallet = town.wallets[0]
+    tablet = await activated(admin, DeviceId(DeviceKind.WALLET, wallet.device.number, 3))
+    async with (
+        logged_in(server.url, town.terminals[0]) as till,
+        logged_in(server.url, wallet) as phone,
+        logged_in(server.url, tablet) as other,
+    ):
+        await set_pin(phone)
+        told = await receive(other)
+        assert (told["type"], told["reply_to"]) == ("pin.changed", None)
+
+        pending = await ask(till, scan_message(wallet.code()))
+        assert (pending["type"], pending["wallet_online"]) == ("payment.pending", True)
+        asked, also_asked = await receive(phone), await receive(other)
+        assert asked == also_asked
+        assert asked["pin_tries_left"] == 3
+        assert asked["expires_at_ms"] == pending["expires_at_ms"] == asked["decided_at_ms"] + 60_000
+
+        wrong = await ask(phone, confirm_message(asked, OTHER_PIN))
+        assert (wrong["type"], wrong["reply_to"]) == ("payment.confirmation_required", "confirm")
+        assert (wrong["pin_tries_left"], wrong["version"]) == (2, 2)
+        assert await receive(other) == wrong | {"reply_to": None}
+
+        paid = await ask(phone, confirm_message(wrong))
+        assert (paid["type"], paid["status"], paid["reply_to"], paid["balance_minor"]) == (
+            "payment.result",
+            "approved",
+            "confirm",
+            9_000,
+        )
+        assert await receive(other) == paid | {"reply_to": None}
+        result = await receive(till)
+        assert (result["type"], result["status"], result["reply_to"], result["version"]) == (
+            "payment.result",
+            "approved",
+            None,
+            3,
+        )
+    assert (await audit(admin)).ok
+
+
+async def test_a_small_payment_needs_no_pin_but_a_typed_code_does(server: RunningServer, town: Town) -> None:
+    wallet = town.wallets[0]
+    async with logged_in(server.url, town.terminals[0]) as till:
+        small = await ask(till, scan_message(wallet.code(), amount_minor=499))
+        typed = await ask(till, scan_message(wallet.code(), amount_minor=1, entry="typed"))
+    assert (small["status"], typed["type"]) == ("approved", "payment.pending")
+
+
+async def test_a_till_hears_at_once_that_no_phone_is_there(server: RunningServer, town: Town) -> None:
+    wallet = town.wallets[0]
+    async with logged_in(server.url, town.terminals[0]) as till:
+        pending = await ask(till, scan_message(wallet.code()))
+        assert pending["wallet_online"] is False
+        assert "open the wallet" in pending["text"]
+        async with logged_in(server.url, wallet) as phone:
+            asked = await receive(phone)
+            assert asked["payment_id"] == pending["payment_id"]
+            assert "Set a PIN" in asked["text"]
+            refusal = await ask(phone, confirm_message(asked))
+            assert (refusal["type"], refusal["code"]) == ("error", "pin_not_set")
+            await set_pin(phone)
+            assert (await ask(phone, confirm_message(asked)))["status"] == "approved"
+        assert (await receive(till))["status"] == "approved"
+
+
+async def test_the_same_wrong_pin_sent_again_counts_once(server: RunningServer, town: Town) -> None:
+    async with logged_in(server.url, town.terminals[0]) as till, logged_in(server.url, town.wallets[0]) as phone:
+        await set_pin(phone)
+        asked = await ask_for_pin(till, phone, town.wallets[0].code())
+        first = await ask(phone, confirm_message(asked, OTHER_PIN))
+        again = await ask(phone, confirm_message(asked, OTHER_PIN))
+        assert first == again
+        # The right one for a version that is gone is not looked at either.
+        assert await ask(phone, confirm_message(asked)) == again
+        assert (await ask(phone, confirm_message(again)))["status"] == "approved"
+
+
+async def test_three_wrong_pins_end_the_payment_and_five_lock_the_wallet(server: RunningServer, town: Town) -> None:
+    wallet = town.wallets[0]
+    async with logged_in(server.url, town.terminals[0]) as till, logged_in(server.url, wallet) as phone:
+        await set_pin(phone)
+        asked = await ask_for_pin(till, phone, wallet.code())
+        for _ in range(3):
+            asked = await ask(phone, confirm_message(asked, OTHER_PIN))
+        assert (asked["status"], asked["decline_code"]) == ("declined", "pin_wrong")
+        assert (await receive(till))["decline_code"] == "pin_wrong"
+
+        asked = await ask_for_pin(till, phone, wallet.code())
+        assert asked["pin_tries_left"] == 2
+        for _ in range(2):
+            asked = await ask(phone, confirm_message(asked, OTHER_PIN))
+        assert (asked["status"], asked["decline_code"]) == ("declined", "pin_locked")
+        assert (await receive(till))["decline_code"] == "pin_locked"
+
+        assert (await ask(till, scan_message(wallet.code())))["decline_code"] == "pin_locked"
+        assert (await receive(phone))["decline_code"] == "pin_locked"
+        locked = await ask(phone, pin_message(OTHER_PIN, old_pin=PIN))
+        assert (locked["code"], locked["retryable"]) == ("pin_locked", True)
+        assert locked["retry_after_s"] > 3600
+        assert (await ask(till, scan_message(wallet.code(), amount_minor=100)))["status"] == "approved"
+
+
+async def test_a_customer_may_reject(server: RunningServer, town: Town) -> None:
+    async with logged_in(server.url, town.terminals[0]) as till, logged_in(server.url, town.wallets[0]) as phone:
+        asked = await ask_for_pin(till, phone, town.wallets[0].code())
+        reject = {"type": "payment.reject", "message_id": "no", "payment_id": asked["payment_id"]}
+        answer = await ask(phone, reject)
+        assert (answer["status"], answer["decline_code"]) == ("declined", "customer_rejected")
+        assert await ask(phone, reject) == answer
+        assert (await receive(till))["decline_code"] == "customer_rejected"
+
+
+async def test_another_wallets_payment_is_unknown(server: RunningServer, town: Town) -> None:
+    async with (
+        logged_in(server.url, town.terminals[0]) as till,
+        logged_in(server.url, town.wallets[0]) as phone,
+        logged_in(server.url, town.wallets[1]) as stranger,
+    ):
+        await set_pin(stranger)
+        asked = await ask_for_pin(till, phone, town.wallets[0].code())
+        for message in (
+            confirm_message(asked),
+            {"type": "payment.reject", "message_id": "no", "payment_id": asked["payment_id"]},
+        ):
+            assert (await ask(stranger, message))["code"] == "payment_unknown"
+
+
+async def test_a_payment_expires_and_both_sides_hear_of_it(dsn: str, town: Town) -> None:
+    async with (
+        serving(settings(pin_free_minor_max=0, confirmation_s=0.2), KEYRING, dsn) as server,
+        logged_in(server.url, town.terminals[0]) as till,
+        logged_in(server.url, town.wallets[0]) as phone,
+    ):
+        asked = await ask_for_pin(till, phone, town.wallets[0].code(), reference="order-slow")
+        expired, told = await receive(till), await receive(phone)
+        assert (expired["status"], expired["retryable"], expired["decline_code"]) == ("expired", True, None)
+        assert (told["status"], told["payment_id"]) == ("expired", asked["payment_id"])
+        await set_pin(phone)
+        assert (await ask(phone, confirm_message(asked)))["status"] == "expired"
+        assert (await ask(till, scan_message(town.wallets[0].code(), reference="order-slow")))["type"] == (
+            "payment.pending"
+        )
+
+
+async def test_a_payment_expires_at_the_next_start_too(dsn: str, town: Town, admin: asyncpg.Connection) -> None:
+    never = settings(pin_free_minor_max=0, confirmation_s=0.2, expiry_check_s=1000)
+    async with serving(never, KEYRING, dsn) as server, logged_in(server.url, town.terminals[0]) as till:
+        pending = await ask(till, scan_message(town.wallets[0].code()))
+    async with (
+        serving(settings(), KEYRING, dsn) as server,
+        logged_in(server.url, town.terminals[0]) as till,
+        asyncio.timeout(10),
+    ):
+        query = {"type": "payment.query", "message_id": "q", "payment_id": pending["payment_id"]}
+        while (answer := await ask(till, query))["type"] != "payment.result":
+            pass
+    assert answer["status"] == "expired"
+
+
+async def test_setting_a_pin(server: RunningServer, town: Town, admin: asyncpg.Connection) -> None:
+    async with logged_in(server.url, town.wallets[0]) as phone:
+        for weak in ("0000", "123456", "987654", "7777777"):
+            refusal = await ask(phone, pin_message(weak))
+            assert (refusal["code"], refusal["field"]) == ("pin_too_weak", "new_pin")
+        for bad in ("123", "1234567890123", "12a4", "\uff11\uff12\uff13\uff14", 1234, None):
+            refusal = await ask(phone, pin_message(bad))  # type: ignore[arg-type]
+            assert (refusal["code"], refusal["field"]) == ("bad_field", "new_pin")
+        first = pin_message()
+        assert (await ask(phone, first))["type"] == "pin.changed"
+        assert (await ask(phone, first))["type"] == "pin.changed"
+        assert (await ask(phone, pin_message(OTHER_PIN)))["code"] == "pin_wrong"
+        wrong = pin_message(OTHER_PIN, old_pin="111222")
+        assert (await ask(phone, wrong))["code"] == "pin_wrong"
+        assert (await ask(phone, wrong))["code"] == "pin_wrong"
+        assert await admin.fetchval("select max(pin_failures) from wallet") == 1, "sent again, counted once"
+        assert (await ask(phone, pin_message(OTHER_PIN, old_pin=PIN)))["type"] == "pin.changed"
+    rows = await admin.fetch("select pin_hash from wallet where pin_hash is not null")
+    assert len(rows) == 1
+    assert rows[0]["pin_hash"].startswith("$argon2id$")
+    assert PIN not in rows[0]["pin_hash"]
+
+
+async def test_whether_the_new_pin_is_the_old_one_is_not_told(server: RunningServer, town: Town) -> None:
+    """Otherwise a thief with the phone could guess without being counted."""
+    async with logged_in(server.url, town.wallets[0]) as phone:
+        await set_pin(phone)
+        right = await ask(phone, pin_message(PIN, old_pin=OTHER_PIN))
+        wrong = await ask(phone, pin_message("402816", old_pin=OTHER_PIN))
+        assert right == wrong
+        assert right["code"] == "pin_wrong"
+
+
+async def test_balance_and_limits_are_decided_again_at_the_confirmation(
+    server: RunningServer, town: Town, admin: asyncpg.Connection
+) -> None:
+    wallet = town.wallets[0]
+    async with logged_in(server.url, town.terminals[0]) as till, logged_in(server.url, wallet) as phone:
+        await set_pin(phone)
+        asked = [await ask_for_pin(till, phone, wallet.code(), amount_minor=6_000) for _ in range(2)]
+        assert (await ask(phone, confirm_message(asked[0])))["status"] == "approved"
+        assert (await receive(till))["status"] == "approved"
+        assert (await ask(phone, confirm_message(asked[1])))["decline_code"] == "insufficient_funds"
+        assert (await receive(till))["decline_code"] == "insufficient_funds"
+        last = await ask_for_pin(till, phone, wallet.code(), amount_minor=500)
+        await admin.execute("update wallet set status = 'frozen', version = version + 1")
+        assert (await ask(phone, confirm_message(last)))["decline_code"] == "wallet_frozen"
