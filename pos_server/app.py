@@ -23,7 +23,7 @@ from .api.health import Health
 from .api.problems import Problem
 from .authorizer import Authorizer, AuthorizerLimits
 from .clock import BusinessDays, now_ms
-from .connections import Connections, OutboxLimits
+from .connections import Connection, Connections, OutboxLimits
 from .core.book import Wallet
 from .core.device_keys import DeviceKind, Keyring
 from .core.errors import CloseCode
@@ -38,6 +38,7 @@ from .gateway.terminal import TerminalEndpoint
 from .gateway.wallet import WalletEndpoint
 from .leadership import lead
 from .ledger.database import create_pool
+from .peers import Peers
 from .pins import Pins
 from .revocation import watch_revocations
 from .settings import Settings
@@ -79,10 +80,19 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
     bad_codes = FailureLimit(settings.bad_codes_max, settings.bad_codes_window_s, settings.addresses_tracked_max)
 
     def is_online(recipient: Recipient) -> bool:
-        return connections.is_online(recipient)
+        return connections.is_online(recipient) or peers.is_online(recipient)
 
     def tell(notice: Notice) -> None:
         connections.deliver(notice.recipient, lambda language: encode(notice.render(language)))
+        peers.tell(notice)
+
+    async def catch_up(connection: Connection, since_ms: int) -> None:
+        endpoint = terminals if connection.device.kind is DeviceKind.TERMINAL else wallets
+        missed = await endpoint.missed(connection.device.number, connection.language, since_ms)
+        if missed is None:
+            connection.close(CloseCode.UNAVAILABLE, "too much was missed, come back")
+        for message in missed or ():
+            connection.deliver(encode(message))
 
     def publish(outcome: Outcome, reply_to: str | None) -> None:
         wallet_online = True
@@ -109,20 +119,30 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
     authorizer = Authorizer(dsn, keyring, rules, limits, publish, day_start_ms=days.start_ms)
     sweeper = Sweeper(authorizer, now_ms, settings.expiry_batch_max)
     pins = Pins(settings, keyring)
+    peers = Peers(
+        dsn,
+        connections,
+        catch_up,
+        now_ms=now_ms,
+        alive_s=settings.peers_alive_s,
+        queue_max=settings.peers_queue_max,
+        timeout_s=settings.database_connect_timeout_s,
+    )
     pool = await create_pool(dsn, timeout_s=settings.database_connect_timeout_s, size_max=settings.database_pool_max)
     terminals = TerminalEndpoint(
         settings,
         keyring,
         admission,
         connections,
+        peers,
         pool,
         authorizer,
         bad_codes,
         new_id=uuid7,
         is_online=is_online,
     )
-    wallets = WalletEndpoint(settings, keyring, admission, connections, pool, authorizer, rules, pins, tell=tell)
-    activations = Activations(settings, keyring, pool, connections)
+    wallets = WalletEndpoint(settings, keyring, admission, connections, peers, pool, authorizer, rules, pins, tell=tell)
+    activations = Activations(settings, keyring, pool, connections, peers)
     health = Health(admission, pool)
     rest = Starlette(
         routes=[
@@ -147,6 +167,7 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
     try:
         # Before anything can be submitted: the engine's connection serves one at a time.
         await authorizer.warm_up()
+        await peers.start()
         leading = lead(
             dsn,
             sweeper.sweep,
@@ -157,6 +178,7 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
             asyncio.create_task(authorizer.run(), name="authorizer"),
             asyncio.create_task(watch_revocations(pool, connections, settings.revocation_check_s), name="revocation"),
             asyncio.create_task(leading, name="expiry"),
+            asyncio.create_task(peers.run(), name="peers"),
         ]
         yield PosApp(asgi, admission, authorizer, connections, settings)
     finally:

@@ -1,7 +1,7 @@
 """Who is connected, and one bounded outbox each. `deliver` never waits: a peer that does not read is cut."""
 
 import asyncio
-import itertools
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -50,7 +50,13 @@ class Connection:
     )
 
     def __init__(
-        self, device: DeviceId, generation: int, arrival: int, language: str, websocket: WebSocket, limits: OutboxLimits
+        self,
+        device: DeviceId,
+        generation: int,
+        arrival: float,
+        language: str,
+        websocket: WebSocket,
+        limits: OutboxLimits,
     ) -> None:
         self.device = device
         self.generation = generation
@@ -138,7 +144,6 @@ class Connections:
     def __init__(self, limits: OutboxLimits) -> None:
         self._limits = limits
         self._by_recipient: dict[Recipient, dict[int, Connection]] = {}
-        self._arrivals = itertools.count(1)
         self._live: set[Connection] = set()
         self._none_live = asyncio.Event()
         self._none_live.set()
@@ -149,11 +154,17 @@ class Connections:
     def __iter__(self) -> Iterator[Connection]:
         return iter(list(self._live))
 
-    def arrival(self) -> int:
-        """A number for a socket that has just come in: which of two connections of a device is the newer one."""
-        return next(self._arrivals)
+    def arrival(self) -> float:
+        """When a socket has come in, which is now: of two connections of a device the newer one stays."""
+        return time.monotonic()
 
-    def open(self, device: DeviceId, generation: int, arrival: int, language: str, websocket: WebSocket) -> Connection:
+    def of(self, device: DeviceId) -> Connection | None:
+        """The device's connection."""
+        return self._by_recipient.get(Recipient(device.kind, device.number), {}).get(device.slot)
+
+    def open(
+        self, device: DeviceId, generation: int, arrival: float, language: str, websocket: WebSocket
+    ) -> Connection:
         """Register a device's socket; its texts are in `language`. Of two connections of a device the later one stays.
 
         The other is closed with SUPERSEDED; here ConnectionClosing is raised if it is this one. It may be the older one
@@ -204,7 +215,7 @@ class Connections:
 
     def revoke(self, device: DeviceId, generation: int) -> None:
         """The device's key is now of this generation (or it is revoked: any other than its own): older ones must go."""
-        connection = self._by_recipient.get(Recipient(device.kind, device.number), {}).get(device.slot)
+        connection = self.of(device)
         if connection is not None and connection.generation != generation:
             connection.close(CloseCode.REVOKED, "this device's key is no longer valid")
 

@@ -63,6 +63,10 @@ class Settings(BaseSettings):
     resume_overlap_s: Seconds = Field(30, description="longer than any transaction may live, clocks' skew included")
     resume_payments_max: Count = Field(200, description="a longer gap is not replayed")
 
+    # several servers on one database
+    peers_alive_s: Seconds = Field(2, description="how often servers tell each other that they are there")
+    peers_queue_max: Count = Field(10_000, description="news that may wait for the others; more are read from the rows")
+
     # codes and activation
     code_expired_steps: Count = Field(20, description="how many 30 s steps back a code is called expired, not forged")
     bad_codes_max: Count = Field(10, description="forged codes a terminal may scan within bad_codes_window_s")

@@ -53,8 +53,13 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
+def said(text: str) -> Callable[[str], str]:
+    """The same text in every language."""
+    return lambda language: text
+
+
 def opened(connections: Connections, device: DeviceId, peer: Peer) -> Connection:
-    connection = connections.open(device, 1, connections.arrival(), peer.websocket)
+    connection = connections.open(device, 1, connections.arrival(), "en", peer.websocket)
     connection.start([])
     return connection
 
@@ -63,7 +68,7 @@ async def test_messages_arrive_in_order_and_the_close_comes_after_them() -> None
     connections, peer = Connections(OutboxLimits(10, 10_000)), Peer()
     connection = opened(connections, TILL, peer)
     for text in ("one", "two", "three"):
-        connections.deliver(Recipient(TILL.kind, TILL.number), text)
+        connections.deliver(Recipient(TILL.kind, TILL.number), said(text))
     connection.close(CloseCode.DRAINING, "bye")
     connection.deliver("after the end")
     await connection.ended()
@@ -73,7 +78,7 @@ async def test_messages_arrive_in_order_and_the_close_comes_after_them() -> None
 
 async def test_what_comes_before_the_start_is_sent_after_what_it_starts_with() -> None:
     connections, peer = Connections(OutboxLimits(10, 10_000)), Peer()
-    connection = connections.open(TILL, 1, connections.arrival(), peer.websocket)
+    connection = connections.open(TILL, 1, connections.arrival(), "en", peer.websocket)
     connection.deliver("live")
     await asyncio.sleep(0)
     assert peer.got == []
@@ -97,8 +102,8 @@ async def test_a_wallet_is_told_on_all_its_devices_and_nobody_else() -> None:
     peers = {device: Peer() for device in (PHONE, OTHER_PHONE, TILL)}
     for device, peer in peers.items():
         opened(connections, device, peer)
-    connections.deliver(Recipient(DeviceKind.WALLET, PHONE.number), "paid")
-    connections.deliver(Recipient(DeviceKind.WALLET, 42), "nobody is there")
+    connections.deliver(Recipient(DeviceKind.WALLET, PHONE.number), said("paid"))
+    connections.deliver(Recipient(DeviceKind.WALLET, 42), said("nobody is there"))
     for connection in connections:
         connection.close(CloseCode.DRAINING, "bye")
         await connection.ended()
@@ -112,7 +117,7 @@ async def test_who_does_not_read_is_cut_and_others_are_not_delayed(limits: Outbo
     opened(connections, PHONE, slow)
     opened(connections, OTHER_PHONE, healthy)
     for number in range(20):
-        connections.deliver(Recipient(DeviceKind.WALLET, PHONE.number), str(number))
+        connections.deliver(Recipient(DeviceKind.WALLET, PHONE.number), said(str(number)))
         await until(lambda number=number: len(healthy.got) == number + 1)  # type: ignore[misc]
     await until(lambda: slow.closed is not None)
     assert slow.got == []
@@ -139,7 +144,7 @@ async def test_a_newer_connection_supersedes_and_outlives_the_older() -> None:
     await first.ended()
     connections.forget(first)
     assert old.closed == (CloseCode.SUPERSEDED, "this device connected again")
-    connections.deliver(Recipient(TILL.kind, TILL.number), "for the new one")
+    connections.deliver(Recipient(TILL.kind, TILL.number), said("for the new one"))
     second.close(CloseCode.DRAINING, "bye")
     await second.ended()
     assert (old.got, new.got) == ([], ["for the new one"])
@@ -149,12 +154,12 @@ async def test_a_ghost_that_authenticates_late_does_not_throw_out_its_successor(
     """A till lost its connection while it authenticated, and came again; the server finishes with the old one last."""
     connections, ghost, live = Connections(OutboxLimits(10, 10_000)), Peer(), Peer()
     ghosts_arrival, arrival = connections.arrival(), connections.arrival()
-    connection = connections.open(TILL, 1, arrival, live.websocket)
+    connection = connections.open(TILL, 1, arrival, "en", live.websocket)
     connection.start([])
     with pytest.raises(ConnectionClosing) as closing:
-        connections.open(TILL, 1, ghosts_arrival, ghost.websocket)
+        connections.open(TILL, 1, ghosts_arrival, "en", ghost.websocket)
     assert closing.value.code == CloseCode.SUPERSEDED
-    connections.deliver(Recipient(TILL.kind, TILL.number), "result")
+    connections.deliver(Recipient(TILL.kind, TILL.number), said("result"))
     await until(lambda: live.got == ["result"])
     await connection.ended()
 

@@ -18,6 +18,7 @@ from ..core.lockout import FailureLimit
 from ..core.messages import describe
 from ..ledger import directory
 from ..ledger.database import DATABASE_AWAY
+from ..peers import Peers
 from ..settings import Settings
 from .problems import Problem, json_pointer
 
@@ -27,9 +28,12 @@ log = structlog.get_logger(__name__)
 class Activations:
     """Wrong codes are counted by address, so that guessing is slow."""
 
-    def __init__(self, settings: Settings, keyring: Keyring, pool: asyncpg.Pool, connections: Connections) -> None:
+    def __init__(
+        self, settings: Settings, keyring: Keyring, pool: asyncpg.Pool, connections: Connections, peers: Peers
+    ) -> None:
         self._settings = settings
         self._connections = connections
+        self._peers = peers
         self._keyring = keyring
         self._pool = pool
         self._failures = FailureLimit(
@@ -70,8 +74,9 @@ class Activations:
                 "activation_unknown",
                 "this activation code is unknown, expired or used; ask for a new one",
             )
-        # Whoever holds the device's former key goes, on this server now and on others at their next check.
+        # Whoever holds the device's former key goes, wherever it is connected.
         self._connections.revoke(activated.device, activated.generation)
+        self._peers.revoked(activated.device, activated.generation)
         log.info("device_activated", kind=activated.device.kind.value, number=activated.device.number)
         answer = Activation(
             kind=activated.device.kind,

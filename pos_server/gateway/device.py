@@ -38,6 +38,7 @@ from ..core.rate import TokenBucket
 from ..core.session import Session, State
 from ..core.texts import language_of
 from ..ledger.database import DATABASE_AWAY
+from ..peers import Peers
 from ..settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -64,11 +65,14 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
 
     kind: DeviceKind
 
-    def __init__(self, settings: Settings, keyring: Keyring, admission: Admission, connections: Connections) -> None:
+    def __init__(
+        self, settings: Settings, keyring: Keyring, admission: Admission, connections: Connections, peers: Peers
+    ) -> None:
         self._settings = settings
         self._keyring = keyring
         self._admission = admission
         self._connections = connections
+        self._peers = peers
 
     @abstractmethod
     async def admit(self, message: Authenticate, nonce: bytes) -> Admitted[RecordT]:
@@ -77,6 +81,10 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
     @abstractmethod
     async def resume(self, message: Authenticate, admitted: Admitted[RecordT]) -> tuple[Ready, Sequence[ServerMessage]]:
         """The `ready` for the device, and the results it may have missed."""
+
+    @abstractmethod
+    async def missed(self, number: int, language: str, since_ms: int) -> Sequence[ServerMessage] | None:
+        """What changed for a device after `since_ms`, oldest first; None when that is more than may be replayed."""
 
     @abstractmethod
     def handle(self, message: Request, admitted: Admitted[RecordT]) -> Coroutine[Any, Any, ServerMessage | None] | None:
@@ -152,13 +160,14 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
     async def _talk(
         self,
         websocket: WebSocket,
-        arrival: int,
+        arrival: float,
         session: Session,
         message: Authenticate,
         admitted: Admitted[RecordT],
     ) -> None:
         # Registered before the rows are read: what is decided from here on is delivered, what was before is read.
         connection = self._connections.open(admitted.device, admitted.generation, arrival, admitted.language, websocket)
+        self._peers.opened(connection)
         try:
             try:
                 ready, missed = await self.resume(message, admitted)
@@ -177,6 +186,7 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
                 raise
         finally:
             self._connections.forget(connection)
+            self._peers.closed(connection.device)
             await connection.ended()
 
     async def _read(

@@ -34,6 +34,7 @@ from ..core.operations import Cancel, CreateRefund, Entry, Operation, Scan
 from ..core.payments import Payment, Status
 from ..ledger import directory, history
 from ..ledger.directory import TerminalRecord
+from ..peers import Peers
 from ..settings import Settings
 from .device import Admitted, DeviceEndpoint, refused
 
@@ -52,6 +53,7 @@ class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):
         keyring: Keyring,
         admission: Admission,
         connections: Connections,
+        peers: Peers,
         pool: asyncpg.Pool,
         authorizer: Authorizer,
         bad_codes: FailureLimit,
@@ -59,7 +61,7 @@ class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):
         new_id: Callable[[], UUID],
         is_online: Callable[[Recipient], bool],
     ) -> None:
-        super().__init__(settings, keyring, admission, connections)
+        super().__init__(settings, keyring, admission, connections, peers)
         self._pool = pool
         self._authorizer = authorizer
         self._bad_codes = bad_codes
@@ -77,24 +79,26 @@ class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):
     async def resume(
         self, message: Authenticate, admitted: Admitted[TerminalRecord]
     ) -> tuple[TerminalReady, Sequence[ServerMessage]]:
-        time_ms, missed, resumed = now_ms(), list[ServerMessage](), True
+        time_ms = now_ms()
+        missed: Sequence[ServerMessage] | None = ()
         if message.since_ms is not None:
             since_ms = message.since_ms - int(self._settings.resume_overlap_s * 1000)
-            payments_max = self._settings.resume_payments_max
-            payments = await history.terminal_payments_since(self._pool, message.id, since_ms, payments_max + 1)
-            resumed = len(payments) <= payments_max
-            if resumed:
-                missed = [self._notice(payment, None, admitted) for payment in payments]
+            missed = await self.missed(message.id, admitted.language, since_ms)
         ready = TerminalReady(
             reply_to=message.message_id,
             server_time_ms=time_ms,
-            resumed=resumed,
+            resumed=missed is not None,
             terminal_number=message.id,
             merchant_name=admitted.record.merchant_name,
             store_name=admitted.record.store_name,
             currency=admitted.record.currency,
         )
-        return ready, missed
+        return ready, missed or ()
+
+    async def missed(self, number: int, language: str, since_ms: int) -> Sequence[ServerMessage] | None:
+        payments_max = self._settings.resume_payments_max
+        payments = await history.terminal_payments_since(self._pool, number, since_ms, payments_max + 1)
+        return None if len(payments) > payments_max else [self._notice(p, None, language) for p in payments]
 
     def handle(
         self, message: Request, admitted: Admitted[TerminalRecord]
@@ -164,19 +168,17 @@ class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):
         payment = await history.find_payment(self._pool, merchant_id, message.payment_id, message.reference)
         if payment is None:
             raise refused(ErrorCode.PAYMENT_UNKNOWN, message)
-        return self._notice(payment, message.message_id, admitted)
+        return self._notice(payment, message.message_id, admitted.language)
 
     async def _recent(self, message: PaymentsRecent, admitted: Admitted[TerminalRecord]) -> ServerMessage:
         payments = await history.terminal_recent(self._pool, admitted.device.number, message.limit)
         return PaymentList(
             reply_to=message.message_id,
-            payments=tuple(self._notice(payment, None, admitted) for payment in payments),
+            payments=tuple(self._notice(payment, None, admitted.language) for payment in payments),
         )
 
-    def _notice(
-        self, payment: Payment, reply_to: str | None, admitted: Admitted[TerminalRecord]
-    ) -> TerminalPaymentResult | PaymentPending:
+    def _notice(self, payment: Payment, reply_to: str | None, language: str) -> TerminalPaymentResult | PaymentPending:
         wallet_online = True
         if payment.status is Status.PENDING and payment.wallet_number is not None:
             wallet_online = self._is_online(Recipient(DeviceKind.WALLET, payment.wallet_number))
-        return terminal_notice(payment, reply_to, admitted.language, wallet_online=wallet_online)
+        return terminal_notice(payment, reply_to, language, wallet_online=wallet_online)

@@ -37,6 +37,7 @@ from ..ledger import directory, history
 from ..ledger import pins as pin_rows
 from ..ledger.directory import WalletDeviceRecord
 from ..ledger.history import Cursor, WalletPayment
+from ..peers import Peers
 from ..pins import Pins, PinsBusy
 from ..settings import Settings
 from .device import Admitted, DeviceEndpoint, refused
@@ -53,6 +54,7 @@ class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
         keyring: Keyring,
         admission: Admission,
         connections: Connections,
+        peers: Peers,
         pool: asyncpg.Pool,
         authorizer: Authorizer,
         rules: Rules,
@@ -60,7 +62,7 @@ class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
         *,
         tell: Callable[[Notice], None],
     ) -> None:
-        super().__init__(settings, keyring, admission, connections)
+        super().__init__(settings, keyring, admission, connections, peers)
         self._pool = pool
         self._authorizer = authorizer
         self._rules = rules
@@ -78,30 +80,40 @@ class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
     async def resume(
         self, message: Authenticate, admitted: Admitted[WalletDeviceRecord]
     ) -> tuple[WalletReady, Sequence[ServerMessage]]:
-        time_ms, resumed = now_ms(), True
-        payments_max = self._settings.resume_payments_max
-        payments = list[WalletPayment]()
+        time_ms = now_ms()
+        payments: Sequence[WalletPayment] | None = ()
         if message.since_ms is not None:
             since_ms = message.since_ms - int(self._settings.resume_overlap_s * 1000)
-            payments = await history.wallet_payments_since(self._pool, message.id, since_ms, payments_max + 1)
-            resumed = len(payments) <= payments_max
+            payments = await self._missed(message.id, since_ms)
         # What waits for the PIN is asked for in any case.
-        known = {missed.payment.payment_id for missed in payments} if resumed else set()
-        pending = await history.wallet_pending(self._pool, message.id, payments_max)
-        missed = [*(payments if resumed else ()), *(p for p in pending if p.payment.payment_id not in known)]
+        pending = await history.wallet_pending(self._pool, message.id, self._settings.resume_payments_max)
+        known = {missed.payment.payment_id for missed in payments or ()}
+        told = [*(payments or ()), *(asked for asked in pending if asked.payment.payment_id not in known)]
         # After the payments: a balance must never be older than what it is told with.
         wallet = await self._wallet(message.id)
         ready = WalletReady(
             reply_to=message.message_id,
             server_time_ms=time_ms,
-            resumed=resumed,
+            resumed=payments is not None,
             wallet_number=message.id,
             slot=message.slot,
             currency=admitted.record.currency,
             balance_minor=wallet.balance_minor,
             pin_set=wallet.pin_set,
         )
-        return ready, [self._notice(payment, wallet, admitted) for payment in missed]
+        return ready, [self._notice(payment, wallet, admitted.language) for payment in told]
+
+    async def missed(self, number: int, language: str, since_ms: int) -> Sequence[ServerMessage] | None:
+        payments = await self._missed(number, since_ms)
+        if payments is None:
+            return None
+        wallet = await self._wallet(number)
+        return [self._notice(payment, wallet, language) for payment in payments]
+
+    async def _missed(self, number: int, since_ms: int) -> Sequence[WalletPayment] | None:
+        payments_max = self._settings.resume_payments_max
+        payments = await history.wallet_payments_since(self._pool, number, since_ms, payments_max + 1)
+        return None if len(payments) > payments_max else payments
 
     def handle(
         self, message: Request, admitted: Admitted[WalletDeviceRecord]
@@ -198,7 +210,7 @@ class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
         last = page[-1].payment if page else None
         return HistoryPage(
             reply_to=message.message_id,
-            payments=tuple(self._notice(payment, wallet, admitted) for payment in page),
+            payments=tuple(self._notice(payment, wallet, admitted.language) for payment in page),
             next_cursor=f"{last.changed_at_ms}.{last.payment_id}" if more and last else None,
         )
 
@@ -217,12 +229,10 @@ class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
         return wallet
 
     def _notice(
-        self, shown: WalletPayment, wallet: Wallet, admitted: Admitted[WalletDeviceRecord]
+        self, shown: WalletPayment, wallet: Wallet, language: str
     ) -> WalletPaymentResult | ConfirmationRequired:
         tries_left = pin_tries_left(shown.payment, wallet, self._rules, now_ms())
-        return wallet_notice(
-            shown.payment, shown.merchant_name, shown.store_name, wallet, None, admitted.language, tries_left
-        )
+        return wallet_notice(shown.payment, shown.merchant_name, shown.store_name, wallet, None, language, tries_left)
 
 
 def _pin_changed(reply_to: str | None, language: str) -> PinChanged:
