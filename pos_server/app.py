@@ -19,8 +19,10 @@ from uuid_utils.compat import uuid7
 from .admission import Admission
 from .api.activations import Activations
 from .api.asyncapi import AsyncApi
+from .api.authentication import Authentication
 from .api.health import Health
 from .api.problems import Problem
+from .api.refunds import Refunds
 from .authorizer import Authorizer, AuthorizerLimits
 from .clock import BusinessDays, now_ms
 from .connections import Connection, Connections, OutboxLimits
@@ -143,10 +145,12 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
     )
     wallets = WalletEndpoint(settings, keyring, admission, connections, peers, pool, authorizer, rules, pins, tell=tell)
     activations = Activations(settings, keyring, pool, connections, peers)
+    refunds = Refunds(settings, Authentication(settings, pool), authorizer, admission)
     health = Health(admission, pool)
     rest = Starlette(
         routes=[
             Route("/v1/activations", activations.create, methods=["POST"]),
+            Route("/v1/refunds", refunds.create, methods=["POST"]),
             Route("/asyncapi.json", AsyncApi(settings).show),
             Route("/healthz", health.alive),
             Route("/readyz", health.ready),

@@ -15,12 +15,14 @@ import asyncpg
 import uvloop
 
 from .api.asyncapi import asyncapi_json
+from .core.api_keys import Scope
 from .core.errors import PosError
 from .ledger.audit import AuditReport, audit
 from .ledger.database import connect, wait_until_available, where
 from .ledger.embedded import EmbeddedPostgres, EmbeddedPostgresError, default_data_dir
 from .ledger.migrate import load_migrations, migrate
 from .master_keys import keyring_for
+from .operator_desk import ACTIONS, act, end_key, keys_text, new_key
 from .server import serving
 from .settings import Settings, load_settings, new_master_key
 from .telemetry import configure_logging
@@ -85,6 +87,19 @@ def _parser() -> argparse.ArgumentParser:
     command("migrate", _migrate, "bring the database's schema up to date")
     audit_command = command("audit", _audit, "prove from the rows that the money is right; exit 1 if it is not")
     audit_command.add_argument("--json", action="store_true", help="print the report as JSON")
+    for kind, actions in ACTIONS.items():
+        what = command(kind, _act, f"{', '.join(actions)}: takes effect with the next payment")
+        what.add_argument("number", type=int, help=f"the {kind}'s number")
+        what.add_argument("action", choices=list(actions))
+        what.set_defaults(kind=kind)
+    keys = command("keys", _keys, "API keys of merchants: create, list, revoke")
+    keys.add_argument("action", choices=["create", "list", "revoke"])
+    keys.add_argument("id", type=int, nargs="?", help="which key to revoke")
+    keys.add_argument("--merchant", type=int, help="whose key to create")
+    keys.add_argument("--name", default="back office", help="what the key is for")
+    keys.add_argument(
+        "--scope", type=Scope, action="append", choices=list(Scope), help="what it may do; all if left out"
+    )
     command("master-key", _master_key, "make a master key for POS_MASTER_KEYS")
     command("asyncapi", _asyncapi, "print the WebSocket protocol for tools, as AsyncAPI 3 in JSON")
     return parser
@@ -138,6 +153,45 @@ def _audit(arguments: argparse.Namespace, settings: Settings) -> int:
     else:
         print_out(audit_text(report))
     return 0 if report.ok else EXIT_FINDINGS
+
+
+def _act(arguments: argparse.Namespace, settings: Settings) -> int:
+    print_out(
+        _at_desk(settings, lambda connection: act(connection, arguments.kind, arguments.action, arguments.number))
+    )
+    return 0
+
+
+def _keys(arguments: argparse.Namespace, settings: Settings) -> int:
+    if arguments.action == "list":
+        print_out(_at_desk(settings, keys_text))
+    elif arguments.action == "revoke":
+        if arguments.id is None:
+            raise PosError("say which key to revoke: `pos-server keys list` shows their ids")
+        print_out(_at_desk(settings, lambda connection: end_key(connection, arguments.id)))
+    else:
+        if arguments.merchant is None:
+            raise PosError("say whose key it is: --merchant ID")
+        scopes = arguments.scope or list(Scope)
+        key = _at_desk(settings, lambda connection: new_key(connection, arguments.merchant, arguments.name, scopes))
+        say("This key is shown only now; keep it safe:")
+        print_out(key)
+    return 0
+
+
+def _at_desk(settings: Settings, work: Callable[[asyncpg.Connection], Coroutine[Any, Any, str]]) -> str:
+    """Do an operator's work on the ledger that is there, as its owner."""
+    with database(settings, "pos-server", must_exist=True) as (dsn, _):
+
+        async def at_desk() -> str:
+            await prepare(dsn, settings)
+            connection = await connect(dsn, timeout_s=settings.database_connect_timeout_s, role=None)
+            try:
+                return await work(connection)
+            finally:
+                await connection.close()
+
+        return run_loop(at_desk())
 
 
 def _master_key(arguments: argparse.Namespace, settings: Settings) -> int:

@@ -77,6 +77,11 @@ class Settings(BaseSettings):
     activation_failures_window_s: Seconds = 60
     addresses_tracked_max: Count = 10_000
 
+    # REST API
+    api_body_bytes_max: Count = 4096
+    api_key_failures_max: Count = Field(20, description="wrong API keys an address may send within a window")
+    api_key_failures_window_s: Seconds = 60
+
     # limits, in minor units; a day is the business day of `time_zone`
     time_zone: str = Field("UTC", description="IANA name, such as Europe/Berlin")
     payment_minor_max: Minor = Field(1_000_000, description="the largest payment")

@@ -7,7 +7,6 @@ from http import HTTPStatus
 
 import asyncpg
 import structlog
-from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -15,12 +14,12 @@ from ..connections import Connections
 from ..core.activation import Activation, ActivationRequest
 from ..core.device_keys import Keyring
 from ..core.lockout import FailureLimit
-from ..core.messages import describe
 from ..ledger import directory
 from ..ledger.database import DATABASE_AWAY
 from ..peers import Peers
 from ..settings import Settings
-from .problems import Problem, json_pointer
+from .bodies import database_away, read_body
+from .problems import Problem
 
 log = structlog.get_logger(__name__)
 
@@ -51,19 +50,14 @@ class Activations:
                 "too many wrong activation codes came from this address; wait before the next one",
                 retry_after_s=math.ceil(blocked_s),
             )
-        body = _parse(await self._read_body(request))
+        body = await read_body(request, ActivationRequest, self._settings.activation_body_bytes_max)
         kid = self._keyring.current
         try:
             async with self._pool.acquire() as connection:
                 activated = await directory.use_activation(connection, body.activation_code, body.request_id, kid)
         except DATABASE_AWAY as away:
             log.warning("database_away", during="activation", cause=type(away).__name__)
-            raise Problem(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "busy",
-                "the database is away; try again",
-                retry_after_s=1,
-            ) from None
+            raise database_away() from None
         key = None
         if activated is not None:
             key = self._keyring.device_key(activated.kid, activated.device, activated.generation)
@@ -89,25 +83,3 @@ class Activations:
         )
         headers = {"Cache-Control": "no-store"}
         return Response(answer.model_dump_json(), headers=headers, media_type="application/json")
-
-    async def _read_body(self, request: Request) -> bytes:
-        body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > self._settings.activation_body_bytes_max:
-                raise Problem(
-                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                    "body_too_large",
-                    f"the body is longer than {self._settings.activation_body_bytes_max} bytes",
-                )
-        return body
-
-
-def _parse(body: bytes) -> ActivationRequest:
-    try:
-        return ActivationRequest.model_validate_json(body)
-    except ValidationError as error:
-        field, problem = describe(error)
-    if not field:
-        raise Problem(HTTPStatus.BAD_REQUEST, "bad_json", "the body is not a JSON object")
-    raise Problem(HTTPStatus.BAD_REQUEST, "bad_field", problem, pointer=json_pointer(field))

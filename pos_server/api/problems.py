@@ -1,5 +1,6 @@
 """Errors of the REST side: problem details for HTTP APIs (RFC 9457), extended by a stable `code`."""
 
+from collections.abc import Mapping
 from http import HTTPStatus
 
 import orjson
@@ -17,13 +18,16 @@ class Problem(Exception):
         *,
         pointer: str | None = None,
         retry_after_s: int | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(status, code, detail)
         self.status = status
         self.code = code
         self.detail = detail
         self.pointer = pointer
-        self.retry_after_s = retry_after_s
+        self.headers = dict(headers or {})
+        if retry_after_s is not None:
+            self.headers["Retry-After"] = str(retry_after_s)
 
     def response(self) -> Response:
         """`application/problem+json` with type, title, status, detail, code and, where known, pointer."""
@@ -36,8 +40,7 @@ class Problem(Exception):
         }
         if self.pointer is not None:
             body["pointer"] = self.pointer
-        headers = {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
-        return Response(orjson.dumps(body), self.status, headers, media_type="application/problem+json")
+        return Response(orjson.dumps(body), self.status, self.headers, media_type="application/problem+json")
 
 
 def json_pointer(path: list[str]) -> str:

@@ -8,6 +8,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from ..core.activation import activation_hash
+from ..core.book import MerchantStatus, TerminalStatus, WalletStatus
 from ..core.device_keys import DeviceId, DeviceKind
 from .sql import QUERIES
 
@@ -63,6 +64,26 @@ async def device_generations(pool: asyncpg.Pool, devices: Sequence[DeviceId]) ->
     kinds, numbers = [device.kind for device in devices], [device.number for device in devices]
     rows = await pool.fetch(QUERIES["device_generations"], kinds, numbers, [device.slot for device in devices])
     return [row["generation"] for row in rows]
+
+
+async def set_wallet_status(connection: asyncpg.Connection, number: int, status: WalletStatus) -> bool:
+    """Freeze, thaw or close a wallet, for the next payment already; False when there is none of this number."""
+    return await connection.fetchval(QUERIES["set_wallet_status"], number, status) is not None
+
+
+async def set_terminal_status(connection: asyncpg.Connection, number: int, status: TerminalStatus) -> bool:
+    """Disable or enable a terminal; False when there is none of this number."""
+    return await connection.fetchval(QUERIES["set_terminal_status"], number, status) is not None
+
+
+async def set_merchant_status(connection: asyncpg.Connection, merchant_id: int, status: MerchantStatus) -> bool:
+    """Let a merchant be paid or not; False when there is none of this id."""
+    return await connection.fetchval(QUERIES["set_merchant_status"], merchant_id, status) is not None
+
+
+async def reset_pin(connection: asyncpg.Connection, wallet_number: int) -> bool:
+    """Take a forgotten or locked PIN away: the customer sets a new one. False when there is no such wallet."""
+    return await connection.fetchval(QUERIES["reset_pin"], wallet_number) is not None
 
 
 async def create_merchant(connection: asyncpg.Connection, name: str, currency: str) -> int:

@@ -344,6 +344,20 @@ where t.number = $1;
 -- name: wallet_label
 select name, currency from wallet where number = $1;
 
+-- name: api_key
+select merchant_id, scopes from api_key where key_hash = $1 and revoked_at is null;
+
+-- name: create_api_key
+insert into api_key (key_hash, merchant_id, name, scopes) values ($1, $2, $3, $4) returning id;
+
+-- name: revoke_api_key
+update api_key set revoked_at = coalesce(revoked_at, now()) where id = $1 returning id;
+
+-- name: list_api_keys
+select k.id, k.merchant_id, m.name as merchant_name, k.name, k.scopes, k.created_at, k.revoked_at
+from api_key k join merchant m on m.id = k.merchant_id
+order by k.id;
+
 -- name: top_up
 -- Money comes in: house cash is debited, the wallet credited; once per id.
 with posted as (

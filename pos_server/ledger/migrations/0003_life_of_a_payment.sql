@@ -92,3 +92,15 @@ create trigger payment_is_fixed before update on payment for each row
 
 grant select, insert, update on payment to pos_app;
 grant select, insert on refund to pos_app;
+
+-- A merchant's back office acts with a key of its own; only its hash is kept.
+create table api_key (
+    id bigint generated always as identity primary key,
+    key_hash bytea not null unique,
+    merchant_id bigint not null references merchant (id),
+    name text not null,
+    scopes text[] not null check (scopes <@ array['refunds']),
+    created_at timestamptz not null default now(),
+    revoked_at timestamptz
+);
+grant select on api_key to pos_app;

@@ -1,0 +1,76 @@
+"""What an operator does by hand: block and unblock, take a forgotten PIN away, hand out API keys."""
+
+import secrets
+from collections.abc import Awaitable, Callable
+
+import asyncpg
+
+from .core.api_keys import API_KEY_BYTES, Scope, api_key
+from .core.book import MerchantStatus, TerminalStatus, WalletStatus
+from .core.errors import PosError
+from .ledger import directory
+from .ledger.api_keys import create_api_key, list_api_keys, revoke_api_key
+
+Action = Callable[[asyncpg.Connection, int], Awaitable[bool]]
+
+# What can be done to whom, by the words on the command line.
+ACTIONS: dict[str, dict[str, Action]] = {
+    "wallet": {
+        "freeze": lambda connection, number: directory.set_wallet_status(connection, number, WalletStatus.FROZEN),
+        "thaw": lambda connection, number: directory.set_wallet_status(connection, number, WalletStatus.ACTIVE),
+        "close": lambda connection, number: directory.set_wallet_status(connection, number, WalletStatus.CLOSED),
+        "reset-pin": directory.reset_pin,
+    },
+    "terminal": {
+        "disable": lambda connection, number: directory.set_terminal_status(
+            connection, number, TerminalStatus.DISABLED
+        ),
+        "enable": lambda connection, number: directory.set_terminal_status(connection, number, TerminalStatus.ACTIVE),
+    },
+    "merchant": {
+        "deactivate": lambda connection, number: directory.set_merchant_status(
+            connection, number, MerchantStatus.INACTIVE
+        ),
+        "activate": lambda connection, number: directory.set_merchant_status(connection, number, MerchantStatus.ACTIVE),
+    },
+}
+
+
+class NotFound(PosError):
+    """There is nothing of this number; the text says what was looked for."""
+
+
+async def act(connection: asyncpg.Connection, kind: str, action: str, number: int) -> str:
+    """Carry out an action of ACTIONS; returns a line for the operator. Raises NotFound."""
+    if not await ACTIONS[kind][action](connection, number):
+        raise NotFound(f"there is no {kind} {number}")
+    return f"{kind} {number}: {action} done"
+
+
+async def new_key(connection: asyncpg.Connection, merchant_id: int, name: str, scopes: list[Scope]) -> str:
+    """Make an API key; returns it, for the only time. Raises NotFound."""
+    key = api_key(secrets.token_bytes(API_KEY_BYTES))
+    try:
+        await create_api_key(connection, key, merchant_id, name, scopes)
+    except asyncpg.ForeignKeyViolationError:
+        raise NotFound(f"there is no merchant {merchant_id}") from None
+    return key
+
+
+async def end_key(connection: asyncpg.Connection, key_id: int) -> str:
+    """Revoke an API key; returns a line for the operator. Raises NotFound."""
+    if not await revoke_api_key(connection, key_id):
+        raise NotFound(f"there is no API key {key_id}: `pos-server keys list` shows them")
+    return f"API key {key_id} is revoked"
+
+
+async def keys_text(connection: asyncpg.Connection) -> str:
+    """All API keys, for the operator: a line each."""
+    keys = await list_api_keys(connection)
+    if not keys:
+        return "no API keys: `pos-server keys create --merchant ID` makes one"
+    return "\n".join(
+        f"{key.id:>6}  {'revoked' if key.revoked_at else 'active':<7}  merchant {key.merchant_id} {key.merchant_name}: "
+        f"{key.name} ({', '.join(key.scopes)}), made {key.created_at:%Y-%m-%d}"
+        for key in keys
+    )

@@ -1,0 +1,58 @@
+"""What an operator does by hand takes effect with the next payment."""
+
+import asyncpg
+import pytest
+
+from pos_server.core.api_keys import Scope
+from pos_server.operator_desk import ACTIONS, NotFound, act, end_key, keys_text, new_key
+from pos_server.server import RunningServer
+from tests.gateway.test_pin import pin_message
+from tests.support import Town, ask, logged_in, scan_message
+
+pytestmark = pytest.mark.asyncio
+
+
+async def test_blocking_and_unblocking(server: RunningServer, town: Town, admin: asyncpg.Connection) -> None:
+    numbers = {
+        "wallet": town.wallets[0].device.number,
+        "terminal": town.terminals[0].device.number,
+        "merchant": town.merchant_id,
+    }
+    async with logged_in(server.url, town.terminals[0]) as till:
+        for kind, block, unblock, code in (
+            ("wallet", "freeze", "thaw", "wallet_frozen"),
+            ("wallet", "close", "thaw", "wallet_closed"),
+            ("terminal", "disable", "enable", "terminal_disabled"),
+            ("merchant", "deactivate", "activate", "merchant_inactive"),
+        ):
+            assert await act(admin, kind, block, numbers[kind]) == f"{kind} {numbers[kind]}: {block} done"
+            assert (await ask(till, scan_message(town.wallets[0].code())))["decline_code"] == code
+            await act(admin, kind, unblock, numbers[kind])
+            assert (await ask(till, scan_message(town.wallets[0].code(), amount_minor=1)))["status"] == "approved"
+
+
+async def test_a_forgotten_pin_is_taken_away(server: RunningServer, town: Town, admin: asyncpg.Connection) -> None:
+    async with logged_in(server.url, town.wallets[0]) as phone:
+        assert (await ask(phone, pin_message("274951")))["type"] == "pin.changed"
+        assert (await ask(phone, pin_message("860317")))["code"] == "pin_wrong"
+        await act(admin, "wallet", "reset-pin", town.wallets[0].device.number)
+        assert (await ask(phone, pin_message("860317")))["type"] == "pin.changed"
+
+
+@pytest.mark.parametrize(("kind", "action"), [(kind, action) for kind in ACTIONS for action in ACTIONS[kind]])
+async def test_nothing_of_this_number(kind: str, action: str, admin: asyncpg.Connection) -> None:
+    with pytest.raises(NotFound, match=f"there is no {kind} 77"):
+        await act(admin, kind, action, 77)
+
+
+async def test_keys(town: Town, admin: asyncpg.Connection) -> None:
+    assert await keys_text(admin) == "no API keys: `pos-server keys create --merchant ID` makes one"
+    key = await new_key(admin, town.merchant_id, "till roll", [Scope.REFUNDS])
+    assert "active   merchant 1 Corner Canteen: till roll (refunds), made 20" in await keys_text(admin)
+    assert key not in await keys_text(admin)
+    assert await end_key(admin, 1) == "API key 1 is revoked"
+    assert "revoked" in await keys_text(admin)
+    with pytest.raises(NotFound):
+        await end_key(admin, 2)
+    with pytest.raises(NotFound):
+        await new_key(admin, 77, "x", [Scope.REFUNDS])
