@@ -1,0 +1,124 @@
+"""Decides about scans: is the payment new, does its code prove a wallet, may that wallet pay, with or without a PIN."""
+
+from dataclasses import dataclass, replace
+
+from . import payment_code
+from .book import Book, DeviceStatus, MerchantStatus, TerminalStatus, Wallet, WalletDevice
+from .desk import Desk, decided, unchanged
+from .device_keys import DeviceId, DeviceKind, Keyring
+from .errors import ErrorCode
+from .operations import Entry, Outcome, Refused, Scan
+from .payment_code import CodeCheck
+from .payments import DeclineCode, Payment, Status
+from .postings import charge
+from .rules import Risk, is_pin_free, is_pin_locked, today, why_not
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """What the rules say of a new scan.
+
+    The wallet is None until the code has proved that it comes from it, so nobody is told of a stranger's forgery.
+    """
+
+    decline: DeclineCode | None
+    wallet: Wallet | None = None
+    spent: WalletDevice | None = None
+    needs_pin: bool = False
+
+
+def decide_scan(desk: Desk, scan: Scan) -> Outcome:
+    """A payment: approved, declined, or pending until the customer's PIN; or what is stored under its id."""
+    stored = desk.book.payments.get(scan.payment_id)
+    if stored is not None and not (stored.is_tombstone and stored.merchant_id == scan.merchant_id):
+        if stored.fingerprint != scan.fingerprint:
+            return Refused(scan, ErrorCode.ID_REUSED)
+        return unchanged(desk, scan, stored)
+    verdict = _judge(desk, scan, is_canceled=stored is not None)
+    occupant = desk.book.open_payments.get((scan.merchant_id, scan.reference))
+    named = verdict.decline in (DeclineCode.ALREADY_PAID, DeclineCode.ALREADY_PENDING)
+    payment = Payment(
+        payment_id=scan.payment_id,
+        fingerprint=scan.fingerprint,
+        terminal_number=scan.terminal_number,
+        merchant_id=scan.merchant_id,
+        wallet_number=verdict.wallet.number if verdict.wallet else None,
+        reference=scan.reference,
+        amount_minor=scan.amount_minor,
+        currency=scan.currency,
+        status=Status.PENDING if verdict.needs_pin else Status.DECLINED if verdict.decline else Status.APPROVED,
+        decline_code=verdict.decline,
+        paid_by=occupant.payment_id if occupant and named else None,
+        version=stored.version + 1 if stored else 1,
+        changed_at_ms=desk.now_ms,
+        approved_at_ms=None if verdict.decline or verdict.needs_pin else desk.now_ms,
+        expires_at_ms=desk.now_ms + desk.rules.confirmation_ms if verdict.needs_pin else None,
+    )
+    if verdict.spent is not None:
+        desk.entries.put_device(verdict.spent)
+    if verdict.wallet is not None:
+        # Also when nothing is charged: the version guards the spent code.
+        desk.entries.put_wallet(replace(verdict.wallet, version=verdict.wallet.version + 1))
+    desk.entries.put_payment(payment)
+    if payment.status is Status.APPROVED:
+        charge(desk, payment, pin_free=True)
+    return decided(desk, scan, payment)
+
+
+def _judge(desk: Desk, scan: Scan, *, is_canceled: bool) -> _Verdict:
+    book = desk.book
+    till = book.tills[scan.terminal_number]
+    if till.terminal_status is not TerminalStatus.ACTIVE:
+        return _Verdict(DeclineCode.TERMINAL_DISABLED)
+    if till.merchant_status is not MerchantStatus.ACTIVE:
+        return _Verdict(DeclineCode.MERCHANT_INACTIVE)
+    code = payment_code.parse(scan.code)
+    if code is None:
+        return _Verdict(DeclineCode.CODE_MALFORMED)
+    wallet = book.wallets.get(code.wallet_number)
+    device = book.devices.get((code.wallet_number, code.slot))
+    device_key = _key_of(desk.keyring, device)
+    if wallet is None or device is None or device_key is None:
+        return _Verdict(DeclineCode.CODE_INVALID)
+    now_step = payment_code.step_at(desk.now_ms / 1000)
+    check, step = payment_code.check(code, device_key, now_step, desk.rules.code_expired_steps)
+    if check is CodeCheck.INVALID:
+        return _Verdict(DeclineCode.CODE_INVALID)
+
+    mark = payment_code.spent_mark(step, code.seq)
+    spent = replace(device, spent_mark=max(mark, device.spent_mark))
+    wallet = today(wallet, desk.day_start_ms)
+    limits = desk.rules.limits_of(scan.currency)
+    decline: DeclineCode | None
+    if check is CodeCheck.EXPIRED:
+        decline = DeclineCode.CODE_EXPIRED
+    elif mark <= device.spent_mark:
+        decline = DeclineCode.CODE_USED
+    else:
+        decline = _closed(book, scan, is_canceled) or why_not(wallet, scan.amount_minor, scan.currency, limits)
+    if decline is not None:
+        return _Verdict(decline, wallet, spent)
+    risk = desk.rules.risk(scan, wallet)
+    if risk is Risk.REJECT:
+        return _Verdict(DeclineCode.RISK_REJECTED, wallet, spent)
+    needs_pin = risk is Risk.ASK_PIN or scan.entry is Entry.TYPED or not is_pin_free(wallet, scan.amount_minor, limits)
+    if needs_pin and is_pin_locked(wallet, desk.now_ms):
+        return _Verdict(DeclineCode.PIN_LOCKED, wallet, spent)
+    return _Verdict(None, wallet, spent, needs_pin)
+
+
+def _closed(book: Book, scan: Scan, is_canceled: bool) -> DeclineCode | None:
+    """Why this order cannot be paid any more, or not now."""
+    occupant = book.open_payments.get((scan.merchant_id, scan.reference))
+    if is_canceled or (occupant and occupant.status is Status.CANCELED):
+        return DeclineCode.CANCELED
+    if occupant is None:
+        return None
+    return DeclineCode.ALREADY_PENDING if occupant.status is Status.PENDING else DeclineCode.ALREADY_PAID
+
+
+def _key_of(keyring: Keyring, device: WalletDevice | None) -> bytes | None:
+    if device is None or device.status is not DeviceStatus.ACTIVE:
+        return None
+    wallet_device = DeviceId(DeviceKind.WALLET, device.wallet_number, device.slot)
+    return keyring.device_key(device.kid, wallet_device, device.generation)
