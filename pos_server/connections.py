@@ -75,7 +75,7 @@ class Connection:
         """Send these, then what was delivered since the connection was opened, and from now on whatever comes."""
         ahead = list(texts)
         self._outbox.extendleft(reversed(ahead))
-        self._bytes += sum(map(len, ahead))
+        self._bytes += sum(map(_size, ahead))
         self._started = True
         self._wake()
 
@@ -83,9 +83,9 @@ class Connection:
         """Queue a message. Never waits: when the outbox is full the connection is cut with SLOW_CONSUMER."""
         if self._closing is not None:
             return
-        if len(self._outbox) < self._limits.messages_max and self._bytes + len(text) <= self._limits.bytes_max:
+        if len(self._outbox) < self._limits.messages_max and self._bytes + _size(text) <= self._limits.bytes_max:
             self._outbox.append(text)
-            self._bytes += len(text)
+            self._bytes += _size(text)
             self._wake()
             return
         log.warning("slow_consumer", kind=self.device.kind.value, number=self.device.number)
@@ -117,7 +117,7 @@ class Connection:
         try:
             while self._outbox:
                 text = self._outbox.popleft()
-                self._bytes -= len(text)
+                self._bytes -= _size(text)
                 await self._send(text)
             if self._closing is not None:
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
@@ -136,6 +136,11 @@ class Connection:
             pass  # cut by `deliver`: what is left to send is the close
         finally:
             self._sending = None
+
+
+def _size(text: str) -> int:
+    """Bytes on the wire. Nearly every message is ASCII, of which Python knows the length without looking."""
+    return len(text) if text.isascii() else len(text.encode())
 
 
 class Connections:

@@ -172,7 +172,9 @@ def uvicorn_config(asgi: ASGIApp, settings: Settings) -> uvicorn.Config:
         access_log=False,
         log_config=None,
         server_header=False,
-        proxy_headers=False,
+        # Behind a proxy a device's address is what the proxy says; of nobody else is it believed.
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=int(settings.drain_timeout_s),
     )
 

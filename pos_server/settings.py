@@ -4,6 +4,7 @@ import base64
 import binascii
 import importlib
 import secrets
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Self, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -49,6 +50,7 @@ class Settings(BaseSettings):
     socket_send_buffer_bytes: Count = Field(64 * 1024, description="kernel's buffer for one connection (SO_SNDBUF)")
     tcp_user_timeout_s: Seconds = Field(30, description="a peer that acknowledges nothing this long is dropped")
     connections_max: Count = 20_000
+    trusted_proxies: str = Field("", description="addresses or networks whose X-Forwarded-For is believed, with commas")
     address_connections_max: Count = Field(20_000, description="a shop's tills and guests may share one address")
     messages_per_s: Seconds = Field(50, description="messages a connection may send on average")
     messages_burst: Count = 100
@@ -134,6 +136,15 @@ class Settings(BaseSettings):
         if not value:
             raise ValueError("must be an address such as 127.0.0.1 or 0.0.0.0")
         return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies_are_networks(cls, value: str) -> str:
+        parts = [part.strip() for part in value.split(",") if part.strip()]
+        try:
+            return ",".join(str(ip_network(part)) for part in parts)
+        except ValueError:
+            raise ValueError("must be addresses or networks such as 10.0.0.0/8,127.0.0.1") from None
 
     @field_validator("time_zone")
     @classmethod

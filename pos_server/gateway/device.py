@@ -114,6 +114,10 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
                 return
             except WebSocketDisconnect:
                 pass
+            except Exception:
+                log.exception("connection_failed", kind=self.kind.value)
+                await _close(websocket, ConnectionClosing(CloseCode.UNAVAILABLE, "server fault, come back"))
+                return
             code = websocket.scope["state"].get(REFUSED_FRAME_CODE)
             # One line a connection: what this session ended by itself is logged already.
             if code is not None and session.state is not State.CLOSED:

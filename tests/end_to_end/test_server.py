@@ -11,6 +11,7 @@ import pytest
 
 from pos_client import TerminalClient
 from pos_server.ledger.database import connect
+from pos_server.ledger.migrate import load_migrations
 from tests.end_to_end.server_process import POS_SERVER, data_directory, environment, pos_server, running_server
 from tests.end_to_end.test_crash import credentials, free_port, new_town
 from tests.support import MASTER_KEYS, Town, ask, forged, logged_in, receive, scan_message
@@ -175,7 +176,8 @@ async def test_an_audit_with_findings_exits_1_and_names_them(dsn: str, town: Tow
 
 async def test_migrate_twice(empty_dsn: str) -> None:
     first = await pos_server("migrate", POS_DATABASE_URL=empty_dsn)
-    assert (first.status, first.out) == (0, "applied 0001_ledger.sql\napplied 0002_resume.sql\n")
+    assert first.status == 0
+    assert first.out.splitlines() == [f"applied {migration.name}" for migration in load_migrations()]
     second = await pos_server("migrate", POS_DATABASE_URL=empty_dsn)
     assert (second.status, second.out) == (0, "the database is up to date\n")
 

@@ -18,7 +18,6 @@ from pos_server.connections import CLOSE_TIMEOUT_S
 from pos_server.core.device_keys import DeviceKind
 from pos_server.core.errors import CloseCode
 from pos_server.core.messages import SUBPROTOCOL
-from pos_server.ledger import directory
 from pos_server.server import RunningServer, listen, serving
 from tests.faults.wire import CLOSE, TEXT, Wire, frame, upgrade_request
 from tests.support import (
@@ -30,7 +29,6 @@ from tests.support import (
     ask,
     authenticate,
     logged_in,
-    new_id,
     raw_socket,
     receive,
     scan_message,
@@ -300,28 +298,19 @@ async def test_a_running_server_sets_them_too(dsn: str, town: Town) -> None:
 
 
 @pytest.mark.parametrize("kind", [DeviceKind.TERMINAL, DeviceKind.WALLET])
-async def test_a_new_activation_ends_the_old_connection_here_at_once_and_elsewhere_soon(
+async def test_a_new_key_made_by_another_hand_ends_the_old_connection_at_the_next_check(
     kind: DeviceKind, dsn: str, town: Town, connection: asyncpg.Connection
 ) -> None:
     device = (town.terminals if kind is DeviceKind.TERMINAL else town.wallets)[0]
     check_s = 1.0
-    patient, quick = settings(revocation_check_s=3600), settings(revocation_check_s=check_s)
-    code = str(new_id())
     async with (
-        serving(patient, KEYRING, dsn) as here,
-        serving(quick, KEYRING, dsn) as elsewhere,
-        logged_in(here.url, device) as one,
-        logged_in(elsewhere.url, device) as two,
-        logged_in(elsewhere.url, town.terminals[1]) as bystander,
-        httpx.AsyncClient(base_url=here.url) as http,
+        serving(settings(revocation_check_s=check_s), KEYRING, dsn) as server,
+        logged_in(server.url, device) as one,
+        logged_in(server.url, town.terminals[1]) as bystander,
     ):
-        await directory.issue_activation(connection, device.device, code, ttl_s=60)
-        answer = await http.post("/v1/activations", json={"activation_code": code, "request_id": str(new_id())})
-        assert answer.status_code == 200, answer.text
+        await activated(connection, device.device)
         began_s = time.monotonic()
         assert (await messages_to_the_end(one))[1] == CloseCode.REVOKED
-        assert time.monotonic() - began_s < check_s / 2
-        assert (await messages_to_the_end(two))[1] == CloseCode.REVOKED
         assert time.monotonic() - began_s < check_s + 0.5
         assert (await ask(bystander, scan_message("no code")))["type"] == "payment.result"
 
@@ -419,3 +408,33 @@ async def test_the_old_key_does_not_come_back(dsn: str, town: Town, connection: 
             assert (await messages_to_the_end(socket))[1] == CloseCode.UNAUTHORIZED
         async with logged_in(server.url, new):
             pass
+
+
+@pytest.mark.parametrize(("trusted", "second"), [("127.0.0.0/8", 101), ("", 429)])
+async def test_behind_a_trusted_proxy_each_client_has_its_own_limit(trusted: str, second: int, dsn: str) -> None:
+    def status(address: str) -> int:
+        wires.append(Wire(server.url))
+        wires[-1].send(upgrade_request(x_forwarded_for=address))
+        return int(wires[-1].read_head().split(b" ")[1])
+
+    wires = list[Wire]()
+    limits = settings(address_connections_max=1, trusted_proxies=trusted)
+    async with serving(limits, KEYRING, dsn) as server:
+        assert await asyncio.to_thread(status, "203.0.113.1") == 101
+        assert await asyncio.to_thread(status, "203.0.113.2") == second
+        assert await asyncio.to_thread(status, "203.0.113.1") == 429
+        for wire in wires:
+            wire.close()
+
+
+async def test_a_fault_of_ours_before_ready_has_a_close_code(
+    server: RunningServer, town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*arguments: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("pos_server.ledger.history.wallet_pending", broken)
+    async with raw_socket(server.url, DeviceKind.WALLET) as socket:
+        hello = await receive(socket)
+        await socket.send(json.dumps(authenticate(town.wallets[0], hello["nonce"])))
+        assert (await messages_to_the_end(socket))[1] == CloseCode.UNAVAILABLE
