@@ -199,8 +199,9 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
         settings, now_s = self._settings, time.monotonic()
         pace = TokenBucket(settings.messages_per_s, settings.messages_burst, now_s)
         patience = TokenBucket(settings.bad_messages_per_s, settings.bad_messages_burst, now_s)
-        queries = TokenBucket(settings.queries_per_s, settings.queries_burst, now_s)
-        at_work: set[asyncio.Task[None]] = set()
+        # Made when first needed: ten thousand idle connections need neither.
+        queries: TokenBucket | None = None
+        at_work: set[asyncio.Task[None]] | None = None
         try:
             while True:
                 text = await _receive_text(websocket)
@@ -211,12 +212,15 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
                         raise AssertionError("authenticated twice")
                     if not pace.take(now_s):
                         raise refused(ErrorCode.TOO_MANY_MESSAGES, message, retry_after_s=1)
-                    if isinstance(message, _QUERIES) and not queries.take(now_s):
-                        raise refused(ErrorCode.TOO_MANY_QUERIES, message, retry_after_s=1)
-                    if isinstance(message, _SLOW) and len(at_work) >= settings.connection_requests_max:
+                    if isinstance(message, _QUERIES):
+                        queries = queries or TokenBucket(settings.queries_per_s, settings.queries_burst, now_s)
+                        if not queries.take(now_s):
+                            raise refused(ErrorCode.TOO_MANY_QUERIES, message, retry_after_s=1)
+                    if isinstance(message, _SLOW) and len(at_work or ()) >= settings.connection_requests_max:
                         raise refused(ErrorCode.BUSY, message)
                     work = self.handle(message, admitted)
                     if work is not None:
+                        at_work = set() if at_work is None else at_work
                         task = asyncio.create_task(_answer(work, message, connection))
                         at_work.add(task)
                         task.add_done_callback(at_work.discard)
@@ -227,7 +231,7 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
         except WebSocketDisconnect:
             return
         finally:
-            for task in at_work:
+            for task in at_work or ():
                 task.cancel()
 
 
