@@ -1,8 +1,6 @@
 """Who may open a WebSocket at all: decided before the upgrade, with a real HTTP status."""
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http import HTTPStatus
 
 from starlette.responses import PlainTextResponse
@@ -38,19 +36,18 @@ class Admission:
             return _refused(HTTPStatus.TOO_MANY_REQUESTS, "too many connections from this address", retry_after_s=5)
         return None
 
-    @contextmanager
-    def counted(self, websocket: WebSocket) -> Iterator[None]:
-        """Count this connection while the block runs."""
-        address = _address(websocket)
+    def enter(self, websocket: WebSocket) -> None:
+        """Count a connection that was let in, until it has left."""
         self._connections += 1
-        self._by_address[address] += 1
-        try:
-            yield
-        finally:
-            self._connections -= 1
-            self._by_address[address] -= 1
-            if not self._by_address[address]:
-                del self._by_address[address]
+        self._by_address[_address(websocket)] += 1
+
+    def leave(self, websocket: WebSocket) -> None:
+        """A connection that had entered has ended."""
+        address = _address(websocket)
+        self._connections -= 1
+        self._by_address[address] -= 1
+        if not self._by_address[address]:
+            del self._by_address[address]
 
 
 def _address(websocket: WebSocket) -> str:

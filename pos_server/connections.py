@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -64,7 +63,7 @@ class Connection:
         self.language = language
         self._websocket = websocket
         self._limits = limits
-        self._outbox: deque[str] = deque()
+        self._outbox: list[str] = []  # not a deque, which takes 0.6 KiB while it is empty
         self._bytes = 0
         self._started = False
         self._closing: tuple[CloseCode, str] | None = None
@@ -74,7 +73,7 @@ class Connection:
     def start(self, texts: Iterable[str]) -> None:
         """Send these, then what was delivered since the connection was opened, and from now on whatever comes."""
         ahead = list(texts)
-        self._outbox.extendleft(reversed(ahead))
+        self._outbox[:0] = ahead
         self._bytes += sum(map(_size, ahead))
         self._started = True
         self._wake()
@@ -116,7 +115,7 @@ class Connection:
     async def _write(self) -> None:
         try:
             while self._outbox:
-                text = self._outbox.popleft()
+                text = self._outbox.pop(0)
                 self._bytes -= _size(text)
                 await self._send(text)
             if self._closing is not None:

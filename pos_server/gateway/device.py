@@ -101,27 +101,33 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
             log.info("connection_denied", kind=self.kind.value, status=refusal.status_code)
             await websocket.send_denial_response(refusal)
             return
-        with self._admission.counted(websocket):
-            session = Session(self.kind)
-            try:
-                await websocket.accept(SUBPROTOCOL)
-                arrival = self._connections.arrival()
-                message, admitted = await self._authenticate(websocket, session)
-                await self._talk(websocket, arrival, session, message, admitted)
-            except ConnectionClosing as closing:
-                log.info("connection_refused", kind=self.kind.value, code=closing.code.value, reason=closing.reason)
-                await _close(websocket, closing)
-                return
-            except WebSocketDisconnect:
-                pass
-            except Exception:
-                log.exception("connection_failed", kind=self.kind.value)
-                await _close(websocket, ConnectionClosing(CloseCode.UNAVAILABLE, "server fault, come back"))
-                return
-            code = websocket.scope["state"].get(REFUSED_FRAME_CODE)
-            # One line a connection: what this session ended by itself is logged already.
-            if code is not None and session.state is not State.CLOSED:
-                log.info("connection_refused", kind=self.kind.value, code=code)
+        self._admission.enter(websocket)
+        try:
+            await self._serve_admitted(websocket)
+        finally:
+            self._admission.leave(websocket)
+
+    async def _serve_admitted(self, websocket: WebSocket) -> None:
+        session = Session(self.kind)
+        try:
+            await websocket.accept(SUBPROTOCOL)
+            arrival = self._connections.arrival()
+            # No name for what `authenticate` said: this frame lives as long as the connection.
+            await self._talk(websocket, arrival, session, *await self._authenticate(websocket, session))
+        except ConnectionClosing as closing:
+            log.info("connection_refused", kind=self.kind.value, code=closing.code.value, reason=closing.reason)
+            await _close(websocket, closing)
+            return
+        except WebSocketDisconnect:
+            pass
+        except Exception:
+            log.exception("connection_failed", kind=self.kind.value)
+            await _close(websocket, ConnectionClosing(CloseCode.UNAVAILABLE, "server fault, come back"))
+            return
+        code = websocket.scope["state"].get(REFUSED_FRAME_CODE)
+        # One line a connection: what this session ended by itself is logged already.
+        if code is not None and session.state is not State.CLOSED:
+            log.info("connection_refused", kind=self.kind.value, code=code)
 
     async def _authenticate(self, websocket: WebSocket, session: Session) -> tuple[Authenticate, Admitted[RecordT]]:
         nonce = secrets.token_bytes(NONCE_BYTES)
@@ -179,6 +185,7 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
                 log.warning("database_away", during="resume", cause=type(away).__name__)
                 raise session.close(CloseCode.UNAVAILABLE, "cannot resume now, come back") from None
             connection.start(map(encode, (ready, *missed)))
+            del message, ready, missed  # or this frame would keep them as long as the connection lasts
             try:
                 await self._read(websocket, session, connection, admitted)
             except ConnectionClosing as closing:
