@@ -7,8 +7,6 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
-import asyncpg
-
 from pos_server.core.decide import decide
 from pos_server.core.device_keys import DeviceId, DeviceKind
 from pos_server.core.operations import Operation, Outcome, Scan
@@ -128,17 +126,26 @@ class RealLedger:
         rows = self._run(self._connection.fetch(QUERIES["payments_to_expire"], now_ms, 1_000))
         return {plain_uuid(row["id"]) for row in rows}
 
-    def payments(self) -> dict[UUID, tuple[object, ...]]:
-        """Each payment as its row has it: status, decline code, version, refunded, number of refunds."""
+    def wallet_rows(self, now_ms: int) -> dict[int, tuple[int, ...]]:
+        """As Model.wallet_rows; what was counted on another day counts for nothing."""
         rows = self._run(
-            self._admin.fetch("select id, status, decline_code, version, refunded_minor, refunds from payment")
+            self._admin.fetch(
+                "select number, balance_minor, pin_failures, unix_ms(pin_locked_until), "
+                "is_today * day_spent_minor, is_today * day_pin_free_minor, is_today * day_pin_free_count "
+                "from wallet, lateral (select (day_start >= from_unix_ms($1))::int) as day (is_today)",
+                now_ms // model.DAY * model.DAY,
+            )
+        )
+        return {row["number"]: tuple(row)[1:] for row in rows}
+
+    def payment_rows(self) -> dict[UUID, tuple[object, ...]]:
+        """As Model.payment_rows."""
+        rows = self._run(
+            self._admin.fetch(
+                "select id, status, decline_code, version, pin_failures, refunded_minor, refunds from payment"
+            )
         )
         return {plain_uuid(row["id"]): tuple(row)[1:] for row in rows}
-
-    def balances(self) -> dict[int, int]:
-        """Each wallet's balance as its row has it."""
-        rows: list[asyncpg.Record] = self._run(self._admin.fetch("select number, balance_minor from wallet"))
-        return dict(map(tuple, rows))
 
     def audit(self) -> AuditReport:
         return self._run(audit(self._admin))

@@ -2,7 +2,7 @@
 
 Requests wait until their batch is full; the model answers each at once. When the batch is decided and committed, every
 answer must be the model's: status, decline code, refusal, version, balance, refunded sum, tries left. Then the rows are
-compared, and every so often audited. POS_TEST_PROFILE=nightly takes ten times as many steps.
+compared, and every so often audited. POS_TEST_PROFILE=nightly takes twenty times as many steps.
 """
 
 import os
@@ -39,13 +39,13 @@ from tests.model.model import Answer, Code, Model
 from tests.support import KEYRING, forged
 
 EVERYDAY = settings(
-    max_examples=70,
+    max_examples=100,
     stateful_step_count=100,
     deadline=None,
     report_multiple_bugs=False,
     suppress_health_check=list(HealthCheck),
 )
-NIGHTLY = settings(EVERYDAY, max_examples=400, derandomize=False, print_blob=True)
+NIGHTLY = settings(EVERYDAY, max_examples=2_000, derandomize=False, print_blob=True)
 PROFILE, STEPS_MIN = (NIGHTLY, 20_000) if os.environ.get("POS_TEST_PROFILE") == "nightly" else (EVERYDAY, 2_000)
 
 # All that may be answered: what a night does not meet, it does not test.
@@ -74,8 +74,11 @@ TERMINALS = st.integers(0, 4)
 OWN_WALLET = st.sampled_from([0, 0, 1, 2, 3])
 BATCH = st.sampled_from([1, 2, 3, 5, 8])
 AMOUNTS = st.sampled_from(
-    [1, 200, 500, 501, 900, 1_000, 1_001, 1_700, model.REJECTED_AMOUNT, model.ASKED_AMOUNT, 3_000, 4_000, 5_001]
+    [1, 200, 200, 500, 501, 900, 1_000, 1_001, 1_700, model.REJECTED_AMOUNT, model.ASKED_AMOUNT, 3_000, 4_000, 5_001]
 )
+_PIN_MOVES = ["right PIN", "wrong PIN", "reject", "expire"]
+_TILL_MOVES = ["cancel", "cancel the order", "scan its id", "scan its order", "refund half", "refund all"]
+MOVES = st.sampled_from([*_PIN_MOVES, *_TILL_MOVES, "scan its order", "refund half"])
 PINS = st.sampled_from([[True], [True], [True], [False], [False, True], [False, False], [False, True, False]])
 # Mostly short, so that what waits for a PIN may still get it.
 _SHORT = [model.SECOND, model.SECOND, model.STEP, model.STEP, 2 * model.STEP, 4 * model.STEP, model.PIN_LOCK]
@@ -266,6 +269,43 @@ class LifeOfPayments(RuleBasedStateMachine):
         for _ in range(times):
             self.ask(operation, room, code)
 
+    @precondition(lambda self: self.model.payments)
+    @rule(
+        recent=RECENT,
+        status=st.sampled_from(["pending", "pending", "approved", "declined", "canceled"]),
+        moves=st.lists(MOVES, min_size=2, max_size=5),
+        amount=AMOUNTS,
+        wallet=OWN_WALLET,
+    )
+    def all_at_once(self, recent: int, status: str, moves: list[str], amount: int, wallet: int) -> None:
+        """Everybody wants something of one payment, in one batch."""
+        self.commit()
+        self.room = len(moves)
+        payment = self.preferably(status, recent)
+        terminal = self.terminals.index(payment.terminal)
+        reference = payment.reference or self.new_reference()
+        for move in moves:
+            match move:
+                case "right PIN" | "wrong PIN":
+                    correct = move == "right PIN"
+                    self.ask(self.make_confirm(payment, payment.wallet, payment.version, correct, 0))
+                case "reject":
+                    self.ask(Reject(payment.id, payment.wallet or self.real.wallets[0], 0))
+                case "cancel":
+                    self.ask(self.make_cancel(terminal, payment.id, None))
+                case "cancel the order":
+                    self.ask(self.make_cancel(terminal, None, reference))
+                case "scan its id":
+                    self.scan(payment.id, terminal, reference, amount, self.fresh_code(wallet, 0))
+                case "scan its order":
+                    self.scan(self.new_id(), terminal, reference, amount, self.fresh_code(wallet, 0))
+                case "expire":
+                    self.ask(Expire(payment.id))
+                case "refund half" | "refund all":
+                    part = max(1, payment.amount // (2 if move == "refund half" else 1))
+                    refund_id = self.new_id(self.refund_ids)
+                    self.ask(CreateRefund(refund_id, payment.id, payment.merchant, payment.terminal, part))
+
     # --- the server, the issuer, the clock
 
     @precondition(lambda self: self.payment_ids)
@@ -288,6 +328,20 @@ class LifeOfPayments(RuleBasedStateMachine):
         self.commit()
         self.model.now += by
 
+    @precondition(lambda self: self.model.payments)
+    @rule(recent=RECENT, early=st.integers(0, 1), what=st.sampled_from(["PIN", "PIN", "cancel", "refund", "day"]))
+    def time_is_nearly_over(self, recent: int, early: int, what: str) -> None:
+        """For a PIN, a cancel, a refund, or for today: to the millisecond, or one before."""
+        self.commit()
+        payment = self.preferably("pending" if what == "PIN" else "approved", recent)
+        over = {
+            "PIN": payment.expires,
+            "cancel": (payment.approved or 0) + model.CANCEL_WINDOW + 1,
+            "refund": (payment.approved or 0) + model.REFUND_WINDOW + 1,
+            "day": (self.model.now // model.DAY + 1) * model.DAY,
+        }
+        self.model.now = max(self.model.now, over[what] - early)
+
     @rule(
         what=st.sampled_from(["wallet", "terminal", "merchant"]),
         who=st.integers(0, 4),
@@ -295,18 +349,30 @@ class LifeOfPayments(RuleBasedStateMachine):
     )
     def close_or_open(self, what: str, who: int, status: str) -> None:
         """A wallet, a terminal, or all of a merchant."""
+        numbers = {"wallet": self.real.wallets, "terminal": self.terminals, "merchant": list(self.real.merchants)}
+        self.set_status(what, self.recent(numbers[what], who), status)
+
+    @precondition(lambda self: any(payment.status == "pending" for payment in self.model.payments.values()))
+    @rule(what=st.sampled_from(["wallet", "terminal", "merchant"]), recent=RECENT, reopened=st.booleans())
+    def close_while_the_customer_thinks(self, what: str, recent: int, reopened: bool) -> None:
+        """And the PIN comes after."""
+        payment = self.waiting(recent)
+        number = {"wallet": payment.wallet, "terminal": payment.terminal, "merchant": payment.merchant}[what]
+        self.set_status(what, number, "off")
+        self.ask(self.make_confirm(payment, payment.wallet, payment.version, True, 0), 1)
+        if reopened:
+            self.set_status(what, number, "active")
+
+    def set_status(self, what: str, number: int, status: str) -> None:
         self.commit()
         active = status == "active"
         if what == "wallet":
-            number = self.recent(self.real.wallets, who)
             status = "frozen" if status == "off" else status
             self.model.wallets[number].status = status
         elif what == "terminal":
-            number = self.terminals[who]
             status = "active" if active else "disabled"
             self.model.terminals[number].active = active
         else:
-            number = self.recent(list(self.real.merchants), who)
             status = "active" if active else "inactive"
             (self.model.inactive_merchants.discard if active else self.model.inactive_merchants.add)(number)
         self.real.set_status(what, number, status)
@@ -358,7 +424,7 @@ class LifeOfPayments(RuleBasedStateMachine):
         reference: str,
         amount: int,
         code: Code,
-        room: int,
+        room: int | None = None,
         *,
         typed: bool = False,
     ) -> None:
@@ -481,10 +547,8 @@ class LifeOfPayments(RuleBasedStateMachine):
         self.statuses[payment.payment_id] = payment.status
 
     def compare_rows(self) -> None:
-        assert self.real.balances() == {number: wallet.balance for number, wallet in self.model.wallets.items()}
-        assert self.real.payments() == {
-            p.id: (p.status, p.decline, p.version, sum(p.refunds), len(p.refunds)) for p in self.model.payments.values()
-        }
+        assert self.real.wallet_rows(self.model.now) == self.model.wallet_rows()
+        assert self.real.payment_rows() == self.model.payment_rows()
 
     def teardown(self) -> None:
         if not self.agreed:
