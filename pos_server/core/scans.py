@@ -30,7 +30,7 @@ class _Verdict:
 def decide_scan(desk: Desk, scan: Scan) -> Outcome:
     """A payment: approved, declined, or pending until the customer's PIN; or what is stored under its id."""
     stored = desk.book.payments.get(scan.payment_id)
-    if stored is not None and not (stored.is_tombstone and stored.merchant_id == scan.merchant_id):
+    if stored is not None and not _was_canceled_before(stored, scan):
         if stored.fingerprint != scan.fingerprint:
             return Refused(scan, ErrorCode.ID_REUSED)
         return unchanged(desk, scan, stored)
@@ -63,6 +63,11 @@ def decide_scan(desk: Desk, scan: Scan) -> Outcome:
     if payment.status is Status.APPROVED:
         charge(desk, payment, pin_free=True)
     return decided(desk, scan, payment)
+
+
+def _was_canceled_before(stored: Payment, scan: Scan) -> bool:
+    """Whether the till canceled this very id. The tombstone of an order has an id of ours, and keeps the order closed."""
+    return stored.is_tombstone and stored.merchant_id == scan.merchant_id and stored.reference is None
 
 
 def _judge(desk: Desk, scan: Scan, *, is_canceled: bool) -> _Verdict:

@@ -1,0 +1,404 @@
+"""A second telling of what becomes of payments: one request at a time, plain lists, no rows, no batches, no HMAC.
+
+It is written from docs/payments.md and the protocol, not from the server's code, and keeps nothing that can be counted
+from its payments: what a wallet spent today is the sum of what it paid today. The machine holds the server against it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+from uuid import UUID
+
+SECOND = 1_000
+DAY = 86_400 * SECOND
+STEP = 30 * SECOND
+
+# What the machine's server is told to allow. Small, so that a short run meets every limit.
+CONFIRMATION = 60 * SECOND
+CANCEL_WINDOW = 24 * 3_600 * SECOND
+REFUND_WINDOW = 5 * DAY
+PIN_LOCK = 600 * SECOND
+REFUNDS_MAX = 3
+WRONG_PINS_OF_A_PAYMENT = 2
+WRONG_PINS_OF_A_WALLET = 3
+EXPIRED_STEPS = 4
+LIMITS = {
+    "EUR": {"payment": 4_000, "day": 6_000, "free": 1_000, "free_count": 3, "free_day": 2_500},
+    "JPY": {"payment": 3_000, "day": 4_000, "free": 500, "free_count": 2, "free_day": 800},
+}
+# The risk hook goes by the amount.
+REJECTED_AMOUNT, ASKED_AMOUNT = 666, 777
+
+
+class Code(NamedTuple):
+    """What the till scanned, and what the model is told of it; `device` is (wallet, slot), None when it is no code."""
+
+    text: str
+    device: tuple[int, int] | None
+    step: int = 0
+    seq: int = 0
+    generation: int = 1
+    genuine: bool = True
+
+
+class Answer(NamedTuple):
+    """An outcome, as far as the model tells it: a refusal, or the payment as it is now, or a refund too."""
+
+    refused: str | None = None
+    payment_id: UUID | None = None
+    status: str | None = None
+    decline: str | None = None
+    version: int | None = None
+    reference: str | None = None
+    amount: int | None = None
+    paid_by: UUID | None = None
+    refunded: int | None = None
+    wallet: int | None = None
+    balance: int | None = None
+    tries_left: int = 0
+    replayed: bool = False
+    refund: tuple[UUID, int] | None = None
+
+
+@dataclass
+class Device:
+    generation: int = 1
+    active: bool = True
+    last_code: tuple[int, int] = (0, 0)
+
+
+@dataclass
+class Wallet:
+    number: int
+    currency: str
+    balance: int
+    status: str = "active"
+    pin_generation: int = 0
+    wrong_pins: int = 0
+    locked_until: int = 0
+
+
+@dataclass
+class Terminal:
+    merchant: int
+    active: bool = True
+
+
+@dataclass
+class Payment:
+    id: UUID
+    merchant: int
+    reference: str | None
+    body: object | None
+    amount: int
+    currency: str
+    status: str
+    wallet: int | None = None
+    terminal: int = 0
+    decline: str | None = None
+    paid_by: UUID | None = None
+    version: int = 1
+    expires: int = 0
+    approved: int | None = None
+    without_pin: bool = False
+    wrong_pins: int = 0
+    refunds: list[int] = field(default_factory=list)
+
+    @property
+    def closes_its_order(self) -> bool:
+        return self.status in ("pending", "approved", "canceled")
+
+
+@dataclass
+class Model:
+    wallets: dict[int, Wallet]
+    devices: dict[tuple[int, int], Device]
+    terminals: dict[int, Terminal]
+    inactive_merchants: set[int] = field(default_factory=set)
+    payments: dict[UUID, Payment] = field(default_factory=dict)
+    refunds: dict[UUID, tuple[UUID, int, int]] = field(default_factory=dict)
+    now: int = 0
+
+    # --- requests
+
+    def scan(
+        self, payment_id: UUID, terminal: int, reference: str, amount: int, currency: str, code: Code, typed: bool
+    ) -> Answer:
+        merchant = self.terminals[terminal].merchant
+        body = (terminal, reference, amount, currency, code.text, typed)
+        earlier = self.payments.get(payment_id)
+        if earlier is not None:
+            # Only a cancel by this very id lets a scan in, and only to tell it so.
+            late = earlier.body is None and earlier.reference is None and earlier.merchant == merchant
+            if not late:
+                return self._replay(earlier) if earlier.body == body else Answer("id_reused")
+        payment = Payment(
+            payment_id, merchant, reference, body, amount, currency, "declined", terminal=terminal,
+            version=1 if earlier is None else 2,
+        )  # fmt: skip
+        decline = self._about_the_code(terminal, code)
+        if decline in (None, "code_expired", "code_used") and code.device is not None:
+            payment.wallet = code.device[0]
+            device = self.devices[code.device]
+            device.last_code = max(device.last_code, (code.step, code.seq))
+        if decline is None:
+            wallet = self.wallets[code.device[0]] if code.device else None
+            assert wallet is not None
+            holder = self.holder(merchant, reference)
+            if earlier is not None or (holder is not None and holder.status == "canceled"):
+                decline = "canceled"
+            elif holder is not None:
+                decline = "already_pending" if holder.status == "pending" else "already_paid"
+                payment.paid_by = holder.id
+            else:
+                decline = self._about_the_money(wallet, amount, currency)
+            if decline is None and amount == REJECTED_AMOUNT:
+                decline = "risk_rejected"
+            if decline is None:
+                asks = amount == ASKED_AMOUNT or typed or not self._is_pin_free(wallet, amount, currency)
+                if asks and wallet.locked_until > self.now:
+                    decline = "pin_locked"
+                elif asks:
+                    payment.status, payment.expires = "pending", self.now + CONFIRMATION
+                else:
+                    payment.status, payment.approved, payment.without_pin = "approved", self.now, True
+                    wallet.balance -= amount
+        payment.decline = decline
+        self.payments[payment_id] = payment
+        return self._now(payment)
+
+    def confirm(self, payment_id: UUID, wallet_number: int, version: int, correct: bool, generation: int) -> Answer:
+        payment = self._of_wallet(payment_id, wallet_number)
+        if payment is None:
+            return Answer("payment_unknown")
+        if payment.status != "pending" or payment.version != version:
+            return self._replay(payment)
+        wallet = self.wallets[wallet_number]
+        if payment.expires <= self.now:
+            return self._become(payment, "expired")
+        if wallet.locked_until > self.now:
+            return self._become(payment, "declined", "pin_locked")
+        if generation != wallet.pin_generation:
+            return Answer("busy")
+        if not correct:
+            payment.wrong_pins += 1
+            self.count_wrong_pin(wallet_number)
+            if wallet.locked_until > self.now:
+                return self._become(payment, "declined", "pin_locked")
+            if payment.wrong_pins == WRONG_PINS_OF_A_PAYMENT:
+                return self._become(payment, "declined", "pin_wrong")
+            return self._become(payment, "pending")
+        wallet.wrong_pins = 0
+        decline = self._about_the_till(payment.terminal) or self._about_the_money(
+            wallet, payment.amount, payment.currency
+        )
+        if decline is not None:
+            return self._become(payment, "declined", decline)
+        wallet.balance -= payment.amount
+        payment.approved = self.now
+        return self._become(payment, "approved")
+
+    def reject(self, payment_id: UUID, wallet_number: int) -> Answer:
+        payment = self._of_wallet(payment_id, wallet_number)
+        if payment is None:
+            return Answer("payment_unknown")
+        if payment.status != "pending":
+            return self._replay(payment)
+        if payment.expires <= self.now:
+            return self._become(payment, "expired")
+        return self._become(payment, "declined", "customer_rejected")
+
+    def cancel(self, terminal: int, payment_id: UUID | None, reference: str | None, tombstone_id: UUID) -> Answer:
+        merchant = self.terminals[terminal].merchant
+        if not self.terminals[terminal].active:
+            return Answer("terminal_disabled")
+        payment = self.holder(merchant, reference or "") if payment_id is None else self.payments.get(payment_id)
+        if payment is None:
+            new_id = payment_id or tombstone_id
+            payment = Payment(new_id, merchant, reference, None, 0, "", "canceled", terminal=terminal)
+            self.payments[new_id] = payment
+            return self._now(payment)
+        if payment.merchant != merchant:
+            return Answer("id_reused")
+        if payment.status == "pending":
+            return self._become(payment, "canceled")
+        if payment.status != "approved":
+            return self._replay(payment)
+        if payment.refunds:
+            return Answer("already_refunded")
+        if self.now > payment.approved + CANCEL_WINDOW:
+            return Answer("cancel_too_late")
+        self.wallets[payment.wallet].balance += payment.amount
+        return self._become(payment, "canceled")
+
+    def refund(self, refund_id: UUID, payment_id: UUID, merchant: int, terminal: int | None, amount: int) -> Answer:
+        stored = self.refunds.get(refund_id)
+        if stored is not None and stored != (payment_id, merchant, amount):
+            return Answer("id_reused")
+        payment = self.payments.get(payment_id)
+        if payment is None or payment.merchant != merchant or payment.body is None:
+            return Answer("payment_unknown")
+        if stored is not None:
+            return self._replay(payment)._replace(refund=(refund_id, amount))
+        if terminal is not None and not self.terminals[terminal].active:
+            return Answer("terminal_disabled")
+        if payment.status != "approved":
+            return Answer("not_refundable")
+        if self.now > payment.approved + REFUND_WINDOW:
+            return Answer("refund_too_late")
+        if len(payment.refunds) == REFUNDS_MAX:
+            return Answer("too_many_refunds")
+        if sum(payment.refunds) + amount > payment.amount:
+            return Answer("refund_over_rest")
+        self.refunds[refund_id] = (payment_id, merchant, amount)
+        payment.refunds.append(amount)
+        self.wallets[payment.wallet].balance += amount
+        return self._become(payment, "approved")._replace(refund=(refund_id, amount))
+
+    def expire(self, payment_id: UUID) -> Answer:
+        payment = self.payments.get(payment_id)
+        if payment is None:
+            return Answer("payment_unknown")
+        if payment.status == "pending" and payment.expires <= self.now:
+            return self._become(payment, "expired")
+        return self._replay(payment)
+
+    # --- what happens besides
+
+    def count_wrong_pin(self, wallet_number: int) -> None:
+        wallet = self.wallets[wallet_number]
+        wallet.wrong_pins += 1
+        if wallet.wrong_pins == WRONG_PINS_OF_A_WALLET:
+            wallet.wrong_pins, wallet.locked_until = 0, self.now + PIN_LOCK
+
+    def new_pin(self, wallet_number: int) -> None:
+        wallet = self.wallets[wallet_number]
+        wallet.pin_generation += 1
+        wallet.wrong_pins = wallet.locked_until = 0
+
+    def overdue(self) -> set[UUID]:
+        return {p.id for p in self.payments.values() if p.status == "pending" and p.expires <= self.now}
+
+    def holder(self, merchant: int, reference: str) -> Payment | None:
+        """The payment that keeps an order from being paid again."""
+        holders = [
+            p
+            for p in self.payments.values()
+            if p.merchant == merchant and p.reference == reference and p.closes_its_order
+        ]
+        assert len(holders) <= 1, "two payments hold one order"
+        return holders[0] if holders else None
+
+    # --- all there is, as rows should have it
+
+    def wallet_rows(self) -> dict[int, tuple[int, ...]]:
+        """Balance, wrong PINs in a row, end of the lock; and today's: sum, sum without a PIN, number without a PIN."""
+        rows = {}
+        for wallet in self.wallets.values():
+            spent, free = self._spent_today(wallet), self._free_today(wallet)
+            rows[wallet.number] = (
+                wallet.balance, wallet.wrong_pins, wallet.locked_until, spent, sum(free), len(free)
+            )  # fmt: skip
+        return rows
+
+    def payment_rows(self) -> dict[UUID, tuple[object, ...]]:
+        """Status, decline code, version, wrong PINs, refunded sum, number of refunds."""
+        return {
+            p.id: (p.status, p.decline, p.version, p.wrong_pins, sum(p.refunds), len(p.refunds))
+            for p in self.payments.values()
+        }
+
+    # --- why not
+
+    def _about_the_till(self, terminal: int) -> str | None:
+        if not self.terminals[terminal].active:
+            return "terminal_disabled"
+        if self.terminals[terminal].merchant in self.inactive_merchants:
+            return "merchant_inactive"
+        return None
+
+    def _about_the_code(self, terminal: int, code: Code) -> str | None:
+        till = self._about_the_till(terminal)
+        if till is not None:
+            return till
+        if code.device is None:
+            return "code_malformed"
+        device = self.devices.get(code.device)
+        age = self.now // STEP - code.step
+        if device is None or not device.active or not code.genuine or code.generation != device.generation:
+            return "code_invalid"
+        if not -1 <= age <= 1 + EXPIRED_STEPS:
+            return "code_invalid"
+        if age > 1:
+            return "code_expired"
+        return "code_used" if (code.step, code.seq) <= device.last_code else None
+
+    def _about_the_money(self, wallet: Wallet, amount: int, currency: str) -> str | None:
+        if wallet.status != "active":
+            return f"wallet_{wallet.status}"
+        if wallet.currency != currency:
+            return "currency_mismatch"
+        if amount > LIMITS[currency]["payment"]:
+            return "amount_over_limit"
+        if self._spent_today(wallet) + amount > LIMITS[currency]["day"]:
+            return "daily_limit"
+        return "insufficient_funds" if amount > wallet.balance else None
+
+    def _is_pin_free(self, wallet: Wallet, amount: int, currency: str) -> bool:
+        limits = LIMITS[currency]
+        today = self._free_today(wallet)
+        return (
+            amount <= limits["free"]
+            and len(today) + 1 <= limits["free_count"]
+            and sum(today) + amount <= limits["free_day"]
+        )
+
+    def _spent_today(self, wallet: Wallet) -> int:
+        """A cancel on the same day gives the allowance back, a refund does not."""
+        return sum(p.amount for p in self._approved_today(wallet) if p.status == "approved")
+
+    def _free_today(self, wallet: Wallet) -> list[int]:
+        """What was paid without a PIN; a cancel gives none of it back."""
+        return [p.amount for p in self._approved_today(wallet) if p.without_pin]
+
+    def _approved_today(self, wallet: Wallet) -> Iterator[Payment]:
+        for payment in self.payments.values():
+            is_approved = payment.wallet == wallet.number and payment.approved is not None
+            if is_approved and payment.approved // DAY == self.now // DAY:
+                yield payment
+
+    # --- answers
+
+    def _of_wallet(self, payment_id: UUID, wallet_number: int) -> Payment | None:
+        payment = self.payments.get(payment_id)
+        return payment if payment is not None and payment.wallet == wallet_number else None
+
+    def _become(self, payment: Payment, status: str, decline: str | None = None) -> Answer:
+        payment.status, payment.decline = status, decline
+        payment.version += 1
+        return self._now(payment)
+
+    def _replay(self, payment: Payment) -> Answer:
+        return self._now(payment)._replace(replayed=True)
+
+    def _now(self, payment: Payment) -> Answer:
+        wallet = None if payment.wallet is None else self.wallets[payment.wallet]
+        tries_left = 0
+        if payment.status == "pending" and wallet is not None and wallet.locked_until <= self.now:
+            tries_left = min(
+                WRONG_PINS_OF_A_PAYMENT - payment.wrong_pins,
+                WRONG_PINS_OF_A_WALLET - wallet.wrong_pins,
+            )
+        return Answer(
+            payment_id=payment.id,
+            status=payment.status,
+            decline=payment.decline,
+            version=payment.version,
+            reference=payment.reference,
+            amount=payment.amount,
+            paid_by=payment.paid_by,
+            refunded=sum(payment.refunds),
+            wallet=payment.wallet,
+            balance=None if wallet is None else wallet.balance,
+            tries_left=tries_left,
+        )

@@ -1,0 +1,598 @@
+"""A state machine lives the life of payments twice: in the real ledger, in batches, and in a plain model, one by one.
+
+Requests wait until their batch is full; the model answers each at once. When the batch is decided and committed, every
+answer must be the model's: status, decline code, refusal, version, balance, refunded sum, tries left. Then the rows are
+compared, and every so often audited. POS_TEST_PROFILE=nightly takes twenty times as many steps.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, ClassVar
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, note, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from pos_server.core import payment_code
+from pos_server.core.device_keys import DeviceId, DeviceKind, derive_device_key
+from pos_server.core.errors import ErrorCode
+from pos_server.core.operations import (
+    Cancel,
+    Confirm,
+    CreateRefund,
+    Entry,
+    Expire,
+    Operation,
+    Outcome,
+    Refunded,
+    Refused,
+    Reject,
+    Scan,
+)
+from pos_server.core.payments import TRANSITIONS, DeclineCode, Status
+from tests.model import ledger, model
+from tests.model.ledger import RealLedger
+from tests.model.model import Answer, Code, Model
+from tests.support import KEYRING, forged
+
+EVERYDAY = settings(
+    max_examples=100,
+    stateful_step_count=100,
+    deadline=None,
+    report_multiple_bugs=False,
+    suppress_health_check=list(HealthCheck),
+)
+NIGHTLY = settings(EVERYDAY, max_examples=2_000, derandomize=False, print_blob=True)
+PROFILE, STEPS_MIN = (NIGHTLY, 20_000) if os.environ.get("POS_TEST_PROFILE") == "nightly" else (EVERYDAY, 2_000)
+
+# All that may be answered: what a night does not meet, it does not test.
+EVERYTHING = (
+    ({*Status} - {Status.DECLINED})
+    | {*DeclineCode}
+    | {
+        ErrorCode.ID_REUSED,
+        ErrorCode.PAYMENT_UNKNOWN,
+        ErrorCode.TERMINAL_DISABLED,
+        ErrorCode.CANCEL_TOO_LATE,
+        ErrorCode.ALREADY_REFUNDED,
+        ErrorCode.NOT_REFUNDABLE,
+        ErrorCode.REFUND_TOO_LATE,
+        ErrorCode.REFUND_OVER_REST,
+        ErrorCode.TOO_MANY_REFUNDS,
+        ErrorCode.BUSY,
+    }
+)
+
+# In the future, so that no payment of a run waits for its PIN longer than the audit lets it.
+FIRST_MORNING = 47_500 * model.DAY + 8 * 3_600_000
+
+RECENT = st.integers(0, 5)  # 0 is the latest
+TERMINALS = st.integers(0, 4)
+OWN_WALLET = st.sampled_from([0, 0, 1, 2, 3])
+BATCH = st.sampled_from([1, 2, 3, 5, 8])
+AMOUNTS = st.sampled_from(
+    [1, 200, 200, 500, 501, 900, 1_000, 1_001, 1_700, model.REJECTED_AMOUNT, model.ASKED_AMOUNT, 3_000, 4_000, 5_001]
+)
+_PIN_MOVES = ["right PIN", "wrong PIN", "reject", "expire"]
+_TILL_MOVES = ["cancel", "cancel the order", "scan its id", "scan its order", "refund half", "refund all"]
+MOVES = st.sampled_from([*_PIN_MOVES, *_TILL_MOVES, "scan its order", "refund half"])
+PINS = st.sampled_from([[True], [True], [True], [False], [False, True], [False, False], [False, True, False]])
+# Mostly short, so that what waits for a PIN may still get it.
+_SHORT = [model.SECOND, model.SECOND, model.STEP, model.STEP, 2 * model.STEP, 4 * model.STEP, model.PIN_LOCK]
+CLOCK = st.sampled_from([*_SHORT, 8 * 3_600_000, model.CANCEL_WINDOW, model.CANCEL_WINDOW + 1, model.REFUND_WINDOW])
+
+
+class LifeOfPayments(RuleBasedStateMachine):
+    """Rules are what tills, customers, issuers and the clock do. `real` is set by the test."""
+
+    real: RealLedger
+    steps = 0
+    met: ClassVar[Counter[str]] = Counter()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.real.begin()
+        revoked = (self.real.wallets[ledger.REVOKED[0]], ledger.REVOKED[1])
+        self.model = Model(
+            wallets={
+                number: model.Wallet(number, currency, balance)
+                for number, (currency, balance, _) in zip(self.real.wallets, ledger.WALLETS, strict=True)
+            },
+            devices={device: model.Device(active=device != revoked) for device in self.real.devices},
+            terminals={number: model.Terminal(merchant) for number, merchant in self.real.terminals.items()},
+            now=FIRST_MORNING,
+        )
+        self.terminals = list(self.real.terminals)
+        self.batch: list[tuple[Operation, Answer]] = []
+        self.room = 1
+        self.agreed = True
+        self.begun = False
+        self.ids = 0
+        self.payment_ids: list[UUID] = []
+        self.refund_ids: list[UUID] = []
+        self.references: list[str] = []
+        self.codes: list[Code] = []
+        self.shown: dict[tuple[int, int], tuple[int, int]] = {}
+        self.asked: list[tuple[Operation, Code | None]] = []
+        self.statuses: dict[UUID, Status] = {}
+
+    # --- scans
+
+    @rule(terminal=TERMINALS, wallet=OWN_WALLET, amount=AMOUNTS, room=BATCH)
+    def pay(self, terminal: int, wallet: int, amount: int, room: int) -> None:
+        """A fresh code for a new order, at a till of the wallet's currency."""
+        if ledger.WALLETS[wallet][0] == "JPY":
+            terminal = 4
+        elif terminal == 4:
+            terminal = 0
+        self.scan(self.new_id(), terminal, self.new_reference(), amount, self.fresh_code(wallet, 0), room)
+
+    @rule(
+        terminal=TERMINALS,
+        device=st.integers(0, 6),
+        amount=AMOUNTS,
+        steps=st.sampled_from([0, -1, 1, -2, -5, -6, 2]),
+        seq=st.integers(0, 9),
+        kind=st.sampled_from(["good", "good", "forged", "cut short", "of no device", "of no wallet"]),
+        typed=st.booleans(),
+        room=BATCH,
+    )
+    def scan_oddly(
+        self, terminal: int, device: int, amount: int, steps: int, seq: int, kind: str, typed: bool, room: int
+    ) -> None:
+        """Any code of any device, made for another time or spoiled."""
+        number, slot = self.real.devices[device]
+        if kind == "of no device":
+            slot = 7
+        if kind == "of no wallet":
+            number = payment_code.WALLET_NUMBER_MAX
+        code = self.make_code(number, slot, self.model.now // model.STEP + steps, seq)
+        if kind == "forged":
+            code = code._replace(text=forged(code.text), genuine=False)
+        if kind == "cut short":
+            code = Code(code.text[:-1], None)
+        self.scan(self.new_id(), terminal, self.new_reference(), amount, code, room, typed=typed)
+
+    @rule(
+        terminal=TERMINALS, wallet=OWN_WALLET, slot=st.integers(0, 1), amount=AMOUNTS, typed=st.booleans(), room=BATCH
+    )
+    def pay_typed_or_by_any_device(
+        self, terminal: int, wallet: int, slot: int, amount: int, typed: bool, room: int
+    ) -> None:
+        slot = slot if ledger.WALLETS[wallet][2] > slot else 0
+        code = self.fresh_code(wallet, slot)
+        self.scan(self.new_id(), terminal, self.new_reference(), amount, code, room, typed=typed)
+
+    @precondition(lambda self: self.codes)
+    @rule(terminal=TERMINALS, recent=RECENT, amount=AMOUNTS, room=BATCH)
+    def scan_a_code_again(self, terminal: int, recent: int, amount: int, room: int) -> None:
+        self.scan(self.new_id(), terminal, self.new_reference(), amount, self.recent(self.codes, recent), room)
+
+    @precondition(lambda self: self.references)
+    @rule(terminal=TERMINALS, recent=RECENT, wallet=OWN_WALLET, amount=AMOUNTS, room=BATCH)
+    def scan_for_an_order_again(self, terminal: int, recent: int, wallet: int, amount: int, room: int) -> None:
+        reference = self.recent(self.references, recent)
+        self.scan(self.new_id(), terminal, reference, amount, self.fresh_code(wallet, 0), room)
+
+    @precondition(lambda self: self.payment_ids)
+    @rule(terminal=TERMINALS, recent=RECENT, order=RECENT, wallet=OWN_WALLET, amount=AMOUNTS, room=BATCH)
+    def scan_with_a_known_id(self, terminal: int, recent: int, order: int, wallet: int, amount: int, room: int) -> None:
+        """Another body under an id that is known: one that was canceled before it came, or one that is taken."""
+        reference = self.recent(self.references, order) if self.references else self.new_reference()
+        payment_id = self.recent(self.payment_ids, recent)
+        self.scan(payment_id, terminal, reference, amount, self.fresh_code(wallet, 0), room)
+
+    # --- the customer
+
+    @precondition(lambda self: self.model.payments)
+    @rule(recent=RECENT, pins=PINS, room=BATCH)
+    def confirm(self, recent: int, pins: list[bool], room: int) -> None:
+        """One PIN after the other, as the customer is asked for them."""
+        payment = self.waiting(recent)
+        for correct in pins:
+            self.ask(self.make_confirm(payment, payment.wallet, payment.version, correct, 0), room)
+
+    @precondition(lambda self: self.model.payments)
+    @rule(recent=RECENT, stale=st.integers(-1, 1), correct=st.booleans(), old_pin=st.integers(0, 1), room=BATCH)
+    def confirm_oddly(self, recent: int, stale: int, correct: bool, old_pin: int, room: int) -> None:
+        """Another version of the payment, or a PIN that was changed since it was checked."""
+        payment = self.waiting(recent)
+        self.ask(self.make_confirm(payment, payment.wallet, payment.version - stale, correct, old_pin), room)
+
+    @precondition(lambda self: self.model.payments)
+    @rule(recent=RECENT, stranger=OWN_WALLET, confirms=st.booleans(), room=BATCH)
+    def a_stranger_answers(self, recent: int, stranger: int, confirms: bool, room: int) -> None:
+        payment, number = self.waiting(recent), self.real.wallets[stranger]
+        if confirms:
+            self.ask(self.make_confirm(payment, number, payment.version, True, 0), room)
+        else:
+            self.ask(Reject(payment.id, number, 0), room)
+
+    @precondition(lambda self: self.model.payments)
+    @rule(recent=RECENT, room=BATCH)
+    def reject(self, recent: int, room: int) -> None:
+        payment = self.waiting(recent)
+        self.ask(Reject(payment.id, payment.wallet or self.real.wallets[0], 0), room)
+
+    # --- the till
+
+    @rule(terminal=TERMINALS, recent=RECENT, unseen=st.sampled_from([False, False, True]), room=BATCH)
+    def cancel(self, terminal: int, recent: int, unseen: bool, room: int) -> None:
+        payment_id = self.new_id() if unseen or not self.payment_ids else self.recent(self.payment_ids, recent)
+        self.ask(self.make_cancel(terminal, payment_id, None), room)
+
+    @rule(terminal=TERMINALS, recent=RECENT, unseen=st.sampled_from([False, False, True]), room=BATCH)
+    def cancel_an_order(self, terminal: int, recent: int, unseen: bool, room: int) -> None:
+        reference = self.new_reference() if unseen or not self.references else self.recent(self.references, recent)
+        self.ask(self.make_cancel(terminal, None, reference), room)
+
+    @precondition(lambda self: self.model.payments)
+    @rule(recent=RECENT, room=BATCH)
+    def take_back(self, recent: int, room: int) -> None:
+        """At its own till, and paid if there is one that is."""
+        payment = self.preferably("approved", recent)
+        self.ask(self.make_cancel(self.terminals.index(payment.terminal), payment.id, None), room)
+
+    @precondition(lambda self: self.model.payments)
+    @rule(recent=RECENT, percent=st.sampled_from([1, 40, 50, 60, 100, 101]), through_api=st.booleans(), room=BATCH)
+    def refund(self, recent: int, percent: int, through_api: bool, room: int) -> None:
+        payment = self.preferably("approved", recent)
+        refund_id = self.new_id(self.refund_ids)
+        terminal = None if through_api else payment.terminal
+        amount = max(1, payment.amount * percent // 100)
+        self.ask(CreateRefund(refund_id, payment.id, payment.merchant, terminal, amount), room)
+
+    @precondition(lambda self: self.payment_ids)
+    @rule(
+        recent=RECENT,
+        terminal=TERMINALS,
+        amount=st.sampled_from([1, 500, 9_999]),
+        known=RECENT,
+        new=st.booleans(),
+        room=BATCH,
+    )
+    def refund_oddly(self, recent: int, terminal: int, amount: int, known: int, new: bool, room: int) -> None:
+        """Any payment, at any till, and perhaps under an id that is taken."""
+        refund_id = self.new_id(self.refund_ids) if new or not self.refund_ids else self.recent(self.refund_ids, known)
+        number = self.terminals[terminal]
+        payment_id = self.recent(self.payment_ids, recent)
+        self.ask(CreateRefund(refund_id, payment_id, self.real.terminals[number], number, amount), room)
+
+    @precondition(lambda self: self.asked)
+    @rule(recent=st.integers(0, 11), times=st.integers(1, 2), room=BATCH)
+    def send_again(self, recent: int, times: int, room: int) -> None:
+        """Word for word, and now and then twice."""
+        operation, code = self.recent(self.asked, recent)
+        for _ in range(times):
+            self.ask(operation, room, code)
+
+    @precondition(lambda self: self.model.payments)
+    @rule(
+        recent=RECENT,
+        status=st.sampled_from(["pending", "pending", "approved", "declined", "canceled"]),
+        moves=st.lists(MOVES, min_size=2, max_size=5),
+        amount=AMOUNTS,
+        wallet=OWN_WALLET,
+    )
+    def all_at_once(self, recent: int, status: str, moves: list[str], amount: int, wallet: int) -> None:
+        """Everybody wants something of one payment, in one batch."""
+        self.commit()
+        self.room = len(moves)
+        payment = self.preferably(status, recent)
+        terminal = self.terminals.index(payment.terminal)
+        reference = payment.reference or self.new_reference()
+        for move in moves:
+            match move:
+                case "right PIN" | "wrong PIN":
+                    correct = move == "right PIN"
+                    self.ask(self.make_confirm(payment, payment.wallet, payment.version, correct, 0))
+                case "reject":
+                    self.ask(Reject(payment.id, payment.wallet or self.real.wallets[0], 0))
+                case "cancel":
+                    self.ask(self.make_cancel(terminal, payment.id, None))
+                case "cancel the order":
+                    self.ask(self.make_cancel(terminal, None, reference))
+                case "scan its id":
+                    self.scan(payment.id, terminal, reference, amount, self.fresh_code(wallet, 0))
+                case "scan its order":
+                    self.scan(self.new_id(), terminal, reference, amount, self.fresh_code(wallet, 0))
+                case "expire":
+                    self.ask(Expire(payment.id))
+                case "refund half" | "refund all":
+                    part = max(1, payment.amount // (2 if move == "refund half" else 1))
+                    refund_id = self.new_id(self.refund_ids)
+                    self.ask(CreateRefund(refund_id, payment.id, payment.merchant, payment.terminal, part))
+
+    # --- the server, the issuer, the clock
+
+    @precondition(lambda self: self.payment_ids)
+    @rule(recent=RECENT, room=BATCH)
+    def expire(self, recent: int, room: int) -> None:
+        """An Expire that comes too early, or too late, or for nothing."""
+        self.ask(Expire(self.recent(self.payment_ids, recent)), room)
+
+    @rule()
+    def sweep(self) -> None:
+        self.commit()
+        overdue = self.real.overdue(self.model.now)
+        assert overdue == self.model.overdue()
+        self.room = len(overdue) + 1
+        for payment_id in sorted(overdue):
+            self.ask(Expire(payment_id))
+
+    @rule(by=CLOCK)
+    def time_passes(self, by: int) -> None:
+        self.commit()
+        self.model.now += by
+
+    @precondition(lambda self: self.model.payments)
+    @rule(recent=RECENT, early=st.integers(0, 1), what=st.sampled_from(["PIN", "PIN", "cancel", "refund", "day"]))
+    def time_is_nearly_over(self, recent: int, early: int, what: str) -> None:
+        """For a PIN, a cancel, a refund, or for today: to the millisecond, or one before."""
+        self.commit()
+        payment = self.preferably("pending" if what == "PIN" else "approved", recent)
+        over = {
+            "PIN": payment.expires,
+            "cancel": (payment.approved or 0) + model.CANCEL_WINDOW + 1,
+            "refund": (payment.approved or 0) + model.REFUND_WINDOW + 1,
+            "day": (self.model.now // model.DAY + 1) * model.DAY,
+        }
+        self.model.now = max(self.model.now, over[what] - early)
+
+    @rule(
+        what=st.sampled_from(["wallet", "terminal", "merchant"]),
+        who=st.integers(0, 4),
+        status=st.sampled_from(["active", "active", "active", "off", "closed"]),
+    )
+    def close_or_open(self, what: str, who: int, status: str) -> None:
+        """A wallet, a terminal, or all of a merchant."""
+        numbers = {"wallet": self.real.wallets, "terminal": self.terminals, "merchant": list(self.real.merchants)}
+        self.set_status(what, self.recent(numbers[what], who), status)
+
+    @precondition(lambda self: any(payment.status == "pending" for payment in self.model.payments.values()))
+    @rule(what=st.sampled_from(["wallet", "terminal", "merchant"]), recent=RECENT, reopened=st.booleans())
+    def close_while_the_customer_thinks(self, what: str, recent: int, reopened: bool) -> None:
+        """And the PIN comes after."""
+        payment = self.waiting(recent)
+        number = {"wallet": payment.wallet, "terminal": payment.terminal, "merchant": payment.merchant}[what]
+        self.set_status(what, number, "off")
+        self.ask(self.make_confirm(payment, payment.wallet, payment.version, True, 0), 1)
+        if reopened:
+            self.set_status(what, number, "active")
+
+    def set_status(self, what: str, number: int, status: str) -> None:
+        self.commit()
+        active = status == "active"
+        if what == "wallet":
+            status = "frozen" if status == "off" else status
+            self.model.wallets[number].status = status
+        elif what == "terminal":
+            status = "active" if active else "disabled"
+            self.model.terminals[number].active = active
+        else:
+            status = "active" if active else "inactive"
+            (self.model.inactive_merchants.discard if active else self.model.inactive_merchants.add)(number)
+        self.real.set_status(what, number, status)
+
+    @rule(
+        what=st.sampled_from(["sets PIN", "guesses PIN", "guesses PIN", "loses PIN", "new phone", "money", "money"]),
+        wallet=OWN_WALLET,
+        slot=st.integers(0, 1),
+    )
+    def wallet_changes(self, what: str, wallet: int, slot: int) -> None:
+        """What a customer or an issuer does to a wallet besides paying."""
+        self.commit()
+        number = self.real.wallets[wallet]
+        known = self.model.wallets[number]
+        if what == "sets PIN":
+            self.real.set_pin(number, known.pin_generation)
+            self.model.new_pin(number)
+        elif what == "loses PIN":
+            self.real.reset_pin(number)
+            self.model.new_pin(number)
+        elif what == "guesses PIN" and known.locked_until <= self.model.now:
+            self.real.count_wrong_pin(number, known.pin_generation, self.model.now)
+            self.model.count_wrong_pin(number)
+        elif what == "new phone" and (number, slot) in self.model.devices and wallet != ledger.REVOKED[0]:
+            # Old codes are worth nothing, and no new one is used.
+            self.model.devices[number, slot] = model.Device(self.real.activate(number, slot))
+        elif what == "money":
+            known.balance += 2_000
+            assert self.real.top_up(number, 2_000, known.currency) == known.balance
+
+    @rule()
+    def audit(self) -> None:
+        self.commit()
+        report = self.real.audit()
+        assert report.ok, report
+
+    @invariant()
+    def count_steps(self) -> None:
+        """Called after each step, and once before the first."""
+        type(self).steps += self.begun
+        self.begun = True
+
+    # --- how a request is made
+
+    def scan(
+        self,
+        payment_id: UUID,
+        terminal: int,
+        reference: str,
+        amount: int,
+        code: Code,
+        room: int | None = None,
+        *,
+        typed: bool = False,
+    ) -> None:
+        number = self.terminals[terminal]
+        merchant = self.real.terminals[number]
+        currency = self.real.merchants[merchant]
+        entry = Entry.TYPED if typed else Entry.SCANNED
+        self.codes.append(code)
+        self.ask(Scan(payment_id, number, merchant, reference, amount, currency, code.text, entry), room, code)
+
+    def make_cancel(self, terminal: int, payment_id: UUID | None, reference: str | None) -> Cancel:
+        number = self.terminals[terminal]
+        merchant = self.real.terminals[number]
+        # A till learns the tombstone's id from the answer, so it is known like any other.
+        tombstone_id = self.new_id() if payment_id is None else UUID(int=0)
+        return Cancel(number, merchant, self.real.merchants[merchant], payment_id, reference, tombstone_id)
+
+    def make_confirm(
+        self, payment: model.Payment, number: int | None, version: int, correct: bool, old_pin: int
+    ) -> Confirm:
+        number = number or self.real.wallets[0]
+        return Confirm(payment.id, number, 0, version, correct, self.model.wallets[number].pin_generation - old_pin)
+
+    def fresh_code(self, wallet: int, slot: int) -> Code:
+        number = self.real.wallets[wallet]
+        now_step = self.model.now // model.STEP
+        step, seq = self.shown.get((number, slot), (0, 0))
+        step, seq = (step, seq + 1) if step >= now_step else (now_step, 0)
+        if seq > payment_code.SEQ_MAX:
+            step, seq = step + 1, 0
+        self.shown[number, slot] = (step, seq)
+        return self.make_code(number, slot, step, seq)
+
+    def make_code(self, number: int, slot: int, step: int, seq: int) -> Code:
+        device = self.model.devices.get((number, slot))
+        generation = device.generation if device else 1
+        key = derive_device_key(KEYRING.keys["k1"], DeviceId(DeviceKind.WALLET, number, slot), generation)
+        text = payment_code.make(key, number, slot, step, seq)
+        return Code(text, (number, slot), step, seq, generation)
+
+    def waiting(self, recent: int) -> model.Payment:
+        """A payment that waits for its PIN, if there is one."""
+        return self.preferably("pending", recent)
+
+    def preferably(self, status: str, recent: int) -> model.Payment:
+        payments = list(self.model.payments.values())
+        return self.recent([payment for payment in payments if payment.status == status] or payments, recent)
+
+    def new_id(self, ids: list[UUID] | None = None) -> UUID:
+        self.ids += 1
+        new = UUID(int=self.ids)
+        (self.payment_ids if ids is None else ids).append(new)
+        return new
+
+    def new_reference(self) -> str:
+        self.references.append(f"order-{len(self.references)}")
+        return self.references[-1]
+
+    @staticmethod
+    def recent(items: list[Any], position: int) -> Any:
+        return items[-1 - position % len(items)]
+
+    # --- both sides
+
+    def ask(self, operation: Operation, room: int | None = None, code: Code | None = None) -> None:
+        """The model answers now; the server when its batch is full."""
+        if not self.batch and room is not None:
+            self.room = room
+        answer = self.answer_of_the_model(operation, code)
+        note(f"{len(self.batch)}: {operation} -> {answer}")
+        self.batch.append((operation, answer))
+        self.asked.append((operation, code))
+        if len(self.batch) >= self.room:
+            self.commit()
+
+    def answer_of_the_model(self, operation: Operation, code: Code | None) -> Answer:
+        match operation:
+            case Scan():
+                assert code is not None
+                return self.model.scan(
+                    operation.payment_id,
+                    operation.terminal_number,
+                    operation.reference,
+                    operation.amount_minor,
+                    operation.currency,
+                    code,
+                    operation.entry is Entry.TYPED,
+                )
+            case Confirm(payment_id, wallet, _, version, correct, generation):
+                return self.model.confirm(payment_id, wallet, version, correct, generation)
+            case Reject(payment_id, wallet):
+                return self.model.reject(payment_id, wallet)
+            case Cancel(terminal, _, _, payment_id, reference, tombstone_id):
+                return self.model.cancel(terminal, payment_id, reference, tombstone_id)
+            case CreateRefund(refund_id, payment_id, merchant, refunding_terminal, amount):
+                return self.model.refund(refund_id, payment_id, merchant, refunding_terminal, amount)
+            case Expire(payment_id):
+                return self.model.expire(payment_id)
+
+    def commit(self) -> None:
+        """Decide the batch, commit it, and compare."""
+        if not self.batch:
+            return
+        batch, self.batch = self.batch, []
+        self.agreed = False
+        outcomes = self.real.decide([operation for operation, _ in batch], self.model.now)
+        for (operation, expected), outcome in zip(batch, outcomes, strict=True):
+            assert answer_of_the_server(outcome) == expected, operation
+            self.check_transition(outcome)
+            self.met[expected.refused or expected.decline or str(expected.status)] += 1
+        self.compare_rows()
+        self.agreed = True
+
+    def check_transition(self, outcome: Outcome) -> None:
+        if isinstance(outcome, Refused):
+            return
+        payment = outcome.payment
+        before = self.statuses.get(payment.payment_id)
+        assert payment.status is before or payment.status in TRANSITIONS[before], outcome
+        self.statuses[payment.payment_id] = payment.status
+
+    def compare_rows(self) -> None:
+        assert self.real.wallet_rows(self.model.now) == self.model.wallet_rows()
+        assert self.real.payment_rows() == self.model.payment_rows()
+
+    def teardown(self) -> None:
+        if not self.agreed:
+            return
+        self.commit()
+        self.compare_rows()
+        report = self.real.audit()
+        assert report.ok, report
+
+
+def answer_of_the_server(outcome: Outcome) -> Answer:
+    if isinstance(outcome, Refused):
+        return Answer(str(outcome.code))
+    payment, wallet = outcome.payment, outcome.wallet
+    is_refund = isinstance(outcome, Refunded)
+    return Answer(
+        payment_id=payment.payment_id,
+        status=str(payment.status),
+        decline=None if payment.decline_code is None else str(payment.decline_code),
+        version=payment.version,
+        reference=payment.reference,
+        amount=payment.amount_minor,
+        paid_by=payment.paid_by,
+        refunded=payment.refunded_minor,
+        wallet=payment.wallet_number,
+        balance=None if wallet is None else wallet.balance_minor,
+        tries_left=0 if is_refund else outcome.pin_tries_left,
+        replayed=outcome.replayed,
+        refund=(outcome.refund.refund_id, outcome.refund.amount_minor) if is_refund else None,
+    )
+
+
+@pytest.fixture
+def real(dsn: str) -> Iterator[RealLedger]:
+    opened = RealLedger(dsn)
+    yield opened
+    opened.close()
+
+
+def test_the_ledger_and_the_model_agree(real: RealLedger, capsys: pytest.CaptureFixture[str]) -> None:
+    machine = type("LifeOfPaymentsInPostgres", (LifeOfPayments,), {"real": real, "steps": 0, "met": Counter()})
+    run_state_machine_as_test(machine, settings=PROFILE)
+    with capsys.disabled():
+        print(f"\n{machine.steps} steps, {machine.met.total()} requests: ledger and model agreed")  # noqa: T201
+    assert machine.steps >= STEPS_MIN
+    if PROFILE is NIGHTLY:
+        assert EVERYTHING - machine.met.keys() == set()
