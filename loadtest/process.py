@@ -15,6 +15,12 @@ from loadtest.seed import MASTER_KEYS, Shop, seed_shop
 from pos_server.ledger.database import connect
 from pos_server.ledger.embedded import EmbeddedPostgres
 
+# The same few wallets pay thousands of times: limits made for people would end the run.
+_WIDE_LIMITS = {
+    "POS_DAY_MINOR_MAX": str(2**53 - 1),
+    "POS_PIN_FREE_DAY_COUNT_MAX": str(2**53 - 1),
+    "POS_PIN_FREE_DAY_MINOR_MAX": str(2**53 - 1),
+}
 POS_SERVER = Path(sys.executable).with_name("pos-server")
 
 
@@ -43,7 +49,7 @@ class Server:
 @asynccontextmanager
 async def serving(command: Sequence[str | Path], **variables: str) -> AsyncIterator[Server]:
     """Run a server that says `serves http://…` on stderr, until the block is left."""
-    environment = os.environ | {"POS_MASTER_KEYS": MASTER_KEYS} | variables
+    environment = os.environ | {"POS_MASTER_KEYS": MASTER_KEYS} | _WIDE_LIMITS | variables
     process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE, env=environment)
     if process.stderr is None:
         raise AssertionError("stderr is a pipe")

@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support import WIDE_LIMITS
+
 POS_SERVER = Path(sys.executable).with_name("pos-server")
 START_TIMEOUT_S = 60
 
@@ -24,9 +26,10 @@ class Finished:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """This process's environment without POS_ variables, but for those given."""
+    """This process's environment without POS_ variables, but for wide limits and those given."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("POS_")}
-    return kept | variables
+    wide = {f"POS_{name.upper()}": str(value) for name, value in WIDE_LIMITS.items()}
+    return kept | wide | variables
 
 
 async def pos_server(*arguments: str | Path, timeout_s: float = 120, **variables: str) -> Finished:
