@@ -26,10 +26,16 @@ with made as (
     returning number, account_id
 ), devices as (
     insert into wallet_device (wallet_number, slot, kid, generation) select number, 0, 'load', 1 from wallets
+), topped as materialized (
+    select gen_random_uuid() as id, account_id, number from wallets where $2 > 0
+), paid as (
+    insert into payment (id, fingerprint, merchant_id, wallet_number, reference, amount_minor, currency, status,
+        version, changed_at, approved_at, purpose)
+    select id, 'seed', $4, number, 'seed-' || number, $2, 'EUR', 'approved', 1, now(), now(), 'top_up' from topped
 ), posted as (
     insert into transfer (kind, source_id, debit_account_id, credit_account_id, amount_minor, currency, wallet_number,
         created_at)
-    select 'top_up', gen_random_uuid(), $3, account_id, $2, 'EUR', number, now() from wallets where $2 > 0
+    select 'top_up', id, $3, account_id, $2, 'EUR', number, now() from topped
 )
 select number from wallets
 """
@@ -58,11 +64,10 @@ async def seed_shop(connection: asyncpg.Connection, *, terminals: int, wallets: 
         merchant_id = await directory.create_merchant(connection, "Load & Sons", CURRENCY)
         store_id = await directory.create_store(connection, merchant_id, "Hall")
         house = await connection.fetchval(
-            "insert into account (kind, name, currency) values ('house', 'cash_in', 'EUR')"
-            " on conflict (name, currency) where kind = 'house' do update set name = excluded.name returning id"
+            "select id from account where kind = 'house' and name = 'cash_in' and currency = $1", CURRENCY
         )
         terminal_rows = await connection.fetch(_TERMINALS, store_id, terminals)
-        wallet_rows = await connection.fetch(_WALLETS, wallets, balance_minor, house)
+        wallet_rows = await connection.fetch(_WALLETS, wallets, balance_minor, house, merchant_id)
     return Shop(
         [_device(DeviceKind.TERMINAL, row["number"]) for row in terminal_rows],
         [_device(DeviceKind.WALLET, row["number"]) for row in wallet_rows],

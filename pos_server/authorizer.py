@@ -25,7 +25,7 @@ from .core.notices import asker_of
 from .core.operations import Operation, Outcome, Refused
 from .core.rules import Rules
 from .ledger.database import DATABASE_AWAY, connect
-from .ledger.ledger import LEDGER_CONFLICT, apply_changes, load_book
+from .ledger.ledger import LEDGER_CONFLICT, HouseAccounts, apply_changes, load_book
 
 log = structlog.get_logger(__name__)
 
@@ -98,6 +98,7 @@ class Authorizer:
         self._idle = asyncio.Event()
         self._idle.set()
         self._closed = False
+        self._house = HouseAccounts()
         self._connection: asyncpg.Connection | None = None
 
     async def warm_up(self) -> None:
@@ -185,7 +186,7 @@ class Authorizer:
             try:
                 async with asyncio.timeout(self._limits.batch_timeout_s):
                     connection = await self._connected()
-                    book = await load_book(connection, operations)
+                    book = await load_book(connection, operations, self._house)
                     now_ms = int(self._clock() * 1000)
                     outcomes, changes = decide(
                         operations, book, self._keyring, now_ms, self._rules, day_start_ms=self._day_start_ms(now_ms)

@@ -88,10 +88,12 @@ class Settings(BaseSettings):
     time_zone: str = Field("UTC", description="IANA name, such as Europe/Berlin")
     payment_minor_max: Minor = Field(1_000_000, description="the largest payment")
     day_minor_max: Minor = Field(2_000_000, description="what a wallet may pay in a day")
+    top_up_minor_max: Minor = Field(100_000, description="the largest top-up")
+    balance_minor_max: Minor = Field(1_000_000, description="what a wallet may hold after a top-up")
     pin_free_minor_max: Minor = Field(5_000, description="the largest payment without a PIN; 0 always asks for it")
     pin_free_day_count_max: Minor = Field(20, description="payments of a wallet without a PIN in a day")
     pin_free_day_minor_max: Minor = Field(20_000, description="what a wallet may pay without a PIN in a day")
-    currency_limits: dict[str, Limits] = Field({}, description="the five above, as JSON, for currencies that differ")
+    currency_limits: dict[str, Limits] = Field({}, description="the seven above, as JSON, for currencies that differ")
     risk_hook: str | None = Field(None, description="module:function that may ask for a PIN or reject a payment")
 
     # a payment's life
@@ -177,6 +179,8 @@ class Settings(BaseSettings):
             limits=Limits(
                 payment_minor_max=self.payment_minor_max,
                 day_minor_max=self.day_minor_max,
+                top_up_minor_max=self.top_up_minor_max,
+                balance_minor_max=self.balance_minor_max,
                 pin_free_minor_max=self.pin_free_minor_max,
                 pin_free_day_count_max=self.pin_free_day_count_max,
                 pin_free_day_minor_max=self.pin_free_day_minor_max,

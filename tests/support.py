@@ -28,6 +28,8 @@ ANSWER_TIMEOUT_S = 15
 WIDE_LIMITS = {
     "payment_minor_max": 2**53 - 1,
     "day_minor_max": 2**53 - 1,
+    "top_up_minor_max": 2**53 - 1,
+    "balance_minor_max": 2**53 - 1,
     "pin_free_minor_max": 2**53 - 1,
     "pin_free_day_count_max": 2**53 - 1,
     "pin_free_day_minor_max": 2**53 - 1,
@@ -100,7 +102,7 @@ async def build_town(
     for index in range(wallets):
         number = await directory.create_wallet(connection, f"Customer {index}", EUR)
         if balance_minor:
-            await directory.top_up(connection, new_id(), number, balance_minor, EUR)
+            await directory.top_up(connection, new_id(), merchant_id, number, balance_minor, EUR)
         town.wallets.append(await activated(connection, DeviceId(DeviceKind.WALLET, number)))
     return town
 

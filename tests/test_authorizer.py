@@ -69,7 +69,7 @@ def status(outcome: Outcome) -> str:
 
 
 async def payments(connection: asyncpg.Connection) -> int:
-    count: int = await connection.fetchval("select count(*) from payment")
+    count: int = await connection.fetchval("select count(*) from payment where purpose = 'sale'")
     return count
 
 

@@ -1,5 +1,6 @@
 """The rows that decisions read and write: who takes part, and all that one batch changes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -62,15 +63,29 @@ class WalletDevice:
     spent_mark: int
 
 
+class HouseAccount(StrEnum):
+    """The operator's own accounts, one of each per currency."""
+
+    CASH_IN = "cash_in"
+    PAYOUT = "payout"
+    FEES = "fees"
+    SETTLEMENT = "settlement"
+
+
 @dataclass(frozen=True, slots=True)
 class Till:
-    """What a decision needs to know of a terminal and of its merchant."""
+    """What a decision needs to know of a terminal and of its merchant, or of a merchant's back office.
+
+    A fee is `fee_bps` hundredths of a percent of a sale, and `fee_fixed_minor`.
+    """
 
     terminal_status: TerminalStatus
     merchant_status: MerchantStatus
     merchant_account_id: int
     merchant_name: str
     store_name: str
+    fee_bps: int = 0
+    fee_fixed_minor: int = 0
 
 
 class OpenPayment(NamedTuple):
@@ -84,10 +99,13 @@ class OpenPayment(NamedTuple):
 class Book:
     """The rows a batch needs, loaded before the decision. `decide` keeps it up to date as it goes.
 
-    `open_payments` maps (merchant_id, reference) to the payment that occupies that reference.
+    `open_payments` maps (merchant_id, reference) to the payment that occupies that reference, `offices` a merchant_id
+    to its back office, `house` (account, currency) to the account's id.
     """
 
     tills: dict[int, Till] = field(default_factory=dict)
+    offices: dict[int, Till] = field(default_factory=dict)
+    house: Mapping[tuple[HouseAccount, str], int] = field(default_factory=dict)
     wallets: dict[int, Wallet] = field(default_factory=dict)
     devices: dict[tuple[int, int], WalletDevice] = field(default_factory=dict)
     payments: dict[UUID, Payment] = field(default_factory=dict)
@@ -96,16 +114,24 @@ class Book:
 
 
 class TransferKind(StrEnum):
+    """Why money moved. A settlement pays merchants out and is posted by the settlement itself."""
+
     PAYMENT = "payment"
+    TOP_UP = "top_up"
+    WITHDRAWAL = "withdrawal"
     CANCEL = "cancel"
     REFUND = "refund"
+    FEE = "fee"
+    FEE_RETURN = "fee_return"
+    SETTLEMENT = "settlement"
 
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
     """One posting: `amount_minor` moves from the debit account to the credit account. Append-only.
 
-    `source_id` is what caused it: a payment's id (payment, cancel) or a refund's.
+    `source_id` is what caused it: a payment's id, or a refund's (refund, its fee_return). `wallet_number` is the
+    customer's, also of a fee.
     """
 
     kind: TransferKind
@@ -157,6 +183,12 @@ class Entries:
             self.book.open_payments[order] = OpenPayment(payment.payment_id, payment.status)
         elif occupant is not None and occupant.payment_id == payment.payment_id:
             del self.book.open_payments[order]
+
+    def till_of(self, payment: Payment) -> Till:
+        """Where a payment was made."""
+        if payment.terminal_number is None:
+            return self.book.offices[payment.merchant_id]
+        return self.book.tills[payment.terminal_number]
 
     def put_wallet(self, wallet: Wallet) -> None:
         """The next version of a wallet."""

@@ -8,7 +8,7 @@ from .desk import Desk, moved, unchanged
 from .errors import ErrorCode
 from .operations import Confirm, Decided, Expire, Outcome, Refused, Reject
 from .payments import DeclineCode, Payment, Status
-from .postings import charge
+from .postings import carry_out
 from .rules import after_wrong_pin, is_pin_locked, today, why_not
 
 
@@ -30,12 +30,14 @@ def decide_confirm(desk: Desk, confirm: Confirm) -> Outcome:
         return _wrong_pin(desk, confirm, payment, wallet)
     desk.entries.put_wallet(replace(wallet, pin_failures=0, version=wallet.version + 1))
     limits = desk.rules.limits_of(payment.currency)
-    decline = _till_closed(desk, payment) or why_not(wallet, payment.amount_minor, payment.currency, limits)
+    decline = _till_closed(desk, payment) or why_not(
+        wallet, payment.amount_minor, payment.currency, payment.purpose, limits
+    )
     if decline is not None:
         return moved(desk, confirm, payment, Status.DECLINED, decline)
     approved = replace(payment, approved_at_ms=desk.now_ms)
     outcome = moved(desk, confirm, approved, Status.APPROVED)
-    charge(desk, outcome.payment, pin_free=False)
+    carry_out(desk, outcome.payment, pin_free=False)
     return replace(outcome, wallet=desk.book.wallets[confirm.wallet_number])
 
 
@@ -73,7 +75,7 @@ def _wrong_pin(desk: Desk, confirm: Confirm, payment: Payment, wallet: Wallet) -
 
 
 def _till_closed(desk: Desk, payment: Payment) -> DeclineCode | None:
-    till = desk.book.tills[payment.terminal_number]
+    till = desk.entries.till_of(payment)
     if till.terminal_status is not TerminalStatus.ACTIVE:
         return DeclineCode.TERMINAL_DISABLED
     return None if till.merchant_status is MerchantStatus.ACTIVE else DeclineCode.MERCHANT_INACTIVE

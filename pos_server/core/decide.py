@@ -16,10 +16,10 @@ from .book import Book, Changes, Entries
 from .confirmations import decide_confirm, decide_expire, decide_reject
 from .desk import Desk
 from .device_keys import Keyring
-from .operations import Cancel, Confirm, CreateRefund, Expire, Operation, Outcome, Reject, Scan
+from .operations import Cancel, Confirm, CreateRefund, Expire, MoveCash, Operation, Outcome, Reject, Scan
 from .reversals import decide_cancel, decide_refund
 from .rules import Rules
-from .scans import decide_scan
+from .scans import decide_move_cash, decide_scan
 
 
 def decide(
@@ -38,6 +38,8 @@ def _decide(desk: Desk, operation: Operation) -> Outcome:
     match operation:
         case Scan():
             return decide_scan(desk, operation)
+        case MoveCash():
+            return decide_move_cash(desk, operation)
         case Confirm():
             return decide_confirm(desk, operation)
         case Reject():

@@ -41,6 +41,7 @@ ADVICE: dict[DeclineCode, Advice] = {
     DeclineCode.AMOUNT_OVER_LIMIT: Advice(False, NextStep.OTHER_PAYMENT),
     DeclineCode.DAILY_LIMIT: Advice(False, NextStep.OTHER_PAYMENT),
     DeclineCode.INSUFFICIENT_FUNDS: Advice(False, NextStep.OTHER_PAYMENT),
+    DeclineCode.BALANCE_LIMIT: Advice(False, NextStep.OTHER_PAYMENT),
     DeclineCode.RISK_REJECTED: Advice(False, NextStep.OTHER_PAYMENT),
     DeclineCode.PIN_WRONG: Advice(True, NextStep.NEW_CODE),
     DeclineCode.PIN_LOCKED: Advice(False, NextStep.OTHER_PAYMENT),

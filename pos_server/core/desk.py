@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from .book import Book, Entries
 from .device_keys import Keyring
-from .operations import Cancel, Confirm, Decided, Expire, Reject, Scan
+from .operations import Cancel, Confirm, Decided, Expire, MoveCash, Reject, Scan
 from .payments import DeclineCode, Payment, Status
 from .rules import Rules, pin_tries_left
 
@@ -44,15 +44,15 @@ def moved(
     return decided(desk, operation, payment)
 
 
-def unchanged(desk: Desk, operation: Scan | Confirm | Reject | Cancel | Expire, payment: Payment) -> Decided:
+def unchanged(desk: Desk, operation: Scan | MoveCash | Confirm | Reject | Cancel | Expire, payment: Payment) -> Decided:
     """A payment that the operation leaves as it is: the outcome says so."""
     return replace(decided(desk, operation, payment), replayed=True)
 
 
-def decided(desk: Desk, operation: Scan | Confirm | Reject | Cancel | Expire, payment: Payment) -> Decided:
+def decided(desk: Desk, operation: Scan | MoveCash | Confirm | Reject | Cancel | Expire, payment: Payment) -> Decided:
     """The outcome that shows a payment as it is now, with its till and its wallet."""
     wallet = None if payment.wallet_number is None else desk.book.wallets.get(payment.wallet_number)
     tries_left = 0
     if payment.status is Status.PENDING and wallet is not None:
         tries_left = pin_tries_left(payment, wallet, desk.rules, desk.now_ms)
-    return Decided(operation, payment, desk.book.tills[payment.terminal_number], wallet, pin_tries_left=tries_left)
+    return Decided(operation, payment, desk.entries.till_of(payment), wallet, pin_tries_left=tries_left)

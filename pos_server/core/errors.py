@@ -20,6 +20,8 @@ class ErrorCode(StrEnum):
     ID_REUSED = "id_reused"
     PAYMENT_UNKNOWN = "payment_unknown"
     TERMINAL_DISABLED = "terminal_disabled"
+    WALLET_UNKNOWN = "wallet_unknown"
+    FUNDS_SPENT = "funds_spent"
     CANCEL_TOO_LATE = "cancel_too_late"
     ALREADY_REFUNDED = "already_refunded"
     NOT_REFUNDABLE = "not_refundable"

@@ -19,7 +19,7 @@ from .declines import NextStep
 from .device_keys import NONCE_BYTES, SLOT_MAX
 from .errors import CloseCode, ConnectionClosing, ErrorCode, MessageError
 from .money import MAX_AMOUNT_MINOR, Currency, PositiveMinor
-from .payments import DeclineCode, Status
+from .payments import DeclineCode, Purpose, Status
 
 SUBPROTOCOL = "pos.v1"
 MESSAGE_ID_CHARS_MAX = 64
@@ -71,6 +71,7 @@ _Resumed = Annotated[bool, _said("false: too much was missed to be sent again, a
 _NextStep = Annotated[
     str | None, _said("what the cashier does next; null when there is nothing to do", enum=[*map(str, NextStep), None])
 ]
+_Purpose = Annotated[str, _said("what the money is for", enum=[purpose.value for purpose in Purpose])]
 _ExpiresAt = Annotated[int, _said("until when the customer may confirm, in Unix milliseconds", minimum=0)]
 _Refunded = Annotated[int, _said("how much of it was refunded so far", minimum=0, maximum=MAX_AMOUNT_MINOR)]
 _Tries = Annotated[int, _said("how many wrong PINs are still allowed for it", minimum=0)]
@@ -135,6 +136,10 @@ class PaymentScan(_ClientMessage):
     entry: Annotated[Literal["scanned", "typed"], Field(description="a code that was typed by hand needs the PIN")] = (
         "scanned"
     )
+    purpose: Annotated[
+        Literal["sale", "top_up", "withdrawal"],
+        Field(description="what the money is for: a sale, cash that the customer pays in, or cash that is paid out"),
+    ] = "sale"
 
 
 class _ByIdOrReference(_ClientMessage):
@@ -283,6 +288,7 @@ class TerminalPaymentResult:
     reference: _Merchants
     amount_minor: _AmountOrNone
     currency: _Currency
+    purpose: _Purpose = Purpose.SALE.value
     status: _Status
     decline_code: _DeclineCode | None
     retryable: Annotated[bool, _said("the same customer may pay this order with a new code and a new `payment_id`")]
@@ -306,6 +312,7 @@ class PaymentPending:
     reference: Annotated[str, _said("the merchant's order number")]
     amount_minor: _Amount
     currency: _Currency
+    purpose: _Purpose = Purpose.SALE.value
     expires_at_ms: _ExpiresAt
     wallet_online: Annotated[
         bool, _said("false: no device of the wallet is connected, so the customer must open the app")
@@ -353,6 +360,7 @@ class WalletPaymentResult:
     store_name: _StoreName
     amount_minor: _Amount
     currency: _Currency
+    purpose: _Purpose = Purpose.SALE.value
     status: _Status
     decline_code: _DeclineCode | None
     text: Annotated[str, _said("for the customer")]
@@ -373,6 +381,7 @@ class ConfirmationRequired:
     store_name: _StoreName
     amount_minor: _Amount
     currency: _Currency
+    purpose: _Purpose = Purpose.SALE.value
     expires_at_ms: _ExpiresAt
     pin_tries_left: _Tries
     text: Annotated[str, _said("for the customer")]

@@ -20,12 +20,14 @@ from .messages import (
 )
 from .money import format_amount
 from .operations import Cancel, Confirm, CreateRefund, Decided, Operation, Outcome, Refunded, Refused, Reject, Scan
-from .payments import Payment, Status
+from .payments import Payment, Purpose, Status
 from .texts import decline_text, text
 
 ERROR_TEXTS = {
     ErrorCode.ID_REUSED: "this id belongs to another request with another body; make a new id for a new one",
     ErrorCode.PAYMENT_UNKNOWN: "there is no such payment here",
+    ErrorCode.WALLET_UNKNOWN: "there is no such wallet",
+    ErrorCode.FUNDS_SPENT: "the wallet holds less than the top-up brought; it cannot be taken back whole",
     ErrorCode.TERMINAL_DISABLED: "this terminal is disabled; use another one, or have it enabled",
     ErrorCode.CANCEL_TOO_LATE: "the payment is too old to be canceled; refund it instead",
     ErrorCode.ALREADY_REFUNDED: "some of the payment was refunded, so it cannot be canceled; refund the rest instead",
@@ -86,9 +88,9 @@ def error_notice(code: ErrorCode, reply_to: str | None) -> Error:
 def asker_of(operation: Operation) -> Recipient | None:
     """The device that asked for an operation; None for the API and the sweeper."""
     match operation:
-        case Scan() | Cancel():
+        case Scan():
             return Recipient(DeviceKind.TERMINAL, operation.terminal_number)
-        case CreateRefund(terminal_number=int(number)):
+        case Cancel(terminal_number=int(number)) | CreateRefund(terminal_number=int(number)):
             return Recipient(DeviceKind.TERMINAL, number)
         case Confirm() | Reject():
             return Recipient(DeviceKind.WALLET, operation.wallet_number, slot=operation.slot)
@@ -112,7 +114,9 @@ def _payment_notices(decided: Decided, reply_to: str | None, wallet_online: bool
         )
 
     told = []
-    terminals = {payment.terminal_number} if not only_asker and not _is_between_customer_and_server(decided) else set()
+    terminals = set[int]()
+    if not only_asker and not _is_between_customer_and_server(decided) and payment.terminal_number is not None:
+        terminals.add(payment.terminal_number)
     if asker is not None and asker.kind is DeviceKind.TERMINAL:
         told.append(Notice(asker, partial(at_till, reply_to)))
         terminals.discard(asker.number)
@@ -140,9 +144,9 @@ def _refund_notices(refunded: Refunded, reply_to: str | None) -> list[Notice]:
         told.append(Notice(asker, partial(_refund_at_till, refunded, reply_to)))
     if refunded.replayed:
         return told
-    of_payment = Recipient(DeviceKind.TERMINAL, refunded.payment.terminal_number)
-    if asker != of_payment:
-        told.append(Notice(of_payment, partial(_refund_at_till, refunded, None)))
+    number = refunded.payment.terminal_number
+    if number is not None and (asker is None or asker.number != number):
+        told.append(Notice(Recipient(DeviceKind.TERMINAL, number), partial(_refund_at_till, refunded, None)))
     wallet = Recipient(DeviceKind.WALLET, refunded.wallet.number)
     told.append(Notice(wallet, partial(_refund_on_phone, refunded)))
     return told
@@ -195,6 +199,7 @@ def terminal_notice(
             reference=payment.reference or "",
             amount_minor=payment.amount_minor,
             currency=payment.currency,
+            purpose=payment.purpose.value,
             expires_at_ms=payment.expires_at_ms or 0,
             wallet_online=wallet_online,
             text=text(language, "cashier.pending" if wallet_online else "cashier.pending_offline"),
@@ -208,6 +213,7 @@ def terminal_notice(
         reference=payment.reference,
         amount_minor=payment.amount_minor or None,
         currency=payment.currency,
+        purpose=payment.purpose.value,
         status=payment.status.value,
         decline_code=payment.decline_code.value if payment.decline_code else None,
         retryable=advice.retryable if advice else False,
@@ -230,7 +236,11 @@ def wallet_notice(
 ) -> WalletPaymentResult | ConfirmationRequired:
     """What the customer hears of a payment; the balance is that of now."""
     if payment.status is Status.PENDING:
-        key = "confirm_again" if payment.pin_failures else "confirm" if wallet.pin_set else "confirm_no_pin"
+        key = "confirm" if wallet.pin_set else "confirm_no_pin"
+        if payment.purpose is Purpose.WITHDRAWAL and wallet.pin_set:
+            key = "confirm_withdrawal"
+        if payment.pin_failures:
+            key = "confirm_again"
         amount = format_amount(payment.amount_minor, payment.currency)
         return ConfirmationRequired(
             reply_to=reply_to,
@@ -240,6 +250,7 @@ def wallet_notice(
             store_name=store_name,
             amount_minor=payment.amount_minor,
             currency=payment.currency,
+            purpose=payment.purpose.value,
             expires_at_ms=payment.expires_at_ms or 0,
             pin_tries_left=tries_left,
             text=text(language, f"customer.{key}", amount=amount, merchant=merchant_name, tries=tries_left),
@@ -253,6 +264,7 @@ def wallet_notice(
         store_name=store_name,
         amount_minor=payment.amount_minor,
         currency=payment.currency,
+        purpose=payment.purpose.value,
         status=payment.status.value,
         decline_code=payment.decline_code.value if payment.decline_code else None,
         text=_payment_text(language, "customer", payment, merchant_name),
@@ -272,7 +284,11 @@ def _payment_text(language: str, side: str, payment: Payment, merchant_name: str
     if payment.decline_code is not None:
         return decline_text(language, side, payment.decline_code)
     key: str = payment.status
-    if payment.refunded_minor:
+    if payment.status is Status.APPROVED and payment.purpose is not Purpose.SALE:
+        key = payment.purpose
+    elif payment.status is Status.CANCELED and payment.purpose is Purpose.TOP_UP:
+        key = "canceled_top_up"
+    elif payment.refunded_minor:
         key = "approved_refunded"
     elif payment.status is Status.CANCELED and payment.approved_at_ms is not None:
         key = "canceled_returned"

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from .book import Till, Wallet
 from .errors import ErrorCode
-from .payments import Payment, Refund
+from .payments import Payment, Purpose, Refund
 
 
 class Entry(StrEnum):
@@ -29,12 +29,36 @@ class Scan:
     currency: str
     code: str = field(repr=False)
     entry: Entry = Entry.SCANNED
+    purpose: Purpose = Purpose.SALE
 
     @property
     def fingerprint(self) -> bytes:
         """16 bytes that are equal for equal bodies: what tells a repeat from another payment with the same id."""
         body = (self.terminal_number, self.merchant_id, self.reference, self.amount_minor, self.currency, self.code)
-        return sha256("\x1f".join(map(str, (*body, self.entry))).encode()).digest()[:16]
+        return _fingerprint(*body, self.entry, self.purpose)
+
+
+@dataclass(frozen=True, slots=True)
+class MoveCash:
+    """A back office tops a wallet up or pays it out, on its own word: no code, no PIN. `payment_id` as in a scan."""
+
+    payment_id: UUID
+    merchant_id: int
+    wallet_number: int
+    reference: str
+    amount_minor: int
+    currency: str
+    purpose: Purpose
+
+    @property
+    def fingerprint(self) -> bytes:
+        """As in a scan."""
+        body = (self.merchant_id, self.wallet_number, self.reference, self.amount_minor, self.currency, self.purpose)
+        return _fingerprint("cash", *body)
+
+
+def _fingerprint(*body: object) -> bytes:
+    return sha256("\x1f".join(map(str, body)).encode()).digest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +88,12 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """A till takes a payment back, by its id or else by its reference. One of the two is None.
+    """A payment is taken back, by its id or else by its reference. One of the two is None.
 
-    `tombstone_id` names the tombstone of a reference that was never seen.
+    `terminal_number` is None for the API. `tombstone_id` names the tombstone of a reference that was never seen.
     """
 
-    terminal_number: int
+    terminal_number: int | None
     merchant_id: int
     currency: str
     payment_id: UUID | None
@@ -95,7 +119,7 @@ class Expire:
     payment_id: UUID
 
 
-Operation = Scan | Confirm | Reject | Cancel | CreateRefund | Expire
+Operation = Scan | MoveCash | Confirm | Reject | Cancel | CreateRefund | Expire
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +129,7 @@ class Decided:
     `wallet` is None when nobody's code was proved. `pin_tries_left` counts down while the payment is pending.
     """
 
-    operation: Scan | Confirm | Reject | Cancel | Expire
+    operation: Scan | MoveCash | Confirm | Reject | Cancel | Expire
     payment: Payment
     till: Till
     wallet: Wallet | None

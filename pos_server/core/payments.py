@@ -34,6 +34,15 @@ TRANSITIONS: dict[Status | None, frozenset[Status]] = {
     Status.EXPIRED: frozenset(),
 }
 
+
+class Purpose(StrEnum):
+    """What the money is for. At the till the customer pays, or hands over cash, or takes cash out."""
+
+    SALE = "sale"
+    TOP_UP = "top_up"
+    WITHDRAWAL = "withdrawal"
+
+
 # At most one payment of a merchant's reference may be in one of these: a paid, pending or canceled order is closed.
 OCCUPYING = frozenset({Status.PENDING, Status.APPROVED, Status.CANCELED})
 
@@ -56,6 +65,7 @@ class DeclineCode(StrEnum):
     AMOUNT_OVER_LIMIT = "amount_over_limit"
     DAILY_LIMIT = "daily_limit"
     INSUFFICIENT_FUNDS = "insufficient_funds"
+    BALANCE_LIMIT = "balance_limit"
     RISK_REJECTED = "risk_rejected"
     # After a PIN step.
     PIN_WRONG = "pin_wrong"
@@ -67,6 +77,7 @@ class DeclineCode(StrEnum):
 class Payment:
     """A payment as it is stored. Times are Unix milliseconds; amounts minor units of `currency`.
 
+    `terminal_number` is None for what a back office did through the API. `fee_minor` is what the merchant pays for it.
     A tombstone stands for a payment that was canceled before it was scanned: it has no fingerprint, amount 0, and a
     reference only if it was canceled by it. `wallet_number` is None until a code has proved whose it is.
     `pin_failures` counts wrong PINs for this payment.
@@ -74,7 +85,7 @@ class Payment:
 
     payment_id: UUID
     fingerprint: bytes | None = field(repr=False)
-    terminal_number: int
+    terminal_number: int | None
     merchant_id: int
     wallet_number: int | None
     reference: str | None
@@ -90,6 +101,8 @@ class Payment:
     pin_failures: int = 0
     refunded_minor: int = 0
     refunds: int = 0
+    purpose: Purpose = Purpose.SALE
+    fee_minor: int = 0
 
     @property
     def is_tombstone(self) -> bool:
@@ -99,7 +112,8 @@ class Payment:
     @property
     def refundable_minor(self) -> int:
         """What may still be refunded."""
-        return self.amount_minor - self.refunded_minor if self.status is Status.APPROVED else 0
+        is_refundable = self.status is Status.APPROVED and self.purpose is Purpose.SALE
+        return self.amount_minor - self.refunded_minor if is_refundable else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,18 +2,18 @@
 
 from dataclasses import replace
 
-from .book import TerminalStatus, TransferKind
+from .book import TerminalStatus
 from .desk import Desk, decided, moved, unchanged
 from .errors import ErrorCode
 from .operations import Cancel, CreateRefund, Decided, Outcome, Refunded, Refused
-from .payments import Payment, Refund, Status
-from .postings import give_back
+from .payments import Payment, Purpose, Refund, Status
+from .postings import give_back, take_back
 
 
 def decide_cancel(desk: Desk, cancel: Cancel) -> Outcome:
     """A payment taken back whole, with its money if it was approved; or a tombstone, if it was never seen."""
-    till = desk.book.tills[cancel.terminal_number]
-    if till.terminal_status is not TerminalStatus.ACTIVE:
+    till = None if cancel.terminal_number is None else desk.book.tills[cancel.terminal_number]
+    if till is not None and till.terminal_status is not TerminalStatus.ACTIVE:
         return Refused(cancel, ErrorCode.TERMINAL_DISABLED)
     payment = _to_cancel(desk, cancel)
     if payment is None:
@@ -28,7 +28,9 @@ def decide_cancel(desk: Desk, cancel: Cancel) -> Outcome:
         return Refused(cancel, ErrorCode.ALREADY_REFUNDED)
     if _age_ms(desk, payment) > desk.rules.cancel_window_ms:
         return Refused(cancel, ErrorCode.CANCEL_TOO_LATE)
-    give_back(desk, payment, TransferKind.CANCEL, payment.payment_id, payment.amount_minor)
+    if payment.purpose is Purpose.TOP_UP and _balance_minor(desk, payment) < payment.amount_minor:
+        return Refused(cancel, ErrorCode.FUNDS_SPENT)
+    take_back(desk, payment)
     return moved(desk, cancel, payment, Status.CANCELED)
 
 
@@ -54,7 +56,7 @@ def decide_refund(desk: Desk, wish: CreateRefund) -> Outcome:
         payment_id=payment.payment_id,
         merchant_id=payment.merchant_id,
         terminal_number=wish.terminal_number,
-        wallet_number=give_back(desk, payment, TransferKind.REFUND, wish.refund_id, wish.amount_minor).number,
+        wallet_number=give_back(desk, payment, wish.refund_id, wish.amount_minor).number,
         amount_minor=wish.amount_minor,
         currency=payment.currency,
         created_at_ms=desk.now_ms,
@@ -103,7 +105,7 @@ def _why_not_refund(desk: Desk, wish: CreateRefund, payment: Payment) -> ErrorCo
     till = None if wish.terminal_number is None else desk.book.tills[wish.terminal_number]
     if till is not None and till.terminal_status is not TerminalStatus.ACTIVE:
         return ErrorCode.TERMINAL_DISABLED
-    if payment.status is not Status.APPROVED:
+    if payment.status is not Status.APPROVED or payment.purpose is not Purpose.SALE:
         return ErrorCode.NOT_REFUNDABLE
     if _age_ms(desk, payment) > desk.rules.refund_window_ms:
         return ErrorCode.REFUND_TOO_LATE
@@ -113,8 +115,13 @@ def _why_not_refund(desk: Desk, wish: CreateRefund, payment: Payment) -> ErrorCo
 
 
 def _refunded(desk: Desk, wish: CreateRefund, refund: Refund, payment: Payment, *, replayed: bool = False) -> Refunded:
-    till, wallet = desk.book.tills[payment.terminal_number], desk.book.wallets[refund.wallet_number]
+    till, wallet = desk.entries.till_of(payment), desk.book.wallets[refund.wallet_number]
     return Refunded(wish, refund, payment, till, wallet, replayed)
+
+
+def _balance_minor(desk: Desk, payment: Payment) -> int:
+    wallet = None if payment.wallet_number is None else desk.book.wallets.get(payment.wallet_number)
+    return wallet.balance_minor if wallet else 0
 
 
 def _age_ms(desk: Desk, payment: Payment) -> int:

@@ -6,7 +6,8 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from .book import Wallet, WalletStatus
-from .payments import DeclineCode, Payment
+from .money import MAX_AMOUNT_MINOR
+from .payments import DeclineCode, Payment, Purpose
 
 if TYPE_CHECKING:
     from .operations import Scan
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 class Limits:
     """Amounts in minor units of one currency; a day is the business day of the server's time zone.
 
+    `balance_minor_max` is what a wallet may hold after a top-up.
     `pin_free_…` bound what a wallet may pay without its PIN: at once, in number a day, in sum a day.
     """
 
@@ -24,6 +26,8 @@ class Limits:
     pin_free_minor_max: int
     pin_free_day_count_max: int
     pin_free_day_minor_max: int
+    top_up_minor_max: int = MAX_AMOUNT_MINOR
+    balance_minor_max: int = MAX_AMOUNT_MINOR
 
 
 class Risk(Enum):
@@ -73,14 +77,19 @@ def today(wallet: Wallet, day_start_ms: int) -> Wallet:
     return replace(wallet, day_start_ms=day_start_ms, day_spent_minor=0, day_pin_free_minor=0, day_pin_free_count=0)
 
 
-def why_not(wallet: Wallet, amount_minor: int, currency: str, limits: Limits) -> DeclineCode | None:
-    """Why this wallet (of `today`) cannot pay this amount now, in order of precedence; None when it can."""
+def why_not(wallet: Wallet, amount_minor: int, currency: str, purpose: Purpose, limits: Limits) -> DeclineCode | None:
+    """Why this wallet (of `today`) cannot pay or take this amount now, in order of precedence; None when it can."""
     if wallet.status is WalletStatus.FROZEN:
         return DeclineCode.WALLET_FROZEN
     if wallet.status is WalletStatus.CLOSED:
         return DeclineCode.WALLET_CLOSED
     if wallet.currency != currency:
         return DeclineCode.CURRENCY_MISMATCH
+    if purpose is Purpose.TOP_UP:
+        if amount_minor > limits.top_up_minor_max:
+            return DeclineCode.AMOUNT_OVER_LIMIT
+        over = wallet.balance_minor + amount_minor > limits.balance_minor_max
+        return DeclineCode.BALANCE_LIMIT if over else None
     if amount_minor > limits.payment_minor_max:
         return DeclineCode.AMOUNT_OVER_LIMIT
     if wallet.day_spent_minor + amount_minor > limits.day_minor_max:

@@ -7,11 +7,12 @@ from .book import Book, DeviceStatus, MerchantStatus, TerminalStatus, Wallet, Wa
 from .desk import Desk, decided, unchanged
 from .device_keys import DeviceId, DeviceKind, Keyring
 from .errors import ErrorCode
-from .operations import Entry, Outcome, Refused, Scan
+from .fees import fee_of
+from .operations import Decided, Entry, MoveCash, Outcome, Refused, Scan
 from .payment_code import CodeCheck
-from .payments import DeclineCode, Payment, Status
-from .postings import charge
-from .rules import Risk, is_pin_free, is_pin_locked, today, why_not
+from .payments import DeclineCode, Payment, Purpose, Status
+from .postings import carry_out
+from .rules import Limits, Risk, is_pin_free, is_pin_locked, today, why_not
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,46 +32,86 @@ def decide_scan(desk: Desk, scan: Scan) -> Outcome:
     """A payment: approved, declined, or pending until the customer's PIN; or what is stored under its id."""
     stored = desk.book.payments.get(scan.payment_id)
     if stored is not None and not _was_canceled_before(stored, scan):
-        if stored.fingerprint != scan.fingerprint:
-            return Refused(scan, ErrorCode.ID_REUSED)
-        return unchanged(desk, scan, stored)
-    verdict = _judge(desk, scan, is_canceled=stored is not None)
-    occupant = desk.book.open_payments.get((scan.merchant_id, scan.reference))
-    named = verdict.decline in (DeclineCode.ALREADY_PAID, DeclineCode.ALREADY_PENDING)
-    payment = Payment(
-        payment_id=scan.payment_id,
-        fingerprint=scan.fingerprint,
-        terminal_number=scan.terminal_number,
-        merchant_id=scan.merchant_id,
-        wallet_number=verdict.wallet.number if verdict.wallet else None,
-        reference=scan.reference,
-        amount_minor=scan.amount_minor,
-        currency=scan.currency,
-        status=Status.PENDING if verdict.needs_pin else Status.DECLINED if verdict.decline else Status.APPROVED,
-        decline_code=verdict.decline,
-        paid_by=occupant.payment_id if occupant and named else None,
-        version=stored.version + 1 if stored else 1,
-        changed_at_ms=desk.now_ms,
-        approved_at_ms=None if verdict.decline or verdict.needs_pin else desk.now_ms,
-        expires_at_ms=desk.now_ms + desk.rules.confirmation_ms if verdict.needs_pin else None,
-    )
+        return _repeated(desk, scan, stored)
+    verdict = _judge_scan(desk, scan, is_canceled=stored is not None)
     if verdict.spent is not None:
         desk.entries.put_device(verdict.spent)
     if verdict.wallet is not None:
         # Also when nothing is charged: the version guards the spent code.
         desk.entries.put_wallet(replace(verdict.wallet, version=verdict.wallet.version + 1))
+    return _store(desk, scan, scan.terminal_number, verdict, version=stored.version + 1 if stored else 1)
+
+
+def decide_move_cash(desk: Desk, move: MoveCash) -> Outcome:
+    """A top-up or a withdrawal on a back office's word: approved or declined; or what is stored under its id."""
+    stored = desk.book.payments.get(move.payment_id)
+    if stored is not None and not _was_canceled_before(stored, move):
+        return _repeated(desk, move, stored)
+    wallet = desk.book.wallets.get(move.wallet_number)
+    if wallet is None:
+        return Refused(move, ErrorCode.WALLET_UNKNOWN)
+    wallet = today(wallet, desk.day_start_ms)
+    limits = desk.rules.limits_of(move.currency)
+    decline = (
+        None
+        if desk.book.offices[move.merchant_id].merchant_status is MerchantStatus.ACTIVE
+        else DeclineCode.MERCHANT_INACTIVE
+    )
+    decline = (
+        decline
+        or _closed(desk.book, move, is_canceled=stored is not None)
+        or why_not(wallet, move.amount_minor, move.currency, move.purpose, limits)
+    )
+    desk.entries.put_wallet(replace(wallet, version=wallet.version + 1))
+    return _store(desk, move, None, _Verdict(decline, wallet), version=stored.version + 1 if stored else 1)
+
+
+def _repeated(desk: Desk, operation: Scan | MoveCash, stored: Payment) -> Outcome:
+    if stored.fingerprint != operation.fingerprint:
+        return Refused(operation, ErrorCode.ID_REUSED)
+    return unchanged(desk, operation, stored)
+
+
+def _store(
+    desk: Desk, operation: Scan | MoveCash, terminal_number: int | None, verdict: _Verdict, version: int
+) -> Decided:
+    """Store the payment that a verdict makes, with its money when it is approved."""
+    occupant = desk.book.open_payments.get((operation.merchant_id, operation.reference))
+    named = verdict.decline in (DeclineCode.ALREADY_PAID, DeclineCode.ALREADY_PENDING)
+    approved = verdict.decline is None and not verdict.needs_pin
+    till = desk.book.offices[operation.merchant_id] if terminal_number is None else desk.book.tills[terminal_number]
+    is_sale = verdict.decline is None and operation.purpose is Purpose.SALE
+    payment = Payment(
+        payment_id=operation.payment_id,
+        fingerprint=operation.fingerprint,
+        terminal_number=terminal_number,
+        merchant_id=operation.merchant_id,
+        wallet_number=verdict.wallet.number if verdict.wallet else None,
+        reference=operation.reference,
+        amount_minor=operation.amount_minor,
+        currency=operation.currency,
+        status=Status.PENDING if verdict.needs_pin else Status.APPROVED if approved else Status.DECLINED,
+        decline_code=verdict.decline,
+        paid_by=occupant.payment_id if occupant and named else None,
+        version=version,
+        changed_at_ms=desk.now_ms,
+        approved_at_ms=desk.now_ms if approved else None,
+        expires_at_ms=desk.now_ms + desk.rules.confirmation_ms if verdict.needs_pin else None,
+        purpose=operation.purpose,
+        fee_minor=fee_of(operation.amount_minor, till.fee_bps, till.fee_fixed_minor) if is_sale else 0,
+    )
     desk.entries.put_payment(payment)
-    if payment.status is Status.APPROVED:
-        charge(desk, payment, pin_free=True)
-    return decided(desk, scan, payment)
+    if approved:
+        carry_out(desk, payment, pin_free=operation.purpose is Purpose.SALE)
+    return decided(desk, operation, payment)
 
 
-def _was_canceled_before(stored: Payment, scan: Scan) -> bool:
+def _was_canceled_before(stored: Payment, operation: Scan | MoveCash) -> bool:
     """Whether the till canceled this very id. An order's tombstone has an id of ours, and keeps the order closed."""
-    return stored.is_tombstone and stored.merchant_id == scan.merchant_id and stored.reference is None
+    return stored.is_tombstone and stored.merchant_id == operation.merchant_id and stored.reference is None
 
 
-def _judge(desk: Desk, scan: Scan, *, is_canceled: bool) -> _Verdict:
+def _judge_scan(desk: Desk, scan: Scan, *, is_canceled: bool) -> _Verdict:
     book = desk.book
     till = book.tills[scan.terminal_number]
     if till.terminal_status is not TerminalStatus.ACTIVE:
@@ -100,19 +141,32 @@ def _judge(desk: Desk, scan: Scan, *, is_canceled: bool) -> _Verdict:
     elif mark <= device.spent_mark:
         decline = DeclineCode.CODE_USED
     else:
-        decline = _closed(book, scan, is_canceled) or why_not(wallet, scan.amount_minor, scan.currency, limits)
+        decline = _closed(book, scan, is_canceled=is_canceled) or why_not(
+            wallet, scan.amount_minor, scan.currency, scan.purpose, limits
+        )
     if decline is not None:
         return _Verdict(decline, wallet, spent)
     risk = desk.rules.risk(scan, wallet)
     if risk is Risk.REJECT:
         return _Verdict(DeclineCode.RISK_REJECTED, wallet, spent)
-    needs_pin = risk is Risk.ASK_PIN or scan.entry is Entry.TYPED or not is_pin_free(wallet, scan.amount_minor, limits)
+    needs_pin = risk is Risk.ASK_PIN or _needs_pin(scan, wallet, limits)
     if needs_pin and is_pin_locked(wallet, desk.now_ms):
         return _Verdict(DeclineCode.PIN_LOCKED, wallet, spent)
     return _Verdict(None, wallet, spent, needs_pin)
 
 
-def _closed(book: Book, scan: Scan, is_canceled: bool) -> DeclineCode | None:
+def _needs_pin(scan: Scan, wallet: Wallet, limits: Limits) -> bool:
+    """Money that comes in needs none; cash that goes out always does, since it cannot be followed."""
+    match scan.purpose:
+        case Purpose.TOP_UP:
+            return False
+        case Purpose.WITHDRAWAL:
+            return True
+        case Purpose.SALE:
+            return scan.entry is Entry.TYPED or not is_pin_free(wallet, scan.amount_minor, limits)
+
+
+def _closed(book: Book, scan: Scan | MoveCash, *, is_canceled: bool) -> DeclineCode | None:
     """Why this order cannot be paid any more, or not now."""
     occupant = book.open_payments.get((scan.merchant_id, scan.reference))
     if is_canceled or (occupant and occupant.status is Status.CANCELED):

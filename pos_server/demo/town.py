@@ -57,7 +57,7 @@ async def build_town(connection: asyncpg.Connection) -> Town:
         missing_minor = (_POOR_MINOR if row["name"] == POOR_CUSTOMER else _FULL_MINOR) - row["balance_minor"]
         if missing_minor > 0:
             top_up_id = uuid_utils.compat.uuid7()
-            await directory.top_up(connection, top_up_id, row["number"], missing_minor, CURRENCY)
+            await directory.top_up(connection, top_up_id, merchant_id, row["number"], missing_minor, CURRENCY)
     return Town(
         [Terminal(row["number"], row["store"], row["name"]) for row in terminals],
         [Customer(row["number"], row["name"]) for row in wallets],

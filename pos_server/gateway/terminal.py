@@ -31,7 +31,7 @@ from ..core.messages import (
 )
 from ..core.notices import Recipient, terminal_notice
 from ..core.operations import Cancel, CreateRefund, Entry, Operation, Scan
-from ..core.payments import Payment, Status
+from ..core.payments import Payment, Purpose, Status
 from ..ledger import directory, history
 from ..ledger.directory import TerminalRecord
 from ..peers import Peers
@@ -141,6 +141,7 @@ class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):
             currency=message.currency,
             code=message.code,
             entry=Entry(message.entry),
+            purpose=Purpose(message.purpose),
         )
         self._submit(scan, message)
 

@@ -14,9 +14,9 @@ _CHECKS = {
     "audit_accounts_exist": "transfers whose accounts do not exist or hold another currency",
     "audit_sum_is_zero": "currencies whose transfers do not sum to zero",
     "audit_balances": "wallets whose balance differs from their transfers",
-    "audit_payments_paid": "payments that were approved, without exactly their payment transfer",
-    "audit_transfers_owed": "payment transfers without a payment that was approved",
+    "audit_payments_paid": "approved payments without exactly their transfer, or such transfers without their payment",
     "audit_cancels_paid": "canceled payments whose money did not go back exactly once",
+    "audit_fees": "sales whose fee was not paid, or not returned, as it should be",
     "audit_refunds_paid": "refunds whose money did not go back exactly once",
     "audit_refunds_within": "payments that disagree with their refunds",
     "audit_pending_in_time": "payments that still wait for a PIN after their time",
@@ -38,6 +38,7 @@ class AuditReport:
 
     transfers: int
     payments: int
+    cash_movements: int
     wallets: int
     findings: list[Finding]
 

@@ -1,18 +1,27 @@
 """Who takes part: merchants, stores, terminals, wallets, and the devices that act for them."""
 
+import time
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields
 from uuid import UUID
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from ..core.activation import activation_hash
-from ..core.book import MerchantStatus, TerminalStatus, WalletStatus
-from ..core.device_keys import DeviceId, DeviceKind
+from ..core.book import HouseAccount, MerchantStatus, TerminalStatus, WalletStatus
+from ..core.decide import decide
+from ..core.device_keys import DeviceId, DeviceKind, Keyring
+from ..core.money import MAX_AMOUNT_MINOR
+from ..core.operations import Decided, MoveCash
+from ..core.payments import Purpose, Status
+from ..core.rules import Limits, Rules
+from .ledger import apply_changes, load_book
 from .sql import QUERIES
 
-CASH_IN = "cash_in"
+_NO_KEYS = Keyring({}, current="")
+# A top-up on the operator's own word knows no limits.
+_NO_LIMITS = Rules(Limits(**dict.fromkeys((field.name for field in fields(Limits)), MAX_AMOUNT_MINOR)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +98,7 @@ async def reset_pin(connection: asyncpg.Connection, wallet_number: int) -> bool:
 async def create_merchant(connection: asyncpg.Connection, name: str, currency: str) -> int:
     """A merchant and its account; returns the merchant's id."""
     async with connection.transaction():
+        await connection.execute(QUERIES["create_house_accounts"], list(HouseAccount), currency)
         account_id = await connection.fetchval(QUERIES["create_account"], "merchant", name, currency)
         return int(await connection.fetchval(QUERIES["create_merchant"], account_id, name, currency))
 
@@ -106,23 +116,35 @@ async def create_terminal(connection: asyncpg.Connection, store_id: int, name: s
 async def create_wallet(connection: asyncpg.Connection, name: str, currency: str) -> int:
     """An empty wallet and its account; returns the wallet's number."""
     async with connection.transaction():
+        await connection.execute(QUERIES["create_house_accounts"], list(HouseAccount), currency)
         account_id = await connection.fetchval(QUERIES["create_account"], "wallet", name, currency)
         return int(await connection.fetchval(QUERIES["create_wallet"], account_id, name, currency))
 
 
 async def top_up(
-    connection: asyncpg.Connection, top_up_id: UUID, wallet_number: int, amount_minor: int, currency: str
-) -> int | None:
-    """Credit a wallet from house cash, once per id; returns the new balance, None when this id was done before.
+    connection: asyncpg.Connection,
+    payment_id: UUID,
+    merchant_id: int,
+    wallet_number: int,
+    amount_minor: int,
+    currency: str,
+) -> int:
+    """Credit a wallet from house cash, on the word of a merchant's back office; returns the balance then.
 
-    `currency` is the wallet's. Raises asyncpg's errors.
+    Once per id; a repeat changes nothing. `currency` is the wallet's. Raises ValueError when it cannot be done, and
+    asyncpg's errors.
     """
-    async with connection.transaction():
-        cash_in = await connection.fetchval(QUERIES["house_account"], CASH_IN, currency)
-        balance_minor: int | None = await connection.fetchval(
-            QUERIES["top_up"], top_up_id, wallet_number, amount_minor, cash_in
-        )
-        return balance_minor
+    move = MoveCash(
+        payment_id, merchant_id, wallet_number, f"top-up-{payment_id}", amount_minor, currency, Purpose.TOP_UP
+    )
+    book = await load_book(connection, [move])
+    now_ms = time.time_ns() // 1_000_000
+    (outcome,), changes = decide([move], book, _NO_KEYS, now_ms, _NO_LIMITS, day_start_ms=0)
+    if not isinstance(outcome, Decided) or outcome.payment.status is not Status.APPROVED or outcome.wallet is None:
+        raise ValueError(f"wallet {wallet_number} cannot be topped up")
+    if changes:
+        await apply_changes(connection, changes, now_ms)
+    return outcome.wallet.balance_minor
 
 
 async def issue_activation(connection: asyncpg.Connection, device: DeviceId, code: str, *, ttl_s: float) -> None:

@@ -8,8 +8,8 @@ from uuid import UUID
 import asyncpg
 
 from ..core import payment_code
-from ..core.book import Book, Changes, OpenPayment, TerminalStatus
-from ..core.operations import Cancel, Confirm, CreateRefund, Expire, Operation, Reject, Scan
+from ..core.book import Book, Changes, HouseAccount, OpenPayment, TerminalStatus
+from ..core.operations import Cancel, Confirm, CreateRefund, Expire, MoveCash, Operation, Reject, Scan
 from ..core.payments import Status
 from .rows import device_of, payment_of, plain_uuid, refund_of, till_of, wallet_of
 from .sql import QUERIES
@@ -22,16 +22,42 @@ LEDGER_CONFLICT = (
 )
 
 
-async def load_book(connection: asyncpg.Connection, operations: Sequence[Operation]) -> Book:
-    """The committed rows that decisions about `operations` depend on. Raises asyncpg's errors."""
+class HouseAccounts:
+    """The ids of the house's accounts, read when a currency is met for the first time."""
+
+    def __init__(self) -> None:
+        self.ids: dict[tuple[HouseAccount, str], int] = {}
+        self._currencies: set[str] = set()
+
+    async def need(self, connection: asyncpg.Connection, currency: str) -> None:
+        """Know the accounts of a currency. Raises asyncpg's errors."""
+        if currency in self._currencies:
+            return
+        for row in await connection.fetch(QUERIES["house_accounts"]):
+            self.ids[HouseAccount(row["name"]), row["currency"]] = row["id"]
+            self._currencies.add(row["currency"])
+
+
+async def load_book(
+    connection: asyncpg.Connection, operations: Sequence[Operation], house: HouseAccounts | None = None
+) -> Book:
+    """The committed rows that decisions about `operations` depend on. Raises asyncpg's errors.
+
+    `house` keeps the house's accounts from batch to batch: they are made with a currency's first merchant or wallet.
+    """
+    house = HouseAccounts() if house is None else house
     wanted = [_wanted(operation) for operation in operations]
     rows = await connection.fetch(
         QUERIES["load_book"], *(list(column) for column in zip(*wanted, strict=True)) if wanted else [[]] * 6
     )
-    book = Book()
+    book = Book(house=house.ids)
     for want, row in zip(wanted, rows, strict=True):
-        if row["till_number"] is not None:
-            book.tills[row["till_number"]] = till = till_of(row)
+        if row["till_merchant_id"] is not None:
+            till = till_of(row)
+            book.offices[row["till_merchant_id"]] = replace(till, terminal_status=TerminalStatus.ACTIVE, store_name="")
+            await house.need(connection, row["till_currency"])
+            if row["till_number"] is not None:
+                book.tills[row["till_number"]] = till
             if row["other_till_number"] is not None:
                 book.tills[row["other_till_number"]] = replace(
                     till,
@@ -83,6 +109,10 @@ def _wanted(operation: Operation) -> _Wanted:
         case Cancel():
             merchant_id = None if operation.reference is None else operation.merchant_id
             return _Wanted(operation.payment_id, operation.terminal_number, merchant_id, operation.reference)
+        case MoveCash():
+            return _Wanted(
+                operation.payment_id, None, operation.merchant_id, operation.reference, operation.wallet_number
+            )
         case CreateRefund():
             return _Wanted(operation.payment_id, operation.terminal_number)
         case Confirm() | Reject() | Expire():
@@ -144,4 +174,6 @@ async def apply_changes(connection: asyncpg.Connection, changes: Changes, now_ms
         [transfer.amount_minor for transfer in transfers],
         [transfer.currency for transfer in transfers],
         [transfer.wallet_number for transfer in transfers],
+        [payment.purpose for payment in payments],
+        [payment.fee_minor for payment in payments],
     )

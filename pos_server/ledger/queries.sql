@@ -5,7 +5,8 @@
 -- the order, its till, and the wallet: the payment's, or else that of the code, with the device that made the code.
 select
     t.number as till_number, t.status as terminal_status, s.name as store_name,
-    m.status as merchant_status, m.account_id as merchant_account_id, m.name as merchant_name,
+    m.id as till_merchant_id, m.currency as till_currency,
+    m.status as merchant_status, m.account_id as merchant_account_id, m.name as merchant_name, m.fee_bps, m.fee_fixed_minor,
     pt.number as other_till_number, pt.status as other_terminal_status, ps.name as other_store_name,
     w.number as wallet_number, w.account_id, w.currency as wallet_currency, w.balance_minor,
     w.status as wallet_status, w.version as wallet_version, w.pin_hash is not null as pin_set, w.pin_generation, w.pin_failures,
@@ -17,6 +18,7 @@ select
     p.reference, p.amount_minor, p.currency, p.status as payment_status, p.decline_code, p.paid_by,
     p.version as payment_version, unix_ms(p.changed_at) as changed_at_ms, unix_ms(p.approved_at) as approved_at_ms,
     unix_ms(p.expires_at) as expires_at_ms, p.pin_failures as payment_pin_failures, p.refunded_minor, p.refunds,
+    p.purpose, p.fee_minor,
     o.id as open_payment_id, o.status as open_payment_status
 from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $6::smallint[]) with ordinality
     as q (payment_id, terminal_number, merchant_id, reference, wallet_number, slot, position)
@@ -25,7 +27,7 @@ left join payment o
 left join payment p on p.id = coalesce(q.payment_id, o.id)
 left join terminal t on t.number = coalesce(q.terminal_number, p.terminal_number)
 left join store s on s.id = t.store_id
-left join merchant m on m.id = s.merchant_id
+left join merchant m on m.id = coalesce(s.merchant_id, p.merchant_id, q.merchant_id)
 left join terminal pt on pt.number = p.terminal_number and p.terminal_number <> t.number and p.merchant_id = m.id
 left join store ps on ps.id = pt.store_id
 left join wallet w on w.number = coalesce(p.wallet_number, q.wallet_number)
@@ -67,10 +69,10 @@ with wallet_change as (
 ), payment_change as (
     select * from unnest($14::uuid[], $15::bytea[], $16::bigint[], $17::bigint[], $18::bigint[], $19::text[],
         $20::bigint[], $21::text[], $22::text[], $23::text[], $24::uuid[], $25::int[], $26::int[], $27::bigint[],
-        $28::bigint[], $29::int[], $30::bigint[], $31::int[])
+        $28::bigint[], $29::int[], $30::bigint[], $31::int[], $47::text[], $48::bigint[])
         as c (id, fingerprint, terminal_number, merchant_id, wallet_number, reference, amount_minor, currency, status,
             decline_code, paid_by, seen_version, new_version, approved_at_ms, expires_at_ms, pin_failures,
-            refunded_minor, refunds)
+            refunded_minor, refunds, purpose, fee_minor)
 ), payment_locked as materialized (
     select p.id from payment p join payment_change c on p.id = c.id and p.version = c.seen_version
     where c.seen_version > 0 and (select count(*) from locked) >= 0
@@ -82,17 +84,17 @@ with wallet_change as (
         decline_code = c.decline_code, paid_by = c.paid_by, version = c.new_version,
         changed_at = from_unix_ms($32), approved_at = from_unix_ms(c.approved_at_ms),
         expires_at = from_unix_ms(c.expires_at_ms), pin_failures = c.pin_failures, refunded_minor = c.refunded_minor,
-        refunds = c.refunds
+        refunds = c.refunds, purpose = c.purpose, fee_minor = c.fee_minor
     from payment_change c join payment_locked l on l.id = c.id
     where p.id = c.id and p.version = c.seen_version
     returning 1
 ), paid as (
     insert into payment (id, fingerprint, terminal_number, merchant_id, wallet_number, reference, amount_minor,
         currency, status, decline_code, paid_by, version, changed_at, approved_at, expires_at, pin_failures,
-        refunded_minor, refunds)
+        refunded_minor, refunds, purpose, fee_minor)
     select id, fingerprint, terminal_number, merchant_id, wallet_number, reference, amount_minor, currency, status,
         decline_code, paid_by, new_version, from_unix_ms($32), from_unix_ms(approved_at_ms),
-        from_unix_ms(expires_at_ms), pin_failures, refunded_minor, refunds
+        from_unix_ms(expires_at_ms), pin_failures, refunded_minor, refunds, purpose, fee_minor
     from payment_change where seen_version = 0
 ), refunded as (
     insert into refund (id, payment_id, merchant_id, terminal_number, wallet_number, amount_minor, currency, created_at)
@@ -127,7 +129,8 @@ where d.wallet_number = $1 and d.slot = $2;
 select p.id, p.fingerprint, p.terminal_number, p.merchant_id, p.wallet_number as payment_wallet_number,
     p.reference, p.amount_minor, p.currency, p.status as payment_status, p.decline_code, p.paid_by,
     p.version as payment_version, unix_ms(p.changed_at) as changed_at_ms, unix_ms(p.approved_at) as approved_at_ms,
-    unix_ms(p.expires_at) as expires_at_ms, p.pin_failures as payment_pin_failures, p.refunded_minor, p.refunds
+    unix_ms(p.expires_at) as expires_at_ms, p.pin_failures as payment_pin_failures, p.refunded_minor, p.refunds,
+    p.purpose, p.fee_minor
 from payment p where p.terminal_number = $1 and p.changed_at > to_timestamp($2::bigint / 1000.0)
 order by p.changed_at, p.id limit $3;
 
@@ -137,10 +140,11 @@ select p.id, p.fingerprint, p.terminal_number, p.merchant_id, p.wallet_number as
     p.reference, p.amount_minor, p.currency, p.status as payment_status, p.decline_code, p.paid_by,
     p.version as payment_version, unix_ms(p.changed_at) as changed_at_ms, unix_ms(p.approved_at) as approved_at_ms,
     unix_ms(p.expires_at) as expires_at_ms, p.pin_failures as payment_pin_failures, p.refunded_minor, p.refunds,
-    m.name as merchant_name, s.name as store_name
+    p.purpose, p.fee_minor,
+    m.name as merchant_name, coalesce(s.name, '') as store_name
 from payment p
-join terminal t on t.number = p.terminal_number
-join store s on s.id = t.store_id
+left join terminal t on t.number = p.terminal_number
+left join store s on s.id = t.store_id
 join merchant m on m.id = p.merchant_id
 where p.wallet_number = $1 and p.changed_at > to_timestamp($2::bigint / 1000.0)
 order by p.changed_at, p.id limit $3;
@@ -149,7 +153,8 @@ order by p.changed_at, p.id limit $3;
 select p.id, p.fingerprint, p.terminal_number, p.merchant_id, p.wallet_number as payment_wallet_number,
     p.reference, p.amount_minor, p.currency, p.status as payment_status, p.decline_code, p.paid_by,
     p.version as payment_version, unix_ms(p.changed_at) as changed_at_ms, unix_ms(p.approved_at) as approved_at_ms,
-    unix_ms(p.expires_at) as expires_at_ms, p.pin_failures as payment_pin_failures, p.refunded_minor, p.refunds
+    unix_ms(p.expires_at) as expires_at_ms, p.pin_failures as payment_pin_failures, p.refunded_minor, p.refunds,
+    p.purpose, p.fee_minor
 from payment p where p.id = $2 and p.merchant_id = $1;
 
 -- name: payment_by_reference
@@ -157,14 +162,16 @@ from payment p where p.id = $2 and p.merchant_id = $1;
 (select p.id, p.fingerprint, p.terminal_number, p.merchant_id, p.wallet_number as payment_wallet_number,
     p.reference, p.amount_minor, p.currency, p.status as payment_status, p.decline_code, p.paid_by,
     p.version as payment_version, unix_ms(p.changed_at) as changed_at_ms, unix_ms(p.approved_at) as approved_at_ms,
-    unix_ms(p.expires_at) as expires_at_ms, p.pin_failures as payment_pin_failures, p.refunded_minor, p.refunds
+    unix_ms(p.expires_at) as expires_at_ms, p.pin_failures as payment_pin_failures, p.refunded_minor, p.refunds,
+    p.purpose, p.fee_minor
 from payment p
 where p.merchant_id = $1 and p.reference = $2 and p.status in ('pending', 'approved', 'canceled'))
 union all
 (select p.id, p.fingerprint, p.terminal_number, p.merchant_id, p.wallet_number as payment_wallet_number,
     p.reference, p.amount_minor, p.currency, p.status as payment_status, p.decline_code, p.paid_by,
     p.version as payment_version, unix_ms(p.changed_at) as changed_at_ms, unix_ms(p.approved_at) as approved_at_ms,
-    unix_ms(p.expires_at) as expires_at_ms, p.pin_failures as payment_pin_failures, p.refunded_minor, p.refunds
+    unix_ms(p.expires_at) as expires_at_ms, p.pin_failures as payment_pin_failures, p.refunded_minor, p.refunds,
+    p.purpose, p.fee_minor
 from payment p
 where p.merchant_id = $1 and p.reference = $2 and p.status in ('declined', 'expired')
 order by p.changed_at desc limit 1)
@@ -174,7 +181,8 @@ limit 1;
 select p.id, p.fingerprint, p.terminal_number, p.merchant_id, p.wallet_number as payment_wallet_number,
     p.reference, p.amount_minor, p.currency, p.status as payment_status, p.decline_code, p.paid_by,
     p.version as payment_version, unix_ms(p.changed_at) as changed_at_ms, unix_ms(p.approved_at) as approved_at_ms,
-    unix_ms(p.expires_at) as expires_at_ms, p.pin_failures as payment_pin_failures, p.refunded_minor, p.refunds
+    unix_ms(p.expires_at) as expires_at_ms, p.pin_failures as payment_pin_failures, p.refunded_minor, p.refunds,
+    p.purpose, p.fee_minor
 from payment p where p.terminal_number = $1
 order by p.changed_at desc, p.id desc limit $2;
 
@@ -184,10 +192,11 @@ select p.id, p.fingerprint, p.terminal_number, p.merchant_id, p.wallet_number as
     p.reference, p.amount_minor, p.currency, p.status as payment_status, p.decline_code, p.paid_by,
     p.version as payment_version, unix_ms(p.changed_at) as changed_at_ms, unix_ms(p.approved_at) as approved_at_ms,
     unix_ms(p.expires_at) as expires_at_ms, p.pin_failures as payment_pin_failures, p.refunded_minor, p.refunds,
-    m.name as merchant_name, s.name as store_name
+    p.purpose, p.fee_minor,
+    m.name as merchant_name, coalesce(s.name, '') as store_name
 from payment p
-join terminal t on t.number = p.terminal_number
-join store s on s.id = t.store_id
+left join terminal t on t.number = p.terminal_number
+left join store s on s.id = t.store_id
 join merchant m on m.id = p.merchant_id
 where p.wallet_number = $1 and ($2::bigint is null or (p.changed_at, p.id) < (from_unix_ms($2), $3::uuid))
 order by p.changed_at desc, p.id desc limit $4;
@@ -198,10 +207,11 @@ select p.id, p.fingerprint, p.terminal_number, p.merchant_id, p.wallet_number as
     p.reference, p.amount_minor, p.currency, p.status as payment_status, p.decline_code, p.paid_by,
     p.version as payment_version, unix_ms(p.changed_at) as changed_at_ms, unix_ms(p.approved_at) as approved_at_ms,
     unix_ms(p.expires_at) as expires_at_ms, p.pin_failures as payment_pin_failures, p.refunded_minor, p.refunds,
-    m.name as merchant_name, s.name as store_name
+    p.purpose, p.fee_minor,
+    m.name as merchant_name, coalesce(s.name, '') as store_name
 from payment p
-join terminal t on t.number = p.terminal_number
-join store s on s.id = t.store_id
+left join terminal t on t.number = p.terminal_number
+left join store s on s.id = t.store_id
 join merchant m on m.id = p.merchant_id
 where p.wallet_number = $1 and p.status = 'pending'
 order by p.changed_at, p.id limit $2;
@@ -285,15 +295,12 @@ order by q.position;
 -- name: create_account
 insert into account (kind, name, currency) values ($1, $2, $3) returning id;
 
--- name: house_account
--- Finds or makes the house account of this name and currency.
-with made as (
-    insert into account (kind, name, currency) values ('house', $1, $2)
-    on conflict (name, currency) where kind = 'house' do nothing
-    returning id
-)
-select id from made union all select id from account where kind = 'house' and name = $1 and currency = $2
-limit 1;
+-- name: house_accounts
+select name, currency, id from account where kind = 'house';
+
+-- name: create_house_accounts
+insert into account (kind, name, currency) select 'house', name, $2 from unnest($1::text[]) as name
+on conflict (name, currency) where kind = 'house' do nothing;
 
 -- name: create_merchant
 insert into merchant (account_id, name, currency) values ($1, $2, $3) returning id;
@@ -358,19 +365,6 @@ select k.id, k.merchant_id, m.name as merchant_name, k.name, k.scopes, k.created
 from api_key k join merchant m on m.id = k.merchant_id
 order by k.id;
 
--- name: top_up
--- Money comes in: house cash is debited, the wallet credited; once per id.
-with posted as (
-    insert into transfer (kind, source_id, debit_account_id, credit_account_id, amount_minor, currency,
-        wallet_number, created_at)
-    select 'top_up', $1, $4, w.account_id, $3, w.currency, w.number, now() from wallet w where w.number = $2
-    on conflict (source_id, kind) do nothing
-    returning wallet_number, amount_minor
-)
-update wallet w set balance_minor = w.balance_minor + p.amount_minor, version = w.version + 1
-from posted p where w.number = p.wallet_number
-returning w.balance_minor;
-
 -- name: demo_merchant
 select id from merchant where name = $1 order by id limit 1;
 
@@ -382,7 +376,8 @@ where s.merchant_id = $1 order by t.number;
 select number, name, balance_minor from wallet order by number;
 
 -- name: audit_counts
-select (select count(*) from transfer) as transfers, (select count(*) from payment) as payments,
+select (select count(*) from transfer) as transfers, (select count(*) from payment where purpose = 'sale') as payments,
+    (select count(*) from payment where purpose <> 'sale') as cash_movements,
     (select count(*) from wallet) as wallets;
 
 -- name: audit_accounts_exist
@@ -417,40 +412,71 @@ where w.balance_minor <> coalesce(e.balance_minor, 0)
 order by w.number limit $1;
 
 -- name: audit_payments_paid
--- A payment that was ever approved has its one payment transfer: same amount, currency, wallet, from the wallet to the
--- merchant.
-select p.id::text from payment p
-left join merchant m on m.id = p.merchant_id
-left join wallet w on w.number = p.wallet_number
-left join transfer x on x.source_id = p.id and x.kind = 'payment'
-    and x.amount_minor = p.amount_minor and x.currency = p.currency and x.wallet_number = p.wallet_number
-    and x.debit_account_id = w.account_id and x.credit_account_id = m.account_id
-where (p.status = 'approved' or (p.status = 'canceled' and p.approved_at is not null)) and x.id is null
-order by p.id limit $1;
-
--- name: audit_transfers_owed
--- A payment transfer belongs to a payment that was approved.
-select x.id::text from transfer x
-left join payment p on p.id = x.source_id
-    and (p.status = 'approved' or (p.status = 'canceled' and p.approved_at is not null))
-where x.kind = 'payment' and p.id is null
-order by x.id limit $1;
-
--- name: audit_cancels_paid
--- A payment that was canceled after it was approved has its one cancel transfer, all of it back to the wallet; and no
--- other payment has one.
+-- A payment that was ever approved has its one transfer: of its purpose's kind, same amount, currency and wallet, between
+-- the accounts that its purpose names; and no other transfer of these kinds is there.
 select coalesce(p.id, x.source_id)::text from (
-    select p.id, p.amount_minor, p.currency, p.wallet_number, w.account_id as wallet_account_id,
-        m.account_id as merchant_account_id
+    select p.id, p.amount_minor, p.currency, p.wallet_number,
+        case p.purpose when 'sale' then 'payment' else p.purpose end as kind,
+        case p.purpose when 'top_up' then h.id else w.account_id end as debit_account_id,
+        case p.purpose when 'sale' then m.account_id when 'top_up' then w.account_id else h.id end as credit_account_id
     from payment p
     left join merchant m on m.id = p.merchant_id
     left join wallet w on w.number = p.wallet_number
+    left join account h on h.kind = 'house' and h.currency = p.currency
+        and h.name = case p.purpose when 'top_up' then 'cash_in' when 'withdrawal' then 'payout' end
+    where p.status = 'approved' or (p.status = 'canceled' and p.approved_at is not null)
+) as p
+full join (select * from transfer where kind in ('payment', 'top_up', 'withdrawal')) as x on x.source_id = p.id
+    and x.kind = p.kind and x.amount_minor = p.amount_minor and x.currency = p.currency
+    and x.wallet_number = p.wallet_number
+    and x.debit_account_id = p.debit_account_id and x.credit_account_id = p.credit_account_id
+where p.id is null or x.id is null
+order by 1 limit $1;
+
+-- name: audit_cancels_paid
+-- A payment that was canceled after it was approved has its one cancel transfer, the other way round; and no other
+-- payment has one.
+select coalesce(p.id, x.source_id)::text from (
+    select p.id, t.amount_minor, t.currency, t.wallet_number, t.debit_account_id, t.credit_account_id
+    from payment p
+    left join transfer t on t.source_id = p.id and t.kind in ('payment', 'top_up', 'withdrawal')
     where p.status = 'canceled' and p.approved_at is not null
 ) as p
 full join (select * from transfer where kind = 'cancel') as x on x.source_id = p.id
     and x.amount_minor = p.amount_minor and x.currency = p.currency and x.wallet_number = p.wallet_number
-    and x.debit_account_id = p.merchant_account_id and x.credit_account_id = p.wallet_account_id
+    and x.debit_account_id = p.credit_account_id and x.credit_account_id = p.debit_account_id
 where p.id is null or x.id is null
+order by 1 limit $1;
+
+-- name: audit_fees
+-- A sale that was ever approved has its one fee transfer if it has a fee; what has gone back of it is what its refunds
+-- (the refunded share, rounded down) or its cancel say.
+select coalesce(p.id, f.id)::text from (
+    select p.id, p.fee_minor, m.account_id as merchant_account_id, h.id as fees_account_id,
+        case when p.status = 'canceled' then p.fee_minor
+            else (p.fee_minor::numeric * p.refunded_minor / p.amount_minor)::numeric end as returned
+    from payment p
+    left join merchant m on m.id = p.merchant_id
+    left join account h on h.kind = 'house' and h.currency = p.currency and h.name = 'fees'
+    where p.fee_minor > 0 and (p.status = 'approved' or (p.status = 'canceled' and p.approved_at is not null))
+) as p
+full join (
+    select coalesce(r.payment_id, x.source_id) as id,
+        sum(x.amount_minor) filter (where x.kind = 'fee') as paid,
+        sum(x.amount_minor) filter (where x.kind = 'fee_return') as returned,
+        min(case x.kind when 'fee' then x.debit_account_id else x.credit_account_id end) as low_merchant,
+        max(case x.kind when 'fee' then x.debit_account_id else x.credit_account_id end) as high_merchant,
+        min(case x.kind when 'fee' then x.credit_account_id else x.debit_account_id end) as low_fees,
+        max(case x.kind when 'fee' then x.credit_account_id else x.debit_account_id end) as high_fees
+    from transfer x
+    left join refund r on x.kind = 'fee_return' and r.id = x.source_id
+    where x.kind in ('fee', 'fee_return')
+    group by 1
+) as f on f.id = p.id
+where p.id is null or f.id is null or f.paid is distinct from p.fee_minor
+    or coalesce(f.returned, 0) <> floor(p.returned)
+    or f.low_merchant <> p.merchant_account_id or f.high_merchant <> p.merchant_account_id
+    or f.low_fees <> p.fees_account_id or f.high_fees <> p.fees_account_id
 order by 1 limit $1;
 
 -- name: audit_refunds_paid

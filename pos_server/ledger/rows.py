@@ -5,16 +5,19 @@ from uuid import UUID
 import asyncpg
 
 from ..core.book import DeviceStatus, MerchantStatus, TerminalStatus, Till, Wallet, WalletDevice, WalletStatus
-from ..core.payments import DeclineCode, Payment, Refund, Status
+from ..core.payments import DeclineCode, Payment, Purpose, Refund, Status
 
 
 def till_of(row: asyncpg.Record) -> Till:
     return Till(
-        terminal_status=TerminalStatus(row["terminal_status"]),
+        # A back office has no terminal that could be disabled.
+        terminal_status=TerminalStatus(row["terminal_status"] or TerminalStatus.ACTIVE),
         merchant_status=MerchantStatus(row["merchant_status"]),
         merchant_account_id=row["merchant_account_id"],
         merchant_name=row["merchant_name"],
-        store_name=row["store_name"],
+        store_name=row["store_name"] or "",
+        fee_bps=row["fee_bps"],
+        fee_fixed_minor=row["fee_fixed_minor"],
     )
 
 
@@ -68,6 +71,8 @@ def payment_of(row: asyncpg.Record) -> Payment:
         pin_failures=row["payment_pin_failures"],
         refunded_minor=row["refunded_minor"],
         refunds=row["refunds"],
+        purpose=Purpose(row["purpose"]),
+        fee_minor=row["fee_minor"],
     )
 
 

@@ -36,7 +36,7 @@ TERMINAL = DeviceKind.TERMINAL
 
 
 async def payments(connection: asyncpg.Connection) -> int:
-    count: int = await connection.fetchval("select count(*) from payment")
+    count: int = await connection.fetchval("select count(*) from payment where purpose = 'sale'")
     return count
 
 

@@ -80,7 +80,7 @@ async def test_a_batch_of_every_kind_is_stored_together(connection: asyncpg.Conn
         DeclineCode.INSUFFICIENT_FUNDS,
         None,
     ]
-    assert await connection.fetchval("select count(*) from payment") == len(scans)
+    assert await connection.fetchval("select count(*) from payment where purpose = 'sale'") == len(scans)
     assert await connection.fetchval("select count(*) from transfer where kind = 'payment'") == 2
     assert (
         await connection.fetchval("select paid_by from payment where decline_code = 'already_paid'")
@@ -109,7 +109,7 @@ async def test_a_decision_on_old_rows_is_refused_whole(connection: asyncpg.Conne
     with pytest.raises(LEDGER_CONFLICT):
         await apply_changes(connection, changes, now_ms)
 
-    assert await connection.fetchval("select count(*) from payment") == 1
+    assert await connection.fetchval("select count(*) from payment where purpose = 'sale'") == 1
     assert (await balance(connection, town), await balance(connection, town, 1)) == (4_000, 10_000)
 
 
@@ -145,7 +145,7 @@ async def test_the_database_itself_refuses_a_negative_balance(connection: asyncp
     changes.wallets[number] = replace(changes.wallets[number], balance_minor=-1)
     with pytest.raises(asyncpg.CheckViolationError):
         await apply_changes(connection, changes, now_ms)
-    assert await connection.fetchval("select count(*) from payment") == 0
+    assert await connection.fetchval("select count(*) from payment where purpose = 'sale'") == 0
 
 
 @pytest.mark.parametrize(
@@ -172,4 +172,4 @@ async def test_the_servers_role_may_not(statement: str, connection: asyncpg.Conn
 
 async def test_an_empty_batch_of_changes_changes_nothing(connection: asyncpg.Connection, town: Town) -> None:
     await apply_changes(connection, Changes(), 0)
-    assert await connection.fetchval("select count(*) from payment") == 0
+    assert await connection.fetchval("select count(*) from payment where purpose = 'sale'") == 0

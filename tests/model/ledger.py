@@ -81,7 +81,7 @@ class RealLedger:
         for currency, balance, devices in WALLETS:
             number = await directory.create_wallet(self._connection, "Customer", currency)
             self.wallets.append(number)
-            await directory.top_up(self._connection, uuid4(), number, balance, currency)
+            await directory.top_up(self._connection, uuid4(), min(self.merchants), number, balance, currency)
             for slot in range(devices):
                 await activated(self._connection, DeviceId(DeviceKind.WALLET, number, slot))
                 self.devices.append((number, slot))
@@ -97,8 +97,8 @@ class RealLedger:
     def begin(self) -> None:
         """Forget all payments, and put wallets, devices, tills and merchants back as they were made."""
         statements = [
-            "delete from payment; delete from refund; delete from transfer where source_id <> all "
-            "(select source_id from transfer where kind = 'top_up' order by id limit 4)",
+            "delete from payment where terminal_number is not null; delete from refund",
+            "delete from transfer where source_id <> all (select source_id from transfer where kind = 'top_up' order by id limit 4)",
             "update terminal set status = 'active'; update merchant set status = 'active'",
             "update wallet set status = 'active', pin_hash = null, pin_kid = null, pin_generation = 0, "
             "pin_failures = 0, pin_locked_until = 'epoch', day_start = 'epoch', day_spent_minor = 0, "
@@ -170,4 +170,6 @@ class RealLedger:
         return self._run(self._connection.fetchval(QUERIES["rekey_wallet_device"], wallet, slot, "k1"))
 
     def top_up(self, wallet: int, amount_minor: int, currency: str) -> int | None:
-        return self._run(directory.top_up(self._connection, uuid4(), wallet, amount_minor, currency))
+        return self._run(
+            directory.top_up(self._connection, uuid4(), min(self.merchants), wallet, amount_minor, currency)
+        )
