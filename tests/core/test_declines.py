@@ -35,8 +35,8 @@ def test_advice_stands_in_order_of_precedence() -> None:
 
 
 def test_what_ends_without_a_decline_has_advice_too() -> None:
-    assert ADVICE_EXPIRED == Advice(True, NextStep.NEW_CODE)
-    assert ADVICE_CANCELED == Advice(False, NextStep.NEW_ORDER)
+    assert Advice(True, NextStep.NEW_CODE) == ADVICE_EXPIRED
+    assert Advice(False, NextStep.NEW_ORDER) == ADVICE_CANCELED
 
 
 def test_a_new_code_is_asked_for_exactly_when_the_same_order_may_be_tried_again() -> None:
