@@ -132,10 +132,10 @@ def test_a_wallet_without_a_pin_is_asked_as_well() -> None:
 
 
 def test_what_happens_in_the_pin_step() -> None:
-    table = dict(rows("The PIN step", "What happens", "The payment becomes"))
+    table = {what: becomes for what, becomes in rows("The PIN step", "What happens", "The payment becomes")}
 
     def wrong(world: World, times: int) -> Outcome:
-        outcomes = [world.scan(typed=True)]
+        outcomes: list[Outcome] = [world.scan(typed=True)]
         for _ in range(times):
             outcomes.append(world.confirm(payment_of(outcomes[-1]), right=False))
         return outcomes[-1]
