@@ -15,7 +15,7 @@ from pos_server.core.device_keys import DeviceId, DeviceKind
 from pos_server.core.errors import ErrorCode
 from pos_server.core.messages import encode
 from pos_server.core.notices import notices
-from pos_server.core.operations import Decided, Outcome, Refunded, Refused
+from pos_server.core.operations import Decided, Outcome, Refunded, Refused, Scan
 from pos_server.core.payments import DeclineCode, Payment, Status
 from pos_server.core.rules import Risk
 from pos_server.ledger import directory
@@ -24,6 +24,7 @@ from tests.docs.documents import Section, read
 from tests.docs.world import (
     DEFAULTS,
     HOUR_MS,
+    MERCHANT,
     OTHER_TILL,
     RULES,
     STRANGER,
@@ -327,6 +328,17 @@ def test_a_scan_that_comes_after_its_cancel_is_always_declined() -> None:
     assert world.scan(payment_id=earlier_reason, code="").payment.decline_code is DeclineCode.CODE_MALFORMED
 
 
+@pytest.mark.xfail(reason="the server still takes such a scan", strict=False)
+def test_the_id_of_an_orders_tombstone_is_the_servers() -> None:
+    world = World()
+    tombstone = payment_of(world.cancel(reference="order"))
+    code = world.code()
+    for reference in ("order", "another"):
+        late = Scan(tombstone.payment_id, TILL, MERCHANT, reference, 500, "EUR", code)
+        assert word(world.run(late)) == "id_reused"
+    assert word(world.scan(reference="order")) == "canceled"
+
+
 def test_every_till_of_the_merchant_may_cancel_unless_it_is_disabled() -> None:
     world = World()
     assert word(world.cancel(world.scan().payment.payment_id, till=OTHER_TILL)) == "canceled"
@@ -621,6 +633,69 @@ async def test_a_refund_that_was_missed_is_replayed_as_its_payment(dsn: str, tow
             assert await receive(till) == made | {"reply_to": None}
         for device in (town.terminals[0], town.wallets[0]):
             assert await first_missed(server.url, device) == ("payment.result", 2, 300)
+
+
+@pytest.mark.asyncio
+async def test_a_query_answers_every_till_of_the_merchant_and_no_other(
+    dsn: str, town: Town, connection: asyncpg.Connection
+) -> None:
+    merchant_id = await directory.create_merchant(connection, "Kiosk", EUR)
+    store_id = await directory.create_store(connection, merchant_id, "Corner")
+    number = await directory.create_terminal(connection, store_id, "Till")
+    stranger = await activated(connection, DeviceId(DeviceKind.TERMINAL, number))
+    async with (
+        serving(settings(), KEYRING, dsn) as server,
+        logged_in(server.url, town.terminals[0]) as till,
+        logged_in(server.url, town.terminals[1]) as other,
+        logged_in(server.url, stranger) as strange,
+    ):
+        failed = await ask(till, scan_message("no code", reference="order"))
+        by_reference = {"type": "payment.query", "message_id": "q", "reference": "order"}
+        assert await ask(other, by_reference) == failed | {"reply_to": "q"}
+        paid = await ask(till, scan_message(town.wallets[0].code(), reference="order"))
+        by_id = {"type": "payment.query", "message_id": "q", "payment_id": paid["payment_id"]}
+        assert await ask(other, by_reference) == await ask(other, by_id) == paid | {"reply_to": "q"}
+        for query in (by_reference, by_id):
+            assert (await ask(strange, query))["code"] == "payment_unknown"
+
+
+@pytest.mark.asyncio
+async def test_a_wallet_that_missed_too_much_is_still_asked_for_its_pin(dsn: str, town: Town) -> None:
+    wallet = town.wallets[0]
+    async with serving(settings(resume_payments_max=1), KEYRING, dsn) as server:
+        async with logged_in(server.url, town.terminals[0]) as till:
+            pending = await ask(till, scan_message(wallet.code(), entry="typed"))
+            await ask(till, scan_message(wallet.code()))
+        async with raw_socket(server.url, DeviceKind.WALLET) as phone:
+            hello = await receive(phone)
+            ready = await ask(phone, authenticate(wallet, hello["nonce"], since_ms=1))
+            assert ready["resumed"] is False
+            required = await receive(phone)
+            assert (required["type"], required["payment_id"]) == (
+                "payment.confirmation_required",
+                pending["payment_id"],
+            )
+
+
+@pytest.mark.asyncio
+async def test_what_waits_for_a_pin_outlives_its_server_and_expires_at_the_next(dsn: str, town: Town) -> None:
+    slow = settings(confirmation_s=0.3, expiry_check_s=60)
+    async with serving(slow, KEYRING, dsn) as server, logged_in(server.url, town.terminals[0]) as till:
+        pending = await ask(till, scan_message(town.wallets[0].code(), entry="typed"))
+    async with (
+        serving(settings(), KEYRING, dsn) as server,
+        raw_socket(server.url, DeviceKind.TERMINAL) as till,
+        raw_socket(server.url, DeviceKind.WALLET) as phone,
+    ):
+        for socket, device in ((till, town.terminals[0]), (phone, town.wallets[0])):
+            hello = await receive(socket)
+            await ask(socket, authenticate(device, hello["nonce"], since_ms=pending["decided_at_ms"]))
+            result = await receive(socket)
+            while result["type"] != "payment.result":
+                assert result["version"] == 1
+                result = await receive(socket)
+            assert (result["status"], result["version"], result["reply_to"]) == ("expired", 2, None)
+            assert result["decline_code"] is None
 
 
 async def first_missed(url: str, device: TestDevice) -> tuple[str, int, int]:
