@@ -19,7 +19,7 @@ from pos_server.core.operations import Decided, Outcome, Refunded, Refused, Scan
 from pos_server.core.payments import DeclineCode, Payment, Status
 from pos_server.core.rules import Risk
 from pos_server.ledger import directory
-from pos_server.server import serving
+from pos_server.server import RunningServer, serving
 from tests.docs.documents import Section, read
 from tests.docs.world import (
     DEFAULTS,
@@ -696,6 +696,23 @@ async def test_what_waits_for_a_pin_outlives_its_server_and_expires_at_the_next(
                 result = await receive(socket)
             assert (result["status"], result["version"], result["reply_to"]) == ("expired", 2, None)
             assert result["decline_code"] is None
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "time",
+    [
+        "x",
+        "",
+        "-",
+        pytest.param("9" * 17, marks=pytest.mark.xfail(reason="a time that Postgres cannot hold ends the connection")),
+        pytest.param("9" * 20, marks=pytest.mark.xfail(reason="a time that Postgres cannot hold ends the connection")),
+    ],
+)
+async def test_a_made_up_cursor_is_a_bad_field(server: RunningServer, town: Town, time: str) -> None:
+    async with logged_in(server.url, town.wallets[0]) as phone:
+        page = await ask(phone, {"type": "history", "message_id": "h", "cursor": f"{time}.{new_id()}"})
+    assert (page["type"], page.get("code"), page.get("field")) == ("error", "bad_field", "cursor")
 
 
 async def first_missed(url: str, device: TestDevice) -> tuple[str, int, int]:
