@@ -320,7 +320,9 @@ class PaymentList:
 
     type: Literal["payments.list"] = "payments.list"
     reply_to: _ReplyTo
-    payments: tuple[TerminalPaymentResult | PaymentPending, ...]
+    payments: Annotated[
+        tuple[TerminalPaymentResult | PaymentPending, ...], _said("as they are now, each with `reply_to` null")
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -412,7 +414,9 @@ class HistoryPage:
 
     type: Literal["history.page"] = "history.page"
     reply_to: _ReplyTo
-    payments: tuple[WalletPaymentResult | ConfirmationRequired, ...]
+    payments: Annotated[
+        tuple[WalletPaymentResult | ConfirmationRequired, ...], _said("as they are now, each with `reply_to` null")
+    ]
     next_cursor: Annotated[str, _said("asks for the next page; null on the last", pattern=_CURSOR)] | None
 
 

@@ -271,7 +271,7 @@ update merchant set status = $2 where id = $1 returning id;
 -- name: reset_pin
 -- The wallet has no PIN after this: the customer sets a new one.
 update wallet set pin_hash = null, pin_kid = null, pin_generation = pin_generation + 1, pin_failures = 0,
-    pin_locked_until = 'epoch', version = version + 1
+    pin_locked_until = 'epoch', pin_request_id = null, pin_request_done = false, version = version + 1
 where number = $1 returning number;
 
 -- name: device_generations
