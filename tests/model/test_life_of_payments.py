@@ -74,7 +74,24 @@ TERMINALS = st.integers(0, 4)
 OWN_WALLET = st.sampled_from([0, 0, 1, 2, 3])
 BATCH = st.sampled_from([1, 2, 3, 5, 8])
 AMOUNTS = st.sampled_from(
-    [1, 200, 200, 500, 501, 900, 1_000, 1_001, 1_700, model.REJECTED_AMOUNT, model.ASKED_AMOUNT, 3_000, 4_000, 5_001]
+    [
+        1,
+        200,
+        200,
+        500,
+        501,
+        900,
+        1_000,
+        1_001,
+        1_700,
+        1_700,
+        2_500,
+        model.REJECTED_AMOUNT,
+        model.ASKED_AMOUNT,
+        3_000,
+        4_000,
+        5_001,
+    ]
 )
 _PIN_MOVES = ["right PIN", "wrong PIN", "reject", "expire"]
 _TILL_MOVES = ["cancel", "cancel the order", "scan its id", "scan its order", "refund half", "refund all"]
@@ -124,10 +141,7 @@ class LifeOfPayments(RuleBasedStateMachine):
     @rule(terminal=TERMINALS, wallet=OWN_WALLET, amount=AMOUNTS, room=BATCH)
     def pay(self, terminal: int, wallet: int, amount: int, room: int) -> None:
         """A fresh code for a new order, at a till of the wallet's currency."""
-        if ledger.WALLETS[wallet][0] == "JPY":
-            terminal = 4
-        elif terminal == 4:
-            terminal = 0
+        terminal = self.till_for(wallet, terminal)
         self.scan(self.new_id(), terminal, self.new_reference(), amount, self.fresh_code(wallet, 0), room)
 
     @rule(
@@ -163,6 +177,7 @@ class LifeOfPayments(RuleBasedStateMachine):
         self, terminal: int, wallet: int, slot: int, amount: int, typed: bool, room: int
     ) -> None:
         slot = slot if ledger.WALLETS[wallet][2] > slot else 0
+        terminal = self.till_for(wallet, terminal)
         code = self.fresh_code(wallet, slot)
         self.scan(self.new_id(), terminal, self.new_reference(), amount, code, room, typed=typed)
 
@@ -175,6 +190,7 @@ class LifeOfPayments(RuleBasedStateMachine):
     @rule(terminal=TERMINALS, recent=RECENT, wallet=OWN_WALLET, amount=AMOUNTS, room=BATCH)
     def scan_for_an_order_again(self, terminal: int, recent: int, wallet: int, amount: int, room: int) -> None:
         reference = self.recent(self.references, recent)
+        terminal = self.till_for(wallet, terminal)
         self.scan(self.new_id(), terminal, reference, amount, self.fresh_code(wallet, 0), room)
 
     @precondition(lambda self: self.payment_ids)
@@ -196,20 +212,22 @@ class LifeOfPayments(RuleBasedStateMachine):
             self.ask(self.make_confirm(payment, payment.wallet, payment.version, correct, 0), room)
 
     @precondition(lambda self: self.model.payments)
-    @rule(recent=RECENT, stale=st.integers(-1, 1), correct=st.booleans(), old_pin=st.integers(0, 1), room=BATCH)
-    def confirm_oddly(self, recent: int, stale: int, correct: bool, old_pin: int, room: int) -> None:
-        """Another version of the payment, or a PIN that was changed since it was checked."""
+    @rule(
+        recent=RECENT,
+        what=st.sampled_from(["early version", "late version", "old PIN", "old PIN", "stranger", "stranger rejects"]),
+        correct=st.booleans(),
+        stranger=OWN_WALLET,
+        room=BATCH,
+    )
+    def answer_oddly(self, recent: int, what: str, correct: bool, stranger: int, room: int) -> None:
+        """Another version of the payment, a PIN that was changed since it was checked, or somebody else's payment."""
         payment = self.waiting(recent)
-        self.ask(self.make_confirm(payment, payment.wallet, payment.version - stale, correct, old_pin), room)
-
-    @precondition(lambda self: self.model.payments)
-    @rule(recent=RECENT, stranger=OWN_WALLET, confirms=st.booleans(), room=BATCH)
-    def a_stranger_answers(self, recent: int, stranger: int, confirms: bool, room: int) -> None:
-        payment, number = self.waiting(recent), self.real.wallets[stranger]
-        if confirms:
-            self.ask(self.make_confirm(payment, number, payment.version, True, 0), room)
-        else:
+        number = self.real.wallets[stranger] if what.startswith("stranger") else payment.wallet
+        if what == "stranger rejects":
             self.ask(Reject(payment.id, number, 0), room)
+            return
+        version = payment.version + {"early version": -1, "late version": 1}.get(what, 0)
+        self.ask(self.make_confirm(payment, number, version, correct, int(what == "old PIN")), room)
 
     @precondition(lambda self: self.model.payments)
     @rule(recent=RECENT, room=BATCH)
@@ -284,6 +302,8 @@ class LifeOfPayments(RuleBasedStateMachine):
         payment = self.preferably(status, recent)
         terminal = self.terminals.index(payment.terminal)
         reference = payment.reference or self.new_reference()
+        if payment.wallet is not None:
+            wallet = self.real.wallets.index(payment.wallet)
         for move in moves:
             match move:
                 case "right PIN" | "wrong PIN":
@@ -434,6 +454,13 @@ class LifeOfPayments(RuleBasedStateMachine):
         entry = Entry.TYPED if typed else Entry.SCANNED
         self.codes.append(code)
         self.ask(Scan(payment_id, number, merchant, reference, amount, currency, code.text, entry), room, code)
+
+    @staticmethod
+    def till_for(wallet: int, terminal: int) -> int:
+        """This till, or one of the wallet's currency."""
+        if ledger.WALLETS[wallet][0] == "JPY":
+            return 4
+        return terminal % 4
 
     def make_cancel(self, terminal: int, payment_id: UUID | None, reference: str | None) -> Cancel:
         number = self.terminals[terminal]
