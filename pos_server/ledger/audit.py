@@ -16,6 +16,7 @@ _CHECKS = {
     "audit_balances": "wallets whose balance differs from their transfers",
     "audit_payments_paid": "payments that were approved, without exactly their payment transfer",
     "audit_transfers_owed": "payment transfers without a payment that was approved",
+    "audit_transfers_once": "payments, cancels, refunds or top-ups whose money moved more than once",
     "audit_cancels_paid": "canceled payments whose money did not go back exactly once",
     "audit_refunds_paid": "refunds whose money did not go back exactly once",
     "audit_refunds_within": "payments that disagree with their refunds",

@@ -436,6 +436,12 @@ left join payment p on p.id = x.source_id
 where x.kind = 'payment' and p.id is null
 order by x.id limit $1;
 
+-- name: audit_transfers_once
+-- What causes a transfer causes it once.
+select source_id::text from transfer
+group by source_id, kind having count(*) > 1
+order by source_id, kind limit $1;
+
 -- name: audit_cancels_paid
 -- A payment that was canceled after it was approved has its one cancel transfer, all of it back to the wallet; and no
 -- other payment has one.
