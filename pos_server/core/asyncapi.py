@@ -69,6 +69,13 @@ class WireLimits:
     messages_burst: int
     device_operations_max: int
     operation_deadline_s: float
+    queries_per_s: float
+    queries_burst: int
+    connection_requests_max: int
+    confirmation_s: float
+    pin_payment_failures_max: int
+    pin_failures_max: int
+    pin_lock_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -735,7 +735,7 @@ CLIENT_MESSAGES: st.SearchStrategy[ClientMessage] = st.one_of(
         History,
         message_id=PRINTABLE,
         limit=st.integers(1, PAGE_MAX),
-        cursor=st.none() | st.from_regex(r"[0-9a-f.-]{1,64}", fullmatch=True),
+        cursor=st.none() | st.from_regex(r"[0-9]{1,15}\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", fullmatch=True),
     ),
 )
 
