@@ -501,7 +501,7 @@ def decode_client_message(text: str) -> ClientMessage:
     except ValidationError as error:
         field, problem = describe(error)
         kind = error.errors(include_url=False, include_context=False, include_input=False)[0]["type"]
-    if kind in ("json_invalid", "json_type"):
+    if kind in ("json_invalid", "string_unicode"):
         raise ConnectionClosing(CloseCode.NOT_JSON, "the frame is not JSON")
     document = from_json(text)
     if not isinstance(document, dict):
