@@ -16,6 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 from hypothesis import assume, given
@@ -30,15 +31,16 @@ from websockets.typing import Subprotocol
 
 from pos_server.api.asyncapi import MEDIA_TYPE, asyncapi_json
 from pos_server.core import messages
-from pos_server.core.declines import DECLINE_TEXTS
-from pos_server.core.device_keys import DeviceKind
+from pos_server.core.declines import ADVICE
+from pos_server.core.device_keys import DeviceId, DeviceKind
 from pos_server.core.errors import CloseCode, ConnectionClosing, ErrorCode, MessageError
 from pos_server.core.messages import SUBPROTOCOL, decode_client_message
 from pos_server.core.payments import DeclineCode
 from pos_server.core.session import Session
+from pos_server.core.texts import LANGUAGES, decline_text
 from pos_server.server import RunningServer, serving
 from tests.end_to_end.server_process import pos_server
-from tests.support import KEYRING, TestDevice, Town, authenticate, receive, scan_message, settings
+from tests.support import KEYRING, TestDevice, Town, activated, authenticate, new_id, receive, scan_message, settings
 
 with warnings.catch_warnings():
     # Two of its models have a field called `schema`.
@@ -72,7 +74,12 @@ Validator = extend(Draft7Validator, {"pattern": _pattern})
 
 def accepts(name: str, message: object) -> bool:
     """Whether the document's schema `name` takes the message."""
-    return Validator(SCHEMAS[name], format_checker=FormatChecker()).is_valid(message)
+    return validator(name).is_valid(message)
+
+
+def validator(name: str) -> Any:
+    """Of one of the document's schemas, with the rest of the document within reach of its references."""
+    return Validator(SCHEMAS[name] | {"components": {"schemas": SCHEMAS}}, format_checker=FormatChecker())
 
 
 def walk(node: object) -> Iterator[dict[str, Any]]:
@@ -158,8 +165,15 @@ def test_codes_are_those_of_the_enums() -> None:
     assert [(row["code"], row["name"], row["reconnect"]) for row in DOCUMENT["x-close-codes"]] == [
         (code.value, code.name.lower(), code.reconnect) for code in CloseCode
     ]
-    assert [(row["code"], row["retryable"], row["cashier"]) for row in DOCUMENT["x-decline-codes"]] == [
-        (code.value, DECLINE_TEXTS[code].retryable, DECLINE_TEXTS[code].cashier) for code in DeclineCode
+    assert DOCUMENT["x-decline-codes"] == [
+        {
+            "code": code.value,
+            "retryable": ADVICE[code].retryable,
+            "next_step": ADVICE[code].next_step.value,
+            "cashier": {language: decline_text(language, "cashier", code) for language in LANGUAGES},
+            "customer": {language: decline_text(language, "customer", code) for language in LANGUAGES},
+        }
+        for code in DeclineCode
     ]
 
 
@@ -186,11 +200,7 @@ def test_the_server_sends_a_channel_what_its_union_says(channel: str) -> None:
 
 @pytest.mark.parametrize("channel", CHANNELS)
 def test_the_server_takes_from_a_channel_what_its_session_takes(channel: str) -> None:
-    examples = {
-        "Authenticate": authenticate_message(),
-        "PaymentScan": scan_message("1"),
-    }
-    assert set(examples) == set(OF_CLIENTS)
+    assert set(EXAMPLES) == set(OF_CLIENTS)
 
     def taken(message: dict[str, Any]) -> bool:
         session = Session(DeviceKind(channel))
@@ -203,7 +213,7 @@ def test_the_server_takes_from_a_channel_what_its_session_takes(channel: str) ->
         return True
 
     received = chain.from_iterable(operation["messages"] for operation in operations(channel, "receive"))
-    assert names(list(received), channel) == {name for name, message in examples.items() if taken(message)}
+    assert names(list(received), channel) == {name for name, message in EXAMPLES.items() if taken(message)}
 
 
 @pytest.mark.parametrize("channel", CHANNELS)
@@ -255,12 +265,15 @@ def schema_of(channel: str, frame: dict[str, Any]) -> str:
     sent = DOCUMENT["channels"][channel]["messages"]
     of_server = [name for name in sent if name in OF_SERVER]
     [name] = [name for name in of_server if resolve(sent[name])["name"] == frame["type"]]
-    Validator(SCHEMAS[name], format_checker=FormatChecker()).validate(frame)
+    validator(name).validate(frame)
     assert frame.keys() == SCHEMAS[name]["properties"].keys(), "the server sends a field that the document lacks"
     return name
 
 
-async def play(dsn: str, town: Town) -> list[tuple[str, dict[str, Any]]]:
+PIN = "407186"
+
+
+async def play(dsn: str, town: Town, second_phone: TestDevice) -> list[tuple[str, dict[str, Any]]]:
     """A short day: every message that the server has, and most reasons for it."""
     frames: list[tuple[str, dict[str, Any]]] = []
     till_device, wallet_device = town.terminals[0], town.wallets[0]
@@ -271,10 +284,12 @@ async def play(dsn: str, town: Town) -> list[tuple[str, dict[str, Any]]]:
             dialed = connect(address, subprotocols=[Subprotocol(SUBPROTOCOL)], compression=None)
             return Wire(await sockets.enter_async_context(dialed), channel, frames)
 
-        async with serving(settings(), KEYRING, dsn) as server:
+        async with serving(settings(pin_free_minor_max=5_000), KEYRING, dsn) as server:
             till, wallet = await dial(server, "terminal"), await dial(server, "wallet")
+            other = await dial(server, "wallet")
             await till.log_in(till_device)
             await wallet.log_in(wallet_device)
+            await other.log_in(second_phone, language="zh-CN")
             order = scan_message(wallet_device.code())
             for scan in (
                 order,
@@ -283,32 +298,103 @@ async def play(dsn: str, town: Town) -> list[tuple[str, dict[str, Any]]]:
             ):
                 await till.ask(scan)
                 await wallet.receive()
+                await other.receive()
             await till.ask(scan_message("not a code"))
-            for bad in (
-                order | {"amount_minor": 2000},
-                scan_message("", currency="USD"),
-                scan_message("", amount_minor=0),
-                {"type": "no.such.type", "message_id": "7"},
-                {"type": "payment.scan"},
-            ):
-                assert (await till.ask(bad))["type"] == "error"
-            assert (await wallet.ask(scan_message("")))["code"] == "unknown_type"
-            # They come back and hear what they missed.
+            await misuse(till, wallet, order)
+            await confirm(till, wallet, other, wallet_device)
+            await take_back(till, wallet, other, wallet_device, order)
+            # They come back and hear what they missed, and what still waits.
             till, wallet = await dial(server, "terminal"), await dial(server, "wallet")
             assert (await till.log_in(till_device, since_ms=1))["resumed"]
-            assert (await till.receive())["reply_to"] is None
             await wallet.log_in(wallet_device, since_ms=1)
-            assert (await wallet.receive())["type"] == "payment.result"
-        await till.receive_all()
-        await wallet.receive_all()
+        for wire in (till, wallet, other):
+            await wire.receive_all()
+    assert [frame["reply_to"] for _, frame in frames if frame["type"] == "payment.pending"][-1] is None
     return frames
 
 
-def broken(frame: dict[str, Any]) -> Iterator[dict[str, Any]]:
+async def misuse(till: Wire, wallet: Wire, order: dict[str, Any]) -> None:
+    for bad in (
+        order | {"amount_minor": 2000},
+        scan_message("", currency="USD"),
+        scan_message("", amount_minor=0),
+        {"type": "no.such.type", "message_id": "7"},
+        {"type": "payment.scan"},
+        {"type": "payment.query", "message_id": "7", "payment_id": str(new_id())},
+        {"type": "payment.query", "message_id": "7"},
+        EXAMPLES["RefundCreate"],
+    ):
+        assert (await till.ask(bad))["type"] == "error"
+    for bad in (scan_message(""), EXAMPLES["PaymentReject"], EXAMPLES["PinSet"] | {"new_pin": "1111"}):
+        assert (await wallet.ask(bad))["type"] == "error"
+
+
+async def confirm(till: Wire, wallet: Wire, other: Wire, wallet_device: TestDevice) -> None:
+    """The PIN is set. A payment needs it, and gets a wrong one first; another is rejected."""
+    assert (await wallet.ask(EXAMPLES["PinSet"] | {"new_pin": PIN}))["type"] == "pin.changed"
+    assert (await other.receive())["reply_to"] is None
+    large = scan_message(wallet_device.code(), amount_minor=6_000)
+    assert (await till.ask(large))["type"] == "payment.pending"
+    asked = await wallet.receive()
+    assert asked == await other.receive() | {"text": asked["text"]}
+    query = {"type": "payment.query", "message_id": "q", "reference": large["reference"]}
+    assert (await till.ask(query))["type"] == "payment.pending"
+    confirmation = EXAMPLES["PaymentConfirm"] | {"payment_id": large["payment_id"], "version": asked["version"]}
+    again = await wallet.ask(confirmation | {"pin": "902531"})
+    assert (again["type"], again["pin_tries_left"]) == ("payment.confirmation_required", asked["pin_tries_left"] - 1)
+    await other.receive()
+    paid = await wallet.ask(confirmation | {"version": again["version"], "pin": PIN})
+    assert (paid["status"], paid["reply_to"]) == ("approved", confirmation["message_id"])
+    for wire in (till, other):
+        assert (await wire.receive())["reply_to"] is None
+    typed = scan_message(wallet_device.code(), amount_minor=500, entry="typed")
+    assert (await till.ask(typed))["type"] == "payment.pending"
+    await wallet.receive()
+    await other.receive()
+    rejection = EXAMPLES["PaymentReject"] | {"payment_id": typed["payment_id"]}
+    assert (await wallet.ask(rejection))["decline_code"] == "customer_rejected"
+    for wire in (till, other):
+        await wire.receive()
+
+
+async def take_back(till: Wire, wallet: Wire, other: Wire, wallet_device: TestDevice, order: dict[str, Any]) -> None:
+    """Some of an order is refunded; others are canceled: one that is paid, one that never came. One is left pending."""
+    refund = EXAMPLES["RefundCreate"] | {"payment_id": order["payment_id"], "amount_minor": 250}
+    assert (await till.ask(refund))["refundable_minor"] == 750
+    cancel = EXAMPLES["PaymentCancel"]
+    assert (await till.ask(cancel | {"payment_id": order["payment_id"]}))["code"] == "already_refunded"
+    unseen = await till.ask(cancel | {"payment_id": str(new_id())})
+    assert (unseen["status"], unseen["amount_minor"], unseen["reference"]) == ("canceled", None, None)
+    small = scan_message(wallet_device.code())
+    await till.ask(small)
+    assert (await till.ask(cancel | {"payment_id": small["payment_id"]}))["status"] == "canceled"
+    assert (await till.ask(scan_message(wallet_device.code(), entry="typed")))["type"] == "payment.pending"
+    for wire in (wallet, other):
+        assert [(await wire.receive())["type"] for _ in range(4)] == [
+            "refund.result",
+            "payment.result",
+            "payment.result",
+            "payment.confirmation_required",
+        ]
+    assert len((await till.ask(EXAMPLES["PaymentsRecent"]))["payments"]) == EXAMPLES["PaymentsRecent"]["limit"]
+    page = await wallet.ask(EXAMPLES["History"] | {"limit": 2})
+    assert len(page["payments"]) == 2
+    assert (await wallet.ask(EXAMPLES["History"] | {"cursor": page["next_cursor"]}))["next_cursor"] is None
+
+
+def broken(name: str, frame: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The frame with one fault: a field less, a value of another type, a value out of bounds."""
     faults = {
         "amount_minor": [0, -1, 2**53, 12.5],
         "balance_minor": [-1, 2**53],
+        "expires_at_ms": [-1],
+        "next_cursor": ["x" * 65],
+        "next_step": ["no_such_step", ""],
+        "payments": [[{}], [7], [frame], [*frame.get("payments", []), {"type": "payment.result"}]],
+        "pin_tries_left": [-1],
+        "refund_id": ["7", ""],
+        "refundable_minor": [-1, 2**53],
+        "refunded_minor": [-1, 2**53],
         "code": ["no_such_code", ""],
         "currency": ["eur", "EURO", "EUR\n"],
         "decline_code": ["no_such_code", ""],
@@ -318,28 +404,30 @@ def broken(frame: dict[str, Any]) -> Iterator[dict[str, Any]]:
         "protocol": ["pos.v2"],
         "reply_to": [" ", "é", "x" * 65],
         "slot": [-1, 10],
-        "status": ["pending", "APPROVED"],
+        "status": ["paid", "APPROVED"],
         "type": ["no.such.type"],
         "version": [0],
     }
     for field in frame:
         yield {name: value for name, value in frame.items() if name != field}
-        for value in ([], {}, *faults.get(field, ())):
+        for value in ({}, *([] if field == "payments" else [[]]), *faults.get(field, ())):
             yield frame | {field: value}
         if isinstance(frame[field], bool | int):
             yield frame | {field: str(frame[field])}
-            yield frame | {field: None}
+            if (name, field) != ("TerminalPaymentResult", "amount_minor"):  # null: canceled before it was scanned
+                yield frame | {field: None}
         if isinstance(frame[field], str):
             yield frame | {field: 7}
             yield frame | {field: True}
 
 
 @pytest.mark.asyncio
-async def test_the_server_sends_what_it_says(dsn: str, town: Town) -> None:
-    frames = await play(dsn, town)
+async def test_the_server_sends_what_it_says(dsn: str, town: Town, connection: asyncpg.Connection) -> None:
+    second_phone = await activated(connection, DeviceId(DeviceKind.WALLET, town.wallets[0].device.number, 1))
+    frames = await play(dsn, town, second_phone)
     assert {name for name, _ in frames} == set(OF_SERVER)
     for name, frame in frames:
-        assert [fault for fault in broken(frame) if accepts(name, fault)] == []
+        assert [fault for fault in broken(name, frame) if accepts(name, fault)] == []
         assert [other for other in set(SCHEMAS) - {name} if accepts(other, frame)] == []
 
 
@@ -350,12 +438,37 @@ def authenticate_message(**fields: Any) -> dict[str, Any]:
     return {"type": "authenticate", "message_id": "1", "id": 1, "kid": "k1", "mac": "0" * 64} | fields
 
 
+A_UUID = "019cae79-5378-7645-91fc-d6f07823cb87"
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "Authenticate": authenticate_message(),
+    "PaymentScan": scan_message("1"),
+    "PaymentQuery": {"type": "payment.query", "message_id": "1", "reference": "order-1"},
+    "PaymentCancel": {"type": "payment.cancel", "message_id": "1", "payment_id": A_UUID},
+    "PaymentsRecent": {"type": "payments.recent", "message_id": "1", "limit": 5},
+    "RefundCreate": {
+        "type": "refund.create",
+        "message_id": "1",
+        "refund_id": A_UUID,
+        "payment_id": A_UUID,
+        "amount_minor": 1,
+    },
+    "PaymentConfirm": {"type": "payment.confirm", "message_id": "1", "payment_id": A_UUID, "version": 1, "pin": PIN},
+    "PaymentReject": {"type": "payment.reject", "message_id": "1", "payment_id": A_UUID},
+    "PinSet": {"type": "pin.set", "message_id": "1", "request_id": A_UUID, "new_pin": PIN},
+    "History": {"type": "history", "message_id": "1"},
+}
+
+
 def values(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
     """Values of the simple schemas that fields have here. KeyError: it has grown, teach this function."""
     if "anyOf" in schema:
         return st.one_of([values(option) for option in schema["anyOf"]])
     if "const" in schema:
         return st.just(schema["const"])
+    if "enum" in schema:
+        return st.sampled_from(schema["enum"])
+    if schema.get("format") == "uuid":
+        return st.uuids().map(str)
     makers: dict[str, Callable[[], st.SearchStrategy[Any]]] = {
         "null": st.none,
         "integer": lambda: st.integers(schema.get("minimum"), schema.get("maximum")),
@@ -370,6 +483,10 @@ def values(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
     return makers[schema["type"]]()
 
 
+# Exactly one of the two is to be given. Their schemas leave that to the descriptions.
+BY_ID_OR_REFERENCE = {"PaymentQuery", "PaymentCancel"}
+
+
 @st.composite
 def messages_of(draw: st.DrawFn, name: str) -> dict[str, Any]:
     """Messages that the document's schema describes, with fields of its own and of nobody's."""
@@ -378,6 +495,10 @@ def messages_of(draw: st.DrawFn, name: str) -> dict[str, Any]:
     for field, value in schema["properties"].items():
         if field in schema["required"] or draw(st.booleans()):
             message[field] = draw(values(value))
+    if name in BY_ID_OR_REFERENCE:
+        given, left_out = draw(st.permutations(["payment_id", "reference"]))
+        message[given] = draw(values(schema["properties"][given]["anyOf"][0]))
+        message[left_out] = None
     return message
 
 
@@ -435,7 +556,9 @@ def test_the_decoder_refuses_what_the_document_does_not_describe(name: str, data
         message.pop(field, None)
     else:
         message[field] = data.draw(near(message.get(field)) | JSON)
-    assume(not is_a_uuid_in_other_words(message.get("payment_id")))
+    assume(not any(is_a_uuid_in_other_words(message.get(field)) for field in ("payment_id", "refund_id", "request_id")))
+    if name in BY_ID_OR_REFERENCE:
+        assume((message.get("payment_id") is None) != (message.get("reference") is None))
     assert taken(message) == accepts(name, message), field
 
 
@@ -447,7 +570,8 @@ def is_a_uuid_in_other_words(value: object) -> bool:
 
 
 def test_where_the_document_and_the_decoder_differ() -> None:
-    """All of it: the server reads other spellings of a UUID, and JSON Schema cannot tell 1250.0 from 1250."""
+    """All of it: the server reads other spellings of a UUID, JSON Schema cannot tell 1250.0 from 1250, and it does not
+    say that a payment is named in one way only."""
     known = scan_message("1")
     assert taken(known)
     assert accepts("PaymentScan", known)
@@ -458,6 +582,11 @@ def test_where_the_document_and_the_decoder_differ() -> None:
     for message in (known | {"amount_minor": 1250.0}, authenticate_message(id=1.0), authenticate_message(since_ms=1.0)):
         assert not taken(message)
         assert accepts(type_name(message), message)
+    for name in BY_ID_OR_REFERENCE:
+        neither = {"type": EXAMPLES[name]["type"], "message_id": "1"}
+        for message in (neither, neither | {"payment_id": A_UUID, "reference": "order-1"}):
+            assert not taken(message)
+            assert accepts(name, message)
 
 
 def type_name(message: dict[str, Any]) -> str:

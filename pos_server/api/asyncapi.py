@@ -24,6 +24,13 @@ def asyncapi_json(settings: Settings) -> bytes:
         messages_burst=settings.messages_burst,
         device_operations_max=settings.device_operations_max,
         operation_deadline_s=settings.operation_deadline_s,
+        queries_per_s=settings.queries_per_s,
+        queries_burst=settings.queries_burst,
+        connection_requests_max=settings.connection_requests_max,
+        confirmation_s=settings.confirmation_s,
+        pin_payment_failures_max=settings.pin_payment_failures_max,
+        pin_failures_max=settings.pin_failures_max,
+        pin_lock_s=settings.pin_lock_s,
     )
     document = asyncapi_document(version("pos-server"), limits)
     return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)

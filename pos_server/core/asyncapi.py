@@ -69,6 +69,13 @@ class WireLimits:
     messages_burst: int
     device_operations_max: int
     operation_deadline_s: float
+    queries_per_s: float
+    queries_burst: int
+    connection_requests_max: int
+    confirmation_s: float
+    pin_payment_failures_max: int
+    pin_failures_max: int
+    pin_lock_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -362,7 +369,9 @@ def _message(message: Message) -> Document:
 
 def _schema(message: Message) -> Document:
     """The JSON Schema of a message as it is on the wire."""
-    schema = TypeAdapter(message).json_schema()
+    schema = TypeAdapter(message).json_schema(ref_template="#/components/schemas/{model}")
+    # Messages in a message are messages of their own, and stand among the others.
+    schema.pop("$defs", None)
     properties: dict[str, Document] = schema["properties"]
     # In Python `type` has a default, on the wire it is what tells messages apart. The server leaves no field out.
     always = {"type", *schema["required"]} if issubclass(message, BaseModel) else properties.keys()

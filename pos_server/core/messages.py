@@ -143,7 +143,7 @@ class PaymentScan(_ClientMessage):
 
 
 class _ByIdOrReference(_ClientMessage):
-    payment_id: Annotated[UUID | None, Field(description="which payment; or else give `reference`")] = None
+    payment_id: Annotated[UUID | None, _said("which payment; or else give `reference`", pattern=_UUID)] = None
     reference: Annotated[Reference | None, Field(description="which order; or else give `payment_id`")] = None
 
     @model_validator(mode="after")
@@ -176,7 +176,7 @@ class RefundCreate(_ClientMessage):
     """Give some of an approved payment back. Safe to send again with the same `refund_id` until answered."""
 
     type: Literal["refund.create"] = "refund.create"
-    refund_id: Annotated[UUID, Field(description="names the refund for ever; made by the till, best as a UUIDv7")]
+    refund_id: Annotated[UUID, _said("names the refund for ever; made by the till, best as a UUIDv7", pattern=_UUID)]
     payment_id: PaymentId
     amount_minor: PositiveMinor
 
@@ -203,7 +203,7 @@ class PinSet(_ClientMessage):
     """Sets the wallet's PIN, or changes it with the old one. Safe to send again with the same `request_id`."""
 
     type: Literal["pin.set"] = "pin.set"
-    request_id: Annotated[UUID, Field(description="made by the wallet for this change")]
+    request_id: Annotated[UUID, _said("made by the wallet for this change", pattern=_UUID)]
     new_pin: Annotated[Pin, Field(repr=False)]
     old_pin: Annotated[Pin | None, Field(repr=False, description="the PIN of now; leave it out when there is none")] = (
         None
@@ -327,7 +327,9 @@ class PaymentList:
 
     type: Literal["payments.list"] = "payments.list"
     reply_to: _ReplyTo
-    payments: tuple[TerminalPaymentResult | PaymentPending, ...]
+    payments: Annotated[
+        tuple[TerminalPaymentResult | PaymentPending, ...], _said("as they are now, each with `reply_to` null")
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -421,7 +423,9 @@ class HistoryPage:
 
     type: Literal["history.page"] = "history.page"
     reply_to: _ReplyTo
-    payments: tuple[WalletPaymentResult | ConfirmationRequired, ...]
+    payments: Annotated[
+        tuple[WalletPaymentResult | ConfirmationRequired, ...], _said("as they are now, each with `reply_to` null")
+    ]
     next_cursor: Annotated[str, _said("asks for the next page; null on the last", pattern=_CURSOR)] | None
 
 
@@ -506,7 +510,7 @@ def decode_client_message(text: str) -> ClientMessage:
     except ValidationError as error:
         field, problem = describe(error)
         kind = error.errors(include_url=False, include_context=False, include_input=False)[0]["type"]
-    if kind == "json_invalid":
+    if kind in ("json_invalid", "string_unicode"):
         raise ConnectionClosing(CloseCode.NOT_JSON, "the frame is not JSON")
     document = from_json(text)
     if not isinstance(document, dict):

@@ -162,20 +162,21 @@ class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
         device = admitted.device
         if is_weak(message.new_pin):
             raise refused(ErrorCode.PIN_TOO_WEAK, message, field="new_pin")
-        if await self._change_pin(message, device.number):
-            others = Recipient(DeviceKind.WALLET, device.number, not_slot=device.slot)
-            self._tell(Notice(others, lambda language: _pin_changed(None, language)))
+        await self._change_pin(message, device.number)
+        # Of a repeat too: the first may have been cut off between its commit and this.
+        others = Recipient(DeviceKind.WALLET, device.number, not_slot=device.slot)
+        self._tell(Notice(others, lambda language: _pin_changed(None, language)))
         return _pin_changed(message.message_id, admitted.language)
 
-    async def _change_pin(self, message: PinSet, number: int) -> bool:
-        """Whether the PIN was changed now; False when this request has done so before. Raises MessageError.
+    async def _change_pin(self, message: PinSet, number: int) -> None:
+        """Change the PIN, unless this request has done so before. Raises MessageError.
 
         Neither answer depends on whether the new PIN is the old one: that would tell who guesses.
         """
         stored = await pin_rows.find_pin(self._pool, number)
         if stored.request_id == message.request_id:
             if stored.request_done:
-                return False
+                return
             raise refused(ErrorCode.PIN_WRONG, message, field="old_pin")
         if stored.hash is not None:
             wait_ms = stored.locked_until_ms - now_ms()
@@ -199,7 +200,6 @@ class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
             raise refused(ErrorCode.BUSY, message) from None
         if not await pin_rows.set_pin(self._pool, number, stored.generation, new, message.request_id):
             raise refused(ErrorCode.BUSY, message)  # another request was faster
-        return True
 
     async def _history(self, message: History, admitted: Admitted[WalletDeviceRecord]) -> ServerMessage:
         number = admitted.device.number

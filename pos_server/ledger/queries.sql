@@ -281,7 +281,7 @@ update merchant set status = $2 where id = $1 returning id;
 -- name: reset_pin
 -- The wallet has no PIN after this: the customer sets a new one.
 update wallet set pin_hash = null, pin_kid = null, pin_generation = pin_generation + 1, pin_failures = 0,
-    pin_locked_until = 'epoch', version = version + 1
+    pin_locked_until = 'epoch', pin_request_id = null, pin_request_done = false, version = version + 1
 where number = $1 returning number;
 
 -- name: device_generations
@@ -413,8 +413,8 @@ order by w.number limit $1;
 
 -- name: audit_payments_paid
 -- A payment that was ever approved has its one transfer: of its purpose's kind, same amount, currency and wallet, between
--- the accounts that its purpose names; and no other transfer of these kinds is there.
-select coalesce(p.id, x.source_id)::text from (
+-- the accounts that its purpose names.
+select p.id::text from (
     select p.id, p.amount_minor, p.currency, p.wallet_number,
         case p.purpose when 'sale' then 'payment' else p.purpose end as kind,
         case p.purpose when 'top_up' then h.id else w.account_id end as debit_account_id,
@@ -426,12 +426,25 @@ select coalesce(p.id, x.source_id)::text from (
         and h.name = case p.purpose when 'top_up' then 'cash_in' when 'withdrawal' then 'payout' end
     where p.status = 'approved' or (p.status = 'canceled' and p.approved_at is not null)
 ) as p
-full join (select * from transfer where kind in ('payment', 'top_up', 'withdrawal')) as x on x.source_id = p.id
-    and x.kind = p.kind and x.amount_minor = p.amount_minor and x.currency = p.currency
-    and x.wallet_number = p.wallet_number
+left join transfer x on x.source_id = p.id and x.kind = p.kind and x.amount_minor = p.amount_minor
+    and x.currency = p.currency and x.wallet_number = p.wallet_number
     and x.debit_account_id = p.debit_account_id and x.credit_account_id = p.credit_account_id
-where p.id is null or x.id is null
-order by 1 limit $1;
+where x.id is null
+order by p.id limit $1;
+
+-- name: audit_transfers_owed
+-- A transfer of a payment belongs to one that was approved, for the same purpose.
+select x.id::text from transfer x
+left join payment p on p.id = x.source_id and x.kind = case p.purpose when 'sale' then 'payment' else p.purpose end
+    and (p.status = 'approved' or (p.status = 'canceled' and p.approved_at is not null))
+where x.kind in ('payment', 'top_up', 'withdrawal') and p.id is null
+order by x.id limit $1;
+
+-- name: audit_transfers_once
+-- What causes a transfer causes it once.
+select source_id::text from transfer
+group by source_id, kind having count(*) > 1
+order by source_id, kind limit $1;
 
 -- name: audit_cancels_paid
 -- A payment that was canceled after it was approved has its one cancel transfer, the other way round; and no other

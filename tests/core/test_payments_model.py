@@ -1,8 +1,9 @@
-"""Random histories of scans: decide(), in batches, against a model that knows no batches.
+"""Random histories of scans: decide(), in batches, against a model that knows no batches, nor limits, nor PINs.
 
 The model is told what every code is instead of computing it, keeps plain dicts, and looks at one scan at a time.
 decide() runs twice, each time with the history cut elsewhere: once with one Book kept throughout, and once as the
-server does it, with a Book loaded for every batch from a store that only `Changes` are written to.
+server does it, with a Book loaded for every batch from a store that only `Changes` are written to. tests/model/ does
+the same for the whole life of a payment, with Postgres.
 """
 
 import copy
@@ -21,6 +22,7 @@ from pos_server.core.book import (
     Changes,
     DeviceStatus,
     MerchantStatus,
+    OpenPayment,
     TerminalStatus,
     Till,
     Transfer,
@@ -30,13 +32,15 @@ from pos_server.core.book import (
 )
 from pos_server.core.decide import decide
 from pos_server.core.device_keys import DeviceId, DeviceKind, Keyring, derive_device_key
-from pos_server.core.operations import Scan
-from pos_server.core.payments import Decision, IdReused, Payment, Status
+from pos_server.core.operations import Decided, Outcome, Refused, Scan
+from pos_server.core.payments import Payment, Status
+from pos_server.core.rules import Limits, Rules
 
 FIRST_STEP = 60_000_000
 EXPIRED_STEPS = 4
 MASTER_KEY = bytes(range(32))
 KEYRING = Keyring({"k1": MASTER_KEY}, current="k1")
+RULES = Rules(Limits(*[2**53 - 1] * 5), code_expired_steps=EXPIRED_STEPS)
 
 # --- the world
 
@@ -230,9 +234,10 @@ class Model:
         return Answer(verdict, number, self.balances[number], paid_by if verdict == "already_paid" else None)
 
 
-def told(decision: Decision) -> Answer:
-    if isinstance(decision, IdReused):
-        return Answer("id_reused")
+def told(decision: Outcome) -> Answer:
+    if isinstance(decision, Refused):
+        return Answer(str(decision.code))
+    assert isinstance(decision, Decided)
     payment, wallet = decision.payment, decision.wallet
     assert payment.wallet_number == (None if wallet is None else wallet.number)
     assert (payment.status is Status.APPROVED) == (payment.decline_code is None)
@@ -273,9 +278,12 @@ class Rows:
         return book
 
     @property
-    def open_payments(self) -> dict[tuple[int, str], UUID]:
-        approved = [payment for payment in self.payments.values() if payment.status is Status.APPROVED]
-        return {(payment.merchant_id, payment.reference): payment.payment_id for payment in approved}
+    def open_payments(self) -> dict[tuple[int, str], OpenPayment]:
+        return {
+            (payment.merchant_id, payment.reference): OpenPayment(payment.payment_id, payment.status)
+            for payment in self.payments.values()
+            if payment.status is Status.APPROVED and payment.reference is not None
+        }
 
     def apply(self, changes: Changes) -> None:
         """Write a batch, as strict as a database's constraints."""
@@ -287,7 +295,8 @@ class Rows:
         for device, row in changes.devices.items():
             assert row.spent_mark >= self.devices[device].spent_mark
             self.devices[device] = row
-        for payment in changes.payments:
+        assert changes.payment_versions == dict.fromkeys(changes.payments, 0)
+        for payment in changes.payments.values():
             assert payment.payment_id not in self.payments
             assert (
                 payment.status is Status.DECLINED or (payment.merchant_id, payment.reference) not in self.open_payments
@@ -296,19 +305,19 @@ class Rows:
         self.transfers += changes.transfers
 
 
-def run(book: Book, batch: list[Attempt]) -> tuple[list[Decision], Changes]:
+def run(book: Book, batch: list[Attempt]) -> tuple[list[Outcome], Changes]:
     """decide(), and a second time on a deep copy, which must not be different in anything."""
     scans, now_ms = [attempt.scan for attempt in batch], batch[0].now_ms
     twin_book, twin_scans = copy.deepcopy((book, scans))
-    result = decide(scans, book, KEYRING, now_ms, code_expired_steps=EXPIRED_STEPS)
-    twin = decide(twin_scans, twin_book, KEYRING, now_ms, code_expired_steps=EXPIRED_STEPS)
+    result = decide(scans, book, KEYRING, now_ms, RULES, day_start_ms=0)
+    twin = decide(twin_scans, twin_book, KEYRING, now_ms, RULES, day_start_ms=0)
     assert (result, book) == (twin, twin_book)
     return result
 
 
-def run_with_kept_book(cut: list[list[Attempt]]) -> tuple[list[Decision], Rows]:
+def run_with_kept_book(cut: list[list[Attempt]]) -> tuple[list[Outcome], Rows]:
     book, rows = Book(tills(), dict(WALLETS), devices()), Rows()
-    decisions = []
+    decisions: list[Outcome] = []
     for batch in cut:
         decided, changes = run(book, batch)
         rows.apply(changes)
@@ -318,9 +327,9 @@ def run_with_kept_book(cut: list[list[Attempt]]) -> tuple[list[Decision], Rows]:
     return decisions, rows
 
 
-def run_with_loaded_books(cut: list[list[Attempt]]) -> tuple[list[Decision], Rows]:
+def run_with_loaded_books(cut: list[list[Attempt]]) -> tuple[list[Outcome], Rows]:
     rows = Rows()
-    decisions = []
+    decisions: list[Outcome] = []
     for batch in cut:
         decided, changes = run(rows.load([attempt.scan for attempt in batch]), batch)
         rows.apply(changes)
@@ -342,7 +351,7 @@ def test_batches_agree_with_a_model_of_one_scan_at_a_time(
 
     assert [told(decision) for decision in decisions] == expected
     assert {number: wallet.balance_minor for number, wallet in rows.wallets.items()} == model.balances
-    assert rows.open_payments == model.paid
+    assert {order: found.payment_id for order, found in rows.open_payments.items()} == model.paid
     assert {key: divmod(row.spent_mark, 10) for key, row in rows.devices.items() if row.spent_mark} == model.spent
 
     assert decisions == other_decisions

@@ -2,12 +2,25 @@
 
 import json
 from dataclasses import dataclass
+from typing import get_args
 
 import pytest
 
 from pos_server.core.device_keys import DeviceKind
 from pos_server.core.errors import CloseCode, ConnectionClosing, ErrorCode, MessageError
-from pos_server.core.messages import Authenticate, PaymentScan
+from pos_server.core.messages import (
+    Authenticate,
+    History,
+    PaymentCancel,
+    PaymentConfirm,
+    PaymentQuery,
+    PaymentReject,
+    PaymentScan,
+    PaymentsRecent,
+    PinSet,
+    RefundCreate,
+    Request,
+)
 from pos_server.core.session import Session, State
 
 AUTHENTICATE = {"type": "authenticate", "message_id": "a1", "id": 7, "slot": 0, "kid": "k1", "mac": "0" * 64}
@@ -20,6 +33,27 @@ SCAN = {
     "currency": "EUR",
     "code": "771000000001006438058199",
 }
+PAYMENT_ID = SCAN["payment_id"]
+# What only one kind of device may send, besides `scan`.
+REQUESTS: dict[DeviceKind, dict[type[Request], dict[str, object]]] = {
+    DeviceKind.TERMINAL: {
+        PaymentQuery: {"type": "payment.query", "reference": "order-1"},
+        PaymentCancel: {"type": "payment.cancel", "payment_id": PAYMENT_ID},
+        PaymentsRecent: {"type": "payments.recent"},
+        RefundCreate: {
+            "type": "refund.create",
+            "refund_id": "018f0000-0000-7000-8000-000000000002",
+            "payment_id": PAYMENT_ID,
+            "amount_minor": 1,
+        },
+    },
+    DeviceKind.WALLET: {
+        PaymentConfirm: {"type": "payment.confirm", "payment_id": PAYMENT_ID, "version": 1, "pin": "4071"},
+        PaymentReject: {"type": "payment.reject", "payment_id": PAYMENT_ID},
+        PinSet: {"type": "pin.set", "request_id": "018f0000-0000-7000-8000-000000000003", "new_pin": "4071"},
+        History: {"type": "history"},
+    },
+}
 FRAMES = {
     "authenticate": json.dumps(AUTHENTICATE),
     "scan": json.dumps(SCAN),
@@ -29,6 +63,11 @@ FRAMES = {
     "no type": '{"message_id": "m1"}',
     "not JSON": "{",
     "not an object": "[]",
+    **{
+        str(fields["type"]): json.dumps({"message_id": "m1", **fields})
+        for requests in REQUESTS.values()
+        for fields in requests.values()
+    },
 }
 
 TERMINAL, WALLET = DeviceKind.TERMINAL, DeviceKind.WALLET
@@ -37,7 +76,7 @@ HELLO, READY, CLOSED = State.HELLO, State.READY, State.CLOSED
 
 @dataclass(frozen=True)
 class Message:
-    type: type[Authenticate | PaymentScan]
+    type: type[Authenticate | Request]
 
 
 @dataclass(frozen=True)
@@ -87,6 +126,24 @@ TABLE: list[tuple[DeviceKind, State, str, Result, State]] = [
     *((kind, *row) for kind in DeviceKind for row in SAME_FOR_BOTH_KINDS),
     (TERMINAL, READY, "scan", Message(PaymentScan), READY),
     (WALLET, READY, "scan", Refused(ErrorCode.UNKNOWN_TYPE, "type"), READY),
+    *(
+        (
+            kind,
+            READY,
+            str(fields["type"]),
+            Message(message) if kind is sender else Refused(ErrorCode.UNKNOWN_TYPE, "type"),
+            READY,
+        )
+        for sender, requests in REQUESTS.items()
+        for message, fields in requests.items()
+        for kind in DeviceKind
+    ),
+    *(
+        (kind, HELLO, str(fields["type"]), NOT_YET, CLOSED)
+        for requests in REQUESTS.values()
+        for fields in requests.values()
+        for kind in DeviceKind
+    ),
 ]
 
 
@@ -120,6 +177,11 @@ def test_receive(kind: DeviceKind, state: State, frame: str, result: Result, nex
     session = session_in(kind, state)
     assert receive(session, FRAMES[frame]) == result
     assert session.state is next_state
+
+
+def test_every_request_has_its_row() -> None:
+    rows = {type_ for requests in REQUESTS.values() for type_ in requests}
+    assert {*get_args(Request)} == rows | {PaymentScan}
 
 
 def test_a_session_starts_in_hello() -> None:

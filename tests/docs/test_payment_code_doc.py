@@ -15,23 +15,15 @@ import segno
 import zxingcpp
 
 from pos_server.core import payment_code
-from pos_server.core.book import (
-    Book,
-    DeviceStatus,
-    MerchantStatus,
-    TerminalStatus,
-    Till,
-    Wallet,
-    WalletDevice,
-    WalletStatus,
-)
-from pos_server.core.decide import decide
-from pos_server.core.device_keys import DeviceId, DeviceKind, Keyring, authentication_mac, derive_device_key
-from pos_server.core.operations import Decided, Scan
+from pos_server.core.book import MerchantStatus, OpenPayment, TerminalStatus, WalletStatus
+from pos_server.core.device_keys import DeviceId, DeviceKind, authentication_mac, derive_device_key
+from pos_server.core.operations import Outcome
 from pos_server.core.payment_code import CodeCheck
-from pos_server.core.payments import DeclineCode
+from pos_server.core.payments import DeclineCode, Status
+from pos_server.core.rules import Risk
 from pos_server.settings import Settings
 from tests.docs.documents import read
+from tests.docs.world import MERCHANT, RULES, WALLET, World, payment_of, word
 
 DOCUMENT = read("payment-code.md")
 VECTORS: dict[str, Any] = json.loads(DOCUMENT.section("Test vectors").fence("json"))
@@ -180,54 +172,59 @@ def span(text: str) -> range:
     return range(numbers[0], 1000 if text.endswith("above") else numbers[1] + 1)
 
 
-NOW_MS = 1_772_453_712_000
-NOW_STEP = payment_code.step_at(NOW_MS / 1000)
-WALLET_NUMBER = 1_000_000_001
-KEYRING = Keyring({"k1": MASTER_KEYS["M1"]}, current="k1")
-
-
-def fresh_book() -> Book:
-    """A till, and the wallet of key B with 20.00 EUR and no code spent."""
-    return Book(
-        tills={1001: Till(TerminalStatus.ACTIVE, MerchantStatus.ACTIVE, 7, "Corner Canteen", "Main hall")},
-        wallets={WALLET_NUMBER: Wallet(WALLET_NUMBER, 8, "EUR", 2000, WalletStatus.ACTIVE, 1)},
-        devices={(WALLET_NUMBER, 0): WalletDevice(WALLET_NUMBER, 0, "k1", 1, DeviceStatus.ACTIVE, 0)},
-    )
-
-
-def outcome(case: str, payment_id: int = 1) -> tuple[Decided, Book, int]:
-    """Scan one code into a world where `case` is what happens; the decision, the book after it and the code's mark."""
-    book, steps_back = fresh_book(), 0
-    till, wallet, device = book.tills[1001], book.wallets[WALLET_NUMBER], book.devices[WALLET_NUMBER, 0]
+def outcome(case: str, world: World) -> tuple[Outcome, int]:
+    """What comes of one code in a world where `case` is what happens, and the code's mark."""
+    step, device = payment_code.step_at(world.now_ms / 1000), world.book.devices[WALLET, 0]
+    mark = payment_code.spent_mark(step, 0)
     match case:
         case "terminal_disabled":
-            book.tills[1001] = replace(till, terminal_status=TerminalStatus.DISABLED)
+            world.change_till(terminal_status=TerminalStatus.DISABLED)
         case "merchant_inactive":
-            book.tills[1001] = replace(till, merchant_status=MerchantStatus.INACTIVE)
+            world.change_till(merchant_status=MerchantStatus.INACTIVE)
+        case "code_malformed":
+            return world.scan(code=world.code()[:-1]), mark
         case "code_invalid":
-            book.devices[WALLET_NUMBER, 0] = replace(device, generation=2)
+            world.book.devices[WALLET, 0] = replace(device, generation=2)
         case "code_expired":
-            steps_back = 2
+            code = world.code()
+            world.now_ms += 2 * payment_code.STEP_S * 1000
+            return world.scan(code=code), mark
         case "code_used":
-            book.devices[WALLET_NUMBER, 0] = replace(device, spent_mark=payment_code.spent_mark(NOW_STEP, 0))
-        case "already_paid":
-            book.open_payments[5, "order"] = UUID(int=9)
+            code = world.code()
+            world.book.devices[WALLET, 0] = replace(device, spent_mark=mark)
+            return world.scan(code=code), mark
+        case "canceled":
+            world.cancel(reference="order")
+            return world.scan(reference="order"), mark
+        case "already_paid" | "already_pending":
+            holder = Status.PENDING if case == "already_pending" else Status.APPROVED
+            world.book.open_payments[MERCHANT, "order"] = OpenPayment(UUID(int=9), holder)
+            return world.scan(reference="order"), mark
         case "wallet_frozen":
-            book.wallets[WALLET_NUMBER] = replace(wallet, status=WalletStatus.FROZEN)
+            world.change_wallet(status=WalletStatus.FROZEN)
         case "wallet_closed":
-            book.wallets[WALLET_NUMBER] = replace(wallet, status=WalletStatus.CLOSED)
+            world.change_wallet(status=WalletStatus.CLOSED)
         case "currency_mismatch":
-            book.wallets[WALLET_NUMBER] = replace(wallet, currency="USD")
+            world.change_wallet(currency="USD")
+        case "amount_over_limit":
+            return world.scan(RULES.limits.payment_minor_max + 1), mark
+        case "daily_limit":
+            world.change_wallet(day_spent_minor=RULES.limits.day_minor_max, day_start_ms=world.now_ms)
         case "insufficient_funds":
-            book.wallets[WALLET_NUMBER] = replace(wallet, balance_minor=0)
-    step = NOW_STEP - steps_back
-    code = payment_code.make(DEVICE_KEYS["B"], WALLET_NUMBER, 0, step, 0)
-    if case == "code_malformed":
-        code = code[:-1]
-    scan = Scan(UUID(int=payment_id), 1001, 5, "order", 1000, "EUR", code)
-    decisions, _ = decide([scan], book, KEYRING, NOW_MS, code_expired_steps=EXPIRED_STEPS)
-    assert isinstance(decisions[0], Decided)
-    return decisions[0], book, payment_code.spent_mark(step, 0)
+            world.change_wallet(balance_minor=0)
+        case "risk_rejected":
+            world.rules = replace(RULES, risk=lambda scan, wallet: Risk.REJECT)
+        case "pending":
+            return world.scan(typed=True), mark
+        case "pin_wrong":
+            world.rules = replace(RULES, pin_payment_failures_max=1)
+            return world.confirm(world.pending(), right=False), mark
+        case "pin_locked":
+            world.change_wallet(pin_locked_until_ms=world.now_ms + 1)
+            return world.scan(typed=True), mark
+        case "customer_rejected":
+            return world.reject(world.pending()), mark
+    return world.scan(), mark
 
 
 SPENDING = {
@@ -236,24 +233,36 @@ SPENDING = {
 }
 
 
-@pytest.mark.parametrize("case", ["approved", *DeclineCode])
+@pytest.mark.parametrize("case", ["approved", "pending", *DeclineCode])
 def test_what_spends_a_code(case: str) -> None:
-    decided, book, mark = outcome(case)
-    assert (decided.payment.decline_code or decided.payment.status) == case
-    assert SPENDING[case] == ("yes" if book.devices[WALLET_NUMBER, 0].spent_mark >= mark else "no")
+    world = World()
+    decided, mark = outcome(case, world)
+    assert word(decided) == case
+    assert SPENDING[case] == ("yes" if world.book.devices[WALLET, 0].spent_mark >= mark else "no")
 
 
 def test_spending_table_lists_every_decision() -> None:
-    assert list(SPENDING) == ["approved", *DeclineCode]
+    assert list(SPENDING) == ["approved", "pending", *DeclineCode]
 
 
 def test_a_code_spends_the_earlier_ones_of_its_device() -> None:
-    _, book, _ = outcome("approved")
-    earlier = payment_code.make(DEVICE_KEYS["B"], WALLET_NUMBER, 0, NOW_STEP - 1, payment_code.SEQ_MAX)
-    scan = Scan(UUID(int=2), 1001, 5, "another order", 1000, "EUR", earlier)
-    decisions, _ = decide([scan], book, KEYRING, NOW_MS, code_expired_steps=EXPIRED_STEPS)
-    assert isinstance(decisions[0], Decided)
-    assert decisions[0].payment.decline_code is DeclineCode.CODE_USED
+    world = World()
+    outcome("approved", world)
+    key = derive_device_key(MASTER_KEYS["M1"], DeviceId(DeviceKind.WALLET, WALLET, 0), 1)
+    step = payment_code.step_at(world.now_ms / 1000)
+    earlier = payment_code.make(key, WALLET, 0, step - 1, payment_code.SEQ_MAX)
+    assert word(world.scan(code=earlier)) == "code_used"
+
+
+def test_what_comes_later_about_a_payment_spends_no_other_code() -> None:
+    """So a wallet counts uses by `payment_id`."""
+    world = World()
+    pending = world.pending()
+    spent = world.book.devices[WALLET, 0].spent_mark
+    paid = payment_of(world.confirm(pending))
+    world.refund(paid, 1)
+    world.cancel(world.pending().payment_id)
+    assert world.book.devices[WALLET, 0].spent_mark == spent + 1
 
 
 def test_numbers_in_the_prose_are_those_of_the_code() -> None:
@@ -266,8 +275,14 @@ def test_numbers_in_the_prose_are_those_of_the_code() -> None:
         ("How long a code is accepted", f"Its default is {defaults['code_expired_steps']}."),
         ("How long a code is accepted", f"more than {defaults['code_expired_steps'] + 1} steps old"),
         ("Security", f"After {defaults['bad_codes_max']} of them within {defaults['bad_codes_window_s']:.0f} s"),
-        ("Security", f"at most {defaults['device_operations_max']} scans open, so at most {forged_max} forged"),
+        ("Security", f"at most {defaults['device_operations_max']} requests open, so at most {forged_max} forged"),
         ("Security", f"{forged_max} guesses a minute"),
+        ("Security", f"{defaults['pin_free_minor_max']} minor units (`POS_PIN_FREE_MINOR_MAX`)"),
+        (
+            "Security",
+            f"at most {defaults['pin_free_day_minor_max']}, in {defaults['pin_free_day_count_max']} payments "
+            "(`POS_PIN_FREE_DAY_MINOR_MAX`, `POS_PIN_FREE_DAY_COUNT_MAX`)",
+        ),
     ):
         assert sentence in " ".join(DOCUMENT.section(section).text.split())
 

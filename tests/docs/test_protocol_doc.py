@@ -6,6 +6,8 @@ import json
 import re
 import typing
 from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
 from http import HTTPStatus
 from types import NoneType
 from typing import Any, Literal
@@ -26,6 +28,7 @@ from pos_client.connection import may_reconnect
 from pos_server.api.activations import Activations
 from pos_server.api.problems import Problem
 from pos_server.app import open_app
+from pos_server.clock import BusinessDays
 from pos_server.connections import Connections, OutboxLimits
 from pos_server.core import activation, messages
 from pos_server.core.activation import Activation, ActivationRequest, activation_code
@@ -40,15 +43,28 @@ from pos_server.core.book import (
     WalletStatus,
 )
 from pos_server.core.decide import decide
-from pos_server.core.declines import DECLINE_TEXTS
+from pos_server.core.declines import ADVICE, ADVICE_CANCELED, ADVICE_EXPIRED, NextStep
 from pos_server.core.device_keys import NONCE_BYTES, DeviceId, DeviceKind, Keyring, authentication_mac
 from pos_server.core.errors import CloseCode, ErrorCode, MessageError
-from pos_server.core.messages import Authenticate, PaymentScan, decode_client_message
+from pos_server.core.messages import (
+    Authenticate,
+    PaymentCancel,
+    PaymentConfirm,
+    PaymentQuery,
+    PaymentScan,
+    PinChanged,
+    PinSet,
+    RefundCreate,
+    TerminalRequest,
+    WalletRequest,
+    decode_client_message,
+)
 from pos_server.core.money import MAX_AMOUNT_MINOR
 from pos_server.core.notices import notices, terminal_notice
-from pos_server.core.operations import Scan
-from pos_server.core.payments import DeclineCode, Status
+from pos_server.core.operations import Cancel, Confirm, CreateRefund, Entry, Operation, Scan
+from pos_server.core.payments import DeclineCode, Payment, Status
 from pos_server.core.session import Session
+from pos_server.core.texts import DEFAULT_LANGUAGE, LANGUAGES, decline_text, language_of, text
 from pos_server.ledger import directory
 from pos_server.server import RunningServer, serving
 from pos_server.settings import Settings
@@ -57,6 +73,7 @@ from tests.support import KEYRING, Town, ask, forged, logged_in, new_id, raw_soc
 
 DOCUMENT = read("protocol.md")
 DEFAULTS = {name: field.default for name, field in Settings.model_fields.items()}
+DEFAULT_RULES = Settings.model_construct(**DEFAULTS).rules()
 MODELS: dict[str, type] = {
     "hello": messages.Hello,
     "authenticate": messages.Authenticate,
@@ -64,7 +81,22 @@ MODELS: dict[str, type] = {
     "ready, to a wallet": messages.WalletReady,
     "payment.scan": messages.PaymentScan,
     "payment.result, to a terminal": messages.TerminalPaymentResult,
+    "payment.pending": messages.PaymentPending,
+    "payment.query": messages.PaymentQuery,
+    "payment.cancel": messages.PaymentCancel,
+    "payments.recent": messages.PaymentsRecent,
+    "payments.list": messages.PaymentList,
+    "refund.create": messages.RefundCreate,
+    "refund.result, to a terminal": messages.TerminalRefundResult,
     "payment.result, to a wallet": messages.WalletPaymentResult,
+    "payment.confirmation_required": messages.ConfirmationRequired,
+    "payment.confirm": messages.PaymentConfirm,
+    "payment.reject": messages.PaymentReject,
+    "refund.result, to a wallet": messages.WalletRefundResult,
+    "pin.set": messages.PinSet,
+    "pin.changed": messages.PinChanged,
+    "history": messages.History,
+    "history.page": messages.HistoryPage,
     "draining": messages.Draining,
     "error": messages.Error,
 }
@@ -90,7 +122,9 @@ def optional(model: type, name: str) -> bool:
 def in_words(model: type, name: str, annotation: Any) -> str:
     """How the document's type cell starts for this field."""
     if typing.get_origin(annotation) is Literal:
-        return f'"{typing.get_args(annotation)[0]}"'
+        return " or ".join(f'"{value}"' for value in typing.get_args(annotation))
+    if typing.get_origin(annotation) is tuple:
+        return "list"
     if annotation is DeviceKind:
         return " or ".join(f'"{kind}"' for kind in DeviceKind)
     options = typing.get_args(annotation) or (annotation,)
@@ -100,6 +134,7 @@ def in_words(model: type, name: str, annotation: Any) -> str:
 
 def test_every_message_has_its_section() -> None:
     every = {*typing.get_args(messages.ClientMessage), *typing.get_args(messages.ServerMessage)}
+    assert len(MODELS) == len(every)
     assert set(MODELS.values()) == every
     sections = [section.title for section in DOCUMENT.section("Messages").sections]
     assert sections == list(MODELS)
@@ -117,6 +152,10 @@ def test_field_table_lists_the_fields_of_the_model(title: str) -> None:
         assert re.match(rf"{re.escape(word)}(?:$|[,; ])", rows[name]), f"{name} is {word}"
         assert ("null" in rows[name]) == ("null" in word), name
         assert ("optional" in rows[name]) == optional(model, name), name
+        stated = re.search(r"optional, (.+)$", rows[name])
+        if stated:
+            default = model.model_fields[name].default  # type: ignore[attr-defined]
+            assert stated[1].strip('"') == ("null" if default is None else str(default)), name
 
 
 def test_table_of_messages_names_senders_and_receivers() -> None:
@@ -154,8 +193,7 @@ def assert_is_exactly(model: type, text: str) -> None:
     document = json.loads(text)
     decoded: Any = TypeAdapter(model).validate_json(text)
     if isinstance(decoded, BaseModel):
-        again = decoded.model_dump(mode="json")
-        assert again == document
+        assert decoded.model_dump(mode="json", exclude_unset=True) == document
     else:
         assert json.loads(messages.encode(decoded)) == document
         assert list(document) == [field.name for field in dataclasses.fields(decoded)]
@@ -166,7 +204,7 @@ def test_example_of_a_message_is_one(title: str) -> None:
     assert_is_exactly((MODELS | BODIES)[title], DOCUMENT.section(title).fence("json"))
 
 
-@pytest.mark.parametrize("title", ["authenticate", "payment.scan"])
+@pytest.mark.parametrize("title", [title for title, model in MODELS.items() if issubclass(model, BaseModel)])
 def test_example_of_a_client_is_accepted_by_the_server(title: str) -> None:
     assert isinstance(decode_client_message(DOCUMENT.section(title).fence("json")), MODELS[title])
 
@@ -214,18 +252,52 @@ def test_the_python_client_does_what_the_close_codes_say() -> None:
     }
 
 
-def test_declines_stand_in_order_of_precedence_with_their_texts() -> None:
-    rows = DOCUMENT.section("Declines").table("Code", "Meaning", "Text", "Retryable")
-    assert [(row["Code"], row["Text"], row["Retryable"]) for row in rows] == [
-        (code.value, DECLINE_TEXTS[code].cashier, "yes" if DECLINE_TEXTS[code].retryable else "no")
-        for code in DeclineCode
+def yes_or_no(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def test_declines_stand_in_order_of_precedence_with_their_advice() -> None:
+    rows = DOCUMENT.section("Declines").table("Code", "Meaning", "Retryable", "Next step")
+    assert [(row["Code"], row["Retryable"], row["Next step"]) for row in rows] == [
+        (code.value, yes_or_no(ADVICE[code].retryable), ADVICE[code].next_step.value) for code in DeclineCode
     ]
+
+
+def test_declines_stand_with_their_texts() -> None:
+    rows = DOCUMENT.section("What people read").table("Code", "To the cashier", "To the customer")
+    assert [(row["Code"], row["To the cashier"], row["To the customer"]) for row in rows] == [
+        (code.value, *(decline_text("en", side, code) for side in ("cashier", "customer"))) for code in DeclineCode
+    ]
+
+
+def test_next_steps_are_those_of_the_code() -> None:
+    section = DOCUMENT.section("Next steps")
+    rows = section.table("Next step", "What the cashier does")
+    assert [row["Next step"] for row in rows] == [step.value for step in NextStep]
+    prose = words(section)
+    for status, advice in ((Status.EXPIRED, ADVICE_EXPIRED), (Status.CANCELED, ADVICE_CANCELED)):
+        retryable = "true" if advice.retryable else "false"
+        assert re.search(rf"[Aa]fter `{status}` it is `{advice.next_step}`, and `retryable` is {retryable}", prose)
 
 
 def test_statuses_are_those_of_the_code() -> None:
     for title in ("payment.result, to a terminal", "payment.result, to a wallet"):
         rows = {row["Field"]: row["Meaning"] for row in DOCUMENT.section(title).table("Field", "Type", "Meaning")}
-        assert rows["status"] == " or ".join(Status) + "."
+        *first, last = (status for status in Status if status is not Status.PENDING)
+        assert rows["status"] == f"{', '.join(first)} or {last}."
+
+
+def test_languages_are_those_of_the_code() -> None:
+    prose = words(DOCUMENT.section("Language"))
+    assert {*re.findall(r"`(\w\w)`", prose)} == set(LANGUAGES)
+    assert f"without `language`, it takes `{DEFAULT_LANGUAGE}`" in prose
+    assert Authenticate.model_fields["language"].default == DEFAULT_LANGUAGE
+    assert language_of("zh-CN") == "zh"
+
+
+def words(section: Section) -> str:
+    """The section's text in one line."""
+    return " ".join(section.text.split())
 
 
 def test_limits_are_the_defaults() -> None:
@@ -233,6 +305,8 @@ def test_limits_are_the_defaults() -> None:
         "message_id": messages.MESSAGE_ID_CHARS_MAX,
         "reference": messages.REFERENCE_CHARS_MAX,
         "amount_minor": MAX_AMOUNT_MINOR,
+        "limit of payments.recent and history": messages.PAGE_MAX,
+        "A PIN": 12,
     }
     for row in DOCUMENT.section("Limits and defaults").table("Limit", "Value", "Setting"):
         number = re.search(r"\d+(?:\.\d+)?", row["Value"])
@@ -243,7 +317,7 @@ def test_limits_are_the_defaults() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for name in ("protocol.md", "payment-code.md"):
+    for name in ("protocol.md", "payment-code.md", "payments.md"):
         document = read(name)
         prose = re.sub(r"^```.*?^```$", "", document.text, flags=re.DOTALL | re.MULTILINE)
         for file, fragment in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", prose):
@@ -268,6 +342,7 @@ class Frame:
 
 
 EXAMPLE = DOCUMENT.section("Worked example")
+WALLET_NUMBER = 1_000_000_001
 MASTER_KEY = bytes.fromhex(
     json.loads(read("payment-code.md").section("Test vectors").fence("json"))["master_keys"]["M1"]
 )
@@ -287,10 +362,12 @@ class Play:
         self.nonces: dict[str, bytes] = {}
         self.kinds = {"till": DeviceKind.TERMINAL, "wallet": DeviceKind.WALLET}
         self.expected: deque[tuple[str, dict[str, Any]]] = deque()  # who is told what next
+        self.pin = ""
+        self.day_start_ms = BusinessDays(DEFAULTS["time_zone"]).start_ms
         self.book = Book(
             tills={1001: Till(TerminalStatus.ACTIVE, MerchantStatus.ACTIVE, 7, "Corner Canteen", "Main hall")},
-            wallets={1000000001: Wallet(1000000001, 8, "EUR", 2000, WalletStatus.ACTIVE, 1)},
-            devices={(1000000001, 0): WalletDevice(1000000001, 0, "k1", 1, DeviceStatus.ACTIVE, 0)},
+            wallets={WALLET_NUMBER: Wallet(WALLET_NUMBER, 8, "EUR", 20_000, WalletStatus.ACTIVE, 1)},
+            devices={(WALLET_NUMBER, 0): WalletDevice(WALLET_NUMBER, 0, "k1", 1, DeviceStatus.ACTIVE, 0)},
         )
 
     def key_of(self, number: int, slot: int, name: str) -> bytes:
@@ -307,15 +384,16 @@ class Play:
             case "ready":
                 model = messages.TerminalReady if frame.receiver == "till" else messages.WalletReady
                 assert_is_exactly(model, frame.text)
-                reply = {"type": "ready", "reply_to": frame.document["reply_to"], "resumed": frame.document["resumed"]}
-                assert (frame.receiver, reply) == self.expected.popleft()
-            case "payment.result":
-                assert (frame.receiver, frame.document) == self.expected.popleft()
+                receiver, stated = self.expected.popleft()
+                assert receiver == frame.receiver
+                assert stated.items() <= frame.document.items()
             case "error":
                 receiver, document = self.expected.popleft()
                 assert_is_exactly(messages.Error, frame.text)
                 # The text of a field's error is pydantic's own.
                 assert (receiver, {**document, "message": ""}) == (frame.receiver, {**frame.document, "message": ""})
+            case _:
+                assert (frame.receiver, frame.document) == self.expected.popleft()
 
     def client_says(self, frame: Frame, decided_at_ms: int) -> None:
         session = self.sessions[frame.sender]
@@ -332,10 +410,14 @@ class Play:
             mac = authentication_mac(key, self.nonces[frame.sender], message.id)
             assert message.mac == mac.hex()
             session.authenticated()
-            self.expected.append((frame.sender, {"type": "ready", "reply_to": message.message_id, "resumed": True}))
+            ready: dict[str, Any] = {"type": "ready", "reply_to": message.message_id, "resumed": True}
+            if frame.sender == "wallet":
+                wallet = self.book.wallets[message.id]
+                ready |= {"balance_minor": wallet.balance_minor, "pin_set": wallet.pin_set}
+            self.expected.append((frame.sender, ready))
             self.expected.extend((frame.sender, replayed) for replayed in self.missed(message))
             return
-        self.expected.extend(self.decide(message, decided_at_ms))
+        self.expected.extend(self.answers(message, decided_at_ms))
 
     def missed(self, message: Authenticate) -> list[dict[str, Any]]:
         """What the till, the only one that resumes here, is told again."""
@@ -343,28 +425,70 @@ class Play:
             return []
         after_ms = message.since_ms - DEFAULTS["resume_overlap_s"] * 1000
         return [
-            json.loads(messages.encode(terminal_notice(payment, None)))
+            self.at_till(payment, None)
             for payment in self.book.payments.values()
             if payment.terminal_number == message.id and payment.changed_at_ms > after_ms
         ]
 
-    def decide(self, message: PaymentScan, now_ms: int) -> list[tuple[str, dict[str, Any]]]:
-        scan = Scan(
-            payment_id=message.payment_id,
-            terminal_number=1001,
-            merchant_id=5,
-            reference=message.reference,
-            amount_minor=message.amount_minor,
-            currency=message.currency,
-            code=message.code,
-        )
-        decisions, _ = decide(
-            [scan], self.book, self.keyring, now_ms, code_expired_steps=DEFAULTS["code_expired_steps"]
+    def at_till(self, payment: Payment, reply_to: str | None) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(messages.encode(terminal_notice(payment, reply_to, DEFAULT_LANGUAGE)))
+        return document
+
+    def answers(self, message: TerminalRequest | WalletRequest, now_ms: int) -> Sequence[tuple[str, dict[str, Any]]]:
+        match message:
+            case PaymentQuery(payment_id=None, reference=str(reference)):
+                occupant = self.book.open_payments[5, reference]
+                return [("till", self.at_till(self.book.payments[occupant.payment_id], message.message_id))]
+            case PinSet(old_pin=None):
+                return [("wallet", self.set_pin(message))]
+        return self.decide(self.operation(message), message.message_id, now_ms)
+
+    def set_pin(self, message: PinSet) -> dict[str, Any]:
+        wallet = self.book.wallets[WALLET_NUMBER]
+        assert not wallet.pin_set
+        self.pin = message.new_pin
+        self.book.wallets[WALLET_NUMBER] = replace(wallet, pin_set=True, pin_generation=wallet.pin_generation + 1)
+        changed = PinChanged(reply_to=message.message_id, text=text(DEFAULT_LANGUAGE, "customer.pin_changed"))
+        document: dict[str, Any] = json.loads(messages.encode(changed))
+        return document
+
+    def operation(self, message: TerminalRequest | WalletRequest) -> Operation:
+        match message:
+            case PaymentScan():
+                return Scan(
+                    payment_id=message.payment_id,
+                    terminal_number=1001,
+                    merchant_id=5,
+                    reference=message.reference,
+                    amount_minor=message.amount_minor,
+                    currency=message.currency,
+                    code=message.code,
+                    entry=Entry(message.entry),
+                )
+            case PaymentConfirm():
+                return Confirm(
+                    payment_id=message.payment_id,
+                    wallet_number=WALLET_NUMBER,
+                    slot=0,
+                    version=message.version,
+                    pin_correct=message.pin == self.pin,
+                    pin_generation=self.book.wallets[WALLET_NUMBER].pin_generation,
+                )
+            case PaymentCancel():
+                return Cancel(1001, 5, "EUR", message.payment_id, message.reference, tombstone_id=UUID(int=1))
+            case RefundCreate():
+                return CreateRefund(message.refund_id, message.payment_id, 5, 1001, message.amount_minor)
+        raise AssertionError(f"teach the play {message.type}")
+
+    def decide(self, operation: Operation, reply_to: str, now_ms: int) -> list[tuple[str, dict[str, Any]]]:
+        outcomes, _ = decide(
+            [operation], self.book, self.keyring, now_ms, DEFAULT_RULES, day_start_ms=self.day_start_ms(now_ms)
         )
         names = {kind: name for name, kind in self.kinds.items()}
         return [
-            (names[recipient.kind], json.loads(messages.encode(message_out)))
-            for recipient, message_out in notices(decisions[0], message.message_id)
+            (names[notice.recipient.kind], json.loads(messages.encode(notice.render(DEFAULT_LANGUAGE))))
+            for notice in notices(outcomes[0], reply_to)
+            if notice.recipient.not_slot is None  # the wallet has one device: there are no others to tell
         ]
 
 
@@ -376,6 +500,7 @@ def test_worked_example_is_what_the_core_does() -> None:
         if frame.sender == "server":
             play.server_says(frame)
         else:
+            assert not play.expected
             assert answer is not None
             play.client_says(frame, answer.document.get("decided_at_ms", 0))
     assert not play.expected
@@ -385,12 +510,28 @@ def test_worked_example_shows_an_approval_a_replay_a_repeat_a_paid_order_and_an_
     results = [
         frame.document for frame in frames(EXAMPLE) if frame.receiver == "till" and "payment_id" in frame.document
     ]
-    first, replayed, repeated, again = results
+    first, replayed, repeated, again = results[:4]
     assert first["status"] == "approved"
     assert replayed == {**first, "reply_to": None}
     assert repeated == {**first, "reply_to": repeated["reply_to"]}
     assert (again["decline_code"], again["paid_by"]) == ("already_paid", first["payment_id"])
     assert frames(EXAMPLE)[-1].document["type"] == "error"
+
+
+def test_worked_example_shows_a_pin_a_query_a_refund_and_a_cancel() -> None:
+    at_till = [frame.document for frame in frames(EXAMPLE) if frame.receiver == "till"]
+    pending, paid, asked, refund, canceled = [
+        document for document in at_till if document.get("version") and document["decided_at_ms"] > 1772453730000
+    ]
+    assert (pending["type"], pending["version"]) == ("payment.pending", 1)
+    assert (paid["status"], paid["version"], paid["reply_to"]) == ("approved", 3, None)
+    assert asked == {**paid, "reply_to": asked["reply_to"]}
+    assert (refund["type"], refund["version"], refund["refunded_minor"]) == ("refund.result", 4, 1200)
+    assert (canceled["status"], canceled["version"]) == ("canceled", 2)
+    wrong, right = [frame.document for frame in frames(EXAMPLE) if frame.document.get("type") == "payment.confirm"]
+    assert wrong["pin"] != right["pin"]
+    balances = [frame.document["balance_minor"] for frame in frames(EXAMPLE) if "balance_minor" in frame.document]
+    assert balances[-1] == balances[0] - paid["amount_minor"] + refund["amount_minor"]
 
 
 def test_worked_example_activates_its_devices() -> None:
@@ -436,12 +577,12 @@ async def test_activation_errors_are_those_that_happen(server: RunningServer) ->
             blocked = await http.post("/v1/activations", json=good)
         seen.add(problem_of(blocked))
         assert int(blocked.headers["Retry-After"]) > 0
-    activations = Activations(settings(), KEYRING, PoolAway(), Connections(OutboxLimits(1, 1)))  # type: ignore[arg-type]
+    activations = Activations(settings(), KEYRING, PoolAway(), Connections(OutboxLimits(1, 1)), None)  # type: ignore[arg-type]
     request = Request({"type": "http", "method": "POST", "headers": [], "client": ("127.0.0.1", 1)}, no_body)
     with pytest.raises(Problem) as away:
         await activations.create(request)
     seen.add((away.value.status.value, away.value.code))
-    assert away.value.retry_after_s
+    assert int(away.value.headers["Retry-After"]) > 0
     assert seen == problems()
 
 
@@ -545,11 +686,12 @@ async def test_patience_ends_where_it_is_said_to(server: RunningServer, town: To
 @pytest.mark.asyncio
 async def test_the_errors_of_a_scan_come_in_the_stated_order(dsn: str, town: Town) -> None:
     """A message with every fault that a running server can find at once gets the first; without that one the next."""
-    stated = re.findall(r"`(\w+)`", DOCUMENT.section("Errors").text.partition("A message is checked in this order")[2])
-    assert stated[:8] == [
-        "unknown_type", "bad_field", "unknown_type",
-        "too_many_messages", "draining", "wrong_currency", "too_many_bad_codes", "busy",
-    ]  # fmt: skip
+    section = DOCUMENT.section("Errors")
+    stated = re.findall(r"`(\w+)`", section.text.partition("A message is checked in this order")[2])
+    assert stated[:4] == ["unknown_type", "bad_field", "unknown_type", "too_many_messages"]
+    columns = ("Message", "Before it is queued or carried out", "After that")
+    of_scan = {row["Message"]: row for row in section.table(*columns)}["payment.scan"]
+    assert of_scan[columns[1]].split(", ") == ["wrong_currency", "too_many_bad_codes", "draining", "busy"]
     slow = settings(messages_burst=1, messages_per_s=0.001, bad_codes_max=1)
     async with serving(slow, KEYRING, dsn) as server, logged_in(server.url, town.terminals[0]) as till:
         bad = {"currency": "USD"}
@@ -575,7 +717,8 @@ async def test_the_errors_of_a_scan_come_in_the_stated_order(dsn: str, town: Tow
 def test_numbers_in_the_prose_are_the_defaults() -> None:
     defaults = DEFAULTS
     for title, sentence in (
-        ("Messages", f"may have up to {defaults['device_operations_max']} scans open"),
+        ("Messages", f"may have up to {defaults['device_operations_max']} scans, cancels and refunds open"),
+        ("Messages", f"may have up to {defaults['device_operations_max']} confirmations and rejections open"),
         (
             "Messages",
             f"may send {defaults['messages_burst']} messages at once and {defaults['messages_per_s']:.0f} a second",

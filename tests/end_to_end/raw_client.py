@@ -1,7 +1,9 @@
 """A till and a wallet that share no code with the server: written from docs/protocol.md and docs/payment-code.md only.
 
-It pays once, then tries the same scan again, the used code, the paid order and a forged code. It prints what came back
-as one JSON object. It ends with status 1 and a message on anything that the documents do not promise.
+It pays once, then tries the same scan again, the used code, the paid order and a forged code. It sets a PIN and pays
+with it, at the second try. It loses an answer and finds out. It refunds some of a payment, cancels others, and lists
+what both sides saw. It prints what came back as one JSON object. It ends with status 1 and a message on anything that
+the documents do not promise.
 """
 
 import base64
@@ -13,6 +15,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -21,6 +24,7 @@ from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
 WAIT_S = 10.0
+PIN, WRONG_PIN = "407186", "407168"
 Json = dict[str, Any]
 
 
@@ -61,16 +65,27 @@ class Device:
     def send(self, kind: str, message_id: str, fields: Json) -> None:
         self.socket.send(json.dumps({"type": kind, "message_id": message_id, **fields}))
 
-    def receive(self, kind: str, **fields: str) -> Json:
-        """The next message of this type with these fields. Others are ignored, but for an error."""
+    def messages(self, wanted: object) -> Iterator[Json]:
+        """What comes, until somebody has found what they wanted. Too long a silence is an error."""
         deadline = time.monotonic() + WAIT_S
         while True:
             remaining_s = deadline - time.monotonic()
-            expect(remaining_s > 0, "silence instead of", (kind, fields))
-            message: Json = json.loads(self.socket.recv(timeout=remaining_s))
+            expect(remaining_s > 0, "silence instead of", wanted)
+            yield json.loads(self.socket.recv(timeout=remaining_s))
+
+    def receive(self, kind: str, **fields: str | None) -> Json:
+        """The next message of this type with these fields. Others are ignored, but for an error."""
+        for message in self.messages((kind, fields)):
             expect(message["type"] != "error", f"error instead of {kind}", message)
             if message["type"] == kind and all(message[name] == value for name, value in fields.items()):
                 return message
+        raise AssertionError
+
+    def ask(self, kind: str, fields: Json) -> Json:
+        """Send a message and wait for its answer, which may be an error."""
+        message_id = str(uuid.uuid4())
+        self.send(kind, message_id, fields)
+        return next(message for message in self.messages(kind) if message.get("reply_to") == message_id)
 
     def step_and_seq(self) -> tuple[int, int]:
         step = (time.time_ns() // 1_000_000 + self.offset_ms) // 30_000
@@ -83,9 +98,9 @@ class Device:
         digest = hmac.digest(self.key, b"pc1" + struct.pack(">QBQB", self.number, self.slot, step, seq), "sha256")
         return f"77{self.number:010d}{self.slot}{seq}{int.from_bytes(digest[:8], 'big') % 10**10:010d}"
 
-    def notice(self, payment_id: str) -> Json:
+    def notice(self, payment_id: str, kind: str = "payment.result") -> Json:
         """Wait for the notice of a payment that is new to this wallet. It is a use of the code shown by now."""
-        notice = self.receive("payment.result", payment_id=payment_id)
+        notice = self.receive(kind, payment_id=payment_id)
         self.last_used = self.step_and_seq()
         return notice
 
@@ -94,13 +109,19 @@ class Device:
         return self.receive("payment.result", reply_to=message_id, payment_id=payment["payment_id"])
 
 
-def run(till: Device, phone: Device) -> Json:
-    def payment(order: str, code: str) -> Json:
-        shared = {"amount_minor": 420, "currency": till.ready["currency"]}
-        return {"payment_id": str(uuid.uuid4()), "reference": order, "code": code, **shared}
+def new_payment(till: Device, order: str, code: str) -> Json:
+    shared = {"amount_minor": 420, "currency": till.ready["currency"]}
+    return {"payment_id": str(uuid.uuid4()), "reference": order, "code": code, **shared}
 
-    first_order, second_order, third_order = (f"raw-{uuid.uuid4()}" for _ in range(3))
-    first = payment(first_order, phone.payment_code())
+
+def new_order() -> str:
+    return f"raw-{uuid.uuid4()}"
+
+
+def pay(till: Device, phone: Device) -> Json:
+    """One payment, and four that are not."""
+    first_order, second_order, third_order = (new_order() for _ in range(3))
+    first = new_payment(till, first_order, phone.payment_code())
     approved, notice = till.scan("2", first), phone.notice(first["payment_id"])
     expect(approved["status"] == notice["status"] == "approved", "first answer", (approved, notice))
     expect(notice["balance_minor"] == phone.ready["balance_minor"] - 420, "balance", (phone.ready, notice))
@@ -109,21 +130,122 @@ def run(till: Device, phone: Device) -> Json:
     repeat_equal = repeat == {**approved, "reply_to": "3"} and repeat_notice == notice
     expect(repeat_equal, "answer to the repeat", (repeat, repeat_notice))
 
-    second = payment(second_order, first["code"])
+    second = new_payment(till, second_order, first["code"])
     used, _ = till.scan("4", second), phone.notice(second["payment_id"])
     expect(used["decline_code"] == "code_used", "answer to a used code", used)
+    expect(used["retryable"] and used["next_step"] == "new_code", "advice for a used code", used)
 
-    third = payment(first_order, phone.payment_code())
+    third = new_payment(till, first_order, phone.payment_code())
     already_paid, _ = till.scan("5", third), phone.notice(third["payment_id"])
     expect(already_paid["decline_code"] == "already_paid", "answer to a paid order", already_paid)
     expect(already_paid["paid_by"] == first["payment_id"], "paid_by", already_paid)
 
     code = phone.payment_code()
-    forged = till.scan("6", payment(third_order, code[:-1] + str((int(code[-1]) + 1) % 10)))
+    forged = till.scan("6", new_payment(till, third_order, code[:-1] + str((int(code[-1]) + 1) % 10)))
     expect(forged["decline_code"] == "code_invalid", "answer to a forged code", forged)
 
     codes = {"used": used["decline_code"], "already_paid_by": already_paid["paid_by"], "forged": forged["decline_code"]}
     return {"approved": approved, "notice": notice, "repeat_equal": repeat_equal, **codes}
+
+
+def pay_with_pin(till: Device, phone: Device) -> Json:
+    """A typed code always needs the PIN. The first one is wrong."""
+    expect(phone.ready["pin_set"] is False, "PIN", phone.ready)
+    change = {"request_id": str(uuid.uuid4()), "new_pin": PIN}
+    for _ in range(2):
+        expect(phone.ask("pin.set", change)["type"] == "pin.changed", "answer to a new PIN", change)
+
+    payment = {**new_payment(till, new_order(), phone.payment_code()), "entry": "typed"}
+    pending = till.ask("payment.scan", payment)
+    expect(pending["type"] == "payment.pending" and pending["wallet_online"], "answer to a typed code", pending)
+    required = phone.notice(payment["payment_id"], "payment.confirmation_required")
+    asked = till.ask("payment.query", {"reference": payment["reference"]})
+    expect(asked == {**pending, "reply_to": asked["reply_to"]}, "answer to a query", asked)
+
+    confirmation = {"payment_id": payment["payment_id"], "version": required["version"]}
+    again = phone.ask("payment.confirm", {**confirmation, "pin": WRONG_PIN})
+    expect(again["type"] == "payment.confirmation_required", "answer to a wrong PIN", again)
+    expect(again["pin_tries_left"] == required["pin_tries_left"] - 1, "tries", (required, again))
+    repeat = phone.ask("payment.confirm", {**confirmation, "pin": WRONG_PIN})
+    expect(repeat == {**again, "reply_to": repeat["reply_to"]}, "answer to the same wrong PIN", (again, repeat))
+
+    paid = phone.ask("payment.confirm", {**confirmation, "version": again["version"], "pin": PIN})
+    expect(paid["type"] == "payment.result" and paid["status"] == "approved", "answer to the PIN", paid)
+    at_till = till.receive("payment.result", payment_id=payment["payment_id"], reply_to=None)
+    expect(at_till["version"] == paid["version"] > again["version"], "versions", (again, paid, at_till))
+    return {"status": at_till["status"], "payment": at_till, "balance_minor": paid["balance_minor"]}
+
+
+def reject(till: Device, phone: Device) -> Json:
+    payment = {**new_payment(till, new_order(), phone.payment_code()), "entry": "typed"}
+    till.send("payment.scan", "7", payment)
+    till.receive("payment.pending", reply_to="7")
+    phone.notice(payment["payment_id"], "payment.confirmation_required")
+    rejected = phone.ask("payment.reject", {"payment_id": payment["payment_id"]})
+    expect(rejected["decline_code"] == "customer_rejected", "answer to a rejection", rejected)
+    return till.receive("payment.result", payment_id=payment["payment_id"], reply_to=None)
+
+
+def refund(till: Device, phone: Device, payment: Json) -> Json:
+    wish = {"refund_id": str(uuid.uuid4()), "payment_id": payment["payment_id"], "amount_minor": 120}
+    refunded, on_phone = till.ask("refund.create", wish), phone.receive("refund.result", refund_id=wish["refund_id"])
+    rest = payment["amount_minor"] - 120
+    expect(refunded["refundable_minor"] == rest, "rest of a refunded payment", refunded)
+    repeat = till.ask("refund.create", wish)
+    expect(repeat == {**refunded, "reply_to": repeat["reply_to"]}, "answer to the same refund", (refunded, repeat))
+    over = till.ask("refund.create", {**wish, "refund_id": str(uuid.uuid4()), "amount_minor": rest + 1})
+    asked = till.ask("payment.query", {"payment_id": payment["payment_id"]})
+    expect(asked["refunded_minor"] == 120, "answer to a query", asked)
+    return {"refunded_minor": asked["refunded_minor"], "over": over["code"], "balance_minor": on_phone["balance_minor"]}
+
+
+def cancel(till: Device, phone: Device, paid: Json) -> Json:
+    """A cancel of a paid order, and one of a payment that comes only afterwards."""
+    by_id = {"payment_id": paid["payment_id"]}
+    canceled, on_phone = till.ask("payment.cancel", by_id), phone.receive("payment.result", **by_id, status="canceled")
+    expect(canceled["status"] == "canceled" and canceled["version"] == 2, "answer to a cancel", canceled)
+    repeat = till.ask("payment.cancel", by_id)
+    expect(repeat == {**canceled, "reply_to": repeat["reply_to"]}, "answer to the same cancel", (canceled, repeat))
+
+    late = new_payment(till, new_order(), phone.payment_code())
+    tombstone = till.ask("payment.cancel", {"payment_id": late["payment_id"]})
+    expect(tombstone["status"] == "canceled" and tombstone["amount_minor"] is None, "tombstone", tombstone)
+    declined, _ = till.ask("payment.scan", late), phone.notice(late["payment_id"])
+    expect(declined["version"] == 2, "version of a late scan", declined)
+    return {"late": declined["decline_code"], "balance_minor": on_phone["balance_minor"]}
+
+
+def lose_an_answer(till: Device, reconnect: Callable[[], Device], phone: Device) -> tuple[Device, Json]:
+    """The till sends a scan and goes away at once. Afterwards it asks, until it knows."""
+    payment = new_payment(till, new_order(), phone.payment_code())
+    till.send("payment.scan", "8", payment)
+    till.socket.close()
+    till = reconnect()
+    answer = till.ask("payment.query", {"payment_id": payment["payment_id"]})
+    if answer["type"] == "error":
+        expect(answer["code"] == "payment_unknown", "answer to a query", answer)
+        answer = till.scan("9", payment)
+    phone.notice(payment["payment_id"])
+    return till, answer
+
+
+def run(till: Device, reconnect: Callable[[], Device], phone: Device) -> Json:
+    seen = pay(till, phone)
+    seen["pin"] = pay_with_pin(till, phone)
+    seen["rejected"] = reject(till, phone)["decline_code"]
+    till, found = lose_an_answer(till, reconnect, phone)
+    seen["found"] = found["status"]
+    seen["refund"] = refund(till, phone, seen["pin"]["payment"])
+    seen["cancel"] = cancel(till, phone, seen["approved"])
+    seen["recent"] = [payment["status"] for payment in till.ask("payments.recent", {"limit": 3})["payments"]]
+    page = phone.ask("history", {"limit": 3})
+    rest = phone.ask("history", {"limit": 50, "cursor": page["next_cursor"]})
+    expect(rest["next_cursor"] is None, "end of the history", rest)
+    seen["history"] = [payment["status"] for payment in page["payments"]]
+    ids = [payment["payment_id"] for payment in page["payments"] + rest["payments"]]
+    expect(len(ids) == len(set(ids)), "repetition in the history", ids)
+    seen["payments"] = len(ids)
+    return seen
 
 
 def main() -> None:
@@ -133,7 +255,8 @@ def main() -> None:
     try:
         terminal, wallet = activate(server, sys.argv[2], "terminal"), activate(server, sys.argv[3], "wallet")
         with ExitStack() as stack:
-            result = run(Device(server, terminal, stack), Device(server, wallet, stack))
+            phone = Device(server, wallet, stack)
+            result = run(Device(server, terminal, stack), lambda: Device(server, terminal, stack), phone)
     except (OSError, ValueError, LookupError, WebSocketException) as error:
         sys.exit(f"raw_client: {type(error).__name__}: {error}")
     print(json.dumps(result))

@@ -19,7 +19,7 @@ RAW_CLIENT = Path(__file__).with_name("raw_client.py")
 
 
 @pytest.mark.asyncio
-async def test_it_activates_connects_pays_and_is_declined(
+async def test_it_does_all_that_a_till_and_a_wallet_can(
     server: RunningServer, town: Town, connection: asyncpg.Connection
 ) -> None:
     codes = []
@@ -37,6 +37,18 @@ async def test_it_activates_connects_pays_and_is_declined(
     assert seen["notice"]["balance_minor"] == 10_000 - 420
     assert seen["notice"]["payment_id"] == seen["already_paid_by"] == seen["approved"]["payment_id"]
     assert (seen["repeat_equal"], seen["used"], seen["forged"]) == (True, "code_used", "code_invalid")
+    assert (seen["pin"]["status"], seen["pin"]["balance_minor"]) == ("approved", 10_000 - 2 * 420)
+    assert (seen["rejected"], seen["found"]) == ("customer_rejected", "approved")
+    assert seen["refund"] == {
+        "refunded_minor": 120,
+        "over": "refund_over_rest",
+        "balance_minor": 10_000 - 3 * 420 + 120,
+    }
+    assert seen["cancel"] == {"late": "canceled", "balance_minor": 10_000 - 2 * 420 + 120}
+    assert seen["recent"] == seen["history"] == ["declined", "canceled", "approved"]
+    statuses = await connection.fetch("select status, count(*) from payment where wallet_number is not null group by 1")
+    assert seen["payments"] == sum(row["count"] for row in statuses)
+    assert {row["status"]: row["count"] for row in statuses} == {"approved": 2, "canceled": 1, "declined": 4}
 
 
 def test_it_shares_no_code_with_the_project() -> None:

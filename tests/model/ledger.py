@@ -7,6 +7,8 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
+import pytest
+
 from pos_server.core.decide import decide
 from pos_server.core.device_keys import DeviceId, DeviceKind
 from pos_server.core.operations import Operation, Outcome, Scan
@@ -15,7 +17,7 @@ from pos_server.core.rules import Limits, Risk, Rules
 from pos_server.ledger import directory, pins
 from pos_server.ledger.audit import AuditReport, audit
 from pos_server.ledger.database import connect
-from pos_server.ledger.ledger import apply_changes, load_book
+from pos_server.ledger.ledger import LEDGER_CONFLICT, apply_changes, load_book
 from pos_server.ledger.rows import plain_uuid
 from pos_server.ledger.sql import QUERIES
 from tests.model import model
@@ -97,8 +99,9 @@ class RealLedger:
     def begin(self) -> None:
         """Forget all payments, and put wallets, devices, tills and merchants back as they were made."""
         statements = [
-            "delete from payment where terminal_number is not null; delete from refund",
-            "delete from transfer where source_id <> all (select source_id from transfer where kind = 'top_up' order by id limit 4)",
+            "delete from refund; delete from transfer where source_id <> all "
+            "(select source_id from transfer where kind = 'top_up' order by id limit 4)",
+            "delete from payment where not exists (select from transfer where source_id = payment.id)",
             "update terminal set status = 'active'; update merchant set status = 'active'",
             "update wallet set status = 'active', pin_hash = null, pin_kid = null, pin_generation = 0, "
             "pin_failures = 0, pin_locked_until = 'epoch', day_start = 'epoch', day_spent_minor = 0, "
@@ -109,14 +112,19 @@ class RealLedger:
         ]
         self._run(self._admin.execute("; ".join(statements)))
 
-    def decide(self, operations: Sequence[Operation], now_ms: int) -> list[Outcome]:
-        """One batch, from rows to rows."""
-        return self._run(self._decide(operations, now_ms))
+    def decide(self, operations: Sequence[Operation], now_ms: int, *, outrun: bool = False) -> list[Outcome]:
+        """One batch, from rows to rows; `outrun`: another server commits to the same wallets meanwhile, once."""
+        return self._run(self._decide(operations, now_ms, outrun))
 
-    async def _decide(self, operations: Sequence[Operation], now_ms: int) -> list[Outcome]:
+    async def _decide(self, operations: Sequence[Operation], now_ms: int, outrun: bool) -> list[Outcome]:
         book = await load_book(self._connection, operations)
         day_start_ms = now_ms // model.DAY * model.DAY
         outcomes, changes = decide(operations, book, KEYRING, now_ms, RULES, day_start_ms=day_start_ms)
+        if outrun and changes.wallets:
+            await self._admin.execute("update wallet set version = version + 1")
+            with pytest.raises(LEDGER_CONFLICT):
+                await apply_changes(self._connection, changes, now_ms)
+            return await self._decide(operations, now_ms, outrun=False)
         if changes:
             await apply_changes(self._connection, changes, now_ms)
         return outcomes
@@ -142,7 +150,8 @@ class RealLedger:
         """As Model.payment_rows."""
         rows = self._run(
             self._admin.fetch(
-                "select id, status, decline_code, version, pin_failures, refunded_minor, refunds from payment"
+                "select id, status, decline_code, version, pin_failures, refunded_minor, refunds from payment "
+                "where purpose = 'sale'"
             )
         )
         return {plain_uuid(row["id"]): tuple(row)[1:] for row in rows}

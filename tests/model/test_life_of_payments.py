@@ -8,35 +8,25 @@ compared, and every so often audited. POS_TEST_PROFILE=nightly takes twenty time
 import os
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, ClassVar
-from uuid import UUID
 
 import pytest
-from hypothesis import HealthCheck, note, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import precondition, rule, run_state_machine_as_test
 
 from pos_server.core import payment_code
-from pos_server.core.device_keys import DeviceId, DeviceKind, derive_device_key
 from pos_server.core.errors import ErrorCode
 from pos_server.core.operations import (
-    Cancel,
-    Confirm,
     CreateRefund,
-    Entry,
     Expire,
-    Operation,
-    Outcome,
-    Refunded,
-    Refused,
     Reject,
-    Scan,
 )
-from pos_server.core.payments import TRANSITIONS, DeclineCode, Status
+from pos_server.core.payments import DeclineCode, Status
 from tests.model import ledger, model
 from tests.model.ledger import RealLedger
-from tests.model.model import Answer, Code, Model
-from tests.support import KEYRING, forged
+from tests.model.model import Code
+from tests.model.two_sides import TwoSides
+from tests.support import forged
 
 EVERYDAY = settings(
     max_examples=100,
@@ -66,16 +56,13 @@ EVERYTHING = (
     }
 )
 
-# In the future, so that no payment of a run waits for its PIN longer than the audit lets it.
-FIRST_MORNING = 47_500 * model.DAY + 8 * 3_600_000
-
 RECENT = st.integers(0, 5)  # 0 is the latest
 TERMINALS = st.integers(0, 4)
 OWN_WALLET = st.sampled_from([0, 0, 1, 2, 3])
 BATCH = st.sampled_from([1, 2, 3, 5, 8])
-AMOUNTS = st.sampled_from(
-    [1, 200, 200, 500, 501, 900, 1_000, 1_001, 1_700, model.REJECTED_AMOUNT, model.ASKED_AMOUNT, 3_000, 4_000, 5_001]
-)
+_SMALL = [1, 200, 200, 500, 501, 900, 1_000]
+_LARGE = [1_001, 1_700, 1_700, 2_500, 3_000, 4_000, 5_001]
+AMOUNTS = st.sampled_from([*_SMALL, *_LARGE, model.REJECTED_AMOUNT, model.ASKED_AMOUNT])
 _PIN_MOVES = ["right PIN", "wrong PIN", "reject", "expire"]
 _TILL_MOVES = ["cancel", "cancel the order", "scan its id", "scan its order", "refund half", "refund all"]
 MOVES = st.sampled_from([*_PIN_MOVES, *_TILL_MOVES, "scan its order", "refund half"])
@@ -85,49 +72,15 @@ _SHORT = [model.SECOND, model.SECOND, model.STEP, model.STEP, 2 * model.STEP, 4 
 CLOCK = st.sampled_from([*_SHORT, 8 * 3_600_000, model.CANCEL_WINDOW, model.CANCEL_WINDOW + 1, model.REFUND_WINDOW])
 
 
-class LifeOfPayments(RuleBasedStateMachine):
-    """Rules are what tills, customers, issuers and the clock do. `real` is set by the test."""
-
-    real: RealLedger
-    steps = 0
-    met: ClassVar[Counter[str]] = Counter()
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.real.begin()
-        revoked = (self.real.wallets[ledger.REVOKED[0]], ledger.REVOKED[1])
-        self.model = Model(
-            wallets={
-                number: model.Wallet(number, currency, balance)
-                for number, (currency, balance, _) in zip(self.real.wallets, ledger.WALLETS, strict=True)
-            },
-            devices={device: model.Device(active=device != revoked) for device in self.real.devices},
-            terminals={number: model.Terminal(merchant) for number, merchant in self.real.terminals.items()},
-            now=FIRST_MORNING,
-        )
-        self.terminals = list(self.real.terminals)
-        self.batch: list[tuple[Operation, Answer]] = []
-        self.room = 1
-        self.agreed = True
-        self.begun = False
-        self.ids = 0
-        self.payment_ids: list[UUID] = []
-        self.refund_ids: list[UUID] = []
-        self.references: list[str] = []
-        self.codes: list[Code] = []
-        self.shown: dict[tuple[int, int], tuple[int, int]] = {}
-        self.asked: list[tuple[Operation, Code | None]] = []
-        self.statuses: dict[UUID, Status] = {}
+class LifeOfPayments(TwoSides):
+    """Rules are what tills, customers, issuers, servers and the clock do."""
 
     # --- scans
 
     @rule(terminal=TERMINALS, wallet=OWN_WALLET, amount=AMOUNTS, room=BATCH)
     def pay(self, terminal: int, wallet: int, amount: int, room: int) -> None:
         """A fresh code for a new order, at a till of the wallet's currency."""
-        if ledger.WALLETS[wallet][0] == "JPY":
-            terminal = 4
-        elif terminal == 4:
-            terminal = 0
+        terminal = self.till_for(wallet, terminal)
         self.scan(self.new_id(), terminal, self.new_reference(), amount, self.fresh_code(wallet, 0), room)
 
     @rule(
@@ -163,6 +116,7 @@ class LifeOfPayments(RuleBasedStateMachine):
         self, terminal: int, wallet: int, slot: int, amount: int, typed: bool, room: int
     ) -> None:
         slot = slot if ledger.WALLETS[wallet][2] > slot else 0
+        terminal = self.till_for(wallet, terminal)
         code = self.fresh_code(wallet, slot)
         self.scan(self.new_id(), terminal, self.new_reference(), amount, code, room, typed=typed)
 
@@ -175,6 +129,7 @@ class LifeOfPayments(RuleBasedStateMachine):
     @rule(terminal=TERMINALS, recent=RECENT, wallet=OWN_WALLET, amount=AMOUNTS, room=BATCH)
     def scan_for_an_order_again(self, terminal: int, recent: int, wallet: int, amount: int, room: int) -> None:
         reference = self.recent(self.references, recent)
+        terminal = self.till_for(wallet, terminal)
         self.scan(self.new_id(), terminal, reference, amount, self.fresh_code(wallet, 0), room)
 
     @precondition(lambda self: self.payment_ids)
@@ -196,20 +151,22 @@ class LifeOfPayments(RuleBasedStateMachine):
             self.ask(self.make_confirm(payment, payment.wallet, payment.version, correct, 0), room)
 
     @precondition(lambda self: self.model.payments)
-    @rule(recent=RECENT, stale=st.integers(-1, 1), correct=st.booleans(), old_pin=st.integers(0, 1), room=BATCH)
-    def confirm_oddly(self, recent: int, stale: int, correct: bool, old_pin: int, room: int) -> None:
-        """Another version of the payment, or a PIN that was changed since it was checked."""
+    @rule(
+        recent=RECENT,
+        what=st.sampled_from(["early version", "late version", "old PIN", "old PIN", "stranger", "stranger rejects"]),
+        correct=st.booleans(),
+        stranger=OWN_WALLET,
+        room=BATCH,
+    )
+    def answer_oddly(self, recent: int, what: str, correct: bool, stranger: int, room: int) -> None:
+        """Another version of the payment, a PIN that was changed since it was checked, or somebody else's payment."""
         payment = self.waiting(recent)
-        self.ask(self.make_confirm(payment, payment.wallet, payment.version - stale, correct, old_pin), room)
-
-    @precondition(lambda self: self.model.payments)
-    @rule(recent=RECENT, stranger=OWN_WALLET, confirms=st.booleans(), room=BATCH)
-    def a_stranger_answers(self, recent: int, stranger: int, confirms: bool, room: int) -> None:
-        payment, number = self.waiting(recent), self.real.wallets[stranger]
-        if confirms:
-            self.ask(self.make_confirm(payment, number, payment.version, True, 0), room)
-        else:
+        number = self.real.wallets[stranger] if what.startswith("stranger") else payment.wallet
+        if what == "stranger rejects":
             self.ask(Reject(payment.id, number, 0), room)
+            return
+        version = payment.version + {"early version": -1, "late version": 1}.get(what, 0)
+        self.ask(self.make_confirm(payment, number, version, correct, int(what == "old PIN")), room)
 
     @precondition(lambda self: self.model.payments)
     @rule(recent=RECENT, room=BATCH)
@@ -284,6 +241,8 @@ class LifeOfPayments(RuleBasedStateMachine):
         payment = self.preferably(status, recent)
         terminal = self.terminals.index(payment.terminal)
         reference = payment.reference or self.new_reference()
+        if payment.wallet is not None:
+            wallet = self.real.wallets.index(payment.wallet)
         for move in moves:
             match move:
                 case "right PIN" | "wrong PIN":
@@ -322,6 +281,21 @@ class LifeOfPayments(RuleBasedStateMachine):
         self.room = len(overdue) + 1
         for payment_id in sorted(overdue):
             self.ask(Expire(payment_id))
+
+    @precondition(lambda self: self.last_batch)
+    @rule()
+    def the_answer_of_a_commit_is_lost(self) -> None:
+        """So the whole batch is run again."""
+        self.commit()
+        batch = self.last_batch
+        self.room = len(batch)
+        for operation, code in batch:
+            self.ask(operation, code=code)
+
+    @rule()
+    def another_server_is_faster(self) -> None:
+        """With the wallets of the next batch, between its load and its commit."""
+        self.outrun = True
 
     @rule(by=CLOCK)
     def time_passes(self, by: int) -> None:
@@ -363,20 +337,6 @@ class LifeOfPayments(RuleBasedStateMachine):
         if reopened:
             self.set_status(what, number, "active")
 
-    def set_status(self, what: str, number: int, status: str) -> None:
-        self.commit()
-        active = status == "active"
-        if what == "wallet":
-            status = "frozen" if status == "off" else status
-            self.model.wallets[number].status = status
-        elif what == "terminal":
-            status = "active" if active else "disabled"
-            self.model.terminals[number].active = active
-        else:
-            status = "active" if active else "inactive"
-            (self.model.inactive_merchants.discard if active else self.model.inactive_merchants.add)(number)
-        self.real.set_status(what, number, status)
-
     @rule(
         what=st.sampled_from(["sets PIN", "guesses PIN", "guesses PIN", "loses PIN", "new phone", "money", "money"]),
         wallet=OWN_WALLET,
@@ -408,177 +368,6 @@ class LifeOfPayments(RuleBasedStateMachine):
         self.commit()
         report = self.real.audit()
         assert report.ok, report
-
-    @invariant()
-    def count_steps(self) -> None:
-        """Called after each step, and once before the first."""
-        type(self).steps += self.begun
-        self.begun = True
-
-    # --- how a request is made
-
-    def scan(
-        self,
-        payment_id: UUID,
-        terminal: int,
-        reference: str,
-        amount: int,
-        code: Code,
-        room: int | None = None,
-        *,
-        typed: bool = False,
-    ) -> None:
-        number = self.terminals[terminal]
-        merchant = self.real.terminals[number]
-        currency = self.real.merchants[merchant]
-        entry = Entry.TYPED if typed else Entry.SCANNED
-        self.codes.append(code)
-        self.ask(Scan(payment_id, number, merchant, reference, amount, currency, code.text, entry), room, code)
-
-    def make_cancel(self, terminal: int, payment_id: UUID | None, reference: str | None) -> Cancel:
-        number = self.terminals[terminal]
-        merchant = self.real.terminals[number]
-        # A till learns the tombstone's id from the answer, so it is known like any other.
-        tombstone_id = self.new_id() if payment_id is None else UUID(int=0)
-        return Cancel(number, merchant, self.real.merchants[merchant], payment_id, reference, tombstone_id)
-
-    def make_confirm(
-        self, payment: model.Payment, number: int | None, version: int, correct: bool, old_pin: int
-    ) -> Confirm:
-        number = number or self.real.wallets[0]
-        return Confirm(payment.id, number, 0, version, correct, self.model.wallets[number].pin_generation - old_pin)
-
-    def fresh_code(self, wallet: int, slot: int) -> Code:
-        number = self.real.wallets[wallet]
-        now_step = self.model.now // model.STEP
-        step, seq = self.shown.get((number, slot), (0, 0))
-        step, seq = (step, seq + 1) if step >= now_step else (now_step, 0)
-        if seq > payment_code.SEQ_MAX:
-            step, seq = step + 1, 0
-        self.shown[number, slot] = (step, seq)
-        return self.make_code(number, slot, step, seq)
-
-    def make_code(self, number: int, slot: int, step: int, seq: int) -> Code:
-        device = self.model.devices.get((number, slot))
-        generation = device.generation if device else 1
-        key = derive_device_key(KEYRING.keys["k1"], DeviceId(DeviceKind.WALLET, number, slot), generation)
-        text = payment_code.make(key, number, slot, step, seq)
-        return Code(text, (number, slot), step, seq, generation)
-
-    def waiting(self, recent: int) -> model.Payment:
-        """A payment that waits for its PIN, if there is one."""
-        return self.preferably("pending", recent)
-
-    def preferably(self, status: str, recent: int) -> model.Payment:
-        payments = list(self.model.payments.values())
-        return self.recent([payment for payment in payments if payment.status == status] or payments, recent)
-
-    def new_id(self, ids: list[UUID] | None = None) -> UUID:
-        self.ids += 1
-        new = UUID(int=self.ids)
-        (self.payment_ids if ids is None else ids).append(new)
-        return new
-
-    def new_reference(self) -> str:
-        self.references.append(f"order-{len(self.references)}")
-        return self.references[-1]
-
-    @staticmethod
-    def recent(items: list[Any], position: int) -> Any:
-        return items[-1 - position % len(items)]
-
-    # --- both sides
-
-    def ask(self, operation: Operation, room: int | None = None, code: Code | None = None) -> None:
-        """The model answers now; the server when its batch is full."""
-        if not self.batch and room is not None:
-            self.room = room
-        answer = self.answer_of_the_model(operation, code)
-        note(f"{len(self.batch)}: {operation} -> {answer}")
-        self.batch.append((operation, answer))
-        self.asked.append((operation, code))
-        if len(self.batch) >= self.room:
-            self.commit()
-
-    def answer_of_the_model(self, operation: Operation, code: Code | None) -> Answer:
-        match operation:
-            case Scan():
-                assert code is not None
-                return self.model.scan(
-                    operation.payment_id,
-                    operation.terminal_number,
-                    operation.reference,
-                    operation.amount_minor,
-                    operation.currency,
-                    code,
-                    operation.entry is Entry.TYPED,
-                )
-            case Confirm(payment_id, wallet, _, version, correct, generation):
-                return self.model.confirm(payment_id, wallet, version, correct, generation)
-            case Reject(payment_id, wallet):
-                return self.model.reject(payment_id, wallet)
-            case Cancel(terminal, _, _, payment_id, reference, tombstone_id):
-                return self.model.cancel(terminal, payment_id, reference, tombstone_id)
-            case CreateRefund(refund_id, payment_id, merchant, refunding_terminal, amount):
-                return self.model.refund(refund_id, payment_id, merchant, refunding_terminal, amount)
-            case Expire(payment_id):
-                return self.model.expire(payment_id)
-
-    def commit(self) -> None:
-        """Decide the batch, commit it, and compare."""
-        if not self.batch:
-            return
-        batch, self.batch = self.batch, []
-        self.agreed = False
-        outcomes = self.real.decide([operation for operation, _ in batch], self.model.now)
-        for (operation, expected), outcome in zip(batch, outcomes, strict=True):
-            assert answer_of_the_server(outcome) == expected, operation
-            self.check_transition(outcome)
-            self.met[expected.refused or expected.decline or str(expected.status)] += 1
-        self.compare_rows()
-        self.agreed = True
-
-    def check_transition(self, outcome: Outcome) -> None:
-        if isinstance(outcome, Refused):
-            return
-        payment = outcome.payment
-        before = self.statuses.get(payment.payment_id)
-        assert payment.status is before or payment.status in TRANSITIONS[before], outcome
-        self.statuses[payment.payment_id] = payment.status
-
-    def compare_rows(self) -> None:
-        assert self.real.wallet_rows(self.model.now) == self.model.wallet_rows()
-        assert self.real.payment_rows() == self.model.payment_rows()
-
-    def teardown(self) -> None:
-        if not self.agreed:
-            return
-        self.commit()
-        self.compare_rows()
-        report = self.real.audit()
-        assert report.ok, report
-
-
-def answer_of_the_server(outcome: Outcome) -> Answer:
-    if isinstance(outcome, Refused):
-        return Answer(str(outcome.code))
-    payment, wallet = outcome.payment, outcome.wallet
-    is_refund = isinstance(outcome, Refunded)
-    return Answer(
-        payment_id=payment.payment_id,
-        status=str(payment.status),
-        decline=None if payment.decline_code is None else str(payment.decline_code),
-        version=payment.version,
-        reference=payment.reference,
-        amount=payment.amount_minor,
-        paid_by=payment.paid_by,
-        refunded=payment.refunded_minor,
-        wallet=payment.wallet_number,
-        balance=None if wallet is None else wallet.balance_minor,
-        tries_left=0 if is_refund else outcome.pin_tries_left,
-        replayed=outcome.replayed,
-        refund=(outcome.refund.refund_id, outcome.refund.amount_minor) if is_refund else None,
-    )
 
 
 @pytest.fixture

@@ -1,0 +1,48 @@
+"""What somebody wants done: what of it is compared, and what of it is printed."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pos_server.core.operations import Entry, Scan
+from tests.core.deciding import book, code, decided, payment_id, run, scan
+
+QUICK = settings(max_examples=50, deadline=None)
+
+
+def test_a_scan_is_printed_without_its_code() -> None:
+    text = repr(scan())
+    assert code() not in text
+    assert "reference='order-1'" in text
+
+
+def test_a_payment_is_printed_without_its_fingerprint() -> None:
+    (outcome,), _ = run(book(), scan())
+    assert repr(decided(outcome).payment.fingerprint) not in repr(outcome)
+    assert code() not in repr(outcome)
+
+
+def test_fingerprint() -> None:
+    """SHA-256 of the body's fields, joined by unit separators; computed apart."""
+    assert scan(code="7" * 24).fingerprint.hex() == "2054aa9cc7163433bf18af0d0fa0f0c8"
+    assert scan(code="7" * 24, payment_id=payment_id(2)).fingerprint == scan(code="7" * 24).fingerprint
+
+
+# What the wire lets through: printable references without a separator; a code may be any text.
+SCANS = st.builds(
+    Scan,
+    payment_id=st.just(payment_id(1)),
+    terminal_number=st.integers(1, 12),
+    merchant_id=st.integers(1, 12),
+    reference=st.from_regex(r"[!-~]{1,2}", fullmatch=True),
+    amount_minor=st.integers(1, 12),
+    currency=st.sampled_from(["EUR", "USD"]),
+    code=st.text(alphabet="1\x1f", max_size=3),
+    entry=st.sampled_from(Entry),
+)
+
+
+@QUICK
+@given(SCANS, SCANS)
+def test_bodies_are_told_apart(first: Scan, second: Scan) -> None:
+    assert len(first.fingerprint) == 16
+    assert (first.fingerprint == second.fingerprint) == (first == second)

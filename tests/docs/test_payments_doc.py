@@ -1,0 +1,431 @@
+"""docs/payments.md says what the core does: its diagram against TRANSITIONS, its tables tried one row at a time."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from pos_server.app import _guarded
+from pos_server.clock import BusinessDays
+from pos_server.core.operations import Decided, Outcome, Refused, Scan
+from pos_server.core.payments import OCCUPYING, TRANSITIONS, DeclineCode, Status
+from pos_server.core.pins import is_weak
+from pos_server.core.rules import Limits, Risk
+from pos_server.settings import Settings, load_settings
+from tests.docs.documents import Section, read
+from tests.docs.world import DEFAULTS, HOUR_MS, RULES, World, payment_of, word
+
+DOCUMENT = read("payments.md")
+DAY_MS = 24 * HOUR_MS
+
+
+def words(section: Section) -> str:
+    """The section's text in one line."""
+    return " ".join(section.text.split())
+
+
+# Statuses
+
+
+def edges() -> dict[tuple[str | None, str], str]:
+    """The diagram's arrows and their labels. `[*]` is None: there is no payment yet."""
+    first, *lines = DOCUMENT.section("Statuses").fence("mermaid").strip().split("\n")
+    assert first == "stateDiagram-v2"
+    found: dict[tuple[str | None, str], str] = {}
+    for line in lines:
+        arrow = re.fullmatch(r"    (\[\*\]|\w+) --> (\w+): (.+)", line)
+        assert arrow, line
+        edge = (None if arrow[1] == "[*]" else arrow[1], arrow[2])
+        assert edge not in found
+        found[edge] = arrow[3]
+    return found
+
+
+def test_the_diagram_is_that_of_the_code_in_both_directions() -> None:
+    assert set(edges()) == {(before, after) for before, afters in TRANSITIONS.items() for after in afters}
+    assert {status for edge in edges() for status in edge if status} == set(Status)
+
+
+def confirmed_without_money(world: World) -> Outcome:
+    payment = world.pending()
+    world.change_wallet(balance_minor=0)
+    return world.confirm(payment)
+
+
+def late_scan(world: World) -> Outcome:
+    tombstone = payment_of(world.cancel(world.id()))
+    return world.scan(payment_id=tombstone.payment_id)
+
+
+# What makes each transition, by its label in the diagram.
+CAUSES: dict[str, list[Callable[[World], Outcome]]] = {
+    "scan, no PIN needed": [lambda world: world.scan()],
+    "scan, PIN needed": [lambda world: world.scan(typed=True)],
+    "scan, a reason against it": [lambda world: world.scan(code="")],
+    "cancel of a payment that never arrived": [
+        lambda world: world.cancel(world.id()),
+        lambda world: world.cancel(reference="order"),
+    ],
+    "confirm, right PIN": [lambda world: world.confirm(world.pending())],
+    "confirm or reject": [confirmed_without_money, lambda world: world.reject(world.pending())],
+    "cancel": [],
+    "time is over": [lambda world: world.expire(world.pending())],
+    "late scan of a tombstone": [late_scan],
+}
+CANCELS: dict[str, Callable[[World], Outcome]] = {
+    "pending": lambda world: world.cancel(world.pending().payment_id),
+    "approved": lambda world: world.cancel(world.scan().payment.payment_id),
+}
+
+
+@pytest.mark.parametrize("edge", edges(), ids=lambda edge: " to ".join(map(str, edge)))
+def test_each_transition_is_made_by_what_its_label_says(edge: tuple[str | None, str]) -> None:
+    before, after = edge
+    label = edges()[edge]
+    causes = [CANCELS[before]] if label == "cancel" and before else CAUSES[label]
+    assert causes
+    for cause in causes:
+        world = World()
+        payment = payment_of(cause(world))
+        assert payment.status == after
+        assert (payment.version == 1) == (before is None)
+
+
+def test_statuses_and_what_they_mean_for_the_money() -> None:
+    table = DOCUMENT.section("Statuses").table("Status", "Meaning", "Money")
+    assert [row["Status"] for row in table] == list(Status)
+    prose = words(DOCUMENT.section("Statuses"))
+    *first, last = (f"`{status}`" for status in Status if status in OCCUPYING)
+    assert f"A payment that is {', '.join(first)} or {last} holds its order" in prose
+    final = [status for status, afters in TRANSITIONS.items() if not afters]
+    assert f"`{final[0]}` and `{final[1]}` are final." in prose
+
+
+# How a scan is decided
+
+
+def test_reasons_stand_in_order_of_precedence() -> None:
+    table = DOCUMENT.section("How a scan is decided").table("Reason", "Applies when")
+    assert [row["Reason"] for row in table] == list(DeclineCode)
+
+
+def test_the_confirmation_does_not_ask_the_risk_rule_again() -> None:
+    world = World(rules=replace(RULES, risk=lambda scan, wallet: Risk.ASK_PIN))
+    payment = world.scan().payment
+    world.rules = replace(RULES, risk=lambda scan, wallet: Risk.REJECT)
+    assert word(world.confirm(payment)) == "approved"
+
+
+# Limits and the day
+
+
+def test_limits_are_the_defaults() -> None:
+    table = DOCUMENT.section("Limits").table("Limit", "Default", "Setting")
+    assert {row["Setting"].removeprefix("POS_").lower(): int(row["Default"]) for row in table} == {
+        name: DEFAULTS[name] for name in Limits.__dataclass_fields__
+    }
+
+
+def test_the_example_of_limits_by_currency_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    name, value = re.fullmatch(r"(\w+)='(.*)'\n", DOCUMENT.section("Limits").fence("sh"), re.DOTALL).groups()  # type: ignore[union-attr]
+    monkeypatch.setenv(name, value)
+    rules = load_settings().rules()
+    assert rules.limits_of("JPY") == Limits(**json.loads(value)["JPY"])
+    assert rules.limits_of("EUR") == load_settings().rules().limits
+
+
+def test_a_limit_may_be_reached() -> None:
+    limits = RULES.limits
+    assert word(World().scan(limits.pin_free_minor_max)) == "approved"
+    for amount_minor, expected in ((limits.payment_minor_max, "pending"), (limits.payment_minor_max + 1, "over")):
+        assert expected in word(World().scan(amount_minor)).replace("amount_over_limit", "over")
+    world = World(rules=replace(RULES, limits=replace(limits, pin_free_minor_max=0)))
+    assert word(world.scan(1)) == "pending"
+
+
+def test_a_day_begins_at_midnight_where_the_shops_are() -> None:
+    assert f"The default is `{DEFAULTS['time_zone']}`" in words(DOCUMENT.section("The day"))
+    zone = ZoneInfo("Europe/Berlin")
+    days = BusinessDays("Europe/Berlin")
+    for month, day, hours in ((3, 28, 24), (3, 29, 23), (10, 25, 25)):
+        begin, end = (int(datetime(2026, month, day + n, tzinfo=zone).timestamp() * 1000) for n in (0, 1))
+        assert end - begin == hours * HOUR_MS
+        assert (days.start_ms(begin), days.start_ms(end - 1), days.start_ms(end)) == (begin, begin, end)
+
+
+def test_what_counts_for_the_day() -> None:
+    world = World()
+    pending = world.pending()
+    world.reject(world.pending())
+    world.scan(code="")
+    assert world.wallet.day_spent_minor == 0
+    world.confirm(pending)
+    assert (world.wallet.day_spent_minor, world.wallet.day_pin_free_minor) == (1000, 0)
+    world.cancel(pending.payment_id)
+    assert world.wallet.day_spent_minor == 0
+    paid = world.scan().payment
+    world.refund(paid, 1000)
+    assert world.wallet.day_spent_minor == 1000
+    second = world.scan().payment
+    world.cancel(second.payment_id)
+    assert (world.wallet.day_pin_free_minor, world.wallet.day_pin_free_count) == (2000, 2)
+    # The day after, a cancel of yesterday's payment gives today nothing back.
+    yesterday = world.scan().payment
+    world.now_ms += 13 * HOUR_MS
+    world.scan()
+    world.cancel(yesterday.payment_id)
+    assert world.wallet.day_spent_minor == 1000
+
+
+# PIN, cancel, refund
+
+
+def test_numbers_in_the_prose_are_the_defaults() -> None:
+    for title, sentence in (
+        ("PIN", f"waits for {DEFAULTS['confirmation_s']} s (`POS_CONFIRMATION_S`)"),
+        ("PIN", f"The {DEFAULTS['pin_payment_failures_max']}rd wrong PIN for one payment declines it"),
+        (
+            "PIN",
+            f"The {DEFAULTS['pin_failures_max']}th wrong PIN in a row locks the PIN for {DEFAULTS['pin_lock_s']} s",
+        ),
+        ("Cancel", f"It works for {DEFAULTS['cancel_window_s']} s after the approval (`POS_CANCEL_WINDOW_S`)"),
+        ("Refund", f"It works for {DEFAULTS['refund_window_days']} days (`POS_REFUND_WINDOW_DAYS`)"),
+        ("Refund", f"up to {DEFAULTS['refunds_max']} times a payment (`POS_REFUNDS_MAX`)"),
+        ("Limits", f"a payment of exactly {DEFAULTS['pin_free_minor_max']} needs no PIN"),
+    ):
+        assert sentence in words(DOCUMENT.section(title)), sentence
+
+
+def test_every_setting_that_is_named_exists() -> None:
+    named = {name.removeprefix("POS_").lower() for name in re.findall(r"POS_[A-Z_]+", DOCUMENT.text)}
+    assert named <= set(Settings.model_fields)
+
+
+def test_pins_that_are_refused() -> None:
+    assert [is_weak(pin) for pin in ("1111", "123456", "4321", "8901", "4071", "1122")] == [True] * 4 + [False] * 2
+
+
+def test_when_the_lock_ends_the_count_begins_at_0() -> None:
+    world = World()
+    world.change_wallet(pin_failures=RULES.pin_failures_max - 1)
+    assert word(world.confirm(world.pending(), right=False)) == "pin_locked"
+    assert (world.wallet.pin_failures, world.wallet.pin_locked_until_ms) == (0, world.now_ms + RULES.pin_lock_ms)
+    world.now_ms += RULES.pin_lock_ms
+    assert word(world.confirm(world.pending())) == "approved"
+
+
+# Races
+
+
+def cancel_before_scan(world: World) -> list[Outcome]:
+    payment_id = world.id()
+    return [world.cancel(payment_id), world.scan(payment_id=payment_id)]
+
+
+def scan_before_cancel(world: World) -> list[Outcome]:
+    before = world.wallet.balance_minor
+    paid = world.scan()
+    outcomes = [paid, world.cancel(paid.payment.payment_id)]
+    assert world.wallet.balance_minor == before
+    return outcomes
+
+
+def cancel_before_confirmation(world: World) -> list[Outcome]:
+    payment = world.pending()
+    outcomes = [world.cancel(payment.payment_id), world.confirm(payment)]
+    assert payment_of(outcomes[1]) == payment_of(outcomes[0])
+    return outcomes
+
+
+def confirmation_before_cancel(world: World) -> list[Outcome]:
+    before = world.wallet.balance_minor
+    payment = world.pending()
+    outcomes = [world.confirm(payment), world.cancel(payment.payment_id)]
+    assert world.wallet.balance_minor == before
+    return outcomes
+
+
+def confirmation_before_end(world: World) -> list[Outcome]:
+    payment = world.pending()
+    world.now_ms = (payment.expires_at_ms or 0) - 1
+    return [world.confirm(payment), world.expire(payment)]
+
+
+def end_before_confirmation(world: World) -> list[Outcome]:
+    payment = world.pending()
+    world.now_ms = payment.expires_at_ms or 0
+    return [world.confirm(payment), world.expire(payment)]
+
+
+def confirmation_and_rejection(world: World) -> list[Outcome]:
+    first, second = world.pending(), world.pending()
+    return [world.confirm(first), world.reject(first), world.reject(second), world.confirm(second)]
+
+
+def two_wrong_pins(world: World) -> list[Outcome]:
+    payment = world.pending()
+    outcomes = [world.confirm(payment, right=False), world.confirm(payment, right=False)]
+    assert payment_of(outcomes[0]) == payment_of(outcomes[1])
+    assert (payment_of(outcomes[1]).version, payment_of(outcomes[1]).pin_failures) == (payment.version + 1, 1)
+    return outcomes
+
+
+def two_scans_of_a_code(world: World) -> list[Outcome]:
+    code = world.code()
+    return [world.scan(code=code), world.scan(code=code)]
+
+
+def two_scans_of_an_order(world: World) -> list[Outcome]:
+    return [
+        *(world.scan(reference="a") for _ in range(2)),
+        *(world.scan(reference="b", typed=True) for _ in range(2)),
+    ]
+
+
+def too_little_for_both(world: World) -> list[Outcome]:
+    world.change_wallet(balance_minor=1500)
+    return [world.scan(), world.scan()]
+
+
+def refund_before_cancel(world: World) -> list[Outcome]:
+    paid = world.scan()
+    return [world.refund(paid.payment, 1), world.cancel(paid.payment.payment_id)]
+
+
+def cancel_before_refund(world: World) -> list[Outcome]:
+    paid = world.scan()
+    return [world.cancel(paid.payment.payment_id), world.refund(paid.payment, 1)]
+
+
+def two_refunds(world: World) -> list[Outcome]:
+    paid = world.scan()
+    return [world.refund(paid.payment, 600), world.refund(paid.payment, 600)]
+
+
+# In the order of the document, each with what comes of it.
+RACES: list[tuple[Callable[[World], list[Outcome]], list[str]]] = [
+    (cancel_before_scan, ["canceled", "canceled"]),
+    (scan_before_cancel, ["approved", "canceled"]),
+    (cancel_before_confirmation, ["canceled", "canceled"]),
+    (confirmation_before_cancel, ["approved", "canceled"]),
+    (confirmation_before_end, ["approved", "approved"]),
+    (end_before_confirmation, ["expired", "expired"]),
+    (confirmation_and_rejection, ["approved", "approved", "customer_rejected", "customer_rejected"]),
+    (two_wrong_pins, ["pending", "pending"]),
+    (two_scans_of_a_code, ["approved", "code_used"]),
+    (two_scans_of_an_order, ["approved", "already_paid", "pending", "already_pending"]),
+    (too_little_for_both, ["approved", "insufficient_funds"]),
+    (refund_before_cancel, ["refunded", "already_refunded"]),
+    (cancel_before_refund, ["canceled", "not_refundable"]),
+    (two_refunds, ["refunded", "refund_over_rest"]),
+]
+
+
+def test_the_races() -> None:
+    table = DOCUMENT.section("Races").table("Race", "What becomes of it")
+    for row, (race, expected) in zip(table, RACES, strict=True):
+        seen = [word(outcome) for outcome in race(World())]
+        assert seen == expected, row["Race"]
+        # Whatever code the row names has come of it.
+        assert {*re.findall(r"[a-z]+_[a-z_]+", row["What becomes of it"])} <= {*seen}
+
+
+def test_a_late_scan_is_declined_and_not_only_canceled() -> None:
+    assert payment_of(cancel_before_scan(World())[1]).status is Status.DECLINED
+
+
+def test_nothing_is_held_while_a_payment_is_pending() -> None:
+    world = World()
+    world.change_wallet(balance_minor=1500)
+    pending = world.pending()
+    assert word(world.scan()) == "approved"
+    assert word(world.confirm(pending)) == "insufficient_funds"
+
+
+# What is idempotent
+
+
+def test_what_is_idempotent() -> None:
+    table = DOCUMENT.section("What is idempotent").table("Request", "Its key", "Sent again")
+    world = World()
+    paid, pending, rejected = world.scan(), world.pending(), world.pending()
+    refund_id = world.id()
+    scanned = paid.operation
+    assert isinstance(scanned, Scan)
+    requests: dict[str, Callable[[], Outcome]] = {
+        "payment.scan": lambda: world.run(scanned),
+        "payment.cancel": lambda: world.cancel(reference="order"),
+        "refund.create": lambda: world.refund(paid.payment, 1, refund_id=refund_id),
+        "payment.confirm": lambda: world.confirm(pending, right=False),
+        "payment.reject": lambda: world.reject(rejected),
+    }
+    # `pin.set` is no decision: test_protocol_rules.py sends one twice.
+    assert [row["Request"] for row in table] == [*requests, "pin.set"]
+    for request, send in requests.items():
+        first = send()
+        before = (world.wallet, dict(world.book.payments), dict(world.book.refunds))
+        again = send()
+        assert not isinstance(first, Refused)
+        assert not isinstance(again, Refused)
+        assert (again.replayed, again.payment) == (True, first.payment), request
+        assert (world.wallet, world.book.payments, world.book.refunds) == before
+
+
+# A risk rule of your own
+
+
+def test_the_example_of_a_risk_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shop_risk.py").write_text(DOCUMENT.section("A risk rule of your own").fence("python"))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("POS_RISK_HOOK", "shop_risk:judge")
+    world = World(rules=load_settings().rules())
+    assert word(world.scan(2_001, reference="kiosk-1")) == "pending"
+    assert word(world.scan(2_000, reference="kiosk-2")) == "approved"
+    assert word(world.scan(2_001, reference="desk-1")) == "approved"
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"), [(Risk.ACCEPT, "approved"), (Risk.ASK_PIN, "pending"), (Risk.REJECT, "risk_rejected")]
+)
+def test_what_a_risk_rule_may_say(answer: Risk, expected: str) -> None:
+    assert f"`Risk.{answer.name}`" in DOCUMENT.section("A risk rule of your own").text
+    assert word(World(rules=replace(RULES, risk=lambda scan, wallet: answer)).scan()) == expected
+
+
+def test_a_risk_rule_that_fails_asks_for_the_pin() -> None:
+    def broken(scan: Scan, wallet: object) -> Any:
+        raise ZeroDivisionError
+
+    decided = World().scan()
+    assert isinstance(decided, Decided)
+    scan, wallet = decided.operation, decided.wallet
+    assert isinstance(scan, Scan)
+    assert wallet is not None
+    for hook in (broken, lambda scan, wallet: None, lambda scan, wallet: True):
+        assert _guarded(hook)(scan, wallet) is Risk.ASK_PIN
+
+
+def test_a_risk_rule_sees_what_is_named() -> None:
+    section = words(DOCUMENT.section("A risk rule of your own"))
+    of_scan = re.search(r"`scan` has (.+?)\.", section)
+    of_wallet = re.search(r"`wallet` has (.+?)\.", section)
+    assert of_scan
+    assert of_wallet
+    decided = World().scan()
+    for owner, named in ((decided.operation, of_scan[1]), (decided.wallet, of_wallet[1])):
+        for name in re.findall(r"`(\w+)`", named):
+            assert hasattr(owner, name), name
+
+
+def test_a_risk_rule_cannot_spare_the_pin_nor_unlock_it() -> None:
+    accepting = replace(RULES, risk=lambda scan, wallet: Risk.ACCEPT)
+    assert word(World(rules=accepting).scan(RULES.limits.pin_free_minor_max + 1)) == "pending"
+    asking = World(rules=replace(RULES, risk=lambda scan, wallet: Risk.ASK_PIN))
+    asking.change_wallet(pin_locked_until_ms=asking.now_ms + 1)
+    assert word(asking.scan()) == "pin_locked"

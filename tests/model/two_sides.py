@@ -1,0 +1,265 @@
+"""Both sides of the machine: what is asked of the model at once, and of the ledger in batches, and how they compare.
+Nothing here is a test.
+"""
+
+from collections import Counter
+from typing import Any, ClassVar
+from uuid import UUID
+
+from hypothesis import note
+from hypothesis.stateful import RuleBasedStateMachine, invariant
+
+from pos_server.core import payment_code
+from pos_server.core.device_keys import DeviceId, DeviceKind, derive_device_key
+from pos_server.core.operations import (
+    Cancel,
+    Confirm,
+    CreateRefund,
+    Entry,
+    Expire,
+    Operation,
+    Outcome,
+    Refunded,
+    Refused,
+    Reject,
+    Scan,
+)
+from pos_server.core.payments import TRANSITIONS, Status
+from tests.model import ledger, model
+from tests.model.ledger import RealLedger
+from tests.model.model import Answer, Code, Model
+from tests.support import KEYRING
+
+# In the future, so that no payment of a run waits for its PIN longer than the audit lets it.
+FIRST_MORNING = 47_500 * model.DAY + 8 * 3_600_000
+
+
+class TwoSides(RuleBasedStateMachine):
+    """A machine without rules. `real`, `steps` and `met` belong to the test that sets them."""
+
+    real: RealLedger
+    steps = 0
+    met: ClassVar[Counter[str]] = Counter()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.real.begin()
+        revoked = (self.real.wallets[ledger.REVOKED[0]], ledger.REVOKED[1])
+        self.model = Model(
+            wallets={
+                number: model.Wallet(number, currency, balance)
+                for number, (currency, balance, _) in zip(self.real.wallets, ledger.WALLETS, strict=True)
+            },
+            devices={device: model.Device(active=device != revoked) for device in self.real.devices},
+            terminals={number: model.Terminal(merchant) for number, merchant in self.real.terminals.items()},
+            now=FIRST_MORNING,
+        )
+        self.terminals = list(self.real.terminals)
+        self.batch: list[tuple[Operation, Answer, Code | None]] = []
+        self.last_batch: list[tuple[Operation, Code | None]] = []
+        self.outrun = False
+        self.room = 1
+        self.agreed = True
+        self.begun = False
+        self.ids = 0
+        self.payment_ids: list[UUID] = []
+        self.refund_ids: list[UUID] = []
+        self.references: list[str] = []
+        self.codes: list[Code] = []
+        self.shown: dict[tuple[int, int], tuple[int, int]] = {}
+        self.asked: list[tuple[Operation, Code | None]] = []
+        self.statuses: dict[UUID, Status] = {}
+
+    @invariant()
+    def count_steps(self) -> None:
+        """Called after each step, and once before the first."""
+        type(self).steps += self.begun
+        self.begun = True
+
+    # --- how a request is made
+
+    def scan(
+        self,
+        payment_id: UUID,
+        terminal: int,
+        reference: str,
+        amount: int,
+        code: Code,
+        room: int | None = None,
+        *,
+        typed: bool = False,
+    ) -> None:
+        number = self.terminals[terminal]
+        merchant = self.real.terminals[number]
+        currency = self.real.merchants[merchant]
+        entry = Entry.TYPED if typed else Entry.SCANNED
+        self.codes.append(code)
+        self.ask(Scan(payment_id, number, merchant, reference, amount, currency, code.text, entry), room, code)
+
+    @staticmethod
+    def till_for(wallet: int, terminal: int) -> int:
+        """This till, or one of the wallet's currency."""
+        if ledger.WALLETS[wallet][0] == "JPY":
+            return 4
+        return terminal % 4
+
+    def make_cancel(self, terminal: int, payment_id: UUID | None, reference: str | None) -> Cancel:
+        number = self.terminals[terminal]
+        merchant = self.real.terminals[number]
+        # A till learns the tombstone's id from the answer, so it is known like any other.
+        tombstone_id = self.new_id() if payment_id is None else UUID(int=0)
+        return Cancel(number, merchant, self.real.merchants[merchant], payment_id, reference, tombstone_id)
+
+    def make_confirm(
+        self, payment: model.Payment, number: int | None, version: int, correct: bool, old_pin: int
+    ) -> Confirm:
+        number = number or self.real.wallets[0]
+        return Confirm(payment.id, number, 0, version, correct, self.model.wallets[number].pin_generation - old_pin)
+
+    def fresh_code(self, wallet: int, slot: int) -> Code:
+        number = self.real.wallets[wallet]
+        now_step = self.model.now // model.STEP
+        step, seq = self.shown.get((number, slot), (0, 0))
+        step, seq = (step, seq + 1) if step >= now_step else (now_step, 0)
+        if seq > payment_code.SEQ_MAX:
+            step, seq = step + 1, 0
+        self.shown[number, slot] = (step, seq)
+        return self.make_code(number, slot, step, seq)
+
+    def make_code(self, number: int, slot: int, step: int, seq: int) -> Code:
+        device = self.model.devices.get((number, slot))
+        generation = device.generation if device else 1
+        key = derive_device_key(KEYRING.keys["k1"], DeviceId(DeviceKind.WALLET, number, slot), generation)
+        text = payment_code.make(key, number, slot, step, seq)
+        return Code(text, (number, slot), step, seq, generation)
+
+    def waiting(self, recent: int) -> model.Payment:
+        """A payment that waits for its PIN, if there is one."""
+        return self.preferably("pending", recent)
+
+    def preferably(self, status: str, recent: int) -> model.Payment:
+        payments = list(self.model.payments.values())
+        return self.recent([payment for payment in payments if payment.status == status] or payments, recent)
+
+    def new_id(self, ids: list[UUID] | None = None) -> UUID:
+        self.ids += 1
+        new = UUID(int=self.ids)
+        (self.payment_ids if ids is None else ids).append(new)
+        return new
+
+    def new_reference(self) -> str:
+        self.references.append(f"order-{len(self.references)}")
+        return self.references[-1]
+
+    @staticmethod
+    def recent(items: list[Any], position: int) -> Any:
+        return items[-1 - position % len(items)]
+
+    def set_status(self, what: str, number: int, status: str) -> None:
+        self.commit()
+        active = status == "active"
+        if what == "wallet":
+            status = "frozen" if status == "off" else status
+            self.model.wallets[number].status = status
+        elif what == "terminal":
+            status = "active" if active else "disabled"
+            self.model.terminals[number].active = active
+        else:
+            status = "active" if active else "inactive"
+            (self.model.inactive_merchants.discard if active else self.model.inactive_merchants.add)(number)
+        self.real.set_status(what, number, status)
+
+    # --- both sides
+
+    def ask(self, operation: Operation, room: int | None = None, code: Code | None = None) -> None:
+        """The model answers now; the server when its batch is full."""
+        if not self.batch and room is not None:
+            self.room = room
+        answer = self.answer_of_the_model(operation, code)
+        note(f"{len(self.batch)}: {operation} -> {answer}")
+        self.batch.append((operation, answer, code))
+        self.asked.append((operation, code))
+        if len(self.batch) >= self.room:
+            self.commit()
+
+    def answer_of_the_model(self, operation: Operation, code: Code | None) -> Answer:
+        match operation:
+            case Scan():
+                assert code is not None
+                return self.model.scan(
+                    operation.payment_id,
+                    operation.terminal_number,
+                    operation.reference,
+                    operation.amount_minor,
+                    operation.currency,
+                    code,
+                    operation.entry is Entry.TYPED,
+                )
+            case Confirm(payment_id, wallet, _, version, correct, generation):
+                return self.model.confirm(payment_id, wallet, version, correct, generation)
+            case Reject(payment_id, wallet):
+                return self.model.reject(payment_id, wallet)
+            case Cancel(terminal, _, _, payment_id, reference, tombstone_id):
+                return self.model.cancel(terminal, payment_id, reference, tombstone_id)
+            case CreateRefund(refund_id, payment_id, merchant, refunding_terminal, amount):
+                return self.model.refund(refund_id, payment_id, merchant, refunding_terminal, amount)
+            case Expire(payment_id):
+                return self.model.expire(payment_id)
+
+    def commit(self) -> None:
+        """Decide the batch, commit it, and compare."""
+        if not self.batch:
+            return
+        batch, self.batch = self.batch, []
+        self.last_batch = [(operation, code) for operation, _, code in batch]
+        self.agreed = False
+        outcomes = self.real.decide([asked[0] for asked in batch], self.model.now, outrun=self.outrun)
+        self.outrun = False
+        for (operation, expected, _), outcome in zip(batch, outcomes, strict=True):
+            assert answer_of_the_server(outcome) == expected, operation
+            self.check_transition(outcome)
+            self.met[expected.refused or expected.decline or str(expected.status)] += 1
+        self.compare_rows()
+        self.agreed = True
+
+    def check_transition(self, outcome: Outcome) -> None:
+        if isinstance(outcome, Refused):
+            return
+        payment = outcome.payment
+        before = self.statuses.get(payment.payment_id)
+        assert payment.status is before or payment.status in TRANSITIONS[before], outcome
+        self.statuses[payment.payment_id] = payment.status
+
+    def compare_rows(self) -> None:
+        assert self.real.wallet_rows(self.model.now) == self.model.wallet_rows()
+        assert self.real.payment_rows() == self.model.payment_rows()
+
+    def teardown(self) -> None:
+        if not self.agreed:
+            return
+        self.commit()
+        self.compare_rows()
+        report = self.real.audit()
+        assert report.ok, report
+
+
+def answer_of_the_server(outcome: Outcome) -> Answer:
+    if isinstance(outcome, Refused):
+        return Answer(str(outcome.code))
+    payment, wallet = outcome.payment, outcome.wallet
+    is_refund = isinstance(outcome, Refunded)
+    return Answer(
+        payment_id=payment.payment_id,
+        status=str(payment.status),
+        decline=None if payment.decline_code is None else str(payment.decline_code),
+        version=payment.version,
+        reference=payment.reference,
+        amount=payment.amount_minor,
+        paid_by=payment.paid_by,
+        refunded=payment.refunded_minor,
+        wallet=payment.wallet_number,
+        balance=None if wallet is None else wallet.balance_minor,
+        tries_left=0 if is_refund else outcome.pin_tries_left,
+        replayed=outcome.replayed,
+        refund=(outcome.refund.refund_id, outcome.refund.amount_minor) if is_refund else None,
+    )
