@@ -18,7 +18,7 @@ from pos_server.core.payments import Status
 from .console import ExitCode, Tone, UsageError, banner, complain, printable, say
 from .credentials import Credentials, device_path
 from .errors import ClientError, OutcomeUnknown, ScanNotDone, ScanRefused
-from .terminal import SCAN_TIMEOUT_S
+from .open_payments import SCAN_TIMEOUT_S
 from .till_session import Till
 
 GREETING_TIMEOUT_S = 5.0
@@ -88,8 +88,8 @@ def _scan(args: argparse.Namespace) -> int:
     if args.json:
         _say_json(outcome="approved" if approved else "declined", **_fields(result))
     else:
-        amount = format_amount(result.amount_minor, result.currency)
-        say(f"{printable(result.status).upper()} {amount}, order {printable(result.reference)}")
+        amount = format_amount(result.amount_minor or amount_minor, result.currency)
+        say(f"{printable(result.status).upper()} {amount}, order {printable(result.reference or reference)}")
         if not approved:
             say(f"{printable(result.text)} ({printable(result.decline_code or result.status)})")
     return ExitCode.OK if approved else ExitCode.DECLINED

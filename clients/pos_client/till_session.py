@@ -7,14 +7,14 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from pos_server.core.messages import TerminalPaymentResult
+from pos_server.core.messages import TerminalPaymentResult, TerminalRefundResult
 from pos_server.core.money import format_amount
 from pos_server.core.payments import Status
 
 from .console import complain
 from .credentials import Credentials
-from .errors import OutcomeUnknown
-from .recovery import RecoveredScan
+from .errors import RequestRefused, RequestUnanswered
+from .recovery import Recovered, RecoveredCancel, RecoveredRefund, RecoveredScan
 from .terminal import TerminalClient
 
 PATIENCE_S = 2.0
@@ -30,7 +30,7 @@ class Till:
     def __init__(self, credentials: Credentials, journal: Path) -> None:
         self.client = TerminalClient(credentials, journal=journal)
         self._loop = asyncio.new_event_loop()
-        self._recovered: concurrent.futures.Future[list[RecoveredScan]] | None = None
+        self._recovered: concurrent.futures.Future[list[Recovered]] | None = None
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
     def __enter__(self) -> Self:
@@ -65,8 +65,8 @@ class Till:
         if not concurrent.futures.wait([self._recovered], RECOVERY_PATIENCE_S).done:
             complain(f"the outcome of {self.client.left_open} earlier payments is not known yet")
             return
-        for scan in self._recovered.result():
-            complain(f"earlier {outcome_line(scan.reference, scan.amount_minor, scan.currency, scan.outcome)}")
+        for entry in self._recovered.result():
+            complain(f"earlier {recovered_line(entry)}")
         self._recovered = None
 
     def report_late(self) -> None:
@@ -74,15 +74,46 @@ class Till:
         if self._recovered is not None and self._recovered.done():
             self.report_recovered()
         while self.client.unread:
-            result = self.wait(self.client.result())
-            complain(f"earlier {outcome_line(result.reference, result.amount_minor, result.currency, result)}")
+            complain(f"earlier {result_line(self.wait(self.client.result()))}")
 
 
-def outcome_line(
-    reference: str, amount_minor: int, currency: str, outcome: TerminalPaymentResult | OutcomeUnknown
-) -> str:
-    """One line about a payment, such as `order 17 of 12.50 EUR: approved`."""
-    order = f"order {reference} of {format_amount(amount_minor, currency)}"
-    if isinstance(outcome, OutcomeUnknown):
-        return f"{order}: still unknown, {outcome.reason}"
-    return f"{order}: {outcome.status}" + ("" if outcome.status == Status.APPROVED else f", {outcome.text}")
+def recovered_line(recovered: Recovered) -> str:
+    """One line about what an earlier process left open, such as `order 17 of 12.50 EUR: approved`."""
+    outcome = recovered.outcome
+    match recovered:
+        case RecoveredScan():
+            what = _order(recovered.reference, recovered.amount_minor, recovered.currency)
+        case RecoveredCancel(reference=None):
+            what = f"cancel of payment {recovered.payment_id}"
+        case RecoveredCancel():
+            what = f"cancel of order {recovered.reference}"
+        case RecoveredRefund():
+            amount = format_amount(recovered.amount_minor, recovered.currency)
+            what = f"refund of {amount} of payment {recovered.payment_id}"
+    match outcome:
+        case TerminalPaymentResult():
+            return f"{what}: {_status(outcome)}"
+        case TerminalRefundResult():
+            return f"{what}: {outcome.text}"
+        case RequestUnanswered():
+            return f"{what}: still unknown, {outcome.reason}"
+        case RequestRefused():
+            return f"{what}: refused, {outcome}"
+
+
+def result_line(result: TerminalPaymentResult | TerminalRefundResult) -> str:
+    """One line about a payment or a refund, such as `order 17 of 12.50 EUR: approved`."""
+    if isinstance(result, TerminalRefundResult):
+        return f"order {result.reference}: {result.text}"
+    if result.reference is None or result.amount_minor is None:
+        return f"payment {result.payment_id}: {_status(result)}"
+    return f"{_order(result.reference, result.amount_minor, result.currency)}: {_status(result)}"
+
+
+def _order(reference: str, amount_minor: int, currency: str) -> str:
+    return f"order {reference} of {format_amount(amount_minor, currency)}"
+
+
+def _status(result: TerminalPaymentResult) -> str:
+    is_plain = result.status == Status.APPROVED and not result.refunded_minor
+    return result.status + ("" if is_plain else f", {result.text}")

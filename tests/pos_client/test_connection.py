@@ -41,6 +41,7 @@ async def test_authenticate_proves_the_key_over_the_nonce() -> None:
             "kid": "k1",
             "mac": authentication_mac(DEVICE_KEY, bytes.fromhex(NONCE), 1_000_000_001).hex(),
             "since_ms": None,
+            "language": "en",
         }
     ]
 
