@@ -177,6 +177,8 @@ class OpenPayments:
                 self._recovery.settle(replayed)
             elif stopped is not None:
                 raise stopped
+            elif self._recovery.is_canceled(entry.payment_id, entry.reference):
+                outcome = OutcomeUnknown(entry.payment_id, "it is being canceled")
             else:
                 outcome = await self.scan(checked(PaymentScan, **entry.body), SCAN_TIMEOUT_S, asked_before=True)
         except OutcomeUnknown as error:
