@@ -64,7 +64,8 @@ class OpenScan(OpenRequest[TerminalPaymentResult]):
             deadline_s = asyncio.get_running_loop().time() + max(left_s, 0) + PENDING_GRACE_S
             self.timeout.reschedule(max(deadline_s, self.timeout.when() or deadline_s))
         before, self.pending = self.pending, pending
-        if self.on_pending is not None and _news(before) != _news(pending):
+        # A wrong PIN makes a new version too, and is nothing to the till.
+        if self.on_pending is not None and (before is None or before.wallet_online != pending.wallet_online):
             asyncio.get_running_loop().call_soon(self.on_pending, pending)
 
     def on_refused(self, error: Error) -> None:
@@ -80,7 +81,3 @@ class OpenScan(OpenRequest[TerminalPaymentResult]):
     def unanswered(self, reason: str) -> OutcomeUnknown | ScanNotDone:
         """The error for an end without a result."""
         return (OutcomeUnknown if self.in_doubt else ScanNotDone)(self.body.payment_id, reason)
-
-
-def _news(pending: PaymentPending | None) -> tuple[int, bool] | None:
-    return None if pending is None else (pending.version, pending.wallet_online)

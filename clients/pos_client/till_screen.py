@@ -100,7 +100,7 @@ class _Sale:
                 return self._cancel(self._pending)
             except (ScanNotDone, ScanRefused, ValueError) as error:
                 reason = error.reason if isinstance(error, ScanNotDone) else str(error)
-                self._show("NOT CHARGED", reason, Tone.BAD)
+                self._show("NOT CHARGED", Tone.BAD, reason)
                 _dismiss()
                 return isinstance(error, ScanNotDone | ValueError)
             except KeyboardInterrupt:
@@ -110,15 +110,14 @@ class _Sale:
 
     def _end(self, result: TerminalPaymentResult) -> bool:
         if result.status == Status.APPROVED:
-            self._show("APPROVED", "", Tone.GOOD)
+            self._show("APPROVED", Tone.GOOD)
             return False
-        self._show(result.status.upper(), result.text, Tone.BAD)
+        self._show(result.status.upper(), Tone.BAD, result.text)
         _dismiss()
         return result.retryable
 
     def _ask_about_unknown(self, error: OutcomeUnknown) -> str:
-        texts = f"Do not hand out the goods and do not charge again. {error.reason}"
-        self._show("UNKNOWN", texts, Tone.OPEN)
+        self._show("UNKNOWN", Tone.OPEN, "Do not hand out the goods and do not charge again.", error.reason)
         return input("Enter asks again (it never charges twice), c cancels the payment, x leaves it unknown: ").strip()
 
     def _cancel(self, payment_id: UUID | None) -> bool:
@@ -131,12 +130,12 @@ class _Sale:
             try:
                 result = self._till.wait(self._till.client.cancel(payment_id=payment_id, timeout_s=SCAN_TIMEOUT_S))
             except RequestUnanswered as error:
-                self._show("NOT CANCELED YET", f"Do not hand out the goods. {error.reason}", Tone.OPEN)
+                self._show("NOT CANCELED YET", Tone.OPEN, "Do not hand out the goods.", error.reason)
                 if input("Enter goes on canceling here, x goes on with the next sale meanwhile: ").strip():
                     self._till.keep_canceling(payment_id)
                     return False
             except RequestRefused as error:
-                self._show("NOT CANCELED", str(error), Tone.BAD)
+                self._show("NOT CANCELED", Tone.BAD, str(error))
                 _dismiss()
                 return False
             else:
@@ -146,14 +145,14 @@ class _Sale:
         """In the thread of the session."""
         title = "WAITING FOR PIN" if pending.wallet_online else "ASK THE CUSTOMER TO OPEN THE WALLET"
         self._pending, self._till.waits_for_customer = pending.payment_id, True
-        self._show(title, pending.text, Tone.OPEN)
+        self._show(title, Tone.OPEN, pending.text)
         say("c and Enter cancels the payment.")
 
     def _on_line(self, line: str) -> bool:
         return line.strip() == "c" and self._pending is not None
 
-    def _show(self, title: str, text: str, tone: Tone) -> None:
-        say(banner(title, [self._amount, *filter(None, [text]), f"Order {self._reference}"], tone))
+    def _show(self, title: str, tone: Tone, *texts: str) -> None:
+        say(banner(title, [self._amount, *texts, f"Order {self._reference}"], tone))
 
 
 def _dismiss() -> None:
