@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from pos_server.core.messages import ConfirmationRequired, WalletPaymentResult
@@ -61,15 +62,15 @@ class Dialog:
         self._trouble = None
         asked = self._asked[0]
         if line.lower() == NO:
-            self._begin(self._reject(asked))
+            self._begin(partial(self._reject, asked))
         elif self._wallet.pin_set is not False:
-            self._begin(self._confirm(asked, line))
+            self._begin(partial(self._confirm, asked, line))
         elif self._new_pin is None:
             self._new_pin = line
         else:
             first, self._new_pin = self._new_pin, None
             if first == line:
-                self._begin(self._set_pin(line))
+                self._begin(partial(self._set_pin, line))
             else:
                 self._trouble = "Those were two different PINs. Again:"
 
@@ -79,12 +80,12 @@ class Dialog:
             self._work.cancel()
             await asyncio.wait([self._work])
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._work = asyncio.create_task(self._run(work))
 
-    async def _run(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _run(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
-            await work
+            await work()
         except ConnectionStopped:
             pass  # whoever reads the notices says so
         except (ClientError, ValueError) as error:
