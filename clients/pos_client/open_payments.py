@@ -61,6 +61,8 @@ class OpenPayments:
         self._server_now_ms = server_now_ms
         self._scans: dict[UUID, OpenScan] = {}
         self._refunds: dict[UUID, _OpenRefund] = {}
+        # Answers of cancels, for scans of an earlier process that one of them settled; None where it was not answered.
+        self._cancels: list[tuple[PaymentCancel, asyncio.Future[TerminalPaymentResult | None]]] = []
         # The scans that are to be recovered and not sent yet, and what the server replayed of them.
         self._replayed: dict[UUID, TerminalPaymentResult | None] = {
             entry.payment_id: None for entry in recovery.left_open if isinstance(entry, JournaledScan)
@@ -69,6 +71,7 @@ class OpenPayments:
     async def scan(
         self, scan: PaymentScan, timeout_s: float, *, on_pending: OnPending | None = None, asked_before: bool
     ) -> TerminalPaymentResult:
+        """See TerminalClient.scan. `asked_before`: an earlier call may have sent it."""
         if scan.payment_id in self._scans:
             raise ValueError(f"payment {scan.payment_id} is being scanned already")
         open_scan = self._scans[scan.payment_id] = OpenScan(
@@ -91,13 +94,26 @@ class OpenPayments:
             if not open_scan.in_doubt:
                 self._recovery.drop(f"scan {scan.payment_id}")
 
-    async def cancel(self, entry: JournaledCancel, timeout_s: float) -> TerminalPaymentResult:
+    async def cancel(self, cancel: PaymentCancel, timeout_s: float) -> TerminalPaymentResult:
+        """See TerminalClient.cancel."""
+        told: asyncio.Future[TerminalPaymentResult | None] = asyncio.get_running_loop().create_future()
+        if any(isinstance(left, JournaledScan) and _covers(cancel, left) for left in self._recovery.left_open):
+            self._cancels.append((cancel, told))
+        try:
+            result = await self._cancel(cancel, timeout_s)
+            told.set_result(result)
+            return result
+        finally:
+            if not told.done():
+                told.set_result(None)
+
+    async def _cancel(self, cancel: PaymentCancel, timeout_s: float) -> TerminalPaymentResult:
+        entry = await self._recovery.add(cancel)
         for open_scan in list(self._scans.values()):
-            if entry.covers(open_scan.body.payment_id, open_scan.body.reference):
+            if _covers(cancel, open_scan.body):
                 # Sent again, it could be approved and handed out while it is taken back.
                 open_scan.in_doubt.add("a cancel")
                 open_scan.give_up(OutcomeUnknown(open_scan.body.payment_id, "it is being canceled"))
-        cancel = checked(PaymentCancel, payment_id=entry.payment_id, reference=entry.reference)
         try:
             result: TerminalPaymentResult = await self._requests.ask(OpenRequest(cancel), timeout_s)
         except RequestRefused:
@@ -107,6 +123,7 @@ class OpenPayments:
         return result
 
     async def refund(self, refund: RefundCreate, timeout_s: float, *, asked_before: bool) -> TerminalRefundResult:
+        """See TerminalClient.refund. `asked_before`: an earlier call may have sent it."""
         if refund.refund_id in self._refunds:
             raise ValueError(f"refund {refund.refund_id} is being made already")
         request = self._refunds[refund.refund_id] = _OpenRefund(refund, keep=lambda: self._recovery.add(refund))
@@ -178,23 +195,31 @@ class OpenPayments:
             elif stopped is not None:
                 raise stopped
             elif self._recovery.is_canceled(entry.payment_id, entry.reference):
-                outcome = OutcomeUnknown(entry.payment_id, "it is being canceled")
+                raise OutcomeUnknown(entry.payment_id, "it is being canceled")
             else:
                 outcome = await self.scan(checked(PaymentScan, **entry.body), SCAN_TIMEOUT_S, asked_before=True)
         except OutcomeUnknown as error:
-            outcome = error
+            outcome = await self._canceled(entry) or error
         except (ConnectionStopped, ValueError) as error:  # the latter: the caller asks for it already
             outcome = OutcomeUnknown(entry.payment_id, str(error))
         return RecoveredScan(
             entry.payment_id, entry.reference, entry.amount_minor, entry.currency, entry.created_at_ms, outcome
         )
 
+    async def _canceled(self, scan: JournaledScan) -> TerminalPaymentResult | None:
+        """What a cancel has made of it meanwhile."""
+        for cancel, told in self._cancels:
+            if _covers(cancel, scan) and (result := await told) is not None:
+                return result
+        return None
+
     async def _recover_cancel(self, entry: JournaledCancel, stopped: ConnectionStopped | None) -> RecoveredCancel:
         outcome: TerminalPaymentResult | RequestRefused | RequestUnanswered
         try:
             if stopped is not None:
                 raise stopped
-            outcome = await self.cancel(entry, SCAN_TIMEOUT_S)
+            cancel = checked(PaymentCancel, payment_id=entry.payment_id, reference=entry.reference)
+            outcome = await self.cancel(cancel, SCAN_TIMEOUT_S)
         except (RequestRefused, RequestUnanswered) as error:
             outcome = error
         except ConnectionStopped as error:
@@ -217,3 +242,7 @@ class OpenPayments:
         return RecoveredRefund(
             entry.refund_id, entry.payment_id, entry.amount_minor, self._currency, entry.created_at_ms, outcome
         )
+
+
+def _covers(cancel: PaymentCancel, scan: JournaledScan | PaymentScan) -> bool:
+    return cancel.payment_id == scan.payment_id or cancel.reference == scan.reference

@@ -37,7 +37,6 @@ from .backoff import Backoff
 from .connection import DeviceClient
 from .credentials import Credentials
 from .inbox import Inbox
-from .journal import JournaledCancel
 from .open_payments import SCAN_TIMEOUT_S, OpenPayments
 from .open_scan import OnPending, OpenScan
 from .recovery import Recovered, Recovery
@@ -174,10 +173,7 @@ class TerminalClient(DeviceClient[TerminalReady, _Said]):
         (such as `cancel_too_late`), RequestUnanswered, ConnectionStopped.
         """
         cancel = checked(PaymentCancel, payment_id=payment_id, reference=reference)
-        entry = await self._recovery.add(cancel)
-        if not isinstance(entry, JournaledCancel):
-            raise AssertionError("the journal keeps a cancel as something else")
-        return await self._payments.cancel(entry, timeout_s)
+        return await self._payments.cancel(cancel, timeout_s)
 
     async def query(
         self, *, payment_id: UUID | None = None, reference: str | None = None, timeout_s: float = REQUEST_TIMEOUT_S

@@ -10,7 +10,7 @@ import pytest
 from pos_client.backoff import Backoff
 from pos_client.errors import ConnectionStopped, OutcomeUnknown, RequestRefused, RequestUnanswered
 from pos_client.journal import Journal
-from pos_client.recovery import RecoveredCancel
+from pos_client.recovery import RecoveredCancel, RecoveredScan
 from pos_client.terminal import TerminalClient
 from pos_server.core.device_keys import DeviceKind
 from pos_server.core.messages import TerminalPaymentResult
@@ -160,6 +160,36 @@ async def test_the_next_process_goes_on_canceling_and_does_not_scan_again(
     assert (recovered.payment_id, recovered.reference) == (which.get("payment_id"), which.get("reference"))
     assert isinstance(recovered.outcome, TerminalPaymentResult)
     assert recovered.outcome.status == "canceled"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("is_answered", [True, False])
+async def test_a_cancel_at_the_start_tells_what_became_of_the_scan_that_was_left_open(
+    is_answered: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "till.journal"
+
+    async def answering(peer: Peer) -> None:
+        await peer.welcome()
+        cancel = await peer.receive()
+        while cancel["type"] != "payment.cancel":
+            cancel = await peer.receive()
+        if is_answered:
+            await peer.answer(cancel, CANCELED)
+
+    async with fake_server(silent, answering) as server:
+        await leave_open(server, path)
+        async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
+            canceling = asyncio.create_task(till.cancel(payment_id=PAYMENT_ID, timeout_s=0.3))
+            (recovered,) = await till.recovered()
+            await asyncio.wait([canceling])
+            assert (canceling.exception() is None) is is_answered
+    assert isinstance(recovered, RecoveredScan)
+    if is_answered:
+        assert isinstance(recovered.outcome, TerminalPaymentResult)
+        assert recovered.outcome.status == "canceled"
+    else:
+        assert isinstance(recovered.outcome, OutcomeUnknown)
 
 
 @pytest.mark.asyncio
