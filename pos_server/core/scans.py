@@ -66,7 +66,7 @@ def decide_scan(desk: Desk, scan: Scan) -> Outcome:
 
 
 def _was_canceled_before(stored: Payment, scan: Scan) -> bool:
-    """Whether the till canceled this very id. The tombstone of an order has an id of ours, and keeps the order closed."""
+    """Whether a till canceled this very id. The tombstone of an order has an id of ours, and keeps the order closed."""
     return stored.is_tombstone and stored.merchant_id == scan.merchant_id and stored.reference is None
 
 
