@@ -33,8 +33,10 @@ class Scan:
     @property
     def fingerprint(self) -> bytes:
         """16 bytes that are equal for equal bodies: what tells a repeat from another payment with the same id."""
+        # A scanned code is told as it was before codes could be typed, so that what was stored then is found again.
+        typed = (self.entry,) if self.entry is Entry.TYPED else ()
         body = (self.terminal_number, self.merchant_id, self.reference, self.amount_minor, self.currency, self.code)
-        return sha256("\x1f".join(map(str, (*body, self.entry))).encode()).digest()[:16]
+        return sha256("\x1f".join(map(str, (*typed, *body))).encode()).digest()[:16]
 
 
 @dataclass(frozen=True, slots=True)

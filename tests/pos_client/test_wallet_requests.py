@@ -20,6 +20,7 @@ from .fake_time import no_wait
 PAYMENT_ID = UUID(CONFIRM["payment_id"])
 PIN = "739104"
 NEW_PIN = "582047"
+PAGE_END = "01890000-0000-7000-8000-0000000000bb"
 CHANGED = {"type": "pin.changed", "reply_to": None, "text": "The PIN of this wallet was changed."}
 GIVEN_BACK = {
     **{name: BOUGHT[name] for name in ("payment_id", "merchant_name", "store_name", "currency", "decided_at_ms")},
@@ -199,14 +200,16 @@ async def test_history_comes_by_the_page() -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
         ask = await peer.receive()
-        assert (ask["type"], ask["limit"], ask["cursor"]) == ("history", 2, "17.ab")
+        assert (ask["type"], ask["limit"], ask["cursor"]) == ("history", 2, f"17.{PAGE_END}")
         payments = [{**CONFIRM, "version": 3}, BOUGHT]
-        await peer.send(type="history.page", reply_to=ask["message_id"], payments=payments, next_cursor="16.ab")
+        await peer.send(
+            type="history.page", reply_to=ask["message_id"], payments=payments, next_cursor=f"16.{PAGE_END}"
+        )
 
     async with wallet_at(script) as wallet:
-        page = await wallet.history(2, "17.ab")
+        page = await wallet.history(2, f"17.{PAGE_END}")
     assert [type(payment) for payment in page.payments] == [ConfirmationRequired, WalletPaymentResult]
-    assert page.next_cursor == "16.ab"
+    assert page.next_cursor == f"16.{PAGE_END}"
 
 
 @pytest.mark.asyncio
