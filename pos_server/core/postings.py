@@ -8,9 +8,8 @@ from .desk import Desk
 from .payments import Payment
 
 
-def charge(desk: Desk, payment: Payment, *, pin_free: bool) -> None:
-    """The money of an approved payment goes from the wallet to the merchant, and counts for the wallet's day."""
-    wallet = _wallet_of(desk, payment)
+def charge(desk: Desk, payment: Payment, wallet: Wallet, *, pin_free: bool) -> None:
+    """The money of an approved payment goes from its wallet (of `today`) to the merchant, and counts for that day."""
     amount_minor = payment.amount_minor
     desk.entries.put_wallet(
         replace(
@@ -19,6 +18,7 @@ def charge(desk: Desk, payment: Payment, *, pin_free: bool) -> None:
             day_spent_minor=wallet.day_spent_minor + amount_minor,
             day_pin_free_minor=wallet.day_pin_free_minor + (amount_minor if pin_free else 0),
             day_pin_free_count=wallet.day_pin_free_count + (1 if pin_free else 0),
+            version=wallet.version + 1,
         )
     )
     desk.entries.post(

@@ -56,12 +56,12 @@ def decide_scan(desk: Desk, scan: Scan) -> Outcome:
     )
     if verdict.spent is not None:
         desk.entries.put_device(verdict.spent)
-    if verdict.wallet is not None:
+    if verdict.wallet is not None and payment.status is Status.APPROVED:
+        charge(desk, payment, verdict.wallet, pin_free=True)
+    elif verdict.wallet is not None:
         # Also when nothing is charged: the version guards the spent code.
         desk.entries.put_wallet(replace(verdict.wallet, version=verdict.wallet.version + 1))
     desk.entries.put_payment(payment)
-    if payment.status is Status.APPROVED:
-        charge(desk, payment, pin_free=True)
     return decided(desk, scan, payment)
 
 

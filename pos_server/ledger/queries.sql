@@ -3,6 +3,7 @@
 -- name: load_book
 -- All a batch of operations needs, one row each: the till that asks, the payment of that id or else the one that occupies
 -- the order, its till, and the wallet: the payment's, or else that of the code, with the device that made the code.
+-- The `limit`s keep the planner from joining whole tables: it plans once, perhaps while they are still empty.
 select
     t.number as till_number, t.status as terminal_status, s.name as store_name,
     m.status as merchant_status, m.account_id as merchant_account_id, m.name as merchant_name,
@@ -20,16 +21,23 @@ select
     o.id as open_payment_id, o.status as open_payment_status
 from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $6::smallint[]) with ordinality
     as q (payment_id, terminal_number, merchant_id, reference, wallet_number, slot, position)
-left join payment o
-    on o.merchant_id = q.merchant_id and o.reference = q.reference and o.status in ('pending', 'approved', 'canceled')
-left join payment p on p.id = coalesce(q.payment_id, o.id)
+left join lateral (
+    select o.id, o.status from payment o
+    where o.merchant_id = q.merchant_id and o.reference = q.reference and o.status in ('pending', 'approved', 'canceled')
+    limit 1
+) as o on true
+left join lateral (select * from payment p where p.id = coalesce(q.payment_id, o.id) limit 1) as p on true
 left join terminal t on t.number = coalesce(q.terminal_number, p.terminal_number)
 left join store s on s.id = t.store_id
 left join merchant m on m.id = s.merchant_id
 left join terminal pt on pt.number = p.terminal_number and p.terminal_number <> t.number and p.merchant_id = m.id
 left join store ps on ps.id = pt.store_id
-left join wallet w on w.number = coalesce(p.wallet_number, q.wallet_number)
-left join wallet_device d on d.wallet_number = q.wallet_number and d.slot = q.slot
+left join lateral (
+    select * from wallet w where w.number = coalesce(p.wallet_number, q.wallet_number) limit 1
+) as w on true
+left join lateral (
+    select * from wallet_device d where d.wallet_number = q.wallet_number and d.slot = q.slot limit 1
+) as d on true
 order by q.position;
 
 -- name: load_refunds

@@ -11,6 +11,7 @@ from pos_server.core.decide import decide
 from pos_server.core.operations import Decided, Operation, Outcome
 from pos_server.core.payments import DeclineCode, Status
 from pos_server.ledger.ledger import LEDGER_CONFLICT, apply_changes, load_book
+from pos_server.ledger.sql import QUERIES
 from tests.support import KEYRING, RULES, Town, activated, forged
 
 pytestmark = pytest.mark.asyncio
@@ -173,3 +174,15 @@ async def test_the_servers_role_may_not(statement: str, connection: asyncpg.Conn
 async def test_an_empty_batch_of_changes_changes_nothing(connection: asyncpg.Connection, town: Town) -> None:
     await apply_changes(connection, Changes(), 0)
     assert await connection.fetchval("select count(*) from payment") == 0
+
+
+@pytest.mark.parametrize("query", ["load_book", "apply_changes"])
+async def test_a_plan_made_while_the_tables_are_empty_reads_none_of_them_whole(
+    query: str, connection: asyncpg.Connection
+) -> None:
+    """The engine's statements are planned once, maybe on the first day; they must still do when there are millions."""
+    rows = await connection.fetch(f"explain (generic_plan) {QUERIES[query]}")
+    plan = "\n".join(row[0] for row in rows)
+    for table in ("payment", "wallet", "wallet_device", "transfer", "refund"):
+        assert f"Seq Scan on {table} " not in plan, plan
+        assert f"Bitmap Index Scan on {table}" not in plan, plan
