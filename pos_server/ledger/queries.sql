@@ -80,10 +80,13 @@ with wallet_change as (
             decline_code, paid_by, seen_version, new_version, approved_at_ms, expires_at_ms, pin_failures,
             refunded_minor, refunds)
 ), payment_locked as materialized (
-    select p.id from payment p join payment_change c on p.id = c.id and p.version = c.seen_version
-    where c.seen_version > 0 and (select count(*) from locked) >= 0
-    order by p.id
-    for no key update of p
+    select l.id from (
+        select id, seen_version from payment_change
+        where seen_version > 0 and (select count(*) from locked) >= 0 order by id
+    ) as c
+    cross join lateral (
+        select p.id from payment p where p.id = c.id and p.version = c.seen_version limit 1 for no key update
+    ) as l
 ), changed as (
     update payment p set fingerprint = c.fingerprint, terminal_number = c.terminal_number,
         wallet_number = c.wallet_number, reference = c.reference, amount_minor = c.amount_minor, status = c.status,
