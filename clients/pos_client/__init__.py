@@ -12,10 +12,16 @@ from .errors import (
     CredentialsError,
     ImageError,
     OutcomeUnknown,
+    RefundNotDone,
+    RefundRefused,
+    RefundUnknown,
+    RequestNotDone,
+    RequestRefused,
+    RequestUnanswered,
     ScanNotDone,
     ScanRefused,
 )
-from .recovery import RecoveredScan
+from .recovery import Recovered, RecoveredCancel, RecoveredRefund, RecoveredScan
 from .terminal import TerminalClient
 from .wallet import WalletClient
 
@@ -30,7 +36,16 @@ __all__ = [
     "CredentialsError",
     "ImageError",
     "OutcomeUnknown",
+    "Recovered",
+    "RecoveredCancel",
+    "RecoveredRefund",
     "RecoveredScan",
+    "RefundNotDone",
+    "RefundRefused",
+    "RefundUnknown",
+    "RequestNotDone",
+    "RequestRefused",
+    "RequestUnanswered",
     "ScanNotDone",
     "ScanRefused",
     "ShownCode",

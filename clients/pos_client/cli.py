@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import io
 import os
+import string
 import sys
 from collections.abc import Sequence
 from urllib.parse import urlsplit
@@ -11,7 +12,7 @@ from urllib.parse import urlsplit
 from pos_server.core.device_keys import DeviceKind
 from pos_server.core.errors import PosError
 
-from . import till_commands, wallet_commands
+from . import till_commands, wallet_commands, wallet_requests
 from .activation import activate, request_id_for
 from .console import ExitCode, UsageError, complain, printable, say
 from .credentials import device_path, parse_server_url
@@ -24,32 +25,53 @@ examples:
   pos-terminal scan --amount 12.50
   pos-terminal scan --amount 12.50 --image photo.jpg
   pos-terminal scan --amount 12.50 --reference order-17 --code 772000… --json
+  pos-terminal query --reference order-17
+  pos-terminal cancel --reference order-17
+  pos-terminal refund --reference order-17 --amount 3.00
+  pos-terminal recent
 
-exit codes of scan:
-  0    approved
-  1    declined
+exit codes:
+  0    scan, query: approved; cancel: taken back, or never charged; refund: made
+  1    scan, query: declined, canceled or expired
   2    wrong usage
-  3    outcome unknown: the next start asks again and says what became of it;
-       or scan again with the same --reference, an order is never charged twice
-  4    not done (not activated, cannot connect, refused): nothing was charged
+  3    unknown: no answer, or (query) the customer is still asked. The next start
+       of till, scan, cancel or refund asks again and says what became of it;
+       cancel settles it at once
+  4    not done (not activated, cannot connect, refused, no such payment):
+       nothing was charged, canceled or refunded
   130  interrupted
 
-A scan without an outcome is kept, with its code, in a private file next to the
-credentials (NAME.journal) until its outcome is known.
+One device has one connection: these commands end a till that is running with
+the same --device. Give them a device of their own.
+
+What has no outcome yet is kept, a scan with its code, in a private file next to
+the credentials (NAME.journal) until its outcome is known.
 """
 _WALLET_EXAMPLES = """
 examples:
   pos-wallet activate --server https://pay.example.com 8R2M-55VD-KQ0A-7H1N
   pos-wallet show
+  pos-wallet pin
+  pos-wallet history
   pos-wallet code --png code.png
   pos-terminal scan --amount 3.20 --code $(pos-wallet code)
 
 exit codes:
-  0    done
+  0    done; confirm: paid
+  1    confirm: not paid (declined, canceled, expired, wrong PIN)
   2    wrong usage
-  4    not done (not activated, revoked, cannot connect)
+  3    unknown: no answer came; the same again is safe
+  4    not done (not activated, revoked, cannot connect, refused, nothing to answer)
   130  interrupted
+
+PINs are typed without being shown. Where the input is no terminal, each is one
+line of it: pin reads the old one first if there is one, then the new one.
+
+One device has one connection: these commands end a show that is running with
+the same --device. show itself asks for the PIN of a payment that needs it.
 """
+_LANGUAGE_CHARS = {*string.ascii_letters, *string.digits, "-"}
+_LANGUAGE_CHARS_MAX = 35
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -58,7 +80,7 @@ def terminal_main(argv: Sequence[str] | None = None) -> int:
     parser = _parser("pos-terminal", "A cashier's till: scan payment codes and see the result.", _TERMINAL_EXAMPLES)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_activate(commands, DeviceKind.TERMINAL)
-    till_commands.add_to(commands, _device_option(DeviceKind.TERMINAL))
+    till_commands.add_to(commands, _session_options(DeviceKind.TERMINAL))
     return _run(parser, argv)
 
 
@@ -67,7 +89,8 @@ def wallet_main(argv: Sequence[str] | None = None) -> int:
     parser = _parser("pos-wallet", "A customer's wallet: show payment codes and hear of payments.", _WALLET_EXAMPLES)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_activate(commands, DeviceKind.WALLET)
-    wallet_commands.add_to(commands, _device_option(DeviceKind.WALLET))
+    wallet_commands.add_to(commands, _session_options(DeviceKind.WALLET))
+    wallet_requests.add_to(commands, _session_options(DeviceKind.WALLET))
     return _run(parser, argv)
 
 
@@ -90,6 +113,20 @@ def _device_option(kind: DeviceKind) -> argparse.ArgumentParser:
         help=f"which device this is, where one computer plays several: a name or a credentials file ({kind.value})",
     )
     return option
+
+
+def _session_options(kind: DeviceKind) -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(add_help=False, parents=[_device_option(kind)])
+    options.add_argument(
+        "--language", type=_language, default="en", metavar="TAG", help="of the server's texts, such as zh-CN (en)"
+    )
+    return options
+
+
+def _language(text: str) -> str:
+    if not text or len(text) > _LANGUAGE_CHARS_MAX or not set(text) <= _LANGUAGE_CHARS:
+        raise argparse.ArgumentTypeError("a language is written like en or zh-CN")
+    return text
 
 
 def _add_activate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", kind: DeviceKind) -> None:

@@ -17,6 +17,8 @@ from .errors import CodesExhausted, CredentialsError
 from .wallet_state import WalletStateFile
 
 STEP_MS = payment_code.STEP_S * 1000
+CLOCK_DOUBT_MS = 2_000
+"""How far this machine's idea of the server's clock may be off when it is asked whether a payment used a code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +46,22 @@ class CodeSource:
         self._state_file = WalletStateFile(state_file)
         self._now_ms = now_ms
         self._showing: tuple[int, int] | None = None
+        self._showing_since_ms = 0
         self.clock_offset_ms = self._state_file.state.clock_offset_ms
         """Server time less local time. Set it when it is learned; it is kept with the next code."""
 
     def used(self) -> None:
         """The code that is shown was used: the next one is another."""
         self._showing = None
+
+    def used_at(self, server_ms: int) -> None:
+        """A code of this wallet was used at this time (server's Unix ms): perhaps the one that is shown.
+
+        One that was used before this one was ever shown was another. So the payments of a time without a connection,
+        told all at once, do not use up the ten codes of a step.
+        """
+        if server_ms >= self._showing_since_ms + self.clock_offset_ms - CLOCK_DOUBT_MS:
+            self.used()
 
     def code(self) -> ShownCode:
         """The code to show now: the same until it is used or its step is over.
@@ -59,6 +71,7 @@ class CodeSource:
         now_step = payment_code.step_at((self._now_ms() + self.clock_offset_ms) / 1000)
         if self._showing is None or not now_step <= self._showing[0] <= now_step + 1:
             self._showing = self._advance(now_step)
+            self._showing_since_ms = self._now_ms()
         step, seq = self._showing
         me = self._credentials
         digits = payment_code.make(me.device_key, me.number, me.slot, step, seq)

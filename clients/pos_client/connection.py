@@ -3,7 +3,7 @@
     connecting ── hello, authenticate, ready ──► online ── lost ──► waiting ──► connecting …
         └──────────── a close code that says stop, or a server that is none ────────────► stopped
 
-It waits for a full-jitter backoff, or as long as a draining server asked for. Both clients are built on it; what
+It waits for a full-jitter backoff, and as long as the server asked for. Both clients are built on it; what
 differs between a till and a wallet is in terminal.py and wallet.py.
 """
 
@@ -24,13 +24,20 @@ from pos_server.core.device_keys import DeviceKind, authentication_mac
 from pos_server.core.messages import (
     SUBPROTOCOL,
     Authenticate,
+    ConfirmationRequired,
     Draining,
     Error,
     Hello,
+    HistoryPage,
+    PaymentList,
+    PaymentPending,
+    PinChanged,
     TerminalPaymentResult,
     TerminalReady,
+    TerminalRefundResult,
     WalletPaymentResult,
     WalletReady,
+    WalletRefundResult,
     encode,
 )
 
@@ -39,7 +46,7 @@ from .credentials import Credentials
 from .errors import ConnectionStopped, CredentialsError
 from .heartbeat import AudibleConnection, ended_by_silence
 from .losses import may_reconnect as may_reconnect
-from .losses import why_lost
+from .losses import retry_after_s, why_lost
 from .resume import Resume
 
 FRAME_BYTES_MAX = 64 * 1024
@@ -48,6 +55,8 @@ AUTHENTICATE_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 1.0
 STABLE_AFTER_S = 10.0
 """A session that was online this long starts the backoff anew when it is lost."""
+RETRY_AFTER_S_MAX = 120
+"""A longer `Retry-After` of an HTTP answer is not honoured."""
 DRAIN_SPREAD_S_MIN = 1
 DRAIN_SPREAD_S_MAX = 120
 """Bounds of the `reconnect_within_s` that is honoured: no server makes its devices storm it, or stay away."""
@@ -60,7 +69,20 @@ _websockets_log = logging.getLogger("pos_client.websockets")
 _websockets_log.setLevel(logging.WARNING)
 
 ReadyT = TypeVar("ReadyT", bound=TerminalReady | WalletReady)
-ResultT = TypeVar("ResultT", bound=TerminalPaymentResult | WalletPaymentResult)
+# All that the server says to a device that is online, but for `draining`.
+Said = (
+    TerminalPaymentResult
+    | PaymentPending
+    | PaymentList
+    | TerminalRefundResult
+    | WalletPaymentResult
+    | ConfirmationRequired
+    | WalletRefundResult
+    | PinChanged
+    | HistoryPage
+    | Error
+)
+SaidT = TypeVar("SaidT", bound=Said)
 
 
 def local_time_ms() -> int:
@@ -86,7 +108,7 @@ class Link(Generic[ReadyT]):
         return True
 
 
-class DeviceClient(Generic[ReadyT, ResultT]):
+class DeviceClient(Generic[ReadyT, SaidT]):
     """The reconnecting session of one device. As an async context manager it lives in a task of its own.
 
     A subclass says what it does with messages (`_on_message`) and when the session comes online (`_on_online`), is
@@ -97,10 +119,11 @@ class DeviceClient(Generic[ReadyT, ResultT]):
         self,
         credentials: Credentials,
         kind: DeviceKind,
-        messages: TypeAdapter[Hello | ReadyT | ResultT | Draining | Error],
+        messages: TypeAdapter[Hello | ReadyT | SaidT | Draining],
         *,
         backoff: Backoff | None,
         resume: Resume | None = None,
+        language: str = "en",
         now_ms: Callable[[], int] = local_time_ms,
     ) -> None:
         if credentials.kind is not kind:
@@ -115,6 +138,7 @@ class DeviceClient(Generic[ReadyT, ResultT]):
         self._messages = messages
         self._backoff = backoff or Backoff()
         self._resume = resume or Resume()
+        self._language = language
         self._now_ms = now_ms
         self._link: asyncio.Future[Link[ReadyT]]
         self._task: asyncio.Task[None]
@@ -129,7 +153,7 @@ class DeviceClient(Generic[ReadyT, ResultT]):
         """
         return self._resume.may_have_missed
 
-    def _on_message(self, message: ResultT | Error) -> None:
+    def _on_message(self, message: SaidT) -> None:
         raise NotImplementedError
 
     def _on_online(self, ready: ReadyT) -> None: ...
@@ -183,14 +207,17 @@ class DeviceClient(Generic[ReadyT, ResultT]):
         clock = asyncio.get_running_loop().time
         while True:
             self._online_at_s = math.inf
+            least_s = 0
             try:
                 await self._connect_once()
             except (OSError, WebSocketException) as error:  # TimeoutError is an OSError
                 self.problem = why_lost(error)  # raises ConnectionStopped when that is final
+                least_s = min(retry_after_s(error), RETRY_AFTER_S_MAX)
             log.info("not connected: %s", self.problem)
             if clock() - self._online_at_s >= STABLE_AFTER_S:
                 attempt = 0
-            await self._backoff.sleep(self._reconnect_delay_s(attempt))
+            # On top of what was asked for, the backoff: devices that were refused together do not come back in step.
+            await self._backoff.sleep(least_s + self._reconnect_delay_s(attempt))
             attempt += 1
 
     def _reconnect_delay_s(self, attempt: int) -> float:
@@ -234,7 +261,7 @@ class DeviceClient(Generic[ReadyT, ResultT]):
                 message = await self._receive(socket)
                 if isinstance(message, Draining):
                     self._drain_spread_s = message.reconnect_within_s
-                elif isinstance(message, TerminalPaymentResult | WalletPaymentResult | Error):
+                elif isinstance(message, Said):
                     self._on_message(message)
         finally:
             self.problem = "the connection was lost"
@@ -261,6 +288,7 @@ class DeviceClient(Generic[ReadyT, ResultT]):
             kid=me.kid,
             mac=mac,
             since_ms=self._resume.since_ms,
+            language=self._language,
         )
         await socket.send(encode(authenticate))
         ready = await self._receive(socket)
@@ -268,7 +296,7 @@ class DeviceClient(Generic[ReadyT, ResultT]):
             raise ConnectionStopped(None, "the server did not say ready")
         return hello.heartbeat_s, ready
 
-    async def _receive(self, socket: ClientConnection) -> Hello | ReadyT | ResultT | Draining | Error:
+    async def _receive(self, socket: ClientConnection) -> Hello | ReadyT | SaidT | Draining:
         """The next message of a type we know: a newer server may send others, which are skipped."""
         while True:
             frame = await socket.recv()

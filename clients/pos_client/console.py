@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import textwrap
+import time
 from enum import IntEnum
 
 _BANNER_COLUMNS_MIN = 24
@@ -42,6 +43,11 @@ def complain(text: str) -> None:
     sys.stderr.flush()
 
 
+def clock_time(unix_ms: int) -> str:
+    """A time of day as it is here, such as 12:30:05."""
+    return time.strftime("%H:%M:%S", time.localtime(unix_ms / 1000))
+
+
 def group_digits(digits: str) -> str:
     """A code in groups of four, as people read and type it."""
     return " ".join(digits[i : i + 4] for i in range(0, len(digits), 4))
@@ -59,7 +65,8 @@ def banner(title: str, lines: list[str], tone: Tone) -> str:
     """A result that can be read from a distance: a colored block on a terminal, framed text elsewhere."""
     width = max(_BANNER_COLUMNS_MIN, min(shutil.get_terminal_size().columns, _BANNER_COLUMNS_MAX))
     texts = [wrapped for line in lines for wrapped in textwrap.wrap(printable(line), width - 4)]
-    rows = ["", " ".join(title), "", *texts, ""]
+    spaced = " ".join(title)
+    rows = ["", spaced if len(spaced) <= width - 4 else title, "", *texts, ""]
     if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
         return "\n".join(f"\x1b[1;38;5;231;48;5;{tone.value}m{row.center(width)}\x1b[0m" for row in rows)
     return "\n".join(["=" * width, title, *texts, "=" * width])

@@ -68,6 +68,11 @@ def device_path(device: str) -> Path:
     return platformdirs.user_data_path("pos-client") / f"{device}.json"
 
 
+def journal_path(device: str) -> Path:
+    """A till's journal, next to its credentials."""
+    return device_path(device).with_suffix(".journal")
+
+
 def parse_server_url(text: str) -> str:
     """A server's base URL as people type it, without the slash at the end. Raises ValueError."""
     parts = urlsplit(text.strip())

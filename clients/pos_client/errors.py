@@ -4,14 +4,20 @@
     ├── CredentialsError      no usable credentials: activate first
     ├── ActivationError       the server refused the activation code, or could not be asked
     ├── ConnectionStopped     the server said not to come back, or coming back cannot help
-    ├── ScanRefused           the scan was refused before any decision: nothing was charged
-    ├── ScanNotDone           no scan got through in time: nothing was charged
-    ├── OutcomeUnknown        a scan was sent and not answered: it may or may not have been charged
+    ├── RequestRefused        the server answered with an error that sending again cannot mend: nothing has happened
+    │   ├── ScanRefused           … a scan: nothing was charged
+    │   └── RefundRefused         … a refund: nothing was refunded
+    ├── RequestNotDone        no request got through in time: nothing has happened
+    │   ├── ScanNotDone           … a scan: nothing was charged
+    │   └── RefundNotDone         … a refund: nothing was refunded
+    ├── RequestUnanswered     no answer to a request: it may or may not have been acted on
+    │   ├── OutcomeUnknown        … a scan: it may or may not have been charged
+    │   └── RefundUnknown         … a refund: it may or may not have been made
     ├── CodesExhausted        all ten codes of this 30-second step are used: wait for the next step
     └── ImageError            an image could not be drawn or read
         └── ImageLibrariesMissing   the `demo` extra is not installed; an ImportError too
 
-No text holds a code or a key. A decline is not here: it is an answer.
+No text holds a code, a key or a PIN. A decline is not here: it is an answer.
 """
 
 from uuid import UUID
@@ -51,47 +57,100 @@ class ConnectionStopped(ClientError):
         return self.reason if self.close_code is None else f"{self.reason} (close code {self.close_code})"
 
 
-class ScanRefused(ClientError):
-    """The server answered a scan with an error that sending again cannot mend. Nothing was charged.
+class RequestRefused(ClientError):
+    """The server answered with an error that sending again cannot mend, or not soon. Nothing has happened.
 
-    `code` is a `core.errors.ErrorCode`, `field` the culprit where there is one.
+    `code` is a `core.errors.ErrorCode`, `field` the culprit where there is one, `retry_after_s` how long to wait where
+    the server knows.
     """
 
-    def __init__(self, code: str, message: str, field: str | None) -> None:
-        super().__init__(code, message, field)
+    def __init__(self, code: str, message: str, field: str | None = None, retry_after_s: int | None = None) -> None:
+        super().__init__(code, message, field, retry_after_s)
         self.code = code
         self.message = message
         self.field = field
+        self.retry_after_s = retry_after_s
 
     def __str__(self) -> str:
         return f"{self.message} ({self.code}{f', field {self.field}' if self.field else ''})"
 
 
-class ScanNotDone(ClientError):
-    """The scan was never acted on: not sent, or each time answered that nothing has happened. Nothing was charged."""
+class ScanRefused(RequestRefused):
+    """A scan was refused before any decision. Nothing was charged."""
+
+
+class RefundRefused(RequestRefused):
+    """A refund was refused. Nothing was refunded."""
+
+
+class RequestNotDone(ClientError):
+    """A request was never acted on: not sent, or each time answered that nothing has happened."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"nothing was done: {self.reason}"
+
+
+class ScanNotDone(RequestNotDone):
+    """A scan was never acted on. Nothing was charged."""
 
     def __init__(self, payment_id: UUID, reason: str) -> None:
-        super().__init__(payment_id, reason)
+        super().__init__(reason)
         self.payment_id = payment_id
-        self.reason = reason
 
     def __str__(self) -> str:
         return f"nothing was charged: {self.reason}"
 
 
-class OutcomeUnknown(ClientError):
-    """The scan was sent and no answer came: the third outcome. Ask again with the same `payment_id` and the same code.
+class RefundNotDone(RequestNotDone):
+    """A refund was never acted on. Nothing was refunded."""
 
-    Never treat it as a decline: the money may have moved.
-    """
+    def __init__(self, refund_id: UUID, reason: str) -> None:
+        super().__init__(reason)
+        self.refund_id = refund_id
 
-    def __init__(self, payment_id: UUID, reason: str) -> None:
-        super().__init__(payment_id, reason)
-        self.payment_id = payment_id
+    def __str__(self) -> str:
+        return f"nothing was refunded: {self.reason}"
+
+
+class RequestUnanswered(ClientError):
+    """No answer came to a request: it may or may not have been acted on. Asking again is safe."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
         self.reason = reason
 
     def __str__(self) -> str:
+        return f"no answer: {self.reason}"
+
+
+class OutcomeUnknown(RequestUnanswered):
+    """A scan was sent and no answer came: the third outcome.
+
+    Ask again with the same `payment_id` and the same code, or take it back with `TerminalClient.cancel`. Never treat it
+    as a decline: the money may have moved.
+    """
+
+    def __init__(self, payment_id: UUID, reason: str) -> None:
+        super().__init__(reason)
+        self.payment_id = payment_id
+
+    def __str__(self) -> str:
         return f"the outcome of payment {self.payment_id} is unknown: {self.reason}"
+
+
+class RefundUnknown(RequestUnanswered):
+    """A refund was sent and no answer came. Ask again with the same `refund_id`: it is never made twice."""
+
+    def __init__(self, refund_id: UUID, reason: str) -> None:
+        super().__init__(reason)
+        self.refund_id = refund_id
+
+    def __str__(self) -> str:
+        return f"whether refund {self.refund_id} was made is unknown: {self.reason}"
 
 
 class CodesExhausted(ClientError):

@@ -1,7 +1,7 @@
-"""A till's journal: the scans whose outcome it does not know, in a file that survives a power cut.
+"""A till's journal: the scans, cancels and refunds whose outcome it does not know, in a file that survives a power cut.
 
-A scan is written, and synced to the disk, before it is first sent; once its outcome is known it is taken out. What an
-earlier process left in it can then be sent again: the same id and the same body never charge twice.
+Each is written, and synced to the disk, before it is first sent; once its outcome is known it is taken out. What an
+earlier process left in it can then be sent again: the same id and the same body never charge or refund twice.
 
 One record a line, `crc32 json`: a line that is torn or damaged is skipped, and the others stand. Every record names
 its device, because another activation may write to the same file. The file is the truth, not the memory: each change
@@ -27,8 +27,8 @@ from pos_server.core.money import Currency, PositiveMinor
 
 from .files import locked_folder, write_private
 
-OPEN_SCANS_MAX = 128
-"""Scans without an outcome that are kept; the oldest are dropped for newer ones, with a warning."""
+OPEN_MAX = 128
+"""Records without an outcome that are kept; the oldest are dropped for newer ones, with a warning."""
 HEARD_MAX = 100
 """Results remembered over a restart, so that a replay of the last seconds is not news again."""
 FILE_BYTES_MAX = 128 * 1024
@@ -43,8 +43,19 @@ class _Record(BaseModel):
     device: str
 
 
-class JournaledScan(_Record):
-    """A scan that may have been sent and whose outcome is not known. `created_at_ms`: Unix ms of this machine."""
+class _Open(_Record):
+    """What may have been sent and whose outcome is not known. `created_at_ms`: Unix ms of this machine."""
+
+    created_at_ms: int
+
+    @property
+    def key(self) -> str:
+        """Names it in the journal of its till."""
+        raise NotImplementedError
+
+
+class JournaledScan(_Open):
+    """A scan without an outcome."""
 
     type: Literal["scan"] = "scan"
     payment_id: UUID
@@ -52,12 +63,53 @@ class JournaledScan(_Record):
     amount_minor: PositiveMinor
     currency: Currency
     code: Annotated[str, Field(repr=False)]
-    created_at_ms: int
+    entry: Literal["scanned", "typed"] = "scanned"
+
+    @property
+    def key(self) -> str:
+        return f"scan {self.payment_id}"
+
+    @property
+    def body(self) -> dict[str, object]:
+        """The fields by which the server tells a repeat from another payment."""
+        return self.model_dump(include=_SCAN_BODY)
 
     def same_body(self, scan: PaymentScan) -> bool:
         """Whether the server would take `scan` for a repeat of this one."""
-        mine = (self.payment_id, self.reference, self.amount_minor, self.currency, self.code)
-        return mine == (scan.payment_id, scan.reference, scan.amount_minor, scan.currency, scan.code)
+        return self.body == scan.model_dump(include=_SCAN_BODY)
+
+
+class JournaledCancel(_Open):
+    """A payment that is to be canceled, by its id or else by its order number."""
+
+    type: Literal["cancel"] = "cancel"
+    payment_id: UUID | None
+    reference: Reference | None
+
+    @property
+    def key(self) -> str:
+        return f"cancel {self.payment_id or self.reference}"
+
+    def covers(self, payment_id: UUID, reference: str | None) -> bool:
+        """Whether it is about this payment, or about its order."""
+        return self.payment_id == payment_id or (self.reference is not None and self.reference == reference)
+
+
+class JournaledRefund(_Open):
+    """A refund that may have been made."""
+
+    type: Literal["refund"] = "refund"
+    refund_id: UUID
+    payment_id: UUID
+    amount_minor: PositiveMinor
+
+    @property
+    def key(self) -> str:
+        return f"refund {self.refund_id}"
+
+
+JournaledOpen = JournaledScan | JournaledCancel | JournaledRefund
+_SCAN_BODY = {"payment_id", "reference", "amount_minor", "currency", "code", "entry"}
 
 
 class _Heard(_Record):
@@ -75,9 +127,8 @@ class _Since(_Record):
     since_ms: Annotated[int, Field(ge=0, le=2**53 - 1)]
 
 
-_records: TypeAdapter[JournaledScan | _Heard | _Since] = TypeAdapter(
-    Annotated[JournaledScan | _Heard | _Since, Field(discriminator="type")]
-)
+_AnyRecord = JournaledOpen | _Heard | _Since
+_records: TypeAdapter[_AnyRecord] = TypeAdapter(Annotated[_AnyRecord, Field(discriminator="type")])
 
 
 class Journal:
@@ -89,8 +140,8 @@ class Journal:
     def __init__(self, path: Path, device: str) -> None:
         self._path = path
         self.device = device
-        self.scans: dict[UUID, JournaledScan] = {}
-        """What `load` found: this till's scans without an outcome, oldest first."""
+        self.open: dict[str, JournaledOpen] = {}
+        """What `load` found: what this till knows no outcome of, by key, oldest first."""
         self.heard: dict[UUID, int] = {}
         """What `load` found: versions known, by payment."""
         self.since_ms: int | None = None
@@ -103,54 +154,57 @@ class Journal:
                 if record.device != self.device:
                     continue
                 match record:
-                    case JournaledScan():
-                        self.scans[record.payment_id] = record
+                    case JournaledScan() | JournaledCancel() | JournaledRefund():
+                        self.open[record.key] = record
                     case _Heard():
                         self.heard[record.payment_id] = record.version
                     case _Since():
                         self.since_ms = record.since_ms
 
-    def add(self, scan: JournaledScan) -> None:
-        """Append a scan and sync it to the disk: call it before the scan is first sent."""
+    def add(self, entry: JournaledOpen) -> None:
+        """Append an entry and sync it to the disk: call it before its request is first sent."""
         with self._locked("write"):
             descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             with os.fdopen(descriptor, "ab") as file:
                 # The line before may be torn, for want of power or of space: start a new one in any case.
-                file.write(b"\n" + _line(scan))
+                file.write(b"\n" + _line(entry))
                 file.flush()
                 os.fsync(file.fileno())
                 full = os.fstat(file.fileno()).st_size > FILE_BYTES_MAX
             if full:
                 self._rewrite({}, (), None)
 
-    def settle(self, heard: Mapping[UUID, int], nothing_happened: Collection[UUID], since_ms: int | None) -> None:
-        """Take scans out: those whose result was heard (payment: version), and those that were never acted on."""
+    def settle(self, heard: Mapping[UUID, int], done: Collection[str], since_ms: int | None) -> None:
+        """Take out the scans whose result was heard (payment: version), and by their keys what else is over."""
         with self._locked("write"):
-            self._rewrite(heard, nothing_happened, since_ms)
+            self._rewrite(heard, done, since_ms)
 
-    def _rewrite(self, heard: Mapping[UUID, int], nothing_happened: Collection[UUID], since_ms: int | None) -> None:
-        scans: dict[UUID, JournaledScan] = {}
+    def _rewrite(self, heard: Mapping[UUID, int], done: Collection[str], since_ms: int | None) -> None:
+        still_open: dict[tuple[str, str], JournaledOpen] = {}
         known: dict[UUID, _Heard] = {}
         for record in self._read():
             match record:
-                case JournaledScan() if record.payment_id not in heard and record.payment_id not in nothing_happened:
-                    scans[record.payment_id] = record
                 case _Heard() if record.device == self.device:
                     known[record.payment_id] = record
                 case _Since() if record.device == self.device:
                     since_ms = max(since_ms or 0, record.since_ms)
+                case JournaledScan() if record.payment_id in heard:
+                    pass
+                case JournaledScan() | JournaledCancel() | JournaledRefund():
+                    if record.device != self.device or record.key not in done:
+                        still_open[record.device, record.key] = record
         for payment_id, version in heard.items():
             known.pop(payment_id, None)
             known[payment_id] = _Heard(device=self.device, payment_id=payment_id, version=version)
-        for payment_id in list(scans)[:-OPEN_SCANS_MAX]:
-            log.warning("the journal is full: payment %s, whose outcome is unknown, was dropped", payment_id)
-            del scans[payment_id]
-        kept: list[_Record] = [*scans.values(), *list(known.values())[-HEARD_MAX:]]
+        for device, key in list(still_open)[:-OPEN_MAX]:
+            log.warning("the journal is full: %s, whose outcome is unknown, was dropped", key)
+            del still_open[device, key]
+        kept: list[_Record] = [*still_open.values(), *list(known.values())[-HEARD_MAX:]]
         if since_ms is not None:
             kept.append(_Since(device=self.device, since_ms=since_ms))
         write_private(self._path, b"".join(map(_line, kept)))
 
-    def _read(self) -> Iterator[JournaledScan | _Heard | _Since]:
+    def _read(self) -> Iterator[_AnyRecord]:
         try:
             lines = self._path.read_bytes().split(b"\n")
         except FileNotFoundError:
@@ -181,7 +235,7 @@ def _line(record: _Record) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(content), content)
 
 
-def _record(line: bytes) -> JournaledScan | _Heard | _Since:
+def _record(line: bytes) -> _AnyRecord:
     checksum, _, content = line.partition(b" ")
     if checksum != b"%08x" % zlib.crc32(content):
         raise ValueError("damaged")

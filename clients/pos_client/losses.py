@@ -13,6 +13,7 @@ from .errors import ConnectionStopped
 # The server would close for the same reason again.
 _STOP_CODES = {1002, 1003, 1007, 1008, 1009, 1010}
 _STOP_RANGE = range(4100, 4200)
+_RETRY_AFTER_DIGITS_MAX = 10
 _RETRY_STATUSES = {408, 425, 429}
 _STOP_TEXTS: dict[int, str] = {
     CloseCode.UNAUTHORIZED: "the server does not accept this device: it was revoked or replaced, activate it again",
@@ -47,6 +48,12 @@ def why_lost(error: OSError | WebSocketException) -> str:
             return "the server does not answer"
         case _:  # a captive portal can fail in any way that a wrong address can, so these are tried again too
             return f"cannot reach the server: {_reason(error)}"
+
+
+def retry_after_s(error: OSError | WebSocketException) -> int:
+    """How long an HTTP answer asks to wait (`Retry-After` in seconds, RFC 9110 section 10.2.3); 0 if it does not."""
+    value = error.response.headers.get("Retry-After", "") if isinstance(error, InvalidStatus) else ""
+    return int(value) if value.isascii() and value.isdigit() and len(value) < _RETRY_AFTER_DIGITS_MAX else 0
 
 
 def _reason(error: Exception) -> str:

@@ -45,6 +45,10 @@ class Resume:
             self._versions.popitem(last=False)
         return True
 
+    def knows(self, payment_id: UUID) -> bool:
+        """Whether any version of this payment was heard before."""
+        return payment_id in self._versions
+
     def on_lost(self, lasted_s: float) -> None:
         """The session is over, after this many seconds."""
         if self._replay_until_ms is not None and lasted_s >= REPLAYED_AFTER_S:

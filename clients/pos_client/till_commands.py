@@ -1,177 +1,207 @@
-"""`pos-terminal scan` and `pos-terminal till`."""
+"""The commands of `pos-terminal` that do one thing and exit; till_screen.py has `pos-terminal till`."""
 
 import argparse
-import asyncio
 import sys
-from datetime import UTC, datetime
+from collections.abc import Callable
 from pathlib import Path
-from uuid import UUID
+from typing import NoReturn
 
 import orjson
-from pydantic import TypeAdapter, ValidationError
 
 from pos_server.core.device_keys import DeviceKind
-from pos_server.core.messages import Reference, TerminalPaymentResult
-from pos_server.core.money import format_amount, parse_amount
+from pos_server.core.messages import PAGE_MAX, PaymentPending, TerminalPaymentResult, TerminalRefundResult
+from pos_server.core.money import format_amount
 from pos_server.core.payments import Status
 
-from .console import ExitCode, Tone, UsageError, banner, complain, printable, say
-from .credentials import Credentials, device_path
-from .errors import ClientError, OutcomeUnknown, ScanNotDone, ScanRefused
-from .terminal import SCAN_TIMEOUT_S
+from . import inputs
+from .console import ExitCode, UsageError, clock_time, complain, printable, say
+from .credentials import Credentials, device_path, journal_path
+from .errors import ClientError, OutcomeUnknown, RefundUnknown, RequestUnanswered
+from .open_payments import SCAN_TIMEOUT_S
+from .requests import REQUEST_TIMEOUT_S
+from .till_screen import run_till
 from .till_session import Till
 
-GREETING_TIMEOUT_S = 5.0
-TIMEOUT_S_MAX = 3600.0
-_AMOUNT_CHARS_MAX = 20  # shorter than a payment code, so that none is repeated in an error
-
-_reference: TypeAdapter[str] = TypeAdapter(Reference)
+_EXIT_CODES: dict[str, ExitCode] = {Status.APPROVED: ExitCode.OK, Status.PENDING: ExitCode.UNKNOWN}
 
 
 def add_to(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]", device_option: argparse.ArgumentParser
 ) -> None:
     """Add these commands to `pos-terminal`."""
-    scan = commands.add_parser(
-        "scan",
-        parents=[device_option],
-        help="take one payment, then exit with its outcome",
-        description="Take one payment. Without --code and --image it reads one line: a USB scanner types the code.",
-        allow_abbrev=False,
+    _add_scan(_command(commands, device_option, "scan", "take one payment, then exit with its outcome", _scan))
+    till = _command(commands, device_option, "till", "take payments one after the other", run_till)
+    till.description = "Ask for an amount, then for the scanned code, again and again. What failed stays until Enter."
+
+    query = _command(commands, device_option, "query", "find out what became of a payment", _query)
+    _add_which(query)
+    _add_timeout(query, REQUEST_TIMEOUT_S)
+
+    cancel = _command(commands, device_option, "cancel", "take a payment back, whether or not it ever arrived", _cancel)
+    cancel.description = (
+        "Take a payment back. It is sent until it is answered; without an answer the next start goes on with it."
     )
+    _add_which(cancel)
+    _add_timeout(cancel, SCAN_TIMEOUT_S)
+
+    refund = _command(commands, device_option, "refund", "give some of a payment back", _refund)
+    _add_which(refund)
+    refund.add_argument("--amount", required=True, help="how much, such as 3.00, in the terminal's currency")
+    refund.add_argument(
+        "--refund-id", type=inputs.identifier, metavar="ID", help="of a refund whose outcome is unknown: ask again"
+    )
+    _add_timeout(refund, SCAN_TIMEOUT_S)
+
+    recent = _command(commands, device_option, "recent", "list this till's last payments, latest change first", _recent)
+    recent.add_argument("--limit", type=int, default=10, choices=range(1, PAGE_MAX + 1), metavar=f"1..{PAGE_MAX}")
+    _add_timeout(recent, REQUEST_TIMEOUT_S)
+
+    for command in (query, cancel, refund, recent):
+        command.add_argument("--json", action="store_true", help="print the outcome as one line of JSON")
+
+
+def _command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    device_option: argparse.ArgumentParser,
+    name: str,
+    text: str,
+    run: Callable[[argparse.Namespace], int],
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, parents=[device_option], help=text, allow_abbrev=False)
+    parser.set_defaults(command=run)
+    return parser
+
+
+def _add_scan(scan: argparse.ArgumentParser) -> None:
+    scan.description = "Take one payment. Without --code and --image it reads one line: a USB scanner types the code."
     scan.add_argument("--amount", required=True, help="what to charge, such as 12.50, in the terminal's currency")
-    scan.add_argument("--reference", type=_reference_argument, help="your order number; one is made if left out")
+    scan.add_argument("--reference", type=inputs.reference, help="your order number; one is made if left out")
     source = scan.add_mutually_exclusive_group()
     source.add_argument("--code", metavar="DIGITS", help="the 24 digits of the payment code")
     source.add_argument("--image", type=Path, metavar="FILE", help="a photo of the QR code or barcode")
-    scan.add_argument(
-        "--timeout", type=_seconds, default=SCAN_TIMEOUT_S, metavar="SECONDS", help=f"default {SCAN_TIMEOUT_S:g}"
-    )
+    scan.add_argument("--typed", action="store_true", help="the code was typed by hand: the customer's PIN is needed")
+    _add_timeout(scan, SCAN_TIMEOUT_S)
     scan.add_argument("--json", action="store_true", help="print the outcome as one line of JSON")
-    scan.set_defaults(command=_scan)
 
-    till = commands.add_parser(
-        "till",
-        parents=[device_option],
-        help="take payments one after the other",
-        description="Ask for an amount, then for the scanned code, again and again. What failed stays until Enter.",
-        allow_abbrev=False,
+
+def _add_which(parser: argparse.ArgumentParser) -> None:
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--payment-id", type=inputs.identifier, metavar="ID", help="the payment")
+    which.add_argument("--reference", type=inputs.reference, help="the order")
+
+
+def _add_timeout(parser: argparse.ArgumentParser, default_s: float) -> None:
+    parser.add_argument(
+        "--timeout", type=inputs.seconds, default=default_s, metavar="SECONDS", help=f"default {default_s:g}"
     )
-    till.set_defaults(command=_till)
 
 
 def _scan(args: argparse.Namespace) -> int:
     credentials = Credentials.load(device_path(args.device), DeviceKind.TERMINAL)
-    amount_minor = _amount(args.amount, credentials.currency)
-    reference = args.reference or _new_reference(credentials.number)
+    amount_minor = inputs.amount(args.amount, credentials.currency)
+    reference = args.reference or inputs.new_reference(credentials.number)
     code = _scanned_code(args)
     try:
-        with Till(credentials, _journal(args.device)) as till:
+        with Till(credentials, journal_path(args.device), language=args.language) as till:
             till.report_recovered()
-            scan = till.client.scan(code=code, amount_minor=amount_minor, reference=reference, timeout_s=args.timeout)
-            result = till.wait(scan)
+
+            def on_pending(pending: PaymentPending) -> None:
+                till.waits_for_customer = True
+                complain(f"order {reference}: {pending.text}")
+
+            result = till.wait(
+                till.client.scan(
+                    code=code,
+                    amount_minor=amount_minor,
+                    reference=reference,
+                    typed=args.typed,
+                    timeout_s=args.timeout,
+                    on_pending=on_pending,
+                )
+            )
     except ValueError as error:
         raise UsageError(str(error)) from None
     except OutcomeUnknown as error:
         if args.json:
             _say_json(outcome="unknown", payment_id=error.payment_id, reference=reference, reason=error.reason)
-        complain(f"{error}. To find out, scan again with --reference {reference}: an order is never charged twice.")
+        which = f"--payment-id {error.payment_id}"
+        complain(f"{error}. To find out: pos-terminal query {which}. To take it back: pos-terminal cancel {which}.")
         return ExitCode.UNKNOWN
     except ClientError as error:
-        if args.json:
-            _say_json(outcome="not_done", reference=reference, reason=str(error), code=getattr(error, "code", None))
-        raise
+        _say_not_done(args, error, reference=reference)
     except KeyboardInterrupt:
         complain(f"interrupted: the outcome of order {reference} is unknown")
         raise
-    approved = result.status == Status.APPROVED
-    if args.json:
-        _say_json(outcome="approved" if approved else "declined", **_fields(result))
-    else:
-        amount = format_amount(result.amount_minor, result.currency)
-        say(f"{printable(result.status).upper()} {amount}, order {printable(result.reference)}")
-        if not approved:
-            say(f"{printable(result.text)} ({printable(result.decline_code or result.status)})")
-    return ExitCode.OK if approved else ExitCode.DECLINED
+    return _say_payment(args, result)
 
 
-def _till(args: argparse.Namespace) -> int:
+def _query(args: argparse.Namespace) -> int:
     credentials = Credentials.load(device_path(args.device), DeviceKind.TERMINAL)
-    with Till(credentials, _journal(args.device)) as till:
-        try:
-            ready = till.wait(asyncio.wait_for(till.client.ready(), GREETING_TIMEOUT_S))
-            say(printable(f"{ready.merchant_name}, {ready.store_name}: terminal {ready.terminal_number}."))
-        except TimeoutError:
-            complain("not connected yet: sales can be entered and wait for the server.")
-        till.report_recovered()
-        say("Ctrl-C ends.")
-        try:
-            while till.client.stopped is None:
-                till.report_late()
-                _sell(till)
-        except EOFError:
-            say()
-            return ExitCode.OK
-        raise till.client.stopped
-
-
-def _sell(till: Till) -> None:
-    """One sale: an amount, then scans until it is paid or given up. Raises EOFError when the input ends."""
-    currency = till.client.credentials.currency
-    say()
     try:
-        amount_minor = _amount(input(f"Amount in {currency}: "), currency)
-    except UsageError as error:
-        say(f"{error}")
-        return
-    reference = _new_reference(till.client.credentials.number)
-    again = True
-    while again:
-        code = _digits(input("Scan the customer's code (Enter alone cancels): "))
-        if not code:
-            return
-        again = _pay(till, code, amount_minor, reference)
+        # Without the journal: to look must not charge.
+        with Till(credentials, None, language=args.language) as till:
+            answer = till.wait(
+                till.client.query(payment_id=args.payment_id, reference=args.reference, timeout_s=args.timeout)
+            )
+    except RequestUnanswered as error:
+        return _say_unknown(args, error)
+    except ClientError as error:
+        _say_not_done(args, error)
+    return _say_payment(args, answer)
 
 
-def _pay(till: Till, code: str, amount_minor: int, reference: str) -> bool:
-    """Take one scan to an end that the cashier has seen; returns whether the same sale may be scanned again."""
-    amount = format_amount(amount_minor, till.client.credentials.currency)
-    payment_id: UUID | None = None
-    while True:
-        scan = till.client.scan(
-            code=code,
-            amount_minor=amount_minor,
-            reference=reference,
-            payment_id=payment_id,
-            timeout_s=SCAN_TIMEOUT_S,
-        )
-        try:
-            result = till.wait(scan)
-        except OutcomeUnknown as error:
-            payment_id = error.payment_id
-            texts = ["Do not hand out the goods and do not charge again.", error.reason, f"Order {reference}"]
-            say(banner("UNKNOWN", [amount, *texts], Tone.OPEN))
-            if input("Enter asks again (it never charges twice), x leaves it unknown: ").strip():
-                return False
-        except (ScanNotDone, ScanRefused, ValueError) as error:
-            reason = error.reason if isinstance(error, ScanNotDone) else str(error)
-            say(banner("NOT CHARGED", [amount, reason], Tone.BAD))
-            input("Press Enter to go on. ")
-            return isinstance(error, ScanNotDone | ValueError)
-        except KeyboardInterrupt:
-            complain(f"interrupted: the outcome of order {reference} is unknown")
-            raise
+def _cancel(args: argparse.Namespace) -> int:
+    credentials = Credentials.load(device_path(args.device), DeviceKind.TERMINAL)
+    try:
+        with Till(credentials, journal_path(args.device), language=args.language) as till:
+            result = till.wait(
+                till.client.cancel(payment_id=args.payment_id, reference=args.reference, timeout_s=args.timeout)
+            )
+    except RequestUnanswered as error:
+        return _say_unknown(args, error, "The next start goes on canceling.")
+    except ClientError as error:
+        _say_not_done(args, error)
+    _say_payment(args, result)
+    return ExitCode.OK
+
+
+def _refund(args: argparse.Namespace) -> int:
+    credentials = Credentials.load(device_path(args.device), DeviceKind.TERMINAL)
+    amount_minor = inputs.amount(args.amount, credentials.currency)
+    payment_id = args.payment_id
+    try:
+        with Till(credentials, journal_path(args.device), language=args.language) as till:
+            till.report_recovered()
+            if payment_id is None:
+                payment_id = till.wait(till.client.query(reference=args.reference, timeout_s=args.timeout)).payment_id
+            refund = till.client.refund(payment_id, amount_minor, args.refund_id, timeout_s=args.timeout)
+            result = till.wait(refund)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    except RefundUnknown as error:
+        advice = f"The next start finds out. Or ask again with --refund-id {error.refund_id}: it is never made twice."
+        return _say_unknown(args, error, advice, refund_id=error.refund_id, payment_id=payment_id)
+    except ClientError as error:
+        _say_not_done(args, error)
+    if args.json:
+        _say_json(outcome="refunded", **_fields(result))
+    else:
+        rest = format_amount(result.refundable_minor, result.currency)
+        say(f"REFUNDED {format_amount(result.amount_minor, result.currency)}, order {printable(result.reference)}")
+        say(f"{rest} may still be refunded. Refund {result.refund_id}")
+    return ExitCode.OK
+
+
+def _recent(args: argparse.Namespace) -> int:
+    credentials = Credentials.load(device_path(args.device), DeviceKind.TERMINAL)
+    with Till(credentials, None, language=args.language) as till:
+        payments = till.wait(till.client.recent(args.limit, timeout_s=args.timeout))
+    for payment in payments:
+        if args.json:
+            _say_json(outcome=_status(payment), **_fields(payment))
         else:
-            if result.status == Status.APPROVED:
-                say(banner("APPROVED", [amount, f"Order {reference}"], Tone.GOOD))
-                return False
-            say(banner(result.status.upper(), [amount, result.text, f"Order {reference}"], Tone.BAD))
-            input("Press Enter to go on. ")
-            return result.retryable
-
-
-def _journal(device: str) -> Path:
-    return device_path(device).with_suffix(".journal")
+            say(f"{clock_time(payment.decided_at_ms)} {_line(payment)}, {payment.payment_id}")
+    return ExitCode.OK
 
 
 def _scanned_code(args: argparse.Namespace) -> str:
@@ -182,51 +212,51 @@ def _scanned_code(args: argparse.Namespace) -> str:
     if args.code is None and sys.stdin.isatty():
         sys.stderr.write("Scan the customer's code: ")
         sys.stderr.flush()
-    code = _digits(sys.stdin.readline() if args.code is None else args.code)
+    code = inputs.digits(sys.stdin.readline() if args.code is None else args.code)
     if not code:
         raise UsageError("no code was scanned")
     return code
 
 
-def _digits(text: str) -> str:
-    return "".join(text.split())
+def _say_payment(args: argparse.Namespace, payment: TerminalPaymentResult | PaymentPending) -> int:
+    """Print what became of a payment; returns the exit code for it."""
+    status = _status(payment)
+    if args.json:
+        _say_json(outcome=status, **_fields(payment))
+    else:
+        say(_line(payment))
+        if isinstance(payment, PaymentPending) or payment.status != Status.APPROVED or payment.refunded_minor:
+            reason = getattr(payment, "decline_code", None) or status
+            say(f"{printable(payment.text)} ({printable(reason)})")
+    return _EXIT_CODES.get(status, ExitCode.DECLINED)
 
 
-def _amount(text: str, currency: str) -> int:
-    if len(text) > _AMOUNT_CHARS_MAX:
-        raise UsageError("that is not an amount: write it as 12.50")
-    try:
-        return parse_amount(text, currency)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+def _say_unknown(args: argparse.Namespace, error: RequestUnanswered, advice: str = "", **more: object) -> int:
+    if args.json:
+        _say_json(outcome="unknown", reason=error.reason, **more)
+    complain(f"{error}. {advice}".rstrip())
+    return ExitCode.UNKNOWN
 
 
-def _new_reference(terminal_number: int) -> str:
-    """An order number for a shop that has none: the terminal and the time, in UTC, to the millisecond."""
-    now = datetime.now(UTC)
-    return f"{terminal_number}-{now:%y%m%d-%H%M%S}{now.microsecond // 1000:03d}"
+def _say_not_done(args: argparse.Namespace, error: ClientError, **more: object) -> NoReturn:
+    if args.json:
+        _say_json(outcome="not_done", reason=str(error), code=getattr(error, "code", None), **more)
+    raise error
 
 
-def _reference_argument(text: str) -> str:
-    try:
-        return _reference.validate_python(text)
-    except ValidationError:
-        raise argparse.ArgumentTypeError("an order number is 1 to 64 printable ASCII characters") from None
+def _status(payment: TerminalPaymentResult | PaymentPending) -> str:
+    return Status.PENDING.value if isinstance(payment, PaymentPending) else payment.status
 
 
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0
-    if not 0 < seconds <= TIMEOUT_S_MAX:
-        raise argparse.ArgumentTypeError(f"a number of seconds up to {TIMEOUT_S_MAX:g}")
-    return seconds
+def _line(payment: TerminalPaymentResult | PaymentPending) -> str:
+    amount = "" if payment.amount_minor is None else f" {format_amount(payment.amount_minor, payment.currency)}"
+    order = "never scanned" if payment.reference is None else f"order {printable(payment.reference)}"
+    return f"{printable(_status(payment)).upper()}{amount}, {order}"
 
 
-def _fields(result: TerminalPaymentResult) -> dict[str, object]:
-    names = ("payment_id", "reference", "amount_minor", "currency", "decline_code", "text", "retryable", "paid_by")
-    return {name: getattr(result, name) for name in (*names, "version", "decided_at_ms")}
+def _fields(message: TerminalPaymentResult | PaymentPending | TerminalRefundResult) -> dict[str, object]:
+    fields: dict[str, object] = orjson.loads(orjson.dumps(message))
+    return {name: value for name, value in fields.items() if name not in ("type", "reply_to")}
 
 
 def _say_json(**fields: object) -> None:

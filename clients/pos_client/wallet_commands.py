@@ -1,18 +1,16 @@
-"""`pos-wallet show`, `pos-wallet code` and `pos-wallet balance`."""
+"""`pos-wallet show`, `code` and `balance`; wallet_requests.py has the commands that ask something of the server."""
 
 import argparse
 import asyncio
-import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pos_server.core.device_keys import DeviceKind
-from pos_server.core.messages import WalletPaymentResult
 from pos_server.core.money import format_amount
 
 from .codes import CodeSource
@@ -20,12 +18,12 @@ from .connection import local_time_ms
 from .console import ExitCode, complain, say
 from .credentials import Credentials, device_path
 from .errors import ClientError, CodesExhausted
-from .wallet import WalletClient
+from .keyboard import hidden_lines
+from .wallet import Notice, WalletClient
 from .wallet_screen import WalletScreen, alternate_screen, notice_line
 
 REDRAW_S = 0.5
 FIRST_DRAW_S = 0.5
-_TYPED_BYTES_MAX = 1024
 BALANCE_TIMEOUT_S = 10.0
 
 
@@ -51,7 +49,7 @@ def add_to(
 
 
 def _code(args: argparse.Namespace) -> int:
-    credentials, state_file = _wallet(args)
+    credentials, state_file = load_wallet(args)
     source = CodeSource(credentials, state_file=state_file)
     try:
         code = source.code()
@@ -70,7 +68,7 @@ def _code(args: argparse.Namespace) -> int:
 
 
 def _balance(args: argparse.Namespace) -> int:
-    credentials, state_file = _wallet(args)
+    credentials, state_file = load_wallet(args)
 
     async def balance_minor() -> int:
         async with WalletClient(credentials, state_file=state_file) as wallet:
@@ -84,8 +82,8 @@ def _balance(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    credentials, state_file = _wallet(args)
-    wallet = WalletClient(credentials, state_file=state_file)
+    credentials, state_file = load_wallet(args)
+    wallet = WalletClient(credentials, state_file=state_file, language=args.language)
     try:
         asyncio.run(_until_sigterm(_show_on_screen(wallet) if sys.stdout.isatty() else _show_as_lines(wallet)))
     except asyncio.CancelledError:
@@ -104,37 +102,26 @@ async def _show_on_screen(wallet: WalletClient) -> None:
     from .images import qr_terminal  # needs the demo extra
 
     screen = WalletScreen(wallet, qr_terminal)
+
+    def on_line(line: str) -> None:
+        if screen.dialog.is_open:
+            screen.dialog.typed(line)
+        else:  # a customer whose code was scanned offline asks for the next one so
+            wallet.used()
+        screen.draw()
+
     async with wallet:
         with suppress(TimeoutError):
             await asyncio.wait_for(wallet.ready(), FIRST_DRAW_S)
-        with alternate_screen(), _on_enter(wallet.used, screen.draw):
-            while True:
-                screen.draw()
-                notice = await _notice(wallet)
-                if notice is not None:
-                    screen.add(notice)
-
-
-@contextmanager
-def _on_enter(*actions: Callable[[], None]) -> Iterator[None]:
-    """Call these whenever a line is typed. A customer whose code was scanned offline asks for the next one so."""
-    loop = asyncio.get_running_loop()
-    keyboard = sys.stdin.fileno()
-
-    def typed() -> None:
-        if not os.read(keyboard, _TYPED_BYTES_MAX):
-            loop.remove_reader(keyboard)
-        for action in actions:
-            action()
-
-    if not os.isatty(keyboard):
-        yield
-        return
-    loop.add_reader(keyboard, typed)
-    try:
-        yield
-    finally:
-        loop.remove_reader(keyboard)
+        with alternate_screen(), hidden_lines(on_line):
+            try:
+                while True:
+                    screen.draw()
+                    notice = await _notice(wallet)
+                    if notice is not None:
+                        screen.add(notice)
+            finally:
+                await screen.dialog.close()
 
 
 async def _show_as_lines(wallet: WalletClient) -> None:
@@ -151,15 +138,16 @@ async def _show_as_lines(wallet: WalletClient) -> None:
                 complain(notice_line(notice))
 
 
-async def _notice(wallet: WalletClient) -> WalletPaymentResult | None:
+async def _notice(wallet: WalletClient) -> Notice | None:
     """The next notice, or None when it is time to draw again."""
     try:
-        return await asyncio.wait_for(wallet.notice(), REDRAW_S)
+        return await asyncio.wait_for(wallet.next_notice(), REDRAW_S)
     except TimeoutError:
         return None
 
 
-def _wallet(args: argparse.Namespace) -> tuple[Credentials, Path]:
+def load_wallet(args: argparse.Namespace) -> tuple[Credentials, Path]:
+    """The wallet's credentials and the place of its state. Raises CredentialsError."""
     path = device_path(args.device)
     return Credentials.load(path, DeviceKind.WALLET), path.with_suffix(".state.json")
 

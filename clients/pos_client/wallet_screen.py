@@ -2,20 +2,20 @@
 
 import shutil
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from pos_server.core.messages import WalletPaymentResult
+from pos_server.core.messages import ConfirmationRequired, PinChanged, WalletPaymentResult
 from pos_server.core.money import format_amount
 from pos_server.core.payments import Status
 
 from .codes import ShownCode
 from .connection import local_time_ms
-from .console import group_digits, printable
+from .console import clock_time, group_digits, printable
 from .errors import CodesExhausted
-from .wallet import WalletClient
+from .wallet import Notice, WalletClient
+from .wallet_answer import Dialog
 
 NOTICES_SHOWN = 3
 _QR_COLUMNS = 29
@@ -25,6 +25,8 @@ _OTHER_LINES = 4
 _ALTERNATE_SCREEN = "\x1b[?1049h\x1b[?25l"
 _NORMAL_SCREEN = "\x1b[?25h\x1b[?1049l"
 _HOME = "\x1b[H"
+_BOLD = "\x1b[1m"
+_PLAIN = "\x1b[0m"
 _CLEAR_LINE = "\x1b[K"
 _CLEAR_BELOW = "\x1b[J"
 
@@ -43,16 +45,18 @@ def alternate_screen() -> Iterator[None]:
 class WalletScreen:
     """Draws a wallet. It writes over what is there and never clears first, so nothing flickers.
 
-    `qr` turns digits into lines of text (images.qr_terminal).
+    `qr` turns digits into lines of text (images.qr_terminal). `dialog` asks about payments that wait for the PIN.
     """
 
     def __init__(self, wallet: WalletClient, qr: Callable[[str], str]) -> None:
         self._wallet = wallet
         self._qr = qr
         self._notices: deque[str] = deque(maxlen=NOTICES_SHOWN)
+        self.dialog = Dialog(wallet, self.add)
 
-    def add(self, notice: WalletPaymentResult) -> None:
-        """Show what became of a payment."""
+    def add(self, notice: Notice) -> None:
+        """Show a notice; a question is asked until it is answered."""
+        self.dialog.hear(notice)
         self._notices.appendleft(notice_line(notice))
 
     def draw(self) -> None:
@@ -68,15 +72,16 @@ class WalletScreen:
         balance = "not known yet" if wallet.balance_minor is None else format_amount(wallet.balance_minor, me.currency)
         state = "Online." if wallet.problem is None else f"Offline, but the code works: {wallet.problem}."
         head = [f"Wallet {me.number}, {me.name}. Balance {balance}", state]
+        question = [f"{_BOLD}{_cut(line, columns)}{_PLAIN}" for line in self.dialog.prompt()]
         qr: list[str] = []
         try:
-            qr, text = self._code_lines(wallet.code(), columns, rows)
+            qr, text = self._code_lines(wallet.code(), columns, rows - len(question))
         except CodesExhausted as error:
             text = [f"All codes of this half minute are used. The next comes in {_seconds(error.again_at_ms)} s."]
         tail = [*text, *self._notices]
         if wallet.may_have_missed:
             tail.append("Some payments of the past may not have been shown.")
-        return [*(_cut(line, columns) for line in head), *qr, *(_cut(line, columns) for line in tail)]
+        return [*(_cut(line, columns) for line in head), *question, *qr, *(_cut(line, columns) for line in tail)]
 
     def _code_lines(self, code: ShownCode, columns: int, rows: int) -> tuple[list[str], list[str]]:
         until = f"A new code in {_seconds(code.valid_until_ms)} s, or with Enter. Ctrl-C ends."
@@ -86,10 +91,18 @@ class WalletScreen:
         return self._qr(code.digits).splitlines(), text
 
 
-def notice_line(notice: WalletPaymentResult) -> str:
-    """One line about a payment, such as `12:30:05 + You paid 3.20 EUR to Canteen.`"""
-    at = time.strftime("%H:%M:%S", time.localtime(notice.decided_at_ms / 1000))
-    return f"{at} {'+' if notice.status == Status.APPROVED else '!'} {printable(notice.text)}"
+def notice_line(notice: Notice) -> str:
+    """One line about a notice, such as `12:30:05 + You paid 3.20 EUR to Canteen.`"""
+    match notice:
+        case WalletPaymentResult():
+            sign = "+" if notice.status == Status.APPROVED else "!"
+        case ConfirmationRequired():
+            sign = "?"
+        case PinChanged():
+            return f"{clock_time(local_time_ms())} * {printable(notice.text)}"
+        case _:
+            sign = "+"
+    return f"{clock_time(notice.decided_at_ms)} {sign} {printable(notice.text)}"
 
 
 def _seconds(until_ms: int) -> int:

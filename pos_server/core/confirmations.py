@@ -28,16 +28,17 @@ def decide_confirm(desk: Desk, confirm: Confirm) -> Outcome:
         return Refused(confirm, ErrorCode.BUSY)  # the PIN was changed since it was checked
     if not confirm.pin_correct:
         return _wrong_pin(desk, confirm, payment, wallet)
-    desk.entries.put_wallet(replace(wallet, pin_failures=0, version=wallet.version + 1))
+    wallet = replace(wallet, pin_failures=0)
     limits = desk.rules.limits_of(payment.currency)
     decline = _till_closed(desk, payment) or why_not(
         wallet, payment.amount_minor, payment.currency, payment.purpose, limits
     )
     if decline is not None:
+        desk.entries.put_wallet(replace(wallet, version=wallet.version + 1))
         return moved(desk, confirm, payment, Status.DECLINED, decline)
     approved = replace(payment, approved_at_ms=desk.now_ms)
     outcome = moved(desk, confirm, approved, Status.APPROVED)
-    carry_out(desk, outcome.payment, pin_free=False)
+    carry_out(desk, outcome.payment, wallet, pin_free=False)
     return replace(outcome, wallet=desk.book.wallets[confirm.wallet_number])
 
 

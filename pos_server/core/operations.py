@@ -34,8 +34,11 @@ class Scan:
     @property
     def fingerprint(self) -> bytes:
         """16 bytes that are equal for equal bodies: what tells a repeat from another payment with the same id."""
+        # What is as ever is left out, so that what was stored before there was a choice is found again.
+        typed = (self.entry,) if self.entry is not Entry.SCANNED else ()
+        purpose = (self.purpose,) if self.purpose is not Purpose.SALE else ()
         body = (self.terminal_number, self.merchant_id, self.reference, self.amount_minor, self.currency, self.code)
-        return _fingerprint(*body, self.entry, self.purpose)
+        return _fingerprint(*typed, *purpose, *body)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,15 +15,14 @@ _KINDS = {
 }
 
 
-def carry_out(desk: Desk, payment: Payment, *, pin_free: bool) -> None:
-    """The money of an approved payment moves: out of the wallet, or into it for a top-up.
+def carry_out(desk: Desk, payment: Payment, wallet: Wallet, *, pin_free: bool) -> None:
+    """The money of an approved payment moves: out of its wallet (of `today`), or into it for a top-up.
 
-    What goes out counts for the wallet's day. A sale's fee goes from the merchant to the house at the same time.
+    What goes out counts for that day. A sale's fee goes from the merchant to the house at the same time.
     """
-    wallet = _wallet_of(desk, payment)
     amount_minor = payment.amount_minor
     if payment.purpose is Purpose.TOP_UP:
-        wallet = replace(wallet, balance_minor=wallet.balance_minor + amount_minor)
+        wallet = replace(wallet, balance_minor=wallet.balance_minor + amount_minor, version=wallet.version + 1)
     else:
         wallet = replace(
             wallet,
@@ -31,6 +30,7 @@ def carry_out(desk: Desk, payment: Payment, *, pin_free: bool) -> None:
             day_spent_minor=wallet.day_spent_minor + amount_minor,
             day_pin_free_minor=wallet.day_pin_free_minor + (amount_minor if pin_free else 0),
             day_pin_free_count=wallet.day_pin_free_count + (1 if pin_free else 0),
+            version=wallet.version + 1,
         )
     desk.entries.put_wallet(wallet)
     debit, credit = _sides(desk, payment, wallet)

@@ -36,9 +36,6 @@ def decide_scan(desk: Desk, scan: Scan) -> Outcome:
     verdict = _judge_scan(desk, scan, is_canceled=stored is not None)
     if verdict.spent is not None:
         desk.entries.put_device(verdict.spent)
-    if verdict.wallet is not None:
-        # Also when nothing is charged: the version guards the spent code.
-        desk.entries.put_wallet(replace(verdict.wallet, version=verdict.wallet.version + 1))
     return _store(desk, scan, scan.terminal_number, verdict, version=stored.version + 1 if stored else 1)
 
 
@@ -62,7 +59,6 @@ def decide_move_cash(desk: Desk, move: MoveCash) -> Outcome:
         or _closed(desk.book, move, is_canceled=stored is not None)
         or why_not(wallet, move.amount_minor, move.currency, move.purpose, limits)
     )
-    desk.entries.put_wallet(replace(wallet, version=wallet.version + 1))
     return _store(desk, move, None, _Verdict(decline, wallet), version=stored.version + 1 if stored else 1)
 
 
@@ -101,8 +97,11 @@ def _store(
         fee_minor=fee_of(operation.amount_minor, till.fee_bps, till.fee_fixed_minor) if is_sale else 0,
     )
     desk.entries.put_payment(payment)
-    if approved:
-        carry_out(desk, payment, pin_free=operation.purpose is Purpose.SALE)
+    if verdict.wallet is not None and approved:
+        carry_out(desk, payment, verdict.wallet, pin_free=operation.purpose is Purpose.SALE)
+    elif verdict.wallet is not None:
+        # Also when no money moves: the version guards the spent code.
+        desk.entries.put_wallet(replace(verdict.wallet, version=verdict.wallet.version + 1))
     return decided(desk, operation, payment)
 
 

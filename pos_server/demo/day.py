@@ -17,6 +17,7 @@ from ..core import payment_code
 from ..core.device_keys import DeviceId, DeviceKind
 from ..core.messages import TerminalPaymentResult, WalletPaymentResult
 from ..settings import Settings
+from .evening import Pair, play_evening
 from .report import Outcome, Report, Side
 from .town import POOR_CUSTOMER, Customer, Terminal, Town, new_activation
 
@@ -85,6 +86,8 @@ async def play_day(url: str, town: Town, connection: asyncpg.Connection, setting
         async with asyncio.TaskGroup() as group:
             for index, till in enumerate(tills):
                 group.create_task(_work(till, index, phones, sales, report))
+        evening = Pair(tills[0].terminal.number, tills[0].client, phones[0].customer.name, phones[0].wallet)
+        await play_evening(evening, report)
 
 
 async def _work(till: _Till, index: int, phones: list[_Phone], sales: defaultdict[str, int], report: Report) -> None:

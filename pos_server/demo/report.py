@@ -50,10 +50,11 @@ class Report:
 
     quiet: bool
     outcomes: list[Outcome] = field(default_factory=list)
+    steps: dict[str, bool] = field(default_factory=dict)
 
     @property
     def as_expected(self) -> bool:
-        return all(outcome.as_expected for outcome in self.outcomes)
+        return all(outcome.as_expected for outcome in self.outcomes) and all(self.steps.values())
 
     def say(self, text: str) -> None:
         """Print for a person."""
@@ -83,6 +84,15 @@ class Report:
         if not outcome.as_expected:
             self.say(f"      UNEXPECTED: should have been {outcome.expected}")
 
+    def step(self, till_number: int, customer: str, name: str, as_expected: bool, at_till: str, on_phone: str) -> None:
+        """What the till and the wallet heard of a step after the rush; what a side did not hear is empty."""
+        self.steps[name] = as_expected
+        if at_till:
+            self.say(f"      {f'till {till_number}':<26}  {name:<18}  {at_till}")
+        self.say(f"      {f'wallet of {customer}':<26}  {'' if at_till else name:<18}  {on_phone}")
+        if not as_expected:
+            self.say(f"      UNEXPECTED: {name}")
+
     def summary(self, audit: AuditReport) -> None:
         figures = self.as_json(audit)
         declined = ", ".join(f"{count} {code}" for code, count in figures["declined"].items())
@@ -90,6 +100,7 @@ class Report:
             f"\n{figures['payments']} payments: {figures['approved']} approved, {declined}.\n"
             f"Told: terminals {figures['terminal_notices']}, wallets {figures['wallet_notices']}. "
             f"Scan → both told: p50 {figures['p50_ms']} ms, p99 {figures['p99_ms']} ms.\n"
+            f"Then: {', '.join(self.steps)}.\n"
             f"Audit {figures['audit']}: {audit.transfers} transfers, {audit.wallets} wallets, "
             f"{audit.payments} payments in the ledger."
         )
@@ -103,6 +114,7 @@ class Report:
             "payments": len(self.outcomes),
             "approved": approved,
             "declined": dict(sorted(seen.items())),
+            "steps": self.steps,
             "terminal_notices": len(self.outcomes),
             "wallet_notices": sum(outcome.wallet_side is not None for outcome in self.outcomes),
             "p50_ms": round(percentile(latencies_ms, 50), 2),

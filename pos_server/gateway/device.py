@@ -5,9 +5,9 @@ import hmac
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -47,6 +47,8 @@ log = structlog.get_logger(__name__)
 REFUSED_FRAME_CODE = "refused_frame_code"
 
 RecordT = TypeVar("RecordT")
+# Called in a task of its own: a coroutine made before that would be left over when the connection ends first.
+Work = Callable[[], Awaitable[ServerMessage | None]]
 Ready = TerminalReady | WalletReady
 
 
@@ -87,7 +89,7 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
         """What changed for a device after `since_ms`, oldest first; None when that is more than may be replayed."""
 
     @abstractmethod
-    def handle(self, message: Request, admitted: Admitted[RecordT]) -> Coroutine[Any, Any, ServerMessage | None] | None:
+    def handle(self, message: Request, admitted: Admitted[RecordT]) -> Work | None:
         """Act on a message of an authenticated device. Raises MessageError.
 
         What takes longer than a moment is returned, to be run besides the reader; it returns its answer, or None when
@@ -242,9 +244,9 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
                 task.cancel()
 
 
-async def _answer(work: Coroutine[Any, Any, ServerMessage | None], message: Request, connection: Connection) -> None:
+async def _answer(work: Work, message: Request, connection: Connection) -> None:
     try:
-        answer = await work
+        answer = await work()
     except MessageError as error:
         answer = _error_message(error)
     except DATABASE_AWAY as away:

@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
 from uuid import UUID
 
 import asyncpg
@@ -36,7 +36,7 @@ from ..ledger import directory, history
 from ..ledger.directory import TerminalRecord
 from ..peers import Peers
 from ..settings import Settings
-from .device import Admitted, DeviceEndpoint, refused
+from .device import Admitted, DeviceEndpoint, Work, refused
 
 
 class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):
@@ -100,9 +100,7 @@ class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):
         payments = await history.terminal_payments_since(self._pool, number, since_ms, payments_max + 1)
         return None if len(payments) > payments_max else [self._notice(p, None, language) for p in payments]
 
-    def handle(
-        self, message: Request, admitted: Admitted[TerminalRecord]
-    ) -> Coroutine[Any, Any, ServerMessage | None] | None:
+    def handle(self, message: Request, admitted: Admitted[TerminalRecord]) -> Work | None:
         match message:
             case PaymentScan():
                 self._scan(message, admitted)
@@ -118,9 +116,9 @@ class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):
                 )
                 self._submit(wish, message)
             case PaymentQuery():
-                return self._query(message, admitted)
+                return partial(self._query, message, admitted)
             case PaymentsRecent():
-                return self._recent(message, admitted)
+                return partial(self._recent, message, admitted)
             case _:
                 raise AssertionError(f"the session let {message.type} of a terminal through")
         return None

@@ -1,8 +1,8 @@
 """`/v1/wallet`: customers' phones hear of their payments here, confirm them, and look back."""
 
 import math
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
 from uuid import UUID
 
 import asyncpg
@@ -40,7 +40,7 @@ from ..ledger.history import Cursor, WalletPayment
 from ..peers import Peers
 from ..pins import Pins, PinsBusy
 from ..settings import Settings
-from .device import Admitted, DeviceEndpoint, refused
+from .device import Admitted, DeviceEndpoint, Work, refused
 
 
 class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
@@ -115,19 +115,17 @@ class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
         payments = await history.wallet_payments_since(self._pool, number, since_ms, payments_max + 1)
         return None if len(payments) > payments_max else payments
 
-    def handle(
-        self, message: Request, admitted: Admitted[WalletDeviceRecord]
-    ) -> Coroutine[Any, Any, ServerMessage | None] | None:
+    def handle(self, message: Request, admitted: Admitted[WalletDeviceRecord]) -> Work | None:
         match message:
             case PaymentConfirm():
-                return self._confirm(message, admitted.device)
+                return partial(self._confirm, message, admitted.device)
             case PaymentReject():
                 self._submit(Reject(message.payment_id, admitted.device.number, admitted.device.slot), message)
                 return None
             case PinSet():
-                return self._set_pin(message, admitted)
+                return partial(self._set_pin, message, admitted)
             case History():
-                return self._history(message, admitted)
+                return partial(self._history, message, admitted)
             case _:
                 raise AssertionError(f"the session let {message.type} of a wallet through")
 

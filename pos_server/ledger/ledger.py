@@ -46,11 +46,17 @@ async def load_book(
     `house` keeps the house's accounts from batch to batch: they are made with a currency's first merchant or wallet.
     """
     house = HouseAccounts() if house is None else house
+    book = Book(house=house.ids)
+    refund_ids = [operation.refund_id for operation in operations if isinstance(operation, CreateRefund)]
+    if refund_ids:
+        # Before the payments: a refund that is found is one that its payment knows of.
+        for row in await connection.fetch(QUERIES["load_refunds"], refund_ids):
+            refund = refund_of(row)
+            book.refunds[refund.refund_id] = refund
     wanted = [_wanted(operation) for operation in operations]
     rows = await connection.fetch(
         QUERIES["load_book"], *(list(column) for column in zip(*wanted, strict=True)) if wanted else [[]] * 6
     )
-    book = Book(house=house.ids)
     for want, row in zip(wanted, rows, strict=True):
         if row["till_merchant_id"] is not None:
             till = till_of(row)
@@ -75,11 +81,6 @@ async def load_book(
         if row["open_payment_id"] is not None and want.merchant_id is not None and want.reference is not None:
             occupant = OpenPayment(plain_uuid(row["open_payment_id"]), Status(row["open_payment_status"]))
             book.open_payments[want.merchant_id, want.reference] = occupant
-    refund_ids = [operation.refund_id for operation in operations if isinstance(operation, CreateRefund)]
-    if refund_ids:
-        for row in await connection.fetch(QUERIES["load_refunds"], refund_ids):
-            refund = refund_of(row)
-            book.refunds[refund.refund_id] = refund
     return book
 
 

@@ -3,6 +3,7 @@
 -- name: load_book
 -- All a batch of operations needs, one row each: the till that asks, the payment of that id or else the one that occupies
 -- the order, its till, and the wallet: the payment's, or else that of the code, with the device that made the code.
+-- The `limit`s keep the planner from joining whole tables: it plans once, perhaps while they are still empty.
 select
     t.number as till_number, t.status as terminal_status, s.name as store_name,
     m.id as till_merchant_id, m.currency as till_currency,
@@ -22,16 +23,23 @@ select
     o.id as open_payment_id, o.status as open_payment_status
 from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $6::smallint[]) with ordinality
     as q (payment_id, terminal_number, merchant_id, reference, wallet_number, slot, position)
-left join payment o
-    on o.merchant_id = q.merchant_id and o.reference = q.reference and o.status in ('pending', 'approved', 'canceled')
-left join payment p on p.id = coalesce(q.payment_id, o.id)
+left join lateral (
+    select o.id, o.status from payment o
+    where o.merchant_id = q.merchant_id and o.reference = q.reference and o.status in ('pending', 'approved', 'canceled')
+    limit 1
+) as o on true
+left join lateral (select * from payment p where p.id = coalesce(q.payment_id, o.id) limit 1) as p on true
 left join terminal t on t.number = coalesce(q.terminal_number, p.terminal_number)
 left join store s on s.id = t.store_id
 left join merchant m on m.id = coalesce(s.merchant_id, p.merchant_id, q.merchant_id)
 left join terminal pt on pt.number = p.terminal_number and p.terminal_number <> t.number and p.merchant_id = m.id
 left join store ps on ps.id = pt.store_id
-left join wallet w on w.number = coalesce(p.wallet_number, q.wallet_number)
-left join wallet_device d on d.wallet_number = q.wallet_number and d.slot = q.slot
+left join lateral (
+    select * from wallet w where w.number = coalesce(p.wallet_number, q.wallet_number) limit 1
+) as w on true
+left join lateral (
+    select * from wallet_device d where d.wallet_number = q.wallet_number and d.slot = q.slot limit 1
+) as d on true
 order by q.position;
 
 -- name: load_refunds
@@ -74,10 +82,13 @@ with wallet_change as (
             decline_code, paid_by, seen_version, new_version, approved_at_ms, expires_at_ms, pin_failures,
             refunded_minor, refunds, purpose, fee_minor)
 ), payment_locked as materialized (
-    select p.id from payment p join payment_change c on p.id = c.id and p.version = c.seen_version
-    where c.seen_version > 0 and (select count(*) from locked) >= 0
-    order by p.id
-    for no key update of p
+    select l.id from (
+        select id, seen_version from payment_change
+        where seen_version > 0 and (select count(*) from locked) >= 0 order by id
+    ) as c
+    cross join lateral (
+        select p.id from payment p where p.id = c.id and p.version = c.seen_version limit 1 for no key update
+    ) as l
 ), changed as (
     update payment p set fingerprint = c.fingerprint, terminal_number = c.terminal_number,
         wallet_number = c.wallet_number, reference = c.reference, amount_minor = c.amount_minor, status = c.status,

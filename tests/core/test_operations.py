@@ -23,7 +23,8 @@ def test_a_payment_is_printed_without_its_fingerprint() -> None:
 
 def test_fingerprint() -> None:
     """SHA-256 of the body's fields, joined by unit separators; computed apart."""
-    assert scan(code="7" * 24).fingerprint.hex() == "2054aa9cc7163433bf18af0d0fa0f0c8"
+    assert scan(code="7" * 24).fingerprint.hex() == "940b46e676611f921918bdc7f7aae4a5"
+    assert scan(code="7" * 24, entry=Entry.TYPED).fingerprint.hex() == "a3a265de0fd6558b40c09f51784c2614"
     assert scan(code="7" * 24, payment_id=payment_id(2)).fingerprint == scan(code="7" * 24).fingerprint
 
 

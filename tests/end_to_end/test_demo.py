@@ -26,6 +26,7 @@ async def test_once_as_json_prints_one_summary() -> None:
             "payments": 36,
             "approved": 30,
             "declined": {"code_expired": 1, "code_invalid": 1, "code_used": 2, "insufficient_funds": 2},
+            "steps": {"pending": True, "wrong PIN": True, "PIN payment": True, "cancel": True, "refund": True},
             "terminal_notices": 36,
             "wallet_notices": 35,
             "audit": "ok",
@@ -35,11 +36,16 @@ async def test_once_as_json_prints_one_summary() -> None:
 
 async def test_once_prints_a_line_per_side_and_may_be_played_again() -> None:
     async with data_directory() as data_dir:
-        for ledger_payments in (36, 72):
+        for ledger_payments in (39, 78):
             demo = await pos_server("demo", "--once", "--data-dir", data_dir)
             assert demo.status == 0, demo.err
             assert len(re.findall(r"^ +\d+  till \d{4} .* ms  \S", demo.out, re.MULTILINE)) == 36
             assert len(re.findall(r"^ +wallet of .* ms  \S", demo.out, re.MULTILINE)) == 35
+            evening = demo.out.partition("After the rush:")[2]
+            assert "Waiting for the customer's PIN." in evening
+            assert "Wrong PIN. Tries left: 2." in evening
+            assert "Corner Canteen canceled the payment. 8.40 EUR came back." in evening
+            assert "Corner Canteen refunded 3.00 EUR." in evening
             assert f"{ledger_payments} payments in the ledger" in demo.out
         # A person at a terminal sees no log lines between them.
         assert '"event"' not in demo.out + demo.err
@@ -75,7 +81,7 @@ async def test_it_keeps_serving_and_what_it_says_to_try_works() -> None:
             await process.communicate()
         assert process.returncode == 0
         audit = await pos_server("audit", "--data-dir", data_dir)
-        assert (audit.status, audit.out) == (0, "audit ok: 37 payments, 41 transfers, 10 wallets\n")
+        assert (audit.status, audit.out) == (0, "audit ok: 40 payments, 46 transfers, 10 wallets\n")
 
 
 async def _client(command: str, action: str, *arguments: str, device: Path) -> str:

@@ -1,5 +1,6 @@
 """The two statements of the payment path against a real Postgres: what they load, what they store, what they refuse."""
 
+import re
 import time
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from pos_server.core.decide import decide
 from pos_server.core.operations import Decided, Operation, Outcome
 from pos_server.core.payments import DeclineCode, Status
 from pos_server.ledger.ledger import LEDGER_CONFLICT, apply_changes, load_book
+from pos_server.ledger.sql import QUERIES
 from tests.support import KEYRING, RULES, Town, activated, forged
 
 pytestmark = pytest.mark.asyncio
@@ -173,3 +175,20 @@ async def test_the_servers_role_may_not(statement: str, connection: asyncpg.Conn
 async def test_an_empty_batch_of_changes_changes_nothing(connection: asyncpg.Connection, town: Town) -> None:
     await apply_changes(connection, Changes(), 0)
     assert await connection.fetchval("select count(*) from payment where purpose = 'sale'") == 0
+
+
+@pytest.mark.parametrize("query", ["load_book", "apply_changes"])
+async def test_a_plan_made_while_the_tables_are_empty_reads_none_of_them_whole(
+    query: str, connection: asyncpg.Connection
+) -> None:
+    """The engine's statements are planned once, maybe on the first day; they must still do when there are millions.
+
+    A lock on wallets one by one would cost a quarter of the throughput, so that join is left to the statistics.
+    """
+    parameters = max(map(int, re.findall(r"\$(\d+)", QUERIES[query])))
+    await connection.execute(f"set plan_cache_mode = force_generic_plan; prepare asked as {QUERIES[query]}")
+    rows = await connection.fetch(f"explain execute asked ({', '.join(['null'] * parameters)})")
+    plan = "\n".join(row[0] for row in rows)
+    for table in ("payment", "transfer", "refund", *(("wallet", "wallet_device") if query == "load_book" else ())):
+        assert f"Seq Scan on {table} " not in plan, plan
+        assert f"Bitmap Index Scan on {table}" not in plan, plan

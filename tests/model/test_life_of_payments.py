@@ -236,34 +236,17 @@ class LifeOfPayments(TwoSides):
     )
     def all_at_once(self, recent: int, status: str, moves: list[str], amount: int, wallet: int) -> None:
         """Everybody wants something of one payment, in one batch."""
-        self.commit()
-        self.room = len(moves)
-        payment = self.preferably(status, recent)
-        terminal = self.terminals.index(payment.terminal)
-        reference = payment.reference or self.new_reference()
-        if payment.wallet is not None:
-            wallet = self.real.wallets.index(payment.wallet)
-        for move in moves:
-            match move:
-                case "right PIN" | "wrong PIN":
-                    correct = move == "right PIN"
-                    self.ask(self.make_confirm(payment, payment.wallet, payment.version, correct, 0))
-                case "reject":
-                    self.ask(Reject(payment.id, payment.wallet or self.real.wallets[0], 0))
-                case "cancel":
-                    self.ask(self.make_cancel(terminal, payment.id, None))
-                case "cancel the order":
-                    self.ask(self.make_cancel(terminal, None, reference))
-                case "scan its id":
-                    self.scan(payment.id, terminal, reference, amount, self.fresh_code(wallet, 0))
-                case "scan its order":
-                    self.scan(self.new_id(), terminal, reference, amount, self.fresh_code(wallet, 0))
-                case "expire":
-                    self.ask(Expire(payment.id))
-                case "refund half" | "refund all":
-                    part = max(1, payment.amount // (2 if move == "refund half" else 1))
-                    refund_id = self.new_id(self.refund_ids)
-                    self.ask(CreateRefund(refund_id, payment.id, payment.merchant, payment.terminal, part))
+        self.argue(self.preferably(status, recent), moves, amount, wallet)
+
+    @precondition(lambda self: self.is_waited_for())
+    @rule(recent=RECENT, moves=st.sampled_from([["reject"], ["expire"], ["wrong PIN", "wrong PIN"]]), amount=AMOUNTS)
+    def the_next_try_comes_at_once(self, recent: int, moves: list[str], amount: int) -> None:
+        """The order of a payment that ends is scanned again in the same batch."""
+        payment = self.waiting(recent)
+        if moves == ["expire"]:
+            self.commit()
+            self.model.now = max(self.model.now, payment.expires)
+        self.argue(payment, [*moves, "scan its order"], amount, 0)
 
     # --- the server, the issuer, the clock
 
@@ -326,7 +309,7 @@ class LifeOfPayments(TwoSides):
         numbers = {"wallet": self.real.wallets, "terminal": self.terminals, "merchant": list(self.real.merchants)}
         self.set_status(what, self.recent(numbers[what], who), status)
 
-    @precondition(lambda self: any(payment.status == "pending" for payment in self.model.payments.values()))
+    @precondition(lambda self: self.is_waited_for())
     @rule(what=st.sampled_from(["wallet", "terminal", "merchant"]), recent=RECENT, reopened=st.booleans())
     def close_while_the_customer_thinks(self, what: str, recent: int, reopened: bool) -> None:
         """And the PIN comes after."""

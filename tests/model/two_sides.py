@@ -133,6 +133,39 @@ class TwoSides(RuleBasedStateMachine):
         text = payment_code.make(key, number, slot, step, seq)
         return Code(text, (number, slot), step, seq, generation)
 
+    def argue(self, payment: model.Payment, moves: list[str], amount: int, wallet: int) -> None:
+        """One batch about one payment; `wallet` is for a payment without one."""
+        self.commit()
+        self.room = len(moves)
+        terminal = self.terminals.index(payment.terminal)
+        reference = payment.reference or self.new_reference()
+        if payment.wallet is not None:
+            wallet = self.real.wallets.index(payment.wallet)
+        for move in moves:
+            match move:
+                case "right PIN" | "wrong PIN":
+                    correct = move == "right PIN"
+                    self.ask(self.make_confirm(payment, payment.wallet, payment.version, correct, 0))
+                case "reject":
+                    self.ask(Reject(payment.id, payment.wallet or self.real.wallets[0], 0))
+                case "cancel":
+                    self.ask(self.make_cancel(terminal, payment.id, None))
+                case "cancel the order":
+                    self.ask(self.make_cancel(terminal, None, reference))
+                case "scan its id":
+                    self.scan(payment.id, terminal, reference, amount, self.fresh_code(wallet, 0))
+                case "scan its order":
+                    self.scan(self.new_id(), terminal, reference, amount, self.fresh_code(wallet, 0))
+                case "expire":
+                    self.ask(Expire(payment.id))
+                case "refund half" | "refund all":
+                    part = max(1, payment.amount // (2 if move == "refund half" else 1))
+                    refund_id = self.new_id(self.refund_ids)
+                    self.ask(CreateRefund(refund_id, payment.id, payment.merchant, payment.terminal, part))
+
+    def is_waited_for(self) -> bool:
+        return any(payment.status == "pending" for payment in self.model.payments.values())
+
     def waiting(self, recent: int) -> model.Payment:
         """A payment that waits for its PIN, if there is one."""
         return self.preferably("pending", recent)

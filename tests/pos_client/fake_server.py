@@ -30,12 +30,15 @@ PAID = {
     "status": "approved",
     "decline_code": None,
     "retryable": False,
+    "next_step": None,
     "text": "Paid 12.50 EUR.",
     "paid_by": None,
+    "refunded_minor": 0,
     "decided_at_ms": 1_700_000_000_000,
 }
 BOUGHT = {
     "type": "payment.result",
+    "reply_to": None,
     "payment_id": "01890000-0000-7000-8000-000000000001",
     "version": 1,
     "merchant_name": "Canteen",
@@ -45,9 +48,49 @@ BOUGHT = {
     "status": "approved",
     "decline_code": None,
     "text": "You paid 3.20 EUR to Canteen.",
+    "refunded_minor": 0,
     "balance_minor": 1680,
     "decided_at_ms": 1_700_000_000_000,
 }
+CONFIRM = {
+    "type": "payment.confirmation_required",
+    "reply_to": None,
+    "payment_id": "01890000-0000-7000-8000-000000000001",
+    "version": 1,
+    "merchant_name": "Canteen",
+    "store_name": "North",
+    "amount_minor": 8000,
+    "currency": "EUR",
+    "expires_at_ms": 1_700_000_060_000,
+    "pin_tries_left": 3,
+    "text": "Pay 80.00 EUR to Canteen? Enter your PIN.",
+    "decided_at_ms": 1_700_000_000_000,
+}
+PENDING = {
+    "type": "payment.pending",
+    "reply_to": None,
+    "version": 1,
+    "reference": "order-1",
+    "amount_minor": 1250,
+    "currency": "EUR",
+    "expires_at_ms": 1_700_000_060_000,
+    "wallet_online": True,
+    "text": "Waiting for the customer's PIN.",
+    "decided_at_ms": 1_700_000_000_000,
+}
+REFUNDED = {
+    "type": "refund.result",
+    "reply_to": None,
+    "version": 2,
+    "reference": "order-1",
+    "amount_minor": 300,
+    "currency": "EUR",
+    "refunded_minor": 300,
+    "refundable_minor": 950,
+    "text": "Refunded 3.00 EUR.",
+    "decided_at_ms": 1_700_000_000_000,
+}
+CANCELED = {**PAID, "version": 2, "status": "canceled", "next_step": "new_order", "text": "Canceled."}
 DECLINED = {**PAID, "status": "declined", "decline_code": "insufficient_funds", "text": "Not enough balance."}
 
 
@@ -89,12 +132,18 @@ class Peer:
             await self.send(**ready, currency="EUR")
         else:
             await self.send(
-                **ready, wallet_number=answer["id"], slot=answer["slot"], currency="EUR", balance_minor=2000
+                **ready,
+                wallet_number=answer["id"],
+                slot=answer["slot"],
+                currency="EUR",
+                balance_minor=2000,
+                pin_set=True,
             )
         return answer
 
-    async def answer(self, scan: dict[str, Any], result: dict[str, Any] = PAID) -> None:
-        await self.send(**{**result, "payment_id": scan["payment_id"], "reply_to": scan["message_id"]})
+    async def answer(self, request: dict[str, Any], result: dict[str, Any] = PAID) -> None:
+        about = {name: request[name] for name in ("payment_id", "refund_id") if request.get(name)}
+        await self.send(**{**result, **about, "reply_to": request["message_id"]})
 
     async def refuse(self, scan: dict[str, Any], code: str, *, retryable: bool, **more: Any) -> None:
         text = f"because of {code}"

@@ -8,7 +8,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from pos_client.backoff import Backoff
-from pos_client.connection import FRAME_BYTES_MAX, may_reconnect
+from pos_client.connection import FRAME_BYTES_MAX, RETRY_AFTER_S_MAX, may_reconnect
 from pos_client.errors import ConnectionStopped
 from pos_client.terminal import TerminalClient
 from pos_client.wallet import WalletClient
@@ -41,6 +41,7 @@ async def test_authenticate_proves_the_key_over_the_nonce() -> None:
             "kid": "k1",
             "mac": authentication_mac(DEVICE_KEY, bytes.fromhex(NONCE), 1_000_000_001).hex(),
             "since_ms": None,
+            "language": "en",
         }
     ]
 
@@ -224,12 +225,15 @@ async def test_a_frame_beyond_the_bound_stops() -> None:
 
 
 @asynccontextmanager
-async def http_server(status: http.HTTPStatus) -> AsyncIterator[str]:
-    """A server that answers every handshake with this status, and then with 404; yields its URL."""
+async def http_server(status: http.HTTPStatus, retry_after: str | None = None) -> AsyncIterator[str]:
+    """A server that answers the first handshake with this status, and then with 404; yields its URL."""
     statuses = iter([status])
 
     def respond(connection: ServerConnection, _: Request) -> Response:
-        return connection.respond(next(statuses, http.HTTPStatus.NOT_FOUND), "")
+        response = connection.respond(next(statuses, http.HTTPStatus.NOT_FOUND), "")
+        if retry_after is not None:
+            response.headers["Retry-After"] = retry_after
+        return response
 
     async def handler(_: ServerConnection) -> None: ...
 
@@ -250,6 +254,31 @@ async def test_http_answers_that_blame_the_client_stop_and_others_do_not(status:
         with pytest.raises(ConnectionStopped, match="HTTP 40"):
             await till.ready()
     assert len(naps.seconds) == tries - 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("retry_after", "waited_s"),
+    [
+        ("7", 7.25),
+        ("0", 0.25),
+        ("86400", RETRY_AFTER_S_MAX + 0.25),
+        ("9" * 5_000, 0.25),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", 0.25),
+        ("-1", 0.25),
+        (None, 0.25),
+    ],
+    ids=["seconds", "zero", "a day", "absurd", "a date", "negative", "none"],
+)
+async def test_a_refused_upgrade_says_how_long_to_wait_at_least(retry_after: str | None, waited_s: float) -> None:
+    naps = Naps()
+    async with (
+        http_server(http.HTTPStatus.SERVICE_UNAVAILABLE, retry_after) as url,
+        TerminalClient(credentials(DeviceKind.TERMINAL, url), backoff=no_wait(naps)) as till,
+    ):
+        with pytest.raises(ConnectionStopped):
+            await till.ready()
+    assert naps.seconds == [waited_s]
 
 
 @pytest.mark.asyncio

@@ -60,10 +60,10 @@ async def test_a_scan_is_kept_before_it_is_sent_and_taken_out_with_its_answer(tm
     async with fake_server(script) as server:
         async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
             result = await till.scan(code=CODE, amount_minor=1250, reference="order-1")
-        (entry,) = kept[0].scans.values()
+        (entry,) = kept[0].open.values()
         assert (entry.payment_id, entry.code, entry.amount_minor) == (result.payment_id, CODE, 1250)
         after = journal_of(server, path)
-    assert after.scans == {}
+    assert after.open == {}
     assert after.heard == {result.payment_id: 1}
     assert after.since_ms == DECIDED_AT_MS
     assert CODE not in path.read_text()
@@ -90,7 +90,7 @@ async def test_what_was_never_acted_on_is_not_tried_by_the_next_process(
         async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
             with pytest.raises(error):
                 await till.scan(code=CODE, amount_minor=1250, reference="order-1")
-        assert journal_of(server, path).scans == {}
+        assert journal_of(server, path).open == {}
     assert CODE not in path.read_text()
 
 
@@ -138,7 +138,7 @@ async def test_a_replay_tells_what_became_of_it_as_well_and_only_once(tmp_path: 
         async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
             (recovered,) = await till.recovered()
             assert till.unread == 0
-        assert journal_of(server, path).scans == {}
+        assert journal_of(server, path).open == {}
     assert isinstance(recovered.outcome, TerminalPaymentResult)
     assert recovered.outcome.status == "approved"
 
@@ -155,7 +155,7 @@ async def test_a_recovered_scan_that_the_server_refuses_now_stays_unknown_and_ke
         await leave_open(server, path)
         async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
             (recovered,) = await till.recovered()
-        assert list(journal_of(server, path).scans) == [PAYMENT_ID]
+        assert list(journal_of(server, path).open) == [f"scan {PAYMENT_ID}"]
     assert isinstance(recovered.outcome, OutcomeUnknown)
 
 
@@ -168,7 +168,7 @@ async def test_a_close_before_the_answer_leaves_it_unknown_and_kept(tmp_path: Pa
             recovering = asyncio.create_task(till.recovered())
             await till.ready()
         (recovered,) = await recovering
-        assert list(journal_of(server, path).scans) == [PAYMENT_ID]
+        assert list(journal_of(server, path).open) == [f"scan {PAYMENT_ID}"]
     assert isinstance(recovered.outcome, OutcomeUnknown)
 
 
@@ -194,13 +194,13 @@ async def test_a_late_answer_is_taken_out_when_it_is_read_and_not_before(tmp_pat
     async with fake_server(late) as server:
         async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
             await late_sale(till)
-        assert len(journal_of(server, path).scans) == 1
+        assert len(journal_of(server, path).open) == 1
         given_up.clear()
         path.unlink()
         async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
             await late_sale(till)
             await till.result()
-        assert journal_of(server, path).scans == {}
+        assert journal_of(server, path).open == {}
 
 
 @pytest.mark.asyncio

@@ -5,7 +5,8 @@ import pytest
 
 from pos_client.backoff import Backoff
 from pos_client.errors import ConnectionStopped, CredentialsError, OutcomeUnknown, ScanNotDone, ScanRefused
-from pos_client.terminal import CODE_CHARS_MAX, SCANS_IN_FLIGHT_MAX, TerminalClient
+from pos_client.requests import REQUESTS_IN_FLIGHT_MAX
+from pos_client.terminal import CODE_CHARS_MAX, TerminalClient
 from pos_server.core.device_keys import DeviceKind
 
 from .fake_server import DECLINED, PAID, Peer, credentials, fake_server
@@ -232,7 +233,7 @@ async def test_no_more_scans_are_sent_than_the_bound() -> None:
     async def script(peer: Peer) -> None:
         nonlocal sent
         await peer.welcome()
-        scans = [await peer.receive() for _ in range(SCANS_IN_FLIGHT_MAX)]
+        scans = [await peer.receive() for _ in range(REQUESTS_IN_FLIGHT_MAX)]
         sent = len(scans)
         full.set()
         await peer.answer(scans[0])
@@ -241,10 +242,10 @@ async def test_no_more_scans_are_sent_than_the_bound() -> None:
             await peer.answer(scan)
 
     async with fake_server(script) as server, TerminalClient(server.terminal(), backoff=no_wait()) as till:
-        scans = [till.scan(code=CODE, amount_minor=1, reference=f"r{i}") for i in range(SCANS_IN_FLIGHT_MAX + 1)]
+        scans = [till.scan(code=CODE, amount_minor=1, reference=f"r{i}") for i in range(REQUESTS_IN_FLIGHT_MAX + 1)]
         results = await asyncio.gather(*scans)
-    assert [result.status for result in results] == ["approved"] * (SCANS_IN_FLIGHT_MAX + 1)
-    assert sent == SCANS_IN_FLIGHT_MAX
+    assert [result.status for result in results] == ["approved"] * (REQUESTS_IN_FLIGHT_MAX + 1)
+    assert sent == REQUESTS_IN_FLIGHT_MAX
 
 
 @pytest.mark.asyncio

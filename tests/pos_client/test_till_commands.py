@@ -70,7 +70,8 @@ def test_an_unanswered_scan_exits_3_and_says_how_to_find_out(
     assert exit_code == 3
     output = capsys.readouterr()
     assert json.loads(output.out)["outcome"] == "unknown"
-    assert "scan again with --reference order-17" in output.err
+    payment_id = json.loads(output.out)["payment_id"]
+    assert f"To find out: pos-terminal query --payment-id {payment_id}." in output.err
     assert CODE not in output.err + output.out
 
 
@@ -205,8 +206,8 @@ def test_a_refused_scan_stays_in_view_and_a_stopped_till_ends(
 def test_a_till_without_a_server_charges_nothing_and_says_why(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pos_client.till_commands.SCAN_TIMEOUT_S", 0.3)
-    monkeypatch.setattr("pos_client.till_commands.GREETING_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("pos_client.till_screen.SCAN_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("pos_client.till_screen.GREETING_TIMEOUT_S", 0.3)
     type_in(monkeypatch, "1", CODE, "", "")
     assert terminal_main(["till", "--device", saved(DeviceKind.TERMINAL, tmp_path)]) == 0
     output = capsys.readouterr()

@@ -84,7 +84,7 @@ def test_what_is_not_known_at_the_start_is_said_and_kept(
 def test_an_outcome_that_comes_late_is_told_before_the_next_sale(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pos_client.till_commands.SCAN_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("pos_client.till_screen.SCAN_TIMEOUT_S", 0.3)
 
     async def late(peer: Peer) -> None:
         await peer.welcome()

@@ -16,30 +16,88 @@ OTHER_ID = "01890000-0000-7000-8000-000000000009"
 
 
 @pytest.mark.asyncio
-async def test_without_an_answer_the_same_is_sent_again_on_the_same_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pos_client.terminal.RESEND_AFTER_S", 0.01)
-    scans = []
+async def test_without_an_answer_the_server_is_queried_on_the_same_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pos_client.requests.RESEND_AFTER_S", 0.01)
+    asked = []
 
     async def script(peer: Peer) -> None:
         await peer.welcome()
-        scans.extend([await peer.receive() for _ in range(3)])
-        await peer.answer(scans[0])
+        asked.extend([await peer.receive() for _ in range(3)])
+        await peer.answer(asked[2])
 
     async with fake_server(script) as server, TerminalClient(server.terminal(), backoff=no_wait()) as till:
         result = await till.scan(code=CODE, amount_minor=1250, reference="order-1")
     assert result.status == "approved"
     assert server.visits == 1
+    assert [each["type"] for each in asked] == ["payment.scan", "payment.query", "payment.query"]
+    assert {each["payment_id"] for each in asked} == {str(result.payment_id)}
+    assert len({each["message_id"] for each in asked}) == 3
+
+
+@pytest.mark.asyncio
+async def test_a_payment_that_the_server_does_not_know_is_scanned_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pos_client.requests.RESEND_AFTER_S", 0.01)
+    scans = []
+
+    async def script(peer: Peer) -> None:
+        await peer.welcome()
+        scans.append(await peer.receive())
+        await peer.refuse(await peer.receive(), "payment_unknown", retryable=False)
+        scans.append(await peer.receive())
+        await peer.answer(scans[1])
+
+    async with fake_server(script) as server, TerminalClient(server.terminal(), backoff=no_wait()) as till:
+        assert (await till.scan(code=CODE, amount_minor=1250, reference="order-1")).status == "approved"
     bodies = [{name: value for name, value in scan.items() if name != "message_id"} for scan in scans]
-    assert bodies == [bodies[0]] * 3
-    assert len({scan["message_id"] for scan in scans}) == 3
+    assert bodies == [bodies[0]] * 2
+
+
+@pytest.mark.asyncio
+async def test_a_query_that_is_one_too_many_is_asked_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pos_client.requests.RESEND_AFTER_S", 0.01)
+    naps = Naps()
+
+    async def script(peer: Peer) -> None:
+        await peer.welcome()
+        await peer.receive()
+        await peer.refuse(await peer.receive(), "too_many_queries", retryable=True, retry_after_s=1)
+        query = await peer.receive()
+        assert query["type"] == "payment.query"
+        await peer.answer(query)
+
+    async with fake_server(script) as server, TerminalClient(server.terminal(), backoff=no_wait(naps)) as till:
+        assert (await till.scan(code=CODE, amount_minor=1250, reference="order-1")).status == "approved"
+    assert naps.seconds == [1]
+
+
+@pytest.mark.asyncio
+async def test_after_a_reconnect_the_scan_is_sent_and_no_query(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pos_client.requests.RESEND_AFTER_S", 0.01)
+
+    async def dropping(peer: Peer) -> None:
+        await peer.welcome()
+        assert [(await peer.receive())["type"] for _ in range(2)] == ["payment.scan", "payment.query"]
+        peer.drop()
+
+    async def answering(peer: Peer) -> None:
+        await peer.welcome()
+        scan = await peer.receive()
+        assert scan["type"] == "payment.scan"
+        await peer.answer(scan)
+
+    async with (
+        fake_server(dropping, answering) as server,
+        TerminalClient(server.terminal(), backoff=no_wait()) as till,
+    ):
+        assert (await till.scan(code=CODE, amount_minor=1250, reference="order-1")).status == "approved"
 
 
 @pytest.mark.asyncio
 async def test_a_silent_server_is_asked_so_often_and_not_more_on_each_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pos_client.terminal.RESEND_AFTER_S", 0.001)
-    monkeypatch.setattr("pos_client.terminal.RESENDS_MAX", 3)
+    monkeypatch.setattr("pos_client.requests.RESEND_AFTER_S", 0.001)
+    monkeypatch.setattr("pos_client.requests.RESENDS_MAX", 3)
     asked = []
 
     async def script(peer: Peer) -> None:
@@ -60,7 +118,7 @@ async def test_a_silent_server_is_asked_so_often_and_not_more_on_each_connection
 
 @pytest.mark.asyncio
 async def test_a_draining_server_is_not_asked_again_before_the_reconnect(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pos_client.terminal.RESEND_AFTER_S", 0.01)
+    monkeypatch.setattr("pos_client.requests.RESEND_AFTER_S", 0.01)
     naps = Naps()
 
     async def draining(peer: Peer) -> None:

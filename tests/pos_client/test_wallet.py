@@ -75,6 +75,55 @@ async def test_repeated_notices_are_dropped_and_newer_versions_are_not() -> None
 
 
 @pytest.mark.asyncio
+async def test_payments_that_were_missed_use_up_no_codes_but_those_of_the_code_on_show_do() -> None:
+    shown, read = asyncio.Event(), asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.welcome()
+        await shown.wait()
+        for number in range(1, 12):  # made before that code was shown
+            await peer.send(**{**BOUGHT, "payment_id": payment_id(number), "decided_at_ms": START_MS - 60_000})
+        await read.wait()
+        await peer.send(**{**BOUGHT, "payment_id": payment_id(20), "decided_at_ms": START_MS + 1_000})
+        await peer.send(**{**BOUGHT, "payment_id": payment_id(20), "version": 2, "decided_at_ms": START_MS + 2_000})
+
+    async with (
+        fake_server(script, server_time_ms=START_MS) as server,
+        WalletClient(server.wallet(), backoff=no_wait(), now_ms=Clock(START_MS)) as wallet,
+    ):
+        await wallet.ready()
+        assert wallet.code().digits == digits(STEP, 0)
+        shown.set()
+        for _ in range(11):
+            await wallet.notice()
+        assert wallet.code().digits == digits(STEP, 0)
+        read.set()
+        for _ in range(2):
+            await wallet.notice()
+            assert wallet.code().digits == digits(STEP, 1)
+
+
+@pytest.mark.asyncio
+async def test_a_code_shown_without_a_connection_counts_as_used_when_its_payment_is_told(tmp_path: Path) -> None:
+    connected = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await connected.wait()
+        await peer.welcome()
+        await peer.send(**{**BOUGHT, "decided_at_ms": START_MS + 20_000 + 500})
+
+    clock = Clock(START_MS)  # 20 s behind the server's
+    async with (
+        fake_server(script, server_time_ms=START_MS + 20_000) as server,
+        WalletClient(server.wallet(), backoff=no_wait(), now_ms=clock) as wallet,
+    ):
+        assert wallet.code().digits == digits(STEP, 0)
+        connected.set()
+        await wallet.notice()
+        assert wallet.code().digits == digits(STEP, 1)
+
+
+@pytest.mark.asyncio
 async def test_a_new_process_resumes_after_what_was_read_and_hears_the_unread_again(tmp_path: Path) -> None:
     state_file = tmp_path / "state"
     since: list[int | None] = []

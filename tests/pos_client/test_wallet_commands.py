@@ -54,7 +54,7 @@ def test_show_prints_lines_where_there_is_no_screen(
 ) -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
-        await peer.send(**BOUGHT)
+        await peer.send(**{**BOUGHT, "decided_at_ms": 1_700_000_010_000})
         await peer.socket.close(4101)
 
     monkeypatch.setattr(time, "time_ns", lambda: 1_700_000_010_000_000_000)

@@ -1,23 +1,32 @@
 """The clients against the real server."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
 import pytest
+import pytest_asyncio
 
 from pos_client.activation import activate
 from pos_client.credentials import Credentials
-from pos_client.errors import ActivationError, ConnectionStopped
+from pos_client.errors import ActivationError, ConnectionStopped, OutcomeUnknown, RefundRefused, RequestRefused
 from pos_client.journal import Journal, JournaledScan
 from pos_client.terminal import TerminalClient
 from pos_client.wallet import WalletClient
 from pos_server.core.activation import activation_code
 from pos_server.core.device_keys import DeviceId
-from pos_server.core.messages import TerminalPaymentResult
+from pos_server.core.messages import (
+    ConfirmationRequired,
+    PaymentPending,
+    TerminalPaymentResult,
+    TerminalRefundResult,
+    WalletPaymentResult,
+    WalletRefundResult,
+)
 from pos_server.ledger import directory
-from pos_server.server import RunningServer
-from tests.support import Town, new_id
+from pos_server.server import RunningServer, serving
+from tests.support import KEYRING, Town, new_id, settings
 
 
 async def activated(connection: asyncpg.Connection, server: RunningServer, device: DeviceId) -> Credentials:
@@ -104,6 +113,129 @@ async def test_devices_that_were_off_hear_what_they_missed(
     async with WalletClient(customer, state_file=state_file) as wallet:
         notice = await asyncio.wait_for(wallet.notice(), 10)
     assert (paid.status, notice.payment_id) == ("approved", paid.payment_id)
+
+
+@pytest_asyncio.fixture
+async def asking_server(dsn: str) -> AsyncIterator[RunningServer]:
+    """A server that asks for the PIN above 50.00 EUR, and gives the customer two seconds."""
+    async with serving(settings(pin_free_minor_max=5_000, confirmation_s=2), KEYRING, dsn) as running:
+        yield running
+
+
+@pytest.mark.asyncio
+async def test_a_payment_that_needs_the_pin_is_confirmed_and_refunded(
+    asking_server: RunningServer, town: Town, connection: asyncpg.Connection
+) -> None:
+    terminal = await activated(connection, asking_server, town.terminals[0].device)
+    other_terminal = await activated(connection, asking_server, town.terminals[1].device)
+    customer = await activated(connection, asking_server, town.wallets[0].device)
+    waiting: list[PaymentPending] = []
+    async with (
+        TerminalClient(terminal, language="zh") as till,
+        TerminalClient(other_terminal) as other_till,
+        WalletClient(customer) as wallet,
+    ):
+        assert not (await wallet.ready()).pin_set
+        with pytest.raises(RequestRefused) as weak:
+            await wallet.set_pin("1111")
+        assert weak.value.code == "pin_too_weak"
+        await wallet.set_pin("739104")
+        await other_till.ready()
+
+        code = wallet.code().digits
+        scanning = asyncio.create_task(
+            till.scan(code=code, amount_minor=6_000, reference="order-a", on_pending=waiting.append)
+        )
+        asked = await wallet.next_notice()
+        assert isinstance(asked, ConfirmationRequired)
+        assert wallet.code().digits != code
+        queried = await other_till.query(reference="order-a")
+        assert isinstance(queried, PaymentPending)
+        again = await wallet.confirm(asked.payment_id, asked.version, "000000")
+        assert isinstance(again, ConfirmationRequired)
+        confirmed = await wallet.confirm(again.payment_id, again.version, "739104")
+        assert isinstance(confirmed, WalletPaymentResult)
+        paid = await scanning
+        assert (paid.status, confirmed.status, wallet.balance_minor) == ("approved", "approved", 4_000)
+        assert "60.00" in paid.text
+        assert not paid.text.isascii()
+        assert waiting[0].wallet_online
+
+        refund = await other_till.refund(paid.payment_id, 1_000)
+        assert (refund.refundable_minor, refund.text) == (5_000, "Refunded 10.00 EUR.")
+        told = await wallet.next_notice()
+        assert isinstance(told, WalletRefundResult)
+        assert wallet.balance_minor == 5_000
+        assert isinstance(await till.result(), TerminalRefundResult)
+        with pytest.raises(RefundRefused) as too_much:
+            await till.refund(paid.payment_id, 5_001)
+        assert too_much.value.code == "refund_over_rest"
+
+        (latest,) = await till.recent(1)
+        page = await wallet.history(5)
+        assert (latest.payment_id, [each.payment_id for each in page.payments]) == (paid.payment_id, [paid.payment_id])
+
+
+@pytest.mark.asyncio
+async def test_a_pending_payment_is_rejected_canceled_or_expires(
+    asking_server: RunningServer, town: Town, connection: asyncpg.Connection
+) -> None:
+    terminal = await activated(connection, asking_server, town.terminals[0].device)
+    customer = await activated(connection, asking_server, town.wallets[0].device)
+
+    async with TerminalClient(terminal) as till, WalletClient(customer) as wallet:
+        await wallet.ready()
+
+        async def pending(reference: str) -> tuple[asyncio.Task[TerminalPaymentResult], ConfirmationRequired]:
+            scan = till.scan(code=(await wallet.next_code()).digits, amount_minor=1, reference=reference, typed=True)
+            scanning = asyncio.create_task(scan)
+            asked = await wallet.next_notice()
+            assert isinstance(asked, ConfirmationRequired)
+            return scanning, asked
+
+        scanning, asked = await pending("order-a")
+        with pytest.raises(RequestRefused) as no_pin:
+            await wallet.confirm(asked.payment_id, asked.version, "739104")
+        assert no_pin.value.code == "pin_not_set"
+        rejected = await wallet.reject(asked.payment_id)
+        assert isinstance(rejected, WalletPaymentResult)
+        assert (rejected.status, (await scanning).decline_code) == ("declined", "customer_rejected")
+
+        scanning, asked = await pending("order-b")
+        assert (await till.cancel(reference="order-b")).status == "canceled"
+        with pytest.raises(OutcomeUnknown):
+            await scanning
+        assert (await wallet.notice()).status == "canceled"
+
+        scanning, asked = await pending("order-c")
+        assert ((await scanning).status, (await wallet.notice()).status) == ("expired", "expired")
+        assert till.unread == 0
+
+
+@pytest.mark.asyncio
+async def test_a_cancel_returns_the_money_and_closes_what_never_arrived(
+    server: RunningServer, town: Town, connection: asyncpg.Connection
+) -> None:
+    terminal = await activated(connection, server, town.terminals[0].device)
+    customer = await activated(connection, server, town.wallets[0].device)
+    async with TerminalClient(terminal) as till, WalletClient(customer) as wallet:
+        await wallet.ready()
+        paid = await till.scan(code=wallet.code().digits, amount_minor=1_000, reference="order-a")
+        assert [(await till.cancel(payment_id=paid.payment_id)).status for _ in range(2)] == ["canceled"] * 2
+        assert [(await wallet.notice()).status for _ in range(2)] == ["approved", "canceled"]
+        assert wallet.balance_minor == 10_000
+
+        never_seen = new_id()
+        tombstone = await till.cancel(payment_id=never_seen)
+        assert (tombstone.status, tombstone.amount_minor) == ("canceled", None)
+        late = await till.scan(
+            code=(await wallet.next_code()).digits, amount_minor=1, reference="order-b", payment_id=never_seen
+        )
+        assert (late.status, late.decline_code) == ("declined", "canceled")
+        with pytest.raises(RequestRefused) as unknown:
+            await till.query(payment_id=new_id())
+        assert unknown.value.code == "payment_unknown"
+        assert till.unread == 0
 
 
 @pytest.mark.asyncio
