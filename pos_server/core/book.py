@@ -104,13 +104,13 @@ class Book:
     """
 
     tills: dict[int, Till] = field(default_factory=dict)
-    offices: dict[int, Till] = field(default_factory=dict)
-    house: Mapping[tuple[HouseAccount, str], int] = field(default_factory=dict)
     wallets: dict[int, Wallet] = field(default_factory=dict)
     devices: dict[tuple[int, int], WalletDevice] = field(default_factory=dict)
     payments: dict[UUID, Payment] = field(default_factory=dict)
     open_payments: dict[tuple[int, str], OpenPayment] = field(default_factory=dict)
     refunds: dict[UUID, Refund] = field(default_factory=dict)
+    offices: dict[int, Till] = field(default_factory=dict)
+    house: Mapping[tuple[HouseAccount, str], int] = field(default_factory=dict)
 
 
 class TransferKind(StrEnum):

@@ -284,14 +284,12 @@ def _payment_text(language: str, side: str, payment: Payment, merchant_name: str
     if payment.decline_code is not None:
         return decline_text(language, side, payment.decline_code)
     key: str = payment.status
-    if payment.status is Status.APPROVED and payment.purpose is not Purpose.SALE:
-        key = payment.purpose
-    elif payment.status is Status.CANCELED and payment.purpose is Purpose.TOP_UP:
-        key = "canceled_top_up"
-    elif payment.refunded_minor:
+    if payment.refunded_minor:
         key = "approved_refunded"
+    elif payment.status is Status.APPROVED and payment.purpose is not Purpose.SALE:
+        key = payment.purpose
     elif payment.status is Status.CANCELED and payment.approved_at_ms is not None:
-        key = "canceled_returned"
+        key = "canceled_returned" if payment.purpose is Purpose.SALE else f"canceled_{payment.purpose}"
     return text(
         language,
         f"{side}.{key}",

@@ -49,16 +49,12 @@ def decide_move_cash(desk: Desk, move: MoveCash) -> Outcome:
         return Refused(move, ErrorCode.WALLET_UNKNOWN)
     wallet = today(wallet, desk.day_start_ms)
     limits = desk.rules.limits_of(move.currency)
-    decline = (
-        None
-        if desk.book.offices[move.merchant_id].merchant_status is MerchantStatus.ACTIVE
-        else DeclineCode.MERCHANT_INACTIVE
-    )
-    decline = (
-        decline
-        or _closed(desk.book, move, is_canceled=stored is not None)
-        or why_not(wallet, move.amount_minor, move.currency, move.purpose, limits)
-    )
+    if desk.book.offices[move.merchant_id].merchant_status is not MerchantStatus.ACTIVE:
+        decline: DeclineCode | None = DeclineCode.MERCHANT_INACTIVE
+    else:
+        decline = _closed(desk.book, move, is_canceled=stored is not None) or why_not(
+            wallet, move.amount_minor, move.currency, move.purpose, limits
+        )
     return _store(desk, move, None, _Verdict(decline, wallet), version=stored.version + 1 if stored else 1)
 
 

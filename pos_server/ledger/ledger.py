@@ -108,8 +108,7 @@ def _wanted(operation: Operation) -> _Wanted:
                 code.slot if code else None,
             )
         case Cancel():
-            merchant_id = None if operation.reference is None else operation.merchant_id
-            return _Wanted(operation.payment_id, operation.terminal_number, merchant_id, operation.reference)
+            return _Wanted(operation.payment_id, operation.terminal_number, operation.merchant_id, operation.reference)
         case MoveCash():
             return _Wanted(
                 operation.payment_id, None, operation.merchant_id, operation.reference, operation.wallet_number

@@ -311,8 +311,8 @@ def exclude_each_other(*causes: Cause) -> bool:
 
 
 def test_the_documented_precedence() -> None:
-    after_a_pin = {"pin_wrong", "customer_rejected"}
-    assert [str(code) for code in DeclineCode if code not in after_a_pin] == [cause.__name__ for cause in CAUSES]
+    not_of_a_sale = {"balance_limit", "pin_wrong", "customer_rejected"}
+    assert [str(code) for code in DeclineCode if code not in not_of_a_sale] == [cause.__name__ for cause in CAUSES]
 
 
 def test_without_a_cause_a_scan_is_approved() -> None:

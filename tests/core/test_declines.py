@@ -19,6 +19,7 @@ EXPECTED = {
     DeclineCode.AMOUNT_OVER_LIMIT: (False, "other_payment"),
     DeclineCode.DAILY_LIMIT: (False, "other_payment"),
     DeclineCode.INSUFFICIENT_FUNDS: (False, "other_payment"),
+    DeclineCode.BALANCE_LIMIT: (False, "other_payment"),
     DeclineCode.RISK_REJECTED: (False, "other_payment"),
     DeclineCode.PIN_WRONG: (True, "new_code"),
     DeclineCode.PIN_LOCKED: (False, "other_payment"),

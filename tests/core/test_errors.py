@@ -11,6 +11,8 @@ RETRYABLE = {
     ErrorCode.ID_REUSED: False,
     ErrorCode.PAYMENT_UNKNOWN: False,
     ErrorCode.TERMINAL_DISABLED: False,
+    ErrorCode.WALLET_UNKNOWN: False,
+    ErrorCode.FUNDS_SPENT: False,
     ErrorCode.CANCEL_TOO_LATE: False,
     ErrorCode.ALREADY_REFUNDED: False,
     ErrorCode.NOT_REFUNDABLE: False,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pos_server.core.book import Wallet, WalletStatus
-from pos_server.core.payments import DeclineCode
+from pos_server.core.payments import DeclineCode, Purpose
 from pos_server.core.rules import (
     Limits,
     Risk,
@@ -27,6 +27,8 @@ LIMITS = Limits(
     pin_free_minor_max=100,
     pin_free_day_count_max=3,
     pin_free_day_minor_max=250,
+    top_up_minor_max=500,
+    balance_minor_max=2_400,
 )
 YEN = Limits(100_000, 200_000, 5_000, 10, 20_000)
 RULES = Rules(LIMITS, {"JPY": YEN})
@@ -94,8 +96,31 @@ def test_today(day_start_ms: int, counted: tuple[int, int, int, int]) -> None:
     ],
     ids=str,
 )
-def test_why_not(fields: dict[str, Any], amount_minor: int, currency: str, decline: DeclineCode | None) -> None:
-    assert why_not(replace(WALLET, **fields), amount_minor, currency, LIMITS) is decline
+@pytest.mark.parametrize("purpose", [Purpose.SALE, Purpose.WITHDRAWAL])
+def test_why_not(
+    purpose: Purpose, fields: dict[str, Any], amount_minor: int, currency: str, decline: DeclineCode | None
+) -> None:
+    assert why_not(replace(WALLET, **fields), amount_minor, currency, purpose, LIMITS) is decline
+
+
+@pytest.mark.parametrize(
+    ("fields", "amount_minor", "currency", "decline"),
+    [
+        ({}, 400, "EUR", None),
+        ({"balance_minor": 0}, 500, "EUR", None),
+        ({"status": WalletStatus.FROZEN}, 1, "EUR", DeclineCode.WALLET_FROZEN),
+        ({"status": WalletStatus.CLOSED}, 1, "EUR", DeclineCode.WALLET_CLOSED),
+        ({}, 1, "JPY", DeclineCode.CURRENCY_MISMATCH),
+        ({"balance_minor": 0}, 501, "EUR", DeclineCode.AMOUNT_OVER_LIMIT),
+        ({}, 501, "EUR", DeclineCode.AMOUNT_OVER_LIMIT),
+        ({}, 401, "EUR", DeclineCode.BALANCE_LIMIT),
+        ({"balance_minor": 2_400}, 1, "EUR", DeclineCode.BALANCE_LIMIT),
+        ({"balance_minor": 0, "day_spent_minor": 9_000}, 500, "EUR", None),
+    ],
+    ids=str,
+)
+def test_why_not_top_up(fields: dict[str, Any], amount_minor: int, currency: str, decline: DeclineCode | None) -> None:
+    assert why_not(replace(WALLET, **fields), amount_minor, currency, Purpose.TOP_UP, LIMITS) is decline
 
 
 @pytest.mark.parametrize(
