@@ -31,7 +31,8 @@ with made as (
 ), paid as (
     insert into payment (id, fingerprint, merchant_id, wallet_number, reference, amount_minor, currency, status,
         version, changed_at, approved_at, purpose)
-    select id, 'seed', $4, number, 'seed-' || number, $2, 'EUR', 'approved', 1, now(), now(), 'top_up' from topped
+    select id, 'seed', $4, number, 'seed-' || number, $2, 'EUR', 'approved', 1, now() - interval '1 day',
+        now() - interval '1 day', 'top_up' from topped
 ), posted as (
     insert into transfer (kind, source_id, debit_account_id, credit_account_id, amount_minor, currency, wallet_number,
         created_at)

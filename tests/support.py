@@ -102,7 +102,9 @@ async def build_town(
     for index in range(wallets):
         number = await directory.create_wallet(connection, f"Customer {index}", EUR)
         if balance_minor:
-            await directory.top_up(connection, new_id(), merchant_id, number, balance_minor, EUR)
+            # Before anybody was connected.
+            day_ago_ms = int((time.time() - 86_400) * 1000)
+            await directory.top_up(connection, new_id(), merchant_id, number, balance_minor, EUR, now_ms=day_ago_ms)
         town.wallets.append(await activated(connection, DeviceId(DeviceKind.WALLET, number)))
     return town
 

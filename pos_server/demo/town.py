@@ -1,6 +1,7 @@
 """The demo's town: one merchant, two stores, three terminals, ten wallets. Made once, topped up each time."""
 
 import secrets
+import time
 from dataclasses import dataclass
 
 import asyncpg
@@ -57,7 +58,10 @@ async def build_town(connection: asyncpg.Connection) -> Town:
         missing_minor = (_POOR_MINOR if row["name"] == POOR_CUSTOMER else _FULL_MINOR) - row["balance_minor"]
         if missing_minor > 0:
             top_up_id = uuid_utils.compat.uuid7()
-            await directory.top_up(connection, top_up_id, merchant_id, row["number"], missing_minor, CURRENCY)
+            now_ms = time.time_ns() // 1_000_000
+            await directory.top_up(
+                connection, top_up_id, merchant_id, row["number"], missing_minor, CURRENCY, now_ms=now_ms
+            )
     return Town(
         [Terminal(row["number"], row["store"], row["name"]) for row in terminals],
         [Customer(row["number"], row["name"]) for row in wallets],

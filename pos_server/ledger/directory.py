@@ -1,6 +1,5 @@
 """Who takes part: merchants, stores, terminals, wallets, and the devices that act for them."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from uuid import UUID
@@ -128,17 +127,18 @@ async def top_up(
     wallet_number: int,
     amount_minor: int,
     currency: str,
+    *,
+    now_ms: int,
 ) -> int:
-    """Credit a wallet from house cash, on the word of a merchant's back office; returns the balance then.
+    """Credit a wallet from house cash, on the operator's word and without limits; returns the balance then.
 
-    Once per id; a repeat changes nothing. `currency` is the wallet's. Raises ValueError when it cannot be done, and
-    asyncpg's errors.
+    Once per id; a repeat changes nothing. `currency` is the wallet's, `now_ms` Unix milliseconds. Raises ValueError
+    when the wallet or the merchant is not active, and asyncpg's errors.
     """
     move = MoveCash(
         payment_id, merchant_id, wallet_number, f"top-up-{payment_id}", amount_minor, currency, Purpose.TOP_UP
     )
     book = await load_book(connection, [move])
-    now_ms = time.time_ns() // 1_000_000
     (outcome,), changes = decide([move], book, _NO_KEYS, now_ms, _NO_LIMITS, day_start_ms=0)
     if not isinstance(outcome, Decided) or outcome.payment.status is not Status.APPROVED or outcome.wallet is None:
         raise ValueError(f"wallet {wallet_number} cannot be topped up")

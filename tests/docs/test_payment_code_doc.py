@@ -19,7 +19,7 @@ from pos_server.core.book import MerchantStatus, OpenPayment, TerminalStatus, Wa
 from pos_server.core.device_keys import DeviceId, DeviceKind, authentication_mac, derive_device_key
 from pos_server.core.operations import Outcome
 from pos_server.core.payment_code import CodeCheck
-from pos_server.core.payments import DeclineCode, Status
+from pos_server.core.payments import DeclineCode, Purpose, Status
 from pos_server.core.rules import Risk
 from pos_server.settings import Settings
 from tests.docs.documents import read
@@ -212,6 +212,9 @@ def outcome(case: str, world: World) -> tuple[Outcome, int]:
             world.change_wallet(day_spent_minor=RULES.limits.day_minor_max, day_start_ms=world.now_ms)
         case "insufficient_funds":
             world.change_wallet(balance_minor=0)
+        case "balance_limit":
+            world.change_wallet(balance_minor=RULES.limits.balance_minor_max)
+            return world.scan(1, purpose=Purpose.TOP_UP), mark
         case "risk_rejected":
             world.rules = replace(RULES, risk=lambda scan, wallet: Risk.REJECT)
         case "pending":

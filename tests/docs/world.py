@@ -10,6 +10,7 @@ from pos_server.core import payment_code
 from pos_server.core.book import (
     Book,
     DeviceStatus,
+    HouseAccount,
     MerchantStatus,
     TerminalStatus,
     Till,
@@ -60,6 +61,8 @@ class World:
     def __post_init__(self) -> None:
         till = Till(TerminalStatus.ACTIVE, MerchantStatus.ACTIVE, 7, "Corner Canteen", "Main hall")
         self.book.tills = {TILL: till, OTHER_TILL: till, STRANGERS_TILL: replace(till, merchant_account_id=9)}
+        self.book.offices = {MERCHANT: till}
+        self.book.house = {(account, "EUR"): 90 + index for index, account in enumerate(HouseAccount)}
         self.book.wallets = {
             WALLET: Wallet(WALLET, 8, "EUR", 2_000_000, WalletStatus.ACTIVE, 1, pin_set=True, pin_generation=1)
         }

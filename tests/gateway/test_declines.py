@@ -21,7 +21,7 @@ from tests.support import KEYRING, TestDevice, Town, ask, forged, logged_in, rec
 pytestmark = pytest.mark.asyncio
 
 # In the shop of these tests, what costs more than this needs a PIN, a limit, or a risk hook's consent.
-PIN_FREE_MAX, RISKY, DAY_MAX, PAYMENT_MAX = 2_000, 666, 5_000, 20_000
+PIN_FREE_MAX, RISKY, DAY_MAX, PAYMENT_MAX, BALANCE_MAX = 2_000, 666, 5_000, 20_000, 12_000
 
 
 def reject_the_beast(scan: Scan, wallet: Wallet) -> Risk:
@@ -129,6 +129,11 @@ async def _daily_limit(scene: Scene) -> dict[str, object]:
     return scan_message(scene.wallet.code(), amount_minor=DAY_MAX - 99)
 
 
+@case(DeclineCode.BALANCE_LIMIT)
+async def _balance_limit(scene: Scene) -> dict[str, object]:
+    return scan_message(scene.wallet.code(), amount_minor=BALANCE_MAX - 9_999, purpose="top_up")
+
+
 @case(DeclineCode.RISK_REJECTED)
 async def _risk(scene: Scene) -> dict[str, object]:
     return scan_message(scene.wallet.code(), amount_minor=RISKY)
@@ -177,6 +182,7 @@ async def test_decline(code: DeclineCode, language: str, dsn: str, town: Town, a
         pin_free_minor_max=PIN_FREE_MAX,
         day_minor_max=DAY_MAX,
         payment_minor_max=PAYMENT_MAX,
+        balance_minor_max=BALANCE_MAX,
         risk_hook="tests.gateway.test_declines:reject_the_beast",
     )
     wallet = town.wallets[0]

@@ -28,6 +28,8 @@ T = TypeVar("T")
 # Wallets by currency and balance, and how many devices each has; the last device of the last wallet is revoked.
 WALLETS = [("EUR", 12_000, 2), ("EUR", 3_000, 1), ("JPY", 5_000, 2), ("EUR", 9_000, 2)]
 MERCHANTS = [("EUR", 2), ("EUR", 2), ("JPY", 1)]
+# Of each merchant: hundredths of a percent, and a fixed part.
+FEES = [(145, 7), (0, 0), (2_500, 1)]
 REVOKED = (3, 1)
 
 
@@ -39,7 +41,15 @@ def risk(scan: Scan, wallet: object) -> Risk:
 
 def _limits(currency: str) -> Limits:
     limits = model.LIMITS[currency]
-    return Limits(limits["payment"], limits["day"], limits["free"], limits["free_count"], limits["free_day"])
+    return Limits(
+        limits["payment"],
+        limits["day"],
+        limits["free"],
+        limits["free_count"],
+        limits["free_day"],
+        limits["top_up"],
+        limits["balance"],
+    )
 
 
 RULES = Rules(
@@ -74,8 +84,10 @@ class RealLedger:
         # What is committed need not survive a power cut here.
         for connection in (self._connection, self._admin):
             await connection.execute("set synchronous_commit = off")
-        for currency, terminals in MERCHANTS:
+        for (currency, terminals), fee in zip(MERCHANTS, FEES, strict=True):
             merchant = await directory.create_merchant(self._connection, f"Shop in {currency}", currency)
+            fees = "update merchant set fee_bps = $2, fee_fixed_minor = $3 where id = $1"
+            await self._connection.execute(fees, merchant, *fee)
             store = await directory.create_store(self._connection, merchant, "Main hall")
             self.merchants[merchant] = currency
             for index in range(terminals):
@@ -83,7 +95,7 @@ class RealLedger:
         for currency, balance, devices in WALLETS:
             number = await directory.create_wallet(self._connection, "Customer", currency)
             self.wallets.append(number)
-            await directory.top_up(self._connection, uuid4(), min(self.merchants), number, balance, currency)
+            await directory.top_up(self._connection, uuid4(), min(self.merchants), number, balance, currency, now_ms=0)
             for slot in range(devices):
                 await activated(self._connection, DeviceId(DeviceKind.WALLET, number, slot))
                 self.devices.append((number, slot))
@@ -151,10 +163,22 @@ class RealLedger:
         rows = self._run(
             self._admin.fetch(
                 "select id, status, decline_code, version, pin_failures, refunded_minor, refunds from payment "
-                "where purpose = 'sale'"
+                "where reference is null or reference not like 'top-up-%'"
             )
         )
         return {plain_uuid(row["id"]): tuple(row)[1:] for row in rows}
+
+    def merchant_rows(self) -> dict[int, int]:
+        """As Model.merchant_rows."""
+        rows = self._run(
+            self._admin.fetch(
+                "select m.id, coalesce(sum(case m.account_id when x.credit_account_id then x.amount_minor "
+                "when x.debit_account_id then -x.amount_minor end), 0) as earned "
+                "from merchant m left join transfer x on m.account_id in (x.credit_account_id, x.debit_account_id) "
+                "group by m.id"
+            )
+        )
+        return {row["id"]: int(row["earned"]) for row in rows}
 
     def audit(self) -> AuditReport:
         return self._run(audit(self._admin))
@@ -178,7 +202,10 @@ class RealLedger:
         """A new key for a device; returns its generation."""
         return self._run(self._connection.fetchval(QUERIES["rekey_wallet_device"], wallet, slot, "k1"))
 
-    def top_up(self, wallet: int, amount_minor: int, currency: str) -> int | None:
+    def top_up(self, wallet: int, amount_minor: int, currency: str, now_ms: int) -> int | None:
+        """On the operator's word: without limits."""
         return self._run(
-            directory.top_up(self._connection, uuid4(), min(self.merchants), wallet, amount_minor, currency)
+            directory.top_up(
+                self._connection, uuid4(), min(self.merchants), wallet, amount_minor, currency, now_ms=now_ms
+            )
         )

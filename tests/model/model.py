@@ -6,6 +6,7 @@ from its payments: what a wallet spent today is the sum of what it paid today. T
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from decimal import ROUND_HALF_UP, Decimal
 from typing import NamedTuple
 from uuid import UUID
 
@@ -23,9 +24,15 @@ WRONG_PINS_OF_A_PAYMENT = 2
 WRONG_PINS_OF_A_WALLET = 3
 EXPIRED_STEPS = 4
 LIMITS = {
-    "EUR": {"payment": 4_000, "day": 6_000, "free": 1_000, "free_count": 3, "free_day": 2_500},
-    "JPY": {"payment": 3_000, "day": 4_000, "free": 500, "free_count": 2, "free_day": 800},
-}
+    "EUR": {
+        "payment": 4_000, "day": 6_000, "free": 1_000, "free_count": 3, "free_day": 2_500,
+        "top_up": 3_000, "balance": 13_000,
+    },
+    "JPY": {
+        "payment": 3_000, "day": 4_000, "free": 500, "free_count": 2, "free_day": 800,
+        "top_up": 2_000, "balance": 6_000,
+    },
+}  # fmt: skip
 # The risk hook goes by the amount.
 REJECTED_AMOUNT, ASKED_AMOUNT = 666, 777
 
@@ -93,8 +100,9 @@ class Payment:
     amount: int
     currency: str
     status: str
+    purpose: str = "sale"
     wallet: int | None = None
-    terminal: int = 0
+    terminal: int | None = None
     decline: str | None = None
     paid_by: UUID | None = None
     version: int = 1
@@ -114,6 +122,7 @@ class Model:
     wallets: dict[int, Wallet]
     devices: dict[tuple[int, int], Device]
     terminals: dict[int, Terminal]
+    fees: dict[int, tuple[int, int]] = field(default_factory=dict)
     inactive_merchants: set[int] = field(default_factory=set)
     payments: dict[UUID, Payment] = field(default_factory=dict)
     refunds: dict[UUID, tuple[UUID, int, int]] = field(default_factory=dict)
@@ -122,10 +131,18 @@ class Model:
     # --- requests
 
     def scan(
-        self, payment_id: UUID, terminal: int, reference: str, amount: int, currency: str, code: Code, typed: bool
+        self,
+        payment_id: UUID,
+        terminal: int,
+        reference: str,
+        amount: int,
+        currency: str,
+        code: Code,
+        typed: bool,
+        purpose: str,
     ) -> Answer:
         merchant = self.terminals[terminal].merchant
-        body = (terminal, reference, amount, currency, code.text, typed)
+        body = (terminal, reference, amount, currency, code.text, typed, purpose)
         earlier = self.payments.get(payment_id)
         if earlier is not None:
             # Only a cancel by this very id lets a scan in, and only to tell it so.
@@ -133,7 +150,7 @@ class Model:
             if not late:
                 return self._replay(earlier) if earlier.body == body else Answer("id_reused")
         payment = Payment(
-            payment_id, merchant, reference, body, amount, currency, "declined", terminal=terminal,
+            payment_id, merchant, reference, body, amount, currency, "declined", purpose, terminal=terminal,
             version=1 if earlier is None else 2,
         )  # fmt: skip
         decline = self._about_the_code(terminal, code)
@@ -144,26 +161,61 @@ class Model:
         if decline is None:
             wallet = self.wallets[code.device[0]] if code.device else None
             assert wallet is not None
-            holder = self.holder(merchant, reference)
-            if earlier is not None or (holder is not None and holder.status == "canceled"):
-                decline = "canceled"
-            elif holder is not None:
-                decline = "already_pending" if holder.status == "pending" else "already_paid"
-                payment.paid_by = holder.id
-            else:
-                decline = self._about_the_money(wallet, amount, currency)
+            decline = self._about_the_order(payment, earlier) or self._about_the_money(wallet, payment)
             if decline is None and amount == REJECTED_AMOUNT:
                 decline = "risk_rejected"
             if decline is None:
-                asks = amount == ASKED_AMOUNT or typed or not self._is_pin_free(wallet, amount, currency)
+                asks = (
+                    amount == ASKED_AMOUNT
+                    or {
+                        "sale": typed or not self._is_pin_free(wallet, amount, currency),
+                        "top_up": False,
+                        "withdrawal": True,
+                    }[purpose]
+                )
                 if asks and wallet.locked_until > self.now:
                     decline = "pin_locked"
                 elif asks:
                     payment.status, payment.expires = "pending", self.now + CONFIRMATION
                 else:
-                    payment.status, payment.approved, payment.without_pin = "approved", self.now, True
-                    wallet.balance -= amount
+                    payment.status, payment.approved = "approved", self.now
+                    payment.without_pin = purpose == "sale"
+                    self._move(payment, 1)
         payment.decline = decline
+        self.payments[payment_id] = payment
+        return self._now(payment)
+
+    def move_cash(
+        self,
+        payment_id: UUID,
+        merchant: int,
+        wallet_number: int,
+        reference: str,
+        amount: int,
+        currency: str,
+        purpose: str,
+    ) -> Answer:
+        """Through the API: no code and no PIN."""
+        body = ("cash", merchant, wallet_number, reference, amount, currency, purpose)
+        earlier = self.payments.get(payment_id)
+        if earlier is not None:
+            late = earlier.body is None and earlier.reference is None and earlier.merchant == merchant
+            if not late:
+                return self._replay(earlier) if earlier.body == body else Answer("id_reused")
+        wallet = self.wallets.get(wallet_number)
+        if wallet is None:
+            return Answer("wallet_unknown")
+        payment = Payment(
+            payment_id, merchant, reference, body, amount, currency, "declined", purpose, wallet=wallet_number,
+            version=1 if earlier is None else 2,
+        )  # fmt: skip
+        if merchant in self.inactive_merchants:
+            payment.decline = "merchant_inactive"
+        else:
+            payment.decline = self._about_the_order(payment, earlier) or self._about_the_money(wallet, payment)
+        if payment.decline is None:
+            payment.status, payment.approved = "approved", self.now
+            self._move(payment, 1)
         self.payments[payment_id] = payment
         return self._now(payment)
 
@@ -189,12 +241,11 @@ class Model:
                 return self._become(payment, "declined", "pin_wrong")
             return self._become(payment, "pending")
         wallet.wrong_pins = 0
-        decline = self._about_the_till(payment.terminal) or self._about_the_money(
-            wallet, payment.amount, payment.currency
-        )
+        assert payment.terminal is not None, "what came through the API never waits"
+        decline = self._about_the_till(payment.terminal) or self._about_the_money(wallet, payment)
         if decline is not None:
             return self._become(payment, "declined", decline)
-        wallet.balance -= payment.amount
+        self._move(payment, 1)
         payment.approved = self.now
         return self._become(payment, "approved")
 
@@ -228,7 +279,9 @@ class Model:
             return Answer("already_refunded")
         if self.now > payment.approved + CANCEL_WINDOW:
             return Answer("cancel_too_late")
-        self.wallets[payment.wallet].balance += payment.amount
+        if payment.purpose == "top_up" and self.wallets[payment.wallet].balance < payment.amount:
+            return Answer("funds_spent")
+        self._move(payment, -1)
         return self._become(payment, "canceled")
 
     def refund(self, refund_id: UUID, payment_id: UUID, merchant: int, terminal: int | None, amount: int) -> Answer:
@@ -242,7 +295,7 @@ class Model:
             return self._replay(payment)._replace(refund=(refund_id, amount))
         if terminal is not None and not self.terminals[terminal].active:
             return Answer("terminal_disabled")
-        if payment.status != "approved":
+        if payment.status != "approved" or payment.purpose != "sale":
             return Answer("not_refundable")
         if self.now > payment.approved + REFUND_WINDOW:
             return Answer("refund_too_late")
@@ -308,7 +361,36 @@ class Model:
             for p in self.payments.values()
         }
 
+    def merchant_rows(self) -> dict[int, int]:
+        """What each merchant has earned so far: what was paid, less fees, less what went back of both."""
+        earned = dict.fromkeys(self.fees, 0)
+        for p in self.payments.values():
+            if p.purpose == "sale" and p.status == "approved":
+                fee = self._fee(p)
+                earned[p.merchant] += p.amount - sum(p.refunds) - (fee - fee * sum(p.refunds) // p.amount)
+        return earned
+
+    def _fee(self, payment: Payment) -> int:
+        """Half a unit is rounded up; never more than was paid."""
+        percent, fixed = self.fees[payment.merchant]
+        share = (Decimal(payment.amount) * percent / 10_000).quantize(Decimal(1), ROUND_HALF_UP)
+        return min(int(share) + fixed, payment.amount)
+
+    def _move(self, payment: Payment, sign: int) -> None:
+        assert payment.wallet is not None, "money that is nobody's"
+        wallet = self.wallets[payment.wallet]
+        wallet.balance += sign * (payment.amount if payment.purpose == "top_up" else -payment.amount)
+
     # --- why not
+
+    def _about_the_order(self, payment: Payment, earlier: Payment | None) -> str | None:
+        holder = self.holder(payment.merchant, payment.reference or "")
+        if earlier is not None or (holder is not None and holder.status == "canceled"):
+            return "canceled"
+        if holder is None:
+            return None
+        payment.paid_by = holder.id
+        return "already_pending" if holder.status == "pending" else "already_paid"
 
     def _about_the_till(self, terminal: int) -> str | None:
         if not self.terminals[terminal].active:
@@ -333,11 +415,16 @@ class Model:
             return "code_expired"
         return "code_used" if (code.step, code.seq) <= device.last_code else None
 
-    def _about_the_money(self, wallet: Wallet, amount: int, currency: str) -> str | None:
+    def _about_the_money(self, wallet: Wallet, payment: Payment) -> str | None:
+        amount, currency = payment.amount, payment.currency
         if wallet.status != "active":
             return f"wallet_{wallet.status}"
         if wallet.currency != currency:
             return "currency_mismatch"
+        if payment.purpose == "top_up":
+            if amount > LIMITS[currency]["top_up"]:
+                return "amount_over_limit"
+            return "balance_limit" if wallet.balance + amount > LIMITS[currency]["balance"] else None
         if amount > LIMITS[currency]["payment"]:
             return "amount_over_limit"
         if self._spent_today(wallet) + amount > LIMITS[currency]["day"]:
@@ -355,7 +442,8 @@ class Model:
 
     def _spent_today(self, wallet: Wallet) -> int:
         """A cancel on the same day gives the allowance back, a refund does not."""
-        return sum(p.amount for p in self._approved_today(wallet) if p.status == "approved")
+        out = [p for p in self._approved_today(wallet) if p.purpose != "top_up"]
+        return sum(p.amount for p in out if p.status == "approved")
 
     def _free_today(self, wallet: Wallet) -> list[int]:
         """What was paid without a PIN; a cancel gives none of it back."""

@@ -19,9 +19,10 @@ from pos_server.core.errors import ErrorCode
 from pos_server.core.operations import (
     CreateRefund,
     Expire,
+    MoveCash,
     Reject,
 )
-from pos_server.core.payments import DeclineCode, Status
+from pos_server.core.payments import DeclineCode, Purpose, Status
 from tests.model import ledger, model
 from tests.model.ledger import RealLedger
 from tests.model.model import Code
@@ -46,6 +47,8 @@ EVERYTHING = (
         ErrorCode.ID_REUSED,
         ErrorCode.PAYMENT_UNKNOWN,
         ErrorCode.TERMINAL_DISABLED,
+        ErrorCode.WALLET_UNKNOWN,
+        ErrorCode.FUNDS_SPENT,
         ErrorCode.CANCEL_TOO_LATE,
         ErrorCode.ALREADY_REFUNDED,
         ErrorCode.NOT_REFUNDABLE,
@@ -56,6 +59,7 @@ EVERYTHING = (
     }
 )
 
+CASH = [Purpose.TOP_UP, Purpose.WITHDRAWAL]
 RECENT = st.integers(0, 5)  # 0 is the latest
 TERMINALS = st.integers(0, 4)
 OWN_WALLET = st.sampled_from([0, 0, 1, 2, 3])
@@ -140,6 +144,52 @@ class LifeOfPayments(TwoSides):
         payment_id = self.recent(self.payment_ids, recent)
         self.scan(payment_id, terminal, reference, amount, self.fresh_code(wallet, 0), room)
 
+    # --- cash
+
+    @rule(
+        terminal=TERMINALS,
+        wallet=OWN_WALLET,
+        amount=AMOUNTS,
+        purpose=st.sampled_from(CASH),
+        typed=st.booleans(),
+        room=BATCH,
+    )
+    def cash_at_the_till(
+        self, terminal: int, wallet: int, amount: int, purpose: Purpose, typed: bool, room: int
+    ) -> None:
+        """The cashier takes cash, or pays it out."""
+        terminal, code = self.till_for(wallet, terminal), self.fresh_code(wallet, 0)
+        self.scan(self.new_id(), terminal, self.new_reference(), amount, code, room, typed=typed, purpose=purpose)
+
+    @rule(
+        merchant=st.integers(0, 2),
+        wallet=st.sampled_from([0, 0, 1, 2, 3, None]),
+        amount=AMOUNTS,
+        purpose=st.sampled_from(CASH),
+        known_id=st.sampled_from([False, False, False, True]),
+        known_order=st.sampled_from([False, False, False, True]),
+        recent=RECENT,
+        room=BATCH,
+    )
+    def cash_through_the_api(
+        self,
+        merchant: int,
+        wallet: int | None,
+        amount: int,
+        purpose: Purpose,
+        known_id: bool,
+        known_order: bool,
+        recent: int,
+        room: int,
+    ) -> None:
+        """A back office says so; now and then for nobody's wallet, or under an id or for an order that is known."""
+        merchant = list(self.real.merchants)[merchant]
+        number = payment_code.WALLET_NUMBER_MAX if wallet is None else self.real.wallets[wallet]
+        payment_id = self.recent(self.payment_ids, recent) if known_id and self.payment_ids else self.new_id()
+        reference = self.recent(self.references, recent) if known_order and self.references else self.new_reference()
+        currency = self.real.merchants[merchant]
+        self.ask(MoveCash(payment_id, merchant, number, reference, amount, currency, purpose), room)
+
     # --- the customer
 
     @precondition(lambda self: self.model.payments)
@@ -191,7 +241,7 @@ class LifeOfPayments(TwoSides):
     def take_back(self, recent: int, room: int) -> None:
         """At its own till, and paid if there is one that is."""
         payment = self.preferably("approved", recent)
-        self.ask(self.make_cancel(self.terminals.index(payment.terminal), payment.id, None), room)
+        self.ask(self.make_cancel(self.till_of(payment), payment.id, None), room)
 
     @precondition(lambda self: self.model.payments)
     @rule(recent=RECENT, percent=st.sampled_from([1, 40, 50, 60, 100, 101]), through_api=st.booleans(), room=BATCH)
@@ -342,9 +392,13 @@ class LifeOfPayments(TwoSides):
         elif what == "new phone" and (number, slot) in self.model.devices and wallet != ledger.REVOKED[0]:
             # Old codes are worth nothing, and no new one is used.
             self.model.devices[number, slot] = model.Device(self.real.activate(number, slot))
-        elif what == "money":
+        elif (
+            what == "money"
+            and known.status == "active"
+            and min(self.real.merchants) not in self.model.inactive_merchants
+        ):
             known.balance += 2_000
-            assert self.real.top_up(number, 2_000, known.currency) == known.balance
+            assert self.real.top_up(number, 2_000, known.currency, self.model.now) == known.balance
 
     @rule()
     def audit(self) -> None:

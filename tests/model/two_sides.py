@@ -17,6 +17,7 @@ from pos_server.core.operations import (
     CreateRefund,
     Entry,
     Expire,
+    MoveCash,
     Operation,
     Outcome,
     Refunded,
@@ -24,7 +25,7 @@ from pos_server.core.operations import (
     Reject,
     Scan,
 )
-from pos_server.core.payments import TRANSITIONS, Status
+from pos_server.core.payments import TRANSITIONS, Purpose, Status
 from tests.model import ledger, model
 from tests.model.ledger import RealLedger
 from tests.model.model import Answer, Code, Model
@@ -52,6 +53,7 @@ class TwoSides(RuleBasedStateMachine):
             },
             devices={device: model.Device(active=device != revoked) for device in self.real.devices},
             terminals={number: model.Terminal(merchant) for number, merchant in self.real.terminals.items()},
+            fees=dict(zip(self.real.merchants, ledger.FEES, strict=True)),
             now=FIRST_MORNING,
         )
         self.terminals = list(self.real.terminals)
@@ -88,13 +90,15 @@ class TwoSides(RuleBasedStateMachine):
         room: int | None = None,
         *,
         typed: bool = False,
+        purpose: Purpose = Purpose.SALE,
     ) -> None:
         number = self.terminals[terminal]
         merchant = self.real.terminals[number]
         currency = self.real.merchants[merchant]
         entry = Entry.TYPED if typed else Entry.SCANNED
         self.codes.append(code)
-        self.ask(Scan(payment_id, number, merchant, reference, amount, currency, code.text, entry), room, code)
+        scan = Scan(payment_id, number, merchant, reference, amount, currency, code.text, entry, purpose)
+        self.ask(scan, room, code)
 
     @staticmethod
     def till_for(wallet: int, terminal: int) -> int:
@@ -102,6 +106,12 @@ class TwoSides(RuleBasedStateMachine):
         if ledger.WALLETS[wallet][0] == "JPY":
             return 4
         return terminal % 4
+
+    def till_of(self, payment: model.Payment) -> int:
+        """The till of a payment; of what came through the API, the merchant's first."""
+        if payment.terminal is not None:
+            return self.terminals.index(payment.terminal)
+        return [self.real.terminals[number] for number in self.terminals].index(payment.merchant)
 
     def make_cancel(self, terminal: int, payment_id: UUID | None, reference: str | None) -> Cancel:
         number = self.terminals[terminal]
@@ -137,7 +147,7 @@ class TwoSides(RuleBasedStateMachine):
         """One batch about one payment; `wallet` is for a payment without one."""
         self.commit()
         self.room = len(moves)
-        terminal = self.terminals.index(payment.terminal)
+        terminal = self.till_of(payment)
         reference = payment.reference or self.new_reference()
         if payment.wallet is not None:
             wallet = self.real.wallets.index(payment.wallet)
@@ -227,13 +237,16 @@ class TwoSides(RuleBasedStateMachine):
                     operation.currency,
                     code,
                     operation.entry is Entry.TYPED,
+                    str(operation.purpose),
                 )
+            case MoveCash(payment_id, merchant, wallet, reference, amount, currency, purpose):
+                return self.model.move_cash(payment_id, merchant, wallet, reference, amount, currency, str(purpose))
             case Confirm(payment_id, wallet, _, version, correct, generation):
                 return self.model.confirm(payment_id, wallet, version, correct, generation)
             case Reject(payment_id, wallet):
                 return self.model.reject(payment_id, wallet)
-            case Cancel(terminal, _, _, payment_id, reference, tombstone_id):
-                return self.model.cancel(terminal, payment_id, reference, tombstone_id)
+            case Cancel(int(terminal), _, _, named, order, tombstone_id):
+                return self.model.cancel(terminal, named, order, tombstone_id)
             case CreateRefund(refund_id, payment_id, merchant, refunding_terminal, amount):
                 return self.model.refund(refund_id, payment_id, merchant, refunding_terminal, amount)
             case Expire(payment_id):
@@ -266,6 +279,7 @@ class TwoSides(RuleBasedStateMachine):
     def compare_rows(self) -> None:
         assert self.real.wallet_rows(self.model.now) == self.model.wallet_rows()
         assert self.real.payment_rows() == self.model.payment_rows()
+        assert self.real.merchant_rows() == self.model.merchant_rows()
 
     def teardown(self) -> None:
         if not self.agreed:
