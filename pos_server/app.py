@@ -20,6 +20,7 @@ from .admission import Admission
 from .api.activations import Activations
 from .api.asyncapi import AsyncApi
 from .api.authentication import Authentication
+from .api.cash import Cash
 from .api.health import Health
 from .api.problems import Problem
 from .api.refunds import Refunds
@@ -145,12 +146,17 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
     )
     wallets = WalletEndpoint(settings, keyring, admission, connections, peers, pool, authorizer, rules, pins, tell=tell)
     activations = Activations(settings, keyring, pool, connections, peers)
-    refunds = Refunds(settings, Authentication(settings, pool), authorizer, admission)
+    authentication = Authentication(settings, pool)
+    refunds = Refunds(settings, authentication, authorizer, admission)
+    cash = Cash(settings, authentication, authorizer, admission)
     health = Health(admission, pool)
     rest = Starlette(
         routes=[
             Route("/v1/activations", activations.create, methods=["POST"]),
             Route("/v1/refunds", refunds.create, methods=["POST"]),
+            Route("/v1/top-ups", cash.top_up, methods=["POST"]),
+            Route("/v1/withdrawals", cash.withdraw, methods=["POST"]),
+            Route("/v1/cancels", cash.cancel, methods=["POST"]),
             Route("/asyncapi.json", AsyncApi(settings).show),
             Route("/healthz", health.alive),
             Route("/readyz", health.ready),

@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     keys.add_argument("--merchant", type=int, help="whose key to create")
     keys.add_argument("--name", default="back office", help="what the key is for")
     keys.add_argument(
-        "--scope", type=Scope, action="append", choices=list(Scope), help="what it may do; all if left out"
+        "--scope", type=Scope, action="append", choices=list(Scope), help="what it may do; refunds if left out"
     )
     command("master-key", _master_key, "make a master key for POS_MASTER_KEYS")
     command("asyncapi", _asyncapi, "print the WebSocket protocol for tools, as AsyncAPI 3 in JSON")
@@ -172,7 +172,7 @@ def _keys(arguments: argparse.Namespace, settings: Settings) -> int:
     else:
         if arguments.merchant is None:
             raise PosError("say whose key it is: --merchant ID")
-        scopes = arguments.scope or list(Scope)
+        scopes = arguments.scope or [Scope.REFUNDS]
         key = _at_desk(settings, lambda connection: new_key(connection, arguments.merchant, arguments.name, scopes))
         say("This key is shown only now; keep it safe:")
         print_out(key)

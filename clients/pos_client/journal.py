@@ -64,6 +64,7 @@ class JournaledScan(_Open):
     currency: Currency
     code: Annotated[str, Field(repr=False)]
     entry: Literal["scanned", "typed"] = "scanned"
+    purpose: Literal["sale", "top_up", "withdrawal"] = "sale"
 
     @property
     def key(self) -> str:
@@ -109,7 +110,7 @@ class JournaledRefund(_Open):
 
 
 JournaledOpen = JournaledScan | JournaledCancel | JournaledRefund
-_SCAN_BODY = {"payment_id", "reference", "amount_minor", "currency", "code", "entry"}
+_SCAN_BODY = {"payment_id", "reference", "amount_minor", "currency", "code", "entry", "purpose"}
 
 
 class _Heard(_Record):

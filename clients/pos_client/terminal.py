@@ -9,7 +9,7 @@ switched off in the middle is taken up again from the journal.
 
 import asyncio
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 from uuid import UUID
 
 from pydantic import TypeAdapter
@@ -132,6 +132,7 @@ class TerminalClient(DeviceClient[TerminalReady, _Said]):
         reference: str,
         payment_id: UUID | None = None,
         typed: bool = False,
+        purpose: Literal["sale", "top_up", "withdrawal"] = "sale",
         timeout_s: float = SCAN_TIMEOUT_S,
         on_pending: OnPending | None = None,
     ) -> TerminalPaymentResult:
@@ -139,13 +140,15 @@ class TerminalClient(DeviceClient[TerminalReady, _Said]):
 
         `status` of the result is `approved`, or what else became of the payment. `reference` is the merchant's order
         number, 1 to 64 printable characters: an order is never charged twice. `typed` says that the code was typed by
-        hand, which always needs the customer's PIN. While the customer is asked for it, `on_pending` is called in the
-        event loop, again when the wallet comes online or goes; the result is then waited for until the customer's time
-        is over, whatever `timeout_s` says. To ask again after OutcomeUnknown, pass its `payment_id` and the same code,
-        amount, reference and `typed`; to take the payment back, use `cancel`, which ends this call with OutcomeUnknown.
-        At most 16 requests are unanswered at once; more wait. Cancelling the task leaves the outcome unknown; what
-        comes later comes to `result`. Raises ValueError for input that no server would take and for a payment that is
-        being canceled, ScanRefused, ScanNotDone, OutcomeUnknown, ConnectionStopped.
+        hand, which always needs the customer's PIN. `purpose` says what the money is for: with `top_up` the customer
+        hands over cash, with `withdrawal` the till pays cash out, once it is approved. While the customer is asked for
+        it, `on_pending` is called in the event loop, again when the wallet comes online or goes; the result is then
+        waited for until the customer's time is over, whatever `timeout_s` says. To ask again after OutcomeUnknown, pass
+        its `payment_id` and the same code, amount, reference, `typed` and `purpose`; to take the payment back, use
+        `cancel`, which ends this call with OutcomeUnknown. At most 16 requests are unanswered at once; more wait.
+        Cancelling the task leaves the outcome unknown; what comes later comes to `result`. Raises ValueError for input
+        that no server would take and for a payment that is being canceled, ScanRefused, ScanNotDone, OutcomeUnknown,
+        ConnectionStopped.
         """
         if len(code) > CODE_CHARS_MAX or not code.isascii():
             raise ValueError("that is not a payment code")
@@ -157,6 +160,7 @@ class TerminalClient(DeviceClient[TerminalReady, _Said]):
             currency=self.credentials.currency,
             code=code,
             entry="typed" if typed else "scanned",
+            purpose=purpose,
         )
         self._recovery.check_repeat(scan)
         return await self._payments.scan(scan, timeout_s, on_pending=on_pending, asked_before=payment_id is not None)

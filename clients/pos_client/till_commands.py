@@ -11,7 +11,7 @@ import orjson
 from pos_server.core.device_keys import DeviceKind
 from pos_server.core.messages import PAGE_MAX, PaymentPending, TerminalPaymentResult, TerminalRefundResult
 from pos_server.core.money import format_amount
-from pos_server.core.payments import Status
+from pos_server.core.payments import Purpose, Status
 
 from . import inputs
 from .console import ExitCode, UsageError, clock_time, complain, printable, say
@@ -79,6 +79,12 @@ def _add_scan(scan: argparse.ArgumentParser) -> None:
     source = scan.add_mutually_exclusive_group()
     source.add_argument("--code", metavar="DIGITS", help="the 24 digits of the payment code")
     source.add_argument("--image", type=Path, metavar="FILE", help="a photo of the QR code or barcode")
+    scan.add_argument(
+        "--purpose",
+        choices=[purpose.value for purpose in Purpose],
+        default=Purpose.SALE.value,
+        help="what the money is for: a sale, cash that the customer pays in, or cash that you pay out",
+    )
     scan.add_argument("--typed", action="store_true", help="the code was typed by hand: the customer's PIN is needed")
     _add_timeout(scan, SCAN_TIMEOUT_S)
     scan.add_argument("--json", action="store_true", help="print the outcome as one line of JSON")
@@ -115,6 +121,7 @@ def _scan(args: argparse.Namespace) -> int:
                     amount_minor=amount_minor,
                     reference=reference,
                     typed=args.typed,
+                    purpose=args.purpose,
                     timeout_s=args.timeout,
                     on_pending=on_pending,
                 )

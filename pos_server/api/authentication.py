@@ -5,13 +5,18 @@ import time
 from http import HTTPStatus
 
 import asyncpg
+import structlog
 from starlette.requests import Request
 
 from ..core.api_keys import API_KEY_CHARS_MAX, ApiKey, Scope
 from ..core.lockout import FailureLimit
 from ..ledger.api_keys import find_api_key
+from ..ledger.database import DATABASE_AWAY
 from ..settings import Settings
+from .bodies import database_away
 from .problems import Problem
+
+log = structlog.get_logger(__name__)
 
 
 class Authentication:
@@ -24,7 +29,7 @@ class Authentication:
         )
 
     async def require(self, request: Request, scope: Scope) -> ApiKey:
-        """The request's key, which has this scope. Raises Problem: 401, 403 or 429; and asyncpg's errors."""
+        """The request's key, which has this scope. Raises Problem: 401, 403, 429 or 503."""
         address = request.client.host if request.client else ""
         blocked_s = self._failures.blocked_for_s(address, time.monotonic())
         if blocked_s:
@@ -38,7 +43,11 @@ class Authentication:
         key = key.strip()
         found = None
         if kind.lower() == "bearer" and 0 < len(key) <= API_KEY_CHARS_MAX:
-            found = await find_api_key(self._pool, key)
+            try:
+                found = await find_api_key(self._pool, key)
+            except DATABASE_AWAY as away:
+                log.warning("database_away", during="api authentication", cause=type(away).__name__)
+                raise database_away() from None
             if found is None:
                 self._failures.record(address, time.monotonic())
         if found is None:

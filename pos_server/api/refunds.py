@@ -4,33 +4,19 @@ from http import HTTPStatus
 from uuid import UUID
 
 import orjson
-import structlog
 from pydantic import BaseModel, ConfigDict
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ..admission import Admission
-from ..authorizer import Authorizer, QueueFull
+from ..authorizer import Authorizer
 from ..core.api_keys import Scope
-from ..core.errors import ErrorCode
 from ..core.money import PositiveMinor
-from ..core.notices import ERROR_TEXTS
-from ..core.operations import CreateRefund, Refunded, Refused
-from ..ledger.database import DATABASE_AWAY
+from ..core.operations import CreateRefund, Refunded
 from ..settings import Settings
 from .authentication import Authentication
-from .bodies import database_away, read_body
-from .problems import Problem
-
-log = structlog.get_logger(__name__)
-
-_STATUSES = {
-    ErrorCode.PAYMENT_UNKNOWN: HTTPStatus.NOT_FOUND,
-    ErrorCode.BUSY: HTTPStatus.SERVICE_UNAVAILABLE,
-    ErrorCode.DRAINING: HTTPStatus.SERVICE_UNAVAILABLE,
-    ErrorCode.UNKNOWN_OUTCOME: HTTPStatus.SERVICE_UNAVAILABLE,
-}
-_RETRY_AFTER_S = 1
+from .bodies import read_body
+from .carrying_out import carry_out
 
 
 class RefundRequest(BaseModel):
@@ -56,11 +42,7 @@ class Refunds:
 
     async def create(self, request: Request) -> Response:
         """Make a refund of one of the merchant's payments."""
-        try:
-            key = await self._authentication.require(request, Scope.REFUNDS)
-        except DATABASE_AWAY as away:
-            log.warning("database_away", during="api authentication", cause=type(away).__name__)
-            raise database_away() from None
+        key = await self._authentication.require(request, Scope.REFUNDS)
         body = await read_body(request, RefundRequest, self._body_bytes_max)
         wish = CreateRefund(
             refund_id=body.refund_id,
@@ -69,14 +51,7 @@ class Refunds:
             terminal_number=None,
             amount_minor=body.amount_minor,
         )
-        if self._admission.draining:
-            raise _problem(ErrorCode.DRAINING)
-        try:
-            outcome = await self._authorizer.carry_out(wish)
-        except QueueFull:
-            raise _problem(ErrorCode.BUSY) from None
-        if isinstance(outcome, Refused):
-            raise _problem(outcome.code)
+        outcome = await carry_out(self._authorizer, self._admission, wish)
         if not isinstance(outcome, Refunded):
             raise AssertionError(f"a refund became a {type(outcome).__name__}")
         status = HTTPStatus.OK if outcome.replayed else HTTPStatus.CREATED
@@ -95,8 +70,3 @@ def _answer(refunded: Refunded) -> dict[str, object]:
         "refundable_minor": payment.refundable_minor,
         "created_at_ms": refund.created_at_ms,
     }
-
-
-def _problem(code: ErrorCode) -> Problem:
-    status = _STATUSES.get(code, HTTPStatus.CONFLICT)
-    return Problem(status, code.value, ERROR_TEXTS[code], retry_after_s=_RETRY_AFTER_S if code.retryable else None)

@@ -13,13 +13,15 @@ class Scope(StrEnum):
     """What a key may do."""
 
     REFUNDS = "refunds"
+    CASH = "cash"
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """Whose key it is and what it may do."""
+    """Whose key it is and what it may do; `currency` is the merchant's."""
 
     merchant_id: int
+    currency: str
     scopes: frozenset[Scope]
 
 

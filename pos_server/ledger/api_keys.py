@@ -26,7 +26,7 @@ class ApiKeyRecord:
 async def find_api_key(pool: asyncpg.Pool, key: str) -> ApiKey | None:
     """Whose key this is and what it may do; None when it is unknown or revoked."""
     row = await pool.fetchrow(QUERIES["api_key"], api_key_hash(key))
-    return None if row is None else ApiKey(row["merchant_id"], frozenset(map(Scope, row["scopes"])))
+    return None if row is None else ApiKey(row["merchant_id"], row["currency"], frozenset(map(Scope, row["scopes"])))
 
 
 async def create_api_key(

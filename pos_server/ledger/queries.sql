@@ -363,7 +363,8 @@ where t.number = $1;
 select name, currency from wallet where number = $1;
 
 -- name: api_key
-select merchant_id, scopes from api_key where key_hash = $1 and revoked_at is null;
+select k.merchant_id, m.currency, k.scopes from api_key k join merchant m on m.id = k.merchant_id
+where k.key_hash = $1 and k.revoked_at is null;
 
 -- name: create_api_key
 insert into api_key (key_hash, merchant_id, name, scopes) values ($1, $2, $3, $4) returning id;

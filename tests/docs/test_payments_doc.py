@@ -14,7 +14,7 @@ import pytest
 from pos_server.app import _guarded
 from pos_server.clock import BusinessDays
 from pos_server.core.operations import Decided, Outcome, Refused, Scan
-from pos_server.core.payments import OCCUPYING, TRANSITIONS, DeclineCode, Status
+from pos_server.core.payments import OCCUPYING, TRANSITIONS, DeclineCode, Purpose, Status
 from pos_server.core.pins import is_weak
 from pos_server.core.rules import Limits, Risk
 from pos_server.settings import Settings, load_settings
@@ -303,6 +303,12 @@ def cancel_before_refund(world: World) -> list[Outcome]:
     return [world.cancel(paid.payment.payment_id), world.refund(paid.payment, 1)]
 
 
+def spent_before_cancel(world: World) -> list[Outcome]:
+    world.change_wallet(balance_minor=0)
+    top_up = world.scan(purpose=Purpose.TOP_UP)
+    return [top_up, world.scan(1), world.cancel(top_up.payment.payment_id)]
+
+
 def two_refunds(world: World) -> list[Outcome]:
     paid = world.scan()
     return [world.refund(paid.payment, 600), world.refund(paid.payment, 600)]
@@ -323,6 +329,7 @@ RACES: list[tuple[Callable[[World], list[Outcome]], list[str]]] = [
     (too_little_for_both, ["approved", "insufficient_funds"]),
     (refund_before_cancel, ["refunded", "already_refunded"]),
     (cancel_before_refund, ["canceled", "not_refundable"]),
+    (spent_before_cancel, ["approved", "approved", "funds_spent"]),
     (two_refunds, ["refunded", "refund_over_rest"]),
 ]
 

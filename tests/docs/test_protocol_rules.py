@@ -112,6 +112,7 @@ REASONS: dict[str, Callable[[], Decided]] = {
         1
     ),
     "The code was typed (`entry`).": lambda: World().scan(1, typed=True),
+    "It is a withdrawal (`purpose`).": lambda: World().scan(1, purpose=Purpose.WITHDRAWAL),
     "The server's risk rule asks for it.": lambda: World(
         rules=replace(RULES, risk=lambda scan, wallet: Risk.ASK_PIN)
     ).scan(1),
@@ -253,6 +254,7 @@ def canceled(world: World) -> Payment:
 
 def spent_top_up(world: World) -> Payment:
     """One whose money is gone by now."""
+    world.change_wallet(balance_minor=0)
     payment = world.scan(purpose=Purpose.TOP_UP).payment
     world.change_wallet(balance_minor=payment.amount_minor - 1)
     return payment
@@ -474,6 +476,8 @@ def test_cancels_and_refunds_are_refused_in_the_stated_order() -> None:
     world.book.payments[payment.payment_id] = replace(payment, refunded_minor=0)
     cancels.append(word(world.cancel(payment.payment_id)))
     stated = stated_errors()
+    later = World()
+    cancels.append(word(later.cancel(spent_top_up(later).payment_id)))
     assert cancels == [code for code in stated["payment.cancel"] if code not in ("draining", "busy")]
     assert refunds == [code for code in stated["refund.create"] if code not in ("draining", "busy")]
 
