@@ -232,7 +232,8 @@ def _say_payment(args: argparse.Namespace, payment: TerminalPaymentResult | Paym
         _say_json(outcome=status, **_fields(payment))
     else:
         say(_line(payment))
-        if isinstance(payment, PaymentPending) or payment.status != Status.APPROVED or payment.refunded_minor:
+        is_plain_sale = status == Status.APPROVED and payment.purpose == Purpose.SALE
+        if isinstance(payment, PaymentPending) or not is_plain_sale or payment.refunded_minor:
             reason = getattr(payment, "decline_code", None) or status
             say(f"{printable(payment.text)} ({printable(reason)})")
     return _EXIT_CODES.get(status, ExitCode.DECLINED)

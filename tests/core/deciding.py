@@ -13,6 +13,7 @@ from pos_server.core.book import (
     Book,
     Changes,
     DeviceStatus,
+    HouseAccount,
     MerchantStatus,
     TerminalStatus,
     Till,
@@ -47,6 +48,12 @@ KEYRING = Keyring({"k1": MASTER_KEY}, current="k1")
 WALLET, OTHER_WALLET, UNKNOWN_WALLET = 1_000_000_001, 1_000_000_002, 1_000_000_003
 TILL = Till(TerminalStatus.ACTIVE, MerchantStatus.ACTIVE, 500, "Corner Canteen", "Main hall")
 OTHER_TILL = replace(TILL, merchant_account_id=600, merchant_name="Kiosk")
+CASH_IN, PAYOUT, FEES = 90, 91, 92
+HOUSE = {
+    (HouseAccount.CASH_IN, "EUR"): CASH_IN,
+    (HouseAccount.PAYOUT, "EUR"): PAYOUT,
+    (HouseAccount.FEES, "EUR"): FEES,
+}
 NO_LIMIT = 2**53 - 1
 WIDE = Rules(Limits(NO_LIMIT, NO_LIMIT, NO_LIMIT, NO_LIMIT, NO_LIMIT), code_expired_steps=20)
 # Above 10.00 EUR a payment waits for its PIN.
@@ -140,6 +147,8 @@ def book() -> Book:
         tills={11: TILL, 12: replace(TILL, store_name="Garden"), 21: OTHER_TILL},
         wallets={number: wallet(number) for number in (WALLET, OTHER_WALLET)},
         devices={key: device(*key) for key in ((WALLET, 0), (WALLET, 1), (OTHER_WALLET, 0))},
+        offices={5: replace(TILL, store_name=""), 6: replace(OTHER_TILL, store_name="")},
+        house=HOUSE,
     )
 
 

@@ -3,7 +3,8 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pos_server.core.operations import Entry, Scan
+from pos_server.core.operations import Entry, MoveCash, Scan
+from pos_server.core.payments import Purpose
 from tests.core.deciding import book, code, decided, payment_id, run, scan
 
 QUICK = settings(max_examples=50, deadline=None)
@@ -25,6 +26,12 @@ def test_fingerprint() -> None:
     """SHA-256 of the body's fields, joined by unit separators; computed apart."""
     assert scan(code="7" * 24).fingerprint.hex() == "940b46e676611f921918bdc7f7aae4a5"
     assert scan(code="7" * 24, entry=Entry.TYPED).fingerprint.hex() == "a3a265de0fd6558b40c09f51784c2614"
+    for purpose in (Purpose.TOP_UP, Purpose.WITHDRAWAL):
+        for entry in Entry:
+            assert scan(code="7" * 24, entry=entry, purpose=purpose).fingerprint not in (
+                scan(code="7" * 24).fingerprint,
+                scan(code="7" * 24, entry=Entry.TYPED).fingerprint,
+            )
     assert scan(code="7" * 24, payment_id=payment_id(2)).fingerprint == scan(code="7" * 24).fingerprint
 
 
@@ -39,11 +46,22 @@ SCANS = st.builds(
     currency=st.sampled_from(["EUR", "USD"]),
     code=st.text(alphabet="1\x1f", max_size=3),
     entry=st.sampled_from(Entry),
+    purpose=st.sampled_from(Purpose),
+)
+CASH = st.builds(
+    MoveCash,
+    payment_id=st.just(payment_id(1)),
+    merchant_id=st.integers(1, 12),
+    wallet_number=st.integers(1, 12),
+    reference=st.from_regex(r"[!-~]{1,2}", fullmatch=True),
+    amount_minor=st.integers(1, 12),
+    currency=st.sampled_from(["EUR", "USD"]),
+    purpose=st.sampled_from(Purpose),
 )
 
 
 @QUICK
-@given(SCANS, SCANS)
-def test_bodies_are_told_apart(first: Scan, second: Scan) -> None:
+@given(SCANS | CASH, SCANS | CASH)
+def test_bodies_are_told_apart(first: Scan | MoveCash, second: Scan | MoveCash) -> None:
     assert len(first.fingerprint) == 16
     assert (first.fingerprint == second.fingerprint) == (first == second)

@@ -1,11 +1,14 @@
 """The audit finds what somebody damaged behind the server's back, and names it."""
 
 import re
+from typing import Any
 
 import asyncpg
 import pytest
 
-from pos_server.core.operations import Cancel, CreateRefund, Entry
+from pos_server.core.operations import Cancel, CreateRefund, Entry, MoveCash
+from pos_server.core.payments import Purpose
+from pos_server.ledger import directory
 from pos_server.ledger.audit import OFFENDERS_LISTED_MAX, audit
 from tests.ledger.test_ledger import run_batch
 from tests.support import EUR, Town, new_id
@@ -36,15 +39,44 @@ async def sell(connection: asyncpg.Connection, town: Town) -> dict[str, str]:
         Cancel(till, town.merchant_id, EUR, new_id(), None, new_id()),
     ]
     await run_batch(connection, *sales.values(), *refunds.values(), *cancels)
+    await sell_with_a_fee_and_move_cash(connection, town, sales, refunds)
     ids = {name: str(sale.payment_id) for name, sale in sales.items()}
     ids |= {name: str(refund.refund_id) for name, refund in refunds.items()}
     ids |= {f"wallet_{index}": str(wallet.device.number) for index, wallet in enumerate(town.wallets)}
     for index, row in enumerate(await connection.fetch("select id from payment where purpose = 'top_up' order by id")):
         ids[f"top_up_{index}"] = str(row["id"])
-    for name in ("paid", "canceled"):
-        row = "select id from transfer where kind = 'payment' and source_id = $1::text::uuid"
+    for name in ("paid", "canceled", "cash_out"):
+        row = "select id from transfer where kind in ('payment', 'withdrawal') and source_id = $1::text::uuid"
         ids[f"transfer_of_{name}"] = str(await connection.fetchval(row, ids[name]))
     return ids
+
+
+async def sell_with_a_fee_and_move_cash(
+    connection: asyncpg.Connection, town: Town, asked: dict[str, Any], refunds: dict[str, CreateRefund]
+) -> None:
+    """To a merchant of its own; adds to the names."""
+    merchant_id = await directory.create_merchant(connection, "Kiosk", EUR)
+    await connection.execute("update merchant set fee_bps = 145, fee_fixed_minor = 7 where id = $1", merchant_id)
+    store_id = await directory.create_store(connection, merchant_id, "Hall")
+    till = await directory.create_terminal(connection, store_id, "Till")
+    place = {"terminal_number": till, "merchant_id": merchant_id}
+    sales = {name: town.scan(1, amount_minor=999, **place) for name in ("with_fee", "canceled_with_fee")}
+    refund = CreateRefund(new_id(), sales["with_fee"].payment_id, merchant_id, till, 500)
+    wallet = town.wallets[2].device.number
+    cash = {
+        name: MoveCash(new_id(), merchant_id, wallet, name, amount_minor, EUR, purpose)
+        for name, amount_minor, purpose in (
+            ("cash_out", 400, Purpose.WITHDRAWAL),
+            ("cash_back", 300, Purpose.TOP_UP),
+        )
+    }
+    cancels = [
+        Cancel(None, merchant_id, EUR, canceled.payment_id, None, new_id())
+        for canceled in (sales["canceled_with_fee"], cash["cash_back"])
+    ]
+    await run_batch(connection, *sales.values(), refund, *cash.values(), *cancels)
+    asked |= sales | cash
+    refunds["refund_of_fee"] = refund
 
 
 async def findings(admin: asyncpg.Connection) -> dict[str, list[str]]:
@@ -56,14 +88,36 @@ async def test_an_honest_ledger_is_ok(connection: asyncpg.Connection, town: Town
     report = await audit(admin)
     assert report.findings == []
     assert report.ok
-    # Nine payments, two of them tombstones; three top-ups, four payments, a cancel and two refunds.
-    assert (report.payments, report.transfers, report.wallets) == (9, 10, 3)
+    # Nine payments, two of them tombstones, and two with fees; three top-ups before, one more, and a withdrawal.
+    assert (report.payments, report.cash_movements, report.wallets) == (11, 5, 3)
+    kinds = await connection.fetch("select kind, count(*) from transfer group by kind")
+    assert {row["kind"]: row["count"] for row in kinds} == {
+        "payment": 6,
+        "top_up": 4,
+        "withdrawal": 1,
+        "fee": 2,
+        "fee_return": 2,
+        "refund": 3,
+        "cancel": 3,
+    }
+    assert report.transfers == 21
 
 
 PAID, CANCEL, REFUND = (
     f"where kind = '{kind}' and source_id = '<{name}>'"
     for kind, name in (("payment", "paid"), ("cancel", "canceled"), ("refund", "refund"))
 )
+FEE, FEE_RETURN, WITHDRAWAL, CASH_CANCEL = (
+    f"where kind = '{kind}' and source_id = '<{name}>'"
+    for kind, name in (
+        ("fee", "with_fee"),
+        ("fee_return", "refund_of_fee"),
+        ("withdrawal", "cash_out"),
+        ("cancel", "cash_back"),
+    )
+)
+REFUND_OF_FEE = "refund_of_fee"
+OTHER_MERCHANT = "(select account_id from merchant where name = 'Corner Canteen')"
 CASH_IN = "(select id from account where kind = 'house' and name = 'cash_in')"
 # What the schema refuses already, the audit does not rely on: a dump may have been restored without it.
 WITHOUT = "alter table payment drop constraint payment_"
@@ -105,7 +159,7 @@ NEW = "'00000000-0000-0000-0000-000000000009'"
         ),
         ("update wallet set balance_minor = balance_minor + 1 where number = <wallet_1>", {"balances": ["wallet_1"]}),
         (
-            "delete from transfer where kind = 'top_up'",
+            "delete from transfer where kind = 'top_up' and source_id <> '<cash_back>'",
             {
                 "balances": ["wallet_0", "wallet_1", "wallet_2"],
                 "payments_paid": ["top_up_0", "top_up_1", "top_up_2"],
@@ -228,6 +282,41 @@ NEW = "'00000000-0000-0000-0000-000000000009'"
             + again(REFUND, source=NEW, amount="400")
             + add("wallet_1", 400),
             {"refunds_within": ["refunded"]},
+        ),
+        # Fees.
+        (f"delete from transfer {FEE}", {"fees": ["with_fee"]}),
+        (f"update transfer set amount_minor = amount_minor + 1 {FEE}", {"fees": ["with_fee"]}),
+        (f"update transfer set credit_account_id = {CASH_IN} {FEE}", {"fees": ["with_fee"]}),
+        (f"update transfer set debit_account_id = {OTHER_MERCHANT} {FEE}", {"fees": ["with_fee"]}),
+        (again(FEE), {"fees": ["with_fee"], "transfers_once": ["with_fee"]}),
+        ("update payment set fee_minor = fee_minor - 1 where id = '<with_fee>'", {"fees": ["with_fee"]}),
+        ("update payment set fee_minor = 5 where id = '<paid>'", {"fees": ["paid"]}),
+        (f"delete from transfer {FEE_RETURN}", {"fees": ["with_fee"]}),
+        (f"update transfer set amount_minor = 1 {FEE_RETURN}", {"fees": ["with_fee"]}),
+        (f"update transfer set kind = 'fee' {FEE_RETURN}", {"fees": sorted([REFUND_OF_FEE, "with_fee"])}),
+        (
+            "delete from transfer where kind = 'fee_return' and source_id = '<canceled_with_fee>'",
+            {"fees": ["canceled_with_fee"]},
+        ),
+        (
+            again(FEE_RETURN, source=NEW, amount="1"),
+            {"fees": [NEW.strip("'")]},
+        ),
+        # Cash.
+        (f"delete from transfer {WITHDRAWAL}", {"balances": ["wallet_2"], "payments_paid": ["cash_out"]}),
+        (f"update transfer set credit_account_id = {CASH_IN} {WITHDRAWAL}", {"payments_paid": ["cash_out"]}),
+        (
+            f"update transfer set kind = 'payment' {WITHDRAWAL}",
+            {"payments_paid": ["cash_out"], "transfers_owed": ["transfer_of_cash_out"]},
+        ),
+        (
+            "update payment set purpose = 'sale' where id = '<cash_out>'",
+            {"payments_paid": ["cash_out"], "transfers_owed": ["transfer_of_cash_out"]},
+        ),
+        (f"delete from transfer {CASH_CANCEL}", {"balances": ["wallet_2"], "cancels_paid": ["cash_back"]}),
+        (
+            f"update transfer set credit_account_id = {OTHER_MERCHANT} {CASH_CANCEL}",
+            {"cancels_paid": ["cash_back", "cash_back"]},
         ),
         # What waits for a PIN.
         (

@@ -38,6 +38,24 @@ async def test_an_approved_scan_returns_its_result_and_says_who_the_till_is() ->
 
 
 @pytest.mark.asyncio
+async def test_cash_is_a_scan_with_another_purpose() -> None:
+    asked = []
+
+    async def script(peer: Peer) -> None:
+        await peer.welcome()
+        for purpose in ("top_up", "withdrawal"):
+            asked.append(await peer.receive())
+            await peer.answer(asked[-1], {**PAID, "purpose": purpose})
+
+    async with fake_server(script) as server, TerminalClient(server.terminal(), backoff=no_wait()) as till:
+        first = await till.scan(code=CODE, amount_minor=1250, reference="order-1", purpose="top_up")
+        second = await till.scan(code=CODE, amount_minor=1250, reference="order-2", purpose="withdrawal")
+        with pytest.raises(ValueError, match="purpose"):
+            await till.scan(code=CODE, amount_minor=1250, reference="order-3", purpose="gift")  # type: ignore[arg-type]
+    assert [message["purpose"] for message in asked] == [first.purpose, second.purpose] == ["top_up", "withdrawal"]
+
+
+@pytest.mark.asyncio
 async def test_a_decline_is_a_result_and_no_exception() -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()

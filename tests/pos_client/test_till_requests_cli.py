@@ -179,6 +179,17 @@ def test_what_argparse_refuses_exits_2(arguments: list[str], capsys: pytest.Capt
     assert capsys.readouterr().err
 
 
+def test_cash_is_a_scan_with_a_purpose_and_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked: list[dict[str, Any]] = []
+    topped_up = {**PAID, "purpose": "top_up", "text": "Topped up by 12.50 EUR. Take the cash."}
+    script = answering(topped_up, asked=asked)
+    assert run(script, tmp_path, "scan", "--amount", "12.50", "--code", CODE, "--purpose", "top_up") == 0
+    assert capsys.readouterr().out == (
+        "APPROVED 12.50 EUR, order order-1\nTopped up by 12.50 EUR. Take the cash. (approved)\n"
+    )
+    assert asked[0]["purpose"] == "top_up"
+
+
 def test_a_typed_code_waits_for_the_pin_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked: list[dict[str, Any]] = []
 

@@ -173,7 +173,8 @@ async def test_a_payment_that_needs_the_pin_is_confirmed_and_refunded(
 
         (latest,) = await till.recent(1)
         page = await wallet.history(5)
-        assert (latest.payment_id, [each.payment_id for each in page.payments]) == (paid.payment_id, [paid.payment_id])
+        assert latest.payment_id == page.payments[0].payment_id == paid.payment_id
+        assert [each.purpose for each in page.payments] == ["sale", "top_up"]
 
 
 @pytest.mark.asyncio
