@@ -527,8 +527,8 @@ select not exists (
 select t.id, transfer_digest(t) as digest from transfer t where t.id > $1 and t.id <= $2 order by t.id limit $3;
 
 -- name: add_seal
-insert into seal (number, day, first_id, last_id, transfers, digests, previous_hash, hash)
+insert into seal (day, number, first_id, last_id, transfers, digests, previous_hash, hash)
 values ($1, $2, $3, $4, $5, $6, $7, $8);
 
 -- name: seals
-select number, day, first_id, last_id, transfers, digests, previous_hash, hash from seal order by number;
+select number, day::text, first_id, last_id, transfers, digests, previous_hash, hash from seal order by number;

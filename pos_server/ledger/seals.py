@@ -91,7 +91,7 @@ async def _seal(
     found = {row["id"]: row["digest"] for row in rows}
     seal = Seal(
         number=number,
-        day=day,
+        day=day.isoformat(),
         first_id=after_id + 1,
         last_id=max(found) if len(found) == TRANSFERS_PER_SEAL_MAX else last_id,
         transfers=len(found),
@@ -100,7 +100,8 @@ async def _seal(
         hash=b"",
     )
     seal = Seal(**{name: getattr(seal, name) for name in Seal.__slots__} | {"hash": seal.expected_hash()})
-    await connection.execute(QUERIES["add_seal"], *(getattr(seal, name) for name in Seal.__slots__))
+    columns = (getattr(seal, name) for name in Seal.__slots__ if name != "day")
+    await connection.execute(QUERIES["add_seal"], day, *columns)
     return seal
 
 
