@@ -18,7 +18,7 @@ _ENTRY = struct.Struct(">Q8s")
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """One link: the transfers with ids from `first_id` to `last_id`, as they were when the day (ISO 8601) was sealed."""
+    """One link: the transfers with ids from `first_id` to `last_id`, as the day (ISO 8601) was sealed with them."""
 
     number: int
     day: str
