@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -17,10 +18,12 @@ import uvloop
 from .api.asyncapi import asyncapi_json
 from .core.api_keys import Scope
 from .core.errors import PosError
+from .core.seals import Seal
 from .ledger.audit import AuditReport, audit
 from .ledger.database import connect, wait_until_available, where
 from .ledger.embedded import EmbeddedPostgres, EmbeddedPostgresError, default_data_dir
 from .ledger.migrate import load_migrations, migrate
+from .ledger.seals import SealReport, check_seals, seal_days
 from .master_keys import keyring_for
 from .operator_desk import ACTIONS, act, end_key, keys_text, new_key
 from .server import serving
@@ -86,6 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--json", action="store_true", help="print one JSON summary on standard output")
     command("migrate", _migrate, "bring the database's schema up to date")
     audit_command = command("audit", _audit, "prove from the rows that the money is right; exit 1 if it is not")
+    audit_command.add_argument("--seals", action="store_true", help="check the seals of past days too")
+    audit_command.add_argument("--expect", metavar="HASH", help="with --seals: the last hash, as `seal` printed it")
     audit_command.add_argument("--json", action="store_true", help="print the report as JSON")
     for kind, actions in ACTIONS.items():
         what = command(kind, _act, f"{', '.join(actions)}: takes effect with the next payment")
@@ -100,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     keys.add_argument(
         "--scope", type=Scope, action="append", choices=list(Scope), help="what it may do; refunds if left out"
     )
+    command("seal", _seal, "seal the transfers of past days, so that a later change is found; for a daily timer")
     command("master-key", _master_key, "make a master key for POS_MASTER_KEYS")
     command("asyncapi", _asyncapi, "print the WebSocket protocol for tools, as AsyncAPI 3 in JSON")
     return parser
@@ -148,11 +154,29 @@ def _migrate(arguments: argparse.Namespace, settings: Settings) -> int:
 def _audit(arguments: argparse.Namespace, settings: Settings) -> int:
     with database(settings, "pos-server", must_exist=True) as (dsn, _):
         report = run_loop(_audit_once(dsn, settings))
+        seals = run_loop(_check_seals(dsn, settings, arguments.expect)) if arguments.seals else None
+    ok = report.ok and (seals is None or seals.ok)
     if arguments.json:
-        print_out(json.dumps({"audit": "ok" if report.ok else "failed", **asdict(report)}))
+        sealed = {} if seals is None else {"seals": asdict(seals) | {"last_hash": seals.last_hash.hex()}}
+        print_out(json.dumps({"audit": "ok" if ok else "failed", **asdict(report), **sealed}))
     else:
         print_out(audit_text(report))
-    return 0 if report.ok else EXIT_FINDINGS
+        if seals is not None:
+            print_out(seals_text(seals))
+    return 0 if ok else EXIT_FINDINGS
+
+
+def _seal(arguments: argparse.Namespace, settings: Settings) -> int:
+    def progress(seal: Seal) -> None:
+        say(f"sealed {seal.day}: {seal.transfers} transfers")
+
+    async def seal(connection: asyncpg.Connection) -> str:
+        last_hash = await seal_days(connection, datetime.now(UTC), settings.time_zone, progress)
+        say("Keep this hash elsewhere: `pos-server audit --seals --expect HASH` vouches for all days before it.")
+        return last_hash.hex()
+
+    print_out(_at_desk(settings, seal))
+    return 0
 
 
 def _act(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -214,6 +238,13 @@ def audit_text(report: AuditReport) -> str:
     return "\n".join(lines)
 
 
+def seals_text(report: SealReport) -> str:
+    """The seals for a person."""
+    if report.ok:
+        return f"seals ok: {report.seals} seals over {report.transfers} transfers, last hash {report.last_hash.hex()}"
+    return "\n".join(["SEALS BROKEN:", *(f"  {problem}" for problem in report.problems)])
+
+
 @contextmanager
 def database(settings: Settings, app: str, *, must_exist: bool = False) -> Iterator[tuple[str, Path | None]]:
     """The database to use: POS_DATABASE_URL, or a Postgres of our own that runs while the block does.
@@ -243,6 +274,18 @@ async def prepare(dsn: str, settings: Settings) -> list[str]:
     connection = await connect(dsn, timeout_s=settings.database_connect_timeout_s, role=None)
     try:
         return await migrate(connection, load_migrations())
+    finally:
+        await connection.close()
+
+
+async def _check_seals(dsn: str, settings: Settings, expected: str | None) -> SealReport:
+    def progress(seal: Seal) -> None:
+        if sys.stderr.isatty():
+            say(f"checked {seal.day}: {seal.transfers} transfers")
+
+    connection = await connect(dsn, timeout_s=settings.database_connect_timeout_s, role=None)
+    try:
+        return await check_seals(connection, progress, expected)
     finally:
         await connection.close()
 

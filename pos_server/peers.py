@@ -247,7 +247,10 @@ class Peers:
                 self._on_opened(device, message["age_s"])
             case "closed":
                 device = _device_of(message)
-                peer.online[Recipient(device.kind, device.number)] -= 1
+                recipient = Recipient(device.kind, device.number)
+                peer.online[recipient] -= 1
+                if peer.online[recipient] <= 0:
+                    del peer.online[recipient]
             case "told":
                 recipient = Recipient(DeviceKind(message["kind"]), *message["to"])
                 texts = message["texts"]
