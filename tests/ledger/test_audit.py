@@ -159,7 +159,7 @@ NEW = "'00000000-0000-0000-0000-000000000009'"
         ),
         ("update wallet set balance_minor = balance_minor + 1 where number = <wallet_1>", {"balances": ["wallet_1"]}),
         (
-            "delete from transfer where kind = 'top_up' and source_id <> '<cash_back>'",
+            "delete from transfer where kind = 'top_up' and not source_id = '<cash_back>'",
             {
                 "balances": ["wallet_0", "wallet_1", "wallet_2"],
                 "payments_paid": ["top_up_0", "top_up_1", "top_up_2"],
