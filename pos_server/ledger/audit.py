@@ -20,6 +20,7 @@ _CHECKS = {
     "audit_cancels_paid": "canceled payments whose money did not go back exactly once",
     "audit_refunds_paid": "refunds whose money did not go back exactly once",
     "audit_refunds_within": "payments that disagree with their refunds",
+    "audit_rollup": "accounts whose sum up to the horizon differs from their transfers",
     "audit_pending_in_time": "payments that still wait for a PIN after their time",
 }
 
