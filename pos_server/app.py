@@ -41,6 +41,7 @@ from .gateway.terminal import TerminalEndpoint
 from .gateway.wallet import WalletEndpoint
 from .leadership import lead
 from .ledger.database import create_pool
+from .ledger.rollup import RollUp
 from .peers import Peers
 from .pins import Pins
 from .revocation import watch_revocations
@@ -180,7 +181,7 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
         await peers.start()
         leading = lead(
             dsn,
-            sweeper.sweep,
+            [sweeper.sweep, RollUp().step],
             every_s=settings.expiry_check_s,
             timeout_s=settings.database_connect_timeout_s,
         )

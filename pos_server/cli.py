@@ -25,7 +25,7 @@ from .ledger.embedded import EmbeddedPostgres, EmbeddedPostgresError, default_da
 from .ledger.migrate import load_migrations, migrate
 from .ledger.seals import SealReport, check_seals, seal_days
 from .master_keys import keyring_for
-from .operator_desk import ACTIONS, act, end_key, keys_text, new_key
+from .operator_desk import ACTIONS, act, balances_text, end_key, keys_text, new_key
 from .server import serving
 from .settings import Settings, load_settings, new_master_key
 from .telemetry import configure_logging
@@ -105,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     keys.add_argument(
         "--scope", type=Scope, action="append", choices=list(Scope), help="what it may do; refunds if left out"
     )
+    command("balances", _balances, "what merchants and the house hold now")
     command("seal", _seal, "seal the transfers of past days, so that a later change is found; for a daily timer")
     command("master-key", _master_key, "make a master key for POS_MASTER_KEYS")
     command("asyncapi", _asyncapi, "print the WebSocket protocol for tools, as AsyncAPI 3 in JSON")
@@ -164,6 +165,11 @@ def _audit(arguments: argparse.Namespace, settings: Settings) -> int:
         if seals is not None:
             print_out(seals_text(seals))
     return 0 if ok else EXIT_FINDINGS
+
+
+def _balances(arguments: argparse.Namespace, settings: Settings) -> int:
+    print_out(_at_desk(settings, balances_text))
+    return 0
 
 
 def _seal(arguments: argparse.Namespace, settings: Settings) -> int:

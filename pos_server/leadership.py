@@ -1,7 +1,7 @@
 """Work that one of many servers does: who holds an advisory lock in the database. When it dies, another one does."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import asyncpg
 import structlog
@@ -16,9 +16,13 @@ _ADVISORY_LOCK = int.from_bytes(b"pos-lead")
 
 
 async def lead(
-    dsn: str, work: Callable[[asyncpg.Connection], Awaitable[None]], *, every_s: float, timeout_s: float
+    dsn: str,
+    work: Sequence[Callable[[asyncpg.Connection], Awaitable[None]]],
+    *,
+    every_s: float,
+    timeout_s: float,
 ) -> None:
-    """Call `work` every `every_s` while this server leads, and try to lead while it does not; for ever.
+    """Do all the `work` every `every_s` while this server leads, and try to lead while it does not; for ever.
 
     The lock lives as long as the connection, which `work` may use: a server that lost its database leads no more.
     """
@@ -32,8 +36,8 @@ async def lead(
                 async with asyncio.timeout(timeout_s):
                     if not is_leader:
                         is_leader = await connection.fetchval(QUERIES["try_lead"], _ADVISORY_LOCK)
-                    if is_leader:
-                        await work(connection)
+                    for task in work if is_leader else ():
+                        await task(connection)
             except DATABASE_AWAY as away:
                 log.warning("database_away", during="leading", cause=type(away).__name__)
                 if connection is not None:

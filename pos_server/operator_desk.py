@@ -8,8 +8,10 @@ import asyncpg
 from .core.api_keys import API_KEY_BYTES, Scope, api_key
 from .core.book import MerchantStatus, TerminalStatus, WalletStatus
 from .core.errors import PosError
+from .core.money import format_amount
 from .ledger import directory
 from .ledger.api_keys import create_api_key, list_api_keys, revoke_api_key
+from .ledger.rollup import balances
 
 Action = Callable[[asyncpg.Connection, int], Awaitable[bool]]
 
@@ -62,6 +64,14 @@ async def end_key(connection: asyncpg.Connection, key_id: int) -> str:
     if not await revoke_api_key(connection, key_id):
         raise NotFound(f"there is no API key {key_id}: `pos-server keys list` shows them")
     return f"API key {key_id} is revoked"
+
+
+async def balances_text(connection: asyncpg.Connection) -> str:
+    """What merchants and the house hold now, for the operator: a line each."""
+    return "\n".join(
+        f"{account.kind:<9} {account.owner:<30} {format_amount(account.balance_minor, account.currency):>20}"
+        for account in await balances(connection)
+    )
 
 
 async def keys_text(connection: asyncpg.Connection) -> str:

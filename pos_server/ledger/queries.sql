@@ -566,3 +566,61 @@ values ($1, $2, $3, $4, $5, $6, $7, $8);
 
 -- name: seals
 select number, day::text, first_id, last_id, transfers, digests, previous_hash, hash from seal order by number;
+
+-- name: last_transfer
+-- The last transfer, and the transactions that run while it is read.
+select coalesce(max(id), 0) as last_id, array(
+    select virtualtransaction from pg_locks where locktype = 'virtualxid' and pid <> pg_backend_pid()
+) as running
+from transfer;
+
+-- name: lock_rollup
+select last_id from rollup_horizon for update;
+
+-- name: roll_up
+-- Adds what lies between the horizon and the new one, and moves the horizon: one commit, so nothing counts twice.
+with entry as (
+    select credit_account_id as account_id, amount_minor from transfer where id > $1 and id <= $2
+    union all
+    select debit_account_id, -amount_minor from transfer where id > $1 and id <= $2
+), summed as (
+    insert into account_rollup as r (account_id, balance_minor)
+    select e.account_id, sum(e.amount_minor) from entry e join account a on a.id = e.account_id and a.kind <> 'wallet'
+    group by e.account_id
+    on conflict (account_id) do update set balance_minor = r.balance_minor + excluded.balance_minor
+)
+update rollup_horizon set last_id = $2;
+
+-- name: account_balances
+-- Sum and tail in one statement, and so in one snapshot.
+with tail as (
+    select * from transfer where id > (select last_id from rollup_horizon)
+), entry as (
+    select account_id, sum(amount_minor) as balance_minor from (
+        select credit_account_id as account_id, amount_minor from tail
+        union all
+        select debit_account_id, -amount_minor from tail
+    ) as e group by account_id
+)
+select a.id as account_id, a.kind, a.name as owner, a.currency,
+    (coalesce(r.balance_minor, 0) + coalesce(e.balance_minor, 0))::bigint as balance_minor
+from account a
+left join account_rollup r on r.account_id = a.id
+left join entry e on e.account_id = a.id
+where a.kind <> 'wallet'
+order by a.kind, a.name, a.id;
+
+-- name: audit_rollup
+-- The sum up to the horizon is what the transfers up to it say.
+select coalesce(r.account_id, e.account_id)::text from account_rollup r
+full join (
+    select account_id, sum(amount_minor) as balance_minor from (
+        select credit_account_id as account_id, amount_minor from transfer
+        where id <= (select last_id from rollup_horizon)
+        union all
+        select debit_account_id, -amount_minor from transfer where id <= (select last_id from rollup_horizon)
+    ) as x join account a on a.id = x.account_id and a.kind <> 'wallet'
+    group by account_id
+) as e on e.account_id = r.account_id
+where coalesce(r.balance_minor, 0) <> coalesce(e.balance_minor, 0)
+order by 1 limit $1;
