@@ -8,9 +8,10 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
+from zoneinfo import ZoneInfo
 
 import asyncpg
 import uvloop
@@ -25,7 +26,7 @@ from .ledger.embedded import EmbeddedPostgres, EmbeddedPostgresError, default_da
 from .ledger.migrate import load_migrations, migrate
 from .ledger.seals import SealReport, check_seals, seal_days
 from .master_keys import keyring_for
-from .operator_desk import ACTIONS, act, balances_text, end_key, keys_text, new_key
+from .operator_desk import ACTIONS, act, balances_text, end_key, keys_text, new_key, settle_into
 from .server import serving
 from .settings import Settings, load_settings, new_master_key
 from .telemetry import configure_logging
@@ -106,6 +107,9 @@ def _parser() -> argparse.ArgumentParser:
         "--scope", type=Scope, action="append", choices=list(Scope), help="what it may do; refunds if left out"
     )
     command("balances", _balances, "what merchants and the house hold now")
+    settling = command("settle", _settle, "state and pay what merchants are owed for a business day; safe to run twice")
+    settling.add_argument("--date", type=date.fromisoformat, help="the business day, such as 2026-11-23 (yesterday)")
+    settling.add_argument("--out", type=Path, default=Path(), help="where the CSV and the JSON file go (here)")
     command("seal", _seal, "seal the transfers of past days, so that a later change is found; for a daily timer")
     command("master-key", _master_key, "make a master key for POS_MASTER_KEYS")
     command("asyncapi", _asyncapi, "print the WebSocket protocol for tools, as AsyncAPI 3 in JSON")
@@ -169,6 +173,13 @@ def _audit(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _balances(arguments: argparse.Namespace, settings: Settings) -> int:
     print_out(_at_desk(settings, balances_text))
+    return 0
+
+
+def _settle(arguments: argparse.Namespace, settings: Settings) -> int:
+    now = datetime.now(UTC)
+    day = arguments.date or now.astimezone(ZoneInfo(settings.time_zone)).date() - timedelta(days=1)
+    print_out(_at_desk(settings, lambda connection: settle_into(connection, day, now, arguments.out)))
     return 0
 
 

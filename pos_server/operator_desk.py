@@ -1,7 +1,10 @@
 """What an operator does by hand: block and unblock, take a forgotten PIN away, hand out API keys."""
 
+import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
+from datetime import date, datetime
+from pathlib import Path
 
 import asyncpg
 
@@ -9,9 +12,11 @@ from .core.api_keys import API_KEY_BYTES, Scope, api_key
 from .core.book import MerchantStatus, TerminalStatus, WalletStatus
 from .core.errors import PosError
 from .core.money import format_amount
+from .core.settlement import csv_text, json_text, totals
 from .ledger import directory
 from .ledger.api_keys import create_api_key, list_api_keys, revoke_api_key
 from .ledger.rollup import balances
+from .ledger.settlement import settle
 
 Action = Callable[[asyncpg.Connection, int], Awaitable[bool]]
 
@@ -72,6 +77,31 @@ async def balances_text(connection: asyncpg.Connection) -> str:
         f"{account.kind:<9} {account.owner:<30} {format_amount(account.balance_minor, account.currency):>20}"
         for account in await balances(connection)
     )
+
+
+async def settle_into(connection: asyncpg.Connection, business_date: date, now: datetime, folder: Path) -> str:
+    """Settle a business day and write its files; returns lines for the operator. Raises DayNotOver and OSError."""
+    settled = await settle(connection, business_date, now)
+    day = business_date.isoformat()
+    texts = {"csv": csv_text(day, settled.statements), "json": json_text(day, settled.statements)}
+    paths = await asyncio.to_thread(_write_files, folder, f"settlement-{day}", texts)
+    lines = [f"wrote {path}" for path in paths]
+    for currency, total in totals(settled.statements).items():
+        paid, net = (format_amount(total[name], currency) for name in ("paid_out_minor", "net_minor"))
+        lines.append(f"{day}: {total['statements']} merchants, net {net}, paid out {paid}")
+    return "\n".join([*lines, f"{settled.made} statements are new"])
+
+
+def _write_files(folder: Path, name: str, texts: dict[str, str]) -> list[Path]:
+    """Each complete before it has its name: whoever waits for a file never reads half of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for suffix, content in texts.items():
+        path = folder / f"{name}.{suffix}"
+        partial = path.with_suffix(f".{suffix}.partial")
+        partial.write_bytes(content.encode())
+        paths.append(partial.replace(path))
+    return paths
 
 
 async def keys_text(connection: asyncpg.Connection) -> str:

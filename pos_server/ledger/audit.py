@@ -21,6 +21,7 @@ _CHECKS = {
     "audit_fees": "sales whose fee was not paid, or not returned, as it should be",
     "audit_refunds_paid": "refunds whose money did not go back exactly once",
     "audit_refunds_within": "payments that disagree with their refunds",
+    "audit_settlements": "statements that differ from their transfers, or settlements without their statement",
     "audit_rollup": "accounts whose sum up to the horizon differs from their transfers",
     "audit_pending_in_time": "payments that still wait for a PIN after their time",
 }

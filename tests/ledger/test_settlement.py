@@ -1,0 +1,184 @@
+"""Settlement of scripted days: what the statements say is what the clients were told, added up by hand."""
+
+import csv
+import io
+import json
+from datetime import UTC, date, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from pos_server.core.fees import fee_of
+from pos_server.core.operations import Cancel, CreateRefund
+from pos_server.ledger import directory
+from pos_server.ledger.audit import audit
+from pos_server.ledger.database import connect
+from pos_server.ledger.settlement import DayNotOver, settle
+from tests.end_to_end.server_process import pos_server
+from tests.ledger.test_ledger import run_batch
+from tests.support import EUR, Town, new_id
+
+pytestmark = pytest.mark.asyncio
+TODAY = datetime.now(UTC).date()
+D2, D1 = TODAY - timedelta(days=2), TODAY - timedelta(days=1)
+NOW = datetime.now(UTC)
+
+
+async def at(admin: asyncpg.Connection, when: datetime, after_id: int) -> int:
+    """Give the transfers since `after_id` this time stamp; returns the last id."""
+    await admin.execute("update transfer set created_at = $1 where id > $2", when, after_id)
+    last_id: int = await admin.fetchval("select max(id) from transfer")
+    return last_id
+
+
+async def two_days(connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection) -> None:
+    """Two days ago three sales, one of them canceled; yesterday a sale and a late refund; a sale today. Fee 1.5% + 0.02."""
+    await admin.execute("update merchant set fee_bps = 150, fee_fixed_minor = 2")
+    last = await at(admin, datetime(D2.year, D2.month, D2.day, tzinfo=UTC) - timedelta(days=1), 0)
+    sales = [town.scan(wallet, amount_minor=amount) for wallet, amount in ((0, 1000), (1, 333), (2, 500))]
+    terminal = town.terminals[0].device.number
+    await run_batch(connection, *sales)
+    await run_batch(connection, Cancel(terminal, town.merchant_id, EUR, sales[2].payment_id, None, new_id()))
+    last = await at(admin, datetime(D2.year, D2.month, D2.day, 12, tzinfo=UTC), last)
+    await run_batch(connection, town.scan(0, amount_minor=777))
+    await run_batch(connection, CreateRefund(new_id(), sales[0].payment_id, town.merchant_id, terminal, 400))
+    last = await at(admin, datetime(D1.year, D1.month, D1.day, 23, 59, 59, tzinfo=UTC), last)
+    await run_batch(connection, town.scan(1, amount_minor=50))
+
+
+FEES_D2 = fee_of(1000, 150, 2) + fee_of(333, 150, 2) + fee_of(500, 150, 2)
+NET_D2 = 1000 + 333 + 500 - 500 - FEES_D2 + fee_of(500, 150, 2)
+NET_D1 = 777 - 400 - fee_of(777, 150, 2) + fee_of(1000, 150, 2) * 400 // 1000
+
+
+async def test_two_scripted_days(connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection) -> None:
+    await two_days(connection, town, admin)
+    settled = await settle(admin, D1, NOW)
+    (statement,) = settled.statements
+    assert (statement.opening_minor, statement.sales, statement.sales_minor) == (0, 1, 777)
+    assert (statement.refunds, statement.refunds_minor, statement.cancels) == (1, 400, 0), "a late refund is of its day"
+    assert (statement.net_minor, statement.paid_out_minor, statement.closing_minor) == (NET_D1, NET_D1, 0)
+    (earlier,) = (await settle(admin, D2, NOW)).statements
+    assert (earlier.sales, earlier.cancels_minor, earlier.fees_minor) == (3, 500, FEES_D2)
+    assert (earlier.net_minor, earlier.paid_out_minor, earlier.closing_minor) == (NET_D2, NET_D2, 0)
+    paid = "select sum(amount_minor) from transfer where kind = 'settlement'"
+    assert await admin.fetchval(paid) == NET_D1 + NET_D2
+    for day in (D1, D2):
+        assert (await settle(admin, day, NOW)).made == 0, "safe to run twice"
+    assert await admin.fetchval(paid) == NET_D1 + NET_D2
+    report = await audit(admin)
+    assert report.ok, report
+
+
+async def test_what_a_merchant_owes_is_carried(
+    connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection
+) -> None:
+    last = await at(admin, datetime(D2.year, D2.month, D2.day, tzinfo=UTC) - timedelta(days=1), 0)
+    sale = town.scan(0, amount_minor=1000)
+    await run_batch(connection, sale)
+    last = await at(admin, datetime(D2.year, D2.month, D2.day, 1, tzinfo=UTC), last)
+    assert (await settle(admin, D2, NOW)).statements[0].paid_out_minor == 1000
+    last = await admin.fetchval("select max(id) from transfer")
+    await run_batch(connection, CreateRefund(new_id(), sale.payment_id, town.merchant_id, None, 600))
+    await at(admin, datetime(D1.year, D1.month, D1.day, 1, tzinfo=UTC), last)
+    (statement,) = (await settle(admin, D1, NOW)).statements
+    assert (statement.net_minor, statement.paid_out_minor, statement.closing_minor) == (-600, 0, -600)
+    assert (await audit(admin)).ok
+
+
+async def test_a_day_ends_at_the_merchants_cut_off_in_its_zone(
+    connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection
+) -> None:
+    await admin.execute("update merchant set time_zone = 'Asia/Shanghai', cut_off = '04:00'")
+    last = await at(admin, datetime(D2.year, D2.month, D2.day, tzinfo=UTC) - timedelta(days=2), 0)
+    # 04:00 in Shanghai is 20:00 UTC of the day before.
+    for wallet, (hour, minute) in enumerate(((19, 59), (20, 0))):
+        await run_batch(connection, town.scan(wallet, amount_minor=100 + wallet))
+        last = await at(admin, datetime(D2.year, D2.month, D2.day, hour, minute, tzinfo=UTC), last)
+    assert [s.sales_minor for s in (await settle(admin, D2, NOW)).statements] == [100]
+    with pytest.raises(DayNotOver, match="is not over everywhere: settle it after"):
+        await settle(admin, TODAY + timedelta(days=1), NOW)
+
+
+async def test_a_day_that_is_killed_in_the_middle_is_settled_by_the_next_run(
+    dsn: str, connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection
+) -> None:
+    await two_days(connection, town, admin)
+    await admin.execute(
+        "create function die() returns trigger language plpgsql as $$ begin "
+        "perform pg_terminate_backend(pg_backend_pid()); return new; end $$; "
+        "create trigger die after insert on transfer for each row when (new.kind = 'settlement') execute function die()"
+    )
+    dying = await connect(dsn, timeout_s=10, role=None)
+    with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)):
+        await settle(dying, D1, NOW)
+    dying.terminate()
+    assert await admin.fetchval("select count(*) from settlement") == 0
+    await admin.execute("drop trigger die on transfer")
+    assert [s.net_minor for s in (await settle(admin, D1, NOW)).statements] == [NET_D1]
+    assert (await audit(admin)).ok
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "update settlement set sales_minor = sales_minor + 1, net_minor = net_minor + 1, "
+        "closing_minor = closing_minor + 1",
+        "update settlement set opening_minor = 5, closing_minor = closing_minor + 5",
+        "delete from transfer where kind = 'settlement'",
+        "update transfer set amount_minor = 1 where kind = 'settlement'",
+        "delete from settlement",
+    ],
+)
+async def test_the_audit_finds_a_statement_that_is_wrong(
+    damage: str, connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection
+) -> None:
+    await two_days(connection, town, admin)
+    await settle(admin, D1, NOW)
+    await admin.execute(damage)
+    assert "settlements" in [finding.check for finding in (await audit(admin)).findings]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+async def test_the_command_and_its_files(
+    dsn: str, connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection, tmp_path: Path
+) -> None:
+    await two_days(connection, town, admin)
+    first = await pos_server("settle", "--date", D1.isoformat(), "--out", tmp_path, POS_DATABASE_URL=dsn)
+    assert first.status == 0, first.err
+    assert "1 statements are new" in first.out
+    files = contents(tmp_path)
+    assert set(files) == {f"settlement-{D1}.csv", f"settlement-{D1}.json"}
+    rows = list(csv.reader(io.StringIO(files[f"settlement-{D1}.csv"].decode(), newline="")))
+    names = rows[1][1:]
+    assert [row[0] for row in rows] == ["H", "N", "S", "T", "C"]
+    assert dict(zip(names, rows[2][1:], strict=True))["net_minor"] == str(NET_D1)
+    before_control = files[f"settlement-{D1}.csv"].rpartition(b"C,")[0]
+    assert rows[-1] == ["C", "1", sha256(before_control).hexdigest()]
+    document = json.loads(files[f"settlement-{D1}.json"])
+    assert document["totals"]["EUR"]["paid_out_minor"] == NET_D1
+    canonical = {name: document[name] for name in ("statements", "totals")}
+    text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert document["control"] == {"statements": 1, "sha256": sha256(text.encode()).hexdigest()}
+    again = await pos_server("settle", "--date", D1.isoformat(), "--out", tmp_path, POS_DATABASE_URL=dsn)
+    assert "0 statements are new" in again.out
+    assert contents(tmp_path) == files
+    early = await pos_server("settle", "--date", TODAY.isoformat(), "--out", tmp_path, POS_DATABASE_URL=dsn)
+    assert (early.status, "is not over everywhere" in early.err) == (3, True)
+
+
+async def test_a_day_with_nothing_has_empty_files(
+    dsn: str, connection: asyncpg.Connection, admin: asyncpg.Connection, tmp_path: Path
+) -> None:
+    result = await pos_server("settle", "--date", "2026-01-05", "--out", tmp_path, POS_DATABASE_URL=dsn)
+    assert result.status == 0, result.err
+    rows = list(csv.reader(io.StringIO((tmp_path / "settlement-2026-01-05.csv").read_text(), newline="")))
+    assert [row[0] for row in rows] == ["H", "N", "C"]
+    await directory.create_merchant(connection, "Quiet shop", EUR)
+    settled = await settle(admin, date(2026, 1, 6), NOW)
+    assert [(s.sales, s.net_minor, s.closing_minor) for s in settled.statements] == [(0, 0, 0)]
