@@ -57,7 +57,8 @@ def csv_text(business_date: str, statements: Sequence[Statement]) -> str:
     """The day as CSV (RFC 4180). The first field is the kind of line.
 
     `H` format and date; `N` the names of what follows; `S` a statement; `T` a currency's totals in the same columns,
-    with the number of statements for the merchant's id; `C` the number of statements and the SHA-256 of all lines before it.
+    with the number of statements for the merchant's id; `C` the number of statements and the SHA-256 of all lines
+    before it.
     The same day always gives the same file; a day without merchants has all but `S` and `T`.
     """
     text = io.StringIO()

@@ -34,7 +34,7 @@ async def at(admin: asyncpg.Connection, when: datetime, after_id: int) -> int:
 
 
 async def two_days(connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection) -> None:
-    """Two days ago three sales, one of them canceled; yesterday a sale and a late refund; a sale today. Fee 1.5% + 0.02."""
+    """Two days ago three sales, one canceled; yesterday a sale and a late refund; today a sale. Fee 1.5% + 0.02."""
     await admin.execute("update merchant set fee_bps = 150, fee_fixed_minor = 2")
     last = await at(admin, datetime(D2.year, D2.month, D2.day, tzinfo=UTC) - timedelta(days=1), 0)
     sales = [town.scan(wallet, amount_minor=amount) for wallet, amount in ((0, 1000), (1, 333), (2, 500))]
