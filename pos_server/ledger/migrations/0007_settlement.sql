@@ -22,6 +22,7 @@ create table settlement (
     created_at timestamptz not null default now(),
     unique (merchant_id, business_date)
 );
+create index settlement_days on settlement (merchant_id, starts_at);
 -- Finds a day's transfers without an entry for each of them.
 create index transfer_created on transfer using brin (created_at) with (pages_per_range = 32);
 grant select on settlement to pos_app;
