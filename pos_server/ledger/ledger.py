@@ -58,7 +58,7 @@ async def load_book(
     for want, row in zip(wanted, rows, strict=True):
         if row["till_merchant_id"] is not None:
             till = till_of(row)
-            if row["till_number"] is None or (row["id"] is not None and row["terminal_number"] is None):
+            if want.terminal_number is None or (row["id"] is not None and row["terminal_number"] is None):
                 # What a back office does, or did.
                 office = replace(till, terminal_status=TerminalStatus.ACTIVE, store_name="")
                 book.offices[row["till_merchant_id"]] = office
