@@ -23,19 +23,17 @@ LEDGER_CONFLICT = (
 
 
 class HouseAccounts:
-    """The ids of the house's accounts, read when a currency is met for the first time."""
+    """The ids of the house's accounts. They never change, so they are read when a currency is met first."""
 
     def __init__(self) -> None:
         self.ids: dict[tuple[HouseAccount, str], int] = {}
-        self._currencies: set[str] = set()
+        self.currencies: set[str] = set()
 
-    async def need(self, connection: asyncpg.Connection, currency: str) -> None:
-        """Know the accounts of a currency. Raises asyncpg's errors."""
-        if currency in self._currencies:
-            return
+    async def read(self, connection: asyncpg.Connection) -> None:
+        """Know the accounts of every currency that there is now. Raises asyncpg's errors."""
         for row in await connection.fetch(QUERIES["house_accounts"]):
             self.ids[HouseAccount(row["name"]), row["currency"]] = row["id"]
-            self._currencies.add(row["currency"])
+            self.currencies.add(row["currency"])
 
 
 async def load_book(
@@ -60,8 +58,12 @@ async def load_book(
     for want, row in zip(wanted, rows, strict=True):
         if row["till_merchant_id"] is not None:
             till = till_of(row)
-            book.offices[row["till_merchant_id"]] = replace(till, terminal_status=TerminalStatus.ACTIVE, store_name="")
-            await house.need(connection, row["till_currency"])
+            if want.terminal_number is None or (row["id"] is not None and row["terminal_number"] is None):
+                # What a back office does, or did.
+                office = replace(till, terminal_status=TerminalStatus.ACTIVE, store_name="")
+                book.offices[row["till_merchant_id"]] = office
+            if row["till_currency"] not in house.currencies:
+                await house.read(connection)
             if row["till_number"] is not None:
                 book.tills[row["till_number"]] = till
             if row["other_till_number"] is not None:

@@ -139,7 +139,9 @@ async def test_a_tills_sale_is_canceled_and_the_till_hears(
     assert (await audit(admin)).ok
 
 
-async def test_spent_money_and_what_never_was(town: Town, http: httpx.AsyncClient, admin: asyncpg.Connection) -> None:
+async def test_spent_money_and_what_never_was(
+    server: RunningServer, town: Town, http: httpx.AsyncClient, admin: asyncpg.Connection
+) -> None:
     top_up = body(town, 1_000)
     await http.post("/v1/top-ups", json=top_up)
     assert (await http.post("/v1/withdrawals", json=body(town, 10_001))).status_code == 201
@@ -149,6 +151,12 @@ async def test_spent_money_and_what_never_was(town: Town, http: httpx.AsyncClien
     tombstone = await http.post("/v1/cancels", json={"payment_id": late["payment_id"]})
     assert (tombstone.status_code, tombstone.json()["amount_minor"]) == (201, None)
     declined = await http.post("/v1/top-ups", json=late)
+    assert (declined.status_code, declined.json()["code"]) == (409, "canceled")
+    # A till may have canceled it, too.
+    late = body(town, 5)
+    async with logged_in(server.url, town.terminals[0]) as till:
+        await ask(till, {"type": "payment.cancel", "message_id": "c", "payment_id": late["payment_id"]})
+        declined = await http.post("/v1/top-ups", json=late)
     assert (declined.status_code, declined.json()["code"]) == (409, "canceled")
     assert (await audit(admin)).ok
 

@@ -13,6 +13,8 @@ import pytest
 
 from pos_server.app import _guarded
 from pos_server.clock import BusinessDays
+from pos_server.core.book import HouseAccount, TransferKind
+from pos_server.core.fees import fee_of, fee_returned
 from pos_server.core.operations import Decided, Outcome, Refused, Scan
 from pos_server.core.payments import OCCUPYING, TRANSITIONS, DeclineCode, Purpose, Status
 from pos_server.core.pins import is_weak
@@ -218,6 +220,38 @@ def test_when_the_lock_ends_the_count_begins_at_0() -> None:
     assert (world.wallet.pin_failures, world.wallet.pin_locked_until_ms) == (0, world.now_ms + RULES.pin_lock_ms)
     world.now_ms += RULES.pin_lock_ms
     assert word(world.confirm(world.pending())) == "approved"
+
+
+# Cash, fees, and where the money is
+
+
+def test_what_purposes_differ_in() -> None:
+    rows = DOCUMENT.section("Cash").table("", *Purpose)
+    table = {row[""]: {purpose: row[purpose] for purpose in Purpose} for row in rows}
+    for purpose in Purpose:
+        world = World()
+        world.change_wallet(balance_minor=10_000)
+        asked = world.scan(1, purpose=purpose)
+        assert (word(asked) == "pending") == (table["PIN at the till"][purpose] == "always")
+        payment = asked.payment if word(asked) == "approved" else payment_of(world.confirm(asked.payment))
+        assert (world.wallet.day_spent_minor == 1) == (table["Counts for the day"][purpose] == "yes")
+        assert (word(world.refund(payment, 1)) == "refunded") == (table["Refund"][purpose] == "yes")
+        world.change_till(fee_bps=10_000)
+        assert (world.scan(1, purpose=purpose).payment.fee_minor == 1) == (table["Fee"][purpose] == "yes")
+
+
+def test_the_example_of_a_fee() -> None:
+    example = "Of a sale of 9.99 at 145 bps and 0.07 fixed the fee is 0.14 + 0.07 = 0.21."
+    assert f"{example} Three refunds of 3.33 return 0.07 each." in words(DOCUMENT.section("Fees"))
+    assert (fee_of(999, 145, 0), fee_of(999, 145, 7)) == (14, 21)
+    assert [fee_returned(21, 999, refunded) for refunded in (333, 666, 999)] == [7, 14, 21]
+
+
+def test_every_kind_of_transfer_is_told() -> None:
+    table = DOCUMENT.section("Where the money is").table("Kind", "From", "To", "Caused by")
+    assert {row["Kind"] for row in table} == {*TransferKind} - {TransferKind.SETTLEMENT}
+    accounts = set(re.findall(r"house `(\w+)`", DOCUMENT.section("Where the money is").text))
+    assert accounts == {*HouseAccount} - {HouseAccount.SETTLEMENT}
 
 
 # Races

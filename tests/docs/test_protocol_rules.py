@@ -759,6 +759,8 @@ def test_numbers_in_the_prose_are_the_defaults() -> None:
         ("The PIN step", f"The customer has {DEFAULTS['confirmation_s']} s (`POS_CONFIRMATION_S`)"),
         ("The PIN step", "looks every second for payments whose time is over (`POS_EXPIRY_CHECK_S`)"),
         ("Setting the PIN", f"With the {DEFAULTS['pin_failures_max']}th wrong PIN in a row the PIN is locked for 24 h"),
+        ("Cash", f"more than {DEFAULTS['top_up_minor_max']} minor units (`POS_TOP_UP_MINOR_MAX`)"),
+        ("Cash", f"hold more than {DEFAULTS['balance_minor_max']} (`POS_BALANCE_MINOR_MAX`)"),
         ("Canceling", "`approved` more than 24 h ago (`POS_CANCEL_WINDOW_S`)"),
     ):
         assert sentence in words(DOCUMENT.section(title)), sentence

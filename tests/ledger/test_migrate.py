@@ -5,6 +5,7 @@ import asyncio
 import asyncpg
 import pytest
 
+from pos_server.ledger.audit import audit
 from pos_server.ledger.database import connect
 from pos_server.ledger.migrate import Migration, MigrationError, load_migrations, migrate
 
@@ -20,6 +21,30 @@ async def test_they_are_applied_in_order_and_once(empty_dsn: str) -> None:
     assert await migrate(connection, [ONE, TWO]) == ["0002_two.sql"]
     assert await migrate(connection, [ONE, TWO]) == []
     assert await connection.fetchval("select id from one") == 2
+    await connection.close()
+
+
+async def test_top_ups_of_before_become_payments(empty_dsn: str) -> None:
+    connection = await connect(empty_dsn, timeout_s=10, role=None)
+    before = [migration for migration in load_migrations() if migration.number < 6]
+    await migrate(connection, before)
+    await connection.execute(
+        "insert into account (kind, name, currency) values ('house', 'cash_in', 'EUR'), ('merchant', 'Shop', 'EUR'),"
+        " ('wallet', 'Ann', 'EUR');"
+        "insert into merchant (account_id, name, currency)"
+        " select id, name, currency from account where kind = 'merchant';"
+        "insert into wallet (account_id, name, currency, balance_minor)"
+        " select id, name, currency, 700 from account where kind = 'wallet';"
+        "insert into transfer (kind, source_id, debit_account_id, credit_account_id, amount_minor, currency,"
+        " wallet_number, created_at)"
+        " select 'top_up', gen_random_uuid(), h.id, w.account_id, 700, 'EUR', w.number, now()"
+        " from account h, wallet w where h.kind = 'house'"
+    )
+    await migrate(connection, load_migrations())
+    report = await audit(connection)
+    assert (report.findings, report.cash_movements, report.payments) == ([], 1, 0)
+    houses = await connection.fetch("select name from account where kind = 'house' and currency = 'EUR' order by 1")
+    assert [row["name"] for row in houses] == ["cash_in", "fees", "payout", "settlement"]
     await connection.close()
 
 

@@ -1,6 +1,5 @@
 -- Every movement of money has a purpose, a kind and two accounts: sales and their fees, cash that comes and goes.
 
-
 alter table merchant
     -- Of a sale: hundredths of a percent, and a fixed part.
     add fee_bps integer not null default 0 check (fee_bps between 0 and 10000),
@@ -18,6 +17,16 @@ alter table payment
     add constraint payment_fee check (fee_minor = 0 or purpose = 'sale'),
     add constraint payment_refund check (refunds = 0 or purpose = 'sale');
 
+drop trigger payment_is_fixed on payment;
+create trigger payment_is_fixed before update on payment for each row
+    when ((old.id, old.merchant_id, old.currency) is distinct from (new.id, new.merchant_id, new.currency)
+        or old.fingerprint is not null
+        and (old.fingerprint, old.terminal_number, old.wallet_number, old.reference, old.amount_minor, old.purpose,
+                old.fee_minor)
+            is distinct from (new.fingerprint, new.terminal_number, new.wallet_number, new.reference, new.amount_minor,
+                new.purpose, new.fee_minor))
+    execute function payment_is_fixed();
+
 alter table transfer drop constraint transfer_kind;
 alter table transfer
     -- A settlement has no customer.
@@ -28,3 +37,18 @@ alter table transfer
 
 alter table api_key drop constraint api_key_scopes_check;
 alter table api_key add constraint api_key_scopes check (scopes <@ array['refunds', 'cash', 'reports']);
+
+-- The house has an account of each kind for every currency that is in use.
+insert into account (kind, name, currency)
+select 'house', name, currency
+from unnest(array['cash_in', 'payout', 'fees', 'settlement']) as name,
+    (select currency from merchant union select currency from wallet) as used
+on conflict (name, currency) where kind = 'house' do nothing;
+
+-- Every top-up is a payment. Those of before are laid to the first merchant.
+insert into payment (id, fingerprint, merchant_id, wallet_number, reference, amount_minor, currency, status, version,
+    changed_at, approved_at, purpose)
+select x.source_id, 'migrated', first.id, x.wallet_number, 'top-up-' || x.source_id, x.amount_minor, x.currency,
+    'approved', 1, x.created_at, x.created_at, 'top_up'
+from transfer x cross join (select min(id) as id from merchant) as first
+where x.kind = 'top_up' and first.id is not null;
