@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 from zoneinfo import ZoneInfo
@@ -26,7 +26,7 @@ from .ledger.embedded import EmbeddedPostgres, EmbeddedPostgresError, default_da
 from .ledger.migrate import load_migrations, migrate
 from .ledger.seals import SealReport, check_seals, seal_days
 from .master_keys import keyring_for
-from .operator_desk import ACTIONS, act, balances_text, end_key, keys_text, new_key, settle_into
+from .operator_desk import ACTIONS, act, balances_text, change_terms, end_key, keys_text, new_key, settle_into
 from .server import serving
 from .settings import Settings, load_settings, new_master_key
 from .telemetry import configure_logging
@@ -106,6 +106,12 @@ def _parser() -> argparse.ArgumentParser:
     keys.add_argument(
         "--scope", type=Scope, action="append", choices=list(Scope), help="what it may do; refunds if left out"
     )
+    terms = command("terms", _terms, "show or change a merchant's fee and when its business day ends")
+    terms.add_argument("merchant", type=int, help="the merchant's id")
+    terms.add_argument("--fee-bps", type=int, help="of a sale, in hundredths of a percent")
+    terms.add_argument("--fee-fixed", type=int, metavar="MINOR", help="of a sale, in minor units")
+    terms.add_argument("--time-zone", help="IANA name, such as Europe/Berlin")
+    terms.add_argument("--cut-off", type=time.fromisoformat, help="when its business day ends, such as 04:00")
     command("balances", _balances, "what merchants and the house hold now")
     settling = command("settle", _settle, "state and pay what merchants are owed for a business day; safe to run twice")
     settling.add_argument("--date", type=date.fromisoformat, help="the business day, such as 2026-11-23 (yesterday)")
@@ -169,6 +175,17 @@ def _audit(arguments: argparse.Namespace, settings: Settings) -> int:
         if seals is not None:
             print_out(seals_text(seals))
     return 0 if ok else EXIT_FINDINGS
+
+
+def _terms(arguments: argparse.Namespace, settings: Settings) -> int:
+    changes = {
+        "fee_bps": arguments.fee_bps,
+        "fee_fixed_minor": arguments.fee_fixed,
+        "time_zone": arguments.time_zone,
+        "cut_off": arguments.cut_off,
+    }
+    print_out(_at_desk(settings, lambda connection: change_terms(connection, arguments.merchant, **changes)))
+    return 0
 
 
 def _balances(arguments: argparse.Namespace, settings: Settings) -> int:

@@ -3,8 +3,9 @@
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
-from datetime import date, datetime
+from datetime import date, datetime, time
 from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import asyncpg
 
@@ -43,6 +44,10 @@ ACTIONS: dict[str, dict[str, Action]] = {
 }
 
 
+class BadTerms(PosError):
+    """Terms that a merchant cannot have; the text says what can be."""
+
+
 class NotFound(PosError):
     """There is nothing of this number; the text says what was looked for."""
 
@@ -52,6 +57,41 @@ async def act(connection: asyncpg.Connection, kind: str, action: str, number: in
     if not await ACTIONS[kind][action](connection, number):
         raise NotFound(f"there is no {kind} {number}")
     return f"{kind} {number}: {action} done"
+
+
+async def change_terms(
+    connection: asyncpg.Connection,
+    merchant_id: int,
+    *,
+    fee_bps: int | None,
+    fee_fixed_minor: int | None,
+    time_zone: str | None,
+    cut_off: time | None,
+) -> str:
+    """Change what is given of a merchant's terms; returns a line that says all of them. Raises NotFound, BadTerms."""
+    if time_zone is not None:
+        try:
+            ZoneInfo(time_zone)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise BadTerms(f"there is no time zone {time_zone}: write it as Europe/Berlin") from None
+    try:
+        row = await directory.set_terms(
+            connection,
+            merchant_id,
+            fee_bps=fee_bps,
+            fee_fixed_minor=fee_fixed_minor,
+            time_zone=time_zone,
+            cut_off=cut_off,
+        )
+    except (asyncpg.CheckViolationError, asyncpg.DataError):
+        raise BadTerms("a fee is 0 to 10000 basis points, and its fixed part is not negative") from None
+    if row is None:
+        raise NotFound(f"there is no merchant {merchant_id}")
+    fixed = format_amount(row["fee_fixed_minor"], row["currency"])
+    return (
+        f"merchant {merchant_id} {row['name']}: fee {row['fee_bps'] / 100:g}% and {fixed} a sale, "
+        f"the business day ends at {row['cut_off']:%H:%M} {row['time_zone']}"
+    )
 
 
 async def new_key(connection: asyncpg.Connection, merchant_id: int, name: str, scopes: list[Scope]) -> str:

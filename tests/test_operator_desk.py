@@ -6,6 +6,7 @@ import pytest
 from pos_server.core.api_keys import Scope
 from pos_server.operator_desk import ACTIONS, NotFound, act, end_key, keys_text, new_key
 from pos_server.server import RunningServer
+from tests.end_to_end.server_process import pos_server
 from tests.gateway.test_pin import pin_message
 from tests.support import Town, ask, logged_in, scan_message
 
@@ -58,3 +59,20 @@ async def test_keys(town: Town, admin: asyncpg.Connection) -> None:
         await end_key(admin, 2)
     with pytest.raises(NotFound):
         await new_key(admin, 77, "x", [Scope.REFUNDS])
+
+
+async def test_a_merchants_terms(dsn: str, town: Town, admin: asyncpg.Connection) -> None:
+    terms = ("--fee-bps", "150", "--fee-fixed", "2", "--time-zone", "Asia/Shanghai", "--cut-off", "04:00")
+    changed = await pos_server("terms", str(town.merchant_id), *terms, POS_DATABASE_URL=dsn)
+    line = "merchant 1 Corner Canteen: fee 1.5% and 0.02 EUR a sale, the business day ends at 04:00 Asia/Shanghai\n"
+    assert (changed.status, changed.out) == (0, line), changed.err
+    assert (await pos_server("terms", "1", POS_DATABASE_URL=dsn)).out == line
+    for wrong, text in (
+        (("1", "--time-zone", "Nowhere/Land"), "there is no time zone Nowhere/Land"),
+        (("1", "--fee-bps", "10001"), "a fee is 0 to 10000 basis points"),
+        (("1", "--fee-fixed", "-1"), "its fixed part is not negative"),
+        (("77",), "there is no merchant 77"),
+    ):
+        refused = await pos_server("terms", *wrong, POS_DATABASE_URL=dsn)
+        assert (refused.status, text in refused.err) == (3, True), refused.err
+    assert (await pos_server("terms", "1", POS_DATABASE_URL=dsn)).out == line

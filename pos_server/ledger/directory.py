@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
+from datetime import time
 from uuid import UUID
 
 import asyncpg
@@ -87,6 +88,22 @@ async def set_terminal_status(connection: asyncpg.Connection, number: int, statu
 async def set_merchant_status(connection: asyncpg.Connection, merchant_id: int, status: MerchantStatus) -> bool:
     """Let a merchant be paid or not; False when there is none of this id."""
     return await connection.fetchval(QUERIES["set_merchant_status"], merchant_id, status) is not None
+
+
+async def set_terms(
+    connection: asyncpg.Connection,
+    merchant_id: int,
+    *,
+    fee_bps: int | None,
+    fee_fixed_minor: int | None,
+    time_zone: str | None,
+    cut_off: time | None,
+) -> asyncpg.Record | None:
+    """Change what is given of a merchant's fee (of the next sale) and business day (of the next settlement).
+
+    Returns the terms as they are then, None for an unknown merchant. Raises asyncpg's CheckViolationError.
+    """
+    return await connection.fetchrow(QUERIES["set_terms"], merchant_id, fee_bps, fee_fixed_minor, time_zone, cut_off)
 
 
 async def reset_pin(connection: asyncpg.Connection, wallet_number: int) -> bool:

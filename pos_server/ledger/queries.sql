@@ -289,6 +289,11 @@ update terminal set status = $2 where number = $1 returning number;
 -- name: set_merchant_status
 update merchant set status = $2 where id = $1 returning id;
 
+-- name: set_terms
+update merchant set fee_bps = coalesce($2, fee_bps), fee_fixed_minor = coalesce($3, fee_fixed_minor),
+    time_zone = coalesce($4, time_zone), cut_off = coalesce($5, cut_off)
+where id = $1 returning name, currency, fee_bps, fee_fixed_minor, time_zone, cut_off;
+
 -- name: reset_pin
 -- The wallet has no PIN after this: the customer sets a new one.
 update wallet set pin_hash = null, pin_kid = null, pin_generation = pin_generation + 1, pin_failures = 0,
