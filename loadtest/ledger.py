@@ -1,0 +1,143 @@
+"""How long the books take: settlement, audit and seals of a day of a million sales.
+
+    python -m loadtest.ledger [--merchants 1000] [--sales 1000] [--json FILE]
+
+Fills a database of its own with `merchants` x `sales` sales of yesterday, each with its fee, and times what an operator
+runs; the scan of the whole table of transfers in the same database is what to compare with.
+"""
+
+import argparse
+import asyncio
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import asyncpg
+
+from loadtest.process import say
+from pos_server.ledger import directory
+from pos_server.ledger.audit import audit
+from pos_server.ledger.database import connect
+from pos_server.ledger.embedded import EmbeddedPostgres
+from pos_server.ledger.migrate import load_migrations, migrate
+from pos_server.ledger.seals import check_seals, seal_days
+from pos_server.ledger.settlement import settle
+
+_WALLETS = 1000
+# A sale of 1.00 with a fee of 0.01, spread over yesterday.
+_FILL = """
+with made as (
+    insert into account (kind, name, currency) select 'merchant', 'Shop ' || i, 'EUR' from generate_series(2, $1) i
+    returning id, name
+)
+insert into merchant (account_id, name, currency) select id, name, 'EUR' from made;
+update merchant set fee_bps = 100;
+insert into store (merchant_id, name) select id, 'Hall' from merchant;
+insert into terminal (store_id, name) select id, 'Till' from store;
+with made as (
+    insert into account (kind, name, currency)
+    select 'wallet', 'Customer ' || i, 'EUR' from generate_series(1, $3) i
+    returning id, name
+)
+insert into wallet (account_id, name, currency, balance_minor) select id, name, 'EUR', 0 from made;
+create temporary table sale as
+select gen_random_uuid() as id, m.id as merchant_id, m.account_id as merchant, t.number as terminal_number,
+    w.number as wallet_number, w.account_id as wallet, date_trunc('day', now() at time zone 'UTC') at time zone 'UTC'
+        - interval '1 day' + make_interval(secs => 86000.0 * i / $2) as at
+from merchant m
+join store s on s.merchant_id = m.id
+join terminal t on t.store_id = s.id
+cross join generate_series(1, $2) as i
+join (select number, account_id, row_number() over (order by number) as n from wallet) as w on w.n = 1 + i % $3;
+create temporary table top_up as
+select gen_random_uuid() as id, wallet_number, wallet, count(*) * 100 as amount_minor from sale group by 2, 3;
+insert into payment (id, fingerprint, merchant_id, wallet_number, reference, amount_minor, currency, status, version,
+    changed_at, approved_at, purpose)
+select id, 'seed', 1, wallet_number, 'seed-' || wallet_number, amount_minor, 'EUR', 'approved', 1,
+    now() - interval '3 days', now() - interval '3 days', 'top_up' from top_up;
+insert into payment (id, fingerprint, terminal_number, merchant_id, wallet_number, reference, amount_minor, currency,
+    status, version, changed_at, approved_at, fee_minor)
+select id, 'seed', terminal_number, merchant_id, wallet_number, id::text, 100, 'EUR', 'approved', 1, at, at, 1
+from sale;
+insert into transfer (kind, source_id, debit_account_id, credit_account_id, amount_minor, currency, wallet_number,
+    created_at)
+select kind, id, debit, credit, amount_minor, 'EUR', wallet_number, at from (
+    select 'top_up' as kind, t.id, h.id as debit, t.wallet as credit, t.amount_minor, t.wallet_number,
+        now() - interval '3 days' as at
+    from top_up t join account h on h.kind = 'house' and h.name = 'cash_in'
+    union all
+    select 'payment', id, wallet, merchant, 100, wallet_number, at from sale
+    union all
+    select 'fee', s.id, s.merchant, h.id, 1, s.wallet_number, s.at
+    from sale s join account h on h.kind = 'house' and h.name = 'fees'
+) as x order by at;
+analyze;
+"""
+
+
+async def run(merchants: int, sales: int) -> dict[str, float]:
+    """Fill a database and time the work; returns seconds by name."""
+    data_dir = Path(tempfile.mkdtemp(prefix="pos-ledger-"))
+    postgres = EmbeddedPostgres(data_dir)
+    dsn = await asyncio.to_thread(postgres.start)
+    try:
+        connection = await connect(dsn, timeout_s=30, role=None)
+        try:
+            return await _measure(connection, merchants, sales)
+        finally:
+            await connection.close()
+    finally:
+        await asyncio.to_thread(postgres.stop)
+        shutil.rmtree(data_dir, ignore_errors=True)
+
+
+async def _measure(connection: asyncpg.Connection, merchants: int, sales: int) -> dict[str, float]:
+    await migrate(connection, load_migrations())
+    await directory.create_merchant(connection, "Shop 1", "EUR")
+    say(f"filling {merchants} x {sales} sales …")
+    fill = _FILL.replace("$1", str(merchants)).replace("$2", str(sales)).replace("$3", str(_WALLETS))
+    await connection.execute(fill)
+    transfers = await connection.fetchval("select count(*) from transfer")
+    now = datetime.now(UTC)
+    yesterday = (now - timedelta(days=1)).date()
+
+    async def audited() -> None:
+        report = await audit(connection)
+        if not report.ok:
+            raise SystemExit(f"the audit failed: {report.findings}")
+
+    work: dict[str, Callable[[], Awaitable[object]]] = {
+        "scan_s": lambda: connection.fetchval("select sum(amount_minor) from transfer"),
+        "settle_s": lambda: settle(connection, yesterday, now),
+        "audit_s": audited,
+        "seal_s": lambda: seal_days(connection, now, "UTC", lambda seal: None),
+        "check_seals_s": lambda: check_seals(connection, lambda seal: None),
+    }
+    figures: dict[str, float] = {"transfers": transfers}
+    for name, step in work.items():
+        started_s = time.monotonic()
+        await step()
+        figures[name] = round(time.monotonic() - started_s, 2)
+        say(f"  {name}: {figures[name]}")
+    return figures
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="how long settlement, audit and seals of a day take")
+    parser.add_argument("--merchants", type=int, default=1000)
+    parser.add_argument("--sales", type=int, default=1000, help="of each merchant")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    arguments = parser.parse_args()
+    text = json.dumps(asyncio.run(run(arguments.merchants, arguments.sales)), indent=2)
+    print(text)  # noqa: T201
+    if arguments.json:
+        arguments.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
