@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
+from .settled import have_ended
 from .sql import QUERIES
 
 
@@ -33,7 +34,7 @@ class RollUp:
     async def step(self, connection: asyncpg.Connection) -> None:
         """Sum up as far as the step before has looked, if that is settled; then look again. Raises asyncpg's errors."""
         if self._running is not None:
-            if not await connection.fetchval(QUERIES["all_ended"], self._running):
+            if not await have_ended(connection, self._running):
                 return
             async with connection.transaction():
                 horizon_id = await connection.fetchval(QUERIES["lock_rollup"])

@@ -1,6 +1,5 @@
 """Seals the transfers of days that are over, and checks the seals. core/seals.py says what a seal is."""
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -8,23 +7,13 @@ from zoneinfo import ZoneInfo
 
 import asyncpg
 
-from ..core.errors import PosError
 from ..core.seals import NO_HASH, Seal, broken, pack_digests
+from .settled import wait_until_ended
 from .sql import QUERIES
 
 # Bounds one seal's size to 3.2 MB, and what a check holds in memory.
 TRANSFERS_PER_SEAL_MAX = 200_000
-# A day is sealed once nothing that began in it can still commit.
-SETTLED_WITHIN_S = 60.0
-_SETTLED_CHECK_S = 0.05
 _ADVISORY_LOCK = int.from_bytes(b"pos-seal")
-
-
-class NotSettled(PosError):
-    """Transactions have been running for so long that it is not known what they will still add."""
-
-    def __str__(self) -> str:
-        return f"a transaction has been open for more than {SETTLED_WITHIN_S:g} s: end it, then seal again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +64,7 @@ async def seal_days(
 async def _settled_id(connection: asyncpg.Connection, ends: datetime, after_id: int) -> int:
     """The last transfer of a day, once no smaller id can still come: all that ran when it was read have ended."""
     ((last_id, running),) = await connection.fetch(QUERIES["last_transfer_before"], ends, after_id)
-    try:
-        async with asyncio.timeout(SETTLED_WITHIN_S):
-            while not await connection.fetchval(QUERIES["all_ended"], running):  # noqa: ASYNC110 - nobody tells us
-                await asyncio.sleep(_SETTLED_CHECK_S)
-    except TimeoutError:
-        raise NotSettled from None
+    await wait_until_ended(connection, running)
     return int(last_id)
 
 

@@ -1,6 +1,5 @@
 """Settles merchants' business days: a statement each, and the transfer that pays what is owed."""
 
-import asyncio
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
@@ -8,13 +7,12 @@ import asyncpg
 
 from ..core.errors import PosError
 from ..core.settlement import Statement
+from .settled import wait_until_ended
 from .sql import QUERIES
 
 _ADVISORY_LOCK = int.from_bytes(b"pos-sett")
 # Longer than servers' clocks may differ and than a batch may take from its time stamp to its commit.
 OVERLAP = timedelta(seconds=30)
-SETTLED_WITHIN_S = 60.0
-_SETTLED_CHECK_S = 0.05
 
 
 class DayNotOver(PosError):
@@ -42,14 +40,17 @@ async def settle(connection: asyncpg.Connection, business_date: date, now: datet
     """Settle a business day for every merchant, and the days before it that are not settled yet; each in one commit.
 
     Safe to run twice and at several places at once. A merchant's day ends at its own cut-off in its own time zone; a
-    transfer belongs to the day of its time stamp. Raises DayNotOver, and asyncpg's errors; days settled by then stay.
+    transfer belongs to the day of its time stamp. Raises DayNotOver, NotSettled, and asyncpg's errors; days settled
+    by then stay.
     """
     await connection.execute("select pg_advisory_lock($1)", _ADVISORY_LOCK)
     try:
         over = await connection.fetchval(QUERIES["settlement_day_ends"], business_date)
         if over is not None and now < over + OVERLAP:
             raise DayNotOver(business_date, (over + OVERLAP).astimezone(UTC))
-        await _all_committed(connection)
+        # One that runs now may still commit a transfer of the day.
+        ((_, running),) = await connection.fetch(QUERIES["last_transfer"])
+        await wait_until_ended(connection, running)
         first = await connection.fetchval(QUERIES["first_unsettled_date"], business_date)
         made = 0
         day = min(first or business_date, business_date)
@@ -61,11 +62,3 @@ async def settle(connection: asyncpg.Connection, business_date: date, now: datet
     finally:
         if not connection.is_closed():
             await connection.execute("select pg_advisory_unlock($1)", _ADVISORY_LOCK)
-
-
-async def _all_committed(connection: asyncpg.Connection) -> None:
-    """Wait for the transactions that run now: one of them may still commit a transfer of the day."""
-    ((_, running),) = await connection.fetch(QUERIES["last_transfer"])
-    async with asyncio.timeout(SETTLED_WITHIN_S):
-        while not await connection.fetchval(QUERIES["all_ended"], running):  # noqa: ASYNC110 - nobody tells us
-            await asyncio.sleep(_SETTLED_CHECK_S)

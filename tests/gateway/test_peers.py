@@ -2,15 +2,19 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 
 import asyncpg
+import httpx
 import pytest
 import pytest_asyncio
 from websockets.asyncio.client import ClientConnection
 
+from pos_server.connections import Connections
 from pos_server.core.device_keys import DeviceId, DeviceKind
 from pos_server.core.errors import CloseCode
+from pos_server.ledger import directory
 from pos_server.peers import CHANNEL
 from pos_server.server import RunningServer, serving
 from tests.gateway.test_pin import confirm_message, pin_message
@@ -120,26 +124,28 @@ async def test_connections_from_before_the_servers_met_count_too(dsn: str, town:
 
 
 async def test_a_ghost_at_another_server_does_not_throw_out_the_connection_that_replaced_it(
-    servers: tuple[RunningServer, RunningServer], town: Town
+    servers: tuple[RunningServer, RunningServer], town: Town, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = servers
     till = town.terminals[0]
-    async with raw_socket(here.url, DeviceKind.TERMINAL) as ghost:
+    with monkeypatch.context() as earlier:
+        # The ghost came in a minute ago, which is more than the margin.
+        earlier.setattr(Connections, "arrival", lambda self: time.monotonic() - 60)
+        ghost_socket = raw_socket(here.url, DeviceKind.TERMINAL)
+        ghost = await ghost_socket.__aenter__()
         hello = await receive(ghost)
-        await asyncio.sleep(0.6)  # that it is the older one by more than the margin is what is tested
+    try:
         async with logged_in(there.url, till) as live:
             assert (await ask(ghost, authenticate(till, hello["nonce"])))["type"] == "ready"
             assert await close_code(ghost) == CloseCode.SUPERSEDED
             assert (await ask(live, scan_message(town.wallets[0].code())))["status"] == "approved"
+    finally:
+        await ghost_socket.__aexit__(None, None, None)
 
 
 async def test_a_new_key_closes_the_old_connection_at_another_server(
     servers: tuple[RunningServer, RunningServer], town: Town, connection: asyncpg.Connection
 ) -> None:
-    import httpx
-
-    from pos_server.ledger import directory
-
     here, there = servers
     wallet = town.wallets[0]
     await directory.issue_activation(connection, wallet.device, "AAAA-BBBB-CCCC-DDDD", ttl_s=60)

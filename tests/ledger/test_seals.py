@@ -136,7 +136,7 @@ async def test_a_transaction_that_is_still_open_is_waited_for(
     try:
         async with other.transaction():
             await run_batch(other, town.scan())
-            monkeypatch.setattr("pos_server.ledger.seals.SETTLED_WITHIN_S", 0.2)
+            monkeypatch.setattr("pos_server.ledger.settled.SETTLED_WITHIN_S", 0.2)
             tomorrow = NOW + timedelta(days=1)
             with pytest.raises(Exception, match="a transaction has been open"):
                 await seal_days(admin, tomorrow, "UTC", silent)

@@ -15,6 +15,7 @@ from pos_server.core.operations import Cancel, CreateRefund
 from pos_server.ledger import directory
 from pos_server.ledger.audit import audit
 from pos_server.ledger.database import connect
+from pos_server.ledger.settled import NotSettled
 from pos_server.ledger.settlement import DayNotOver, settle
 from tests.end_to_end.server_process import pos_server
 from tests.ledger.test_ledger import run_batch
@@ -182,3 +183,20 @@ async def test_a_day_with_nothing_has_empty_files(
     await directory.create_merchant(connection, "Quiet shop", EUR)
     settled = await settle(admin, date(2026, 1, 6), NOW)
     assert [(s.sales, s.net_minor, s.closing_minor) for s in settled.statements] == [(0, 0, 0)]
+
+
+async def test_a_transaction_that_stays_open_is_named_and_nothing_is_settled(
+    dsn: str, connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await two_days(connection, town, admin)
+    monkeypatch.setattr("pos_server.ledger.settled.SETTLED_WITHIN_S", 0.2)
+    other = await connect(dsn, timeout_s=10)
+    try:
+        async with other.transaction():
+            await other.execute("select 1")
+            with pytest.raises(NotSettled, match="end it, then run this again"):
+                await settle(admin, D1, NOW)
+        assert await admin.fetchval("select count(*) from settlement") == 0
+        assert (await settle(admin, D1, NOW)).made == 1
+    finally:
+        await other.close()
