@@ -1,5 +1,20 @@
 -- Every SQL statement the server runs, by name. `ledger/sql.py` loads them.
 
+-- part: payment_columns
+-- What ledger/rows.py makes a payment of; the table is called p.
+p.id, p.fingerprint, p.terminal_number, p.merchant_id, p.wallet_number as payment_wallet_number,
+    p.reference, p.amount_minor, p.currency, p.status as payment_status, p.decline_code, p.paid_by,
+    p.version as payment_version, unix_ms(p.changed_at) as changed_at_ms, unix_ms(p.approved_at) as approved_at_ms,
+    unix_ms(p.expires_at) as expires_at_ms, p.pin_failures as payment_pin_failures, p.refunded_minor, p.refunds,
+    p.purpose, p.fee_minor
+
+-- part: wallet_columns
+-- And a wallet; the table is called w.
+w.number as wallet_number, w.account_id, w.currency as wallet_currency, w.balance_minor,
+    w.status as wallet_status, w.version as wallet_version, w.pin_hash is not null as pin_set, w.pin_generation, w.pin_failures,
+    unix_ms(w.pin_locked_until) as pin_locked_until_ms, unix_ms(w.day_start) as day_start_ms,
+    w.day_spent_minor, w.day_pin_free_minor, w.day_pin_free_count
+
 -- name: load_book
 -- All a batch of operations needs, one row each: the till that asks, the payment of that id or else the one that occupies
 -- the order, its till, and the wallet: the payment's, or else that of the code, with the device that made the code.
@@ -9,17 +24,10 @@ select
     m.id as till_merchant_id, m.currency as till_currency,
     m.status as merchant_status, m.account_id as merchant_account_id, m.name as merchant_name, m.fee_bps, m.fee_fixed_minor,
     pt.number as other_till_number, pt.status as other_terminal_status, ps.name as other_store_name,
-    w.number as wallet_number, w.account_id, w.currency as wallet_currency, w.balance_minor,
-    w.status as wallet_status, w.version as wallet_version, w.pin_hash is not null as pin_set, w.pin_generation, w.pin_failures,
-    unix_ms(w.pin_locked_until) as pin_locked_until_ms, unix_ms(w.day_start) as day_start_ms,
-    w.day_spent_minor, w.day_pin_free_minor, w.day_pin_free_count,
+    {wallet_columns},
     d.wallet_number as device_wallet_number, d.slot, d.kid, d.generation, d.status as device_status,
     d.spent_mark,
-    p.id, p.fingerprint, p.terminal_number, p.merchant_id, p.wallet_number as payment_wallet_number,
-    p.reference, p.amount_minor, p.currency, p.status as payment_status, p.decline_code, p.paid_by,
-    p.version as payment_version, unix_ms(p.changed_at) as changed_at_ms, unix_ms(p.approved_at) as approved_at_ms,
-    unix_ms(p.expires_at) as expires_at_ms, p.pin_failures as payment_pin_failures, p.refunded_minor, p.refunds,
-    p.purpose, p.fee_minor,
+    {payment_columns},
     o.id as open_payment_id, o.status as open_payment_status
 from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $6::smallint[]) with ordinality
     as q (payment_id, terminal_number, merchant_id, reference, wallet_number, slot, position)
@@ -137,21 +145,13 @@ where d.wallet_number = $1 and d.slot = $2;
 
 -- name: terminal_payments_since
 -- What a till may have missed, oldest first.
-select p.id, p.fingerprint, p.terminal_number, p.merchant_id, p.wallet_number as payment_wallet_number,
-    p.reference, p.amount_minor, p.currency, p.status as payment_status, p.decline_code, p.paid_by,
-    p.version as payment_version, unix_ms(p.changed_at) as changed_at_ms, unix_ms(p.approved_at) as approved_at_ms,
-    unix_ms(p.expires_at) as expires_at_ms, p.pin_failures as payment_pin_failures, p.refunded_minor, p.refunds,
-    p.purpose, p.fee_minor
+select {payment_columns}
 from payment p where p.terminal_number = $1 and p.changed_at > to_timestamp($2::bigint / 1000.0)
 order by p.changed_at, p.id limit $3;
 
 -- name: wallet_payments_since
 -- What a wallet may have missed, oldest first, with the names it shows.
-select p.id, p.fingerprint, p.terminal_number, p.merchant_id, p.wallet_number as payment_wallet_number,
-    p.reference, p.amount_minor, p.currency, p.status as payment_status, p.decline_code, p.paid_by,
-    p.version as payment_version, unix_ms(p.changed_at) as changed_at_ms, unix_ms(p.approved_at) as approved_at_ms,
-    unix_ms(p.expires_at) as expires_at_ms, p.pin_failures as payment_pin_failures, p.refunded_minor, p.refunds,
-    p.purpose, p.fee_minor,
+select {payment_columns},
     m.name as merchant_name, coalesce(s.name, '') as store_name
 from payment p
 left join terminal t on t.number = p.terminal_number
@@ -161,49 +161,29 @@ where p.wallet_number = $1 and p.changed_at > to_timestamp($2::bigint / 1000.0)
 order by p.changed_at, p.id limit $3;
 
 -- name: payment_by_id
-select p.id, p.fingerprint, p.terminal_number, p.merchant_id, p.wallet_number as payment_wallet_number,
-    p.reference, p.amount_minor, p.currency, p.status as payment_status, p.decline_code, p.paid_by,
-    p.version as payment_version, unix_ms(p.changed_at) as changed_at_ms, unix_ms(p.approved_at) as approved_at_ms,
-    unix_ms(p.expires_at) as expires_at_ms, p.pin_failures as payment_pin_failures, p.refunded_minor, p.refunds,
-    p.purpose, p.fee_minor
+select {payment_columns}
 from payment p where p.id = $2 and p.merchant_id = $1;
 
 -- name: payment_by_reference
 -- The payment that occupies the order, or else the one that failed last.
-(select p.id, p.fingerprint, p.terminal_number, p.merchant_id, p.wallet_number as payment_wallet_number,
-    p.reference, p.amount_minor, p.currency, p.status as payment_status, p.decline_code, p.paid_by,
-    p.version as payment_version, unix_ms(p.changed_at) as changed_at_ms, unix_ms(p.approved_at) as approved_at_ms,
-    unix_ms(p.expires_at) as expires_at_ms, p.pin_failures as payment_pin_failures, p.refunded_minor, p.refunds,
-    p.purpose, p.fee_minor
+(select {payment_columns}
 from payment p
 where p.merchant_id = $1 and p.reference = $2 and p.status in ('pending', 'approved', 'canceled'))
 union all
-(select p.id, p.fingerprint, p.terminal_number, p.merchant_id, p.wallet_number as payment_wallet_number,
-    p.reference, p.amount_minor, p.currency, p.status as payment_status, p.decline_code, p.paid_by,
-    p.version as payment_version, unix_ms(p.changed_at) as changed_at_ms, unix_ms(p.approved_at) as approved_at_ms,
-    unix_ms(p.expires_at) as expires_at_ms, p.pin_failures as payment_pin_failures, p.refunded_minor, p.refunds,
-    p.purpose, p.fee_minor
+(select {payment_columns}
 from payment p
 where p.merchant_id = $1 and p.reference = $2 and p.status in ('declined', 'expired')
 order by p.changed_at desc limit 1)
 limit 1;
 
 -- name: terminal_recent
-select p.id, p.fingerprint, p.terminal_number, p.merchant_id, p.wallet_number as payment_wallet_number,
-    p.reference, p.amount_minor, p.currency, p.status as payment_status, p.decline_code, p.paid_by,
-    p.version as payment_version, unix_ms(p.changed_at) as changed_at_ms, unix_ms(p.approved_at) as approved_at_ms,
-    unix_ms(p.expires_at) as expires_at_ms, p.pin_failures as payment_pin_failures, p.refunded_minor, p.refunds,
-    p.purpose, p.fee_minor
+select {payment_columns}
 from payment p where p.terminal_number = $1
 order by p.changed_at desc, p.id desc limit $2;
 
 -- name: wallet_history
 -- A page of a wallet's payments, latest change first, after the one that ended the page before.
-select p.id, p.fingerprint, p.terminal_number, p.merchant_id, p.wallet_number as payment_wallet_number,
-    p.reference, p.amount_minor, p.currency, p.status as payment_status, p.decline_code, p.paid_by,
-    p.version as payment_version, unix_ms(p.changed_at) as changed_at_ms, unix_ms(p.approved_at) as approved_at_ms,
-    unix_ms(p.expires_at) as expires_at_ms, p.pin_failures as payment_pin_failures, p.refunded_minor, p.refunds,
-    p.purpose, p.fee_minor,
+select {payment_columns},
     m.name as merchant_name, coalesce(s.name, '') as store_name
 from payment p
 left join terminal t on t.number = p.terminal_number
@@ -214,11 +194,7 @@ order by p.changed_at desc, p.id desc limit $4;
 
 -- name: wallet_pending
 -- What waits for this wallet's PIN, oldest first.
-select p.id, p.fingerprint, p.terminal_number, p.merchant_id, p.wallet_number as payment_wallet_number,
-    p.reference, p.amount_minor, p.currency, p.status as payment_status, p.decline_code, p.paid_by,
-    p.version as payment_version, unix_ms(p.changed_at) as changed_at_ms, unix_ms(p.approved_at) as approved_at_ms,
-    unix_ms(p.expires_at) as expires_at_ms, p.pin_failures as payment_pin_failures, p.refunded_minor, p.refunds,
-    p.purpose, p.fee_minor,
+select {payment_columns},
     m.name as merchant_name, coalesce(s.name, '') as store_name
 from payment p
 left join terminal t on t.number = p.terminal_number
@@ -228,10 +204,7 @@ where p.wallet_number = $1 and p.status = 'pending'
 order by p.changed_at, p.id limit $2;
 
 -- name: wallet
-select w.number as wallet_number, w.account_id, w.currency as wallet_currency, w.balance_minor,
-    w.status as wallet_status, w.version as wallet_version, w.pin_hash is not null as pin_set, w.pin_generation, w.pin_failures,
-    unix_ms(w.pin_locked_until) as pin_locked_until_ms, unix_ms(w.day_start) as day_start_ms,
-    w.day_spent_minor, w.day_pin_free_minor, w.day_pin_free_count
+select {wallet_columns}
 from wallet w where w.number = $1;
 
 -- name: wallet_pin

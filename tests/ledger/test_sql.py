@@ -19,6 +19,18 @@ def test_a_name_comes_once() -> None:
         load_queries("-- name: one\nselect 1;\n-- name: one\nselect 2;\n")
 
 
+def test_a_part_is_put_in_where_it_is_named() -> None:
+    text = (
+        "-- part: both\n-- why\na, b\n\n-- name: one\nselect {both} from x;\n-- name: two\nselect {both}, c from y;\n"
+    )
+    assert load_queries(text) == {"one": "select a, b from x", "two": "select a, b, c from y"}
+
+
+def test_a_part_that_is_not_there_is_named() -> None:
+    with pytest.raises(KeyError, match="missing"):
+        load_queries("-- name: one\nselect {missing};\n")
+
+
 def test_every_query_is_used_and_every_use_exists() -> None:
     sources = [path.read_text() for path in Path(pos_server.__file__).parent.rglob("*.py")]
     mentioned = {name for source in sources for name in re.findall(r'"(\w+)"', source)}
