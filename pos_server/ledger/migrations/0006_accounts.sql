@@ -36,7 +36,7 @@ alter table transfer
     add constraint transfer_wallet check (wallet_number is not null or kind = 'settlement');
 
 alter table api_key drop constraint api_key_scopes_check;
-alter table api_key add constraint api_key_scopes check (scopes <@ array['refunds', 'cash']);
+alter table api_key add constraint api_key_scopes check (scopes <@ array['refunds', 'cash', 'reports']);
 
 -- The house has an account of each kind for every currency that is in use.
 insert into account (kind, name, currency)
