@@ -32,6 +32,7 @@ from pos_server.core.messages import (
     PaymentList,
     PaymentPending,
     PinChanged,
+    ShiftReport,
     TerminalPaymentResult,
     TerminalReady,
     TerminalRefundResult,
@@ -78,6 +79,7 @@ Said = (
     | WalletPaymentResult
     | ConfirmationRequired
     | WalletRefundResult
+    | ShiftReport
     | PinChanged
     | HistoryPage
     | Error

@@ -32,6 +32,11 @@ def amount(text: str, currency: str) -> int:
         raise UsageError(str(error)) from None
 
 
+def cash(text: str, currency: str) -> int:
+    """What is in a drawer, in minor units: an amount, or nothing at all. Raises UsageError."""
+    return 0 if text.strip("0. ") == "" and "0" in text else amount(text, currency)
+
+
 def new_reference(terminal_number: int) -> str:
     """An order number for a shop that has none: the terminal and the time, in UTC, to the millisecond."""
     now = datetime.now(UTC)
@@ -58,7 +63,7 @@ def seconds(text: str) -> float:
 
 
 def identifier(text: str) -> UUID:
-    """A payment's or a refund's id, for argparse."""
+    """A payment's, a refund's or a shift's id, for argparse."""
     try:
         return UUID(text)
     except ValueError:

@@ -27,6 +27,10 @@ from pos_server.core.messages import (
     PaymentScan,
     PaymentsRecent,
     RefundCreate,
+    ShiftClose,
+    ShiftOpen,
+    ShiftQuery,
+    ShiftReport,
     TerminalMessage,
     TerminalPaymentResult,
     TerminalReady,
@@ -49,7 +53,7 @@ CODE_CHARS_MAX = 64
 """Scanners read longer symbols than payment codes; the server would close the connection for a huge one."""
 
 Result = TerminalPaymentResult | TerminalRefundResult
-_Said = TerminalPaymentResult | PaymentPending | PaymentList | TerminalRefundResult | Error
+_Said = TerminalPaymentResult | PaymentPending | PaymentList | TerminalRefundResult | ShiftReport | Error
 _messages: TypeAdapter[Hello | TerminalReady | _Said | Draining] = TypeAdapter(TerminalMessage)
 
 
@@ -221,6 +225,43 @@ class TerminalClient(DeviceClient[TerminalReady, _Said]):
         refund = checked(RefundCreate, refund_id=refund_id or uuid7(), payment_id=payment_id, amount_minor=amount_minor)
         return await self._payments.refund(refund, timeout_s, asked_before=is_repeat)
 
+    async def open_shift(
+        self,
+        operator: str,
+        opening_cash_minor: int = 0,
+        *,
+        shift_id: UUID | None = None,
+        timeout_s: float = REQUEST_TIMEOUT_S,
+    ) -> ShiftReport:
+        """Begin a shift at this till; returns its X-report.
+
+        To ask again after RequestUnanswered, pass the same `shift_id`, operator and cash: it is opened once. Raises
+        ValueError, RequestRefused (`shift_already_open`), RequestUnanswered, ConnectionStopped.
+        """
+        wish = checked(
+            ShiftOpen, shift_id=shift_id or uuid7(), operator=operator, opening_cash_minor=opening_cash_minor
+        )
+        return await self._requests.ask(OpenRequest(wish), timeout_s)
+
+    async def close_shift(
+        self, shift_id: UUID, counted_cash_minor: int | None = None, *, timeout_s: float = REQUEST_TIMEOUT_S
+    ) -> ShiftReport:
+        """End a shift of this till; returns its Z-report. The same again returns the same.
+
+        While a payment of the shift waits for its PIN, it is tried again until `timeout_s` is over. Raises ValueError,
+        RequestRefused (`shift_unknown`, or `id_reused` when it was closed with another count), RequestUnanswered,
+        ConnectionStopped.
+        """
+        wish = checked(ShiftClose, shift_id=shift_id, counted_cash_minor=counted_cash_minor)
+        return await self._requests.ask(OpenRequest(wish), timeout_s)
+
+    async def shift_report(self, shift_id: UUID | None = None, *, timeout_s: float = REQUEST_TIMEOUT_S) -> ShiftReport:
+        """The report of a shift of this till: of the open one (X), or of that with this id (Z once it is closed).
+
+        Raises RequestRefused (`shift_unknown`), RequestUnanswered, ConnectionStopped.
+        """
+        return await self._requests.ask(OpenRequest(checked(ShiftQuery, shift_id=shift_id)), timeout_s)
+
     def _on_message(self, message: _Said) -> None:
         if isinstance(message, Error):
             self._requests.on_error(message)
@@ -229,7 +270,7 @@ class TerminalClient(DeviceClient[TerminalReady, _Said]):
         # A scan's answer is told by its payment: it may come to a query, to the scan, or by itself.
         if asked is not None and not isinstance(asked, OpenScan):
             asked.on_answer(message)
-        if isinstance(message, PaymentList):
+        if isinstance(message, PaymentList | ShiftReport):
             return
         is_new = self._resume.on_result(message.payment_id, message.version, message.decided_at_ms)
         self._recovery.resume_from(self._resume.since_ms)

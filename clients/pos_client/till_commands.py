@@ -13,7 +13,7 @@ from pos_server.core.messages import PAGE_MAX, PaymentPending, TerminalPaymentRe
 from pos_server.core.money import format_amount
 from pos_server.core.payments import Purpose, Status
 
-from . import inputs
+from . import inputs, shift_commands
 from .console import ExitCode, UsageError, clock_time, complain, printable, say
 from .credentials import Credentials, device_path, journal_path
 from .errors import ClientError, OutcomeUnknown, RefundUnknown, RequestUnanswered
@@ -56,6 +56,7 @@ def add_to(
     recent.add_argument("--limit", type=int, default=10, choices=range(1, PAGE_MAX + 1), metavar=f"1..{PAGE_MAX}")
     _add_timeout(recent, REQUEST_TIMEOUT_S)
 
+    shift_commands.add_to(commands, device_option)
     for command in (query, cancel, refund, recent):
         command.add_argument("--json", action="store_true", help="print the outcome as one line of JSON")
 

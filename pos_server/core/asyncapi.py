@@ -16,6 +16,7 @@ from .device_keys import DeviceKind
 from .errors import CloseCode, ErrorCode
 from .messages import (
     MESSAGE_ID_CHARS_MAX,
+    OPERATOR_CHARS_MAX,
     REFERENCE_CHARS_MAX,
     SUBPROTOCOL,
     Authenticate,
@@ -36,6 +37,11 @@ from .messages import (
     PinChanged,
     PinSet,
     RefundCreate,
+    ShiftClose,
+    ShiftOpen,
+    ShiftQuery,
+    ShiftReport,
+    ShiftTotal,
     TerminalMessage,
     TerminalPaymentResult,
     TerminalReady,
@@ -164,6 +170,27 @@ _CHANNELS = (
                 reply=(TerminalRefundResult, Error),
             ),
             _Operation(
+                name="openShift",
+                action="receive",
+                summary="An operator begins at a till.",
+                messages=(ShiftOpen,),
+                reply=(ShiftReport, Error),
+            ),
+            _Operation(
+                name="closeShift",
+                action="receive",
+                summary="An operator ends, and gets the Z-report.",
+                messages=(ShiftClose,),
+                reply=(ShiftReport, Error),
+            ),
+            _Operation(
+                name="queryShift",
+                action="receive",
+                summary="A till asks for the report of its open shift (X) or of one that is closed (Z).",
+                messages=(ShiftQuery,),
+                reply=(ShiftReport, Error),
+            ),
+            _Operation(
                 name="tellTerminal",
                 action="send",
                 summary="What the till did not ask for: results that come later or were missed, refunds by others, "
@@ -274,7 +301,7 @@ def asyncapi_document(version: str, limits: WireLimits) -> Document:
         },
         "components": {
             "messages": {message.__name__: _message(message) for message in messages},
-            "schemas": {message.__name__: _schema(message) for message in messages},
+            "schemas": {message.__name__: _schema(message) for message in (*messages, ShiftTotal)},
             "correlationIds": {
                 "message_id": {"location": "$message.payload#/message_id", "description": "Comes back as `reply_to`."},
                 "reply_to": {
@@ -300,7 +327,11 @@ def asyncapi_document(version: str, limits: WireLimits) -> Document:
             {"code": code.value, "name": code.name.lower(), "reconnect": code.reconnect} for code in CloseCode
         ],
         "x-limits": asdict(limits)
-        | {"message_id_chars_max": MESSAGE_ID_CHARS_MAX, "reference_chars_max": REFERENCE_CHARS_MAX},
+        | {
+            "message_id_chars_max": MESSAGE_ID_CHARS_MAX,
+            "reference_chars_max": REFERENCE_CHARS_MAX,
+            "operator_chars_max": OPERATOR_CHARS_MAX,
+        },
     }
 
 

@@ -76,7 +76,7 @@ class HouseAccount(StrEnum):
 class Till:
     """What a decision needs to know of a terminal and of its merchant, or of a merchant's back office.
 
-    A fee is `fee_bps` hundredths of a percent of a sale, and `fee_fixed_minor`.
+    A fee is `fee_bps` hundredths of a percent of a sale, and `fee_fixed_minor`. `shift_id` is the shift that is open.
     """
 
     terminal_status: TerminalStatus
@@ -86,6 +86,7 @@ class Till:
     store_name: str
     fee_bps: int = 0
     fee_fixed_minor: int = 0
+    shift_id: UUID | None = None
 
 
 class OpenPayment(NamedTuple):
@@ -148,7 +149,8 @@ class Changes:
     """Everything a batch writes, in one commit: rows as they now are, and transfers.
 
     `wallet_versions` and `payment_versions` hold the version that each changed row had when it was loaded: the guard
-    of the write. A payment that is new has version 0 there.
+    of the write. A payment that is new has version 0 there. `shifts` holds, by terminal number, the open shifts that
+    something was added to: they must still be open when it is written.
     """
 
     payments: dict[UUID, Payment] = field(default_factory=dict)
@@ -158,6 +160,7 @@ class Changes:
     wallets: dict[int, Wallet] = field(default_factory=dict)
     wallet_versions: dict[int, int] = field(default_factory=dict)
     devices: dict[tuple[int, int], WalletDevice] = field(default_factory=dict)
+    shifts: dict[int, UUID] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.payments)
@@ -189,6 +192,13 @@ class Entries:
         if payment.terminal_number is None:
             return self.book.offices[payment.merchant_id]
         return self.book.tills[payment.terminal_number]
+
+    def join_shift(self, terminal_number: int | None) -> UUID | None:
+        """The shift that is open at a till, for what is about to be added to it; None for a back office."""
+        shift_id = None if terminal_number is None else self.book.tills[terminal_number].shift_id
+        if terminal_number is not None and shift_id is not None:
+            self.changes.shifts[terminal_number] = shift_id
+        return shift_id
 
     def put_wallet(self, wallet: Wallet) -> None:
         """The next version of a wallet."""

@@ -32,6 +32,9 @@ class ErrorCode(StrEnum):
     PIN_TOO_WEAK = "pin_too_weak"
     PIN_WRONG = "pin_wrong"
     PIN_LOCKED = "pin_locked"
+    SHIFT_ALREADY_OPEN = "shift_already_open"
+    SHIFT_UNKNOWN = "shift_unknown"
+    PAYMENT_PENDING = "payment_pending"
     TOO_MANY_QUERIES = "too_many_queries"
     TOO_MANY_BAD_CODES = "too_many_bad_codes"
     TOO_MANY_MESSAGES = "too_many_messages"
@@ -50,6 +53,7 @@ _RETRYABLE = {
     ErrorCode.TOO_MANY_MESSAGES,
     ErrorCode.TOO_MANY_QUERIES,
     ErrorCode.PIN_LOCKED,
+    ErrorCode.PAYMENT_PENDING,
     ErrorCode.DRAINING,
     ErrorCode.BUSY,
     ErrorCode.UNKNOWN_OUTCOME,

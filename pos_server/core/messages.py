@@ -20,10 +20,12 @@ from .device_keys import NONCE_BYTES, SLOT_MAX
 from .errors import CloseCode, ConnectionClosing, ErrorCode, MessageError
 from .money import MAX_AMOUNT_MINOR, Currency, PositiveMinor
 from .payments import DeclineCode, Purpose, Status
+from .shifts import REPORT_COLUMNS, TotalKind
 
 SUBPROTOCOL = "pos.v1"
 MESSAGE_ID_CHARS_MAX = 64
 REFERENCE_CHARS_MAX = 64
+OPERATOR_CHARS_MAX = 40
 PAGE_MAX = 50
 _ONE_OF = "one_of"
 _CURSOR = r"^[0-9]{1,15}\.[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
@@ -52,6 +54,8 @@ Pin = Annotated[
     Field(description="4 to 12 digits"),
 ]
 PaymentId = Annotated[UUID, _said("names the payment for ever; made by the till, best as a UUIDv7", pattern=_UUID)]
+ShiftId = Annotated[UUID, _said("names the shift for ever; made by the till, best as a UUIDv7", pattern=_UUID)]
+_Cash = Annotated[int, Field(ge=0, le=MAX_AMOUNT_MINOR)]
 
 # What the server says
 _Number = {"minimum": 1, "maximum": 2**53 - 1}
@@ -222,7 +226,41 @@ class History(_ClientMessage):
     ] = None
 
 
-TerminalRequest = PaymentScan | PaymentQuery | PaymentCancel | PaymentsRecent | RefundCreate
+class ShiftOpen(_ClientMessage):
+    """An operator begins at the till. Safe to send again with the same `shift_id` until answered."""
+
+    type: Literal["shift.open"] = "shift.open"
+    shift_id: ShiftId
+    operator: Annotated[
+        str,
+        StringConstraints(max_length=OPERATOR_CHARS_MAX, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$"),
+        Field(description="who works at the till, as the report names them"),
+    ]
+    opening_cash_minor: Annotated[_Cash, Field(description="what is in the drawer, in minor units")] = 0
+
+
+class ShiftClose(_ClientMessage):
+    """The operator ends: nothing is added to the shift after this. Safe to send again until answered."""
+
+    type: Literal["shift.close"] = "shift.close"
+    shift_id: ShiftId
+    counted_cash_minor: Annotated[
+        _Cash | None, Field(description="what was counted in the drawer, in minor units; leave it out if nobody did")
+    ] = None
+
+
+class ShiftQuery(_ClientMessage):
+    """Asks for a shift's report: of the open shift without closing it, or of a closed one once more."""
+
+    type: Literal["shift.query"] = "shift.query"
+    shift_id: Annotated[UUID | None, _said("which shift of this till; or else the one that is open", pattern=_UUID)] = (
+        None
+    )
+
+
+TerminalRequest = (
+    PaymentScan | PaymentQuery | PaymentCancel | PaymentsRecent | RefundCreate | ShiftOpen | ShiftClose | ShiftQuery
+)
 WalletRequest = PaymentConfirm | PaymentReject | PinSet | History
 Request = TerminalRequest | WalletRequest
 ClientMessage = Authenticate | Request
@@ -260,6 +298,9 @@ class TerminalReady:
     merchant_name: _MerchantName
     store_name: _StoreName
     currency: _Currency
+    shift_id: Annotated[UUID | None, _said("the shift that is open here; null when there is none", pattern=_UUID)] = (
+        None
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -348,6 +389,43 @@ class TerminalRefundResult:
     refundable_minor: Annotated[int, _said("what may still be refunded", minimum=0, maximum=MAX_AMOUNT_MINOR)]
     text: Annotated[str, _said("for the cashier")]
     decided_at_ms: _DecidedAt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShiftTotal:
+    """How many of a kind, and how much."""
+
+    kind: Annotated[str, _said("what is counted", enum=[kind.value for kind in TotalKind])]
+    count: Annotated[int, _said("how many", minimum=0)]
+    amount_minor: Annotated[int, _said("their sum in minor units, never negative", minimum=0)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShiftReport:
+    """What was done in a shift: the X-report while it is open, the Z-report, which never changes, once it is closed."""
+
+    type: Literal["shift.report"] = "shift.report"
+    reply_to: _ReplyTo
+    report: Annotated[str, _said("X while the shift is open, Z once it is closed", enum=["X", "Z"])]
+    shift_id: ShiftId
+    shift_number: Annotated[int, _said("counts the shifts of the terminal", **_Number)]
+    terminal_number: Annotated[int, _said("the terminal's number", **_Number)]
+    merchant_name: _MerchantName
+    store_name: _StoreName
+    operator: Annotated[str, _said("who worked at the till")]
+    currency: _Currency
+    opened_at_ms: Annotated[int, _said("when it was opened, in Unix milliseconds", minimum=0)]
+    closed_at_ms: Annotated[
+        int | None, _said("when it was closed, in Unix milliseconds; null while it is open", minimum=0)
+    ]
+    made_at_ms: Annotated[int, _said("what the report shows is as of then: of a Z-report, when it closed", minimum=0)]
+    totals: Annotated[tuple[ShiftTotal, ...], _said("one of each kind, in a fixed order")]
+    net_sales_minor: Annotated[int, _said("sales less their cancels and refunds; may be negative")]
+    opening_cash_minor: Annotated[int, _said("what was in the drawer at first, in minor units", minimum=0)]
+    expected_cash_minor: Annotated[int, _said("what should be in the drawer now; may be negative")]
+    counted_cash_minor: Annotated[int | None, _said("what was counted; null when nobody did", minimum=0)]
+    cash_difference_minor: Annotated[int | None, _said("counted less expected; null when nobody counted")]
+    text: Annotated[str, _said(f"to be printed: lines of at most {REPORT_COLUMNS} columns")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -459,6 +537,7 @@ TerminalMessage = Annotated[
     | PaymentPending
     | PaymentList
     | TerminalRefundResult
+    | ShiftReport
     | Draining
     | Error,
     Field(discriminator="type"),
@@ -483,6 +562,7 @@ ServerMessage = (
     | PaymentPending
     | PaymentList
     | TerminalRefundResult
+    | ShiftReport
     | WalletPaymentResult
     | ConfirmationRequired
     | WalletRefundResult

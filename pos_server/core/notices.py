@@ -1,6 +1,7 @@
 """Who is told what about an outcome."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from typing import NamedTuple
 
@@ -13,6 +14,8 @@ from .messages import (
     Error,
     PaymentPending,
     ServerMessage,
+    ShiftReport,
+    ShiftTotal,
     TerminalPaymentResult,
     TerminalRefundResult,
     WalletPaymentResult,
@@ -21,6 +24,7 @@ from .messages import (
 from .money import format_amount
 from .operations import Cancel, Confirm, CreateRefund, Decided, Operation, Outcome, Refunded, Refused, Reject, Scan
 from .payments import Payment, Purpose, Status
+from .shifts import Shift, TotalKind, report_text
 from .texts import decline_text, text
 
 ERROR_TEXTS = {
@@ -39,6 +43,9 @@ ERROR_TEXTS = {
     ErrorCode.PIN_TOO_WEAK: "the PIN is too easy to guess; choose another",
     ErrorCode.PIN_WRONG: "the old PIN is wrong",
     ErrorCode.PIN_LOCKED: "the PIN is locked after too many wrong ones; try again later",
+    ErrorCode.SHIFT_ALREADY_OPEN: "another shift is open at this terminal; close it first",
+    ErrorCode.SHIFT_UNKNOWN: "there is no such shift at this terminal",
+    ErrorCode.PAYMENT_PENDING: "a payment of this shift waits for its PIN; wait for it or cancel it, then close again",
     ErrorCode.BUSY: "the server is busy and did not act on this message; send it again",
     ErrorCode.UNKNOWN_OUTCOME: "the outcome is not known yet; send the same message again with the same ids",
     ErrorCode.WRONG_CURRENCY: "this terminal's merchant takes another currency",
@@ -222,6 +229,31 @@ def terminal_notice(
         paid_by=payment.paid_by,
         refunded_minor=payment.refunded_minor,
         decided_at_ms=payment.changed_at_ms,
+    )
+
+
+def shift_notice(shift: Shift, reply_to: str, language: str) -> ShiftReport:
+    """A shift's report for the till: the X-report while it is open, then the Z-report."""
+    return ShiftReport(
+        reply_to=reply_to,
+        report="Z" if shift.is_closed else "X",
+        shift_id=shift.shift_id,
+        shift_number=shift.number,
+        terminal_number=shift.terminal_number,
+        merchant_name=shift.merchant_name,
+        store_name=shift.store_name,
+        operator=shift.operator,
+        currency=shift.currency,
+        opened_at_ms=shift.opened_at_ms,
+        closed_at_ms=shift.closed_at_ms,
+        made_at_ms=shift.made_at_ms,
+        totals=tuple(ShiftTotal(kind=kind.value, **asdict(shift.total(kind))) for kind in TotalKind),
+        net_sales_minor=shift.net_sales_minor,
+        opening_cash_minor=shift.opening_cash_minor,
+        expected_cash_minor=shift.expected_cash_minor,
+        counted_cash_minor=shift.counted_cash_minor,
+        cash_difference_minor=shift.cash_difference_minor,
+        text=report_text(shift, language),
     )
 
 

@@ -80,7 +80,8 @@ class Payment:
     `terminal_number` is None for what a back office did through the API. `fee_minor` is what the merchant pays for it.
     A tombstone stands for a payment that was canceled before it was scanned: it has no fingerprint, amount 0, and a
     reference only if it was canceled by it. `wallet_number` is None until a code has proved whose it is.
-    `pin_failures` counts wrong PINs for this payment.
+    `pin_failures` counts wrong PINs for this payment. `shift_id` is the shift that was open at its till when it was
+    scanned, `canceled_shift_id` the one at the till that canceled it after it was approved; None where none was.
     """
 
     payment_id: UUID
@@ -103,6 +104,8 @@ class Payment:
     refunds: int = 0
     purpose: Purpose = Purpose.SALE
     fee_minor: int = 0
+    shift_id: UUID | None = None
+    canceled_shift_id: UUID | None = None
 
     @property
     def is_tombstone(self) -> bool:
@@ -118,7 +121,10 @@ class Payment:
 
 @dataclass(frozen=True, slots=True)
 class Refund:
-    """Money given back on an approved payment. `terminal_number` is None when it came through the API."""
+    """Money given back on an approved payment. `terminal_number` is None when it came through the API.
+
+    `shift_id` is the shift that was open at the till which asked for it.
+    """
 
     refund_id: UUID
     payment_id: UUID
@@ -128,3 +134,4 @@ class Refund:
     amount_minor: int
     currency: str
     created_at_ms: int
+    shift_id: UUID | None = None

@@ -31,6 +31,7 @@ def decide_cancel(desk: Desk, cancel: Cancel) -> Outcome:
     if payment.purpose is Purpose.TOP_UP and _balance_minor(desk, payment) < payment.amount_minor:
         return Refused(cancel, ErrorCode.FUNDS_SPENT)
     take_back(desk, payment)
+    payment = replace(payment, canceled_shift_id=desk.entries.join_shift(cancel.terminal_number))
     return moved(desk, cancel, payment, Status.CANCELED)
 
 
@@ -60,6 +61,7 @@ def decide_refund(desk: Desk, wish: CreateRefund) -> Outcome:
         amount_minor=wish.amount_minor,
         currency=payment.currency,
         created_at_ms=desk.now_ms,
+        shift_id=desk.entries.join_shift(wish.terminal_number),
     )
     payment = replace(
         payment,

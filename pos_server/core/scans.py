@@ -91,6 +91,7 @@ def _store(
         expires_at_ms=desk.now_ms + desk.rules.confirmation_ms if verdict.needs_pin else None,
         purpose=operation.purpose,
         fee_minor=fee_of(operation.amount_minor, till.fee_bps, till.fee_fixed_minor) if is_sale else 0,
+        shift_id=desk.entries.join_shift(terminal_number),
     )
     desk.entries.put_payment(payment)
     if verdict.wallet is not None and approved:

@@ -29,6 +29,9 @@ from ..core.messages import (
     PinSet,
     Request,
     ServerMessage,
+    ShiftClose,
+    ShiftOpen,
+    ShiftQuery,
     TerminalReady,
     WalletReady,
     encode,
@@ -260,8 +263,9 @@ async def _answer(work: Work, message: Request, connection: Connection) -> None:
         connection.deliver(encode(answer))
 
 
-# What only reads, and is bounded by a rate of its own: a till that asks too often has taken whole networks down.
-_QUERIES = (PaymentQuery, PaymentsRecent, History)
+# What reads, some of it much, and is bounded by a rate of its own: a till that asks too often has taken whole networks
+# down.
+_QUERIES = (PaymentQuery, PaymentsRecent, History, ShiftOpen, ShiftClose, ShiftQuery)
 # What waits for the database or a thread besides the reader.
 _SLOW = (*_QUERIES, PaymentConfirm, PinSet)
 

@@ -26,14 +26,18 @@ from ..core.messages import (
     RefundCreate,
     Request,
     ServerMessage,
+    ShiftClose,
+    ShiftOpen,
+    ShiftQuery,
     TerminalPaymentResult,
     TerminalReady,
 )
-from ..core.notices import Recipient, terminal_notice
+from ..core.notices import Recipient, shift_notice, terminal_notice
 from ..core.operations import Cancel, CreateRefund, Entry, Operation, Scan
 from ..core.payments import Payment, Purpose, Status
-from ..ledger import directory, history
+from ..ledger import directory, history, shifts
 from ..ledger.directory import TerminalRecord
+from ..ledger.rows import plain_uuid
 from ..peers import Peers
 from ..settings import Settings
 from .device import Admitted, DeviceEndpoint, Work, refused
@@ -92,6 +96,7 @@ class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):
             merchant_name=admitted.record.merchant_name,
             store_name=admitted.record.store_name,
             currency=admitted.record.currency,
+            shift_id=admitted.record.shift_id and plain_uuid(admitted.record.shift_id),
         )
         return ready, missed or ()
 
@@ -119,6 +124,8 @@ class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):
                 return partial(self._query, message, admitted)
             case PaymentsRecent():
                 return partial(self._recent, message, admitted)
+            case ShiftOpen() | ShiftClose() | ShiftQuery():
+                return partial(self._shift, message, admitted)
             case _:
                 raise AssertionError(f"the session let {message.type} of a terminal through")
         return None
@@ -175,6 +182,28 @@ class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):
             reply_to=message.message_id,
             payments=tuple(self._notice(payment, None, admitted.language) for payment in payments),
         )
+
+    async def _shift(
+        self, message: ShiftOpen | ShiftClose | ShiftQuery, admitted: Admitted[TerminalRecord]
+    ) -> ServerMessage:
+        number, time_ms = admitted.device.number, now_ms()
+        refusal: ErrorCode | None = None
+        if self._admission.draining and not isinstance(message, ShiftQuery):
+            refusal = ErrorCode.DRAINING
+        elif isinstance(message, ShiftOpen):
+            refusal = await shifts.open_shift(
+                self._pool, message.shift_id, number, message.operator, message.opening_cash_minor, time_ms
+            )
+        elif isinstance(message, ShiftClose):
+            refusal = await shifts.close_shift(
+                self._pool, message.shift_id, number, message.counted_cash_minor, time_ms
+            )
+        if refusal is not None:
+            raise refused(refusal, message)
+        shift = await shifts.find_shift(self._pool, number, message.shift_id, time_ms)
+        if shift is None:
+            raise refused(ErrorCode.SHIFT_UNKNOWN, message)
+        return shift_notice(shift, message.message_id, admitted.language)
 
     def _notice(self, payment: Payment, reply_to: str | None, language: str) -> TerminalPaymentResult | PaymentPending:
         wallet_online = True

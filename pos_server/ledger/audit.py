@@ -23,6 +23,7 @@ _CHECKS = {
     "audit_refunds_within": "payments that disagree with their refunds",
     "audit_settlements": "statements that differ from their transfers, or settlements without their statement",
     "audit_rollup": "accounts whose sum up to the horizon differs from their transfers",
+    "audit_shifts": "shifts whose figures differ from their payments, or that are open at another till than theirs",
     "audit_pending_in_time": "payments that still wait for a PIN after their time",
 }
 

@@ -26,7 +26,7 @@ _NO_LIMITS = Rules(Limits(**dict.fromkeys((field.name for field in fields(Limits
 
 @dataclass(frozen=True, slots=True)
 class TerminalRecord:
-    """A terminal as it authenticates. `kid` is None while it was never activated."""
+    """A terminal as it authenticates. `kid` is None while it was never activated. `shift_id` is the open shift."""
 
     kid: str | None
     generation: int
@@ -34,6 +34,7 @@ class TerminalRecord:
     merchant_name: str
     store_name: str
     currency: str
+    shift_id: UUID | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ async def load_book(
             till = till_of(row)
             if want.terminal_number is None or (row["id"] is not None and row["terminal_number"] is None):
                 # What a back office does, or did.
-                office = replace(till, terminal_status=TerminalStatus.ACTIVE, store_name="")
+                office = replace(till, terminal_status=TerminalStatus.ACTIVE, store_name="", shift_id=None)
                 book.offices[row["till_merchant_id"]] = office
             if row["till_currency"] not in house.currencies:
                 await house.read(connection)
@@ -71,6 +71,7 @@ async def load_book(
                     till,
                     terminal_status=TerminalStatus(row["other_terminal_status"]),
                     store_name=row["other_store_name"],
+                    shift_id=row["other_terminal_shift_id"] and plain_uuid(row["other_terminal_shift_id"]),
                 )
         if row["wallet_number"] is not None:
             book.wallets[row["wallet_number"]] = wallet_of(row)
@@ -178,4 +179,9 @@ async def apply_changes(connection: asyncpg.Connection, changes: Changes, now_ms
         [transfer.wallet_number for transfer in transfers],
         [payment.purpose for payment in payments],
         [payment.fee_minor for payment in payments],
+        [payment.shift_id for payment in payments],
+        [payment.canceled_shift_id for payment in payments],
+        [refund.shift_id for refund in refunds],
+        list(changes.shifts),
+        list(changes.shifts.values()),
     )

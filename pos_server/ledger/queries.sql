@@ -6,7 +6,7 @@ p.id, p.fingerprint, p.terminal_number, p.merchant_id, p.wallet_number as paymen
     p.reference, p.amount_minor, p.currency, p.status as payment_status, p.decline_code, p.paid_by,
     p.version as payment_version, unix_ms(p.changed_at) as changed_at_ms, unix_ms(p.approved_at) as approved_at_ms,
     unix_ms(p.expires_at) as expires_at_ms, p.pin_failures as payment_pin_failures, p.refunded_minor, p.refunds,
-    p.purpose, p.fee_minor
+    p.purpose, p.fee_minor, p.shift_id, p.canceled_shift_id
 
 -- part: wallet_columns
 -- And a wallet; the table is called w.
@@ -15,15 +15,32 @@ w.number as wallet_number, w.account_id, w.currency as wallet_currency, w.balanc
     unix_ms(w.pin_locked_until) as pin_locked_until_ms, unix_ms(w.day_start) as day_start_ms,
     w.day_spent_minor, w.day_pin_free_minor, w.day_pin_free_count
 
+-- part: shift_figures
+-- What was done in a shift by kind: how many and how much; the table is called s. Its payments are those of its terminal
+-- since then, on servers whose clocks may differ by much less than an hour.
+(select coalesce(jsonb_object_agg(kind, jsonb_build_array(count, amount_minor)), '{}') from (
+    select kind, count(*) as count, sum(amount_minor) as amount_minor from (
+        select case when p.approved_at is null then p.status else p.purpose end as kind, p.amount_minor
+        from payment p
+        where p.terminal_number = s.terminal_number and p.changed_at >= s.opened_at - interval '1 hour'
+            and p.shift_id = s.id
+        union all
+        select p.purpose || '_cancel', p.amount_minor from payment p where p.canceled_shift_id = s.id
+        union all
+        select 'refund', r.amount_minor from refund r where r.shift_id = s.id
+    ) as done group by kind
+) as figures)
+
 -- name: load_book
 -- All a batch of operations needs, one row each: the till that asks, the payment of that id or else the one that occupies
 -- the order, its till, and the wallet: the payment's, or else that of the code, with the device that made the code.
 -- The `limit`s keep the planner from joining whole tables: it plans once, perhaps while they are still empty.
 select
-    t.number as till_number, t.status as terminal_status, s.name as store_name,
+    t.number as till_number, t.status as terminal_status, t.shift_id as terminal_shift_id, s.name as store_name,
     m.id as till_merchant_id, m.currency as till_currency,
     m.status as merchant_status, m.account_id as merchant_account_id, m.name as merchant_name, m.fee_bps, m.fee_fixed_minor,
-    pt.number as other_till_number, pt.status as other_terminal_status, ps.name as other_store_name,
+    pt.number as other_till_number, pt.status as other_terminal_status, pt.shift_id as other_terminal_shift_id,
+    ps.name as other_store_name,
     {wallet_columns},
     d.wallet_number as device_wallet_number, d.slot, d.kid, d.generation, d.status as device_status,
     d.spent_mark,
@@ -52,13 +69,14 @@ order by q.position;
 
 -- name: load_refunds
 select id, payment_id, merchant_id, terminal_number, wallet_number, amount_minor, currency,
-    unix_ms(created_at) as created_at_ms
+    unix_ms(created_at) as created_at_ms, shift_id
 from refund where id = any($1::uuid[]);
 
 -- name: apply_changes
 -- Everything a batch decided, in one statement and so in one commit: wallets and payments (each only if its version is
--- still the one the decision saw, locked in one order, wallets first), devices' spent codes, refunds, transfers. A lost
--- guard, or a payment id, refund id or order that another server stored meanwhile, undoes all of it.
+-- still the one the decision saw, locked in one order, wallets first), devices' spent codes, refunds, transfers. What is
+-- added to a shift locks the terminal that it is open at: it is closed before or after. A lost guard, or a payment id,
+-- refund id or order that another server stored meanwhile, undoes all of it.
 with wallet_change as (
     select * from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::int[], $6::bigint[], $7::bigint[],
         $8::bigint[], $9::bigint[], $10::int[])
@@ -85,10 +103,10 @@ with wallet_change as (
 ), payment_change as (
     select * from unnest($14::uuid[], $15::bytea[], $16::bigint[], $17::bigint[], $18::bigint[], $19::text[],
         $20::bigint[], $21::text[], $22::text[], $23::text[], $24::uuid[], $25::int[], $26::int[], $27::bigint[],
-        $28::bigint[], $29::int[], $30::bigint[], $31::int[], $47::text[], $48::bigint[])
+        $28::bigint[], $29::int[], $30::bigint[], $31::int[], $47::text[], $48::bigint[], $49::uuid[], $50::uuid[])
         as c (id, fingerprint, terminal_number, merchant_id, wallet_number, reference, amount_minor, currency, status,
             decline_code, paid_by, seen_version, new_version, approved_at_ms, expires_at_ms, pin_failures,
-            refunded_minor, refunds, purpose, fee_minor)
+            refunded_minor, refunds, purpose, fee_minor, shift_id, canceled_shift_id)
 ), payment_locked as materialized (
     select l.id from (
         select id, seen_version from payment_change
@@ -103,38 +121,50 @@ with wallet_change as (
         decline_code = c.decline_code, paid_by = c.paid_by, version = c.new_version,
         changed_at = from_unix_ms($32), approved_at = from_unix_ms(c.approved_at_ms),
         expires_at = from_unix_ms(c.expires_at_ms), pin_failures = c.pin_failures, refunded_minor = c.refunded_minor,
-        refunds = c.refunds, purpose = c.purpose, fee_minor = c.fee_minor
+        refunds = c.refunds, purpose = c.purpose, fee_minor = c.fee_minor, shift_id = c.shift_id,
+        canceled_shift_id = c.canceled_shift_id
     from payment_change c join payment_locked l on l.id = c.id
     where p.id = c.id and p.version = c.seen_version
     returning 1
 ), paid as (
     insert into payment (id, fingerprint, terminal_number, merchant_id, wallet_number, reference, amount_minor,
         currency, status, decline_code, paid_by, version, changed_at, approved_at, expires_at, pin_failures,
-        refunded_minor, refunds, purpose, fee_minor)
+        refunded_minor, refunds, purpose, fee_minor, shift_id)
     select id, fingerprint, terminal_number, merchant_id, wallet_number, reference, amount_minor, currency, status,
         decline_code, paid_by, new_version, from_unix_ms($32), from_unix_ms(approved_at_ms),
-        from_unix_ms(expires_at_ms), pin_failures, refunded_minor, refunds, purpose, fee_minor
+        from_unix_ms(expires_at_ms), pin_failures, refunded_minor, refunds, purpose, fee_minor, shift_id
     from payment_change where seen_version = 0
 ), refunded as (
-    insert into refund (id, payment_id, merchant_id, terminal_number, wallet_number, amount_minor, currency, created_at)
+    insert into refund (id, payment_id, merchant_id, terminal_number, wallet_number, amount_minor, currency, shift_id,
+        created_at)
     select r.*, from_unix_ms($32)
-    from unnest($33::uuid[], $34::uuid[], $35::bigint[], $36::bigint[], $37::bigint[], $38::bigint[], $39::text[]) as r
+    from unnest($33::uuid[], $34::uuid[], $35::bigint[], $36::bigint[], $37::bigint[], $38::bigint[], $39::text[],
+        $51::uuid[]) as r
 ), posted as (
     insert into transfer (kind, source_id, debit_account_id, credit_account_id, amount_minor, currency,
         wallet_number, created_at)
     select x.*, from_unix_ms($32)
     from unnest($40::text[], $41::uuid[], $42::bigint[], $43::bigint[], $44::bigint[], $45::text[], $46::bigint[]) as x
+), shift_locked as materialized (
+    select l.number from (
+        select * from unnest($52::bigint[], $53::uuid[]) as c (number, shift_id)
+        where (select count(*) from payment_locked) >= 0 order by number
+    ) as c
+    cross join lateral (
+        select t.number from terminal t where t.number = c.number and t.shift_id = c.shift_id limit 1 for share
+    ) as l
 )
 select case
     when (select count(*) from moved) <> cardinality($1::bigint[]) then ledger_conflict('wallet version')
     when (select count(*) from spent) <> cardinality($11::bigint[]) then ledger_conflict('spent code')
     when (select count(*) from changed) <> (select count(*) from payment_change where seen_version > 0)
         then ledger_conflict('payment version')
+    when (select count(*) from shift_locked) <> cardinality($52::bigint[]) then ledger_conflict('shift closed')
     else true
 end;
 
 -- name: terminal_to_authenticate
-select t.kid, t.generation, s.name as store_name, m.id as merchant_id, m.name as merchant_name, m.currency
+select t.kid, t.generation, s.name as store_name, m.id as merchant_id, m.name as merchant_name, m.currency, t.shift_id
 from terminal t join store s on s.id = t.store_id join merchant m on m.id = s.merchant_id
 where t.number = $1;
 
@@ -230,6 +260,51 @@ update wallet set pin_failures = case when pin_failures + 1 < $3 then pin_failur
     pin_locked_until = case when pin_failures + 1 < $3 then pin_locked_until else from_unix_ms($4) end,
     pin_request_id = $5, pin_request_done = false, version = version + 1
 where number = $1 and pin_generation = $2;
+
+-- name: terminal_to_open_shift
+-- Waits for what is being added to its shift, and keeps the next from being added until this commits.
+select status, shift_id from terminal where number = $1 for no key update;
+
+-- name: shift_opened
+select terminal_number, operator, opening_cash_minor from shift where id = $1;
+
+-- name: open_shift
+-- Nothing if there has been a shift of this id, wherever.
+with opened as (
+    insert into shift (id, terminal_number, number, operator, opening_cash_minor, opened_at)
+    select $1, $2, coalesce(max(number), 0) + 1, $3, $4, from_unix_ms($5) from shift where terminal_number = $2
+    on conflict (id) do nothing
+    returning id, terminal_number
+)
+update terminal t set shift_id = o.id from opened o where t.number = o.terminal_number;
+
+-- name: shift_to_close
+select s.closed_at is not null as closed, s.counted_cash_minor, exists (
+    select from payment p where p.status = 'pending' and p.terminal_number = s.terminal_number and p.shift_id = s.id
+) as payment_pending
+from shift s where s.id = $1 and s.terminal_number = $2;
+
+-- name: close_shift
+with closed as (
+    update shift set closed_at = from_unix_ms($3), counted_cash_minor = $4 where id = $1
+)
+update terminal set shift_id = null where number = $2 and shift_id = $1;
+
+-- name: sum_up_shift
+-- A shift that is closed gets no more payments: whoever sums it up, and whenever, finds the same.
+update shift s set figures = {shift_figures} where s.id = $1 and s.closed_at is not null and s.figures is null;
+
+-- name: shift
+select s.id, s.number, s.terminal_number, m.name as merchant_name, st.name as store_name, s.operator, m.currency,
+    s.opening_cash_minor, unix_ms(s.opened_at) as opened_at_ms, unix_ms(s.closed_at) as closed_at_ms,
+    s.counted_cash_minor, to_char(s.opened_at at time zone m.time_zone, 'YYYY-MM-DD HH24:MI') as opened_local,
+    to_char(coalesce(s.closed_at, from_unix_ms($3)) at time zone m.time_zone, 'YYYY-MM-DD HH24:MI') as made_local,
+    coalesce(s.figures, {shift_figures}) as figures
+from terminal t
+join shift s on s.id = coalesce($2, t.shift_id) and s.terminal_number = t.number
+join store st on st.id = t.store_id
+join merchant m on m.id = st.merchant_id
+where t.number = $1;
 
 -- name: payments_to_expire
 select id from payment where status = 'pending' and expires_at <= from_unix_ms($1) order by expires_at limit $2;
@@ -515,6 +590,32 @@ order by 1 limit $1;
 select p.id::text from payment p
 where p.status = 'pending' and p.expires_at < now() - interval '1 minute'
 order by p.id limit $1;
+
+-- name: audit_shifts
+-- A closed shift's figures are what its payments, cancels and refunds say, all of them of shifts that there are and none
+-- waiting; and the open shift of a terminal is the one that the terminal names.
+with figures as (
+    select shift_id, jsonb_object_agg(kind, jsonb_build_array(count, amount_minor)) as figures from (
+        select shift_id, kind, count(*) as count, sum(amount_minor) as amount_minor from (
+            select shift_id, case when approved_at is null then status else purpose end as kind, amount_minor
+            from payment where shift_id is not null
+            union all
+            select canceled_shift_id, purpose || '_cancel', amount_minor from payment
+            where canceled_shift_id is not null
+            union all
+            select shift_id, 'refund', amount_minor from refund where shift_id is not null
+        ) as done group by shift_id, kind
+    ) as summed group by shift_id
+)
+select coalesce(s.id, f.shift_id)::text from shift s
+full join figures f on f.shift_id = s.id
+left join terminal t on t.number = s.terminal_number
+where s.id is null or s.figures <> coalesce(f.figures, '{}') or (s.closed_at is not null and f.figures ? 'pending')
+    or (t.shift_id is not distinct from s.id) <> (s.closed_at is null)
+union
+select t.shift_id::text from terminal t
+where t.shift_id is not null and not exists (select from shift s where s.id = t.shift_id)
+order by 1 limit $1;
 
 -- name: last_seal
 select number, day, last_id, hash from seal order by number desc limit 1;

@@ -18,6 +18,7 @@ def till_of(row: asyncpg.Record) -> Till:
         store_name=row["store_name"] or "",
         fee_bps=row["fee_bps"],
         fee_fixed_minor=row["fee_fixed_minor"],
+        shift_id=_uuid_or_none(row["terminal_shift_id"]),
     )
 
 
@@ -63,7 +64,7 @@ def payment_of(row: asyncpg.Record) -> Payment:
         currency=row["currency"],
         status=Status(row["payment_status"]),
         decline_code=DeclineCode(row["decline_code"]) if row["decline_code"] else None,
-        paid_by=plain_uuid(row["paid_by"]) if row["paid_by"] else None,
+        paid_by=_uuid_or_none(row["paid_by"]),
         version=row["payment_version"],
         changed_at_ms=row["changed_at_ms"],
         approved_at_ms=row["approved_at_ms"],
@@ -73,6 +74,8 @@ def payment_of(row: asyncpg.Record) -> Payment:
         refunds=row["refunds"],
         purpose=Purpose(row["purpose"]),
         fee_minor=row["fee_minor"],
+        shift_id=_uuid_or_none(row["shift_id"]),
+        canceled_shift_id=_uuid_or_none(row["canceled_shift_id"]),
     )
 
 
@@ -86,9 +89,14 @@ def refund_of(row: asyncpg.Record) -> Refund:
         amount_minor=row["amount_minor"],
         currency=row["currency"],
         created_at_ms=row["created_at_ms"],
+        shift_id=_uuid_or_none(row["shift_id"]),
     )
 
 
 def plain_uuid(value: UUID) -> UUID:
     """asyncpg returns a subclass of its own, which orjson does not encode."""
     return UUID(int=value.int)
+
+
+def _uuid_or_none(value: UUID | None) -> UUID | None:
+    return None if value is None else plain_uuid(value)

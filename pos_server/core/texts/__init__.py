@@ -9,6 +9,7 @@ from ..payments import DeclineCode
 from . import en, zh
 
 LANGUAGES: dict[str, Mapping[str, str]] = {"en": en.TEXTS, "zh": zh.TEXTS}
+_SHIFT_LABELS: dict[str, Mapping[str, str]] = {"en": en.SHIFT_LABELS, "zh": zh.SHIFT_LABELS}
 DEFAULT_LANGUAGE = "en"
 
 
@@ -26,3 +27,8 @@ def text(language: str, key: str, **values: object) -> str:
 def decline_text(language: str, side: str, code: DeclineCode) -> str:
     """What a decline says to the `cashier` or the `customer`. `canceled` is a status too, with a text of its own."""
     return LANGUAGES[language][f"{side}.{'canceled_before' if code is DeclineCode.CANCELED else code}"]
+
+
+def shift_text(language: str, key: str) -> str:
+    """A label of a shift's report."""
+    return _SHIFT_LABELS[language][key]

@@ -69,3 +69,32 @@ TEXTS = {
     "cashier.customer_rejected": "The customer rejected the payment.",
     "customer.customer_rejected": "You rejected the payment. Nothing was charged.",
 }
+
+# On a shift's report.
+SHIFT_LABELS = {
+    "x_report": "X-REPORT",
+    "z_report": "Z-REPORT",
+    "terminal": "Terminal",
+    "operator": "Operator",
+    "opened": "Opened",
+    "closed": "Closed",
+    "as_of": "As of",
+    "currency": "Currency",
+    "sale": "Sales",
+    "sale_cancel": "Canceled sales",
+    "refund": "Refunds",
+    "net_sales": "NET SALES",
+    "opening_cash": "Opening cash",
+    "top_up": "Top-ups",
+    "top_up_cancel": "Top-ups taken back",
+    "withdrawal": "Payouts",
+    "withdrawal_cancel": "Payouts taken back",
+    "expected_cash": "EXPECTED CASH",
+    "counted_cash": "Counted cash",
+    "difference": "DIFFERENCE",
+    "not_paid": "Not paid",
+    "declined": "Declined",
+    "expired": "Expired",
+    "canceled": "Canceled before paid",
+    "pending": "Waiting for the PIN",
+}

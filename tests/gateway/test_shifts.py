@@ -1,0 +1,288 @@
+"""Shifts on the wire: opening, what counts in them, X- and Z-report, closing beside payments."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+import pytest_asyncio
+from websockets.asyncio.client import ClientConnection
+
+from pos_server.core.width import columns
+from pos_server.ledger.audit import audit
+from pos_server.server import RunningServer, serving
+from tests.gateway.test_cancel import cancel_message
+from tests.gateway.test_pin import ask_for_pin, confirm_message, set_pin
+from tests.gateway.test_refund import refund_message
+from tests.support import (
+    KEYRING,
+    Town,
+    ask,
+    authenticate,
+    logged_in,
+    new_id,
+    raw_socket,
+    receive,
+    scan_message,
+    settings,
+)
+
+pytestmark = pytest.mark.asyncio
+
+
+@pytest_asyncio.fixture
+async def server(dsn: str) -> AsyncIterator[RunningServer]:
+    async with serving(settings(queries_per_s=1000, queries_burst=1000), KEYRING, dsn) as running:
+        yield running
+
+
+def opening(**fields: Any) -> dict[str, Any]:
+    message = {"type": "shift.open", "message_id": "so", "shift_id": str(new_id()), "operator": "Alice"}
+    return message | fields
+
+
+def closing(shift: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {"type": "shift.close", "message_id": "sc", "shift_id": shift["shift_id"], **fields}
+
+
+def query(**fields: Any) -> dict[str, Any]:
+    return {"type": "shift.query", "message_id": "sq", **fields}
+
+
+def totals(report: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    """What happened, by kind."""
+    assert report["type"] == "shift.report", report
+    return {total["kind"]: (total["count"], total["amount_minor"]) for total in report["totals"] if total["count"]}
+
+
+async def test_a_shift_from_its_opening_to_its_z_report(
+    server: RunningServer, town: Town, admin: asyncpg.Connection
+) -> None:
+    wallet = town.wallets[0]
+    async with logged_in(server.url, town.terminals[0]) as till, logged_in(server.url, wallet) as phone:
+        await set_pin(phone)
+        before = await ask(till, scan_message(wallet.code(), amount_minor=150))
+        wish = opening(opening_cash_minor=10_000)
+        opened = await ask(till, wish)
+        assert (opened["report"], opened["shift_number"], opened["operator"]) == ("X", 1, "Alice")
+        assert (opened["closed_at_ms"], totals(opened), opened["expected_cash_minor"]) == (None, {}, 10_000)
+
+        sold = await ask(till, scan_message(wallet.code(), amount_minor=900))
+        await ask(till, refund_message(sold["payment_id"], 200))
+        await ask(till, refund_message(before["payment_id"], 50))
+        taken_back = await ask(till, scan_message(wallet.code(), amount_minor=700))
+        await ask(till, cancel_message(payment_id=taken_back["payment_id"]))
+        assert (await ask(till, scan_message(wallet.code(), amount_minor=90_000)))["status"] == "declined"
+        topped_up = await ask(till, scan_message(wallet.code(), amount_minor=5_000, purpose="top_up"))
+        await ask(till, cancel_message(payment_id=topped_up["payment_id"]))
+        await ask(till, scan_message(wallet.code(), amount_minor=2_000, purpose="top_up"))
+        while (await receive(phone))["decided_at_ms"] < topped_up["decided_at_ms"]:
+            pass
+        await receive(phone), await receive(phone)
+        asked = await ask_for_pin(till, phone, wallet.code(), amount_minor=400, purpose="withdrawal")
+        assert (await ask(till, closing(opened)))["code"] == "payment_pending"
+        x_report = await ask(till, query())
+        assert totals(x_report)["pending"] == (1, 400)
+        await ask(phone, confirm_message(asked))
+        await receive(till)
+
+        closed = await ask(till, closing(opened, counted_cash_minor=11_500))
+        assert (closed["report"], closed["shift_id"]) == ("Z", wish["shift_id"])
+        assert totals(closed) == {
+            "sale": (2, 1_600),
+            "sale_cancel": (1, 700),
+            "refund": (2, 250),
+            "top_up": (2, 7_000),
+            "top_up_cancel": (1, 5_000),
+            "withdrawal": (1, 400),
+            "declined": (1, 90_000),
+        }
+        assert (closed["net_sales_minor"], closed["expected_cash_minor"]) == (650, 11_600)
+        assert (closed["counted_cash_minor"], closed["cash_difference_minor"]) == (11_500, -100)
+
+        # Nothing moves it any more, and it can be printed again.
+        after = await ask(till, scan_message(wallet.code(), amount_minor=300))
+        await ask(till, cancel_message(payment_id=after["payment_id"]))
+        await ask(till, refund_message(sold["payment_id"], 100))
+        assert await ask(till, query(message_id="sc", shift_id=wish["shift_id"])) == closed
+        assert await ask(till, closing(opened, counted_cash_minor=11_500)) == closed
+        assert (await ask(till, query()))["code"] == "shift_unknown", "none is open"
+        second = await ask(till, opening(operator="Bob"))
+        assert (second["shift_number"], second["operator"]) == (2, "Bob")
+    assert (await audit(admin)).ok
+
+
+async def test_the_printed_report(server: RunningServer, town: Town) -> None:
+    wallet = town.wallets[0]
+    async with logged_in(server.url, town.terminals[0]) as till:
+        shift = await ask(till, opening(operator="Alice", opening_cash_minor=10_000))
+        await ask(till, scan_message(wallet.code(), amount_minor=900))
+        await ask(till, scan_message(wallet.code(), amount_minor=2_000, purpose="top_up"))
+        await ask(till, closing(shift, counted_cash_minor=12_000))
+    async with logged_in(server.url, town.terminals[0], language="zh-CN") as till:
+        chinese = await ask(till, query(shift_id=shift["shift_id"]))
+    async with logged_in(server.url, town.terminals[0]) as till:
+        report = await ask(till, query(shift_id=shift["shift_id"]))
+    lines = report["text"].split("\n")
+    dated = [line for line in lines if not line.startswith(("Opened", "Closed"))]
+    assert "\n".join(dated) == (
+        f"""\
+              Corner Canteen
+                Main hall
+------------------------------------------
+Z-REPORT 1                   Terminal {town.terminals[0].device.number}
+Operator                             Alice
+Currency                               EUR
+------------------------------------------
+    1 Sales                           9.00
+    0 Canceled sales                  0.00
+    0 Refunds                         0.00
+NET SALES                             9.00
+------------------------------------------
+Opening cash                        100.00
+    1 Top-ups                        20.00
+    0 Top-ups taken back              0.00
+    0 Payouts                         0.00
+    0 Payouts taken back              0.00
+EXPECTED CASH                       120.00
+Counted cash                        120.00
+DIFFERENCE                            0.00
+------------------------------------------
+Not paid
+    0 Declined                        0.00
+    0 Expired                         0.00
+    0 Canceled before paid            0.00
+    0 Waiting for the PIN             0.00"""
+    )
+    assert len(lines) == len(dated) + 2
+    assert "Z 报表 1" in chinese["text"]
+    for line in (*lines, *chinese["text"].split("\n")):
+        assert columns(line) <= 42, line
+
+
+async def test_times_are_those_of_the_shop(server: RunningServer, town: Town, admin: asyncpg.Connection) -> None:
+    await admin.execute("update merchant set time_zone = 'Asia/Tokyo'")
+    async with logged_in(server.url, town.terminals[0]) as till:
+        shift = await ask(till, opening())
+    local = await admin.fetchval("select to_char(opened_at at time zone 'Asia/Tokyo', 'YYYY-MM-DD HH24:MI') from shift")
+    assert f"Opened{local:>36}" in shift["text"].split("\n")
+
+
+async def test_a_shift_is_opened_once(server: RunningServer, town: Town) -> None:
+    wish = opening()
+    async with logged_in(server.url, town.terminals[0]) as till, logged_in(server.url, town.terminals[1]) as other:
+        first = await ask(till, wish)
+        again = await ask(till, wish)
+        assert (again["shift_number"], again["opened_at_ms"]) == (1, first["opened_at_ms"])
+        assert (await ask(till, wish | {"operator": "Mallory"}))["code"] == "id_reused"
+        assert (await ask(till, wish | {"opening_cash_minor": 1}))["code"] == "id_reused"
+        assert (await ask(other, wish))["code"] == "id_reused"
+        refused = await ask(till, opening())
+        assert (refused["code"], refused["retryable"]) == ("shift_already_open", False)
+        assert (await ask(other, query(shift_id=wish["shift_id"])))["code"] == "shift_unknown"
+        assert (await ask(other, closing(first)))["code"] == "shift_unknown"
+        await ask(till, closing(first))
+        assert (await ask(till, wish))["report"] == "Z", "a repeat that comes late opens nothing"
+        assert (await ask(till, query()))["code"] == "shift_unknown"
+        assert (await ask(till, closing(first, counted_cash_minor=5)))["code"] == "id_reused"
+
+
+async def test_ready_names_the_open_shift(server: RunningServer, town: Town) -> None:
+    async with logged_in(server.url, town.terminals[0]) as till:
+        shift = await ask(till, opening())
+    assert await shift_in_ready(server, town) == shift["shift_id"]
+    async with logged_in(server.url, town.terminals[0]) as till:
+        await ask(till, closing(shift))
+    assert await shift_in_ready(server, town) is None
+
+
+async def shift_in_ready(server: RunningServer, town: Town) -> str | None:
+    device = town.terminals[0]
+    async with raw_socket(server.url, device.device.kind) as socket:
+        hello = await receive(socket)
+        ready = await ask(socket, authenticate(device, hello["nonce"]))
+        shift_id: str | None = ready["shift_id"]
+        return shift_id
+
+
+async def test_what_another_till_takes_back_counts_in_its_own_shift(
+    server: RunningServer, town: Town, admin: asyncpg.Connection
+) -> None:
+    wallet = town.wallets[0]
+    async with logged_in(server.url, town.terminals[0]) as till, logged_in(server.url, town.terminals[1]) as other:
+        mine, theirs = await ask(till, opening()), await ask(other, opening())
+        sold = await ask(till, scan_message(wallet.code(), amount_minor=900))
+        topped_up = await ask(till, scan_message(wallet.code(), amount_minor=800, purpose="top_up"))
+        await ask(other, refund_message(sold["payment_id"], 100))
+        await receive(till)
+        await ask(other, cancel_message(payment_id=topped_up["payment_id"]))
+        await receive(till)
+        z_mine, z_theirs = await ask(till, closing(mine)), await ask(other, closing(theirs))
+    assert (totals(z_mine), z_mine["expected_cash_minor"]) == ({"sale": (1, 900), "top_up": (1, 800)}, 800)
+    assert totals(z_theirs) == {"refund": (1, 100), "top_up_cancel": (1, 800)}
+    assert z_theirs["expected_cash_minor"] == -800
+    assert (await audit(admin)).ok
+
+
+async def test_a_disabled_terminal_closes_its_shift_and_opens_none(
+    server: RunningServer, town: Town, admin: asyncpg.Connection
+) -> None:
+    async with logged_in(server.url, town.terminals[0]) as till:
+        shift = await ask(till, opening())
+        await admin.execute("update terminal set status = 'disabled'")
+        assert (await ask(till, closing(shift)))["report"] == "Z"
+        assert (await ask(till, opening()))["code"] == "terminal_disabled"
+
+
+async def test_bad_fields_are_named(server: RunningServer, town: Town) -> None:
+    async with logged_in(server.url, town.terminals[0]) as till:
+        for fields, field in (
+            ({"operator": ""}, "operator"),
+            ({"operator": "x" * 41}, "operator"),
+            ({"operator": "a\nb"}, "operator"),
+            ({"opening_cash_minor": -1}, "opening_cash_minor"),
+            ({"opening_cash_minor": 2**53}, "opening_cash_minor"),
+            ({"shift_id": "seven"}, "shift_id"),
+        ):
+            answer = await ask(till, opening(**fields))
+            assert (answer["code"], answer["field"]) == ("bad_field", field)
+
+
+async def test_closing_beside_payments_leaves_none_out(dsn: str, town: Town, admin: asyncpg.Connection) -> None:
+    """Whatever is decided while the shift closes is in its report or after it; two servers, twelve shifts."""
+    limits = settings(queries_per_s=1000, queries_burst=1000)
+    inside = outside = 0
+    async with (
+        serving(limits, KEYRING, dsn) as one,
+        serving(limits, KEYRING, dsn) as two,
+        logged_in(one.url, town.terminals[0]) as till,
+        logged_in(two.url, town.terminals[1]) as other,
+    ):
+        for _ in range(8):
+            shift = await ask(till, opening())
+            scans = [scan_message(wallet.code(), amount_minor=1) for wallet in town.wallets]
+            scans += [scan_message("1234") for _ in range(3)]
+            answers = await race(till, scans, closing(shift))
+            results = [answer for answer in answers if answer["type"] == "payment.result"]
+            (closed,) = (answer for answer in answers if answer["type"] == "shift.report")
+            assert sorted(answer["status"] for answer in results) == ["approved"] * 3 + ["declined"] * 3
+            counted = sum(count for count, _ in totals(closed).values())
+            stamped = await admin.fetchval("select count(*) from payment where shift_id = $1", UUID(closed["shift_id"]))
+            assert counted == stamped
+            inside, outside = inside + counted, outside + len(scans) - counted
+            await ask(other, cancel_message(payment_id=scans[0]["payment_id"]))
+            await receive(till)
+    assert (await audit(admin)).ok
+    assert inside + outside == 8 * 6
+
+
+async def race(socket: ClientConnection, scans: list[dict[str, Any]], last: dict[str, Any]) -> list[dict[str, Any]]:
+    """Send all at once, the close in the middle; the answers as they come."""
+    middle = len(scans) // 2
+    for message in (*scans[:middle], last, *scans[middle:]):
+        await socket.send(json.dumps(message))
+    async with asyncio.timeout(20):
+        return [json.loads(await socket.recv()) for _ in range(len(scans) + 1)]
