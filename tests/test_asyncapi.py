@@ -127,10 +127,15 @@ def test_its_schemas_are_valid_draft_07() -> None:
     for schema in [*SCHEMAS.values(), *headers]:
         Draft7Validator.check_schema(schema)
         known = {*Draft7Validator.META_SCHEMA["properties"]}
-        for part in walk({name: value for name, value in schema.items() if name != "properties"}):
-            assert part.keys() <= known
-        for field in schema["properties"].values():
-            assert all(part.keys() <= known for part in walk(field)), field
+        assert all(part.keys() <= known for part in schemas_in(schema)), schema
+
+
+def schemas_in(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The schema and those in it."""
+    yield schema
+    for inner in (*schema.get("properties", {}).values(), *schema.get("anyOf", ()), schema.get("items")):
+        if inner is not None:
+            yield from schemas_in(inner)
 
 
 def test_its_references_resolve() -> None:
@@ -376,10 +381,23 @@ async def take_back(till: Wire, wallet: Wire, other: Wire, wallet_device: TestDe
             "payment.result",
             "payment.confirmation_required",
         ]
+    shift = {"shift_id": str(new_id())}
+    assert (await till.ask(EXAMPLES["ShiftOpen"] | shift))["report"] == "X"
+    assert (await till.ask(EXAMPLES["ShiftQuery"] | shift))["report"] == "X"
+    assert (await till.ask(EXAMPLES["ShiftClose"] | shift))["report"] == "Z"
     assert len((await till.ask(EXAMPLES["PaymentsRecent"]))["payments"]) == EXAMPLES["PaymentsRecent"]["limit"]
     page = await wallet.ask(EXAMPLES["History"] | {"limit": 2})
     assert len(page["payments"]) == 2
     assert (await wallet.ask(EXAMPLES["History"] | {"cursor": page["next_cursor"]}))["next_cursor"] is None
+
+
+# Integers that may be null: of what was canceled before it was scanned, of a shift that is open or uncounted.
+NULLABLE = {
+    ("TerminalPaymentResult", "amount_minor"),
+    ("ShiftReport", "closed_at_ms"),
+    ("ShiftReport", "counted_cash_minor"),
+    ("ShiftReport", "cash_difference_minor"),
+}
 
 
 def broken(name: str, frame: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -404,17 +422,21 @@ def broken(name: str, frame: dict[str, Any]) -> Iterator[dict[str, Any]]:
         "protocol": ["pos.v2"],
         "reply_to": [" ", "é", "x" * 65],
         "slot": [-1, 10],
+        "report": ["Y", ""],
+        "shift_id": ["7", ""],
+        "shift_number": [0],
+        "totals": [[{}], [7], [{"kind": "gift", "count": 1, "amount_minor": 1}]],
         "status": ["paid", "APPROVED"],
         "type": ["no.such.type"],
         "version": [0],
     }
     for field in frame:
         yield {name: value for name, value in frame.items() if name != field}
-        for value in ({}, *([] if field == "payments" else [[]]), *faults.get(field, ())):
+        for value in ({}, *([] if field in ("payments", "totals") else [[]]), *faults.get(field, ())):
             yield frame | {field: value}
         if isinstance(frame[field], bool | int):
             yield frame | {field: str(frame[field])}
-            if (name, field) != ("TerminalPaymentResult", "amount_minor"):  # null: canceled before it was scanned
+            if (name, field) not in NULLABLE:
                 yield frame | {field: None}
         if isinstance(frame[field], str):
             yield frame | {field: 7}
@@ -445,6 +467,9 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "PaymentQuery": {"type": "payment.query", "message_id": "1", "reference": "order-1"},
     "PaymentCancel": {"type": "payment.cancel", "message_id": "1", "payment_id": A_UUID},
     "PaymentsRecent": {"type": "payments.recent", "message_id": "1", "limit": 5},
+    "ShiftOpen": {"type": "shift.open", "message_id": "1", "shift_id": A_UUID, "operator": "Alice"},
+    "ShiftClose": {"type": "shift.close", "message_id": "1", "shift_id": A_UUID, "counted_cash_minor": 0},
+    "ShiftQuery": {"type": "shift.query", "message_id": "1", "shift_id": None},
     "RefundCreate": {
         "type": "refund.create",
         "message_id": "1",
@@ -556,10 +581,13 @@ def test_the_decoder_refuses_what_the_document_does_not_describe(name: str, data
         message.pop(field, None)
     else:
         message[field] = data.draw(near(message.get(field)) | JSON)
-    assume(not any(is_a_uuid_in_other_words(message.get(field)) for field in ("payment_id", "refund_id", "request_id")))
+    assume(not any(is_a_uuid_in_other_words(message.get(field)) for field in UUIDS))
     if name in BY_ID_OR_REFERENCE:
         assume((message.get("payment_id") is None) != (message.get("reference") is None))
     assert taken(message) == accepts(name, message), field
+
+
+UUIDS = ("payment_id", "refund_id", "request_id", "shift_id")
 
 
 def is_a_uuid_in_other_words(value: object) -> bool:

@@ -41,7 +41,6 @@ from .messages import (
     ShiftOpen,
     ShiftQuery,
     ShiftReport,
-    ShiftTotal,
     TerminalMessage,
     TerminalPaymentResult,
     TerminalReady,
@@ -301,7 +300,7 @@ def asyncapi_document(version: str, limits: WireLimits) -> Document:
         },
         "components": {
             "messages": {message.__name__: _message(message) for message in messages},
-            "schemas": {message.__name__: _schema(message) for message in (*messages, ShiftTotal)},
+            "schemas": {message.__name__: _schema(message) for message in messages},
             "correlationIds": {
                 "message_id": {"location": "$message.payload#/message_id", "description": "Comes back as `reply_to`."},
                 "reply_to": {
@@ -401,9 +400,13 @@ def _message(message: Message) -> Document:
 def _schema(message: Message) -> Document:
     """The JSON Schema of a message as it is on the wire."""
     schema = TypeAdapter(message).json_schema(ref_template="#/components/schemas/{model}")
-    # Messages in a message are messages of their own, and stand among the others.
-    schema.pop("$defs", None)
+    # Messages in a message are messages of their own, and stand among the others. What else it is made of stands in it.
+    parts = {name: part for name, part in schema.pop("$defs", {}).items() if "type" not in part["properties"]}
     properties: dict[str, Document] = schema["properties"]
+    for value in properties.values():
+        part = parts.get(value.get("items", {}).get("$ref", "").rpartition("/")[2])
+        if part is not None:
+            value["items"] = part | {"properties": {k: dict(_tidy(v, True)) for k, v in part["properties"].items()}}
     # In Python `type` has a default, on the wire it is what tells messages apart. The server leaves no field out.
     always = {"type", *schema["required"]} if issubclass(message, BaseModel) else properties.keys()
     schema["properties"] = {name: dict(_tidy(value, name in always)) for name, value in properties.items()}

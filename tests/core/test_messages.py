@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from pos_server.core import payment_code, texts
 from pos_server.core.errors import CloseCode, ConnectionClosing, ErrorCode, MessageError
 from pos_server.core.messages import (
+    OPERATOR_CHARS_MAX,
     PAGE_MAX,
     Authenticate,
     ClientMessage,
@@ -34,6 +35,11 @@ from pos_server.core.messages import (
     PinSet,
     RefundCreate,
     ServerMessage,
+    ShiftClose,
+    ShiftOpen,
+    ShiftQuery,
+    ShiftReport,
+    ShiftTotal,
     TerminalMessage,
     TerminalPaymentResult,
     TerminalReady,
@@ -68,12 +74,22 @@ AUTHENTICATE: dict[str, Any] = {
 }
 REFUND_ID = "018f0000-0000-7000-8000-000000000002"
 REQUEST_ID = "018f0000-0000-7000-8000-000000000003"
+SHIFT_ID = "018f0000-0000-7000-8000-000000000004"
 GOOD: dict[str, dict[str, Any]] = {
     "payment.scan": SCAN,
     "authenticate": AUTHENTICATE,
     "payment.query": {"type": "payment.query", "message_id": "m1", "payment_id": PAYMENT_ID},
     "payment.cancel": {"type": "payment.cancel", "message_id": "m1", "reference": "order-1"},
     "payments.recent": {"type": "payments.recent", "message_id": "m1", "limit": 5},
+    "shift.open": {
+        "type": "shift.open",
+        "message_id": "m1",
+        "shift_id": SHIFT_ID,
+        "operator": "Alice",
+        "opening_cash_minor": 10_000,
+    },
+    "shift.close": {"type": "shift.close", "message_id": "m1", "shift_id": SHIFT_ID, "counted_cash_minor": 9_950},
+    "shift.query": {"type": "shift.query", "message_id": "m1", "shift_id": SHIFT_ID},
     "refund.create": {
         "type": "refund.create",
         "message_id": "m1",
@@ -154,6 +170,12 @@ def test_an_authentication() -> None:
         ("payment.cancel", PaymentCancel(message_id="m1", reference="order-1")),
         ("payments.recent", PaymentsRecent(message_id="m1", limit=5)),
         (
+            "shift.open",
+            ShiftOpen(message_id="m1", shift_id=UUID(SHIFT_ID), operator="Alice", opening_cash_minor=10_000),
+        ),
+        ("shift.close", ShiftClose(message_id="m1", shift_id=UUID(SHIFT_ID), counted_cash_minor=9_950)),
+        ("shift.query", ShiftQuery(message_id="m1", shift_id=UUID(SHIFT_ID))),
+        (
             "refund.create",
             RefundCreate(message_id="m1", refund_id=UUID(REFUND_ID), payment_id=UUID(PAYMENT_ID), amount_minor=250),
         ),
@@ -230,6 +252,16 @@ def test_a_payment_is_named_in_one_way_only(kind: str, payment_id: str | None, r
         ("payment.scan", "entry", '"scanned"', "scanned"),
         ("payment.scan", "entry", '"typed"', "typed"),
         ("payments.recent", "limit", None, 10),
+        ("shift.open", "operator", '"\u674e\u96f7 B."', "\u674e\u96f7 B."),
+        ("shift.open", "operator", json.dumps("x" * OPERATOR_CHARS_MAX), "x" * OPERATOR_CHARS_MAX),
+        ("shift.open", "opening_cash_minor", None, 0),
+        ("shift.open", "opening_cash_minor", "0", 0),
+        ("shift.open", "opening_cash_minor", str(2**53 - 1), 2**53 - 1),
+        ("shift.close", "counted_cash_minor", None, None),
+        ("shift.close", "counted_cash_minor", "null", None),
+        ("shift.close", "counted_cash_minor", "0", 0),
+        ("shift.query", "shift_id", None, None),
+        ("shift.query", "shift_id", "null", None),
         ("payments.recent", "limit", "1", 1),
         ("payments.recent", "limit", str(PAGE_MAX), PAGE_MAX),
         ("history", "limit", None, 20),
@@ -280,6 +312,9 @@ INTEGERS_REFUSED: dict[str, str | None] = {
     "missing": None,
     "array": "[1]",
     "object": "{}",
+}
+CASH_REFUSED = {
+    name: raw for name, raw in INTEGERS_REFUSED.items() if name not in ("zero", "minus zero", "missing", "null")
 }
 STRINGS_REFUSED: dict[str, str | None] = {
     "number": "5",
@@ -407,6 +442,12 @@ BAD_FIELDS: list[tuple[str, str, dict[str, str | None]]] = [
     ("payment.query", "payment_id", {"number": "5", "word": '"payment"', "object": "{}"}),
     ("payment.cancel", "reference", PRINTABLE_REFUSED | {"number": "5", "object": "{}"}),
     ("payments.recent", "limit", LIMITS_REFUSED),
+    ("shift.open", "shift_id", STRINGS_REFUSED | {"word": '"shift"'}),
+    ("shift.open", "operator", STRINGS_REFUSED | {"41 characters": json.dumps("x" * 41), "newline": '"a\\nb"'}),
+    ("shift.open", "opening_cash_minor", CASH_REFUSED | {"null": "null"}),
+    ("shift.close", "shift_id", STRINGS_REFUSED | {"word": '"shift"'}),
+    ("shift.close", "counted_cash_minor", CASH_REFUSED),
+    ("shift.query", "shift_id", {"number": "5", "word": '"shift"', "object": "{}"}),
     ("history", "limit", LIMITS_REFUSED),
     ("refund.create", "refund_id", STRINGS_REFUSED | {"word": '"refund"'}),
     ("refund.create", "payment_id", STRINGS_REFUSED | {"word": '"payment"'}),
@@ -722,6 +763,20 @@ CLIENT_MESSAGES: st.SearchStrategy[ClientMessage] = st.one_of(
     st.builds(PaymentCancel, message_id=PRINTABLE, reference=PRINTABLE),
     st.builds(PaymentsRecent, message_id=PRINTABLE, limit=st.integers(1, PAGE_MAX)),
     st.builds(
+        ShiftOpen,
+        message_id=PRINTABLE,
+        shift_id=st.uuids(),
+        operator=st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=OPERATOR_CHARS_MAX),
+        opening_cash_minor=st.integers(0, 2**53 - 1),
+    ),
+    st.builds(
+        ShiftClose,
+        message_id=PRINTABLE,
+        shift_id=st.uuids(),
+        counted_cash_minor=st.none() | st.integers(0, 2**53 - 1),
+    ),
+    st.builds(ShiftQuery, message_id=PRINTABLE, shift_id=st.none() | st.uuids()),
+    st.builds(
         RefundCreate,
         message_id=PRINTABLE,
         refund_id=st.uuids(),
@@ -898,6 +953,7 @@ SERVER_MESSAGES: list[tuple[ServerMessage, list[TypeAdapter[Any]], dict[str, Any
             "merchant_name": "Café Ω",
             "store_name": "Main hall",
             "currency": "EUR",
+            "shift_id": None,
         },
     ),
     (
@@ -1011,6 +1067,52 @@ SERVER_MESSAGES: list[tuple[ServerMessage, list[TypeAdapter[Any]], dict[str, Any
         PaymentList(reply_to="m1", payments=()),
         [TERMINAL_MESSAGES],
         {"type": "payments.list", "reply_to": "m1", "payments": []},
+    ),
+    (
+        ShiftReport(
+            reply_to="m1",
+            report="X",
+            shift_id=UUID(SHIFT_ID),
+            shift_number=17,
+            terminal_number=11,
+            merchant_name="Caf\u00e9",
+            store_name="Main hall",
+            operator="Alice",
+            currency="EUR",
+            opened_at_ms=1_800_000_000_000,
+            closed_at_ms=None,
+            made_at_ms=1_800_000_012_345,
+            totals=(ShiftTotal(kind="sale", count=2, amount_minor=1_500),),
+            net_sales_minor=-1,
+            opening_cash_minor=0,
+            expected_cash_minor=-20,
+            counted_cash_minor=None,
+            cash_difference_minor=None,
+            text="X-REPORT 17\nSales",
+        ),
+        [TERMINAL_MESSAGES],
+        {
+            "type": "shift.report",
+            "reply_to": "m1",
+            "report": "X",
+            "shift_id": SHIFT_ID,
+            "shift_number": 17,
+            "terminal_number": 11,
+            "merchant_name": "Caf\u00e9",
+            "store_name": "Main hall",
+            "operator": "Alice",
+            "currency": "EUR",
+            "opened_at_ms": 1_800_000_000_000,
+            "closed_at_ms": None,
+            "made_at_ms": 1_800_000_012_345,
+            "totals": [{"kind": "sale", "count": 2, "amount_minor": 1_500}],
+            "net_sales_minor": -1,
+            "opening_cash_minor": 0,
+            "expected_cash_minor": -20,
+            "counted_cash_minor": None,
+            "cash_difference_minor": None,
+            "text": "X-REPORT 17\nSales",
+        },
     ),
     (
         TerminalRefundResult(

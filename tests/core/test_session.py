@@ -20,6 +20,9 @@ from pos_server.core.messages import (
     PinSet,
     RefundCreate,
     Request,
+    ShiftClose,
+    ShiftOpen,
+    ShiftQuery,
 )
 from pos_server.core.session import Session, State
 
@@ -40,6 +43,9 @@ REQUESTS: dict[DeviceKind, dict[type[Request], dict[str, object]]] = {
         PaymentQuery: {"type": "payment.query", "reference": "order-1"},
         PaymentCancel: {"type": "payment.cancel", "payment_id": PAYMENT_ID},
         PaymentsRecent: {"type": "payments.recent"},
+        ShiftOpen: {"type": "shift.open", "shift_id": "018f0000-0000-7000-8000-000000000003", "operator": "Alice"},
+        ShiftClose: {"type": "shift.close", "shift_id": "018f0000-0000-7000-8000-000000000003"},
+        ShiftQuery: {"type": "shift.query"},
         RefundCreate: {
             "type": "refund.create",
             "refund_id": "018f0000-0000-7000-8000-000000000002",

@@ -406,8 +406,8 @@ def test_what_is_idempotent() -> None:
         "payment.confirm": lambda: world.confirm(pending, right=False),
         "payment.reject": lambda: world.reject(rejected),
     }
-    # `pin.set` is no decision: test_protocol_rules.py sends one twice.
-    assert [row["Request"] for row in table] == [*requests, "pin.set"]
+    # These are no decisions: test_protocol_rules.py and tests/gateway/test_shifts.py send them twice.
+    assert [row["Request"] for row in table] == [*requests, "shift.open", "shift.close", "pin.set"]
     for request, send in requests.items():
         first = send()
         before = (world.wallet, dict(world.book.payments), dict(world.book.refunds))

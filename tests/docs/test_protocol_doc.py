@@ -60,10 +60,11 @@ from pos_server.core.messages import (
     decode_client_message,
 )
 from pos_server.core.money import MAX_AMOUNT_MINOR
-from pos_server.core.notices import notices, terminal_notice
+from pos_server.core.notices import notices, shift_notice, terminal_notice
 from pos_server.core.operations import Cancel, Confirm, CreateRefund, Entry, Operation, Scan
 from pos_server.core.payments import DeclineCode, Payment, Status
 from pos_server.core.session import Session
+from pos_server.core.shifts import REPORT_COLUMNS, Shift, Total, TotalKind
 from pos_server.core.texts import DEFAULT_LANGUAGE, LANGUAGES, decline_text, language_of, text
 from pos_server.ledger import directory
 from pos_server.server import RunningServer, serving
@@ -88,6 +89,10 @@ MODELS: dict[str, type] = {
     "payments.list": messages.PaymentList,
     "refund.create": messages.RefundCreate,
     "refund.result, to a terminal": messages.TerminalRefundResult,
+    "shift.open": messages.ShiftOpen,
+    "shift.close": messages.ShiftClose,
+    "shift.query": messages.ShiftQuery,
+    "shift.report": messages.ShiftReport,
     "payment.result, to a wallet": messages.WalletPaymentResult,
     "payment.confirmation_required": messages.ConfirmationRequired,
     "payment.confirm": messages.PaymentConfirm,
@@ -220,6 +225,32 @@ def test_hello_shows_the_defaults() -> None:
     )
 
 
+def test_the_report_of_a_shift_is_what_its_figures_make() -> None:
+    report = TypeAdapter(messages.ShiftReport).validate_json(DOCUMENT.section("shift.report").fence("json"))
+    opened, made = re.findall(r"\d{4}-\d\d-\d\d \d\d:\d\d", report.text)
+    shift = Shift(
+        shift_id=report.shift_id,
+        number=report.shift_number,
+        terminal_number=report.terminal_number,
+        merchant_name=report.merchant_name,
+        store_name=report.store_name,
+        operator=report.operator,
+        currency=report.currency,
+        opening_cash_minor=report.opening_cash_minor,
+        opened_at_ms=report.opened_at_ms,
+        closed_at_ms=report.closed_at_ms,
+        counted_cash_minor=report.counted_cash_minor,
+        made_at_ms=report.made_at_ms,
+        opened_local=opened,
+        made_local=made,
+        totals={TotalKind(total.kind): Total(total.count, total.amount_minor) for total in report.totals},
+    )
+    assert shift_notice(shift, report.reply_to, "en") == report
+    kinds = [row["kind"] for row in DOCUMENT.section("Shifts").table("kind", "What is counted")]
+    assert kinds == [kind.value for kind in TotalKind]
+    assert f"at most {REPORT_COLUMNS} columns" in DOCUMENT.section("shift.report").text
+
+
 def test_every_block_of_json_is_looked_at() -> None:
     """None stands where the tests above and below do not see it."""
     looked_at = [DOCUMENT.section(title) for title in (*MODELS, *BODIES, "Activation errors", "Worked example")]
@@ -304,6 +335,7 @@ def test_limits_are_the_defaults() -> None:
     constants = {
         "message_id": messages.MESSAGE_ID_CHARS_MAX,
         "reference": messages.REFERENCE_CHARS_MAX,
+        "operator": messages.OPERATOR_CHARS_MAX,
         "amount_minor": MAX_AMOUNT_MINOR,
         "limit of payments.recent and history": messages.PAGE_MAX,
         "A PIN": 12,

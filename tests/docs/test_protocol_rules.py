@@ -547,8 +547,12 @@ async def test_errors_of_requests_are_those_that_the_table_names(
         await refused(phone, "pin.set", request_id=str(new_id()), new_pin="902531", old_pin="407186")
         for _ in range(2):
             await ask(till, {"type": "payments.recent", "message_id": "q"})
+        shift = {"shift_id": str(new_id())}
         await refused(till, "payment.query", **unknown)
         await refused(till, "payments.recent")
+        await refused(till, "shift.open", **shift, operator="Alice")
+        await refused(till, "shift.close", **shift)
+        await refused(till, "shift.query")
         for _ in range(3):
             await ask(phone, {"type": "history", "message_id": "h"})
         await refused(phone, "history")
@@ -556,11 +560,25 @@ async def test_errors_of_requests_are_those_that_the_table_names(
         await admin.execute("update terminal set status = 'disabled'")
         await refused(till, "payment.cancel", **of_paid)
         await refused(till, "refund.create", **of_paid, **one | {"refund_id": str(new_id())})
-    async with serving(settings(bad_codes_max=1), KEYRING, dsn) as server:
+    async with (
+        serving(settings(bad_codes_max=1), KEYRING, dsn) as server,
+        logged_in(server.url, town.terminals[0]) as till,
+    ):
+        await refused(till, "shift.open", **shift, operator="Alice")
         await admin.execute("update terminal set status = 'active'")
-        async with logged_in(server.url, town.terminals[0]) as till:
-            await ask(till, scan_message(forged(town.wallets[0].code())))
-            await refused(till, "payment.scan", **scan_message("x"))
+        await refused(till, "shift.query")
+        await refused(till, "shift.close", **shift)
+        await ask(till, {"type": "shift.open", "message_id": "o", **shift, "operator": "Alice"})
+        await refused(till, "shift.open", **shift, operator="Bob")
+        await refused(till, "shift.open", shift_id=str(new_id()), operator="Alice")
+        await admin.execute("update wallet set pin_locked_until = 'epoch'")
+        await ask(till, scan_message(town.wallets[0].code(), entry="typed", amount_minor=1))
+        await refused(till, "shift.close", **shift)
+        await admin.execute("update payment set status = 'canceled' where status = 'pending'")
+        await ask(till, {"type": "shift.close", "message_id": "c", **shift})
+        await refused(till, "shift.close", **shift, counted_cash_minor=1)
+        await ask(till, scan_message(forged(town.wallets[0].code())))
+        await refused(till, "payment.scan", **scan_message("x"))
     stated = {(message, code) for message, codes in stated_errors().items() for code in codes}
     assert seen <= stated, seen - stated
     # These two take a server that is stopping or overloaded: tests/gateway and tests/faults have them.
