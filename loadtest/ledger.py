@@ -1,9 +1,10 @@
-"""How long the books take: settlement, audit and seals of a day of a million sales.
+"""How long the books take: a shift's close, settlement, audit and seals of a day of a million sales.
 
-    python -m loadtest.ledger [--merchants 1000] [--sales 1000] [--json FILE]
+    python -m loadtest.ledger [--merchants 1000] [--sales 1000] [--shift 100000] [--json FILE]
 
-Fills a database of its own with `merchants` x `sales` sales of yesterday, each with its fee, and times what an operator
-runs; the scan of the whole table of transfers in the same database is what to compare with.
+Fills a database of its own with `merchants` x `sales` sales of yesterday, each with its fee, and one till's shift of
+`shift` sales, and times what an operator runs; the scan of the whole table of transfers in the same database is what to
+compare with.
 """
 
 import argparse
@@ -15,19 +16,23 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 import asyncpg
 
 from loadtest.process import say
+from pos_server.core.shifts import TotalKind
 from pos_server.ledger import directory
 from pos_server.ledger.audit import audit
-from pos_server.ledger.database import connect
+from pos_server.ledger.database import connect, create_pool
 from pos_server.ledger.embedded import EmbeddedPostgres
 from pos_server.ledger.migrate import load_migrations, migrate
 from pos_server.ledger.seals import check_seals, seal_days
 from pos_server.ledger.settlement import settle
+from pos_server.ledger.shifts import close_shift, find_shift
 
 _WALLETS = 1000
+_SHIFT_ID = UUID(int=1)
 # A sale of 1.00 with a fee of 0.01, spread over yesterday.
 _FILL = """
 with made as (
@@ -38,6 +43,10 @@ insert into merchant (account_id, name, currency) select id, name, 'EUR' from ma
 update merchant set fee_bps = 100;
 insert into store (merchant_id, name) select id, 'Hall' from merchant;
 insert into terminal (store_id, name) select id, 'Till' from store;
+insert into terminal (store_id, name, shift_id) values (1, 'Busy till', '$5');
+insert into shift (id, terminal_number, number, operator, opening_cash_minor, opened_at)
+select '$5', number, 1, 'Alice', 0, date_trunc('day', now() at time zone 'UTC') at time zone 'UTC' - interval '1 day'
+from terminal where shift_id = '$5';
 with made as (
     insert into account (kind, name, currency)
     select 'wallet', 'Customer ' || i, 'EUR' from generate_series(1, $3) i
@@ -46,12 +55,13 @@ with made as (
 insert into wallet (account_id, name, currency, balance_minor) select id, name, 'EUR', 0 from made;
 create temporary table sale as
 select gen_random_uuid() as id, m.id as merchant_id, m.account_id as merchant, t.number as terminal_number,
-    w.number as wallet_number, w.account_id as wallet, date_trunc('day', now() at time zone 'UTC') at time zone 'UTC'
-        - interval '1 day' + make_interval(secs => 86000.0 * i / $2) as at
+    w.number as wallet_number, w.account_id as wallet, t.shift_id,
+    date_trunc('day', now() at time zone 'UTC') at time zone 'UTC' - interval '1 day'
+        + make_interval(secs => 86000.0 * i / case when t.shift_id is null then $2 else $4 end) as at
 from merchant m
 join store s on s.merchant_id = m.id
 join terminal t on t.store_id = s.id
-cross join generate_series(1, $2) as i
+cross join lateral generate_series(1, case when t.shift_id is null then $2 else $4 end) as i
 join (select number, account_id, row_number() over (order by number) as n from wallet) as w on w.n = 1 + i % $3;
 create temporary table top_up as
 select gen_random_uuid() as id, wallet_number, wallet, count(*) * 100 as amount_minor from sale group by 2, 3;
@@ -60,9 +70,9 @@ insert into payment (id, fingerprint, merchant_id, wallet_number, reference, amo
 select id, 'seed', 1, wallet_number, 'seed-' || wallet_number, amount_minor, 'EUR', 'approved', 1,
     now() - interval '3 days', now() - interval '3 days', 'top_up' from top_up;
 insert into payment (id, fingerprint, terminal_number, merchant_id, wallet_number, reference, amount_minor, currency,
-    status, version, changed_at, approved_at, fee_minor)
-select id, 'seed', terminal_number, merchant_id, wallet_number, id::text, 100, 'EUR', 'approved', 1, at, at, 1
-from sale;
+    status, version, changed_at, approved_at, fee_minor, shift_id)
+select id, 'seed', terminal_number, merchant_id, wallet_number, id::text, 100, 'EUR', 'approved', 1, at, at, 1, shift_id
+from sale order by at;
 insert into transfer (kind, source_id, debit_account_id, credit_account_id, amount_minor, currency, wallet_number,
     created_at)
 select kind, id, debit, credit, amount_minor, 'EUR', wallet_number, at from (
@@ -79,7 +89,7 @@ analyze;
 """
 
 
-async def run(merchants: int, sales: int) -> dict[str, float]:
+async def run(merchants: int, sales: int, shift: int) -> dict[str, float]:
     """Fill a database and time the work; returns seconds by name."""
     data_dir = Path(tempfile.mkdtemp(prefix="pos-ledger-"))
     postgres = EmbeddedPostgres(data_dir)
@@ -87,7 +97,9 @@ async def run(merchants: int, sales: int) -> dict[str, float]:
     try:
         connection = await connect(dsn, timeout_s=30, role=None)
         try:
-            return await _measure(connection, merchants, sales)
+            await migrate(connection, load_migrations())
+            async with await create_pool(dsn, timeout_s=30, size_max=1) as pool:
+                return await _measure(connection, pool, merchants, sales, shift)
         finally:
             await connection.close()
     finally:
@@ -95,11 +107,14 @@ async def run(merchants: int, sales: int) -> dict[str, float]:
         shutil.rmtree(data_dir, ignore_errors=True)
 
 
-async def _measure(connection: asyncpg.Connection, merchants: int, sales: int) -> dict[str, float]:
-    await migrate(connection, load_migrations())
+async def _measure(
+    connection: asyncpg.Connection, pool: asyncpg.Pool, merchants: int, sales: int, shift: int
+) -> dict[str, float]:
     await directory.create_merchant(connection, "Shop 1", "EUR")
-    say(f"filling {merchants} x {sales} sales …")
-    fill = _FILL.replace("$1", str(merchants)).replace("$2", str(sales)).replace("$3", str(_WALLETS))
+    say(f"filling {merchants} x {sales} sales, and a shift of {shift} …")
+    fill = _FILL
+    for place, value in {"$1": merchants, "$2": sales, "$3": _WALLETS, "$4": shift, "$5": _SHIFT_ID}.items():
+        fill = fill.replace(place, str(value))
     await connection.execute(fill)
     transfers = await connection.fetchval("select count(*) from transfer")
     now = datetime.now(UTC)
@@ -110,8 +125,18 @@ async def _measure(connection: asyncpg.Connection, merchants: int, sales: int) -
         if not report.ok:
             raise SystemExit(f"the audit failed: {report.findings}")
 
+    async def close() -> None:
+        now_ms = int(now.timestamp() * 1000)
+        terminal = await connection.fetchval("select number from terminal where shift_id = $1", _SHIFT_ID)
+        if await close_shift(pool, _SHIFT_ID, terminal, 0, now_ms) is not None:
+            raise SystemExit("the shift could not be closed")
+        closed = await find_shift(pool, terminal, _SHIFT_ID, now_ms)
+        if closed is None or closed.total(TotalKind.SALE).count != shift:
+            raise SystemExit(f"the shift's report is wrong: {closed}")
+
     work: dict[str, Callable[[], Awaitable[object]]] = {
         "scan_s": lambda: connection.fetchval("select sum(amount_minor) from transfer"),
+        "close_shift_s": close,
         "settle_s": lambda: settle(connection, yesterday, now),
         "audit_s": audited,
         "seal_s": lambda: seal_days(connection, now, "UTC", lambda seal: None),
@@ -131,9 +156,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="how long settlement, audit and seals of a day take")
     parser.add_argument("--merchants", type=int, default=1000)
     parser.add_argument("--sales", type=int, default=1000, help="of each merchant")
+    parser.add_argument("--shift", type=int, default=100_000, help="sales of the shift that is closed")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     arguments = parser.parse_args()
-    text = json.dumps(asyncio.run(run(arguments.merchants, arguments.sales)), indent=2)
+    text = json.dumps(asyncio.run(run(arguments.merchants, arguments.sales, arguments.shift)), indent=2)
     print(text)  # noqa: T201
     if arguments.json:
         arguments.json.write_text(text + "\n")

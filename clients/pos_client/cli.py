@@ -29,6 +29,8 @@ examples:
   pos-terminal cancel --reference order-17
   pos-terminal refund --reference order-17 --amount 3.00
   pos-terminal recent
+  pos-terminal shift open --operator Alice --cash 100.00
+  pos-terminal shift close --cash 152.50
 
 exit codes:
   0    scan, query: approved; cancel: taken back, or never charged; refund: made

@@ -5,7 +5,7 @@ import string
 import pytest
 
 from pos_server.core.payments import DeclineCode
-from pos_server.core.texts import DEFAULT_LANGUAGE, LANGUAGES, decline_text, language_of, text
+from pos_server.core.texts import DEFAULT_LANGUAGE, LANGUAGES, decline_text, en, language_of, text, zh
 
 ENGLISH = LANGUAGES[DEFAULT_LANGUAGE]
 EVERY_TEXT = [(language, key) for language, texts in LANGUAGES.items() for key in texts]
@@ -20,6 +20,13 @@ def placeholders(template: str) -> set[str]:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_language_has_the_same_texts(language: str) -> None:
     assert list(LANGUAGES[language]) == list(ENGLISH)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_language_has_the_same_labels_of_a_shift(language: str) -> None:
+    module = {"en": en, "zh": zh}[language]
+    assert list(module.SHIFT_LABELS) == list(en.SHIFT_LABELS)
+    assert all(label.isprintable() and label == label.strip() for label in module.SHIFT_LABELS.values())
 
 
 @pytest.mark.parametrize(("language", "key"), EVERY_TEXT)

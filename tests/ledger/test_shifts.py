@@ -1,0 +1,187 @@
+"""Shifts in the rows: what may change, what is waited for, what a crash leaves, and what the audit finds."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from pos_server.clock import now_ms
+from pos_server.core.errors import ErrorCode
+from pos_server.core.operations import Cancel, CreateRefund
+from pos_server.core.shifts import Shift, Total, TotalKind
+from pos_server.ledger.audit import audit
+from pos_server.ledger.database import connect, create_pool
+from pos_server.ledger.shifts import close_shift, find_shift, open_shift
+from tests.ledger.test_ledger import run_batch
+from tests.support import EUR, Town, new_id
+
+pytestmark = pytest.mark.asyncio
+NOW_MS = now_ms()
+
+
+@pytest_asyncio.fixture
+async def pool(dsn: str) -> AsyncIterator[asyncpg.Pool]:
+    async with await create_pool(dsn, timeout_s=10, size_max=3) as made:
+        yield made
+
+
+async def opened(pool: asyncpg.Pool, town: Town, terminal: int = 0) -> UUID:
+    shift_id = new_id()
+    number = town.terminals[terminal].device.number
+    assert await open_shift(pool, shift_id, number, "Alice", 100, NOW_MS - 60_000) is None
+    return shift_id
+
+
+async def closed(pool: asyncpg.Pool, town: Town, shift_id: UUID) -> Shift:
+    number = town.terminals[0].device.number
+    assert await close_shift(pool, shift_id, number, None, NOW_MS) is None
+    shift = await find_shift(pool, number, shift_id, NOW_MS)
+    assert shift is not None
+    return shift
+
+
+async def test_a_crash_between_the_two_commits_of_a_close_is_made_good(
+    pool: asyncpg.Pool, town: Town, connection: asyncpg.Connection, admin: asyncpg.Connection
+) -> None:
+    shift_id = await opened(pool, town)
+    number = town.terminals[0].device.number
+    await run_batch(connection, town.scan(0), town.scan(1))
+    assert await close_shift(pool, shift_id, number, 7, NOW_MS) is None
+    # Here the server was killed: the shift is closed, and not summed up.
+    assert await admin.fetchval("select figures from shift") is None
+    assert (await audit(admin)).ok
+    await run_batch(connection, town.scan(2))
+    assert await close_shift(pool, shift_id, number, 7, NOW_MS + 5) is None
+    shift = await find_shift(pool, number, shift_id, NOW_MS + 5)
+    assert shift is not None
+    assert (shift.totals, shift.closed_at_ms, shift.made_at_ms) == ({TotalKind.SALE: Total(2, 2_000)}, NOW_MS, NOW_MS)
+    assert await admin.fetchval("select figures from shift") == '{"sale": [2, 2000]}'
+    assert (await audit(admin)).ok
+
+
+async def test_a_close_that_is_killed_leaves_the_shift_open(
+    pool: asyncpg.Pool, town: Town, admin: asyncpg.Connection
+) -> None:
+    shift_id = await opened(pool, town)
+    await admin.execute(
+        "create function die() returns trigger language plpgsql as $$ begin "
+        "perform pg_terminate_backend(pg_backend_pid()); return new; end $$; "
+        "create trigger die before update on shift for each row execute function die()"
+    )
+    with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+        await close_shift(pool, shift_id, town.terminals[0].device.number, None, NOW_MS)
+    await admin.execute("drop trigger die on shift")
+    assert (await audit(admin)).ok
+    assert await admin.fetchval("select shift_id from terminal where shift_id is not null") == shift_id
+    assert (await closed(pool, town, shift_id)).is_closed
+    assert (await audit(admin)).ok
+
+
+async def test_a_close_waits_for_what_is_being_added(
+    dsn: str, pool: asyncpg.Pool, town: Town, admin: asyncpg.Connection
+) -> None:
+    shift_id = await opened(pool, town)
+    late = await connect(dsn, timeout_s=10)
+    try:
+        async with late.transaction():
+            await run_batch(late, town.scan(0))
+            closing = asyncio.create_task(closed(pool, town, shift_id))
+            waits = "select exists (select from pg_locks where not granted and pid <> pg_backend_pid())"
+            async with asyncio.timeout(10):
+                while not await admin.fetchval(waits):  # noqa: ASYNC110 - Postgres tells nobody
+                    await asyncio.sleep(0.01)
+            assert not closing.done()
+        assert (await closing).totals == {TotalKind.SALE: Total(1, 1_000)}
+    finally:
+        await late.close()
+    assert (await audit(admin)).ok
+
+
+async def test_the_server_cannot_change_a_shift_that_is_closed(
+    pool: asyncpg.Pool, town: Town, connection: asyncpg.Connection
+) -> None:
+    shift = await closed(pool, town, await opened(pool, town))
+    for change in (
+        "update shift set figures = '{}'::jsonb || '{\"sale\": [1, 1]}'",
+        "update shift set counted_cash_minor = 5",
+        "update shift set closed_at = now()",
+        "update shift set closed_at = null, figures = null",
+        "update shift set operator = 'Mallory'",
+        "update shift set opening_cash_minor = 0",
+        "delete from shift",
+    ):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute(change)
+    assert await find_shift(pool, shift.terminal_number, shift.shift_id, NOW_MS + 9) == shift
+
+
+async def test_a_payment_keeps_its_shift(
+    pool: asyncpg.Pool, town: Town, connection: asyncpg.Connection, admin: asyncpg.Connection
+) -> None:
+    await opened(pool, town)
+    till = town.terminals[0].device.number
+    paid, canceled = town.scan(0), town.scan(1)
+    await run_batch(
+        connection, paid, canceled, Cancel(till, town.merchant_id, EUR, canceled.payment_id, None, new_id())
+    )
+    for change in ("shift_id = null", "shift_id = gen_random_uuid()", "canceled_shift_id = gen_random_uuid()"):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="what it is about cannot change"):
+            await connection.execute(f"update payment set {change} where id = $1", canceled.payment_id)
+
+
+async def test_a_terminal_that_is_unknown_has_no_shift(pool: asyncpg.Pool, town: Town) -> None:
+    assert await find_shift(pool, 1, None, NOW_MS) is None
+    assert await find_shift(pool, 1, new_id(), NOW_MS) is None
+    assert await close_shift(pool, new_id(), 1, None, NOW_MS) is ErrorCode.SHIFT_UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        ("update shift set figures = jsonb_set(figures, '{sale,1}', '1') where closed_at is not null", "closed"),
+        ("update shift set figures = figures - 'refund' where closed_at is not null", "closed"),
+        ("update shift set figures = '{}' where closed_at is not null", "closed"),
+        ("update payment set shift_id = null where id = '<paid>'", "closed"),
+        ("update payment set shift_id = '<open>' where id = '<paid>'", "closed"),
+        ("update payment set amount_minor = 500 where id = '<paid>'", "closed"),
+        ("update payment set canceled_shift_id = null where canceled_shift_id is not null", "closed"),
+        ("update refund set shift_id = null", "closed"),
+        ("update refund set amount_minor = 3", "closed"),
+        ("delete from payment where id = '<paid>'", "closed"),
+        (
+            "update payment set status = 'pending', decline_code = null, expires_at = now() where id = '<declined>'",
+            "closed",
+        ),
+        ("delete from shift where closed_at is not null", "closed"),
+        ("update terminal set shift_id = null", "open"),
+        ("update terminal set shift_id = '<closed>' where shift_id is null", "closed"),
+        ("update shift set closed_at = now() where closed_at is null", "open"),
+        ("update refund set shift_id = '00000000-0000-0000-0000-000000000001'", "closed"),
+    ],
+)
+async def test_the_audit_names_a_shift_that_was_damaged(
+    damage: str, found: str, pool: asyncpg.Pool, town: Town, connection: asyncpg.Connection, admin: asyncpg.Connection
+) -> None:
+    till = town.terminals[0].device.number
+    ids = {"closed": await opened(pool, town), "open": await opened(pool, town, terminal=1)}
+    sales = {"paid": town.scan(0), "canceled": town.scan(1), "declined": town.scan(2, amount_minor=99_999)}
+    await run_batch(
+        connection,
+        *sales.values(),
+        CreateRefund(new_id(), sales["paid"].payment_id, town.merchant_id, till, 300),
+        Cancel(till, town.merchant_id, EUR, sales["canceled"].payment_id, None, new_id()),
+    )
+    shift = await closed(pool, town, ids["closed"])
+    assert set(shift.totals) == {TotalKind.SALE, TotalKind.REFUND, TotalKind.SALE_CANCEL, TotalKind.DECLINED}
+    assert (await audit(admin)).ok
+    for trigger, table in (("payment_is_fixed", "payment"), ("shift_is_fixed", "shift")):
+        await admin.execute(f"alter table {table} disable trigger {trigger}")
+    ids |= {name: sale.payment_id for name, sale in sales.items()}
+    for name, value in ids.items():
+        damage = damage.replace(f"<{name}>", str(value))
+    await admin.execute(damage)
+    findings = {finding.check: finding.offenders for finding in (await audit(admin)).findings}
+    assert str(ids[found]) in findings["shifts"]
