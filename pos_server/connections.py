@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import structlog
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
 
 from .core.device_keys import DeviceId
 from .core.errors import CloseCode, ConnectionClosing
@@ -121,7 +121,7 @@ class Connection:
             if self._closing is not None:
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
                     await self._websocket.close(*self._closing)
-        except (WebSocketDisconnect, TimeoutError):
+        except (WebSocketDisconnect, WebSocketDisconnected, TimeoutError):
             pass  # the reader hears of it too, and ends the connection
         finally:
             # Nothing is awaited between the last look at the outbox and here, so no message is left behind.

@@ -202,3 +202,16 @@ async def test_all_gone_waits_for_the_last_one() -> None:
         await asyncio.sleep(0)
     await waiting
     assert len(connections) == 0
+
+
+async def test_what_comes_after_a_peer_has_gone_is_no_fault() -> None:
+    """The reader hears of the loss later than the writer; until then messages are still delivered."""
+    connections, peer = Connections(OutboxLimits(10, 10_000)), Peer()
+    connection = opened(connections, TILL, peer)
+    peer.gone = True
+    for text in ("one", "two"):
+        connection.deliver(text)
+        await until(lambda: connection._writer is None)
+    connection.close(CloseCode.UNAVAILABLE, "")
+    await until(lambda: connection._writer is None)
+    assert peer.got == []

@@ -70,6 +70,7 @@ async def test_ready_names_the_shop(server: RunningServer, town: Town) -> None:
         "merchant_name": "Corner Canteen",
         "store_name": "Main hall",
         "currency": "EUR",
+        "shift_id": None,
     }
 
 
