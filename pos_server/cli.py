@@ -62,6 +62,10 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
+def _say_nothing(text: str) -> None:
+    """Nobody is at the terminal."""
+
+
 def print_out(text: str) -> None:
     """A line of the command's result."""
     print(text, flush=True)  # noqa: T201
@@ -93,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     audit_command.add_argument("--seals", action="store_true", help="check the seals of past days too")
     audit_command.add_argument("--expect", metavar="HASH", help="with --seals: the last hash, as `seal` printed it")
     audit_command.add_argument("--json", action="store_true", help="print the report as JSON")
+    audit_command.add_argument("--progress", action="store_true", help="say what it does, also when nobody watches")
     for kind, actions in ACTIONS.items():
         what = command(kind, _act, f"{', '.join(actions)}: takes effect with the next payment")
         what.add_argument("number", type=int, help=f"the {kind}'s number")
@@ -164,8 +169,9 @@ def _migrate(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _audit(arguments: argparse.Namespace, settings: Settings) -> int:
     with database(settings, "pos-server", must_exist=True) as (dsn, _):
-        report = run_loop(_audit_once(dsn, settings))
-        seals = run_loop(_check_seals(dsn, settings, arguments.expect)) if arguments.seals else None
+        tell = say if arguments.progress or sys.stderr.isatty() else _say_nothing
+        report = run_loop(_audit_once(dsn, settings, tell))
+        seals = run_loop(_check_seals(dsn, settings, arguments.expect, tell)) if arguments.seals else None
     ok = report.ok and (seals is None or seals.ok)
     if arguments.json:
         sealed = {} if seals is None else {"seals": asdict(seals) | {"last_hash": seals.last_hash.hex()}}
@@ -312,10 +318,9 @@ async def prepare(dsn: str, settings: Settings) -> list[str]:
         await connection.close()
 
 
-async def _check_seals(dsn: str, settings: Settings, expected: str | None) -> SealReport:
+async def _check_seals(dsn: str, settings: Settings, expected: str | None, tell: Callable[[str], None]) -> SealReport:
     def progress(seal: Seal) -> None:
-        if sys.stderr.isatty():
-            say(f"checked {seal.day}: {seal.transfers} transfers")
+        tell(f"checked {seal.day}: {seal.transfers} transfers")
 
     connection = await connect(dsn, timeout_s=settings.database_connect_timeout_s, role=None)
     try:
@@ -324,7 +329,10 @@ async def _check_seals(dsn: str, settings: Settings, expected: str | None) -> Se
         await connection.close()
 
 
-async def _audit_once(dsn: str, settings: Settings) -> AuditReport:
+async def _audit_once(dsn: str, settings: Settings, tell: Callable[[str], None]) -> AuditReport:
+    def progress(check: str, seconds: float | None) -> None:
+        tell(f"{check} …" if seconds is None else f"{check}: {seconds:.1f} s")
+
     await wait_until_available(
         dsn,
         attempts=settings.database_start_attempts,
@@ -333,7 +341,7 @@ async def _audit_once(dsn: str, settings: Settings) -> AuditReport:
     )
     connection = await connect(dsn, timeout_s=settings.database_connect_timeout_s, role=None)
     try:
-        return await audit(connection)
+        return await audit(connection, progress)
     except asyncpg.UndefinedTableError:
         raise PosError(f"the database at {where(dsn)} has no ledger yet: run `pos-server migrate` first") from None
     finally:
