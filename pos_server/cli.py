@@ -3,7 +3,9 @@
 import argparse
 import asyncio
 import json
+import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +23,8 @@ from .core.api_keys import Scope
 from .core.errors import PosError
 from .core.seals import Seal
 from .ledger.audit import AuditReport, audit
-from .ledger.database import connect, wait_until_available, where
+from .ledger.binaries import program
+from .ledger.database import connect, libpq_environment, wait_until_available, where
 from .ledger.embedded import EmbeddedPostgres, EmbeddedPostgresError, default_data_dir
 from .ledger.migrate import load_migrations, migrate
 from .ledger.seals import SealReport, check_seals, seal_days
@@ -122,6 +125,12 @@ def _parser() -> argparse.ArgumentParser:
     settling.add_argument("--date", type=date.fromisoformat, help="the business day, such as 2026-11-23 (yesterday)")
     settling.add_argument("--out", type=Path, default=Path(), help="where the CSV and the JSON file go (here)")
     command("seal", _seal, "seal the transfers of past days, so that a later change is found; for a daily timer")
+    postgres = command(
+        "postgres", _postgres, "run a program of Postgres on our own one: psql, pg_dump, pg_basebackup …"
+    )
+    postgres.add_argument("--new", action="store_true", help="make an empty Postgres in --data-dir, to restore into")
+    postgres.add_argument("program", help="its name, such as pg_dump")
+    postgres.add_argument("arguments", nargs=argparse.REMAINDER, help="what it is given")
     command("master-key", _master_key, "make a master key for POS_MASTER_KEYS")
     command("asyncapi", _asyncapi, "print the WebSocket protocol for tools, as AsyncAPI 3 in JSON")
     return parser
@@ -256,6 +265,20 @@ def _at_desk(settings: Settings, work: Callable[[asyncpg.Connection], Coroutine[
                 await connection.close()
 
         return run_loop(at_desk())
+
+
+def _postgres(arguments: argparse.Namespace, settings: Settings) -> int:
+    if settings.database_url is not None:
+        raise PosError(f'with POS_DATABASE_URL run it yourself: {arguments.program} --dbname="$POS_DATABASE_URL" …')
+    data_dir = settings.data_dir or default_data_dir("pos-server")
+    if arguments.new and (data_dir / "postgres").exists():
+        raise EmbeddedPostgresError(f"there is a ledger in {data_dir}: name another directory with --data-dir")
+    path = program(arguments.program, settings.postgres_bin_dir)
+    with database(settings, "pos-server", must_exist=not arguments.new) as (dsn, _):
+        # PG… variables of the operator's shell mean another server.
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+        command = [path, *arguments.arguments]
+        return subprocess.run(command, env=kept | libpq_environment(dsn), check=False).returncode  # noqa: S603
 
 
 def _master_key(arguments: argparse.Namespace, settings: Settings) -> int:
