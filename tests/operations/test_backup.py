@@ -6,20 +6,28 @@ import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import asyncpg
+import httpx
 import pytest
 from websockets.asyncio.client import ClientConnection
 
+from pos_client import TerminalClient
+from pos_client.journal import Journal, JournaledScan
+from pos_client.recovery import RecoveredScan
+from pos_server import operator_desk
+from pos_server.core.api_keys import Scope
+from pos_server.core.messages import TerminalPaymentResult
 from pos_server.ledger.database import connect
 from pos_server.ledger.embedded import EmbeddedPostgres
 from pos_server.settings import Settings, new_master_key, parse_master_keys
 from tests.end_to_end.server_process import pos_server, running_server
-from tests.end_to_end.test_crash import new_town
+from tests.end_to_end.test_crash import credentials, new_town
 from tests.operations.documented import Operator, operator, section
-from tests.support import KEYRING, MASTER_KEYS, Town, activated, ask, build_town, logged_in, scan_message
+from tests.support import MASTER_KEYS, Town, activated, ask, build_town, logged_in, new_id, scan_message
 
 pytestmark = pytest.mark.asyncio
 
@@ -189,67 +197,123 @@ async def test_a_postgres_of_ones_own_is_set_up_dumped_and_restored() -> None:
                 assert (await shop.sell())["status"] == "approved"
 
 
+@dataclass(slots=True)
+class Past:
+    """A day with a moment in it: what was sold until then, and what came after and is lost if we go back there."""
+
+    town: Town
+    kept: dict[str, str]
+    lost: list[dict[str, Any]]
+    # A back office's request, its key, and the key that a phone got: all of them answered after the moment.
+    top_up: dict[str, Any]
+    api_key: str
+    activated: bytes
+
+
+async def trade(op: Operator) -> Past:
+    """Archive, back up while payments go on, and note a moment."""
+    async with running_server("--data-dir", op.data) as server:
+        town = await new_town(op.data)
+        await op.take_names()
+        await op.run(section("The keys").fence("sh"))
+        await op.run(section("Archive the WAL").fence("sh"))
+        assert await server.stop() == 0
+    backup, clean_up = section("Make a base backup").fences("sh")
+    async with running_server("--data-dir", op.data) as server:
+        async with till(server.url, town) as shop, ledger(op.data) as connection:
+            await op.seal()
+            api_key = await operator_desk.new_key(connection, town.merchant_id, "back office", [Scope.CASH])
+            await shop.sell()
+            stop = asyncio.Event()
+            selling = asyncio.create_task(shop.sell_until(stop))
+            await op.run(backup)
+            stop.set()
+            await selling
+            await shop.sell()
+            kept = dict(shop.told)
+            # Nothing is on its way now, so that this moment lies between two payments.
+            op.variables["MOMENT"] = (await connection.fetchval("select clock_timestamp()")).isoformat(" ")
+            lost = [await shop.sell() for _ in range(5)]
+            number = town.wallets[-1].device.number
+            top_up = {"payment_id": str(new_id()), "wallet_number": number, "amount_minor": 700}
+            assert await top_up_answer(server.url, api_key, top_up) == HTTPStatus.CREATED
+            assert await top_up_answer(server.url, api_key, top_up) == HTTPStatus.OK
+            device = await activated(connection, town.wallets[0].device)
+        assert await server.stop() == 0
+    await op.run(clean_up)
+    (base,) = op.backup.glob("base-*")
+    op.variables["BASE"] = str(base)
+    return Past(town, kept, lost, top_up, api_key, device.key)
+
+
+async def top_up_answer(url: str, key: str, body: dict[str, Any]) -> int:
+    async with httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}) as http:
+        return (await http.post("/v1/top-ups", json=body)).status_code
+
+
 async def test_any_moment_is_restored_exactly_from_a_backup_made_while_payments_went_on() -> None:
     async with operator() as op:
         make_keys(op.data)
-        async with running_server("--data-dir", op.data) as server:
-            town = await new_town(op.data)
-            await op.take_names()
-            await op.run(section("The keys").fence("sh"))
-            await op.run(section("Archive the WAL").fence("sh"))
-            assert await server.stop() == 0
-        backup, clean_up = section("Make a base backup").fences("sh")
-        async with running_server("--data-dir", op.data) as server:
-            async with till(server.url, town) as shop, ledger(op.data) as connection:
-                await op.seal()
-                before_backup = (await shop.sell())["payment_id"]
-                stop = asyncio.Event()
-                selling = asyncio.create_task(shop.sell_until(stop))
-                await op.run(backup)
-                stop.set()
-                await selling
-                assert len(shop.told) > 10
-                kept = shop.told | {(answer := await shop.sell())["payment_id"]: answer["status"]}
-                # Nothing is on its way now, so that this moment lies between two payments.
-                op.variables["MOMENT"] = (await connection.fetchval("select clock_timestamp()")).isoformat(" ")
-                lost = [await shop.sell() for _ in range(5)]
-                everything = await sales(connection)
-                stolen = await activated(connection, town.wallets[0].device)
-            assert await server.stop() == 0
-        assert before_backup in kept
-        await op.run(clean_up)
-        (base,) = op.backup.glob("base-*")
-        op.variables["BASE"] = str(base)
+        past = await trade(op)
+        assert len(past.kept) > 10
         restore = section("Restore to a moment").fence("sh")
         proof = await op.run(restore)
-        assert f"audit ok: {len(kept)} payments" in proof.out
+        assert f"audit ok: {len(past.kept)} payments" in proof.out
         assert f"last hash {op.variables['HASH']}" in proof.out
         async with ledger(op.new) as connection:
-            assert await sales(connection) == kept
-            assert (await activated(connection, town.wallets[0].device)).key == stolen.key
-        await goes_on_after_going_back(op, town, lost[0])
+            assert await sales(connection) == past.kept
+            again = await activated(connection, past.town.wallets[0].device)
+        assert again.key == past.activated, "under the same master key, the next activation makes a lost key again"
+        await go_on_after_going_back(op, past)
 
         op.variables["NEW"] = str(op.home / "latest")
         await op.run("\n".join(line for line in restore.split("\n") if "recovery_target" not in line))
         async with ledger(op.home / "latest") as connection:
-            assert await sales(connection) == everything == kept | {sale["payment_id"]: "approved" for sale in lost}
+            assert await sales(connection) == past.kept | {sale["payment_id"]: sale["status"] for sale in past.lost}
+
+        op.variables |= {"NEW": str(op.home / "later"), "MOMENT": "2100-01-01 00:00:00+00"}
+        with pytest.raises(AssertionError, match="recovery ended before configured recovery target was reached"):
+            await op.run(restore)
 
 
-async def goes_on_after_going_back(op: Operator, town: Town, lost: dict[str, Any]) -> None:
-    """What the document promises about a payment that is lost, and about the new master key."""
-    new_keys = f"{new_master_key('k2')},{MASTER_KEYS}"
-    async with running_server("--data-dir", op.new, POS_MASTER_KEYS=new_keys) as server:
+async def go_on_after_going_back(op: Operator, past: Past) -> None:
+    """What the document promises of payments that are lost, with a new master key first."""
+    town, (lost, open_still, *_) = past.town, past.lost
+    master_keys = f"{new_master_key('k2')},{MASTER_KEYS}"
+    async with running_server("--data-dir", op.new, POS_MASTER_KEYS=master_keys) as server:
         async with till(server.url, town) as shop:
             query = {"type": "payment.query", "message_id": "q", "payment_id": lost["payment_id"]}
             assert (await ask(shop.socket, query))["code"] == "payment_unknown"
-            shop.turns = itertools.count(1)
-            again = {"payment_id": lost["payment_id"], "reference": lost["reference"]}
-            assert (await shop.sell(**again))["status"] == "approved"
+            shop.turns = itertools.count(1)  # the first wallet has been activated anew
+            same = {"payment_id": lost["payment_id"], "reference": lost["reference"]}
+            assert (await shop.sell(**same))["status"] == "approved"
             assert (await shop.sell(reference=lost["reference"]))["decline_code"] == "already_paid"
+        assert await top_up_answer(server.url, past.api_key, past.top_up) == HTTPStatus.CREATED
+        assert await top_up_answer(server.url, past.api_key, past.top_up) == HTTPStatus.OK
+        await a_journal_charges_nothing(op, server.url, town, open_still)
         assert await server.stop() == 0
     assert (await pos_server("audit", "--data-dir", op.new)).status == 0
-    # What the key of the first wallet's next activation would be, with and without the new master key.
-    old, rotated = (
-        keys.device_key(keys.current, town.wallets[0].device, 2) for keys in (KEYRING, parse_master_keys(new_keys))
+    # What the key of the first wallet's next activation would have been, and what it is with a new master key.
+    device, keyring = town.wallets[0].device, parse_master_keys(master_keys)
+    assert keyring.device_key(keyring.current, device, 2) != past.activated
+
+
+async def a_journal_charges_nothing(op: Operator, url: str, town: Town, lost: dict[str, Any]) -> None:
+    """A till that had heard nothing of a payment of five minutes ago sends it again by itself."""
+    mine = credentials(town.terminals[1], url)
+    journal = op.home / "till.journal"
+    scan = JournaledScan(
+        device=f"{mine.number} at {mine.server}",
+        created_at_ms=0,
+        payment_id=lost["payment_id"],
+        reference=lost["reference"],
+        amount_minor=lost["amount_minor"],
+        currency=lost["currency"],
+        code=town.wallets[2].code(steps=-10),
     )
-    assert old != rotated
+    Journal(journal, scan.device).add(scan)
+    async with TerminalClient(mine, journal=journal) as client:
+        (recovered,) = await client.recovered()
+    assert isinstance(recovered, RecoveredScan)
+    assert isinstance(recovered.outcome, TerminalPaymentResult)
+    assert recovered.outcome.decline_code == "code_expired"
