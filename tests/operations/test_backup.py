@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import re
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -27,7 +28,7 @@ from pos_server.settings import Settings, new_master_key, parse_master_keys
 from tests.end_to_end.server_process import pos_server, running_server
 from tests.end_to_end.test_crash import credentials, new_town
 from tests.operations.documented import Operator, operator, section
-from tests.support import MASTER_KEYS, Town, activated, ask, build_town, logged_in, new_id, scan_message
+from tests.support import MASTER_KEYS, Town, activated, ask, build_town, logged_in, new_id, receive, scan_message
 
 pytestmark = pytest.mark.asyncio
 
@@ -97,6 +98,8 @@ async def test_a_dump_is_restored_into_a_new_directory_and_serves() -> None:
                     assert (await shop.sell())["status"] == "approved"
                 spent = town.wallets[0].code()
                 assert (await ask(shop.socket, scan_message(spent)))["status"] == "approved"
+                waits = await ask(shop.socket, scan_message(town.wallets[1].code(), entry="typed"))
+                assert waits["type"] == "payment.pending"
                 await op.take_names()
                 await op.seal()
                 await op.run(section("The keys").fence("sh"))
@@ -110,18 +113,35 @@ async def test_a_dump_is_restored_into_a_new_directory_and_serves() -> None:
         op.variables["DUMP"] = str(dump)
         await op.run(section("Restore it").fence("sh"))
         proof = await op.run(section("Prove it").fence("sh"))
-        assert "audit ok: 11 payments" in proof.out
+        assert "audit ok: 12 payments" in proof.out
         assert f"last hash {op.variables['HASH']}" in proof.out
         async with ledger(op.new) as connection:
             assert lost["payment_id"] not in (restored := await sales(connection))
             assert restored.items() >= {key: shop.told[key] for key in list(shop.told)[:10]}.items()
+            # As if the backup were of yesterday.
+            await connection.execute(
+                "update payment set expires_at = expires_at - interval '1 day' where status = 'pending'"
+            )
+        (harmless,) = re.findall(r"`(payments that [^`]+)`", section("Prove it").text)
+        with pytest.raises(AssertionError, match=f"{harmless}: {waits['payment_id']}\n"):
+            await op.run(section("Prove it").fence("sh"))
 
         async with running_server("--data-dir", op.new) as server:
+            await has_expired(server.url, town, waits["payment_id"])
             async with till(server.url, town) as shop:
                 assert (await shop.sell())["status"] == "approved"
                 assert (await ask(shop.socket, scan_message(spent)))["decline_code"] == "code_used"
             assert await server.stop() == 0
-        assert (await op.run(section("Prove it").fence("sh"))).out.startswith("audit ok: 13 payments")
+        assert (await op.run(section("Prove it").fence("sh"))).out.startswith("audit ok: 14 payments")
+
+
+async def has_expired(url: str, town: Town, payment_id: str) -> None:
+    """Wait until the till hears it, by resume or live."""
+    async with logged_in(url, town.terminals[0], since_ms=0) as socket:
+        while True:
+            told = await receive(socket)
+            if (told["payment_id"], told.get("status")) == (payment_id, "expired"):
+                return
 
 
 async def test_a_restore_never_touches_a_ledger_that_is_there() -> None:
