@@ -275,8 +275,8 @@ def _postgres(arguments: argparse.Namespace, settings: Settings) -> int:
         raise EmbeddedPostgresError(f"there is a ledger in {data_dir}: name another directory with --data-dir")
     path = program(arguments.program, settings.postgres_bin_dir)
     with database(settings, "pos-server", must_exist=not arguments.new) as (dsn, _):
-        # PG… variables of the operator's shell mean another server.
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+        # PG… variables of the operator's shell mean another server, and POS_… may be the master keys.
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "POS_"))}
         command = [path, *arguments.arguments]
         return subprocess.run(command, env=kept | libpq_environment(dsn), check=False).returncode  # noqa: S603
 

@@ -7,6 +7,7 @@ import pytest
 import pytest_asyncio
 
 from tests.end_to_end.server_process import data_directory, pos_server
+from tests.support import MASTER_KEYS
 
 pytestmark = pytest.mark.asyncio
 
@@ -29,6 +30,12 @@ async def test_it_connects_to_the_ledger_whatever_the_shell_means(data_dir: Path
     query = "select current_user, current_database(), count(*) > 0 from migration"
     assert await psql(data_dir, "-c", query, **elsewhere) == (0, "pos|pos|t\n", "")
     assert not (data_dir / "postgres" / "postmaster.pid").exists(), "it was started for this, and stopped"
+
+
+async def test_the_program_gets_no_secret_of_ours(data_dir: Path) -> None:
+    secret = {"POS_MASTER_KEYS": MASTER_KEYS, "EDITOR": "shown"}
+    status, out, _ = await psql(data_dir, "-c", r"\! echo $EDITOR $POS_MASTER_KEYS", **secret)
+    assert (status, out) == (0, "shown\n")
 
 
 async def test_its_exit_status_is_that_of_the_program(data_dir: Path) -> None:
