@@ -3,7 +3,9 @@
 import argparse
 import asyncio
 import json
+import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +23,8 @@ from .core.api_keys import Scope
 from .core.errors import PosError
 from .core.seals import Seal
 from .ledger.audit import AuditReport, audit
-from .ledger.database import connect, wait_until_available, where
+from .ledger.binaries import program
+from .ledger.database import connect, libpq_environment, wait_until_available, where
 from .ledger.embedded import EmbeddedPostgres, EmbeddedPostgresError, default_data_dir
 from .ledger.migrate import load_migrations, migrate
 from .ledger.seals import SealReport, check_seals, seal_days
@@ -62,6 +65,10 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
+def _say_nothing(text: str) -> None:
+    """Nobody is at the terminal."""
+
+
 def print_out(text: str) -> None:
     """A line of the command's result."""
     print(text, flush=True)  # noqa: T201
@@ -93,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     audit_command.add_argument("--seals", action="store_true", help="check the seals of past days too")
     audit_command.add_argument("--expect", metavar="HASH", help="with --seals: the last hash, as `seal` printed it")
     audit_command.add_argument("--json", action="store_true", help="print the report as JSON")
+    audit_command.add_argument("--progress", action="store_true", help="say what it does, also when nobody watches")
     for kind, actions in ACTIONS.items():
         what = command(kind, _act, f"{', '.join(actions)}: takes effect with the next payment")
         what.add_argument("number", type=int, help=f"the {kind}'s number")
@@ -117,6 +125,12 @@ def _parser() -> argparse.ArgumentParser:
     settling.add_argument("--date", type=date.fromisoformat, help="the business day, such as 2026-11-23 (yesterday)")
     settling.add_argument("--out", type=Path, default=Path(), help="where the CSV and the JSON file go (here)")
     command("seal", _seal, "seal the transfers of past days, so that a later change is found; for a daily timer")
+    postgres = command(
+        "postgres", _postgres, "run a program of Postgres on our own one: psql, pg_dump, pg_basebackup …"
+    )
+    postgres.add_argument("--new", action="store_true", help="make an empty Postgres in --data-dir, to restore into")
+    postgres.add_argument("program", help="its name, such as pg_dump")
+    postgres.add_argument("arguments", nargs=argparse.REMAINDER, help="what it is given")
     command("master-key", _master_key, "make a master key for POS_MASTER_KEYS")
     command("asyncapi", _asyncapi, "print the WebSocket protocol for tools, as AsyncAPI 3 in JSON")
     return parser
@@ -164,8 +178,9 @@ def _migrate(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _audit(arguments: argparse.Namespace, settings: Settings) -> int:
     with database(settings, "pos-server", must_exist=True) as (dsn, _):
-        report = run_loop(_audit_once(dsn, settings))
-        seals = run_loop(_check_seals(dsn, settings, arguments.expect)) if arguments.seals else None
+        tell = say if arguments.progress or sys.stderr.isatty() else _say_nothing
+        report = run_loop(_audit_once(dsn, settings, tell))
+        seals = run_loop(_check_seals(dsn, settings, arguments.expect, tell)) if arguments.seals else None
     ok = report.ok and (seals is None or seals.ok)
     if arguments.json:
         sealed = {} if seals is None else {"seals": asdict(seals) | {"last_hash": seals.last_hash.hex()}}
@@ -252,6 +267,20 @@ def _at_desk(settings: Settings, work: Callable[[asyncpg.Connection], Coroutine[
         return run_loop(at_desk())
 
 
+def _postgres(arguments: argparse.Namespace, settings: Settings) -> int:
+    if settings.database_url is not None:
+        raise PosError(f'with POS_DATABASE_URL run it yourself: {arguments.program} --dbname="$POS_DATABASE_URL" …')
+    data_dir = settings.data_dir or default_data_dir("pos-server")
+    if arguments.new and (data_dir / "postgres").exists():
+        raise EmbeddedPostgresError(f"there is a ledger in {data_dir}: name another directory with --data-dir")
+    path = program(arguments.program, settings.postgres_bin_dir)
+    with database(settings, "pos-server", must_exist=not arguments.new) as (dsn, _):
+        # PG… variables of the operator's shell mean another server, and POS_… may be the master keys.
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "POS_"))}
+        command = [path, *arguments.arguments]
+        return subprocess.run(command, env=kept | libpq_environment(dsn), check=False).returncode  # noqa: S603
+
+
 def _master_key(arguments: argparse.Namespace, settings: Settings) -> int:
     print_out(new_master_key("k1"))
     return 0
@@ -312,10 +341,9 @@ async def prepare(dsn: str, settings: Settings) -> list[str]:
         await connection.close()
 
 
-async def _check_seals(dsn: str, settings: Settings, expected: str | None) -> SealReport:
+async def _check_seals(dsn: str, settings: Settings, expected: str | None, tell: Callable[[str], None]) -> SealReport:
     def progress(seal: Seal) -> None:
-        if sys.stderr.isatty():
-            say(f"checked {seal.day}: {seal.transfers} transfers")
+        tell(f"checked {seal.day}: {seal.transfers} transfers")
 
     connection = await connect(dsn, timeout_s=settings.database_connect_timeout_s, role=None)
     try:
@@ -324,7 +352,10 @@ async def _check_seals(dsn: str, settings: Settings, expected: str | None) -> Se
         await connection.close()
 
 
-async def _audit_once(dsn: str, settings: Settings) -> AuditReport:
+async def _audit_once(dsn: str, settings: Settings, tell: Callable[[str], None]) -> AuditReport:
+    def progress(check: str, seconds: float | None) -> None:
+        tell(f"{check} …" if seconds is None else f"{check}: {seconds:.1f} s")
+
     await wait_until_available(
         dsn,
         attempts=settings.database_start_attempts,
@@ -333,7 +364,7 @@ async def _audit_once(dsn: str, settings: Settings) -> AuditReport:
     )
     connection = await connect(dsn, timeout_s=settings.database_connect_timeout_s, role=None)
     try:
-        return await audit(connection)
+        return await audit(connection, progress)
     except asyncpg.UndefinedTableError:
         raise PosError(f"the database at {where(dsn)} has no ledger yet: run `pos-server migrate` first") from None
     finally:

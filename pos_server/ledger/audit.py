@@ -1,5 +1,7 @@
 """Proves from the rows alone that the money is right. Each check lists the rows that break it; none means it holds."""
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import asyncpg
@@ -28,6 +30,14 @@ _CHECKS = {
 }
 
 
+# Told the name of each check: when it begins with None, when it is done with the seconds that it took.
+Progress = Callable[[str, float | None], None]
+
+
+def _silent(check: str, seconds: float | None) -> None:
+    """No progress."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """A check that failed: `offenders` holds the first ids that break it."""
@@ -52,13 +62,22 @@ class AuditReport:
         return not self.findings
 
 
-async def audit(connection: asyncpg.Connection) -> AuditReport:
+async def audit(connection: asyncpg.Connection, progress: Progress = _silent) -> AuditReport:
     """Run every check over one snapshot of a live or resting database. Raises asyncpg's errors."""
     async with connection.transaction(isolation="repeatable_read", readonly=True):
-        counts = (await connection.fetch(QUERIES["audit_counts"]))[0]
+        (counts,) = await _timed(connection, "audit_counts", progress)
         findings = []
         for name, meaning in _CHECKS.items():
-            rows = await connection.fetch(QUERIES[name], OFFENDERS_LISTED_MAX)
+            rows = await _timed(connection, name, progress, OFFENDERS_LISTED_MAX)
             if rows:
                 findings.append(Finding(name.removeprefix("audit_"), meaning, [row[0] for row in rows]))
         return AuditReport(**counts, findings=findings)
+
+
+async def _timed(connection: asyncpg.Connection, name: str, progress: Progress, *values: int) -> list[asyncpg.Record]:
+    check = name.removeprefix("audit_")
+    progress(check, None)
+    began_s = time.monotonic()
+    rows = await connection.fetch(QUERIES[name], *values)
+    progress(check, time.monotonic() - began_s)
+    return rows

@@ -45,6 +45,15 @@ def binaries(user: OsUser, chosen: Path | None, say: Callable[[str], None]) -> P
     return copy
 
 
+def program(name: str, chosen: Path | None) -> Path:
+    """A program of Postgres for ourselves to run, such as pg_dump. Raises `EmbeddedPostgresError` if there is none."""
+    path = (chosen.resolve() if chosen else _wheel() / BIN) / name
+    # Not by a path: the directory is the one whose programs fit the server.
+    if "/" in name or not path.is_file():
+        raise EmbeddedPostgresError(f"{path.parent} holds no {name}: choose a directory that does with bin_dir.")
+    return path
+
+
 def _wheel() -> Path:
     """The directory that the wheel is installed in. Finds the package without running its code."""
     spec = importlib.util.find_spec(PACKAGE)

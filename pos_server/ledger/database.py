@@ -1,7 +1,7 @@
 """Connections to Postgres: how they are opened, under which role, and what counts as the database being away."""
 
 import asyncio
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import asyncpg
 
@@ -45,6 +45,19 @@ def where(dsn: str) -> str:
     except ValueError:
         return "the given address"
     return f"{host}{f':{port}' if port else ''}{parts.path}"
+
+
+def libpq_environment(dsn: str) -> dict[str, str]:
+    """The variables by which programs of Postgres find the embedded one's database (libpq, "Environment Variables")."""
+    parts = urlsplit(dsn)
+    options = dict(parse_qsl(parts.query))
+    return {
+        "PGHOST": options["host"],
+        "PGPORT": options["port"],
+        "PGUSER": parts.username or "",
+        "PGDATABASE": parts.path.removeprefix("/"),
+        "PGSSLMODE": options["sslmode"],
+    }
 
 
 async def connect(dsn: str, *, timeout_s: float, role: str | None = APP_ROLE) -> asyncpg.Connection:

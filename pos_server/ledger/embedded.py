@@ -63,6 +63,8 @@ SETTINGS = {
     "full_page_writes": "on",
     "synchronous_commit": "on",
     "autovacuum": "on",
+    # A backup is ready when its recovery has ended: half way there it would answer, and even pass an audit.
+    "hot_standby": "off",
     # Statements here are short: to compile one takes longer than to run it.
     "jit": "off",
     "timezone": "UTC",

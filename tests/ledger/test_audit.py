@@ -10,6 +10,8 @@ from pos_server.core.operations import Cancel, CreateRefund, Entry, MoveCash
 from pos_server.core.payments import Purpose
 from pos_server.ledger import directory
 from pos_server.ledger.audit import OFFENDERS_LISTED_MAX, audit
+from pos_server.ledger.sql import QUERIES
+from tests.end_to_end.server_process import pos_server
 from tests.ledger.test_ledger import run_batch
 from tests.support import EUR, Town, new_id
 
@@ -349,3 +351,22 @@ async def test_an_audit_lists_no_more_than_it_must(
         "from generate_series(1, 1000)"
     )
     assert len((await findings(admin))["transfers_owed"]) == OFFENDERS_LISTED_MAX == 100
+
+
+async def test_it_says_which_check_it_runs_and_how_long_each_took(admin: asyncpg.Connection, town: Town) -> None:
+    told: list[tuple[str, float | None]] = []
+    await audit(admin, lambda check, seconds: told.append((check, seconds)))
+    begun, done = told[::2], told[1::2]
+    assert [check for check, _ in begun] == [check for check, _ in done]
+    assert {f"audit_{check}" for check, _ in begun} == {name for name in QUERIES if name.startswith("audit_")}
+    assert all(seconds is None for _, seconds in begun)
+    assert all(seconds is not None and seconds >= 0 for _, seconds in done)
+
+
+async def test_the_command_tells_on_stderr_when_asked_to(dsn: str, town: Town) -> None:
+    silent = await pos_server("audit", "--json", POS_DATABASE_URL=dsn)
+    told = await pos_server("audit", "--json", "--progress", POS_DATABASE_URL=dsn)
+    assert (silent.status, silent.err) == (told.status, "") == (0, "")
+    assert silent.out == told.out
+    assert told.err.startswith("counts …\ncounts: 0.")
+    assert re.search(r"^balances …\nbalances: \d+\.\d s$", told.err, re.MULTILINE)
