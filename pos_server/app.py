@@ -9,6 +9,7 @@ from http import HTTPStatus
 
 import structlog
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -18,11 +19,15 @@ from uuid_utils.compat import uuid7
 
 from .admission import Admission
 from .api.activations import Activations
+from .api.admin import Admin
 from .api.asyncapi import AsyncApi
 from .api.authentication import Authentication
 from .api.cash import Cash
+from .api.creating import Creating
+from .api.dispatch import Dispatcher, request_id_of
 from .api.health import Health
-from .api.problems import Problem
+from .api.openapi import OpenApi
+from .api.problems import Problem, problem
 from .api.refunds import Refunds
 from .authorizer import Authorizer, AuthorizerLimits
 from .clock import BusinessDays, now_ms
@@ -35,6 +40,8 @@ from .core.messages import Draining, encode
 from .core.notices import Notice, Recipient, notices
 from .core.operations import Decided, Outcome, Scan
 from .core.payments import DeclineCode, Status
+from .core.rest.catalogue import OPERATIONS
+from .core.rest.problems import ProblemCode
 from .core.rules import Risk, RiskHook
 from .expiry import Sweeper
 from .gateway.terminal import TerminalEndpoint
@@ -151,18 +158,24 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
     refunds = Refunds(settings, authentication, authorizer, admission)
     cash = Cash(settings, authentication, authorizer, admission)
     health = Health(admission, pool)
+    openapi = OpenApi()
+    creating = Creating(pool, keyring)
+    dispatcher = Dispatcher(settings, authentication, OPERATIONS, Admin(pool, creating).handlers())
     rest = Starlette(
         routes=[
+            *dispatcher.routes(),
             Route("/v1/activations", activations.create, methods=["POST"]),
             Route("/v1/refunds", refunds.create, methods=["POST"]),
             Route("/v1/top-ups", cash.top_up, methods=["POST"]),
             Route("/v1/withdrawals", cash.withdraw, methods=["POST"]),
             Route("/v1/cancels", cash.cancel, methods=["POST"]),
             Route("/asyncapi.json", AsyncApi(settings).show),
+            Route("/openapi.json", openapi.show),
+            Route("/docs", openapi.page),
             Route("/healthz", health.alive),
             Route("/readyz", health.ready),
         ],
-        exception_handlers={Problem: _problem_response, ClientDisconnect: _gone},
+        exception_handlers={Problem: _problem_response, HTTPException: _no_route, ClientDisconnect: _gone},
     )
     devices = {"/v1/terminal": terminals.serve, "/v1/wallet": wallets.serve}
 
@@ -217,6 +230,17 @@ async def _problem_response(request: Request, error: Exception) -> Response:
     if not isinstance(error, Problem):
         raise error
     return error.response()
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    code = (
+        ProblemCode.METHOD_NOT_ALLOWED if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED else ProblemCode.NOT_FOUND
+    )
+    response = problem(code).response(request_id_of(request))
+    response.headers.update(error.headers or {})
+    return response
 
 
 async def _gone(request: Request, error: Exception) -> Response:

@@ -19,7 +19,8 @@ import asyncpg
 import uvloop
 
 from .api.asyncapi import asyncapi_json
-from .core.api_keys import Scope
+from .api.openapi import openapi_json
+from .core.api_keys import Role
 from .core.errors import PosError
 from .core.seals import Seal
 from .ledger.audit import AuditReport, audit
@@ -106,14 +107,12 @@ def _parser() -> argparse.ArgumentParser:
         what.add_argument("number", type=int, help=f"the {kind}'s number")
         what.add_argument("action", choices=list(actions))
         what.set_defaults(kind=kind)
-    keys = command("keys", _keys, "API keys of merchants: create, list, revoke")
+    keys = command("keys", _keys, "API keys: create, list, revoke")
     keys.add_argument("action", choices=["create", "list", "revoke"])
     keys.add_argument("id", type=int, nargs="?", help="which key to revoke")
+    keys.add_argument("--role", type=Role, choices=list(Role), help="what it may do; merchant if --merchant is given")
     keys.add_argument("--merchant", type=int, help="whose key to create")
     keys.add_argument("--name", default="back office", help="what the key is for")
-    keys.add_argument(
-        "--scope", type=Scope, action="append", choices=list(Scope), help="what it may do; refunds if left out"
-    )
     terms = command("terms", _terms, "show or change a merchant's fee and when its business day ends")
     terms.add_argument("merchant", type=int, help="the merchant's id")
     terms.add_argument("--fee-bps", type=int, help="of a sale, in hundredths of a percent")
@@ -132,6 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     postgres.add_argument("program", help="its name, such as pg_dump")
     postgres.add_argument("arguments", nargs=argparse.REMAINDER, help="what it is given")
     command("master-key", _master_key, "make a master key for POS_MASTER_KEYS")
+    command("openapi", _openapi, "print the REST API for tools, as OpenAPI 3.1 in JSON")
     command("asyncapi", _asyncapi, "print the WebSocket protocol for tools, as AsyncAPI 3 in JSON")
     return parser
 
@@ -243,10 +243,10 @@ def _keys(arguments: argparse.Namespace, settings: Settings) -> int:
             raise PosError("say which key to revoke: `pos-server keys list` shows their ids")
         print_out(_at_desk(settings, lambda connection: end_key(connection, arguments.id)))
     else:
-        if arguments.merchant is None:
-            raise PosError("say whose key it is: --merchant ID")
-        scopes = arguments.scope or [Scope.REFUNDS]
-        key = _at_desk(settings, lambda connection: new_key(connection, arguments.merchant, arguments.name, scopes))
+        role = arguments.role or (Role.MERCHANT if arguments.merchant else None)
+        if role is None or (role is Role.MERCHANT) != (arguments.merchant is not None):
+            raise PosError("say whose key it is: --merchant ID, --role issuer or --role admin")
+        key = _at_desk(settings, lambda connection: new_key(connection, role, arguments.merchant, arguments.name))
         say("This key is shown only now; keep it safe:")
         print_out(key)
     return 0
@@ -283,6 +283,11 @@ def _postgres(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _master_key(arguments: argparse.Namespace, settings: Settings) -> int:
     print_out(new_master_key("k1"))
+    return 0
+
+
+def _openapi(arguments: argparse.Namespace, settings: Settings) -> int:
+    print_out(openapi_json().decode().rstrip("\n"))
     return 0
 
 

@@ -3,19 +3,19 @@
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
-from datetime import date, datetime, time
+from datetime import UTC, date, datetime, time
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import asyncpg
 
-from .core.api_keys import API_KEY_BYTES, Scope, api_key
+from .core.api_keys import API_KEY_BYTES, Role, api_key
 from .core.book import MerchantStatus, TerminalStatus, WalletStatus
 from .core.errors import PosError
 from .core.money import format_amount
 from .core.settlement import csv_text, json_text, totals
 from .ledger import directory
-from .ledger.api_keys import create_api_key, list_api_keys, revoke_api_key
+from .ledger.api_keys import ApiKeyRecord, create_api_key, end_api_key, list_api_keys
 from .ledger.rollup import balances
 from .ledger.settlement import settle
 
@@ -94,11 +94,11 @@ async def change_terms(
     )
 
 
-async def new_key(connection: asyncpg.Connection, merchant_id: int, name: str, scopes: list[Scope]) -> str:
-    """Make an API key; returns it, for the only time. Raises NotFound."""
-    key = api_key(secrets.token_bytes(API_KEY_BYTES))
+async def new_key(connection: asyncpg.Connection, role: Role, merchant_id: int | None, name: str) -> str:
+    """Make an API key; returns it, for the only time. A merchant's key needs the merchant. Raises NotFound."""
+    key = api_key(role, secrets.token_bytes(API_KEY_BYTES))
     try:
-        await create_api_key(connection, key, merchant_id, name, scopes)
+        await create_api_key(connection, key, role, merchant_id, name)
     except asyncpg.ForeignKeyViolationError:
         raise NotFound(f"there is no merchant {merchant_id}") from None
     return key
@@ -106,7 +106,7 @@ async def new_key(connection: asyncpg.Connection, merchant_id: int, name: str, s
 
 async def end_key(connection: asyncpg.Connection, key_id: int) -> str:
     """Revoke an API key; returns a line for the operator. Raises NotFound."""
-    if not await revoke_api_key(connection, key_id):
+    if not await end_api_key(connection, key_id):
         raise NotFound(f"there is no API key {key_id}: `pos-server keys list` shows them")
     return f"API key {key_id} is revoked"
 
@@ -148,9 +148,19 @@ async def keys_text(connection: asyncpg.Connection) -> str:
     """All API keys, for the operator: a line each."""
     keys = await list_api_keys(connection)
     if not keys:
-        return "no API keys: `pos-server keys create --merchant ID` makes one"
+        return "no API keys: `pos-server keys create --role admin` makes one"
     return "\n".join(
-        f"{key.id:>6}  {'revoked' if key.revoked_at else 'active':<7}  merchant {key.merchant_id} {key.merchant_name}: "
-        f"{key.name} ({', '.join(key.scopes)}), made {key.created_at:%Y-%m-%d}"
+        f"{key.id:>6}  {_state(key):<7}  {_owner(key)}: {key.name}, made {key.created_at:%Y-%m-%d}, "
+        + (f"last used {key.last_used_at:%Y-%m-%d %H:%M}" if key.last_used_at else "never used")
         for key in keys
     )
+
+
+def _state(key: ApiKeyRecord) -> str:
+    if key.ends_at is None:
+        return "active"
+    return "ended" if key.ends_at <= datetime.now(UTC) else "ending"
+
+
+def _owner(key: ApiKeyRecord) -> str:
+    return key.role if key.merchant_id is None else f"merchant {key.merchant_id} {key.merchant_name}"

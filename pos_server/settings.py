@@ -81,6 +81,11 @@ class Settings(BaseSettings):
 
     # REST API
     api_body_bytes_max: Count = 4096
+    api_timeout_s: Seconds = Field(15, description="a request that takes longer is answered busy")
+    api_requests_max: Count = Field(64, description="requests at work at once; more are busy")
+    api_requests_per_s: Seconds = Field(100, description="requests a key may send on average")
+    api_requests_burst: Count = 200
+    api_keys_tracked_max: Count = 10_000
     api_key_failures_max: Count = Field(20, description="wrong API keys an address may send within a window")
     api_key_failures_window_s: Seconds = 60
 

@@ -14,12 +14,13 @@ from ..connections import Connections
 from ..core.activation import Activation, ActivationRequest
 from ..core.device_keys import Keyring
 from ..core.lockout import FailureLimit
+from ..core.rest.problems import ProblemCode
 from ..ledger import directory
 from ..ledger.database import DATABASE_AWAY
 from ..peers import Peers
 from ..settings import Settings
 from .bodies import database_away, read_body
-from .problems import Problem
+from .problems import Problem, problem
 
 log = structlog.get_logger(__name__)
 
@@ -44,12 +45,7 @@ class Activations:
         address = request.client.host if request.client else ""
         blocked_s = self._failures.blocked_for_s(address, time.monotonic())
         if blocked_s:
-            raise Problem(
-                HTTPStatus.TOO_MANY_REQUESTS,
-                "too_many_attempts",
-                "too many wrong activation codes came from this address; wait before the next one",
-                retry_after_s=math.ceil(blocked_s),
-            )
+            raise problem(ProblemCode.TOO_MANY_ATTEMPTS, retry_after_s=math.ceil(blocked_s))
         body = await read_body(request, ActivationRequest, self._settings.activation_body_bytes_max)
         kid = self._keyring.current
         try:

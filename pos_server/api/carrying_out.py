@@ -1,26 +1,17 @@
 """Hands an operation to the engine for a REST request; what did not become of it is a Problem."""
 
-from http import HTTPStatus
-
 from ..admission import Admission
 from ..authorizer import Authorizer, QueueFull
 from ..core.errors import ErrorCode
-from ..core.notices import ERROR_TEXTS
 from ..core.operations import Decided, Operation, Refunded, Refused
-from .problems import Problem
+from ..core.rest.problems import ProblemCode
+from .problems import Problem, problem
 
-_STATUSES = {
-    ErrorCode.PAYMENT_UNKNOWN: HTTPStatus.NOT_FOUND,
-    ErrorCode.WALLET_UNKNOWN: HTTPStatus.NOT_FOUND,
-    ErrorCode.BUSY: HTTPStatus.SERVICE_UNAVAILABLE,
-    ErrorCode.DRAINING: HTTPStatus.SERVICE_UNAVAILABLE,
-    ErrorCode.UNKNOWN_OUTCOME: HTTPStatus.SERVICE_UNAVAILABLE,
-}
 _RETRY_AFTER_S = 1
 
 
 async def carry_out(authorizer: Authorizer, admission: Admission, operation: Operation) -> Decided | Refunded:
-    """What became of `operation`. Raises Problem: 404, 409 or 503 with the error's code."""
+    """What became of `operation`. Raises Problem: 404, 409, 422 or 503 with the error's code."""
     if admission.draining:
         raise _problem(ErrorCode.DRAINING)
     try:
@@ -33,5 +24,7 @@ async def carry_out(authorizer: Authorizer, admission: Admission, operation: Ope
 
 
 def _problem(code: ErrorCode) -> Problem:
-    status = _STATUSES.get(code, HTTPStatus.CONFLICT)
-    return Problem(status, code.value, ERROR_TEXTS[code], retry_after_s=_RETRY_AFTER_S if code.retryable else None)
+    if code is ErrorCode.ID_REUSED:
+        # The ids of what a request makes come from its key: see core/rest/idempotency.py.
+        return problem(ProblemCode.IDEMPOTENCY_KEY_REUSED)
+    return problem(code, retry_after_s=_RETRY_AFTER_S if code.retryable else None)

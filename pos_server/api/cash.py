@@ -11,7 +11,6 @@ from starlette.responses import Response
 
 from ..admission import Admission
 from ..authorizer import Authorizer
-from ..core.api_keys import Scope
 from ..core.messages import Reference
 from ..core.money import PositiveMinor
 from ..core.operations import Cancel, Decided, MoveCash
@@ -65,12 +64,12 @@ class Cash:
 
     async def cancel(self, request: Request) -> Response:
         """Take one of the merchant's payments back, whatever it was for and wherever it was made."""
-        key = await self._authentication.require(request, Scope.CASH)
+        merchant_id, currency = (await self._authentication.require(request)).merchant
         body = await read_body(request, CancelRequest, self._body_bytes_max)
         wish = Cancel(
             terminal_number=None,
-            merchant_id=key.merchant_id,
-            currency=key.currency,
+            merchant_id=merchant_id,
+            currency=currency,
             payment_id=body.payment_id,
             reference=None,
             tombstone_id=body.payment_id,
@@ -78,15 +77,15 @@ class Cash:
         return _answer(_decided(await carry_out(self._authorizer, self._admission, wish)))
 
     async def _move(self, request: Request, purpose: Purpose) -> Response:
-        key = await self._authentication.require(request, Scope.CASH)
+        merchant_id, currency = (await self._authentication.require(request)).merchant
         body = await read_body(request, CashRequest, self._body_bytes_max)
         wish = MoveCash(
             payment_id=body.payment_id,
-            merchant_id=key.merchant_id,
+            merchant_id=merchant_id,
             wallet_number=body.wallet_number,
             reference=str(body.payment_id) if body.reference is None else body.reference,
             amount_minor=body.amount_minor,
-            currency=key.currency,
+            currency=currency,
             purpose=purpose,
         )
         decided = _decided(await carry_out(self._authorizer, self._admission, wish))

@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from http import HTTPStatus
 
-import orjson
 from starlette.responses import Response
+
+from ..core.errors import ErrorCode
+from ..core.rest.problems import ProblemCode, ProblemDetails, told
 
 
 class Problem(Exception):
@@ -17,7 +19,6 @@ class Problem(Exception):
         detail: str,
         *,
         pointer: str | None = None,
-        retry_after_s: int | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(status, code, detail)
@@ -26,21 +27,36 @@ class Problem(Exception):
         self.detail = detail
         self.pointer = pointer
         self.headers = dict(headers or {})
-        if retry_after_s is not None:
-            self.headers["Retry-After"] = str(retry_after_s)
 
-    def response(self) -> Response:
-        """`application/problem+json` with type, title, status, detail, code and, where known, pointer."""
-        body = {
-            "type": "about:blank",
-            "title": self.status.phrase,
-            "status": self.status.value,
-            "detail": self.detail,
-            "code": self.code,
-        }
-        if self.pointer is not None:
-            body["pointer"] = self.pointer
-        return Response(orjson.dumps(body), self.status, self.headers, media_type="application/problem+json")
+    def response(self, request_id: str | None = None) -> Response:
+        """`application/problem+json` with ProblemDetails."""
+        details = ProblemDetails(
+            type="about:blank",
+            title=self.status.phrase,
+            status=self.status.value,
+            detail=self.detail,
+            code=self.code,
+            pointer=self.pointer,
+            request_id=request_id,
+        )
+        headers = {**self.headers, **({} if request_id is None else {"X-Request-Id": request_id})}
+        body = details.model_dump_json(exclude_none=True)
+        return Response(body, self.status, headers, media_type="application/problem+json")
+
+
+def problem(
+    code: ProblemCode | ErrorCode,
+    text: str | None = None,
+    *,
+    pointer: str | None = None,
+    retry_after_s: int | None = None,
+) -> Problem:
+    """The problem of this code, with its usual text if none is given."""
+    usual = told(code)
+    headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+    if code is ProblemCode.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    return Problem(usual.status, code.value, text or usual.text, pointer=pointer, headers=headers)
 
 
 def json_pointer(path: list[str]) -> str:

@@ -10,7 +10,6 @@ from starlette.responses import Response
 
 from ..admission import Admission
 from ..authorizer import Authorizer
-from ..core.api_keys import Scope
 from ..core.money import PositiveMinor
 from ..core.operations import CreateRefund, Refunded
 from ..settings import Settings
@@ -42,12 +41,12 @@ class Refunds:
 
     async def create(self, request: Request) -> Response:
         """Make a refund of one of the merchant's payments."""
-        key = await self._authentication.require(request, Scope.REFUNDS)
+        merchant_id, _ = (await self._authentication.require(request)).merchant
         body = await read_body(request, RefundRequest, self._body_bytes_max)
         wish = CreateRefund(
             refund_id=body.refund_id,
             payment_id=body.payment_id,
-            merchant_id=key.merchant_id,
+            merchant_id=merchant_id,
             terminal_number=None,
             amount_minor=body.amount_minor,
         )

@@ -9,27 +9,41 @@ API_KEY_BYTES = 32
 API_KEY_CHARS_MAX = 128
 
 
-class Scope(StrEnum):
-    """What a key may do."""
+class Role(StrEnum):
+    """Whose work a key does: the operator's own, the issuer's of wallets, or one merchant's."""
 
-    REFUNDS = "refunds"
-    CASH = "cash"
+    ADMIN = "admin"
+    ISSUER = "issuer"
+    MERCHANT = "merchant"
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """Whose key it is and what it may do; `currency` is the merchant's."""
+    """A key that was sent: what it may do, and for a merchant's, whose it is and the merchant's currency."""
 
-    merchant_id: int
-    currency: str
-    scopes: frozenset[Scope]
+    key_id: int
+    role: Role
+    merchant_id: int | None = None
+    currency: str | None = None
+
+    @property
+    def merchant(self) -> tuple[int, str]:
+        """The id and the currency of the merchant whose key it is."""
+        if self.merchant_id is None or self.currency is None:
+            raise AssertionError(f"a key of the role {self.role} has no merchant")
+        return self.merchant_id, self.currency
+
+    @property
+    def tenant(self) -> str:
+        """Whom it acts for: all keys of a tenant see the same things, and share its idempotency keys."""
+        return self.role.value if self.merchant_id is None else f"{self.role}:{self.merchant_id}"
 
 
-def api_key(random_bytes: bytes) -> str:
+def api_key(role: Role, random_bytes: bytes) -> str:
     """The text of a key, from 32 random bytes: a prefix that scanners for leaked secrets can look for, and base32."""
     if len(random_bytes) != API_KEY_BYTES:
         raise ValueError(f"an API key is made of {API_KEY_BYTES} bytes")
-    return "pos_" + b32encode(random_bytes).decode().rstrip("=").lower()
+    return f"pos_{role}_" + b32encode(random_bytes).decode().rstrip("=").lower()
 
 
 def api_key_hash(key: str) -> bytes:

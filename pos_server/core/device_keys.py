@@ -53,6 +53,11 @@ class Keyring:
         master_key = self.keys.get(kid)
         return None if master_key is None else hmac.digest(master_key, b"pin-pepper-1", "sha256")
 
+    def rest_secret(self, kid: str, text: str) -> bytes | None:
+        """32 bytes for a secret that the REST API tells: HMAC-SHA256(master_key[kid], "rest-secret-1" ‖ text)."""
+        master_key = self.keys.get(kid)
+        return None if master_key is None else hmac.digest(master_key, b"rest-secret-1" + text.encode(), "sha256")
+
 
 def derive_device_key(master_key: bytes, device: DeviceId, generation: int) -> bytes:
     """The 32-byte device key, as in the module's formula."""

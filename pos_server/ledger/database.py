@@ -4,9 +4,12 @@ import asyncio
 from urllib.parse import parse_qsl, urlsplit
 
 import asyncpg
+from asyncpg.pool import PoolConnectionProxy
 
 from ..core.errors import PosError
 
+# A connection of one's own, or one that is borrowed from a pool.
+AnyConnection = asyncpg.Connection | PoolConnectionProxy
 APP_ROLE = "pos_app"
 SERVER_VERSION_MIN = 15
 

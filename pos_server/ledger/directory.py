@@ -6,7 +6,6 @@ from datetime import time
 from uuid import UUID
 
 import asyncpg
-from asyncpg.pool import PoolConnectionProxy
 
 from ..core.activation import activation_hash
 from ..core.book import HouseAccount, MerchantStatus, TerminalStatus, WalletStatus
@@ -16,6 +15,7 @@ from ..core.money import MAX_AMOUNT_MINOR
 from ..core.operations import Decided, MoveCash
 from ..core.payments import Purpose, Status
 from ..core.rules import Limits, Rules
+from .database import AnyConnection
 from .ledger import apply_changes, load_book
 from .sql import QUERIES
 
@@ -76,23 +76,23 @@ async def device_generations(pool: asyncpg.Pool, devices: Sequence[DeviceId]) ->
     return [row["generation"] for row in rows]
 
 
-async def set_wallet_status(connection: asyncpg.Connection, number: int, status: WalletStatus) -> bool:
+async def set_wallet_status(connection: AnyConnection, number: int, status: WalletStatus) -> bool:
     """Freeze, thaw or close a wallet, for the next payment already; False when there is none of this number."""
     return await connection.fetchval(QUERIES["set_wallet_status"], number, status) is not None
 
 
-async def set_terminal_status(connection: asyncpg.Connection, number: int, status: TerminalStatus) -> bool:
+async def set_terminal_status(connection: AnyConnection, number: int, status: TerminalStatus) -> bool:
     """Disable or enable a terminal; False when there is none of this number."""
     return await connection.fetchval(QUERIES["set_terminal_status"], number, status) is not None
 
 
-async def set_merchant_status(connection: asyncpg.Connection, merchant_id: int, status: MerchantStatus) -> bool:
+async def set_merchant_status(connection: AnyConnection, merchant_id: int, status: MerchantStatus) -> bool:
     """Let a merchant be paid or not; False when there is none of this id."""
     return await connection.fetchval(QUERIES["set_merchant_status"], merchant_id, status) is not None
 
 
 async def set_terms(
-    connection: asyncpg.Connection,
+    connection: AnyConnection,
     merchant_id: int,
     *,
     fee_bps: int | None,
@@ -107,12 +107,12 @@ async def set_terms(
     return await connection.fetchrow(QUERIES["set_terms"], merchant_id, fee_bps, fee_fixed_minor, time_zone, cut_off)
 
 
-async def reset_pin(connection: asyncpg.Connection, wallet_number: int) -> bool:
+async def reset_pin(connection: AnyConnection, wallet_number: int) -> bool:
     """Take a forgotten or locked PIN away: the customer sets a new one. False when there is no such wallet."""
     return await connection.fetchval(QUERIES["reset_pin"], wallet_number) is not None
 
 
-async def create_merchant(connection: asyncpg.Connection, name: str, currency: str) -> int:
+async def create_merchant(connection: AnyConnection, name: str, currency: str) -> int:
     """A merchant and its account; returns the merchant's id."""
     async with connection.transaction():
         await connection.execute(QUERIES["create_house_accounts"], list(HouseAccount), currency)
@@ -120,17 +120,27 @@ async def create_merchant(connection: asyncpg.Connection, name: str, currency: s
         return int(await connection.fetchval(QUERIES["create_merchant"], account_id, name, currency))
 
 
-async def create_store(connection: asyncpg.Connection, merchant_id: int, name: str) -> int:
+async def find_merchant(connection: AnyConnection | asyncpg.Pool, merchant_id: int) -> asyncpg.Record | None:
+    """A merchant and its terms, or None."""
+    return await connection.fetchrow(QUERIES["merchant"], merchant_id)
+
+
+async def list_merchants(pool: asyncpg.Pool, after_id: int, limit: int) -> list[asyncpg.Record]:
+    """Merchants with an id above `after_id`, as `find_merchant` gives them, oldest first."""
+    return await pool.fetch(QUERIES["list_merchants"], after_id, limit)
+
+
+async def create_store(connection: AnyConnection, merchant_id: int, name: str) -> int:
     """A store of a merchant; returns its id."""
     return int(await connection.fetchval(QUERIES["create_store"], merchant_id, name))
 
 
-async def create_terminal(connection: asyncpg.Connection, store_id: int, name: str) -> int:
+async def create_terminal(connection: AnyConnection, store_id: int, name: str) -> int:
     """A terminal in a store, not yet activated; returns its number."""
     return int(await connection.fetchval(QUERIES["create_terminal"], store_id, name))
 
 
-async def create_wallet(connection: asyncpg.Connection, name: str, currency: str) -> int:
+async def create_wallet(connection: AnyConnection, name: str, currency: str) -> int:
     """An empty wallet and its account; returns the wallet's number."""
     async with connection.transaction():
         await connection.execute(QUERIES["create_house_accounts"], list(HouseAccount), currency)
@@ -139,7 +149,7 @@ async def create_wallet(connection: asyncpg.Connection, name: str, currency: str
 
 
 async def top_up(
-    connection: asyncpg.Connection,
+    connection: AnyConnection,
     payment_id: UUID,
     merchant_id: int,
     wallet_number: int,
@@ -165,7 +175,7 @@ async def top_up(
     return outcome.wallet.balance_minor
 
 
-async def issue_activation(connection: asyncpg.Connection, device: DeviceId, code: str, *, ttl_s: float) -> None:
+async def issue_activation(connection: AnyConnection, device: DeviceId, code: str, *, ttl_s: float) -> None:
     """Let whoever holds `code` become `device`, once, within `ttl_s`. Makes the wallet's slot where there is none."""
     async with connection.transaction():
         if device.kind is DeviceKind.WALLET:
@@ -175,9 +185,7 @@ async def issue_activation(connection: asyncpg.Connection, device: DeviceId, cod
         )
 
 
-async def use_activation(
-    connection: asyncpg.Connection | PoolConnectionProxy, code: str, request_id: UUID, kid: str
-) -> ActivatedDevice | None:
+async def use_activation(connection: AnyConnection, code: str, request_id: UUID, kid: str) -> ActivatedDevice | None:
     """Turn an activation code into a device with a new key; None when the code is unknown, expired or used.
 
     The same `request_id` gets the same answer again until the code expires or the device is activated anew, so a lost

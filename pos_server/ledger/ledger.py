@@ -11,6 +11,7 @@ from ..core import payment_code
 from ..core.book import Book, Changes, HouseAccount, OpenPayment, TerminalStatus
 from ..core.operations import Cancel, Confirm, CreateRefund, Expire, MoveCash, Operation, Reject, Scan
 from ..core.payments import Status
+from .database import AnyConnection
 from .rows import device_of, payment_of, plain_uuid, refund_of, till_of, wallet_of
 from .sql import QUERIES
 
@@ -29,7 +30,7 @@ class HouseAccounts:
         self.ids: dict[tuple[HouseAccount, str], int] = {}
         self.currencies: set[str] = set()
 
-    async def read(self, connection: asyncpg.Connection) -> None:
+    async def read(self, connection: AnyConnection) -> None:
         """Know the accounts of every currency that there is now. Raises asyncpg's errors."""
         for row in await connection.fetch(QUERIES["house_accounts"]):
             self.ids[HouseAccount(row["name"]), row["currency"]] = row["id"]
@@ -37,7 +38,7 @@ class HouseAccounts:
 
 
 async def load_book(
-    connection: asyncpg.Connection, operations: Sequence[Operation], house: HouseAccounts | None = None
+    connection: AnyConnection, operations: Sequence[Operation], house: HouseAccounts | None = None
 ) -> Book:
     """The committed rows that decisions about `operations` depend on. Raises asyncpg's errors.
 
@@ -122,7 +123,7 @@ def _wanted(operation: Operation) -> _Wanted:
             return _Wanted(operation.payment_id)
 
 
-async def apply_changes(connection: asyncpg.Connection, changes: Changes, now_ms: int) -> None:
+async def apply_changes(connection: AnyConnection, changes: Changes, now_ms: int) -> None:
     """Write a batch whole, or not at all. Raises one of LEDGER_CONFLICT when rows have changed since the load."""
     wallets = sorted(changes.wallets.values(), key=lambda wallet: wallet.number)
     devices = list(changes.devices.values())

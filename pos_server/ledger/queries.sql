@@ -370,6 +370,15 @@ on conflict (name, currency) where kind = 'house' do nothing;
 -- name: create_merchant
 insert into merchant (account_id, name, currency) values ($1, $2, $3) returning id;
 
+-- part: merchant_columns
+m.id as merchant_id, m.name, m.currency, m.status, m.fee_bps, m.fee_fixed_minor, m.time_zone, m.cut_off
+
+-- name: merchant
+select {merchant_columns} from merchant m where m.id = $1;
+
+-- name: list_merchants
+select {merchant_columns} from merchant m where m.id > $1 order by m.id limit $2;
+
 -- name: create_store
 insert into store (merchant_id, name) values ($1, $2) returning id;
 
@@ -417,19 +426,35 @@ where t.number = $1;
 select name, currency from wallet where number = $1;
 
 -- name: api_key
-select k.merchant_id, m.currency, k.scopes from api_key k join merchant m on m.id = k.merchant_id
-where k.key_hash = $1 and k.revoked_at is null;
+select k.id, k.role, k.merchant_id, m.currency,
+    coalesce(k.last_used_at < now() - interval '1 minute', true) as use_is_old
+from api_key k left join merchant m on m.id = k.merchant_id
+where k.key_hash = $1 and (k.ends_at is null or k.ends_at > now());
+
+-- name: api_key_used
+update api_key set last_used_at = now() where id = $1;
 
 -- name: create_api_key
-insert into api_key (key_hash, merchant_id, name, scopes) values ($1, $2, $3, $4) returning id;
+insert into api_key (key_hash, role, merchant_id, name) values ($1, $2, $3, $4) returning id;
 
--- name: revoke_api_key
-update api_key set revoked_at = coalesce(revoked_at, now()) where id = $1 returning id;
+-- name: end_api_key
+update api_key set ends_at = least(ends_at, now() + make_interval(secs => $2)) where id = $1 returning id;
 
 -- name: list_api_keys
-select k.id, k.merchant_id, m.name as merchant_name, k.name, k.scopes, k.created_at, k.revoked_at
-from api_key k join merchant m on m.id = k.merchant_id
-order by k.id;
+select k.id, k.role, k.merchant_id, m.name as merchant_name, k.name, k.created_at, k.last_used_at, k.ends_at
+from api_key k left join merchant m on m.id = k.merchant_id
+where k.id > $1
+order by k.id limit $2;
+
+-- name: try_idempotency_key
+-- Until the transaction ends. Two keys with one hash wait for each other in vain, once in 2^63.
+select pg_try_advisory_xact_lock(hashtextextended($1 || chr(31) || $2, 0));
+
+-- name: idempotency_key
+select fingerprint, answer, kid from idempotency_key where tenant = $1 and key = $2;
+
+-- name: keep_idempotency_key
+insert into idempotency_key (tenant, key, fingerprint, answer, kid) values ($1, $2, $3, $4, $5);
 
 -- name: demo_merchant
 select id from merchant where name = $1 order by id limit 1;

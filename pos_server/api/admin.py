@@ -1,0 +1,181 @@
+"""The operator's part of the REST API: merchants and API keys."""
+
+from datetime import time
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import asyncpg
+
+from ..core.api_keys import API_KEY_BYTES, Role, api_key
+from ..core.book import MerchantStatus
+from ..core.rest.admin import (
+    ApiKeyCreate,
+    ApiKeyMade,
+    ApiKeyPath,
+    ApiKeyRotate,
+    ApiKeyShown,
+    Merchant,
+    MerchantChange,
+    MerchantCreate,
+    MerchantPath,
+)
+from ..core.rest.fields import NoParameters, Page, Paging
+from ..core.rest.problems import ProblemCode
+from ..ledger import api_keys, directory
+from ..ledger.api_keys import ApiKeyRecord
+from ..ledger.database import AnyConnection
+from .creating import Creating, Secret
+from .dispatch import Call, Done, Handler
+from .pages import after_id, page
+from .problems import problem
+from .times import rfc3339, rfc3339_or_none
+
+
+class Admin:
+    """What keys of the role `admin` may do."""
+
+    def __init__(self, pool: asyncpg.Pool, creating: Creating) -> None:
+        self._pool = pool
+        self._creating = creating
+
+    def handlers(self) -> dict[str, Handler]:
+        """By the names of ADMIN_OPERATIONS."""
+        return {
+            "createMerchant": self.create_merchant,
+            "listMerchants": self.list_merchants,
+            "getMerchant": self.get_merchant,
+            "changeMerchant": self.change_merchant,
+            "createApiKey": self.create_api_key,
+            "listApiKeys": self.list_api_keys,
+            "rotateApiKey": self.rotate_api_key,
+            "revokeApiKey": self.revoke_api_key,
+        }
+
+    async def create_merchant(self, call: Call[NoParameters, NoParameters, MerchantCreate]) -> Done:
+        body = call.body
+        _check_time_zone(body.time_zone)
+
+        async def make(connection: AnyConnection, secret: Secret) -> Merchant:
+            merchant_id = await directory.create_merchant(connection, body.name, body.currency)
+            await directory.set_terms(
+                connection,
+                merchant_id,
+                fee_bps=body.fee_bps,
+                fee_fixed_minor=body.fee_fixed_minor,
+                time_zone=body.time_zone,
+                cut_off=time.fromisoformat(body.cut_off),
+            )
+            return await _merchant(connection, merchant_id)
+
+        return await self._creating.create(call, Merchant, make)
+
+    async def list_merchants(self, call: Call[NoParameters, Paging, None]) -> Done:
+        rows = await directory.list_merchants(self._pool, after_id(call.query), call.query.limit + 1)
+        merchants = [_shown(row) for row in rows]
+        return Done(page(Page[Merchant], merchants, call.query, lambda merchant: str(merchant.merchant_id)))
+
+    async def get_merchant(self, call: Call[MerchantPath, NoParameters, None]) -> Done:
+        return Done(await _merchant(self._pool, call.parameters.merchant_id))
+
+    async def change_merchant(self, call: Call[MerchantPath, NoParameters, MerchantChange]) -> Done:
+        merchant_id, body = call.parameters.merchant_id, call.body
+        if body.time_zone is not None:
+            _check_time_zone(body.time_zone)
+        async with self._pool.acquire() as connection, connection.transaction():
+            await _merchant(connection, merchant_id)
+            if body.status is not None:
+                await directory.set_merchant_status(connection, merchant_id, MerchantStatus(body.status))
+            await directory.set_terms(
+                connection,
+                merchant_id,
+                fee_bps=body.fee_bps,
+                fee_fixed_minor=body.fee_fixed_minor,
+                time_zone=body.time_zone,
+                cut_off=None if body.cut_off is None else time.fromisoformat(body.cut_off),
+            )
+            return Done(await _merchant(connection, merchant_id))
+
+    async def create_api_key(self, call: Call[NoParameters, NoParameters, ApiKeyCreate]) -> Done:
+        body = call.body
+        if (body.merchant_id is not None) != (body.role is Role.MERCHANT):
+            text = "a merchant's key needs the merchant, no other has one"
+            raise problem(ProblemCode.BAD_FIELD, text, pointer="/merchant_id")
+
+        async def make(connection: AnyConnection, secret: Secret) -> ApiKeyMade:
+            if body.merchant_id is not None and await directory.find_merchant(connection, body.merchant_id) is None:
+                raise problem(ProblemCode.NOT_FOUND, "there is no such merchant", pointer="/merchant_id")
+            return await _new_key(connection, secret, body.role, body.merchant_id, body.name)
+
+        return await self._creating.create(call, ApiKeyMade, make, _tell_key)
+
+    async def rotate_api_key(self, call: Call[ApiKeyPath, NoParameters, ApiKeyRotate]) -> Done:
+        async def make(connection: AnyConnection, secret: Secret) -> ApiKeyMade:
+            former = await api_keys.find_api_key_record(connection, call.parameters.key_id)
+            if former is None:
+                raise problem(ProblemCode.NOT_FOUND)
+            await api_keys.end_api_key(connection, former.id, call.body.overlap_s)
+            return await _new_key(connection, secret, former.role, former.merchant_id, former.name)
+
+        return await self._creating.create(call, ApiKeyMade, make, _tell_key)
+
+    async def list_api_keys(self, call: Call[NoParameters, Paging, None]) -> Done:
+        records = await api_keys.list_api_keys(self._pool, after_id(call.query), call.query.limit + 1)
+        keys = [ApiKeyShown(**_key_fields(record)) for record in records]
+        return Done(page(Page[ApiKeyShown], keys, call.query, lambda key: str(key.key_id)))
+
+    async def revoke_api_key(self, call: Call[ApiKeyPath, NoParameters, None]) -> Done:
+        key_id = call.parameters.key_id
+        async with self._pool.acquire() as connection:
+            await api_keys.end_api_key(connection, key_id)
+            record = await api_keys.find_api_key_record(connection, key_id)
+        if record is None:
+            raise problem(ProblemCode.NOT_FOUND)
+        return Done(ApiKeyShown(**_key_fields(record)))
+
+
+def _check_time_zone(name: str) -> None:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise problem(ProblemCode.BAD_FIELD, "there is no such time zone", pointer="/time_zone") from None
+
+
+async def _merchant(connection: AnyConnection | asyncpg.Pool, merchant_id: int) -> Merchant:
+    row = await directory.find_merchant(connection, merchant_id)
+    if row is None:
+        raise problem(ProblemCode.NOT_FOUND)
+    return _shown(row)
+
+
+def _shown(row: asyncpg.Record) -> Merchant:
+    return Merchant(**{**row, "cut_off": f"{row['cut_off']:%H:%M}"})
+
+
+async def _new_key(
+    connection: AnyConnection, secret: Secret, role: Role, merchant_id: int | None, name: str
+) -> ApiKeyMade:
+    random_bytes = secret(API_KEY_BYTES)
+    if random_bytes is None:
+        raise AssertionError("the current master key is in the ring")
+    key_id = await api_keys.create_api_key(connection, api_key(role, random_bytes), role, merchant_id, name)
+    record = await api_keys.find_api_key_record(connection, key_id)
+    if record is None:
+        raise AssertionError("a key that was just made")
+    return ApiKeyMade(**_key_fields(record), key=None)
+
+
+def _tell_key(made: ApiKeyMade, secret: Secret) -> ApiKeyMade:
+    random_bytes = secret(API_KEY_BYTES)
+    return made.model_copy(update={"key": None if random_bytes is None else api_key(made.role, random_bytes)})
+
+
+def _key_fields(record: ApiKeyRecord) -> dict[str, Any]:
+    return {
+        "key_id": record.id,
+        "role": record.role,
+        "merchant_id": record.merchant_id,
+        "name": record.name,
+        "created_at": rfc3339(record.created_at),
+        "last_used_at": rfc3339_or_none(record.last_used_at),
+        "ends_at": rfc3339_or_none(record.ends_at),
+    }

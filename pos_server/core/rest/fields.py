@@ -1,0 +1,103 @@
+"""What bodies, paths and queries of the REST API are made of."""
+
+from typing import Annotated, Generic, TypeVar
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from ..device_keys import SLOT_MAX
+from ..messages import Reference
+from ..money import MAX_AMOUNT_MINOR, Currency, PositiveMinor
+from ..payment_code import WALLET_NUMBER_MAX
+
+PAGE_MAX = 100
+PAGE_DEFAULT = 50
+NAME_CHARS_MAX = 60
+CURSOR_CHARS_MAX = 200
+_UUID = r"^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+_RFC3339_UTC = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z$"
+
+
+class Body(BaseModel):
+    """What a client sends: unknown fields are refused, and nothing is taken for something else."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
+
+
+class Parameters(BaseModel):
+    """A path's or a query's parameters: texts, read as what they stand for."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Resource(BaseModel):
+    """What the server answers. A client ignores fields that it does not know: the server may be newer."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
+
+
+class NoParameters(Parameters):
+    """Of an operation without any."""
+
+
+class Paging(Parameters):
+    """How a list is asked for."""
+
+    limit: Annotated[int, Field(ge=1, le=PAGE_MAX, description="how many at the most")] = PAGE_DEFAULT
+    cursor: Annotated[
+        str | None,
+        StringConstraints(max_length=CURSOR_CHARS_MAX, pattern=r"^[A-Za-z0-9_.-]+$"),
+        Field(description="`next_cursor` of the page before; leave it out for the first"),
+    ] = None
+
+
+ItemT = TypeVar("ItemT", bound=Resource)
+
+
+class Page(Resource, Generic[ItemT]):
+    """A page of a list."""
+
+    items: tuple[ItemT, ...]
+    next_cursor: Annotated[str | None, Field(description="asks for the next page; null on the last")]
+
+
+Name = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=NAME_CHARS_MAX, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$"),
+    Field(description="for people; 1 to 60 characters, no control characters"),
+]
+# Of what the server says: a UUID that is written as the server writes it.
+Id = Annotated[UUID, Field(json_schema_extra={"pattern": _UUID})]
+SerialId = Annotated[int, Field(ge=1, le=2**53 - 1)]
+WalletNumber = Annotated[int, Field(ge=1, le=WALLET_NUMBER_MAX, description="the wallet's number")]
+TerminalNumber = Annotated[int, Field(ge=1, le=2**53 - 1, description="the terminal's number")]
+Slot = Annotated[int, Field(ge=0, le=SLOT_MAX, description="which device of the wallet")]
+Minor = Annotated[int, Field(ge=0, le=MAX_AMOUNT_MINOR, description="amount in minor units of the currency; may be 0")]
+# Sums may be larger than any amount, and negative.
+SumMinor = Annotated[int, Field(description="sum in minor units of the currency; may be negative")]
+Time = Annotated[
+    str,
+    StringConstraints(pattern=_RFC3339_UTC, max_length=27),
+    Field(description="RFC 3339 in UTC, such as 2026-03-02T12:15:12.763Z", json_schema_extra={"format": "date-time"}),
+]
+
+__all__ = [
+    "Body",
+    "Currency",
+    "Id",
+    "Minor",
+    "Name",
+    "NoParameters",
+    "Page",
+    "Paging",
+    "Parameters",
+    "PositiveMinor",
+    "Reference",
+    "Resource",
+    "SerialId",
+    "Slot",
+    "SumMinor",
+    "TerminalNumber",
+    "Time",
+    "WalletNumber",
+]

@@ -1,0 +1,163 @@
+"""The REST API for tools and people: an OpenAPI 3.1 document, made from the operations that the server serves.
+
+https://spec.openapis.org/oas/v3.1.1. Schemas are JSON Schema 2020-12, as pydantic makes them.
+"""
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from ..api_keys import Role
+from .fields import NoParameters
+from .operations import IDEMPOTENCY_KEY_CHARS_MAX, Kind, RestOperation
+from .problems import ProblemDetails
+
+OPENAPI_VERSION = "3.1.1"
+Document = dict[str, Any]
+
+_DESCRIPTION = """\
+Back offices, merchants' own servers and scripts speak REST; tills and wallets speak WebSockets (`/asyncapi.json`).
+
+Send `Authorization: Bearer KEY`. A key has one role. What belongs to another merchant is 404, as if it were not there.
+
+Amounts are integers in minor units, times RFC 3339 in UTC. Unknown fields in a body are refused; ignore those that you
+do not know in an answer.
+
+Every POST that makes something needs an `Idempotency-Key`. Send the same again until it is answered: the first answer
+comes with 201, the same comes with 200 for a repeat, for ever. The same key with another request is 422; one that is
+still being worked on is 409.
+
+What goes wrong is a problem (RFC 9457) with a stable `code`, and a `pointer` to the field at fault.
+"""
+_HEADERS: Document = {
+    "X-Request-Id": {"description": "names this request in the server's log", "schema": {"type": "string"}}
+}
+_RETRY_AFTER = {"description": "seconds to wait before the next try", "schema": {"type": "integer", "minimum": 0}}
+_MAY_RETRY = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.CONFLICT}
+
+
+def openapi_document(version: str, operations: Sequence[RestOperation]) -> Document:
+    """The document of a server of this `version`, ready for JSON. The same input gives the same output, in order."""
+    models: list[tuple[type[BaseModel], Any]] = [(ProblemDetails, "serialization")]
+    for operation in operations:
+        models.append((operation.answer, "serialization"))
+        if operation.body is not None:
+            models.append((operation.body, "validation"))
+    references, definitions = models_json_schema(
+        list(dict.fromkeys(models)), ref_template="#/components/schemas/{model}"
+    )
+    paths: dict[str, Document] = {}
+    for operation in operations:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, references)
+    return {
+        "openapi": OPENAPI_VERSION,
+        "info": {
+            "title": "pos-server",
+            "version": version,
+            "description": _DESCRIPTION,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "tags": [{"name": role.value, "description": _ROLES[role]} for role in Role],
+        "paths": paths,
+        "components": {
+            "schemas": definitions["$defs"],
+            "securitySchemes": {role.value: {"type": "http", "scheme": "bearer"} for role in Role},
+        },
+    }
+
+
+_ROLES = {
+    Role.ADMIN: "The operator: merchants and API keys.",
+    Role.ISSUER: "Whoever issues wallets: wallets, their devices, cash.",
+    Role.MERCHANT: "A merchant: stores, terminals, payments, shifts, statements.",
+}
+
+
+def _operation(operation: RestOperation, references: dict[Any, Document]) -> Document:
+    described: Document = {
+        "operationId": operation.name,
+        "tags": [operation.role.value],
+        "summary": operation.summary,
+        "security": [{operation.role.value: []}],
+        "parameters": [
+            *_parameters(operation.parameters, "path"),
+            *_parameters(operation.query, "query"),
+            *_header_parameters(operation),
+        ],
+    }
+    if operation.body is not None:
+        schema = references[operation.body, "validation"]
+        described["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    answer = {"application/json": {"schema": references[operation.answer, "serialization"]}}
+    problem = {"application/problem+json": {"schema": references[ProblemDetails, "serialization"]}}
+    etag = {"ETag": {"description": "names this version of it", "schema": {"type": "string"}}}
+    described["responses"] = {
+        str(status.value): {
+            "description": _SAID[status],
+            "headers": _HEADERS | (etag if operation.versioned else {}),
+            "content": answer,
+        }
+        for status in operation.statuses
+    } | {
+        str(status.value): {
+            "description": status.phrase,
+            "headers": _HEADERS | ({"Retry-After": _RETRY_AFTER} if status in _MAY_RETRY else {}),
+            "content": problem,
+        }
+        for status in operation.problem_statuses
+    }
+    return described
+
+
+_SAID = {
+    HTTPStatus.OK: "Done, now or before.",
+    HTTPStatus.CREATED: "Done now.",
+    HTTPStatus.ACCEPTED: "Not decided yet: ask for it again.",
+}
+
+
+def _parameters(model: type[BaseModel], where: str) -> list[Document]:
+    if model is NoParameters:
+        return []
+    schema = model.model_json_schema()
+    required = set(schema.get("required", ()))
+    found = []
+    for name, value in schema["properties"].items():
+        # A parameter that is left out is not null.
+        options = [option for option in value.get("anyOf", ()) if option.get("type") != "null"]
+        plain = {k: v for k, v in value.items() if k not in ("title", "anyOf", "description", "default")}
+        if value.get("default") is not None:
+            plain["default"] = value["default"]
+        parameter = {
+            "name": name,
+            "in": where,
+            "required": where == "path" or name in required,
+            "schema": plain | (options[0] if len(options) == 1 else {"anyOf": options} if options else {}),
+        }
+        if "description" in value:
+            parameter["description"] = value["description"]
+        found.append(parameter)
+    return found
+
+
+def _header_parameters(operation: RestOperation) -> list[Document]:
+    if operation.kind is Kind.CREATE:
+        schema = {"type": "string", "pattern": "^[!-~]+$", "minLength": 1, "maxLength": IDEMPOTENCY_KEY_CHARS_MAX}
+        return [
+            {
+                "name": "Idempotency-Key",
+                "in": "header",
+                "required": True,
+                "description": "names what is made: a new one for each new thing, the same for a repeat",
+                "schema": schema,
+            }
+        ]
+    if operation.kind is Kind.REPLACE:
+        text = "the `ETag` of what is replaced"
+        return [
+            {"name": "If-Match", "in": "header", "required": True, "description": text, "schema": {"type": "string"}}
+        ]
+    return []
