@@ -124,9 +124,11 @@ async def _horizon(connection: asyncpg.Connection, before: date, now: datetime, 
         )
     if await connection.fetchval(QUERIES["first_unsealed_before"], start) is not None:
         raise NotArchivable(f"not all transfers before {before} are sealed: run `pos-server seal`, then this again")
-    rolled_up_id = await roll_up(connection)
     seal = await connection.fetchrow(QUERIES["last_seal"])
-    return _Horizon(start, min(rolled_up_id, seal["last_id"] if seal else 0))
+    last_id = seal["last_id"] if seal else 0
+    if await connection.fetchval(QUERIES["rollup_horizon"]) < last_id:
+        last_id = min(last_id, await roll_up(connection))
+    return _Horizon(start, last_id)
 
 
 async def _move_part(

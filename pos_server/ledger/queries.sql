@@ -572,6 +572,9 @@ select coalesce(max(id), 0) as last_id, array(
 ) as running
 from transfer;
 
+-- name: rollup_horizon
+select last_id from rollup_horizon;
+
 -- name: lock_rollup
 select last_id from rollup_horizon for update;
 
