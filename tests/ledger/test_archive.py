@@ -1,9 +1,10 @@
 """Old payments move into files whole, what they were stays provable, and whatever is wrong is found and named."""
 
+import asyncio
 import gzip
 import hashlib
 import json
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ import pytest
 
 from pos_server.core.operations import CreateRefund
 from pos_server.ledger.archive import NotArchivable, Part
+from pos_server.ledger.archive_file import read_units
 from pos_server.ledger.audit import AuditReport, audit
+from pos_server.ledger.database import connect
 from pos_server.ledger.rollup import balances, roll_up
 from pos_server.ledger.seals import SealReport, check_seals, seal_days
 from pos_server.ledger.settlement import settle
+from pos_server.ledger.sql import QUERIES
 from tests.end_to_end.server_process import pos_server
 from tests.ledger.archived import BEFORE, NOW, age, archive_old, make_old
 from tests.ledger.test_audit import sell
@@ -213,6 +217,45 @@ async def test_the_server_may_not_archive(connection: asyncpg.Connection, town: 
         await connection.fetch(f"select * from {table}")
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await connection.execute(f"delete from {table}")
+
+
+async def test_two_at_once_move_everything_once(
+    dsn: str, connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection, tmp_path: Path
+) -> None:
+    await every_kind(connection, town, admin)
+    total = await admin.fetchval("select count(*) from payment where status <> 'pending'")
+    other = await connect(dsn, timeout_s=10, role=None)
+    try:
+        runs = await asyncio.gather(*(archive_old(owner, tmp_path, part_payments_max=5) for owner in (admin, other)))
+    finally:
+        await other.close()
+    assert sum(part.payments for parts in runs for part in parts) == total
+    await well(admin, tmp_path)
+
+
+async def test_a_payment_with_a_transfer_that_is_not_sealed_stays(
+    connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection, tmp_path: Path
+) -> None:
+    """Clocks of servers differ: a transfer may be a moment younger than its payment's last change."""
+    sale, other = town.scan(0), town.scan(1)
+    await run_batch(connection, sale, other)
+    await make_old(admin)
+    of_sale = "update transfer set created_at = $2 where source_id = $1"
+    await admin.execute(of_sale, sale.payment_id, datetime(BEFORE.year, BEFORE.month, BEFORE.day, tzinfo=UTC))
+    (part,) = await archive_old(admin, tmp_path)
+    assert part.payments == 4
+    assert [row["id"] for row in await admin.fetch("select id from payment")] == [sale.payment_id]
+
+
+async def test_a_line_is_what_was_sealed(
+    connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection, tmp_path: Path
+) -> None:
+    """The digest of a line is that of the row, in the SQL function and in the code that reads the parts."""
+    await every_kind(connection, town, admin)
+    digests = {row["id"]: row["digest"] for row in await admin.fetch(QUERIES["transfer_digests"], 0, 10**6, None)}
+    await archive_old(admin, tmp_path)
+    found = [unit.digests for unit in read_units(tmp_path / "payments-000001.jsonl.gz")]
+    assert {number: digest for unit in found for number, digest in unit.items()} == digests
 
 
 # Damage.
