@@ -174,7 +174,7 @@ async def test_the_books_go_on_after_an_archive(
     await run_batch(connection, town.scan(0, amount_minor=70))
     assert await roll_up(admin) == await admin.fetchval("select max(id) from transfer")
     await well(admin, tmp_path)
-    await admin.execute("update transfer set created_at = created_at - interval '1 day' where id > $1", last)
+    await admin.execute("update transfer set created_at = $2 where id > $1", last, NOW - timedelta(days=1))
     settled = await settle(admin, NOW.date() - timedelta(days=1), NOW)
     assert [statement.sales_minor for statement in settled.statements] == [70, 0]
     tomorrow = NOW + timedelta(days=1)
@@ -308,7 +308,7 @@ async def test_the_audit_finds_damage(
     await archive_old(admin, tmp_path)
     # A young settlement, which stays.
     await run_batch(connection, town.scan(0, amount_minor=70))
-    await admin.execute("update transfer set created_at = created_at - interval '1 day' where kind = 'payment'")
+    await admin.execute("update transfer set created_at = $1 where kind = 'payment'", NOW - timedelta(days=1))
     yesterday = NOW.date() - timedelta(days=1)
     await settle(admin, yesterday, NOW)
     await roll_up(admin)
