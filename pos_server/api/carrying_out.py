@@ -11,6 +11,7 @@ from .problems import Problem
 
 _STATUSES = {
     ErrorCode.PAYMENT_UNKNOWN: HTTPStatus.NOT_FOUND,
+    ErrorCode.PAYMENT_ARCHIVED: HTTPStatus.GONE,
     ErrorCode.WALLET_UNKNOWN: HTTPStatus.NOT_FOUND,
     ErrorCode.BUSY: HTTPStatus.SERVICE_UNAVAILABLE,
     ErrorCode.DRAINING: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -20,7 +21,7 @@ _RETRY_AFTER_S = 1
 
 
 async def carry_out(authorizer: Authorizer, admission: Admission, operation: Operation) -> Decided | Refunded:
-    """What became of `operation`. Raises Problem: 404, 409 or 503 with the error's code."""
+    """What became of `operation`. Raises Problem: 404, 409, 410 or 503 with the error's code."""
     if admission.draining:
         raise _problem(ErrorCode.DRAINING)
     try:
