@@ -9,8 +9,6 @@ runs; the scan of the whole table of transfers in the same database is what to c
 import argparse
 import asyncio
 import json
-import shutil
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -18,17 +16,15 @@ from pathlib import Path
 
 import asyncpg
 
-from loadtest.process import say
+from loadtest.process import new_ledger, say
 from pos_server.ledger import directory
 from pos_server.ledger.audit import audit
 from pos_server.ledger.database import connect
-from pos_server.ledger.embedded import EmbeddedPostgres
-from pos_server.ledger.migrate import load_migrations, migrate
 from pos_server.ledger.seals import check_seals, seal_days
 from pos_server.ledger.settlement import settle
 
 _WALLETS = 1000
-# A sale of 1.00 with a fee of 0.01, spread over yesterday.
+# A sale of 1.00 with a fee of 0.01, spread evenly over the days before today.
 _FILL = """
 with made as (
     insert into account (kind, name, currency) select 'merchant', 'Shop ' || i, 'EUR' from generate_series(2, $1) i
@@ -47,7 +43,7 @@ insert into wallet (account_id, name, currency, balance_minor) select id, name, 
 create temporary table sale as
 select gen_random_uuid() as id, m.id as merchant_id, m.account_id as merchant, t.number as terminal_number,
     w.number as wallet_number, w.account_id as wallet, date_trunc('day', now() at time zone 'UTC') at time zone 'UTC'
-        - interval '1 day' + make_interval(secs => 86000.0 * i / $2) as at
+        - make_interval(days => $4) + make_interval(secs => 86400.0 * $4 * (i - 0.5) / $2) as at
 from merchant m
 join store s on s.merchant_id = m.id
 join terminal t on t.store_id = s.id
@@ -58,7 +54,7 @@ select gen_random_uuid() as id, wallet_number, wallet, count(*) * 100 as amount_
 insert into payment (id, fingerprint, merchant_id, wallet_number, reference, amount_minor, currency, status, version,
     changed_at, approved_at, purpose)
 select id, 'seed', 1, wallet_number, 'seed-' || wallet_number, amount_minor, 'EUR', 'approved', 1,
-    now() - interval '3 days', now() - interval '3 days', 'top_up' from top_up;
+    now() - make_interval(days => $4 + 2), now() - make_interval(days => $4 + 2), 'top_up' from top_up;
 insert into payment (id, fingerprint, terminal_number, merchant_id, wallet_number, reference, amount_minor, currency,
     status, version, changed_at, approved_at, fee_minor)
 select id, 'seed', terminal_number, merchant_id, wallet_number, id::text, 100, 'EUR', 'approved', 1, at, at, 1
@@ -67,7 +63,7 @@ insert into transfer (kind, source_id, debit_account_id, credit_account_id, amou
     created_at)
 select kind, id, debit, credit, amount_minor, 'EUR', wallet_number, at from (
     select 'top_up' as kind, t.id, h.id as debit, t.wallet as credit, t.amount_minor, t.wallet_number,
-        now() - interval '3 days' as at
+        now() - make_interval(days => $4 + 2) as at
     from top_up t join account h on h.kind = 'house' and h.name = 'cash_in'
     union all
     select 'payment', id, wallet, merchant, 100, wallet_number, at from sale
@@ -79,28 +75,28 @@ analyze;
 """
 
 
+async def fill(connection: asyncpg.Connection, merchants: int, sales: int, days: int) -> None:
+    """Fill an empty ledger: `sales` sales of each merchant, spread over the `days` days (UTC) before today."""
+    await directory.create_merchant(connection, "Shop 1", "EUR")
+    say(f"filling {merchants} x {sales} sales …")
+    statements = _FILL
+    for name, value in {"$1": merchants, "$2": sales, "$3": _WALLETS, "$4": days}.items():
+        statements = statements.replace(name, str(value))
+    await connection.execute(statements)
+
+
 async def run(merchants: int, sales: int) -> dict[str, float]:
     """Fill a database and time the work; returns seconds by name."""
-    data_dir = Path(tempfile.mkdtemp(prefix="pos-ledger-"))
-    postgres = EmbeddedPostgres(data_dir)
-    dsn = await asyncio.to_thread(postgres.start)
-    try:
+    async with new_ledger() as dsn:
         connection = await connect(dsn, timeout_s=30, role=None)
         try:
             return await _measure(connection, merchants, sales)
         finally:
             await connection.close()
-    finally:
-        await asyncio.to_thread(postgres.stop)
-        shutil.rmtree(data_dir, ignore_errors=True)
 
 
 async def _measure(connection: asyncpg.Connection, merchants: int, sales: int) -> dict[str, float]:
-    await migrate(connection, load_migrations())
-    await directory.create_merchant(connection, "Shop 1", "EUR")
-    say(f"filling {merchants} x {sales} sales …")
-    fill = _FILL.replace("$1", str(merchants)).replace("$2", str(sales)).replace("$3", str(_WALLETS))
-    await connection.execute(fill)
+    await fill(connection, merchants, sales, days=1)
     transfers = await connection.fetchval("select count(*) from transfer")
     now = datetime.now(UTC)
     yesterday = (now - timedelta(days=1)).date()

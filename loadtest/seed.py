@@ -70,12 +70,13 @@ async def seed_shop(connection: asyncpg.Connection, *, terminals: int, wallets: 
         terminal_rows = await connection.fetch(_TERMINALS, store_id, terminals)
         wallet_rows = await connection.fetch(_WALLETS, wallets, balance_minor, house, merchant_id)
     return Shop(
-        [_device(DeviceKind.TERMINAL, row["number"]) for row in terminal_rows],
-        [_device(DeviceKind.WALLET, row["number"]) for row in wallet_rows],
+        [device_of(DeviceKind.TERMINAL, row["number"]) for row in terminal_rows],
+        [device_of(DeviceKind.WALLET, row["number"]) for row in wallet_rows],
     )
 
 
-def _device(kind: DeviceKind, number: int) -> Device:
+def device_of(kind: DeviceKind, number: int) -> Device:
+    """A seeded terminal, or the one device of a seeded wallet."""
     device = DeviceId(kind, number)
     key = KEYRING.device_key(KEYRING.current, device, _GENERATION)
     if key is None:
