@@ -168,7 +168,10 @@ def percentile_ms(ordered_s: list[float], percent: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A job's figures over all rounds; `seconds` is the median of the first runs, `ratio` that of the rounds' p99."""
+    """A job's figures. `seconds` is the median of the rounds' first runs; so are the percentiles and the ratio medians.
+
+    `quiet_p99_ms` is of the quiet phases beside the job's; `lag_p99_ms` is how late the generator itself was.
+    """
 
     job: str
     runs: int
@@ -186,27 +189,24 @@ class Row:
 
 def row_of(job: str, phases: list[Phase], records: list[list[Any]]) -> Row:
     places = [place for place, phase in enumerate(phases) if phase.job == job]
-    ratios = []
-    for place in places:
-        beside = Answers.of(records, [phases[place - 1], phases[place + 1]])
-        busy = Answers.of(records, [phases[place]])
-        ratios.append(percentile_ms(busy.latencies_s, 99) / percentile_ms(beside.latencies_s, 99))
-    mine = [phases[place] for place in places]
-    busy = Answers.of(records, mine)
-    beside = Answers.of(records, [phases[place + side] for place in places for side in (-1, 1)])
+    rounds = [Answers.of(records, [phases[place]]) for place in places]
+    beside = [Answers.of(records, [phases[place - 1], phases[place + 1]]) for place in places]
+    p99_ms = [percentile_ms(answers.latencies_s, 99) for answers in rounds]
+    quiet_p99_ms = [percentile_ms(answers.latencies_s, 99) for answers in beside]
+    offered = sum(answers.offered for answers in rounds)
     return Row(
         job=job,
-        runs=sum(len(phase.runs_s) for phase in mine),
-        seconds=round(median(phase.runs_s[0] for phase in mine), 2),
-        offered=busy.offered,
-        p50_ms=percentile_ms(busy.latencies_s, 50),
-        p99_ms=percentile_ms(busy.latencies_s, 99),
-        max_ms=percentile_ms(busy.latencies_s, 100),
-        push_p99_ms=percentile_ms(busy.pushes_s, 99),
-        lag_p99_ms=percentile_ms(busy.lags_s, 99),
-        quiet_p99_ms=percentile_ms(beside.latencies_s, 99),
-        ratio=round(median(ratios), 2),
-        answered_share=round(len(busy.latencies_s) / busy.offered, 6) if busy.offered else 0.0,
+        runs=sum(len(phases[place].runs_s) for place in places),
+        seconds=round(median(phases[place].runs_s[0] for place in places), 2),
+        offered=offered,
+        p50_ms=round(median(percentile_ms(answers.latencies_s, 50) for answers in rounds), 2),
+        p99_ms=round(median(p99_ms), 2),
+        max_ms=max(percentile_ms(answers.latencies_s, 100) for answers in rounds),
+        push_p99_ms=round(median(percentile_ms(answers.pushes_s, 99) for answers in rounds), 2),
+        lag_p99_ms=round(median(percentile_ms(answers.lags_s, 99) for answers in rounds), 2),
+        quiet_p99_ms=round(median(quiet_p99_ms), 2),
+        ratio=round(median(busy / quiet for busy, quiet in zip(p99_ms, quiet_p99_ms, strict=True)), 2),
+        answered_share=round(sum(len(answers.latencies_s) for answers in rounds) / offered, 6) if offered else 0.0,
     )
 
 
