@@ -10,8 +10,6 @@ compare with.
 import argparse
 import asyncio
 import json
-import shutil
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -20,20 +18,17 @@ from uuid import UUID
 
 import asyncpg
 
-from loadtest.process import say
+from loadtest.process import new_ledger, say
 from pos_server.core.shifts import TotalKind
 from pos_server.ledger import directory
 from pos_server.ledger.audit import audit
 from pos_server.ledger.database import connect, create_pool
-from pos_server.ledger.embedded import EmbeddedPostgres
-from pos_server.ledger.migrate import load_migrations, migrate
 from pos_server.ledger.seals import check_seals, seal_days
 from pos_server.ledger.settlement import settle
 from pos_server.ledger.shifts import close_shift, find_shift
 
 _WALLETS = 1000
-_SHIFT_ID = UUID(int=1)
-# A sale of 1.00 with a fee of 0.01, spread over yesterday.
+# Sales of 1.00 with a fee of 0.01, spread evenly over the days before today.
 _FILL = """
 with made as (
     insert into account (kind, name, currency) select 'merchant', 'Shop ' || i, 'EUR' from generate_series(2, $1) i
@@ -43,10 +38,12 @@ insert into merchant (account_id, name, currency) select id, name, 'EUR' from ma
 update merchant set fee_bps = 100;
 insert into store (merchant_id, name) select id, 'Hall' from merchant;
 insert into terminal (store_id, name) select id, 'Till' from store;
-insert into terminal (store_id, name, shift_id) values (1, 'Busy till', '$5');
+insert into terminal (store_id, name, shift_id)
+select 1, 'Busy till ' || i, ('00000000-0000-0000-0000-' || lpad(i::text, 12, '0'))::uuid from generate_series(1, $5) i;
 insert into shift (id, terminal_number, number, operator, opening_cash_minor, opened_at)
-select '$5', number, 1, 'Alice', 0, date_trunc('day', now() at time zone 'UTC') at time zone 'UTC' - interval '1 day'
-from terminal where shift_id = '$5';
+select shift_id, number, 1, 'Alice', 0, date_trunc('day', now() at time zone 'UTC') at time zone 'UTC'
+    - make_interval(days => $4)
+from terminal where shift_id is not null;
 with made as (
     insert into account (kind, name, currency)
     select 'wallet', 'Customer ' || i, 'EUR' from generate_series(1, $3) i
@@ -56,19 +53,19 @@ insert into wallet (account_id, name, currency, balance_minor) select id, name, 
 create temporary table sale as
 select gen_random_uuid() as id, m.id as merchant_id, m.account_id as merchant, t.number as terminal_number,
     w.number as wallet_number, w.account_id as wallet, t.shift_id,
-    date_trunc('day', now() at time zone 'UTC') at time zone 'UTC' - interval '1 day'
-        + make_interval(secs => 86000.0 * i / case when t.shift_id is null then $2 else $4 end) as at
+    date_trunc('day', now() at time zone 'UTC') at time zone 'UTC' - make_interval(days => $4)
+        + make_interval(secs => 86400.0 * $4 * (i - 0.5) / case when t.shift_id is null then $2 else $6 end) as at
 from merchant m
 join store s on s.merchant_id = m.id
 join terminal t on t.store_id = s.id
-cross join lateral generate_series(1, case when t.shift_id is null then $2 else $4 end) as i
+cross join lateral generate_series(1, case when t.shift_id is null then $2 else $6 end) as i
 join (select number, account_id, row_number() over (order by number) as n from wallet) as w on w.n = 1 + i % $3;
 create temporary table top_up as
 select gen_random_uuid() as id, wallet_number, wallet, count(*) * 100 as amount_minor from sale group by 2, 3;
 insert into payment (id, fingerprint, merchant_id, wallet_number, reference, amount_minor, currency, status, version,
     changed_at, approved_at, purpose)
 select id, 'seed', 1, wallet_number, 'seed-' || wallet_number, amount_minor, 'EUR', 'approved', 1,
-    now() - interval '3 days', now() - interval '3 days', 'top_up' from top_up;
+    now() - make_interval(days => $4 + 2), now() - make_interval(days => $4 + 2), 'top_up' from top_up;
 insert into payment (id, fingerprint, terminal_number, merchant_id, wallet_number, reference, amount_minor, currency,
     status, version, changed_at, approved_at, fee_minor, shift_id)
 select id, 'seed', terminal_number, merchant_id, wallet_number, id::text, 100, 'EUR', 'approved', 1, at, at, 1, shift_id
@@ -77,7 +74,7 @@ insert into transfer (kind, source_id, debit_account_id, credit_account_id, amou
     created_at)
 select kind, id, debit, credit, amount_minor, 'EUR', wallet_number, at from (
     select 'top_up' as kind, t.id, h.id as debit, t.wallet as credit, t.amount_minor, t.wallet_number,
-        now() - interval '3 days' as at
+        now() - make_interval(days => $4 + 2) as at
     from top_up t join account h on h.kind = 'house' and h.name = 'cash_in'
     union all
     select 'payment', id, wallet, merchant, 100, wallet_number, at from sale
@@ -89,33 +86,42 @@ analyze;
 """
 
 
-async def run(merchants: int, sales: int, shift: int) -> dict[str, float]:
+def shift_id_of(shift: int) -> UUID:
+    """The id of a shift that `fill` opened: they are counted from 1."""
+    return UUID(f"00000000-0000-0000-0000-{shift:012}")
+
+
+async def fill(
+    connection: asyncpg.Connection, merchants: int, sales: int, days: int, *, shifts: int = 0, shift_sales: int = 0
+) -> None:
+    """Fill an empty ledger: `sales` sales of each merchant, spread over the `days` days (UTC) before today.
+
+    And `shifts` open shifts, at terminals of their own, with `shift_sales` sales each.
+    """
+    await directory.create_merchant(connection, "Shop 1", "EUR")
+    say(f"filling {merchants} x {sales} sales, and {shifts} shifts of {shift_sales} …")
+    statements = _FILL
+    values = {"$1": merchants, "$2": sales, "$3": _WALLETS, "$4": days, "$5": shifts, "$6": shift_sales}
+    for name, value in values.items():
+        statements = statements.replace(name, str(value))
+    await connection.execute(statements)
+
+
+async def run(merchants: int, sales: int, shift_sales: int) -> dict[str, float]:
     """Fill a database and time the work; returns seconds by name."""
-    data_dir = Path(tempfile.mkdtemp(prefix="pos-ledger-"))
-    postgres = EmbeddedPostgres(data_dir)
-    dsn = await asyncio.to_thread(postgres.start)
-    try:
+    async with new_ledger() as dsn:
         connection = await connect(dsn, timeout_s=30, role=None)
         try:
-            await migrate(connection, load_migrations())
             async with await create_pool(dsn, timeout_s=30, size_max=1) as pool:
-                return await _measure(connection, pool, merchants, sales, shift)
+                return await _measure(connection, pool, merchants, sales, shift_sales)
         finally:
             await connection.close()
-    finally:
-        await asyncio.to_thread(postgres.stop)
-        shutil.rmtree(data_dir, ignore_errors=True)
 
 
 async def _measure(
-    connection: asyncpg.Connection, pool: asyncpg.Pool, merchants: int, sales: int, shift: int
+    connection: asyncpg.Connection, pool: asyncpg.Pool, merchants: int, sales: int, shift_sales: int
 ) -> dict[str, float]:
-    await directory.create_merchant(connection, "Shop 1", "EUR")
-    say(f"filling {merchants} x {sales} sales, and a shift of {shift} …")
-    fill = _FILL
-    for place, value in {"$1": merchants, "$2": sales, "$3": _WALLETS, "$4": shift, "$5": _SHIFT_ID}.items():
-        fill = fill.replace(place, str(value))
-    await connection.execute(fill)
+    await fill(connection, merchants, sales, days=1, shifts=1, shift_sales=shift_sales)
     transfers = await connection.fetchval("select count(*) from transfer")
     now = datetime.now(UTC)
     yesterday = (now - timedelta(days=1)).date()
@@ -127,11 +133,12 @@ async def _measure(
 
     async def close() -> None:
         now_ms = int(now.timestamp() * 1000)
-        terminal = await connection.fetchval("select number from terminal where shift_id = $1", _SHIFT_ID)
-        if await close_shift(pool, _SHIFT_ID, terminal, 0, now_ms) is not None:
+        shift_id = shift_id_of(1)
+        terminal = await connection.fetchval("select number from terminal where shift_id = $1", shift_id)
+        if await close_shift(pool, shift_id, terminal, 0, now_ms) is not None:
             raise SystemExit("the shift could not be closed")
-        closed = await find_shift(pool, terminal, _SHIFT_ID, now_ms)
-        if closed is None or closed.total(TotalKind.SALE).count != shift:
+        closed = await find_shift(pool, terminal, shift_id, now_ms)
+        if closed is None or closed.total(TotalKind.SALE).count != shift_sales:
             raise SystemExit(f"the shift's report is wrong: {closed}")
 
     work: dict[str, Callable[[], Awaitable[object]]] = {

@@ -14,6 +14,7 @@ from pathlib import Path
 from loadtest.seed import MASTER_KEYS, Shop, seed_shop
 from pos_server.ledger.database import connect
 from pos_server.ledger.embedded import EmbeddedPostgres
+from pos_server.ledger.migrate import load_migrations, migrate
 
 # The same few wallets pay thousands of times: limits made for people would end the run.
 _WIDE_LIMITS = {
@@ -73,30 +74,57 @@ async def serving(command: Sequence[str | Path], **variables: str) -> AsyncItera
 
 
 @asynccontextmanager
+async def new_ledger() -> AsyncIterator[str]:
+    """The DSN of a new, migrated database in a Postgres of its own; everything is gone after the block."""
+    data_dir = Path(tempfile.mkdtemp(prefix="pos-load-"))
+    postgres = EmbeddedPostgres(data_dir)
+    try:
+        dsn = await asyncio.to_thread(postgres.start)
+        connection = await connect(dsn, timeout_s=30, role=None)
+        try:
+            await migrate(connection, load_migrations())
+        finally:
+            await connection.close()
+        yield dsn
+    finally:
+        await asyncio.to_thread(postgres.stop)
+        shutil.rmtree(data_dir, ignore_errors=True)
+
+
+async def pos_server(dsn: str, *arguments: str | Path) -> str:
+    """Run a command of an operator on this database; returns what it says. Raises SystemExit when it fails."""
+    process = await asyncio.create_subprocess_exec(
+        POS_SERVER,
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=os.environ | {"POS_DATABASE_URL": dsn},
+    )
+    try:
+        out, err = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+    if process.returncode:
+        raise SystemExit(f"pos-server {arguments[0]} failed:\n{out.decode()}{err.decode()}")
+    return out.decode().rstrip()
+
+
+@asynccontextmanager
 async def seeded_pos_server(
     *, terminals: int, wallets: int, balance_minor: int, **variables: str
 ) -> AsyncIterator[tuple[Server, Shop]]:
     """A `pos-server run` with a new ledger that holds a shop; everything is gone after the block."""
-    data_dir = Path(tempfile.mkdtemp(prefix="pos-load-"))
-    postgres = EmbeddedPostgres(data_dir)
-    dsn = await asyncio.to_thread(postgres.start)
-    try:
-        migrate = await asyncio.create_subprocess_exec(POS_SERVER, "migrate", "--data-dir", data_dir, stdout=sys.stderr)
-        if await migrate.wait():
-            raise SystemExit("pos-server migrate failed")
+    async with new_ledger() as dsn:
         connection = await connect(dsn, timeout_s=30, role=None)
         try:
             shop = await seed_shop(connection, terminals=terminals, wallets=wallets, balance_minor=balance_minor)
         finally:
             await connection.close()
-        async with serving([POS_SERVER, "run", "--port", "0", "--data-dir", data_dir], **variables) as server:
+        async with serving([POS_SERVER, "run", "--port", "0"], POS_DATABASE_URL=dsn, **variables) as server:
             yield server, shop
-        audit = await asyncio.create_subprocess_exec(POS_SERVER, "audit", "--data-dir", data_dir, stdout=sys.stderr)
-        if await audit.wait():
-            raise SystemExit("the audit failed")
-    finally:
-        await asyncio.to_thread(postgres.stop)
-        shutil.rmtree(data_dir, ignore_errors=True)
+        say(await pos_server(dsn, "audit"))
 
 
 def _resident_kib(pid: int) -> int:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
+from pos_client import Credentials
 from pos_server.core.device_keys import DeviceId, DeviceKind, Keyring
 from pos_server.ledger import directory
 
@@ -70,14 +71,30 @@ async def seed_shop(connection: asyncpg.Connection, *, terminals: int, wallets: 
         terminal_rows = await connection.fetch(_TERMINALS, store_id, terminals)
         wallet_rows = await connection.fetch(_WALLETS, wallets, balance_minor, house, merchant_id)
     return Shop(
-        [_device(DeviceKind.TERMINAL, row["number"]) for row in terminal_rows],
-        [_device(DeviceKind.WALLET, row["number"]) for row in wallet_rows],
+        [device_of(DeviceKind.TERMINAL, row["number"]) for row in terminal_rows],
+        [device_of(DeviceKind.WALLET, row["number"]) for row in wallet_rows],
     )
 
 
-def _device(kind: DeviceKind, number: int) -> Device:
+def device_of(kind: DeviceKind, number: int) -> Device:
+    """A seeded terminal, or the one device of a seeded wallet."""
     device = DeviceId(kind, number)
     key = KEYRING.device_key(KEYRING.current, device, _GENERATION)
     if key is None:
         raise AssertionError("the keyring has its current key")
     return Device(device, key)
+
+
+def credentials_of(kind: DeviceKind, number: int, url: str) -> Credentials:
+    """What a seeded device's owner would hold after its activation."""
+    device = device_of(kind, number)
+    return Credentials(
+        server=url,
+        kind=kind,
+        number=number,
+        slot=device.device.slot,
+        kid=KEYRING.current,
+        device_key=device.key,
+        currency=CURRENCY,
+        name="under load",
+    )

@@ -23,6 +23,7 @@ from .api.openapi import openapi_json
 from .core.api_keys import Role
 from .core.errors import PosError
 from .core.seals import Seal
+from .ledger.archive import Part, archive
 from .ledger.audit import AuditReport, audit
 from .ledger.binaries import program
 from .ledger.database import connect, libpq_environment, wait_until_available, where
@@ -100,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     audit_command = command("audit", _audit, "prove from the rows that the money is right; exit 1 if it is not")
     audit_command.add_argument("--seals", action="store_true", help="check the seals of past days too")
     audit_command.add_argument("--expect", metavar="HASH", help="with --seals: the last hash, as `seal` printed it")
+    audit_command.add_argument("--archive", type=Path, metavar="DIR", help="with --seals: where archived parts are")
     audit_command.add_argument("--json", action="store_true", help="print the report as JSON")
     audit_command.add_argument("--progress", action="store_true", help="say what it does, also when nobody watches")
     for kind, actions in ACTIONS.items():
@@ -130,6 +132,13 @@ def _parser() -> argparse.ArgumentParser:
     postgres.add_argument("--new", action="store_true", help="make an empty Postgres in --data-dir, to restore into")
     postgres.add_argument("program", help="its name, such as pg_dump")
     postgres.add_argument("arguments", nargs=argparse.REMAINDER, help="what it is given")
+    archiving = command("archive", _archive, "move old payments out of the ledger into files; safe to run twice")
+    archiving.add_argument(
+        "--before", type=date.fromisoformat, required=True, help="take what was final before this day (UTC) began"
+    )
+    archiving.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="where the files are, and new ones go"
+    )
     command("master-key", _master_key, "make a master key for POS_MASTER_KEYS")
     command("openapi", _openapi, "print the REST API for tools, as OpenAPI 3.1 in JSON")
     command("asyncapi", _asyncapi, "print the WebSocket protocol for tools, as AsyncAPI 3 in JSON")
@@ -180,7 +189,8 @@ def _audit(arguments: argparse.Namespace, settings: Settings) -> int:
     with database(settings, "pos-server", must_exist=True) as (dsn, _):
         tell = say if arguments.progress or sys.stderr.isatty() else _say_nothing
         report = run_loop(_audit_once(dsn, settings, tell))
-        seals = run_loop(_check_seals(dsn, settings, arguments.expect, tell)) if arguments.seals else None
+        check = _check_seals(dsn, settings, arguments.expect, arguments.archive, tell) if arguments.seals else None
+        seals = None if check is None else run_loop(check)
     ok = report.ok and (seals is None or seals.ok)
     if arguments.json:
         sealed = {} if seals is None else {"seals": asdict(seals) | {"last_hash": seals.last_hash.hex()}}
@@ -225,6 +235,29 @@ def _seal(arguments: argparse.Namespace, settings: Settings) -> int:
         return last_hash.hex()
 
     print_out(_at_desk(settings, seal))
+    return 0
+
+
+def _archive(arguments: argparse.Namespace, settings: Settings) -> int:
+    def progress(part: Part) -> None:
+        say(f"wrote {arguments.out / part.file}: {part.payments} payments, {part.transfers} transfers")
+
+    async def move(connection: asyncpg.Connection) -> str:
+        parts = await archive(
+            connection,
+            arguments.before,
+            arguments.out,
+            datetime.now(UTC),
+            progress,
+            min_age=timedelta(days=settings.archive_min_age_days),
+            part_payments_max=settings.archive_part_payments_max,
+        )
+        payments, refunds, transfers = (
+            sum(getattr(part, name) for part in parts) for name in ("payments", "refunds", "transfers")
+        )
+        return f"archived in {len(parts)} parts: {payments} payments, {refunds} refunds, {transfers} transfers"
+
+    print_out(_at_desk(settings, move))
     return 0
 
 
@@ -299,6 +332,8 @@ def _asyncapi(arguments: argparse.Namespace, settings: Settings) -> int:
 def audit_text(report: AuditReport) -> str:
     """The report for a person."""
     looked = f"{report.payments} payments, {report.transfers} transfers, {report.wallets} wallets"
+    if report.archived_payments:
+        looked += f" (and {report.archived_payments} payments in the archive)"
     if report.ok:
         return f"audit ok: {looked}"
     lines = [f"AUDIT FAILED: {looked}"]
@@ -346,13 +381,15 @@ async def prepare(dsn: str, settings: Settings) -> list[str]:
         await connection.close()
 
 
-async def _check_seals(dsn: str, settings: Settings, expected: str | None, tell: Callable[[str], None]) -> SealReport:
+async def _check_seals(
+    dsn: str, settings: Settings, expected: str | None, archive: Path | None, tell: Callable[[str], None]
+) -> SealReport:
     def progress(seal: Seal) -> None:
         tell(f"checked {seal.day}: {seal.transfers} transfers")
 
     connection = await connect(dsn, timeout_s=settings.database_connect_timeout_s, role=None)
     try:
-        return await check_seals(connection, progress, expected)
+        return await check_seals(connection, progress, expected, archive)
     finally:
         await connection.close()
 

@@ -281,9 +281,16 @@ class Peers:
         limit_s = self._clock() - _RECENT_S
         while self._recent and self._recent[0][0] < limit_s:
             self._recent.popleft()
-        for _, notice in self._recent:
-            if (notice.recipient.kind, notice.recipient.number) == (device.kind, device.number):
-                self._relay(notice)
+        again = [
+            notice
+            for _, notice in self._recent
+            if (notice.recipient.kind, notice.recipient.number) == (device.kind, device.number)
+        ]
+        for notice in again:
+            self._relay(notice)
+        if again and device.kind is DeviceKind.WALLET:
+            # These show the balance of then. The last message must show that of now: the rows know it.
+            self._relay_missed(again[-1].recipient)
 
     def _connections_give_way(self, device: DeviceId, age_s: float) -> None:
         mine = self._connections.of(device)
@@ -298,12 +305,15 @@ class Peers:
 
     def _relay(self, notice: Notice) -> None:
         recipient = notice.recipient
-        to = (recipient.number, recipient.slot, recipient.not_slot)
         texts = {language: encode(notice.render(language)) for language in LANGUAGES}
-        message = self._message("told", kind=recipient.kind, to=to, texts=texts)
+        message = self._message("told", kind=recipient.kind, to=_to(recipient), texts=texts)
         if len(message.encode()) > _PAYLOAD_BYTES_MAX:
-            message = self._message("missed", kind=recipient.kind, to=to)
-        self._enqueue(message)
+            self._relay_missed(recipient)
+        else:
+            self._enqueue(message)
+
+    def _relay_missed(self, recipient: Recipient) -> None:
+        self._say("missed", kind=recipient.kind, to=_to(recipient))
 
     def _say(self, word: str, /, **fields: Any) -> None:
         self._enqueue(self._message(word, **fields))
@@ -344,6 +354,10 @@ class Peers:
 
     def _clock(self) -> float:
         return time.monotonic()
+
+
+def _to(recipient: Recipient) -> tuple[int, int | None, int | None]:
+    return recipient.number, recipient.slot, recipient.not_slot
 
 
 def _device(device: DeviceId) -> dict[str, Any]:

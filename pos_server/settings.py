@@ -108,6 +108,8 @@ class Settings(BaseSettings):
     cancel_window_s: Seconds = Field(24 * 3600, description="how long an approved payment may be canceled")
     refund_window_days: Seconds = Field(365, description="how long a payment may be refunded")
     refunds_max: Count = Field(50, description="refunds of one payment")
+    archive_min_age_days: Seconds = Field(400, description="how old what `pos-server archive` takes must be at least")
+    archive_part_payments_max: Count = Field(50_000, description="payments in one file of the archive")
 
     # PINs
     pin_payment_failures_max: Count = Field(3, description="wrong PINs for one payment")
@@ -172,6 +174,8 @@ class Settings(BaseSettings):
             raise ValueError("POS_RESUME_OVERLAP_S must exceed POS_BATCH_TIMEOUT_S")
         if self.resume_payments_max >= self.outbox_messages_max:
             raise ValueError("POS_RESUME_PAYMENTS_MAX must be less than POS_OUTBOX_MESSAGES_MAX")
+        if self.archive_min_age_days <= max(self.refund_window_days, self.cancel_window_s / (24 * 3600)):
+            raise ValueError("POS_ARCHIVE_MIN_AGE_DAYS must exceed POS_REFUND_WINDOW_DAYS and POS_CANCEL_WINDOW_S")
         if self.pin_payment_failures_max > self.pin_failures_max:
             raise ValueError("POS_PIN_PAYMENT_FAILURES_MAX must not exceed POS_PIN_FAILURES_MAX")
         if self.pin_argon2_memory_kib < 8:

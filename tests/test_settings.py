@@ -33,6 +33,11 @@ def test_a_bad_value_is_named(name: str, value: str, monkeypatch: pytest.MonkeyP
     ("variables", "text"),
     [
         ({"POS_BATCH_OPERATIONS_MAX": "20000"}, "POS_BATCH_OPERATIONS_MAX must not exceed POS_QUEUE_OPERATIONS_MAX"),
+        ({"POS_ARCHIVE_MIN_AGE_DAYS": "365"}, "POS_ARCHIVE_MIN_AGE_DAYS must exceed POS_REFUND_WINDOW_DAYS"),
+        (
+            {"POS_CANCEL_WINDOW_S": "172800", "POS_REFUND_WINDOW_DAYS": "1", "POS_ARCHIVE_MIN_AGE_DAYS": "2"},
+            "must exceed POS_REFUND_WINDOW_DAYS and POS_CANCEL_WINDOW_S",
+        ),
         ({"POS_BATCH_TIMEOUT_S": "60"}, "POS_BATCH_TIMEOUT_S must not exceed POS_OPERATION_DEADLINE_S"),
     ],
 )

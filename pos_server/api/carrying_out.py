@@ -11,7 +11,7 @@ _RETRY_AFTER_S = 1
 
 
 async def carry_out(authorizer: Authorizer, admission: Admission, operation: Operation) -> Decided | Refunded:
-    """What became of `operation`. Raises Problem: 404, 409, 422 or 503 with the error's code."""
+    """What became of `operation`. Raises Problem: 404, 409, 410, 422 or 503 with the error's code."""
     if admission.draining:
         raise _problem(ErrorCode.DRAINING)
     try:

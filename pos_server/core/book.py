@@ -101,7 +101,9 @@ class Book:
     """The rows a batch needs, loaded before the decision. `decide` keeps it up to date as it goes.
 
     `open_payments` maps (merchant_id, reference) to the payment that occupies that reference, `offices` a merchant_id
-    to its back office, `house` (account, currency) to the account's id.
+    to its back office, `house` (account, currency) to the account's id. `archived` and `archived_refunds` hold ids
+    whose rows are in the archive: used for ever, and never to be changed. An archived payment still occupies its
+    reference.
     """
 
     tills: dict[int, Till] = field(default_factory=dict)
@@ -110,6 +112,8 @@ class Book:
     payments: dict[UUID, Payment] = field(default_factory=dict)
     open_payments: dict[tuple[int, str], OpenPayment] = field(default_factory=dict)
     refunds: dict[UUID, Refund] = field(default_factory=dict)
+    archived: set[UUID] = field(default_factory=set)
+    archived_refunds: set[UUID] = field(default_factory=set)
     offices: dict[int, Till] = field(default_factory=dict)
     house: Mapping[tuple[HouseAccount, str], int] = field(default_factory=dict)
 

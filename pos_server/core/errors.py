@@ -19,6 +19,7 @@ class ErrorCode(StrEnum):
     WRONG_CURRENCY = "wrong_currency"
     ID_REUSED = "id_reused"
     PAYMENT_UNKNOWN = "payment_unknown"
+    PAYMENT_ARCHIVED = "payment_archived"
     TERMINAL_DISABLED = "terminal_disabled"
     WALLET_UNKNOWN = "wallet_unknown"
     FUNDS_SPENT = "funds_spent"

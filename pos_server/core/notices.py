@@ -30,6 +30,7 @@ from .texts import decline_text, text
 ERROR_TEXTS = {
     ErrorCode.ID_REUSED: "this id belongs to another request with another body; make a new id for a new one",
     ErrorCode.PAYMENT_UNKNOWN: "there is no such payment here",
+    ErrorCode.PAYMENT_ARCHIVED: "the payment is in the archive and cannot be changed; ask the operator for it",
     ErrorCode.WALLET_UNKNOWN: "there is no such wallet",
     ErrorCode.FUNDS_SPENT: "the wallet holds less than the top-up brought; it cannot be taken back whole",
     ErrorCode.TERMINAL_DISABLED: "this terminal is disabled; use another one, or have it enabled",

@@ -1,6 +1,7 @@
 """Decides about cancels and refunds: what a till or a merchant takes back, and whether the money still can."""
 
 from dataclasses import replace
+from uuid import UUID
 
 from .book import TerminalStatus
 from .desk import Desk, decided, moved, unchanged
@@ -15,7 +16,10 @@ def decide_cancel(desk: Desk, cancel: Cancel) -> Outcome:
     till = None if cancel.terminal_number is None else desk.book.tills[cancel.terminal_number]
     if till is not None and till.terminal_status is not TerminalStatus.ACTIVE:
         return Refused(cancel, ErrorCode.TERMINAL_DISABLED)
-    payment = _to_cancel(desk, cancel)
+    payment_id = _to_cancel(desk, cancel)
+    if payment_id in desk.book.archived:
+        return Refused(cancel, ErrorCode.PAYMENT_ARCHIVED)
+    payment = None if payment_id is None else desk.book.payments.get(payment_id)
     if payment is None:
         return _tombstone(desk, cancel)
     if payment.merchant_id != cancel.merchant_id:
@@ -44,6 +48,10 @@ def decide_refund(desk: Desk, wish: CreateRefund) -> Outcome:
         wish.merchant_id,
         wish.amount_minor,
     ):
+        return Refused(wish, ErrorCode.ID_REUSED)
+    if wish.payment_id in desk.book.archived:
+        return Refused(wish, ErrorCode.PAYMENT_ARCHIVED)
+    if wish.refund_id in desk.book.archived_refunds:
         return Refused(wish, ErrorCode.ID_REUSED)
     if payment is None or payment.merchant_id != wish.merchant_id or payment.is_tombstone:
         return Refused(wish, ErrorCode.PAYMENT_UNKNOWN)
@@ -75,11 +83,11 @@ def decide_refund(desk: Desk, wish: CreateRefund) -> Outcome:
     return _refunded(desk, wish, refund, payment)
 
 
-def _to_cancel(desk: Desk, cancel: Cancel) -> Payment | None:
+def _to_cancel(desk: Desk, cancel: Cancel) -> UUID | None:
     if cancel.payment_id is not None:
-        return desk.book.payments.get(cancel.payment_id)
+        return cancel.payment_id
     occupant = desk.book.open_payments.get((cancel.merchant_id, cancel.reference or ""))
-    return desk.book.payments[occupant.payment_id] if occupant else None
+    return occupant.payment_id if occupant else None
 
 
 def _tombstone(desk: Desk, cancel: Cancel) -> Decided:

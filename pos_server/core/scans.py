@@ -30,6 +30,8 @@ class _Verdict:
 
 def decide_scan(desk: Desk, scan: Scan) -> Outcome:
     """A payment: approved, declined, or pending until the customer's PIN; or what is stored under its id."""
+    if scan.payment_id in desk.book.archived:
+        return Refused(scan, ErrorCode.PAYMENT_ARCHIVED)
     stored = desk.book.payments.get(scan.payment_id)
     if stored is not None and not _was_canceled_before(stored, scan):
         return _repeated(desk, scan, stored)
@@ -41,6 +43,8 @@ def decide_scan(desk: Desk, scan: Scan) -> Outcome:
 
 def decide_move_cash(desk: Desk, move: MoveCash) -> Outcome:
     """A top-up or a withdrawal on a back office's word: approved or declined; or what is stored under its id."""
+    if move.payment_id in desk.book.archived:
+        return Refused(move, ErrorCode.PAYMENT_ARCHIVED)
     stored = desk.book.payments.get(move.payment_id)
     if stored is not None and not _was_canceled_before(stored, move):
         return _repeated(desk, move, stored)

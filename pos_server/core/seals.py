@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from uuid import UUID
 
 NO_HASH = bytes(32)
 _ENTRY = struct.Struct(">Q8s")
@@ -35,6 +36,23 @@ class Seal:
         return sha256(b"seal-1" + self.previous_hash + self.day.encode() + head + self.digests).digest()
 
 
+def transfer_digest(
+    *,
+    transfer_id: int,
+    kind: str,
+    source_id: UUID,
+    debit_account_id: int,
+    credit_account_id: int,
+    amount_minor: int,
+    currency: str,
+    wallet_number: int | None,
+    created_at_us: int,
+) -> bytes:
+    """What is sealed of a transfer, as the SQL function of this name makes it. `created_at_us`: Unix microseconds."""
+    columns = (transfer_id, kind, source_id, debit_account_id, credit_account_id, amount_minor, currency)
+    return sha256("|".join(map(str, (*columns, wallet_number or 0, created_at_us))).encode()).digest()[:8]
+
+
 def pack_digests(entries: dict[int, bytes]) -> bytes:
     """The sealed form of transfers' digests by id, which are in order."""
     return b"".join(_ENTRY.pack(transfer_id, digest) for transfer_id, digest in entries.items())
@@ -43,6 +61,13 @@ def pack_digests(entries: dict[int, bytes]) -> bytes:
 def unpack_digests(digests: bytes) -> Iterator[tuple[int, bytes]]:
     """Ids and digests from their sealed form. Raises struct.error when it is not one."""
     return _ENTRY.iter_unpack(digests)
+
+
+def gone(seal: Seal, found: dict[int, bytes]) -> dict[int, bytes]:
+    """The sealed transfers that are not among `found`, by id; none of a seal that was edited."""
+    if seal.expected_hash() != seal.hash:
+        return {}
+    return {number: digest for number, digest in unpack_digests(seal.digests) if number not in found}
 
 
 def broken(seal: Seal, previous_hash: bytes, found: dict[int, bytes]) -> list[str]:

@@ -171,10 +171,10 @@ class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):
 
     async def _query(self, message: PaymentQuery, admitted: Admitted[TerminalRecord]) -> ServerMessage:
         merchant_id = admitted.record.merchant_id
-        payment = await history.find_payment(self._pool, merchant_id, message.payment_id, message.reference)
-        if payment is None:
-            raise refused(ErrorCode.PAYMENT_UNKNOWN, message)
-        return self._notice(payment, message.message_id, admitted.language)
+        found = await history.find_payment(self._pool, merchant_id, message.payment_id, message.reference)
+        if isinstance(found, ErrorCode):
+            raise refused(found, message)
+        return self._notice(found, message.message_id, admitted.language)
 
     async def _recent(self, message: PaymentsRecent, admitted: Admitted[TerminalRecord]) -> ServerMessage:
         payments = await history.terminal_recent(self._pool, admitted.device.number, message.limit)

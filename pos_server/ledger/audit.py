@@ -24,6 +24,8 @@ _CHECKS = {
     "audit_refunds_paid": "refunds whose money did not go back exactly once",
     "audit_refunds_within": "payments that disagree with their refunds",
     "audit_settlements": "statements that differ from their transfers, or settlements without their statement",
+    "audit_archive": "archived rows whose number differs from that in the parts of the archive",
+    "audit_archived_once": "archived payments and refunds that are in the ledger too, or whose order is",
     "audit_rollup": "accounts whose sum up to the horizon differs from their transfers",
     "audit_shifts": "shifts whose figures differ from their payments, or that are open at another till than theirs",
     "audit_pending_in_time": "payments that still wait for a PIN after their time",
@@ -49,12 +51,13 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """What was looked at, in one snapshot, and what was found."""
+    """What was looked at, in one snapshot, and what was found; `archived_payments` are not among `payments`."""
 
     transfers: int
     payments: int
     cash_movements: int
     wallets: int
+    archived_payments: int
     findings: list[Finding]
 
     @property

@@ -7,7 +7,8 @@ from uuid import UUID
 import asyncpg
 
 from ..core.book import Wallet
-from ..core.payments import Payment
+from ..core.errors import ErrorCode
+from ..core.payments import OCCUPYING, Payment
 from .rows import payment_of, wallet_of
 from .sql import QUERIES
 
@@ -45,13 +46,22 @@ async def terminal_recent(pool: asyncpg.Pool, terminal_number: int, payments_max
 
 async def find_payment(
     pool: asyncpg.Pool, merchant_id: int, payment_id: UUID | None, reference: str | None
-) -> Payment | None:
-    """A merchant's payment by its id, or else by its reference: that which occupies it, or that which failed last."""
+) -> Payment | ErrorCode:
+    """A merchant's payment by its id, or else by its reference: that which occupies it, or that which failed last.
+
+    Else why not: PAYMENT_UNKNOWN, or PAYMENT_ARCHIVED. An archived payment may occupy the reference of one that failed.
+    """
     if payment_id is not None:
         row = await pool.fetchrow(QUERIES["payment_by_id"], merchant_id, payment_id)
     else:
         row = await pool.fetchrow(QUERIES["payment_by_reference"], merchant_id, reference)
-    return None if row is None else payment_of(row)
+    payment = None if row is None else payment_of(row)
+    if payment is not None and (payment_id is not None or payment.status in OCCUPYING):
+        return payment
+    # After the ledger: what is moved meanwhile is found in the one or in the other.
+    if await pool.fetchval(QUERIES["archived_payment"], merchant_id, payment_id, reference):
+        return ErrorCode.PAYMENT_ARCHIVED
+    return payment or ErrorCode.PAYMENT_UNKNOWN
 
 
 async def wallet_payments_since(

@@ -50,8 +50,11 @@ async def load_book(
     if refund_ids:
         # Before the payments: a refund that is found is one that its payment knows of.
         for row in await connection.fetch(QUERIES["load_refunds"], refund_ids):
-            refund = refund_of(row)
-            book.refunds[refund.refund_id] = refund
+            if row["id"] is not None:
+                refund = refund_of(row)
+                book.refunds[refund.refund_id] = refund
+            if row["archived_id"] is not None:
+                book.archived_refunds.add(plain_uuid(row["archived_id"]))
     wanted = [_wanted(operation) for operation in operations]
     rows = await connection.fetch(
         QUERIES["load_book"], *(list(column) for column in zip(*wanted, strict=True)) if wanted else [[]] * 6
@@ -82,6 +85,9 @@ async def load_book(
         if row["id"] is not None:
             payment = payment_of(row)
             book.payments[payment.payment_id] = payment
+        for archived in (row["archived_payment_id"], row["archived_order_id"]):
+            if archived is not None:
+                book.archived.add(plain_uuid(archived))
         if row["open_payment_id"] is not None and want.merchant_id is not None and want.reference is not None:
             occupant = OpenPayment(plain_uuid(row["open_payment_id"]), Status(row["open_payment_status"]))
             book.open_payments[want.merchant_id, want.reference] = occupant

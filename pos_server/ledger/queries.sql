@@ -33,7 +33,9 @@ w.number as wallet_number, w.account_id, w.currency as wallet_currency, w.balanc
 
 -- name: load_book
 -- All a batch of operations needs, one row each: the till that asks, the payment of that id or else the one that occupies
--- the order, its till, and the wallet: the payment's, or else that of the code, with the device that made the code.
+-- the order, its till, and the wallet: the payment's, or else that of the code, with the device that made the code. Of an
+-- archived payment only that it is one, and the order that it occupies; in one snapshot with the live rows, so that a
+-- payment is found in one of the two places while it moves.
 -- The `limit`s keep the planner from joining whole tables: it plans once, perhaps while they are still empty.
 select
     t.number as till_number, t.status as terminal_status, t.shift_id as terminal_shift_id, s.name as store_name,
@@ -45,7 +47,8 @@ select
     d.wallet_number as device_wallet_number, d.slot, d.kid, d.generation, d.status as device_status,
     d.spent_mark,
     {payment_columns},
-    o.id as open_payment_id, o.status as open_payment_status
+    coalesce(o.id, ao.id) as open_payment_id, coalesce(o.status, ao.status) as open_payment_status,
+    ao.id as archived_order_id, an.id as archived_payment_id
 from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $6::smallint[]) with ordinality
     as q (payment_id, terminal_number, merchant_id, reference, wallet_number, slot, position)
 left join lateral (
@@ -54,6 +57,10 @@ left join lateral (
     limit 1
 ) as o on true
 left join lateral (select * from payment p where p.id = coalesce(q.payment_id, o.id) limit 1) as p on true
+left join lateral (
+    select a.id, a.status from archived_name a where a.merchant_id = q.merchant_id and a.reference = q.reference limit 1
+) as ao on true
+left join lateral (select a.id from archived_name a where a.id = q.payment_id limit 1) as an on true
 left join terminal t on t.number = coalesce(q.terminal_number, p.terminal_number)
 left join store s on s.id = t.store_id
 left join merchant m on m.id = coalesce(s.merchant_id, p.merchant_id, q.merchant_id)
@@ -68,9 +75,12 @@ left join lateral (
 order by q.position;
 
 -- name: load_refunds
-select id, payment_id, merchant_id, terminal_number, wallet_number, amount_minor, currency,
-    unix_ms(created_at) as created_at_ms, shift_id
-from refund where id = any($1::uuid[]);
+-- What is known of these ids: a refund, or that it is archived.
+select r.id, r.payment_id, r.merchant_id, r.terminal_number, r.wallet_number, r.amount_minor, r.currency,
+    unix_ms(r.created_at) as created_at_ms, r.shift_id, a.id as archived_id
+from unnest($1::uuid[]) as q (id)
+left join lateral (select * from refund r where r.id = q.id limit 1) as r on true
+left join lateral (select a.id from archived_refund a where a.id = q.id limit 1) as a on true;
 
 -- name: apply_changes
 -- Everything a batch decided, in one statement and so in one commit: wallets and payments (each only if its version is
@@ -207,6 +217,11 @@ where p.merchant_id = $1 and p.reference = $2 and p.status in ('declined', 'expi
 order by p.changed_at desc limit 1)
 limit 1;
 
+-- name: archived_payment
+-- Whether a merchant's payment of this id, or the one that occupies this order, is in the archive.
+select exists (select from archived_name where id = $2 and merchant_id = $1)
+    or exists (select from archived_name where merchant_id = $1 and reference = $3);
+
 -- name: terminal_recent
 select {payment_columns}
 from payment p where p.terminal_number = $1
@@ -294,6 +309,13 @@ update terminal set shift_id = null where number = $2 and shift_id = $1;
 -- name: sum_up_shift
 -- A shift that is closed gets no more payments: whoever sums it up, and whenever, finds the same.
 update shift s set figures = {shift_figures} where s.id = $1 and s.closed_at is not null and s.figures is null;
+
+-- name: sum_up_shifts
+-- Those that nobody has looked at since their close was cut short.
+update shift s set figures = {shift_figures} where s.closed_at is not null and s.figures is null;
+
+-- name: open_shift_before
+select terminal_number from shift where closed_at is null and opened_at < $1 order by terminal_number limit 1;
 
 -- name: shift
 select s.id, s.number, s.terminal_number, m.name as merchant_name, st.name as store_name, s.operator, m.currency,
@@ -469,7 +491,8 @@ select number, name, balance_minor from wallet order by number;
 -- name: audit_counts
 select (select count(*) from transfer) as transfers, (select count(*) from payment where purpose = 'sale') as payments,
     (select count(*) from payment where purpose <> 'sale') as cash_movements,
-    (select count(*) from wallet) as wallets;
+    (select count(*) from wallet) as wallets,
+    (select coalesce(sum(payments), 0)::bigint from archive_part) as archived_payments;
 
 -- name: audit_accounts_exist
 -- A transfer's two accounts exist and hold its currency. With that, debits and credits cancel out per currency.
@@ -480,23 +503,27 @@ where d.id is null or c.id is null
 order by x.id limit $1;
 
 -- name: audit_sum_is_zero
--- Over the accounts that exist, credits less debits are zero per currency.
+-- Over the accounts that exist, credits less debits are zero per currency, archived ones included.
 select currency from (
     select c.currency, x.amount_minor from transfer x join account c on c.id = x.credit_account_id
     union all
     select d.currency, -x.amount_minor from transfer x join account d on d.id = x.debit_account_id
+    union all
+    select a.currency, b.balance_minor from archived_balance b join account a on a.id = b.account_id
 ) as entry
 group by currency having sum(amount_minor) <> 0
 order by currency limit $1;
 
 -- name: audit_balances
--- A wallet's balance is what its account was credited less what it was debited.
+-- A wallet's balance is what its account was credited less what it was debited, archived transfers included.
 select w.number::text from wallet w
 left join (
     select account_id, sum(amount_minor) as balance_minor from (
         select credit_account_id as account_id, amount_minor from transfer
         union all
         select debit_account_id, -amount_minor from transfer
+        union all
+        select account_id, balance_minor from archived_balance
     ) as entry group by account_id
 ) as e on e.account_id = w.account_id
 where w.balance_minor <> coalesce(e.balance_minor, 0)
@@ -619,7 +646,8 @@ order by p.id limit $1;
 
 -- name: audit_shifts
 -- A closed shift's figures are what its payments, cancels and refunds say, all of them of shifts that there are and none
--- waiting; and the open shift of a terminal is the one that the terminal names.
+-- waiting; and the open shift of a terminal is the one that the terminal names. What was archived cannot be added up any
+-- more, so not the shifts that were opened before the archive's horizon.
 with figures as (
     select shift_id, jsonb_object_agg(kind, jsonb_build_array(count, amount_minor)) as figures from (
         select shift_id, kind, count(*) as count, sum(amount_minor) as amount_minor from (
@@ -636,7 +664,9 @@ with figures as (
 select coalesce(s.id, f.shift_id)::text from shift s
 full join figures f on f.shift_id = s.id
 left join terminal t on t.number = s.terminal_number
-where s.id is null or s.figures <> coalesce(f.figures, '{}') or (s.closed_at is not null and f.figures ? 'pending')
+where s.id is null or (s.figures <> coalesce(f.figures, '{}')
+        and s.opened_at >= (select coalesce(max(before), '-infinity') from archive_part))
+    or (s.closed_at is not null and f.figures ? 'pending')
     or (t.shift_id is not distinct from s.id) <> (s.closed_at is null)
 union
 select t.shift_id::text from terminal t
@@ -679,6 +709,9 @@ select coalesce(max(id), 0) as last_id, array(
 ) as running
 from transfer;
 
+-- name: rollup_horizon
+select last_id from rollup_horizon;
+
 -- name: lock_rollup
 select last_id from rollup_horizon for update;
 
@@ -716,7 +749,7 @@ where a.kind <> 'wallet'
 order by a.kind, a.name, a.id;
 
 -- name: audit_rollup
--- The sum up to the horizon is what the transfers up to it say.
+-- The sum up to the horizon is what the transfers up to it say; archived ones are all below it.
 select coalesce(r.account_id, e.account_id)::text from account_rollup r
 full join (
     select account_id, sum(amount_minor) as balance_minor from (
@@ -724,6 +757,8 @@ full join (
         where id <= (select last_id from rollup_horizon)
         union all
         select debit_account_id, -amount_minor from transfer where id <= (select last_id from rollup_horizon)
+        union all
+        select account_id, balance_minor from archived_balance
     ) as x join account a on a.id = x.account_id and a.kind <> 'wallet'
     group by account_id
 ) as e on e.account_id = r.account_id
@@ -826,13 +861,15 @@ order by s.merchant_id;
 
 -- name: audit_settlements
 -- A statement is what its transfers say, starts where the one before ended, and was paid by exactly its transfer; and
--- every settlement transfer has its statement.
+-- every settlement transfer has its statement. What was archived cannot be added up any more: not the days that begin
+-- before the archive's horizon, nor the payments of statements that were made before it (audit_archive counts those).
 select coalesce(s.id, x.source_id)::text from (
     select s.*, m.account_id, h.id as house_id,
         lag(s.closing_minor, 1, 0::bigint) over days as previous_minor,
         lag(s.ends_at, 1, s.starts_at) over days as previous_end,
-        coalesce(f.moved_minor, 0) as moved_minor
+        coalesce(f.moved_minor, 0) as moved_minor, horizon.before as archived_before
     from settlement s
+    cross join (select coalesce(max(before), '-infinity') as before from archive_part) as horizon
     join merchant m on m.id = s.merchant_id
     left join (
         -- Each entry looks up its day, which an index finds, so years of days cost no more than one.
@@ -855,8 +892,161 @@ select coalesce(s.id, x.source_id)::text from (
 ) as s
 full join (select * from transfer where kind = 'settlement') as x on x.source_id = s.id
 where s.id is null
-    or s.moved_minor <> s.net_minor or s.opening_minor <> s.previous_minor or s.starts_at <> s.previous_end
-    or (s.paid_out_minor > 0) <> (x.id is not null)
+    or (s.moved_minor <> s.net_minor and s.starts_at >= s.archived_before)
+    or s.opening_minor <> s.previous_minor or s.starts_at <> s.previous_end
+    or (s.paid_out_minor > 0 and x.id is null and s.created_at >= s.archived_before)
+    or (s.paid_out_minor = 0 and x.id is not null)
     or (x.id is not null and (x.amount_minor <> s.paid_out_minor or x.debit_account_id <> s.account_id
         or x.credit_account_id <> s.house_id or x.currency <> s.currency))
 order by 1 limit $1;
+
+-- name: first_unsealed_before
+-- A transfer before a time that no seal covers.
+select id from transfer
+where id > coalesce((select last_id from seal order by number desc limit 1), 0) and created_at < $1
+order by id limit 1;
+
+-- name: archive_payments
+-- The next 1000 payments by id from $1, and the lines of those that may be archived: final since before $2, and with all
+-- their transfers up to the id $3, which is sealed and rolled up. A line holds every column that is not null.
+select w.id, w.version, u.line, u.refund_ids, u.transfer_ids
+from (select * from payment where id >= $1 order by id limit 1000) as w
+left join lateral (
+    select r.ids as refund_ids, x.ids as transfer_ids,
+        jsonb_strip_nulls(jsonb_build_object('payment',
+            to_jsonb(w) || jsonb_build_object('fingerprint', encode(w.fingerprint, 'hex')),
+            'refunds', r.lines, 'transfers', x.lines))::text as line
+    from (
+        select coalesce(array_agg(r.id), '{}') as ids,
+            coalesce(jsonb_agg(to_jsonb(r) order by r.created_at, r.id), '[]') as lines
+        from refund r where r.payment_id = w.id
+    ) as r
+    cross join lateral (
+        select coalesce(array_agg(t.id), '{}') as ids, coalesce(jsonb_agg(to_jsonb(t) order by t.id), '[]') as lines,
+            coalesce(max(t.id) <= $3 and max(t.created_at) < $2, true) as is_settled
+        from (
+            select * from transfer where source_id = w.id
+                and (kind in ('payment', 'top_up', 'withdrawal', 'fee', 'cancel')
+                    or (kind = 'fee_return' and w.status = 'canceled'))
+            union all
+            select * from transfer where source_id = any(r.ids) and kind in ('refund', 'fee_return')
+        ) as t
+    ) as x
+    where x.is_settled
+) as u on w.changed_at < $2 and w.status <> 'pending'
+order by w.id;
+
+-- name: archive_settlements
+-- The next settlement transfers by id, after $1, made before $2 and with ids up to $3; and their lines.
+select t.id, jsonb_build_object('transfers', jsonb_build_array(jsonb_strip_nulls(to_jsonb(t))))::text as line
+from transfer t where t.kind = 'settlement' and t.id > $1 and t.created_at < $2 and t.id <= $3
+order by t.id limit 1000;
+
+-- name: archive_names
+-- Only while a payment still has the version that was written: whatever changes a payment or adds to it moves that.
+insert into archived_name (merchant_id, id, status, reference)
+select p.merchant_id, p.id, p.status, case when p.status in ('approved', 'canceled') then p.reference end
+from payment p join unnest($1::uuid[], $2::int[]) as c (id, version) on p.id = c.id and p.version = c.version;
+
+-- name: archive_refund_names
+insert into archived_refund (id) select id from refund where id = any($1::uuid[]);
+
+-- name: archive_transfers
+-- Takes transfers out of the ledger and adds them to the balances; returns how many there were.
+with gone as (
+    delete from transfer where id = any($1::bigint[]) returning debit_account_id, credit_account_id, amount_minor
+), entry as (
+    select credit_account_id as account_id, amount_minor from gone
+    union all
+    select debit_account_id, -amount_minor from gone
+), summed as (
+    insert into archived_balance as b (account_id, balance_minor)
+    select account_id, sum(amount_minor) from entry group by account_id
+    on conflict (account_id) do update set balance_minor = b.balance_minor + excluded.balance_minor
+)
+select count(*) from gone;
+
+-- name: archive_refunds
+delete from refund where id = any($1::uuid[]);
+
+-- name: archive_delete_payments
+delete from payment p using unnest($1::uuid[], $2::int[]) as c (id, version)
+where p.id = c.id and p.version = c.version;
+
+-- name: last_archive_part
+select number, sha256 from archive_part order by number desc limit 1;
+
+-- name: add_archive_part
+insert into archive_part (number, before, payments, refunds, settlements, transfers, file, sha256, archived_at)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9);
+
+-- name: archive_parts
+select file, sha256 from archive_part order by number;
+
+-- name: archived_transfers
+select coalesce(sum(transfers), 0)::bigint from archive_part;
+
+-- name: vacuum_archived
+-- What was deleted leaves room that new rows fill.
+vacuum (analyze) payment, refund, transfer;
+
+-- name: forget_transfer_times
+-- The index by time knows ranges of blocks by their oldest and newest row. It never narrows a range by itself: where old
+-- rows were deleted and new ones came, every day of the years between would be looked for.
+select brin_desummarize_range('transfer_created', block)
+from generate_series(0, pg_relation_size('transfer') / current_setting('block_size')::bigint, 32) as block;
+
+-- name: learn_transfer_times
+select brin_summarize_new_values('transfer_created');
+
+-- name: create_archived_digest
+create temporary table archived_digest (id bigint primary key, digest bytea not null);
+
+-- name: drop_archived_digest
+drop table archived_digest;
+
+-- name: add_archived_digests
+insert into archived_digest select * from unnest($1::bigint[], $2::bytea[]) on conflict do nothing;
+
+-- name: archived_digests
+select id, digest from archived_digest where id >= $1 and id <= $2 order by id;
+
+-- name: nameless_archived
+-- Which of these payments ($1) and refunds ($2) are not known as archived.
+select 'payment ' || q.id as name from unnest($1::uuid[]) as q (id)
+where not exists (select from archived_name a where a.id = q.id)
+union all
+select 'refund ' || q.id from unnest($2::uuid[]) as q (id)
+where not exists (select from archived_refund a where a.id = q.id)
+order by name;
+
+-- name: audit_archive
+-- There are as many names of archived payments and refunds as the parts hold, and as many settlements whose transfer is
+-- not here any more.
+select kind from (
+    select 'payments' as kind, (select count(*) from archived_name) as here,
+        (select coalesce(sum(payments), 0) from archive_part) as archived
+    union all
+    select 'refunds', (select count(*) from archived_refund), (select coalesce(sum(refunds), 0) from archive_part)
+    union all
+    select 'settlements', (
+        select count(*) from settlement s where s.paid_out_minor > 0
+            and s.created_at < (select max(before) from archive_part)
+            and not exists (select from transfer x where x.source_id = s.id and x.kind = 'settlement')
+    ), (select coalesce(sum(settlements), 0) from archive_part)
+) as counted
+where here <> archived
+order by kind limit $1;
+
+-- name: audit_archived_once
+-- What was archived is not in the ledger any more: no payment or refund of that id, and no payment that occupies the same
+-- order.
+select id from (
+    select a.id::text from archived_name a join payment p on p.id = a.id
+    union
+    select a.id::text from archived_refund a join refund r on r.id = a.id
+    union
+    select a.id::text from archived_name a join payment p on p.merchant_id = a.merchant_id and p.reference = a.reference
+    where p.status in ('pending', 'approved', 'canceled')
+) as twice
+order by id limit $1;

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from .settled import have_ended
+from .settled import have_ended, wait_until_ended
 from .sql import QUERIES
 
 
@@ -36,13 +36,26 @@ class RollUp:
         if self._running is not None:
             if not await have_ended(connection, self._running):
                 return
-            async with connection.transaction():
-                horizon_id = await connection.fetchval(QUERIES["lock_rollup"])
-                if self._last_id > horizon_id:
-                    await connection.execute(QUERIES["roll_up"], horizon_id, self._last_id)
+            await _sum_up_to(connection, self._last_id)
         ((self._last_id, self._running),) = await connection.fetch(QUERIES["last_transfer"])
+
+
+async def roll_up(connection: asyncpg.Connection) -> int:
+    """Sum up all that there is now; returns the horizon, an id. Raises NotSettled, and asyncpg's errors."""
+    ((last_id, running),) = await connection.fetch(QUERIES["last_transfer"])
+    await wait_until_ended(connection, running)
+    return await _sum_up_to(connection, last_id)
 
 
 async def balances(connection: asyncpg.Connection) -> list[AccountBalance]:
     """The balance of every account that is no wallet, as of one moment. Raises asyncpg's errors."""
     return [AccountBalance(**row) for row in await connection.fetch(QUERIES["account_balances"])]
+
+
+async def _sum_up_to(connection: asyncpg.Connection, last_id: int) -> int:
+    async with connection.transaction():
+        horizon_id = int(await connection.fetchval(QUERIES["lock_rollup"]))
+        if last_id <= horizon_id:
+            return horizon_id
+        await connection.execute(QUERIES["roll_up"], horizon_id, last_id)
+        return last_id

@@ -1,13 +1,16 @@
 """Seals the transfers of days that are over, and checks the seals. core/seals.py says what a seal is."""
 
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import asyncpg
 
-from ..core.seals import NO_HASH, Seal, broken, pack_digests
+from ..core.seals import NO_HASH, Seal, broken, gone, pack_digests
+from .archive_check import read_archive, room_for_digests
 from .settled import wait_until_ended
 from .sql import QUERIES
 
@@ -90,24 +93,51 @@ async def _seal(
 
 
 async def check_seals(
-    connection: asyncpg.Connection, progress: Callable[[Seal], None], expected: str | None = None
+    connection: asyncpg.Connection,
+    progress: Callable[[Seal], None],
+    expected: str | None = None,
+    archive: Path | None = None,
 ) -> SealReport:
     """Compare every seal with the rows as they are, in one snapshot. Raises asyncpg's errors.
 
     `expected`, in hex, is a hash that was kept elsewhere: a seal must have it, or the chain is not the one it was.
+    Archived transfers are looked up in the parts in the folder `archive`; without it they are only counted.
     """
     previous, seals, transfers, problems = NO_HASH, 0, 0, list[str]()
     is_known = expected is None
-    async with connection.transaction(isolation="repeatable_read", readonly=True):
+    missing = 0
+    async with AsyncExitStack() as stack:
+        if archive is not None:
+            await stack.enter_async_context(room_for_digests(connection))
+        await stack.enter_async_context(connection.transaction(isolation="repeatable_read", readonly=True))
+        archived = int(await connection.fetchval(QUERIES["archived_transfers"]))
+        if archive is not None:
+            problems += await read_archive(connection, archive)
         async for row in connection.cursor(QUERIES["seals"], prefetch=1):
             seal = Seal(**row)
             rows = await connection.fetch(QUERIES["transfer_digests"], seal.first_id - 1, seal.last_id, None)
             if seal.number != seals + 1:
                 problems.append(f"seal {seals + 1} was removed")
-            problems += broken(seal, previous, {row["id"]: row["digest"] for row in rows})
+            found = {row["id"]: row["digest"] for row in rows}
+            if archive is not None:
+                old = await connection.fetch(QUERIES["archived_digests"], seal.first_id, seal.last_id)
+                problems += [
+                    f"transfer {row['id']} is in the archive and in the ledger" for row in old if row["id"] in found
+                ]
+                found = {row["id"]: row["digest"] for row in old} | found
+            elif archived:
+                removed = gone(seal, found)
+                missing += len(removed)
+                found |= removed
+            problems += broken(seal, previous, found)
             is_known = is_known or seal.hash.hex() == expected
             previous, seals, transfers = seal.hash, seal.number, transfers + seal.transfers
             progress(seal)
+    if archive is None and missing != archived:
+        problems.append(
+            f"{missing} sealed transfers are not in the ledger, and {archived} are archived: "
+            "--archive DIR, the folder of the archive, says which"
+        )
     if not is_known:
         problems.append(f"no seal has the hash {expected}: seals were removed, or made anew")
     return SealReport(seals, transfers, previous, problems)

@@ -183,3 +183,20 @@ async def test_other_merchants_and_keys_without_the_scope(
     ):
         response = await http.post(path, json=wish, headers={"Authorization": f"Bearer {key}"})
         assert (response.status_code, response.json()["code"]) == (status, code)
+
+
+async def test_an_archived_payment_is_gone(town: Town, http: httpx.AsyncClient, admin: asyncpg.Connection) -> None:
+    wish = body(town, 1_000)
+    archived = "insert into archived_name (merchant_id, id, status, reference) values ($1, $2, 'approved', $3)"
+    await admin.execute(archived, town.merchant_id, wish["payment_id"], "receipt-of-old")
+    for path, asked in (
+        ("/v1/top-ups", wish),
+        ("/v1/withdrawals", wish),
+        ("/v1/cancels", {"payment_id": wish["payment_id"]}),
+    ):
+        response = await http.post(path, json=asked)
+        assert (response.status_code, response.json()["code"]) == (410, "payment_archived")
+        assert response.headers["content-type"] == "application/problem+json"
+    again = await http.post("/v1/top-ups", json=body(town, 1_000, reference="receipt-of-old"))
+    assert (again.status_code, again.json()["code"]) == (409, "already_paid")
+    assert await admin.fetchval("select count(*) from transfer where created_at > now() - interval '1 hour'") == 0

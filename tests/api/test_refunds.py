@@ -132,3 +132,18 @@ async def test_a_key_is_stored_as_a_hash_only(town: Town, admin: asyncpg.Connect
     assert row is not None
     assert key not in str(dict(row))
     assert len(key) == 56
+
+
+async def test_an_archived_payment_or_refund_is_known(
+    server: RunningServer, town: Town, http: httpx.AsyncClient, admin: asyncpg.Connection
+) -> None:
+    payment_id = await paid(server, town)
+    old, old_refund = new_id(), new_id()
+    await admin.execute(
+        "insert into archived_name (merchant_id, id, status) values ($1, $2, 'approved')", town.merchant_id, old
+    )
+    await admin.execute("insert into archived_refund (id) values ($1)", old_refund)
+    gone = await http.post("/v1/refunds", json=body(str(old)))
+    assert (gone.status_code, gone.json()["code"]) == (410, "payment_archived")
+    reused = await http.post("/v1/refunds", json=body(payment_id) | {"refund_id": str(old_refund)})
+    assert (reused.status_code, reused.json()["code"]) == (409, "id_reused")

@@ -10,6 +10,7 @@ RETRYABLE = {
     ErrorCode.WRONG_CURRENCY: False,
     ErrorCode.ID_REUSED: False,
     ErrorCode.PAYMENT_UNKNOWN: False,
+    ErrorCode.PAYMENT_ARCHIVED: False,
     ErrorCode.TERMINAL_DISABLED: False,
     ErrorCode.WALLET_UNKNOWN: False,
     ErrorCode.FUNDS_SPENT: False,

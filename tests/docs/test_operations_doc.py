@@ -141,4 +141,4 @@ def test_links_lead_somewhere() -> None:
         path, _, fragment = link.partition("#")
         assert not fragment or fragment in anchors, link
         # Written at the same time as this document.
-        assert not path or path == "archive.md" or (DOCS / path).exists(), link
+        assert not path or (DOCS / path).exists(), link

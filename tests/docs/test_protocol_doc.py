@@ -349,7 +349,7 @@ def test_limits_are_the_defaults() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for name in ("protocol.md", "payment-code.md", "payments.md"):
+    for name in ("protocol.md", "payment-code.md", "payments.md", "archive.md"):
         document = read(name)
         prose = re.sub(r"^```.*?^```$", "", document.text, flags=re.DOTALL | re.MULTILINE)
         for file, fragment in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", prose):

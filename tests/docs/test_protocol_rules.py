@@ -274,6 +274,7 @@ def test_what_a_cancel_does() -> None:
             canceled,
         ],
         "another merchant's": [lambda world: world.scan(terminal_number=STRANGERS_TILL, merchant_id=STRANGER).payment],
+        "archived, since it is old": [lambda world: world.archive(world.scan().payment)],
         "unknown": [lambda world: replace(world.scan(code="").payment, payment_id=UUID(int=99))],
     }
     assert [state for state, _, _ in table] == list(makers)
@@ -456,17 +457,19 @@ def test_cancels_and_refunds_are_refused_in_the_stated_order() -> None:
     world = World(rules=replace(RULES, refunds_max=1))
     payment = refunded(world)
     world.now_ms += 400 * DAY_MS
-    strangers = world.scan(terminal_number=STRANGERS_TILL, merchant_id=STRANGER).payment
+    strangers, gone = (world.scan(terminal_number=STRANGERS_TILL, merchant_id=STRANGER).payment for _ in range(2))
+    world.archive(gone)
     world.change_till(terminal_status=TerminalStatus.DISABLED)
     cancels = [word(world.cancel(payment.payment_id))]
     used = next(iter(world.book.refunds))
     refunds = [
-        word(world.refund(strangers, 5000, refund_id=used)),
+        word(world.refund(gone, 5000, refund_id=used)),
+        word(world.refund(gone, 5000)),
         word(world.refund(strangers, 5000)),
         word(world.refund(payment, 5000)),
     ]
     world.change_till(terminal_status=TerminalStatus.ACTIVE)
-    cancels += [word(world.cancel(strangers.payment_id)), word(world.cancel(payment.payment_id))]
+    cancels += [word(world.cancel(asked.payment_id)) for asked in (gone, strangers, payment)]
     refunds.append(word(world.refund(world.scan(code="").payment, 5000)))
     refunds.append(word(world.refund(payment, 5000)))
     world.now_ms -= 60 * DAY_MS
@@ -500,7 +503,7 @@ async def test_errors_of_requests_are_those_that_the_table_names(
         seen.add((message_type, answer["code"]))
 
     async with (
-        serving(settings(queries_burst=3, queries_per_s=0.001, refunds_max=1), KEYRING, dsn) as server,
+        serving(settings(queries_burst=4, queries_per_s=0.001, refunds_max=1), KEYRING, dsn) as server,
         logged_in(server.url, town.terminals[0]) as till,
         logged_in(server.url, town.wallets[0]) as phone,
     ):
@@ -511,6 +514,13 @@ async def test_errors_of_requests_are_those_that_the_table_names(
         await refused(till, "payment.scan", **paid | {"amount_minor": 1, "type": "payment.scan"})
         await refused(till, "payment.scan", **scan_message("x", currency="USD"))
         await refused(till, "payment.query", **unknown)
+        archived = {"payment_id": str(new_id())}
+        name = "insert into archived_name (merchant_id, id, status) values ($1, $2, 'declined')"
+        await admin.execute(name, town.merchant_id, archived["payment_id"])
+        await refused(till, "payment.scan", **scan_message("x", **archived))
+        await refused(till, "payment.cancel", **archived)
+        await refused(till, "refund.create", **archived, refund_id=str(new_id()), amount_minor=1)
+        await refused(till, "payment.query", **archived)
         one = {"refund_id": str(new_id()), "amount_minor": 1}
         await refused(till, "refund.create", **unknown, **one)
         canceled = scan_message(town.wallets[0].code())
@@ -553,7 +563,7 @@ async def test_errors_of_requests_are_those_that_the_table_names(
         await refused(till, "shift.open", **shift, operator="Alice")
         await refused(till, "shift.close", **shift)
         await refused(till, "shift.query")
-        for _ in range(3):
+        for _ in range(4):
             await ask(phone, {"type": "history", "message_id": "h"})
         await refused(phone, "history")
         await other_merchant(connection, server.url, of_paid, refused)

@@ -110,6 +110,11 @@ class World:
         assert isinstance(outcome, Decided)
         return outcome
 
+    def archive(self, payment: Payment) -> Payment:
+        """The payment leaves the ledger; its id and its order stay."""
+        self.book.archived.add(payment.payment_id)
+        return self.book.payments.pop(payment.payment_id)
+
     def pending(self, **fields: Any) -> Payment:
         """A payment that waits for the PIN."""
         return self.scan(typed=True, **fields).payment

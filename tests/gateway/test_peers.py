@@ -198,3 +198,25 @@ async def test_a_storm_of_payments_across_servers_loses_none(
             await till.send(json.dumps(message))
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
             assert await listening == {message["payment_id"] for message in messages}
+
+
+async def test_a_wallet_that_moves_ends_with_the_balance_of_now(
+    servers: tuple[RunningServer, RunningServer], town: Town
+) -> None:
+    """What its former server tells again shows the balance of then."""
+    here, there = servers
+    wallet = town.wallets[0]
+    async with (
+        logged_in(here.url, town.terminals[0]) as till,
+        logged_in(there.url, town.terminals[1]) as other_till,
+    ):
+        async with logged_in(here.url, wallet) as phone:
+            paid = await ask(till, scan_message(wallet.code(), amount_minor=900))
+            assert (await receive(phone))["balance_minor"] == 9_100
+            refunded = await ask(other_till, refund_message(paid["payment_id"], 400))
+            assert (await receive(phone))["balance_minor"] == 9_500
+        async with logged_in(there.url, wallet) as phone:
+            told = [await receive(phone)]
+            while told[-1]["version"] != refunded["version"]:
+                told.append(await receive(phone))
+    assert [(message["version"], message["balance_minor"]) for message in told] == [(1, 9_100), (2, 9_500)]

@@ -25,7 +25,10 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestOperation:
-    """One method of one path. `conflicts`: the state of things may forbid it (409). `pends`: it may answer 202."""
+    """One method of one path. `conflicts`: the state of things may forbid it (409). `pends`: it may answer 202.
+
+    `archives`: what it is about may be in the archive (410).
+    """
 
     name: str
     role: Role
@@ -40,6 +43,7 @@ class RestOperation:
     versioned: bool = False
     conflicts: bool = False
     pends: bool = False
+    archives: bool = False
 
     @property
     def statuses(self) -> tuple[HTTPStatus, ...]:
@@ -67,4 +71,6 @@ class RestOperation:
             statuses |= {HTTPStatus.PRECONDITION_FAILED, HTTPStatus.PRECONDITION_REQUIRED}
         if self.conflicts:
             statuses.add(HTTPStatus.CONFLICT)
+        if self.archives:
+            statuses.add(HTTPStatus.GONE)
         return tuple(sorted(statuses))

@@ -73,9 +73,9 @@ _OWN: dict[ProblemCode, tuple[HTTPStatus, str]] = {
 # Of what the engine refuses: the rest are conflicts with what is there.
 _OF_ERRORS = {
     ErrorCode.PAYMENT_UNKNOWN: HTTPStatus.NOT_FOUND,
+    ErrorCode.PAYMENT_ARCHIVED: HTTPStatus.GONE,
     ErrorCode.WALLET_UNKNOWN: HTTPStatus.NOT_FOUND,
     ErrorCode.SHIFT_UNKNOWN: HTTPStatus.NOT_FOUND,
-    ErrorCode.ID_REUSED: HTTPStatus.UNPROCESSABLE_ENTITY,
     ErrorCode.BUSY: HTTPStatus.SERVICE_UNAVAILABLE,
     ErrorCode.DRAINING: HTTPStatus.SERVICE_UNAVAILABLE,
     ErrorCode.UNKNOWN_OUTCOME: HTTPStatus.SERVICE_UNAVAILABLE,

@@ -1,0 +1,142 @@
+"""The files of the archive: parts of JSON lines, gzipped. docs/archive.md describes them for people.
+
+The first line is a header, each line after it a unit: a payment with its refunds and transfers, or the transfer of a
+settlement alone. A line holds every column of its rows that is not null, under the column's name. A part is complete
+before it has its name, and on the disk before it counts.
+"""
+
+import gzip
+import json
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import file_digest
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from ..core.errors import PosError
+from ..core.seals import transfer_digest
+
+FORMAT, FORMAT_VERSION = "pos-archive", 1
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class PartUnreadable(PosError):
+    """A part is missing, cut off, or not in the format; the text names it and says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A line of a part: its ids, and the digests of its transfers by id. `payment_id` is None for a settlement."""
+
+    payment_id: UUID | None
+    refund_ids: list[UUID]
+    digests: dict[int, bytes]
+
+
+def part_name(number: int) -> str:
+    """The file's name of the part with this number, from 1."""
+    return f"payments-{number:06}.jsonl.gz"
+
+
+class PartWriter:
+    """Writes one part; nothing has its name until `finish`. Blocks, and raises OSError."""
+
+    def __init__(self, folder: Path, number: int, before: datetime, previous: bytes | None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / part_name(number)
+        self._partial = self._path.with_name(self._path.name + ".partial")
+        self._raw = self._partial.open("wb")
+        # Without a time and a name in its header, the same units make the same file.
+        self._packed = gzip.GzipFile(filename="", fileobj=self._raw, mode="wb", compresslevel=6, mtime=0)
+        header = {
+            "format": FORMAT,
+            "version": FORMAT_VERSION,
+            "part": number,
+            "before": before.astimezone(UTC).isoformat(),
+            "previous_sha256": previous and previous.hex(),
+        }
+        self.write([json.dumps(header)])
+
+    def write(self, lines: Iterable[str]) -> None:
+        """Append lines, which end without a newline."""
+        for line in lines:
+            self._packed.write(line.encode() + b"\n")
+
+    def finish(self) -> bytes:
+        """Give the part its name once it is on the disk, in place of one that no ledger knows; returns its SHA-256."""
+        try:
+            self._packed.close()
+            self._raw.flush()
+            os.fsync(self._raw.fileno())
+            self._raw.close()
+        except OSError:
+            self.discard()
+            raise
+        digest = sha256_of(self._partial)
+        self._partial.replace(self._path)
+        folder = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        return digest
+
+    def discard(self) -> None:
+        """Leave nothing of a part that was not finished."""
+        with suppress(OSError):
+            self._packed.close()
+            self._raw.close()
+        self._partial.unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> bytes:
+    """Of the whole file. Raises OSError."""
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").digest()
+
+
+def read_units(path: Path) -> Iterator[Unit]:
+    """The units of a part, a line at a time. Raises PartUnreadable, also after some units."""
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            header = json.loads(next(lines, "null"))
+            if (header["format"], header["version"]) != (FORMAT, FORMAT_VERSION):
+                raise PartUnreadable(f"{path.name} cannot be read: it is no part of an archive, or of a newer version")
+            for line in lines:
+                yield _unit_of(json.loads(line))
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise PartUnreadable(f"{path.name} cannot be read: {error or type(error).__name__}") from None
+
+
+def _unit_of(line: dict[str, Any]) -> Unit:
+    return Unit(
+        payment_id=UUID(line["payment"]["id"]) if "payment" in line else None,
+        refund_ids=[UUID(refund["id"]) for refund in line.get("refunds", [])],
+        digests={_id_of(transfer): _digest_of(transfer) for transfer in line["transfers"]},
+    )
+
+
+def _id_of(transfer: dict[str, Any]) -> int:
+    transfer_id = int(transfer["id"])
+    if not 0 < transfer_id < 2**63:
+        raise ValueError(f"{transfer_id} is no id of a transfer")
+    return transfer_id
+
+
+def _digest_of(transfer: dict[str, Any]) -> bytes:
+    return transfer_digest(
+        transfer_id=transfer["id"],
+        kind=transfer["kind"],
+        source_id=UUID(transfer["source_id"]),
+        debit_account_id=transfer["debit_account_id"],
+        credit_account_id=transfer["credit_account_id"],
+        amount_minor=transfer["amount_minor"],
+        currency=transfer["currency"],
+        wallet_number=transfer.get("wallet_number"),
+        created_at_us=(datetime.fromisoformat(transfer["created_at"]) - _EPOCH) // timedelta(microseconds=1),
+    )
