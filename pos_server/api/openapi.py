@@ -89,11 +89,7 @@ def _operation(method: str, path: str, operation: Document) -> str:
         lines.append(f"<p>Body: {_type(schema)}</p>")
     if operation["parameters"]:
         rows = [
-            (
-                parameter["name"],
-                f"{parameter['in']}, {_type(parameter['schema'])}",
-                _about(parameter, parameter["required"]),
-            )
+            (part["name"], f"{part['in']}, {_type(part['schema'])}", _about(part, part["required"]))
             for part in operation["parameters"]
         ]
         lines.append(_table(("Parameter", "Type", "Meaning"), rows))
