@@ -50,9 +50,10 @@ _SECONDS_MAX = 3_600.0
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What a job may use in its round: the database, the server, a folder, and the business day that is not settled."""
+    """What a job may use in its round: the ledger, the server, a folder, and the business day that is not settled."""
 
     dsn: str
+    data_dir: Path
     url: str
     folder: Path
     business_date: str
@@ -64,26 +65,30 @@ async def _nothing(stage: Stage) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What an operator runs. `prepare` makes its first run of a round find its full work, before the quiet phase."""
+    """What an operator runs, with `pause_s` after each run.
+
+    `prepare` makes the first run of a round find its full work, before the quiet phase.
+    """
 
     name: str
     run: Callable[[Stage], Awaitable[None]]
     prepare: Callable[[Stage], Awaitable[None]] = _nothing
+    pause_s: float = 0.0
 
 
 # --- the jobs
 
 
 async def _settle(stage: Stage) -> None:
-    await pos_server(stage.dsn, "settle", "--date", stage.business_date, "--out", stage.folder)
+    await pos_server(stage.data_dir, "settle", "--date", stage.business_date, "--out", stage.folder)
 
 
 async def _audit(stage: Stage) -> None:
-    await pos_server(stage.dsn, "audit")
+    await pos_server(stage.data_dir, "audit")
 
 
 async def _seal(stage: Stage) -> None:
-    await pos_server(stage.dsn, "seal")
+    await pos_server(stage.data_dir, "seal")
 
 
 async def _unseal(stage: Stage) -> None:
@@ -112,7 +117,12 @@ async def _close_shift(stage: Stage) -> None:
         raise SystemExit("the shift was not closed")
 
 
-JOBS = [Job("settle", _settle), Job("audit", _audit), Job("seal", _seal, _unseal), Job("shift close", _close_shift)]
+JOBS = [
+    Job("settle", _settle),
+    Job("audit", _audit),
+    Job("seal", _seal, _unseal),
+    Job("shift close", _close_shift, pause_s=1),
+]
 
 
 # --- the phases
@@ -142,6 +152,7 @@ async def work(job: Job, stage: Stage, seconds: float) -> Phase:
         started_s = time.monotonic()
         await job.run(stage)
         phase.runs_s.append(time.monotonic() - started_s)
+        await asyncio.sleep(job.pause_s)
     phase.end_s = time.monotonic()
     return phase
 
@@ -307,7 +318,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
     today = datetime.now(UTC).date()
     days = [(today - timedelta(days=arguments.rounds - number)).isoformat() for number in range(arguments.rounds)]
     try:
-        async with new_ledger() as dsn:
+        async with new_ledger() as (dsn, data_dir):
             async with owner(dsn) as connection:
                 await fill(
                     connection,
@@ -334,10 +345,12 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 )
                 say(f"offering {plan.rate:g} payments a second …")
                 async with offered(plan):
-                    phases = await play([Stage(dsn, server.url, folder, day) for day in days], arguments.phase_seconds)
+                    phases = await play(
+                        [Stage(dsn, data_dir, server.url, folder, day) for day in days], arguments.phase_seconds
+                    )
             figures = summary(phases, json.loads(await asyncio.to_thread(Path(plan.out).read_bytes)))
             print(table(figures), flush=True)  # noqa: T201
-            say(await pos_server(dsn, "audit"))
+            say(await pos_server(data_dir, "audit"))
             return figures
     finally:
         shutil.rmtree(folder, ignore_errors=True)

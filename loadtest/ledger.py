@@ -109,7 +109,7 @@ async def fill(
 
 async def run(merchants: int, sales: int, shift_sales: int) -> dict[str, float]:
     """Fill a database and time the work; returns seconds by name."""
-    async with new_ledger() as dsn:
+    async with new_ledger() as (dsn, _):
         connection = await connect(dsn, timeout_s=30, role=None)
         try:
             async with await create_pool(dsn, timeout_s=30, size_max=1) as pool:

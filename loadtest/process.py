@@ -74,8 +74,8 @@ async def serving(command: Sequence[str | Path], **variables: str) -> AsyncItera
 
 
 @asynccontextmanager
-async def new_ledger() -> AsyncIterator[str]:
-    """The DSN of a new, migrated database in a Postgres of its own; everything is gone after the block."""
+async def new_ledger() -> AsyncIterator[tuple[str, Path]]:
+    """A new, migrated database in a Postgres of its own: its DSN and data directory. All is gone after the block."""
     data_dir = Path(tempfile.mkdtemp(prefix="pos-load-"))
     postgres = EmbeddedPostgres(data_dir)
     try:
@@ -85,20 +85,20 @@ async def new_ledger() -> AsyncIterator[str]:
             await migrate(connection, load_migrations())
         finally:
             await connection.close()
-        yield dsn
+        yield dsn, data_dir
     finally:
         await asyncio.to_thread(postgres.stop)
         shutil.rmtree(data_dir, ignore_errors=True)
 
 
-async def pos_server(dsn: str, *arguments: str | Path) -> str:
-    """Run a command of an operator on this database; returns what it says. Raises SystemExit when it fails."""
+async def pos_server(data_dir: Path, *arguments: str | Path) -> str:
+    """Run a command of an operator on this ledger; returns what it says. Raises SystemExit when it fails."""
     process = await asyncio.create_subprocess_exec(
         POS_SERVER,
         *arguments,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env=os.environ | {"POS_DATABASE_URL": dsn},
+        env=os.environ | {"POS_DATA_DIR": str(data_dir)},
     )
     try:
         out, err = await process.communicate()
@@ -116,7 +116,7 @@ async def seeded_pos_server(
     *, terminals: int, wallets: int, balance_minor: int, **variables: str
 ) -> AsyncIterator[tuple[Server, Shop]]:
     """A `pos-server run` with a new ledger that holds a shop; everything is gone after the block."""
-    async with new_ledger() as dsn:
+    async with new_ledger() as (dsn, _):
         connection = await connect(dsn, timeout_s=30, role=None)
         try:
             shop = await seed_shop(connection, terminals=terminals, wallets=wallets, balance_minor=balance_minor)

@@ -7,8 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -27,7 +27,7 @@ from .ledger.archive import Part, archive
 from .ledger.audit import AuditReport, audit
 from .ledger.binaries import program
 from .ledger.database import connect, libpq_environment, wait_until_available, where
-from .ledger.embedded import EmbeddedPostgres, EmbeddedPostgresError, default_data_dir
+from .ledger.embedded import EmbeddedPostgres, EmbeddedPostgresError, default_data_dir, give_way
 from .ledger.migrate import load_migrations, migrate
 from .ledger.seals import SealReport, check_seals, seal_days
 from .master_keys import keyring_for
@@ -186,10 +186,10 @@ def _migrate(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _audit(arguments: argparse.Namespace, settings: Settings) -> int:
-    with database(settings, "pos-server", must_exist=True) as (dsn, _):
+    with database(settings, "pos-server", must_exist=True) as (dsn, data_dir):
         tell = say if arguments.progress or sys.stderr.isatty() else _say_nothing
-        report = run_loop(_audit_once(dsn, settings, tell))
-        check = _check_seals(dsn, settings, arguments.expect, arguments.archive, tell) if arguments.seals else None
+        report = run_loop(_audit_once(dsn, settings, data_dir, tell))
+        check = _check_seals(dsn, settings, data_dir, arguments, tell) if arguments.seals else None
         seals = None if check is None else run_loop(check)
     ok = report.ok and (seals is None or seals.ok)
     if arguments.json:
@@ -287,15 +287,12 @@ def _keys(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _at_desk(settings: Settings, work: Callable[[asyncpg.Connection], Coroutine[Any, Any, str]]) -> str:
     """Do an operator's work on the ledger that is there, as its owner."""
-    with database(settings, "pos-server", must_exist=True) as (dsn, _):
+    with database(settings, "pos-server", must_exist=True) as (dsn, data_dir):
 
         async def at_desk() -> str:
             await prepare(dsn, settings)
-            connection = await connect(dsn, timeout_s=settings.database_connect_timeout_s, role=None)
-            try:
+            async with _owner(dsn, settings, data_dir) as connection:
                 return await work(connection)
-            finally:
-                await connection.close()
 
         return run_loop(at_desk())
 
@@ -381,20 +378,29 @@ async def prepare(dsn: str, settings: Settings) -> list[str]:
         await connection.close()
 
 
-async def _check_seals(
-    dsn: str, settings: Settings, expected: str | None, archive: Path | None, tell: Callable[[str], None]
-) -> SealReport:
-    def progress(seal: Seal) -> None:
-        tell(f"checked {seal.day}: {seal.transfers} transfers")
-
+@asynccontextmanager
+async def _owner(dsn: str, settings: Settings, data_dir: Path | None) -> AsyncIterator[asyncpg.Connection]:
+    """A connection as the ledger's owner, for work that may take long: in a Postgres of our own, payments go first."""
     connection = await connect(dsn, timeout_s=settings.database_connect_timeout_s, role=None)
     try:
-        return await check_seals(connection, progress, expected, archive)
+        if data_dir is not None:
+            give_way(connection.get_server_pid())
+        yield connection
     finally:
         await connection.close()
 
 
-async def _audit_once(dsn: str, settings: Settings, tell: Callable[[str], None]) -> AuditReport:
+async def _check_seals(
+    dsn: str, settings: Settings, data_dir: Path | None, arguments: argparse.Namespace, tell: Callable[[str], None]
+) -> SealReport:
+    def progress(seal: Seal) -> None:
+        tell(f"checked {seal.day}: {seal.transfers} transfers")
+
+    async with _owner(dsn, settings, data_dir) as connection:
+        return await check_seals(connection, progress, arguments.expect, arguments.archive)
+
+
+async def _audit_once(dsn: str, settings: Settings, data_dir: Path | None, tell: Callable[[str], None]) -> AuditReport:
     def progress(check: str, seconds: float | None) -> None:
         tell(f"{check} …" if seconds is None else f"{check}: {seconds:.1f} s")
 
@@ -404,13 +410,11 @@ async def _audit_once(dsn: str, settings: Settings, tell: Callable[[str], None])
         timeout_s=settings.database_connect_timeout_s,
         pause_s=settings.database_start_pause_s,
     )
-    connection = await connect(dsn, timeout_s=settings.database_connect_timeout_s, role=None)
     try:
-        return await audit(connection, progress)
+        async with _owner(dsn, settings, data_dir) as connection:
+            return await audit(connection, progress)
     except asyncpg.UndefinedTableError:
         raise PosError(f"the database at {where(dsn)} has no ledger yet: run `pos-server migrate` first") from None
-    finally:
-        await connection.close()
 
 
 def run_loop(main: Coroutine[Any, Any, Result]) -> Result:

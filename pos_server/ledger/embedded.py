@@ -79,6 +79,9 @@ SETTINGS = {
     "log_error_verbosity": "terse",
 }
 
+# How far an operator's long work stands behind payments (setpriority(2)): it gets what they leave.
+NICENESS = 19
+
 
 class _StillStarting(EmbeddedPostgresError):
     """The server takes long, and was left to go on: to stop a recovery would throw away what it has done so far."""
@@ -333,6 +336,16 @@ class EmbeddedPostgres:
             )
         if last_seen:
             discard_socket_dir(self.data_dir, last_seen.socket_path.parent)
+
+
+def give_way(session_pid: int) -> None:
+    """Let this process, and a session of the embedded Postgres by its process id, run behind what serves payments.
+
+    Where that may not be done, it is left out.
+    """
+    for pid in (0, session_pid):
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, pid, NICENESS)
 
 
 def _try_lock(fd: int, kind: int) -> bool:
