@@ -116,7 +116,7 @@ def _settings(role: str | None) -> dict[str, str]:
     # Statements are prepared once and run for ever: planning them anew for every batch, which Postgres may find cheaper
     # while tables are small, would cost half of a lone payment's time.
     settings = {"application_name": "pos-server", "timezone": "UTC", "plan_cache_mode": "force_generic_plan"}
-    # What an operator runs takes one core, since parallel workers would take all of them from the payments meanwhile; and
-    # memory rather than temporary files, whose writing payments' commits would wait for.
+    # What an operator runs takes one core, since parallel workers would take all of them from the payments meanwhile;
+    # and memory rather than temporary files, whose writing payments' commits would wait for.
     owner = {"max_parallel_workers_per_gather": "0", "work_mem": "64MB"}
     return {**settings, **owner} if role is None else {**settings, "role": role}
