@@ -112,7 +112,7 @@ class Dispatcher:
             log.info(
                 "api_request",
                 operation=operation.name,
-                status=response.status_code,
+                status=int(response.status_code),
                 seconds=round(time.monotonic() - began_s, 4),
                 request_id=request.state.request_id,
             )
