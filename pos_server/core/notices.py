@@ -82,7 +82,8 @@ def notices(outcome: Outcome, reply_to: str | None, *, wallet_online: bool = Tru
     any device of the wallet is connected, which the till is told while it waits for the PIN.
     """
     if isinstance(outcome, Refused):
-        asker = asker_of(outcome.operation)
+        # A scan that came through the API is refused there: its till has asked for nothing.
+        asker = None if reply_to is None else asker_of(outcome.operation)
         return [] if asker is None else [Notice(asker, lambda _: error_notice(outcome.code, reply_to))]
     if isinstance(outcome, Refunded):
         return _refund_notices(outcome, reply_to)
