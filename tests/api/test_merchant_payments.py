@@ -13,12 +13,13 @@ import pytest_asyncio
 
 from pos_server.ledger import directory
 from pos_server.ledger.audit import audit
+from pos_server.ledger.sql import QUERIES
 from pos_server.server import RunningServer, serving
 from tests.api.back_office import back_office, once, told
+from tests.gateway.test_pin import confirm_message, set_pin
 from tests.support import EUR, KEYRING, Town, ask, forged, logged_in, new_id, receive, scan_message, settings
 
 pytestmark = pytest.mark.asyncio
-PIN = "8351"
 
 
 @pytest_asyncio.fixture
@@ -116,14 +117,13 @@ async def test_what_needs_the_pin_is_pending_until_the_customer_confirms(
     server: RunningServer, town: Town, api: httpx.AsyncClient
 ) -> None:
     async with logged_in(server.url, town.wallets[0]) as phone:
-        await ask(phone, {"type": "pin.set", "message_id": "p", "request_id": str(new_id()), "pin": PIN})
+        await set_pin(phone)
         body = wish(town, entry="typed")
         pending = await api.post("/v1/payments", json=body, headers=once("p"))
         asked = await receive(phone)
         path = f"/v1/payments/{pending.json()['payment_id']}"
         waits = await api.get(path)
-        confirm = {"type": "payment.confirm", "message_id": "c", "payment_id": asked["payment_id"]}
-        await ask(phone, confirm | {"version": asked["version"], "pin": PIN})
+        await ask(phone, confirm_message(asked))
         repeated = await api.post("/v1/payments", json=body, headers=once("p"))
     assert (pending.status_code, pending.json()["status"]) == (202, "pending")
     assert pending.json()["expires_at"] > pending.json()["changed_at"]
@@ -131,6 +131,23 @@ async def test_what_needs_the_pin_is_pending_until_the_customer_confirms(
     # A repeat says what it is now.
     assert (repeated.status_code, repeated.json()["status"], repeated.json()["version"]) == (200, "approved", 2)
     assert repeated.json() == (await api.get(path)).json()
+
+
+async def test_cash_moves_by_a_code_and_a_spent_top_up_stays(
+    town: Town, api: httpx.AsyncClient, admin: asyncpg.Connection
+) -> None:
+    top_up = await pay(api, town, purpose="top_up", amount_minor=2_000)
+    assert (top_up["status"], top_up["purpose"], top_up["refundable_minor"]) == ("approved", "top_up", 0)
+    # Cash that goes out needs the PIN, however little it is.
+    withdrawal = await api.post("/v1/payments", json=wish(town, purpose="withdrawal"), headers=once())
+    assert (withdrawal.status_code, withdrawal.json()["status"]) == (202, "pending")
+    assert (await api.post(f"/v1/payments/{withdrawal.json()['payment_id']}/cancel")).json()["status"] == "canceled"
+    await pay(api, town, amount_minor=11_000)
+    spent = await api.post(f"/v1/payments/{top_up['payment_id']}/cancel")
+    assert told(spent) == (409, "funds_spent", None)
+    refused = await api.post(f"/v1/payments/{top_up['payment_id']}/refunds", json={"amount_minor": 1}, headers=once())
+    assert told(refused) == (409, "not_refundable", None)
+    assert (await audit(admin)).ok
 
 
 async def test_bad_bodies_and_other_terminals(town: Town, api: httpx.AsyncClient, stranger: httpx.AsyncClient) -> None:
@@ -264,7 +281,7 @@ async def test_a_refund_is_made_once_and_everybody_hears(
     assert rest["next_cursor"] is None
     shown = (await api.get(f"/v1/payments/{payment['payment_id']}")).json()
     assert (shown["refunded_minor"], shown["refundable_minor"], shown["version"]) == (500, 500, 3)
-    assert shown["text"] == "10.00 EUR was paid, of which 5.00 EUR is refunded."
+    assert shown["text"] == "Paid 10.00 EUR, of which 5.00 EUR was refunded."
     assert (await audit(admin)).ok
 
 
@@ -403,10 +420,7 @@ async def test_payments_are_listed_latest_first_and_filtered(
         assert told(await api.get("/v1/payments", params=wrong)) == (400, "bad_field", pointer)
 
 
-async def test_pages_stay_right_while_payments_change(
-    town: Town, api: httpx.AsyncClient, admin: asyncpg.Connection
-) -> None:
-    await admin.execute("update wallet set balance_minor = balance_minor")
+async def test_pages_stay_right_while_payments_change(town: Town, api: httpx.AsyncClient) -> None:
     paid = [await pay(api, town, reference=f"r{number}", amount_minor=10) for number in range(6)]
     page = (await api.get("/v1/payments", params={"limit": 2})).json()
     assert [payment["reference"] for payment in page["items"]] == ["r5", "r4"]
@@ -432,8 +446,6 @@ async def test_payments_of_one_moment_are_each_shown_once(
 
 
 async def test_a_list_reads_a_page_of_each_terminal_by_its_index(admin: asyncpg.Connection, town: Town) -> None:
-    from pos_server.ledger.sql import QUERIES
-
     await admin.execute(
         "insert into payment (id, fingerprint, terminal_number, merchant_id, wallet_number, reference, amount_minor, "
         "currency, status, version, changed_at, approved_at) "

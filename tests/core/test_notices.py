@@ -508,6 +508,10 @@ def test_nobody_is_told_of_what_no_device_asked_for(operation: Operation) -> Non
     assert told(Refused(operation, ErrorCode.BUSY), None) == []
 
 
+def test_a_scan_that_the_api_brought_is_refused_there_and_not_at_its_till() -> None:
+    assert told(Refused(SCAN, ErrorCode.ID_REUSED), None) == []
+
+
 def test_errors_without_a_culprit_in_the_message_have_their_text_here() -> None:
     assert set(ErrorCode) - set(ERROR_TEXTS) == {ErrorCode.BAD_FIELD, ErrorCode.UNKNOWN_TYPE}
 
