@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
-from datetime import time
+from datetime import datetime, time
 from uuid import UUID
 
 import asyncpg
@@ -175,14 +175,18 @@ async def top_up(
     return outcome.wallet.balance_minor
 
 
-async def issue_activation(connection: AnyConnection, device: DeviceId, code: str, *, ttl_s: float) -> None:
-    """Let whoever holds `code` become `device`, once, within `ttl_s`. Makes the wallet's slot where there is none."""
+async def issue_activation(connection: AnyConnection, device: DeviceId, code: str, *, ttl_s: float) -> datetime:
+    """Let whoever holds `code` become `device`, once, within `ttl_s`; returns until when, an aware time.
+
+    Makes the wallet's slot where there is none.
+    """
     async with connection.transaction():
         if device.kind is DeviceKind.WALLET:
             await connection.execute(QUERIES["create_wallet_device"], device.number, device.slot)
-        await connection.execute(
+        ends_at: datetime = await connection.fetchval(
             QUERIES["create_activation"], activation_hash(code), device.kind, device.number, device.slot, ttl_s
         )
+        return ends_at
 
 
 async def use_activation(connection: AnyConnection, code: str, request_id: UUID, kid: str) -> ActivatedDevice | None:

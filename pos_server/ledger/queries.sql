@@ -227,6 +227,60 @@ select {payment_columns}
 from payment p where p.terminal_number = $1
 order by p.changed_at desc, p.id desc limit $2;
 
+-- part: listed_payment
+-- Which payments of a merchant ($1) a list shows: of this status, changed since and until, after the one that ended the
+-- page before; the table is called p.
+p.merchant_id = $1 and ($4::text is null or p.status = $4)
+    and p.changed_at >= coalesce($5::timestamptz, '-infinity') and p.changed_at < coalesce($6::timestamptz, 'infinity')
+    and (p.changed_at, p.id) < (coalesce($7::timestamptz, 'infinity'),
+        coalesce($8::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
+
+-- name: merchant_payments
+-- A page of a merchant's payments, latest change first: the last ones of each of its terminals, merged, and of what no
+-- terminal did. So it reads a page of each terminal at the most, however many payments there are, and payments need no
+-- index by their merchant.
+with asked_terminal as (
+    select t.number from terminal t join store s on s.id = t.store_id
+    where s.merchant_id = $1 and ($2::bigint is null or s.id = $2) and ($3::bigint is null or t.number = $3)
+)
+select {payment_columns}, p.changed_at
+from (
+    select l.* from asked_terminal t cross join lateral (
+        select p.* from payment p where p.terminal_number = t.number and {listed_payment}
+        order by p.changed_at desc, p.id desc limit $9
+    ) as l
+    union all
+    select l.* from (
+        select p.* from payment p
+        where p.terminal_number is null and $2::bigint is null and $3::bigint is null and {listed_payment}
+        order by p.changed_at desc, p.id desc limit $9
+    ) as l
+) as p
+order by p.changed_at desc, p.id desc limit $9;
+
+-- name: merchant_payments_of_order
+-- The same of one order ($10): two indexes find its few payments.
+select {payment_columns}, p.changed_at
+from (
+    select p.* from payment p
+    where p.merchant_id = $1 and p.reference = $10 and p.status in ('pending', 'approved', 'canceled')
+    union all
+    select p.* from payment p
+    where p.merchant_id = $1 and p.reference = $10 and p.status in ('declined', 'expired')
+) as p
+where {listed_payment} and ($3::bigint is null or p.terminal_number = $3)
+    and ($2::bigint is null or exists (select from terminal t where t.number = p.terminal_number and t.store_id = $2))
+order by p.changed_at desc, p.id desc limit $9;
+
+-- name: payment_refunds
+-- A page of a payment's refunds, oldest first.
+select r.id, r.payment_id, r.merchant_id, r.terminal_number, r.wallet_number, r.amount_minor, r.currency,
+    unix_ms(r.created_at) as created_at_ms, r.shift_id, r.created_at
+from refund r
+where r.payment_id = $1 and (r.created_at, r.id) > (coalesce($2::timestamptz, '-infinity'),
+    coalesce($3::uuid, '00000000-0000-0000-0000-000000000000'))
+order by r.created_at, r.id limit $4;
+
 -- name: wallet_history
 -- A page of a wallet's payments, latest change first, after the one that ended the page before.
 select {payment_columns},
@@ -329,6 +383,34 @@ join store st on st.id = t.store_id
 join merchant m on m.id = st.merchant_id
 where t.number = $1;
 
+-- name: shift_terminal
+-- Where a merchant's shift is or was.
+select s.terminal_number from shift s
+join terminal t on t.number = s.terminal_number
+join store st on st.id = t.store_id
+where s.id = $2 and st.merchant_id = $1;
+
+-- name: merchant_shifts
+-- A page of a merchant's shifts, opened last first: the last ones of each of its terminals, merged.
+select s.id, s.number, s.terminal_number, s.operator, m.currency, s.opened_at, s.closed_at, s.opening_cash_minor,
+    s.counted_cash_minor
+from merchant m
+join store st on st.merchant_id = m.id
+join terminal t on t.store_id = st.id
+cross join lateral (
+    select * from shift s
+    where s.terminal_number = t.number
+        and (s.opened_at, s.id) < (coalesce($3::timestamptz, 'infinity'),
+            coalesce($4::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
+    order by s.opened_at desc, s.id desc limit $5
+) as s
+where m.id = $1 and ($2::bigint is null or t.number = $2)
+order by s.opened_at desc, s.id desc limit $5;
+
+-- name: limit_statements
+-- How long each statement of this transaction may take, in milliseconds.
+select set_config('statement_timeout', $1, true);
+
 -- name: payments_to_expire
 select id from payment where status = 'pending' and expires_at <= from_unix_ms($1) order by expires_at limit $2;
 
@@ -404,8 +486,19 @@ select {merchant_columns} from merchant m where m.id > $1 order by m.id limit $2
 -- name: create_store
 insert into store (merchant_id, name) values ($1, $2) returning id;
 
+-- name: stores
+-- A merchant's stores after an id, oldest first.
+select id as store_id, name from store where merchant_id = $1 and id > $2 order by id limit $3;
+
 -- name: create_terminal
 insert into terminal (store_id, name) values ($1, $2) returning number;
+
+-- name: terminals
+-- A merchant's terminals after a number, or those of a store of its, oldest first.
+select t.number as terminal_number, t.store_id, t.name, t.status, t.generation > 0 as activated, t.shift_id
+from terminal t join store s on s.id = t.store_id
+where s.merchant_id = $1 and t.number > $2 and ($4::bigint is null or s.id = $4)
+order by t.number limit $3;
 
 -- name: create_wallet
 insert into wallet (account_id, name, currency) values ($1, $2, $3) returning number;
@@ -415,7 +508,8 @@ insert into wallet_device (wallet_number, slot) values ($1, $2) on conflict do n
 
 -- name: create_activation
 insert into activation (code_hash, kind, number, slot, expires_at)
-values ($1, $2, $3, $4, now() + make_interval(secs => $5));
+values ($1, $2, $3, $4, now() + make_interval(secs => $5))
+returning expires_at;
 
 -- name: activation_to_use
 select kind, number, slot, request_id, kid, generation
@@ -748,6 +842,16 @@ left join entry e on e.account_id = a.id
 where a.kind <> 'wallet'
 order by a.kind, a.name, a.id;
 
+-- name: merchant_balance
+-- The same of one merchant.
+select (coalesce(r.balance_minor, 0) + coalesce((
+    select sum(case when x.credit_account_id = m.account_id then x.amount_minor else -x.amount_minor end)
+    from transfer x
+    where x.id > (select last_id from rollup_horizon) and m.account_id in (x.credit_account_id, x.debit_account_id)
+), 0))::bigint
+from merchant m left join account_rollup r on r.account_id = m.account_id
+where m.id = $1;
+
 -- name: audit_rollup
 -- The sum up to the horizon is what the transfers up to it say; archived ones are all below it.
 select coalesce(r.account_id, e.account_id)::text from account_rollup r
@@ -858,6 +962,14 @@ select s.merchant_id, m.name as merchant_name, s.currency,
 from settlement s join merchant m on m.id = s.merchant_id
 where s.business_date = $1
 order by s.merchant_id;
+
+-- name: merchant_statements
+-- A page of a merchant's statements, latest day first: that of a day ($2), or those before another ($3).
+select business_date, currency, starts_at, ends_at, opening_minor, sales, sales_minor, cancels, cancels_minor, refunds,
+    refunds_minor, fees_minor, fees_returned_minor, net_minor, paid_out_minor, closing_minor
+from settlement
+where merchant_id = $1 and ($2::date is null or business_date = $2) and business_date < coalesce($3::date, 'infinity')
+order by business_date desc limit $4;
 
 -- name: audit_settlements
 -- A statement is what its transfers say, starts where the one before ended, and was paid by exactly its transfer; and

@@ -1,5 +1,8 @@
 """Every operation of the REST API, once."""
 
 from .admin import ADMIN_OPERATIONS
+from .merchant_books import BOOK_OPERATIONS
+from .merchant_payments import PAYMENT_OPERATIONS
+from .merchant_places import PLACE_OPERATIONS
 
-OPERATIONS = (*ADMIN_OPERATIONS,)
+OPERATIONS = (*ADMIN_OPERATIONS, *PLACE_OPERATIONS, *PAYMENT_OPERATIONS, *BOOK_OPERATIONS)

@@ -30,6 +30,7 @@ class ProblemCode(StrEnum):
     PRECONDITION_REQUIRED = "precondition_required"
     TOO_MANY_REQUESTS = "too_many_requests"
     TOO_MANY_ATTEMPTS = "too_many_attempts"
+    TAKES_TOO_LONG = "takes_too_long"
 
 
 _OWN: dict[ProblemCode, tuple[HTTPStatus, str]] = {
@@ -69,6 +70,10 @@ _OWN: dict[ProblemCode, tuple[HTTPStatus, str]] = {
         HTTPStatus.TOO_MANY_REQUESTS,
         "too many wrong keys or codes came from this address; wait `Retry-After` seconds",
     ),
+    ProblemCode.TAKES_TOO_LONG: (
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "this takes too long; ask for less at once, such as one terminal or a shorter time",
+    ),
 }
 # Of what the engine refuses: the rest are conflicts with what is there.
 _OF_ERRORS = {
@@ -76,6 +81,7 @@ _OF_ERRORS = {
     ErrorCode.PAYMENT_ARCHIVED: HTTPStatus.GONE,
     ErrorCode.WALLET_UNKNOWN: HTTPStatus.NOT_FOUND,
     ErrorCode.SHIFT_UNKNOWN: HTTPStatus.NOT_FOUND,
+    ErrorCode.TOO_MANY_BAD_CODES: HTTPStatus.TOO_MANY_REQUESTS,
     ErrorCode.BUSY: HTTPStatus.SERVICE_UNAVAILABLE,
     ErrorCode.DRAINING: HTTPStatus.SERVICE_UNAVAILABLE,
     ErrorCode.UNKNOWN_OUTCOME: HTTPStatus.SERVICE_UNAVAILABLE,
