@@ -5,7 +5,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import NamedTuple
 
-from .book import Wallet
+from .book import TerminalStatus, Wallet, WalletStatus
 from .declines import ADVICE, ADVICE_CANCELED, ADVICE_EXPIRED, Advice
 from .device_keys import DeviceKind
 from .errors import ErrorCode
@@ -16,6 +16,7 @@ from .messages import (
     ServerMessage,
     ShiftReport,
     ShiftTotal,
+    StatusChanged,
     TerminalPaymentResult,
     TerminalRefundResult,
     WalletPaymentResult,
@@ -91,6 +92,17 @@ def notices(outcome: Outcome, reply_to: str | None, *, wallet_online: bool = Tru
 def error_notice(code: ErrorCode, reply_to: str | None) -> Error:
     """The error of this code, with its usual text."""
     return Error(reply_to=reply_to, code=code.value, message=ERROR_TEXTS[code], retryable=code.retryable)
+
+
+def status_notice(number: int, status: TerminalStatus | WalletStatus) -> Notice:
+    """Tells the terminal, or all devices of the wallet, of this number what its status is now."""
+    if isinstance(status, TerminalStatus):
+        kind, key = DeviceKind.TERMINAL, f"cashier.terminal_{status}"
+    else:
+        kind, key = DeviceKind.WALLET, f"customer.wallet_{status}"
+    return Notice(
+        Recipient(kind, number), lambda language: StatusChanged(status=status.value, text=text(language, key))
+    )
 
 
 def asker_of(operation: Operation) -> Recipient | None:
