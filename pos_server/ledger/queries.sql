@@ -9,11 +9,17 @@ p.id, p.fingerprint, p.terminal_number, p.merchant_id, p.wallet_number as paymen
     p.purpose, p.fee_minor, p.shift_id, p.canceled_shift_id
 
 -- part: wallet_columns
--- And a wallet; the table is called w.
+-- And a wallet; the table is called w. Its limits are null, and nothing to decode, where it has none of its own.
 w.number as wallet_number, w.account_id, w.currency as wallet_currency, w.balance_minor,
     w.status as wallet_status, w.version as wallet_version, w.pin_hash is not null as pin_set, w.pin_generation, w.pin_failures,
     unix_ms(w.pin_locked_until) as pin_locked_until_ms, unix_ms(w.day_start) as day_start_ms,
-    w.day_spent_minor, w.day_pin_free_minor, w.day_pin_free_count
+    w.day_spent_minor, w.day_pin_free_minor, w.day_pin_free_count,
+    case when coalesce(w.payment_minor_max, w.day_minor_max, w.pin_free_minor_max, w.pin_free_day_count_max,
+        w.pin_free_day_minor_max, w.top_up_minor_max, w.balance_minor_max) is not null then jsonb_build_object(
+        'payment_minor_max', w.payment_minor_max, 'day_minor_max', w.day_minor_max,
+        'pin_free_minor_max', w.pin_free_minor_max, 'pin_free_day_count_max', w.pin_free_day_count_max,
+        'pin_free_day_minor_max', w.pin_free_day_minor_max, 'top_up_minor_max', w.top_up_minor_max,
+        'balance_minor_max', w.balance_minor_max) end as wallet_limits
 
 -- part: shift_figures
 -- What was done in a shift by kind: how many and how much; the table is called s. Its payments are those of its terminal
