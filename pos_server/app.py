@@ -22,10 +22,10 @@ from .api.activations import Activations
 from .api.admin import Admin
 from .api.asyncapi import AsyncApi
 from .api.authentication import Authentication
-from .api.cash import Cash
 from .api.creating import Creating
 from .api.dispatch import Dispatcher, request_id_of
 from .api.health import Health
+from .api.issuer import Issuer
 from .api.openapi import OpenApi
 from .api.problems import Problem, problem
 from .api.refunds import Refunds
@@ -156,19 +156,17 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
     activations = Activations(settings, keyring, pool, connections, peers)
     authentication = Authentication(settings, pool)
     refunds = Refunds(settings, authentication, authorizer, admission)
-    cash = Cash(settings, authentication, authorizer, admission)
     health = Health(admission, pool)
     openapi = OpenApi()
     creating = Creating(pool, keyring)
-    dispatcher = Dispatcher(settings, authentication, OPERATIONS, Admin(pool, creating).handlers())
+    issuer = Issuer(settings, pool, creating, authorizer, admission, connections, peers, tell=tell)
+    handlers = {**Admin(pool, creating).handlers(), **issuer.handlers()}
+    dispatcher = Dispatcher(settings, authentication, OPERATIONS, handlers)
     rest = Starlette(
         routes=[
             *dispatcher.routes(),
             Route("/v1/activations", activations.create, methods=["POST"]),
             Route("/v1/refunds", refunds.create, methods=["POST"]),
-            Route("/v1/top-ups", cash.top_up, methods=["POST"]),
-            Route("/v1/withdrawals", cash.withdraw, methods=["POST"]),
-            Route("/v1/cancels", cash.cancel, methods=["POST"]),
             Route("/asyncapi.json", AsyncApi(settings).show),
             Route("/openapi.json", openapi.show),
             Route("/docs", openapi.page),
