@@ -22,10 +22,10 @@ from .api.activations import Activations
 from .api.admin import Admin
 from .api.asyncapi import AsyncApi
 from .api.authentication import Authentication
-from .api.cash import Cash
 from .api.creating import Creating
 from .api.dispatch import Dispatcher, request_id_of
 from .api.health import Health
+from .api.issuer import Issuer
 from .api.merchant_books import MerchantBooks
 from .api.merchant_payments import MerchantPayments
 from .api.merchant_places import MerchantPlaces
@@ -158,16 +158,17 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
     wallets = WalletEndpoint(settings, keyring, admission, connections, peers, pool, authorizer, rules, pins, tell=tell)
     activations = Activations(settings, keyring, pool, connections, peers)
     authentication = Authentication(settings, pool)
-    cash = Cash(settings, authentication, authorizer, admission)
     health = Health(admission, pool)
     openapi = OpenApi()
     creating = Creating(pool, keyring)
     reports = Reports(pool, at_once_max=settings.api_reports_max, timeout_s=settings.api_report_timeout_s)
+    issuer = Issuer(settings, pool, creating, authorizer, admission, connections, peers, tell=tell)
     places = MerchantPlaces(pool, creating, activation_ttl_s=settings.activation_ttl_s, tell=tell)
     payments = MerchantPayments(pool, reports, authorizer, admission, bad_codes, new_id=uuid7, is_online=is_online)
     books = MerchantBooks(reports, now_ms=now_ms)
     handlers = {
         **Admin(pool, creating).handlers(),
+        **issuer.handlers(),
         **places.handlers(),
         **payments.handlers(),
         **books.handlers(),
@@ -177,8 +178,6 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
         routes=[
             *dispatcher.routes(),
             Route("/v1/activations", activations.create, methods=["POST"]),
-            Route("/v1/top-ups", cash.top_up, methods=["POST"]),
-            Route("/v1/withdrawals", cash.withdraw, methods=["POST"]),
             Route("/asyncapi.json", AsyncApi(settings).show),
             Route("/openapi.json", openapi.show),
             Route("/docs", openapi.page),

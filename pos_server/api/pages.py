@@ -52,6 +52,11 @@ def after_place(asked: Paging) -> Place | None:
     return Place(_EPOCH + int(parts[1]) * _MICROSECOND, UUID(parts[2]))
 
 
+def before_id(asked: Paging) -> int | None:
+    """The same of a list whose largest ids come first; None for the first page. Raises Problem."""
+    return None if asked.cursor is None else after_id(asked)
+
+
 def bad_cursor() -> Exception:
     """For a cursor that no page of ours ended with."""
     return problem(ProblemCode.BAD_FIELD, "that is no cursor of this list", pointer="/cursor")

@@ -1,7 +1,7 @@
 """Who takes part: merchants, stores, terminals, wallets, and the devices that act for them."""
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from datetime import datetime, time
 from uuid import UUID
 
@@ -167,6 +167,8 @@ async def top_up(
         payment_id, merchant_id, wallet_number, f"top-up-{payment_id}", amount_minor, currency, Purpose.TOP_UP
     )
     book = await load_book(connection, [move])
+    if wallet_number in book.wallets:
+        book.wallets[wallet_number] = replace(book.wallets[wallet_number], limits=None)
     (outcome,), changes = decide([move], book, _NO_KEYS, now_ms, _NO_LIMITS, day_start_ms=0)
     if not isinstance(outcome, Decided) or outcome.payment.status is not Status.APPROVED or outcome.wallet is None:
         raise ValueError(f"wallet {wallet_number} cannot be topped up")

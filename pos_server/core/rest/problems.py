@@ -23,6 +23,7 @@ class ProblemCode(StrEnum):
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     IN_PROGRESS = "in_progress"
+    NO_FREE_SLOT = "no_free_slot"
     PRECONDITION_FAILED = "precondition_failed"
     BODY_TOO_LARGE = "body_too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
@@ -47,6 +48,10 @@ _OWN: dict[ProblemCode, tuple[HTTPStatus, str]] = {
     ProblemCode.IN_PROGRESS: (
         HTTPStatus.CONFLICT,
         "a request with this `Idempotency-Key` is being worked on; send the same again in a moment",
+    ),
+    ProblemCode.NO_FREE_SLOT: (
+        HTTPStatus.CONFLICT,
+        "every slot of this wallet has a device or an open activation code; name a slot, or revoke one",
     ),
     ProblemCode.PRECONDITION_FAILED: (
         HTTPStatus.PRECONDITION_FAILED,
