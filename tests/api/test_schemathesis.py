@@ -56,7 +56,8 @@ async def test_the_document_is_true(dsn: str, town: Town, admin: asyncpg.Connect
     }
     # What is played may revoke any key, but for those of the player.
     await admin.execute(
-        "create function stay() returns trigger language plpgsql as $$ begin new.ends_at := old.ends_at; return new; end $$;"
+        "create function stay() returns trigger language plpgsql as "
+        "$$ begin new.ends_at := old.ends_at; return new; end $$;"
         "create trigger stay before update on api_key for each row when (old.name = 'player') execute function stay()"
     )
     (tmp_path / "schemathesis.toml").write_text(configuration(keys))

@@ -58,7 +58,7 @@ class Page(Resource, Generic[ItemT]):
     """A page of a list."""
 
     @classmethod
-    def model_parametrized_name(cls, params: tuple[type[Any], ...]) -> str:
+    def model_parametrized_name(cls, params: tuple[Any, ...]) -> str:
         """As documents name it: `MerchantPage`."""
         return f"{params[0].__name__}Page"
 

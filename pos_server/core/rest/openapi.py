@@ -90,7 +90,7 @@ _ROLES = {
 
 
 def _operation(
-    operation: RestOperation, references: dict[Any, Document], parameters: dict[type[BaseModel], Document]
+    operation: RestOperation, references: dict[Any, Document], parameters: dict[type[Parameters], Document]
 ) -> Document:
     described: Document = {
         "operationId": operation.name,
