@@ -57,6 +57,9 @@ ItemT = TypeVar("ItemT", bound=Resource)
 class Page(Resource, Generic[ItemT]):
     """A page of a list."""
 
+    # Of a generic model pydantic does not take the text above.
+    model_config = ConfigDict(json_schema_extra={"description": "A page of a list."})
+
     @classmethod
     def model_parametrized_name(cls, params: tuple[Any, ...]) -> str:
         """As documents name it: `MerchantPage`."""

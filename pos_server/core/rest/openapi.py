@@ -3,12 +3,13 @@
 https://spec.openapis.org/oas/v3.1.1. Schemas are JSON Schema 2020-12, as pydantic makes them.
 """
 
+import re
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from ..api_keys import Role
 from .fields import Parameters
@@ -49,7 +50,7 @@ def openapi_document(version: str, operations: Sequence[RestOperation]) -> Docum
         if operation.body is not None:
             models.append((operation.body, "validation"))
     references, definitions = models_json_schema(
-        list(dict.fromkeys(models)), ref_template="#/components/schemas/{model}"
+        list(dict.fromkeys(models)), ref_template="#/components/schemas/{model}", schema_generator=_Schemas
     )
     schemas = definitions["$defs"]
     # Parameters stand one by one with their operations, not as bodies.
@@ -87,6 +88,13 @@ _ROLES = {
     Role.ISSUER: "Whoever issues wallets: wallets, their devices, cash.",
     Role.MERCHANT: "A merchant: stores, terminals, payments, shifts, statements.",
 }
+
+
+class _Schemas(GenerateJsonSchema):
+    """Names a generic model as `Page.model_parametrized_name` does: `MerchantPage`, not `Page_Merchant_`."""
+
+    def normalize_name(self, name: str) -> str:
+        return super().normalize_name(re.sub(r"^(\w+)\[(\w+)\]$", r"\2\1", name))
 
 
 def _operation(
