@@ -91,13 +91,14 @@ async def built_world(server: RunningServer, admin: asyncpg.Connection, town: To
             headers = {} if key is None else {"Authorization": f"Bearer {key}"}
             return await stack.enter_async_context(httpx.AsyncClient(base_url=server.url, headers=headers))
 
-        async def new_key(role: Role, merchant_id: int) -> str:
-            return await operator_desk.new_key(admin, role, merchant_id if role is Role.MERCHANT else None, "a key")
+        async def new_key(role: Role, merchant_id: int, name: str = "a key") -> str:
+            return await operator_desk.new_key(admin, role, merchant_id if role is Role.MERCHANT else None, name)
 
         by_role = {role: await client(await new_key(role, town.merchant_id)) for role in Role}
-        revoked = [await new_key(role, town.merchant_id) for role in Role]
-        for record in await api_keys.list_api_keys(admin, len(Role)):
-            await api_keys.end_api_key(admin, record.id)
+        revoked = [await new_key(role, town.merchant_id, "revoked") for role in Role]
+        for record in await api_keys.list_api_keys(admin):
+            if record.name == "revoked":
+                await api_keys.end_api_key(admin, record.id)
         stranger = await client(await new_key(Role.MERCHANT, other.merchant_id))
         unknown = "pos_admin_" + "a" * 52
         nobodies = [await client(key) for key in (None, unknown, *revoked)]
