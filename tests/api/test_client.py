@@ -43,6 +43,10 @@ async def test_an_operators_day(server: RunningServer, admin: asyncpg.Connection
         ]
         assert (await api.revoke_api_key(rotated.key_id)).ends_at is not None
         assert [each.name async for each in api.list_api_keys()] == ["the operator's", "shop", "shop"]
+        # Keys of a tenant share what their requests have made.
+        second = await api.create_api_key(ApiKeyCreate(role=Role.ADMIN, name="second"))
+        async with ApiClient(server.url, second.key or "") as colleague:
+            assert await colleague.create_merchant(wish, idempotency_key="kiosk") == merchant
         with pytest.raises(ApiError) as reused:
             await api.create_merchant(MerchantCreate(name="Cafe", currency="EUR"), idempotency_key="kiosk")
         assert (reused.value.code, reused.value.maybe_done) == ("idempotency_key_reused", False)
