@@ -1,11 +1,13 @@
-"""Clients of a pos-server: a till, a wallet, and what both need. Images of codes are in `pos_client.images`."""
+"""Clients of a pos-server: a till, a wallet, the REST API. Images of codes are in `pos_client.images`."""
 
 from .activation import activate
+from .api import ApiClient
 from .backoff import Backoff
 from .codes import CodeSource, ShownCode
 from .credentials import Credentials
 from .errors import (
     ActivationError,
+    ApiError,
     ClientError,
     CodesExhausted,
     ConnectionStopped,
@@ -27,6 +29,8 @@ from .wallet import WalletClient
 
 __all__ = [
     "ActivationError",
+    "ApiClient",
+    "ApiError",
     "Backoff",
     "ClientError",
     "CodeSource",

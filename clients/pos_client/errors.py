@@ -3,6 +3,7 @@
     ClientError
     ├── CredentialsError      no usable credentials: activate first
     ├── ActivationError       the server refused the activation code, or could not be asked
+    ├── ApiError              a request to the REST API was refused, or not answered
     ├── ConnectionStopped     the server said not to come back, or coming back cannot help
     ├── RequestRefused        the server answered with an error that sending again cannot mend: nothing has happened
     │   ├── ScanRefused           … a scan: nothing was charged
@@ -43,6 +44,41 @@ class ActivationError(ClientError):
         super().__init__(detail)
         self.code = code
         self.retryable = retryable
+
+
+class ApiError(ClientError):
+    """A request to the REST API was not done, or its answer did not come.
+
+    `status` is the HTTP status, None when no answer came. `code`, `pointer` and `request_id` are the problem's (RFC
+    9457), None where it has none. `maybe_done`: what was asked for may have happened. To learn whether it did, ask
+    again with the same `idempotency_key` (None when the operation needs none).
+    """
+
+    def __init__(
+        self,
+        status: int | None,
+        code: str | None,
+        detail: str,
+        *,
+        pointer: str | None = None,
+        request_id: str | None = None,
+        idempotency_key: str | None = None,
+        maybe_done: bool = False,
+    ) -> None:
+        super().__init__(status, code, detail, pointer, request_id)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.pointer = pointer
+        self.request_id = request_id
+        self.idempotency_key = idempotency_key
+        self.maybe_done = maybe_done
+
+    def __str__(self) -> str:
+        told = [f"HTTP {self.status}" if self.status else "", self.code or "", self.pointer or ""]
+        told.append(f"request {self.request_id}" if self.request_id else "")
+        about = ", ".join(part for part in told if part)
+        return f"{self.detail} ({about})" if about else self.detail
 
 
 class ConnectionStopped(ClientError):

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from ..core.rest.catalogue import OPERATIONS
 from ..core.rest.openapi import openapi_document
+from ..core.rest.problems import ProblemCode, told
 
 Document = dict[str, Any]
 
@@ -46,7 +47,8 @@ table { border-collapse: collapse; width: 100%; margin: .5rem 0; font-size: .9re
 th, td { text-align: left; vertical-align: top; padding: .25rem .5rem; border-bottom: 1px solid #eee; }
 th { background: #f6f6f6; }
 code { font-family: ui-monospace, monospace; }
-nav a { display: inline-block; margin-right: 1rem; }
+nav { margin: 1rem 0; }
+nav ul { margin: .25rem 0; padding-left: 1.5rem; columns: 2; font-size: .9rem; }
 """
 
 
@@ -58,31 +60,58 @@ def docs_page(document: Document) -> str:
         f"<meta name=viewport content='width=device-width'><style>{_STYLE}</style>",
         f"<h1>{escape(info['title'])} {escape(info['version'])}: REST API</h1>",
         *(f"<p>{_prose(text)}</p>" for text in info["description"].split("\n\n")),
-        "<p>For tools: <a href='/openapi.json'>/openapi.json</a></p><nav>",
-        *(f"<a href='#{escape(tag['name'])}'>{escape(tag['name'])}</a>" for tag in document["tags"]),
-        "<a href='#schemas'>bodies</a></nav>",
+        "<p>For tools: <a href='/openapi.json'>/openapi.json</a></p>",
     ]
+    by_tag = {
+        tag["name"]: [
+            (method.upper(), path, operation)
+            for path, methods in document["paths"].items()
+            for method, operation in methods.items()
+            if tag["name"] in operation["tags"]
+        ]
+        for tag in document["tags"]
+    }
+    parts += [_index(name, operations) for name, operations in by_tag.items() if operations]
+    parts.append("<nav><a href='#problems'>problems</a> <a href='#schemas'>bodies</a></nav>")
     for tag in document["tags"]:
-        parts.append(f"<h2 id='{escape(tag['name'])}'>{escape(tag['name'])}</h2><p>{_prose(tag['description'])}</p>")
-        for path, methods in document["paths"].items():
-            for method, operation in methods.items():
-                if tag["name"] in operation["tags"]:
-                    parts.append(_operation(method.upper(), path, operation))
+        if by_tag[tag["name"]]:
+            name = escape(tag["name"])
+            parts.append(f"<h2 id='{name}'>{name}</h2><p>{_prose(tag['description'])}</p>")
+            parts += [_operation(*operation) for operation in by_tag[tag["name"]]]
+    parts += ["<h2 id='problems'>Problems</h2>", f"<p>{_prose(_PROBLEMS)}</p>"]
+    rows = [(code.value, str(told(code).status.value), _prose(told(code).text)) for code in ProblemCode]
+    parts.append(_table(("Code", "Status", "Meaning"), rows))
     parts.append("<h2 id='schemas'>Bodies</h2>")
-    for name, schema in sorted(document["components"]["schemas"].items()):
-        if "properties" in schema:
-            parts.append(f"<h3 id='{escape(name)}'>{escape(name)}</h3><p>{_prose(schema.get('description', ''))}</p>")
-            required = set(schema.get("required", ()))
-            rows = [(key, _type(value), _about(value, key in required)) for key, value in schema["properties"].items()]
-            parts.append(_table(("Field", "Type", "Meaning"), rows))
+    parts += [_schema(name, schema) for name, schema in sorted(document["components"]["schemas"].items())]
     return "\n".join(parts) + "\n"
+
+
+_PROBLEMS = "Each is a `ProblemDetails`. What the ledger refuses has a `code` of its own: docs/api.md has them all."
+
+
+def _index(tag: str, operations: list[tuple[str, str, Document]]) -> str:
+    links = "".join(
+        f"<li><a href='#{escape(operation['operationId'])}'>{escape(operation['operationId'])}</a> "
+        f"{_prose(operation['summary'])}</li>"
+        for _, _, operation in operations
+    )
+    return f"<nav><a href='#{escape(tag)}'>{escape(tag)}</a><ul>{links}</ul></nav>"
+
+
+def _schema(name: str, schema: Document) -> str:
+    head = f"<h3 id='{escape(name)}'>{escape(name)}</h3><p>{_prose(schema.get('description', ''))}</p>"
+    if "properties" not in schema:
+        return f"{head}<p>{_type(schema)}</p>"
+    required = set(schema.get("required", ()))
+    rows = [(key, _type(value), _about(value, key in required)) for key, value in schema["properties"].items()]
+    return head + _table(("Field", "Type", "Meaning"), rows)
 
 
 def _operation(method: str, path: str, operation: Document) -> str:
     lines = [
         f"<h3 id='{escape(operation['operationId'])}'>",
         f"<span class='method {method}'>{method}</span> {escape(path)}</h3>",
-        f"<p>{_prose(operation['summary'])}</p>",
+        f"<p>{_prose(operation['summary'])} <code>{escape(operation['operationId'])}</code></p>",
     ]
     if "requestBody" in operation:
         schema = operation["requestBody"]["content"]["application/json"]["schema"]
@@ -99,7 +128,7 @@ def _operation(method: str, path: str, operation: Document) -> str:
         if status < "300"
     ]
     problems = [status for status in operation["responses"] if status >= "400"]
-    lines.append(f"<p>Answers: {', '.join(answers)}. Problems: {', '.join(problems)}.</p>")
+    lines.append(f"<p>Answers: {', '.join(answers)}. <a href='#problems'>Problems</a>: {', '.join(problems)}.</p>")
     return "\n".join(lines)
 
 
@@ -114,7 +143,18 @@ def _type(schema: Document) -> str:
         return " or ".join(f"<code>{escape(orjson.dumps(value).decode())}</code>" for value in values)
     if schema.get("type") == "array":
         return f"list of {_type(schema['items'])}" if "items" in schema else "list"
-    return escape(str(schema.get("format", schema.get("type", "anything"))))
+    return escape(str(schema.get("format", schema.get("type", "anything")))) + _bounds(schema)
+
+
+def _bounds(schema: Document) -> str:
+    """How large a number, or how long a text, may be."""
+    least, most = schema.get("minimum"), schema.get("maximum")
+    chars = schema.get("maxLength") if "format" not in schema else None
+    if chars is not None:
+        return f", at most {chars} characters"
+    if least is None or most is None:
+        return ""
+    return f", {least} to {'2<sup>53</sup> - 1' if most == 2**53 - 1 else most}"
 
 
 def _about(described: Document, required: bool) -> str:

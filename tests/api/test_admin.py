@@ -1,6 +1,7 @@
 """What keys of the role `admin` may do: merchants and API keys; and what all operations have in common."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest_asyncio
 
 from pos_server import operator_desk
 from pos_server.core.api_keys import Role
+from pos_server.core.rest.problems import ProblemCode
 from pos_server.server import RunningServer, serving
 from tests.support import KEYRING, Town, new_id, settings
 
@@ -206,3 +208,8 @@ async def test_the_page_for_people(server: RunningServer) -> None:
     for methods in document["paths"].values():
         for operation in methods.values():
             assert f"id='{operation['operationId']}'" in page.text
+    # Every link on it leads somewhere on it.
+    links, places = (set(re.findall(rf"{kind}='#?([^'/]+)'", page.text)) for kind in ("href", "id"))
+    assert links - places == set()
+    for code in ProblemCode:
+        assert f"<code>{code}</code>" in page.text

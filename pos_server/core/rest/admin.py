@@ -50,7 +50,7 @@ class MerchantChange(Body):
 class Merchant(Resource):
     """A merchant and its terms."""
 
-    merchant_id: SerialId
+    merchant_id: Annotated[SerialId, Field(description="its number at this server")]
     name: str
     currency: Currency
     status: _Status
@@ -63,14 +63,14 @@ class Merchant(Resource):
 class MerchantPath(Parameters):
     """Which merchant."""
 
-    merchant_id: SerialId
+    merchant_id: Annotated[SerialId, Field(description="which merchant")]
 
 
 class ApiKeyCreate(Body):
     """A new key. A merchant's key needs `merchant_id`, no other has one."""
 
     role: Role = Field(strict=False)
-    merchant_id: SerialId | None = None
+    merchant_id: Annotated[SerialId | None, Field(description="whose key, of the role `merchant`")] = None
     name: Annotated[Name, Field(description="what the key is for")]
 
 
@@ -85,7 +85,7 @@ class ApiKeyShown(Resource):
 
     key_id: SerialId
     role: Role
-    merchant_id: SerialId | None
+    merchant_id: Annotated[SerialId | None, Field(description="whose key it is, of the role `merchant`")]
     name: str
     created_at: Time
     last_used_at: Annotated[Time | None, Field(description="to the minute; null when it never was")]
@@ -101,7 +101,7 @@ class ApiKeyMade(ApiKeyShown):
 class ApiKeyPath(Parameters):
     """Which key."""
 
-    key_id: SerialId
+    key_id: Annotated[SerialId, Field(description="which key")]
 
 
 ADMIN_OPERATIONS = (

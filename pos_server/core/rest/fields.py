@@ -1,6 +1,6 @@
 """What bodies, paths and queries of the REST API are made of."""
 
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -56,6 +56,14 @@ ItemT = TypeVar("ItemT", bound=Resource)
 
 class Page(Resource, Generic[ItemT]):
     """A page of a list."""
+
+    # Of a generic model pydantic does not take the text above.
+    model_config = ConfigDict(json_schema_extra={"description": "A page of a list."})
+
+    @classmethod
+    def model_parametrized_name(cls, params: tuple[Any, ...]) -> str:
+        """As documents name it: `MerchantPage`."""
+        return f"{params[0].__name__}Page"
 
     items: tuple[ItemT, ...]
     next_cursor: Annotated[str | None, Field(description="asks for the next page; null on the last")]

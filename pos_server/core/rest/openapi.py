@@ -3,16 +3,18 @@
 https://spec.openapis.org/oas/v3.1.1. Schemas are JSON Schema 2020-12, as pydantic makes them.
 """
 
+import re
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from ..api_keys import Role
 from ..texts import LANGUAGES
-from .fields import NoParameters
+from .fields import Parameters
+from .links import links
 from .operations import IDEMPOTENCY_KEY_CHARS_MAX, Kind, RestOperation
 from .problems import ProblemDetails
 
@@ -45,14 +47,26 @@ def openapi_document(version: str, operations: Sequence[RestOperation]) -> Docum
     models: list[tuple[type[BaseModel], Any]] = [(ProblemDetails, "serialization")]
     for operation in operations:
         models.append((operation.answer, "serialization"))
+        models += [(parameters, "validation") for parameters in (operation.parameters, operation.query)]
         if operation.body is not None:
             models.append((operation.body, "validation"))
     references, definitions = models_json_schema(
-        list(dict.fromkeys(models)), ref_template="#/components/schemas/{model}"
+        list(dict.fromkeys(models)), ref_template="#/components/schemas/{model}", schema_generator=_Schemas
     )
+    schemas = definitions["$defs"]
+    # Parameters stand one by one with their operations, not as bodies.
+    parameters = {
+        model: schemas.pop(reference["$ref"].rpartition("/")[2])
+        for (model, _), reference in references.items()
+        if issubclass(model, Parameters)
+    }
     paths: dict[str, Document] = {}
     for operation in operations:
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, references)
+        described = _operation(operation, references, parameters)
+        found = links(operation, operations)
+        for status in operation.statuses if found else ():
+            described["responses"][str(status.value)]["links"] = found
+        paths.setdefault(operation.path, {})[operation.method.lower()] = described
     return {
         "openapi": OPENAPI_VERSION,
         "info": {
@@ -64,7 +78,7 @@ def openapi_document(version: str, operations: Sequence[RestOperation]) -> Docum
         "tags": [{"name": role.value, "description": _ROLES[role]} for role in Role],
         "paths": paths,
         "components": {
-            "schemas": definitions["$defs"],
+            "schemas": schemas,
             "securitySchemes": {role.value: {"type": "http", "scheme": "bearer"} for role in Role},
         },
     }
@@ -77,15 +91,24 @@ _ROLES = {
 }
 
 
-def _operation(operation: RestOperation, references: dict[Any, Document]) -> Document:
+class _Schemas(GenerateJsonSchema):
+    """Names a generic model as `Page.model_parametrized_name` does: `MerchantPage`, not `Page_Merchant_`."""
+
+    def normalize_name(self, name: str) -> str:
+        return super().normalize_name(re.sub(r"^(\w+)\[(\w+)\]$", r"\2\1", name))
+
+
+def _operation(
+    operation: RestOperation, references: dict[Any, Document], parameters: dict[type[Parameters], Document]
+) -> Document:
     described: Document = {
         "operationId": operation.name,
         "tags": [operation.role.value],
         "summary": operation.summary,
         "security": [{operation.role.value: []}],
         "parameters": [
-            *_parameters(operation.parameters, "path"),
-            *_parameters(operation.query, "query"),
+            *_parameters(parameters[operation.parameters], "path"),
+            *_parameters(parameters[operation.query], "query"),
             *_header_parameters(operation),
         ],
     }
@@ -120,13 +143,10 @@ _SAID = {
 }
 
 
-def _parameters(model: type[BaseModel], where: str) -> list[Document]:
-    if model is NoParameters:
-        return []
-    schema = model.model_json_schema()
+def _parameters(schema: Document, where: str) -> list[Document]:
     required = set(schema.get("required", ()))
     found = []
-    for name, value in schema["properties"].items():
+    for name, value in schema.get("properties", {}).items():
         # A parameter that is left out is not null.
         options = [option for option in value.get("anyOf", ()) if option.get("type") != "null"]
         plain = {k: v for k, v in value.items() if k not in ("title", "anyOf", "description", "default")}

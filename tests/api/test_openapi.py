@@ -1,0 +1,145 @@
+"""The OpenAPI document: it is one, it is what is printed, it describes everything, and answers are what it says."""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import openapi_spec_validator
+import pytest
+import pytest_asyncio
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from pos_server.api.dispatch import Dispatcher
+from pos_server.core.rest.catalogue import OPERATIONS
+from pos_server.core.rest.fields import Page
+from pos_server.core.rest.operations import Kind, RestOperation
+from pos_server.server import RunningServer
+from tests.api.reaching import DOCUMENT, REACH, World, body_faults, built_world
+from tests.end_to_end.server_process import pos_server
+from tests.support import Town, settings
+
+SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
+
+
+def described() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Every operation of the document, with its method and its path."""
+    for path, methods in DOCUMENT["paths"].items():
+        for method, operation in methods.items():
+            yield method.upper(), path, operation
+
+
+def test_it_is_openapi() -> None:
+    openapi_spec_validator.validate(DOCUMENT, cls=OpenAPIV31SpecValidator)
+    # The validator looks: one that has no title is none.
+    broken = json.loads(json.dumps(DOCUMENT))
+    del broken["info"]["title"]
+    assert not OpenAPIV31SpecValidator(broken).is_valid()
+
+
+def test_it_has_every_operation_and_no_other() -> None:
+    found = {(method, path, operation["operationId"]) for method, path, operation in described()}
+    assert found == {(operation.method, operation.path, operation.name) for operation in OPERATIONS}
+    assert len({operation.name for operation in OPERATIONS}) == len(OPERATIONS)
+    assert len({(operation.method, operation.path) for operation in OPERATIONS}) == len(OPERATIONS)
+    for operation in OPERATIONS:
+        in_path = set(operation.parameters.model_fields)
+        assert in_path == {part[1:-1] for part in operation.path.split("/") if part.startswith("{")}, operation.name
+
+
+def test_an_operation_without_a_handler_does_not_start() -> None:
+    with pytest.raises(AssertionError, match="without a handler"):
+        Dispatcher(settings(), None, OPERATIONS, {})  # type: ignore[arg-type]
+
+
+def test_everything_is_described() -> None:
+    assert [name for name, schema in SCHEMAS.items() if not schema.get("description")] == []
+    for method, path, operation in described():
+        assert operation["summary"].endswith("."), (method, path)
+        for parameter in operation["parameters"]:
+            assert parameter["schema"], (method, path, parameter["name"])
+        for status, response in operation["responses"].items():
+            assert response["description"], (method, path, status)
+
+
+def references(value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(value.get("$ref"), str):
+            yield value["$ref"]
+        for inner in value.values():
+            yield from references(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from references(inner)
+
+
+def test_every_schema_is_used_and_every_reference_leads_to_one() -> None:
+    assert set(references(DOCUMENT)) == {f"#/components/schemas/{name}" for name in SCHEMAS}
+
+
+def test_links_lead_to_operations_by_what_an_answer_has() -> None:
+    by_name = {operation["operationId"]: operation for _, _, operation in described()}
+    found = set()
+    for name, operation in by_name.items():
+        for response in operation["responses"].values():
+            for link in response.get("links", {}).values():
+                led = by_name[link["operationId"]]
+                places = {f"{part['in']}.{part['name']}" for part in led["parameters"]}
+                assert set(link["parameters"]) <= places
+                assert led["security"] == operation["security"]
+                found.add((name, link["operationId"]))
+    assert {
+        ("createMerchant", "getMerchant"),
+        ("listApiKeys", "revokeApiKey"),
+        ("listMerchants", "listMerchants"),
+    } <= found
+    assert ("getMerchant", "getMerchant") not in found
+    # A key's merchant may be null: no link is made of that.
+    assert ("createApiKey", "getMerchant") not in found
+
+
+@pytest.mark.asyncio
+async def test_what_is_served_is_what_is_printed(server: RunningServer, tmp_path: Path) -> None:
+    async with httpx.AsyncClient() as client:
+        served = await client.get(f"{server.url}/openapi.json")
+    assert (served.status_code, served.headers["content-type"]) == (200, "application/json")
+    # Another process, with other hashes, and a database that nobody could reach.
+    printed = await pos_server(
+        "openapi",
+        "--data-dir",
+        tmp_path / "none",
+        PYTHONHASHSEED="7",
+        POS_DATABASE_URL="postgresql://127.0.0.1:1/none",
+    )
+    assert (printed.status, printed.err) == (0, "")
+    assert printed.out.encode() == served.content
+
+
+@pytest_asyncio.fixture
+async def world(server: RunningServer, admin: asyncpg.Connection, town: Town) -> AsyncIterator[World]:
+    async with built_world(server, admin, town) as built:
+        yield built
+
+
+def broken(answer: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The answer with one fault: a field less, or a value of no field's type."""
+    for name in answer:
+        yield {other: value for other, value in answer.items() if other != name}
+        yield answer | {name: {"of": "no type"}}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+async def test_answers_are_what_it_says(operation: RestOperation, world: World) -> None:
+    asked = await REACH[operation.name](world)
+    # It compares each answer with the document.
+    answer = await world.ask(world.by_role[operation.role], operation, asked)
+    # The first time.
+    assert answer.status_code in set(operation.statuses) - ({200} if operation.kind is Kind.CREATE else set())
+    schema = {"$ref": f"#/components/schemas/{operation.answer.__name__}"}
+    assert body_faults(schema, answer.json()) == []
+    if issubclass(operation.answer, Page):
+        assert answer.json()["items"], "a page with nothing on it shows nothing"
+    assert [fault for fault in broken(answer.json()) if not body_faults(schema, fault)] == []

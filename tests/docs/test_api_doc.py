@@ -1,0 +1,170 @@
+"""docs/api.md is what the code does: its tables are the code's, its recipes run in order and answer what it says.
+
+The recipes are run by the curl of this machine and by tests/docs/tiny_curl.py, which stands in where there is none.
+"""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pos_server.core.api_keys import Role
+from pos_server.core.errors import ErrorCode
+from pos_server.core.rest.fields import PAGE_DEFAULT, PAGE_MAX
+from pos_server.core.rest.operations import IDEMPOTENCY_KEY_CHARS_MAX
+from pos_server.core.rest.problems import ProblemCode, told
+from pos_server.server import serving
+from pos_server.settings import Settings
+from tests.docs.documents import DOCS, anchor, read
+from tests.end_to_end.server_process import POS_SERVER, environment
+from tests.support import KEYRING, settings
+
+DOCUMENT = read("api.md")
+PROSE = " ".join(DOCUMENT.text.split())
+THEIR_URL = "http://127.0.0.1:8080"
+TIMEOUT_S = 120
+# What only devices are told, over their WebSockets.
+OF_DEVICES = {
+    ErrorCode.BAD_FIELD,
+    ErrorCode.UNKNOWN_TYPE,
+    ErrorCode.ID_REUSED,
+    ErrorCode.TOO_MANY_QUERIES,
+    ErrorCode.TOO_MANY_BAD_CODES,
+    ErrorCode.TOO_MANY_MESSAGES,
+    ErrorCode.PIN_NOT_SET,
+    ErrorCode.PIN_TOO_WEAK,
+    ErrorCode.PIN_WRONG,
+    ErrorCode.PIN_LOCKED,
+    ErrorCode.SHIFT_ALREADY_OPEN,
+    ErrorCode.TERMINAL_DISABLED,
+}
+LATER = {ProblemCode.IN_PROGRESS, ProblemCode.TOO_MANY_REQUESTS, ProblemCode.TOO_MANY_ATTEMPTS}
+
+
+def test_every_code_is_in_the_table() -> None:
+    codes: list[ProblemCode | ErrorCode] = [*ProblemCode, *(set(ErrorCode) - OF_DEVICES)]
+    due = [
+        {
+            "Code": code.value,
+            "Status": str(told(code).status.value),
+            "Meaning": told(code).text.replace("`", ""),
+            "Repeat": "yes" if code in LATER or (isinstance(code, ErrorCode) and code.retryable) else "no",
+        }
+        for code in codes
+    ]
+    rows = DOCUMENT.section("Errors").table("Code", "Status", "Meaning", "Repeat")
+    assert sorted(rows, key=lambda row: row["Code"]) == sorted(due, key=lambda row: row["Code"])
+    assert [row["Status"] for row in rows] == sorted(row["Status"] for row in rows)
+
+
+def test_roles_limits_and_figures_are_those_of_the_code() -> None:
+    roles = DOCUMENT.section("Keys and roles").table("Role", "Whose it is", "What it does")
+    assert [row["Role"] for row in roles] == [role.value for role in Role]
+    limits = DOCUMENT.section("Limits").table("Limit", "Setting", "Default", "Beyond it")
+    for row in limits:
+        field = Settings.model_fields[row["Setting"].removeprefix("POS_").lower()]
+        assert f"{field.default:g}" == row["Default"], row
+    codes = {*map(str, ProblemCode), *map(str, ErrorCode)}
+    assert {word for row in limits for word in re.findall(r"\w+_\w+|busy", row["Beyond it"])} <= codes
+    assert f"is {PAGE_DEFAULT} unless you say so, {PAGE_MAX} at the most" in PROSE
+    assert f"of 1 to {IDEMPOTENCY_KEY_CHARS_MAX} printable ASCII characters" in PROSE
+
+
+def test_links_lead_somewhere() -> None:
+    anchors = {anchor(section.title) for section in DOCUMENT.sections}
+    for link in re.findall(r"\]\(([^)]+)\)", DOCUMENT.text):
+        path, _, fragment = link.partition("#")
+        assert not fragment or fragment in anchors, link
+        assert not path or (DOCS / path).exists(), link
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A block of shell, and what it prints; None where the document shows nothing."""
+
+    block: str
+    answer: Any
+
+
+def recipes() -> list[Recipe]:
+    fences = re.findall(r"^```(sh|json)\n(.*?)^```$", DOCUMENT.section("Recipes").text, re.DOTALL | re.MULTILINE)
+    found = []
+    for (language, block), following in zip(fences, [*fences[1:], ("", "")], strict=True):
+        if language == "sh":
+            found.append(Recipe(block, json.loads(following[1]) if following[0] == "json" else None))
+    return found
+
+
+def in_shape(value: Any, name: str = "") -> Any:
+    """Ids, times and keys as their types: they differ from server to server."""
+    if isinstance(value, dict):
+        return {key: in_shape(inner, key) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [in_shape(inner, name) for inner in value]
+    if name in ("key", "next_cursor") or name.endswith(("_id", "_at", "_number", "_code")):
+        return type(value).__name__
+    return value
+
+
+async def run(*command: str | Path, cwd: Path, **variables: str) -> str:
+    """What a command prints; it must not fail, or say anything else but about a new key."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=cwd,
+        env=environment(**variables),
+    )
+    async with asyncio.timeout(TIMEOUT_S):
+        out, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+    assert err.decode() in ("", "This key is shown only now; keep it safe:\n")
+    return out.decode()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("curl", ["curl", "tiny_curl"])
+async def test_the_recipes_answer_what_they_say(curl: str, dsn: str, tmp_path: Path) -> None:
+    if curl == "curl" and shutil.which("curl") is None:
+        pytest.skip("there is no curl on this machine; tiny_curl runs the same")
+    if curl == "tiny_curl":
+        (tmp_path / "curl").write_text(
+            f'#!/bin/sh\nexec "{sys.executable}" "{DOCS.parent}/tests/docs/tiny_curl.py" "$@"\n'
+        )
+        (tmp_path / "curl").chmod(0o755)
+    todo = recipes()
+    assert len(todo) >= 8
+    variables = {"POS_DATABASE_URL": dsn, "PATH": f"{tmp_path}:{POS_SERVER.parent}:{os.environ['PATH']}"}
+    async with serving(settings(), KEYRING, dsn) as server:
+        # One shell, since a block uses what those before it have set. The mark ends what a block prints.
+        script = "\n".join(f"{recipe.block}\nprintf '\\036'" for recipe in todo) + '\nprintf "%s" "$ADMIN_KEY"'
+        assert script.count(THEIR_URL) == 1
+        *printed, key = (
+            await run(
+                "bash", "-euo", "pipefail", "-c", script.replace(THEIR_URL, server.url), cwd=tmp_path, **variables
+            )
+        ).split("\036")
+        for recipe, text in zip(todo, printed, strict=True):
+            if recipe.answer is None:
+                assert text == "", recipe.block
+            else:
+                assert in_shape(json.loads(text)) == in_shape(recipe.answer), recipe.block
+        section = DOCUMENT.section("From Python")
+        program = await run(sys.executable, "-c", section.fence("python"), cwd=tmp_path, URL=server.url, ADMIN_KEY=key)
+        assert program == section.fence("text")
+
+
+def test_what_a_recipe_prints_is_compared() -> None:
+    shown = {"merchant_id": 1, "name": "Kiosk", "items": [{"created_at": "2026-03-02T12:15:12.763Z"}]}
+    other = {"merchant_id": 7, "name": "Kiosk", "items": [{"created_at": "2027-01-01T00:00:00.000Z"}]}
+    assert in_shape(shown) == in_shape(other)
+    assert in_shape(shown) != in_shape(other | {"name": "Cafe"})
+    assert in_shape(shown) != in_shape(other | {"merchant_id": None})

@@ -1,0 +1,26 @@
+"""As much of curl as docs/api.md uses, where there is none: `curl -sS [-X METHOD] [-H HEADER]… [--json BODY] URL`."""
+
+import argparse
+import sys
+
+import httpx
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="curl", allow_abbrev=False)
+    parser.add_argument("-sS", dest="quiet", action="store_true", required=True)
+    parser.add_argument("-X", dest="method")
+    parser.add_argument("-H", dest="headers", action="append", default=[])
+    parser.add_argument("--json")
+    parser.add_argument("url")
+    arguments = parser.parse_args()
+    headers = dict(header.split(": ", 1) for header in arguments.headers)
+    if arguments.json is not None:
+        headers |= {"Content-Type": "application/json", "Accept": "application/json"}
+    method = arguments.method or ("GET" if arguments.json is None else "POST")
+    response = httpx.request(method, arguments.url, headers=headers, content=arguments.json)
+    sys.stdout.write(response.text)
+
+
+if __name__ == "__main__":
+    main()

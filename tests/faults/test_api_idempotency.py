@@ -1,0 +1,180 @@
+"""What is made over the REST API is made once, however often it is sent, to however many servers, whoever dies.
+
+CASES lists what can be made. Each is an operation that makes one row of a table for each `Idempotency-Key`.
+"""
+
+import asyncio
+import itertools
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from pos_server import operator_desk
+from pos_server.core.api_keys import Role
+from tests.end_to_end.server_process import ServerProcess, running_server
+from tests.support import MASTER_KEYS, Town
+
+pytestmark = pytest.mark.asyncio
+
+KEYS = 100
+REQUESTS = 1_000
+# Open at one server; more requests wait for one of them.
+CONNECTIONS = 100
+TIMEOUT_S = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A POST that makes a row of `table`. `body(town, number)` is another one for each `number`.
+
+    `written_last`: the table of which its transaction writes a row when all else is done.
+    """
+
+    role: Role
+    path: str
+    table: str
+    body: Callable[[Town, int], dict[str, Any]]
+    written_last: str = "idempotency_key"
+
+
+CASES = {
+    "createMerchant": Case(
+        Role.ADMIN, "/v1/merchants", "merchant", lambda town, number: {"name": f"Shop {number}", "currency": "EUR"}
+    ),
+    "createApiKey": Case(
+        Role.ADMIN, "/v1/api-keys", "api_key", lambda town, number: {"role": "issuer", "name": f"key {number}"}
+    ),
+}
+all_cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+
+
+@asynccontextmanager
+async def a_server(dsn: str) -> AsyncIterator[ServerProcess]:
+    variables = {"POS_API_REQUESTS_PER_S": "1000000", "POS_API_REQUESTS_BURST": "1000000"}
+    async with running_server(POS_DATABASE_URL=dsn, POS_MASTER_KEYS=MASTER_KEYS, **variables) as server:
+        yield server
+
+
+@asynccontextmanager
+async def a_client(url: str, key: str) -> AsyncIterator[httpx.AsyncClient]:
+    limits = httpx.Limits(max_connections=CONNECTIONS)
+    headers = {"Authorization": f"Bearer {key}"}
+    async with httpx.AsyncClient(base_url=url, headers=headers, limits=limits, timeout=TIMEOUT_S) as client:
+        yield client
+
+
+async def key_of(case: Case, admin: asyncpg.Connection, town: Town) -> str:
+    return await operator_desk.new_key(admin, case.role, town.merchant_id if case.role is Role.MERCHANT else None, "x")
+
+
+async def count(case: Case, admin: asyncpg.Connection) -> int:
+    return int(await admin.fetchval(f"select count(*) from {case.table}"))
+
+
+@all_cases
+async def test_a_thousand_requests_with_a_hundred_keys_make_a_hundred(
+    case: Case, dsn: str, town: Town, admin: asyncpg.Connection
+) -> None:
+    key = await key_of(case, admin, town)
+    before = await count(case, admin)
+    answers: dict[int, list[httpx.Response]] = {number: [] for number in range(KEYS)}
+
+    async def make(client: httpx.AsyncClient, number: int) -> None:
+        while True:
+            try:
+                response = await client.post(
+                    case.path, json=case.body(town, number), headers={"Idempotency-Key": f"key-{number}"}
+                )
+            except httpx.TransportError:
+                continue  # the server closes connections that are slow to ask
+            if response.status_code in (200, 201):
+                answers[number].append(response)
+                return
+            assert response.json()["code"] in ("in_progress", "busy"), response.text
+
+    async with AsyncExitStack() as stack:
+        servers = [await stack.enter_async_context(a_server(dsn)) for _ in range(2)]
+        clients = [await stack.enter_async_context(a_client(server.url, key)) for server in servers]
+        async with asyncio.timeout(TIMEOUT_S):
+            turns = zip(itertools.cycle(clients), (each // 10 for each in range(REQUESTS)), strict=False)
+            await asyncio.gather(*(make(client, number) for client, number in turns))
+        assert all(server.process.returncode is None for server in servers)
+
+    assert await count(case, admin) - before == KEYS
+    for told in answers.values():
+        assert len(told) == REQUESTS // KEYS
+        assert len({answer.text for answer in told}) == 1
+        assert sum(answer.status_code == 201 for answer in told) <= 1
+    assert len({told[0].text for told in answers.values()}) == KEYS
+
+
+@all_cases
+async def test_an_answer_that_was_lost_is_told_again_by_the_next_server(
+    case: Case, dsn: str, town: Town, admin: asyncpg.Connection
+) -> None:
+    """kill -9 after the commit, before the answer has come through."""
+    key = await key_of(case, admin, town)
+    body, once = case.body(town, 1), {"Idempotency-Key": "the-first"}
+    before = await count(case, admin)
+    lost = b""
+    async with a_server(dsn) as first:
+
+        async def lose_the_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal lost
+            host, _, port = first.url.removeprefix("http://").partition(":")
+            upstream, to_server = await asyncio.open_connection(host, int(port))
+            to_server.write(await reader.readuntil(b"}"))
+            while not lost.endswith(b"}"):
+                lost += await upstream.read(65_536)
+            first.process.send_signal(signal.SIGKILL)
+            await first.process.wait()
+            to_server.close()
+            writer.close()
+
+        proxy = await asyncio.start_server(lose_the_answer, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
+        async with proxy, a_client(url, key) as client:
+            with pytest.raises(httpx.RemoteProtocolError):
+                await client.post(case.path, json=body, headers=once)
+    head, _, answer = lost.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 201 ")
+    async with a_server(dsn) as second, a_client(second.url, key) as client:
+        repeat = await client.post(case.path, json=body, headers=once)
+        other = await client.post(case.path, json=case.body(town, 2), headers=once)
+    assert (repeat.status_code, repeat.content) == (200, answer)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+    assert await count(case, admin) - before == 1
+
+
+@all_cases
+async def test_what_was_not_committed_is_made_by_the_repeat(
+    case: Case, dsn: str, town: Town, admin: asyncpg.Connection
+) -> None:
+    """kill -9 in the middle of the transaction, which has made it and waits for a lock of ours."""
+    key = await key_of(case, admin, town)
+    body, once = case.body(town, 1), {"Idempotency-Key": "the-first"}
+    before = await count(case, admin)
+    async with a_server(dsn) as first, a_client(first.url, key) as client, admin.transaction():
+        await admin.execute(f"lock table {case.written_last} in share mode")
+        request = asyncio.create_task(client.post(case.path, json=body, headers=once))
+        async with asyncio.timeout(TIMEOUT_S):
+            while not await admin.fetchval(
+                "select count(*) from pg_locks where not granted and relation = $1::regclass", case.written_last
+            ):
+                assert not request.done()
+        await first.stop(signal.SIGKILL)
+        with pytest.raises(httpx.TransportError):
+            await request
+    async with a_server(dsn) as second, a_client(second.url, key) as client:
+        # What the dead one has open ends when Postgres finds it gone.
+        while (repeat := await client.post(case.path, json=body, headers=once)).status_code == 409:
+            assert repeat.json()["code"] == "in_progress"
+        again = await client.post(case.path, json=body, headers=once)
+    assert (repeat.status_code, again.status_code, again.content) == (201, 200, repeat.content)
+    assert await count(case, admin) - before == 1
