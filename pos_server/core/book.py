@@ -20,6 +20,8 @@ class MerchantStatus(StrEnum):
 
 
 class WalletStatus(StrEnum):
+    """Whether a wallet can pay and be topped up."""
+
     ACTIVE = "active"
     FROZEN = "frozen"
     CLOSED = "closed"

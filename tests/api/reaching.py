@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -19,6 +20,7 @@ from pos_server.api.openapi import openapi_json
 from pos_server.core.api_keys import Role
 from pos_server.core.rest.operations import Kind, RestOperation
 from pos_server.ledger import api_keys
+from pos_server.ledger.settlement import settle
 from pos_server.server import RunningServer
 from tests.support import Town, build_town, new_id
 
@@ -44,14 +46,17 @@ class Asked:
 
 
 def names_something(name: str, value: object) -> bool:
-    return value is not None and name.endswith(("_id", "_number"))
+    return value is not None and name.endswith(("_id", "_number", "_date"))
 
 
 def _elsewhere(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: (NOBODY if isinstance(value, int) else str(new_id())) if names_something(name, value) else value
-        for name, value in values.items()
-    }
+    return {name: _nothings(name, value) if names_something(name, value) else value for name, value in values.items()}
+
+
+def _nothings(name: str, value: object) -> object:
+    if name.endswith("_date"):
+        return "1999-12-31"
+    return NOBODY if isinstance(value, int) else str(new_id())
 
 
 @dataclass(slots=True)
@@ -157,6 +162,134 @@ async def rotation(world: World) -> Asked:
     return replace(await a_key(world), body={"overlap_s": 60})
 
 
+async def new_wallet(world: World) -> Asked:
+    return Asked(body={"name": "Jo", "currency": "EUR"})
+
+
+async def the_wallet(world: World) -> Asked:
+    return Asked({"wallet_number": world.town.wallets[0].device.number})
+
+
+async def wallet_change(world: World) -> Asked:
+    return replace(await the_wallet(world), body={"status": "frozen"})
+
+
+async def wallet_limits(world: World) -> Asked:
+    return replace(await the_wallet(world), body={"payment_minor_max": 500})
+
+
+async def new_device(world: World) -> Asked:
+    return replace(await the_wallet(world), body={})
+
+
+async def the_device(world: World) -> Asked:
+    return Asked((await the_wallet(world)).path | {"slot": 0})
+
+
+async def cash(world: World) -> Asked:
+    wallet = {"wallet_number": world.town.wallets[0].device.number, "merchant_id": world.town.merchant_id}
+    return Asked(body=wallet | {"amount_minor": 100})
+
+
+async def made(world: World, role: Role, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """What a POST with the right key has made."""
+    response = await world.by_role[role].post(path, json=body, headers={"Idempotency-Key": str(new_id())})
+    assert response.status_code == 201, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+async def a_top_up(world: World) -> Asked:
+    return Asked(
+        {"payment_id": (await made(world, Role.ISSUER, "/v1/top-ups", (await cash(world)).body or {}))["payment_id"]}
+    )
+
+
+async def a_withdrawal(world: World) -> Asked:
+    body = (await cash(world)).body or {}
+    return Asked({"payment_id": (await made(world, Role.ISSUER, "/v1/withdrawals", body))["payment_id"]})
+
+
+async def new_store(world: World) -> Asked:
+    return Asked(body={"name": "Garden"})
+
+
+async def the_store(world: World) -> Asked:
+    return Asked({"store_id": world.town.store_id})
+
+
+async def new_terminal(world: World) -> Asked:
+    return Asked(body={"store_id": world.town.store_id, "name": "Till 9"})
+
+
+async def the_terminal(world: World) -> Asked:
+    return Asked({"terminal_number": world.town.terminals[0].device.number})
+
+
+async def terminal_change(world: World) -> Asked:
+    return replace(await the_terminal(world), body={"status": "disabled"})
+
+
+async def new_activation(world: World) -> Asked:
+    return await the_terminal(world)
+
+
+async def new_payment(world: World) -> Asked:
+    till = {"terminal_number": world.town.terminals[0].device.number}
+    order = {"code": world.town.wallets[1].code(), "amount_minor": 300, "reference": str(new_id())}
+    return Asked(body=till | order)
+
+
+async def a_payment(world: World) -> Asked:
+    body = (await new_payment(world)).body or {}
+    return Asked({"payment_id": (await made(world, Role.MERCHANT, "/v1/payments", body))["payment_id"]})
+
+
+async def an_order(world: World) -> Asked:
+    return Asked(body={"reference": "order-to-cancel"})
+
+
+async def new_refund(world: World) -> Asked:
+    return replace(await a_payment(world), body={"amount_minor": 100})
+
+
+async def a_refunded_payment(world: World) -> Asked:
+    asked = await a_payment(world)
+    await made(world, Role.MERCHANT, f"/v1/payments/{asked.path['payment_id']}/refunds", {"amount_minor": 100})
+    return asked
+
+
+async def shifts(world: World) -> Asked:
+    await a_shift(world)
+    return Asked()
+
+
+async def statements(world: World) -> Asked:
+    await a_statement(world)
+    return Asked()
+
+
+async def a_shift(world: World) -> Asked:
+    shift_id, number = new_id(), world.town.terminals[0].device.number
+    await world.admin.execute(
+        "insert into shift (id, terminal_number, number, operator, opening_cash_minor, opened_at) "
+        "values ($1, $2, 1, 'Alice', 0, now())",
+        shift_id,
+        number,
+    )
+    await world.admin.execute("update terminal set shift_id = $1 where number = $2", shift_id, number)
+    return Asked({"shift_id": str(shift_id)})
+
+
+async def a_statement(world: World) -> Asked:
+    now = datetime.now(UTC)
+    day = now.date() - timedelta(days=2)
+    await settle(world.admin, day, now)
+    # The other merchant has one of that day too, which is not what is asked for here.
+    await world.admin.execute("delete from settlement where merchant_id <> $1", world.town.merchant_id)
+    return Asked({"business_date": day.isoformat()})
+
+
 REACH: dict[str, Callable[[World], Awaitable[Asked]]] = {
     "createMerchant": new_merchant,
     "listMerchants": nothing_special,
@@ -166,4 +299,41 @@ REACH: dict[str, Callable[[World], Awaitable[Asked]]] = {
     "listApiKeys": nothing_special,
     "rotateApiKey": rotation,
     "revokeApiKey": a_key,
+    "createWallet": new_wallet,
+    "listWallets": nothing_special,
+    "getWallet": the_wallet,
+    "changeWallet": wallet_change,
+    "resetWalletPin": the_wallet,
+    "getWalletLimits": the_wallet,
+    "replaceWalletLimits": wallet_limits,
+    "listWalletDevices": the_wallet,
+    "createWalletDevice": new_device,
+    "revokeWalletDevice": the_device,
+    "listWalletTransfers": the_wallet,
+    "createTopUp": cash,
+    "getTopUp": a_top_up,
+    "cancelTopUp": a_top_up,
+    "createWithdrawal": cash,
+    "getWithdrawal": a_withdrawal,
+    "cancelWithdrawal": a_withdrawal,
+    "createStore": new_store,
+    "listStores": nothing_special,
+    "getStore": the_store,
+    "createTerminal": new_terminal,
+    "listTerminals": nothing_special,
+    "getTerminal": the_terminal,
+    "changeTerminal": terminal_change,
+    "createTerminalActivation": new_activation,
+    "createPayment": new_payment,
+    "listPayments": nothing_special,
+    "getPayment": a_payment,
+    "cancelPayment": a_payment,
+    "cancelReference": an_order,
+    "createRefund": new_refund,
+    "listRefunds": a_refunded_payment,
+    "listShifts": shifts,
+    "getShift": a_shift,
+    "listStatements": statements,
+    "getStatement": a_statement,
+    "getBalance": nothing_special,
 }
