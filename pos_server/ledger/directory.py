@@ -167,6 +167,7 @@ async def top_up(
         payment_id, merchant_id, wallet_number, f"top-up-{payment_id}", amount_minor, currency, Purpose.TOP_UP
     )
     book = await load_book(connection, [move])
+    # Nor those of the wallet's own.
     if wallet_number in book.wallets:
         book.wallets[wallet_number] = replace(book.wallets[wallet_number], limits=None)
     (outcome,), changes = decide([move], book, _NO_KEYS, now_ms, _NO_LIMITS, day_start_ms=0)

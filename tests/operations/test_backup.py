@@ -20,7 +20,7 @@ from pos_client import TerminalClient
 from pos_client.journal import Journal, JournaledScan
 from pos_client.recovery import RecoveredScan
 from pos_server import operator_desk
-from pos_server.core.api_keys import Scope
+from pos_server.core.api_keys import Role
 from pos_server.core.messages import TerminalPaymentResult
 from pos_server.ledger.database import connect
 from pos_server.ledger.embedded import EmbeddedPostgres
@@ -28,7 +28,7 @@ from pos_server.settings import Settings, new_master_key, parse_master_keys
 from tests.end_to_end.server_process import pos_server, running_server
 from tests.end_to_end.test_crash import credentials, new_town
 from tests.operations.documented import Operator, operator, section
-from tests.support import MASTER_KEYS, Town, activated, ask, build_town, logged_in, new_id, receive, scan_message
+from tests.support import MASTER_KEYS, Town, activated, ask, build_town, logged_in, receive, scan_message
 
 pytestmark = pytest.mark.asyncio
 
@@ -224,7 +224,7 @@ class Past:
     town: Town
     kept: dict[str, str]
     lost: list[dict[str, Any]]
-    # A back office's request, its key, and the key that a phone got: all of them answered after the moment.
+    # An issuer's request, its key, and the key that a phone got: all of them answered after the moment.
     top_up: dict[str, Any]
     api_key: str
     activated: bytes
@@ -242,7 +242,7 @@ async def trade(op: Operator) -> Past:
     async with running_server("--data-dir", op.data) as server:
         async with till(server.url, town) as shop, ledger(op.data) as connection:
             await op.seal()
-            api_key = await operator_desk.new_key(connection, town.merchant_id, "back office", [Scope.CASH])
+            api_key = await operator_desk.new_key(connection, Role.ISSUER, None, "cash desk")
             await shop.sell()
             stop = asyncio.Event()
             selling = asyncio.create_task(shop.sell_until(stop))
@@ -255,7 +255,7 @@ async def trade(op: Operator) -> Past:
             op.variables["MOMENT"] = (await connection.fetchval("select clock_timestamp()")).isoformat(" ")
             lost = [await shop.sell() for _ in range(5)]
             number = town.wallets[-1].device.number
-            top_up = {"payment_id": str(new_id()), "wallet_number": number, "amount_minor": 700}
+            top_up = {"wallet_number": number, "merchant_id": town.merchant_id, "amount_minor": 700}
             assert await top_up_answer(server.url, api_key, top_up) == HTTPStatus.CREATED
             assert await top_up_answer(server.url, api_key, top_up) == HTTPStatus.OK
             device = await activated(connection, town.wallets[0].device)
@@ -268,7 +268,7 @@ async def trade(op: Operator) -> Past:
 
 async def top_up_answer(url: str, key: str, body: dict[str, Any]) -> int:
     async with httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}) as http:
-        return (await http.post("/v1/top-ups", json=body)).status_code
+        return (await http.post("/v1/top-ups", json=body, headers={"Idempotency-Key": "receipt-1"})).status_code
 
 
 async def test_any_moment_is_restored_exactly_from_a_backup_made_while_payments_went_on() -> None:

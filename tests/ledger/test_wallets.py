@@ -1,0 +1,67 @@
+"""A wallet's own limits in its row: loaded with it, kept by every payment's write, and no matter for the operator."""
+
+import time
+from dataclasses import replace
+
+import asyncpg
+import pytest
+
+from pos_server.core.book import OwnLimits
+from pos_server.core.operations import Decided
+from pos_server.ledger import directory, wallets
+from pos_server.ledger.ledger import load_book
+from tests.ledger.test_ledger import run_batch
+from tests.support import EUR, Town, new_id
+
+pytestmark = pytest.mark.asyncio
+LIMITS = OwnLimits(1, 2, 3, 4, 5, 6, 7)
+
+
+async def test_limits_are_loaded_with_their_wallet(connection: asyncpg.Connection, town: Town) -> None:
+    first, second, third = (device.device.number for device in town.wallets)
+    await wallets.set_own_limits(connection, first, LIMITS)
+    await wallets.set_own_limits(connection, second, OwnLimits(day_minor_max=0))
+    book = await load_book(connection, [town.scan(), town.scan(1), town.scan(2)])
+    assert {number: book.wallets[number].limits for number in (first, second, third)} == {
+        first: LIMITS,
+        second: OwnLimits(day_minor_max=0),
+        third: None,
+    }
+    assert await wallets.find_own_limits(connection, first) == LIMITS
+    assert await wallets.find_own_limits(connection, third) == OwnLimits()
+    assert await wallets.find_own_limits(connection, 1_999_999_999) is None
+
+
+async def test_a_payment_leaves_them_as_they_are(connection: asyncpg.Connection, town: Town) -> None:
+    limits = OwnLimits(payment_minor_max=5_000)
+    await wallets.set_own_limits(connection, town.wallets[0].device.number, limits)
+    (paid,) = await run_batch(connection, town.scan())
+    assert isinstance(paid, Decided)
+    assert paid.wallet is not None
+    assert (paid.payment.status, paid.wallet.limits) == ("approved", limits)
+    assert await wallets.find_own_limits(connection, town.wallets[0].device.number) == limits
+
+
+async def test_new_limits_come_before_a_payment_that_was_decided_without_them(
+    connection: asyncpg.Connection, town: Town
+) -> None:
+    number = town.wallets[0].device.number
+    before = (await load_book(connection, [town.scan()])).wallets[number]
+    await wallets.set_own_limits(connection, number, LIMITS)
+    after = (await load_book(connection, [town.scan()])).wallets[number]
+    assert after == replace(before, limits=LIMITS, version=before.version + 1)
+
+
+async def test_the_operators_own_top_up_knows_no_limits(connection: asyncpg.Connection, town: Town) -> None:
+    number = town.wallets[0].device.number
+    await wallets.set_own_limits(connection, number, OwnLimits(top_up_minor_max=0, balance_minor_max=0))
+    now_ms = int(time.time() * 1000)
+    top_up = directory.top_up(connection, new_id(), town.merchant_id, number, 500, EUR, now_ms=now_ms)
+    assert await top_up == 10_500
+    assert await wallets.find_own_limits(connection, number) == OwnLimits(top_up_minor_max=0, balance_minor_max=0)
+
+
+@pytest.mark.parametrize("name", OwnLimits.__dataclass_fields__)
+async def test_the_schema_takes_no_negative_limit(name: str, connection: asyncpg.Connection, town: Town) -> None:
+    with pytest.raises(asyncpg.CheckViolationError):
+        await wallets.set_own_limits(connection, town.wallets[0].device.number, OwnLimits(**{name: -1}))
