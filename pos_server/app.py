@@ -22,13 +22,15 @@ from .api.activations import Activations
 from .api.admin import Admin
 from .api.asyncapi import AsyncApi
 from .api.authentication import Authentication
-from .api.cash import Cash
 from .api.creating import Creating
 from .api.dispatch import Dispatcher, request_id_of
 from .api.health import Health
+from .api.issuer import Issuer
+from .api.merchant_books import MerchantBooks
+from .api.merchant_payments import MerchantPayments
+from .api.merchant_places import MerchantPlaces
 from .api.openapi import OpenApi
 from .api.problems import Problem, problem
-from .api.refunds import Refunds
 from .authorizer import Authorizer, AuthorizerLimits
 from .clock import BusinessDays, now_ms
 from .connections import Connection, Connections, OutboxLimits
@@ -48,6 +50,7 @@ from .gateway.terminal import TerminalEndpoint
 from .gateway.wallet import WalletEndpoint
 from .leadership import lead
 from .ledger.database import create_pool
+from .ledger.reports import Reports
 from .ledger.rollup import RollUp
 from .peers import Peers
 from .pins import Pins
@@ -155,20 +158,26 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
     wallets = WalletEndpoint(settings, keyring, admission, connections, peers, pool, authorizer, rules, pins, tell=tell)
     activations = Activations(settings, keyring, pool, connections, peers)
     authentication = Authentication(settings, pool)
-    refunds = Refunds(settings, authentication, authorizer, admission)
-    cash = Cash(settings, authentication, authorizer, admission)
     health = Health(admission, pool)
     openapi = OpenApi()
     creating = Creating(pool, keyring)
-    dispatcher = Dispatcher(settings, authentication, OPERATIONS, Admin(pool, creating).handlers())
+    reports = Reports(pool, at_once_max=settings.api_reports_max, timeout_s=settings.api_report_timeout_s)
+    issuer = Issuer(settings, pool, creating, authorizer, admission, connections, peers, tell=tell)
+    places = MerchantPlaces(pool, creating, activation_ttl_s=settings.activation_ttl_s, tell=tell)
+    payments = MerchantPayments(pool, reports, authorizer, admission, bad_codes, new_id=uuid7, is_online=is_online)
+    books = MerchantBooks(reports, now_ms=now_ms)
+    handlers = {
+        **Admin(pool, creating).handlers(),
+        **issuer.handlers(),
+        **places.handlers(),
+        **payments.handlers(),
+        **books.handlers(),
+    }
+    dispatcher = Dispatcher(settings, authentication, OPERATIONS, handlers)
     rest = Starlette(
         routes=[
             *dispatcher.routes(),
             Route("/v1/activations", activations.create, methods=["POST"]),
-            Route("/v1/refunds", refunds.create, methods=["POST"]),
-            Route("/v1/top-ups", cash.top_up, methods=["POST"]),
-            Route("/v1/withdrawals", cash.withdraw, methods=["POST"]),
-            Route("/v1/cancels", cash.cancel, methods=["POST"]),
             Route("/asyncapi.json", AsyncApi(settings).show),
             Route("/openapi.json", openapi.show),
             Route("/docs", openapi.page),

@@ -86,6 +86,8 @@ class Settings(BaseSettings):
     api_requests_per_s: Seconds = Field(100, description="requests a key may send on average")
     api_requests_burst: Count = 200
     api_keys_tracked_max: Count = 10_000
+    api_reports_max: Count = Field(2, description="lists and reports of merchants that are read at once; more wait")
+    api_report_timeout_s: Seconds = Field(3, description="a report that reads longer is given up")
     api_key_failures_max: Count = Field(20, description="wrong API keys an address may send within a window")
     api_key_failures_window_s: Seconds = 60
 
@@ -176,6 +178,10 @@ class Settings(BaseSettings):
             raise ValueError("POS_RESUME_PAYMENTS_MAX must be less than POS_OUTBOX_MESSAGES_MAX")
         if self.archive_min_age_days <= max(self.refund_window_days, self.cancel_window_s / (24 * 3600)):
             raise ValueError("POS_ARCHIVE_MIN_AGE_DAYS must exceed POS_REFUND_WINDOW_DAYS and POS_CANCEL_WINDOW_S")
+        if self.api_reports_max >= self.database_pool_max:
+            raise ValueError("POS_API_REPORTS_MAX must be less than POS_DATABASE_POOL_MAX")
+        if self.api_report_timeout_s >= self.database_connect_timeout_s:
+            raise ValueError("POS_API_REPORT_TIMEOUT_S must be less than POS_DATABASE_CONNECT_TIMEOUT_S")
         if self.pin_payment_failures_max > self.pin_failures_max:
             raise ValueError("POS_PIN_PAYMENT_FAILURES_MAX must not exceed POS_PIN_FAILURES_MAX")
         if self.pin_argon2_memory_kib < 8:

@@ -29,8 +29,10 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
+from pos_server import operator_desk
 from pos_server.api.asyncapi import MEDIA_TYPE, asyncapi_json
 from pos_server.core import messages
+from pos_server.core.api_keys import Role
 from pos_server.core.declines import ADVICE
 from pos_server.core.device_keys import DeviceId, DeviceKind
 from pos_server.core.errors import CloseCode, ConnectionClosing, ErrorCode, MessageError
@@ -278,7 +280,7 @@ def schema_of(channel: str, frame: dict[str, Any]) -> str:
 PIN = "407186"
 
 
-async def play(dsn: str, town: Town, second_phone: TestDevice) -> list[tuple[str, dict[str, Any]]]:
+async def play(dsn: str, town: Town, second_phone: TestDevice, issuer_key: str) -> list[tuple[str, dict[str, Any]]]:
     """A short day: every message that the server has, and most reasons for it."""
     frames: list[tuple[str, dict[str, Any]]] = []
     till_device, wallet_device = town.terminals[0], town.wallets[0]
@@ -308,6 +310,7 @@ async def play(dsn: str, town: Town, second_phone: TestDevice) -> list[tuple[str
             await misuse(till, wallet, order)
             await confirm(till, wallet, other, wallet_device)
             await take_back(till, wallet, other, wallet_device, order)
+            await freeze(server, issuer_key, wallet, other, wallet_device)
             # They come back and hear what they missed, and what still waits.
             till, wallet = await dial(server, "terminal"), await dial(server, "wallet")
             assert (await till.log_in(till_device, since_ms=1))["resumed"]
@@ -391,6 +394,16 @@ async def take_back(till: Wire, wallet: Wire, other: Wire, wallet_device: TestDe
     assert (await wallet.ask(EXAMPLES["History"] | {"cursor": page["next_cursor"]}))["next_cursor"] is None
 
 
+async def freeze(server: RunningServer, issuer_key: str, wallet: Wire, other: Wire, wallet_device: TestDevice) -> None:
+    """The wallet is frozen and thawed through the API."""
+    async with httpx.AsyncClient(base_url=server.url, headers={"Authorization": f"Bearer {issuer_key}"}) as issuer:
+        for status in ("frozen", "active"):
+            await issuer.patch(f"/v1/wallets/{wallet_device.device.number}", json={"status": status})
+            for wire in (wallet, other):
+                told = await wire.receive()
+                assert (told["type"], told["status"]) == ("status.changed", status)
+
+
 # Integers that may be null: of what was canceled before it was scanned, of a shift that is open or uncounted.
 NULLABLE = {
     ("TerminalPaymentResult", "amount_minor"),
@@ -446,7 +459,8 @@ def broken(name: str, frame: dict[str, Any]) -> Iterator[dict[str, Any]]:
 @pytest.mark.asyncio
 async def test_the_server_sends_what_it_says(dsn: str, town: Town, connection: asyncpg.Connection) -> None:
     second_phone = await activated(connection, DeviceId(DeviceKind.WALLET, town.wallets[0].device.number, 1))
-    frames = await play(dsn, town, second_phone)
+    issuer_key = await operator_desk.new_key(connection, Role.ISSUER, None, "the issuer's")
+    frames = await play(dsn, town, second_phone, issuer_key)
     assert {name for name, _ in frames} == set(OF_SERVER)
     for name, frame in frames:
         assert [fault for fault in broken(name, frame) if accepts(name, fault)] == []

@@ -3,7 +3,7 @@
 import asyncpg
 import pytest
 
-from pos_server.core.api_keys import Scope
+from pos_server.core.api_keys import Role
 from pos_server.operator_desk import ACTIONS, NotFound, act, end_key, keys_text, new_key
 from pos_server.server import RunningServer
 from tests.end_to_end.server_process import pos_server
@@ -49,16 +49,16 @@ async def test_nothing_of_this_number(kind: str, action: str, admin: asyncpg.Con
 
 
 async def test_keys(town: Town, admin: asyncpg.Connection) -> None:
-    assert await keys_text(admin) == "no API keys: `pos-server keys create --merchant ID` makes one"
-    key = await new_key(admin, town.merchant_id, "till roll", [Scope.REFUNDS])
-    assert "active   merchant 1 Corner Canteen: till roll (refunds), made 20" in await keys_text(admin)
+    assert await keys_text(admin) == "no API keys: `pos-server keys create --role admin` makes one"
+    key = await new_key(admin, Role.MERCHANT, town.merchant_id, "till roll")
+    assert "active   merchant 1 Corner Canteen: till roll, made 20" in await keys_text(admin)
     assert key not in await keys_text(admin)
     assert await end_key(admin, 1) == "API key 1 is revoked"
-    assert "revoked" in await keys_text(admin)
+    assert "ended" in await keys_text(admin)
     with pytest.raises(NotFound):
         await end_key(admin, 2)
     with pytest.raises(NotFound):
-        await new_key(admin, 77, "x", [Scope.REFUNDS])
+        await new_key(admin, Role.MERCHANT, 77, "x")
 
 
 async def test_a_merchants_terms(dsn: str, town: Town, admin: asyncpg.Connection) -> None:

@@ -33,6 +33,7 @@ from pos_server.core.messages import (
     PaymentPending,
     PinChanged,
     ShiftReport,
+    StatusChanged,
     TerminalPaymentResult,
     TerminalReady,
     TerminalRefundResult,
@@ -82,6 +83,7 @@ Said = (
     | ShiftReport
     | PinChanged
     | HistoryPage
+    | StatusChanged
     | Error
 )
 SaidT = TypeVar("SaidT", bound=Said)

@@ -8,6 +8,7 @@ switched off in the middle is taken up again from the journal.
 """
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Self
 from uuid import UUID
@@ -31,6 +32,7 @@ from pos_server.core.messages import (
     ShiftOpen,
     ShiftQuery,
     ShiftReport,
+    StatusChanged,
     TerminalMessage,
     TerminalPaymentResult,
     TerminalReady,
@@ -53,7 +55,9 @@ CODE_CHARS_MAX = 64
 """Scanners read longer symbols than payment codes; the server would close the connection for a huge one."""
 
 Result = TerminalPaymentResult | TerminalRefundResult
-_Said = TerminalPaymentResult | PaymentPending | PaymentList | TerminalRefundResult | ShiftReport | Error
+_Said = (
+    TerminalPaymentResult | PaymentPending | PaymentList | TerminalRefundResult | ShiftReport | StatusChanged | Error
+)
 _messages: TypeAdapter[Hello | TerminalReady | _Said | Draining] = TypeAdapter(TerminalMessage)
 
 
@@ -64,7 +68,8 @@ class TerminalClient(DeviceClient[TerminalReady, _Said]):
     left without an outcome are sent again as soon as there is a connection, and `recovered` tells what became of them.
     The server never charges or refunds twice, but what had not reached it before is decided now. The file holds the
     codes of scans that are not settled: keep it private. `language` (RFC 5646, such as `zh-CN`) is that of the texts
-    for the cashier, where the server has it. Raises CredentialsError for a wallet's credentials.
+    for the cashier, where the server has it. `on_status` is called in the event loop when the terminal is disabled or
+    enabled. Raises CredentialsError for a wallet's credentials.
     """
 
     def __init__(
@@ -73,6 +78,7 @@ class TerminalClient(DeviceClient[TerminalReady, _Said]):
         *,
         journal: Path | None = None,
         language: str = "en",
+        on_status: Callable[[StatusChanged], None] | None = None,
         backoff: Backoff | None = None,
     ) -> None:
         self._recovery = Recovery(journal, credentials)
@@ -82,6 +88,7 @@ class TerminalClient(DeviceClient[TerminalReady, _Said]):
         self._payments = OpenPayments(
             self._requests, self._recovery, credentials.currency, lambda: self._now_ms() + self.clock_offset_ms
         )
+        self._on_status = on_status
         self._results: Inbox[Result] = Inbox(RESULTS_MAX)
         self._recovering: asyncio.Task[list[Recovered]]
 
@@ -265,6 +272,10 @@ class TerminalClient(DeviceClient[TerminalReady, _Said]):
     def _on_message(self, message: _Said) -> None:
         if isinstance(message, Error):
             self._requests.on_error(message)
+            return
+        if isinstance(message, StatusChanged):
+            if self._on_status is not None:
+                self._on_status(message)
             return
         asked = self._requests.find(message.reply_to)
         # A scan's answer is told by its payment: it may come to a query, to the scan, or by itself.

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 from uuid import UUID
 
-from pos_server.core.messages import TerminalPaymentResult, TerminalRefundResult
+from pos_server.core.messages import StatusChanged, TerminalPaymentResult, TerminalRefundResult
 from pos_server.core.money import format_amount
 from pos_server.core.payments import Status
 
-from .console import complain
+from .console import complain, printable
 from .credentials import Credentials
 from .errors import ClientError, RequestRefused, RequestUnanswered
 from .recovery import Recovered, RecoveredCancel, RecoveredRefund, RecoveredScan
@@ -37,7 +37,7 @@ class Till:
     """A TerminalClient for a program that waits for the keyboard: the session lives in a thread of its own."""
 
     def __init__(self, credentials: Credentials, journal: Path | None, *, language: str = "en") -> None:
-        self.client = TerminalClient(credentials, journal=journal, language=language)
+        self.client = TerminalClient(credentials, journal=journal, language=language, on_status=_say_status)
         self.waits_for_customer = False
         """Set it while the server has answered and a customer has not."""
         self._loop = asyncio.new_event_loop()
@@ -126,6 +126,11 @@ class Till:
             complain(f"earlier {result_line(result)}")
             alarming |= not _is_good(result)
         return alarming
+
+
+def _say_status(change: StatusChanged) -> None:
+    """In the thread of the session, at once: the cashier need not learn it from a customer's declined payment."""
+    complain(printable(change.text))
 
 
 def _is_good(outcome: object) -> bool:

@@ -24,6 +24,7 @@ from pos_server.core.messages import (
     PaymentReject,
     PinChanged,
     PinSet,
+    StatusChanged,
     WalletMessage,
     WalletPaymentResult,
     WalletReady,
@@ -45,7 +46,7 @@ NOTICES_MAX = 100
 PIN_TIMEOUT_S = 30.0
 """How long a confirmation and a new PIN wait for their answer, unless told otherwise."""
 
-Notice = WalletPaymentResult | ConfirmationRequired | WalletRefundResult | PinChanged
+Notice = WalletPaymentResult | ConfirmationRequired | WalletRefundResult | PinChanged | StatusChanged
 _Said = Notice | HistoryPage | Error
 log = logging.getLogger("pos_client")
 _messages: TypeAdapter[Hello | WalletReady | _Said | Draining] = TypeAdapter(WalletMessage)
@@ -91,6 +92,8 @@ class WalletClient(DeviceClient[WalletReady, _Said]):
         """The balance in minor units of the wallet's currency, as last told; None before the first connection."""
         self.pin_set: bool | None = None
         """Whether the wallet has a PIN, as last told; None before the first connection."""
+        self.status: str | None = None
+        """`active`, `frozen` or `closed`, as last told; None before the first connection."""
         self._codes = CodeSource(credentials, state_file=state_file, now_ms=now_ms)
         self.clock_offset_ms = self._codes.clock_offset_ms
         self._requests = Requests(self._online, self._backoff, lambda: self.problem)
@@ -218,6 +221,9 @@ class WalletClient(DeviceClient[WalletReady, _Said]):
                 self.pin_set = True
                 if not self._reply(message.reply_to, message):
                     self._notices.put(message)
+            case StatusChanged():
+                self.status = message.status
+                self._notices.put(message)
             case WalletRefundResult():
                 self.balance_minor = message.balance_minor
                 if self._resume.on_result(message.payment_id, message.version, message.decided_at_ms):
@@ -249,6 +255,7 @@ class WalletClient(DeviceClient[WalletReady, _Said]):
     def _on_online(self, ready: WalletReady) -> None:
         self.balance_minor = ready.balance_minor
         self.pin_set = ready.pin_set
+        self.status = ready.status
         self._codes.clock_offset_ms = self.clock_offset_ms
         self._remember()
 

@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from pos_server.core.messages import ConfirmationRequired, PinChanged, WalletPaymentResult
+from pos_server.core.book import WalletStatus
+from pos_server.core.messages import ConfirmationRequired, PinChanged, StatusChanged, WalletPaymentResult
 from pos_server.core.money import format_amount
 from pos_server.core.payments import Status
 
@@ -70,8 +71,9 @@ class WalletScreen:
         wallet = self._wallet
         me = wallet.credentials
         balance = "not known yet" if wallet.balance_minor is None else format_amount(wallet.balance_minor, me.currency)
+        status = "" if wallet.status in (None, WalletStatus.ACTIVE) else f", {wallet.status}"
         state = "Online." if wallet.problem is None else f"Offline, but the code works: {wallet.problem}."
-        head = [f"Wallet {me.number}, {me.name}. Balance {balance}", state]
+        head = [f"Wallet {me.number}, {me.name}. Balance {balance}{status}", state]
         question = [f"{_BOLD}{_cut(line, columns)}{_PLAIN}" for line in self.dialog.prompt()]
         qr: list[str] = []
         try:
@@ -98,7 +100,7 @@ def notice_line(notice: Notice) -> str:
             sign = "+" if notice.status == Status.APPROVED else "!"
         case ConfirmationRequired():
             sign = "?"
-        case PinChanged():
+        case PinChanged() | StatusChanged():
             return f"{clock_time(local_time_ms())} * {printable(notice.text)}"
         case _:
             sign = "+"

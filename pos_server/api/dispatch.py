@@ -30,9 +30,11 @@ from ..core.rest.idempotency import fingerprint
 from ..core.rest.operations import IDEMPOTENCY_KEY_CHARS_MAX, Kind, RestOperation
 from ..core.rest.problems import ProblemCode
 from ..ledger.database import DATABASE_AWAY
+from ..ledger.reports import TakesTooLong
 from ..settings import Settings
 from .authentication import Authentication
 from .bodies import read_json_body
+from .languages import accepted_language
 from .problems import Problem, json_pointer, problem
 
 log = structlog.get_logger(__name__)
@@ -50,6 +52,7 @@ class Call(Generic[ParametersT, QueryT, BodyT]):
     """A request that is what its operation says. `idempotency_key` is empty unless the operation creates something.
 
     `fingerprint` is equal for a request and its repeats. `if_match` is the `ETag` that the client has read.
+    `language` is that of texts for people.
     """
 
     operation: RestOperation
@@ -60,6 +63,7 @@ class Call(Generic[ParametersT, QueryT, BodyT]):
     idempotency_key: str
     fingerprint: bytes
     if_match: str
+    language: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +135,8 @@ class Dispatcher:
             done = await self._carry_out(operation, call)
         except Problem as error:
             return error.response(request.state.request_id)
+        except TakesTooLong:
+            return problem(ProblemCode.TAKES_TOO_LONG).response(request.state.request_id)
         except DATABASE_AWAY as away:
             log.warning("database_away", during=operation.name, cause=type(away).__name__)
             # What was lost on its way may have been carried out.
@@ -139,6 +145,8 @@ class Dispatcher:
         headers = {"X-Request-Id": request.state.request_id, "Cache-Control": "no-store"}
         if done.etag is not None:
             headers["ETag"] = done.etag
+        if operation.speaks:
+            headers["Content-Language"] = call.language
         return Response(done.resource.model_dump_json(), done.status, headers, media_type="application/json")
 
     async def _carry_out(self, operation: RestOperation, call: Call[Any, Any, Any]) -> Done:
@@ -182,7 +190,15 @@ class Dispatcher:
             body = await read_json_body(request, operation.body, self._settings.api_body_bytes_max)
         said = (parameters.model_dump_json(), "" if body is None else body.model_dump_json())
         return Call(
-            operation, key, parameters, query, body, idempotency_key, fingerprint(operation.name, *said), if_match
+            operation,
+            key,
+            parameters,
+            query,
+            body,
+            idempotency_key,
+            fingerprint(operation.name, *said),
+            if_match,
+            accepted_language(request.headers.get("accept-language", "")),
         )
 
 

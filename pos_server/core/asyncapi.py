@@ -41,6 +41,7 @@ from .messages import (
     ShiftOpen,
     ShiftQuery,
     ShiftReport,
+    StatusChanged,
     TerminalMessage,
     TerminalPaymentResult,
     TerminalReady,
@@ -192,9 +193,9 @@ _CHANNELS = (
             _Operation(
                 name="tellTerminal",
                 action="send",
-                summary="What the till did not ask for: results that come later or were missed, refunds by others, "
-                "errors, the end of the connection.",
-                messages=(TerminalPaymentResult, PaymentPending, TerminalRefundResult, Error, Draining),
+                summary="What the till did not ask for: results that come later or were missed, refunds by others, a "
+                "new status, errors, the end of the connection.",
+                messages=(TerminalPaymentResult, PaymentPending, TerminalRefundResult, StatusChanged, Error, Draining),
             ),
         ),
     ),
@@ -248,12 +249,13 @@ _CHANNELS = (
                 name="tellWallet",
                 action="send",
                 summary="What becomes of the wallet's payments, now and missed: results, questions for the PIN, "
-                "refunds; a new PIN, errors, the end of the connection.",
+                "refunds; a new PIN, a new status, errors, the end of the connection.",
                 messages=(
                     WalletPaymentResult,
                     ConfirmationRequired,
                     WalletRefundResult,
                     PinChanged,
+                    StatusChanged,
                     Error,
                     Draining,
                 ),

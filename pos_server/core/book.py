@@ -31,10 +31,24 @@ class DeviceStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class OwnLimits:
+    """Limits of one wallet, by the names of rules.Limits and in its currency; None where the server's own holds."""
+
+    payment_minor_max: int | None = None
+    day_minor_max: int | None = None
+    pin_free_minor_max: int | None = None
+    pin_free_day_count_max: int | None = None
+    pin_free_day_minor_max: int | None = None
+    top_up_minor_max: int | None = None
+    balance_minor_max: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Wallet:
     """A wallet. `pin_generation` counts the changes of its PIN. Times are Unix milliseconds.
 
-    `day_…` counts what was approved since `day_start_ms`: in all, and of that without a PIN.
+    `limits` is None for a wallet that has none of its own, as nearly all. `day_…` counts what was approved since
+    `day_start_ms`: in all, and of that without a PIN.
     """
 
     number: int
@@ -51,6 +65,7 @@ class Wallet:
     day_spent_minor: int = 0
     day_pin_free_minor: int = 0
     day_pin_free_count: int = 0
+    limits: OwnLimits | None = None
 
 
 @dataclass(frozen=True, slots=True)

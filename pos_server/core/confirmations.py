@@ -29,7 +29,7 @@ def decide_confirm(desk: Desk, confirm: Confirm) -> Outcome:
     if not confirm.pin_correct:
         return _wrong_pin(desk, confirm, payment, wallet)
     wallet = replace(wallet, pin_failures=0)
-    limits = desk.rules.limits_of(payment.currency)
+    limits = desk.rules.limits_for(wallet, payment.currency)
     decline = _till_closed(desk, payment) or why_not(
         wallet, payment.amount_minor, payment.currency, payment.purpose, limits
     )

@@ -15,6 +15,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
 from pydantic_core import PydanticCustomError, from_json
 
+from .book import TerminalStatus, WalletStatus
 from .declines import NextStep
 from .device_keys import NONCE_BYTES, SLOT_MAX
 from .errors import CloseCode, ConnectionClosing, ErrorCode, MessageError
@@ -92,6 +93,11 @@ _ReplyTo = Annotated[
     str, _said("the `message_id` that this answers", maxLength=MESSAGE_ID_CHARS_MAX, pattern=_PRINTABLE)
 ]
 _MerchantName = Annotated[str, _said("who is paid")]
+_WalletStatus = Annotated[
+    str, _said("whether the wallet can pay and be topped up", enum=[status.value for status in WalletStatus])
+]
+# A terminal's and a wallet's, each once.
+_STATUSES = list(dict.fromkeys(status.value for status in (*TerminalStatus, *WalletStatus)))
 _StoreName = Annotated[str, _said("where the till stands")]
 
 
@@ -316,6 +322,7 @@ class WalletReady:
     currency: _Currency
     balance_minor: _Balance
     pin_set: Annotated[bool, _said("whether the wallet has a PIN")]
+    status: _WalletStatus = WalletStatus.ACTIVE.value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -496,6 +503,15 @@ class PinChanged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StatusChanged:
+    """The terminal was disabled or enabled, or the wallet frozen, thawed or closed; no one on this connection asked."""
+
+    type: Literal["status.changed"] = "status.changed"
+    status: Annotated[str, _said("what it is from now on", enum=_STATUSES)]
+    text: Annotated[str, _said("for the cashier, or the customer")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryPage:
     """A page of the wallet's payments, latest change first."""
 
@@ -538,6 +554,7 @@ TerminalMessage = Annotated[
     | PaymentList
     | TerminalRefundResult
     | ShiftReport
+    | StatusChanged
     | Draining
     | Error,
     Field(discriminator="type"),
@@ -550,6 +567,7 @@ WalletMessage = Annotated[
     | WalletRefundResult
     | PinChanged
     | HistoryPage
+    | StatusChanged
     | Draining
     | Error,
     Field(discriminator="type"),
@@ -568,6 +586,7 @@ ServerMessage = (
     | WalletRefundResult
     | PinChanged
     | HistoryPage
+    | StatusChanged
     | Draining
     | Error
 )

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import NamedTuple
 
-from .book import Wallet
+from .book import TerminalStatus, Wallet, WalletStatus
 from .declines import ADVICE, ADVICE_CANCELED, ADVICE_EXPIRED, Advice
 from .device_keys import DeviceKind
 from .errors import ErrorCode
@@ -16,6 +16,7 @@ from .messages import (
     ServerMessage,
     ShiftReport,
     ShiftTotal,
+    StatusChanged,
     TerminalPaymentResult,
     TerminalRefundResult,
     WalletPaymentResult,
@@ -81,7 +82,8 @@ def notices(outcome: Outcome, reply_to: str | None, *, wallet_online: bool = Tru
     any device of the wallet is connected, which the till is told while it waits for the PIN.
     """
     if isinstance(outcome, Refused):
-        asker = asker_of(outcome.operation)
+        # A scan that came through the API is refused there: its till has asked for nothing.
+        asker = None if reply_to is None else asker_of(outcome.operation)
         return [] if asker is None else [Notice(asker, lambda _: error_notice(outcome.code, reply_to))]
     if isinstance(outcome, Refunded):
         return _refund_notices(outcome, reply_to)
@@ -91,6 +93,17 @@ def notices(outcome: Outcome, reply_to: str | None, *, wallet_online: bool = Tru
 def error_notice(code: ErrorCode, reply_to: str | None) -> Error:
     """The error of this code, with its usual text."""
     return Error(reply_to=reply_to, code=code.value, message=ERROR_TEXTS[code], retryable=code.retryable)
+
+
+def status_notice(number: int, status: TerminalStatus | WalletStatus) -> Notice:
+    """Tells the terminal, or all devices of the wallet, of this number what its status is now."""
+    if isinstance(status, TerminalStatus):
+        kind, key = DeviceKind.TERMINAL, f"cashier.terminal_{status}"
+    else:
+        kind, key = DeviceKind.WALLET, f"customer.wallet_{status}"
+    return Notice(
+        Recipient(kind, number), lambda language: StatusChanged(status=status.value, text=text(language, key))
+    )
 
 
 def asker_of(operation: Operation) -> Recipient | None:

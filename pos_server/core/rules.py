@@ -1,7 +1,7 @@
 """Limits as plain data, and what they say about a wallet and an amount."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -68,6 +68,13 @@ class Rules:
     def limits_of(self, currency: str) -> Limits:
         """The limits that hold for a currency."""
         return self.currency_limits.get(currency, self.limits)
+
+    def limits_for(self, wallet: Wallet, currency: str) -> Limits:
+        """The limits that hold for a wallet that is to pay or be paid in a currency: its own, where it has them."""
+        limits = self.limits_of(currency)
+        if wallet.limits is None:
+            return limits
+        return replace(limits, **{name: own for name, own in asdict(wallet.limits).items() if own is not None})
 
 
 def today(wallet: Wallet, day_start_ms: int) -> Wallet:

@@ -52,7 +52,7 @@ def decide_move_cash(desk: Desk, move: MoveCash) -> Outcome:
     if wallet is None:
         return Refused(move, ErrorCode.WALLET_UNKNOWN)
     wallet = today(wallet, desk.day_start_ms)
-    limits = desk.rules.limits_of(move.currency)
+    limits = desk.rules.limits_for(wallet, move.currency)
     if desk.book.offices[move.merchant_id].merchant_status is not MerchantStatus.ACTIVE:
         decline: DeclineCode | None = DeclineCode.MERCHANT_INACTIVE
     else:
@@ -134,7 +134,7 @@ def _judge_scan(desk: Desk, scan: Scan, *, is_canceled: bool) -> _Verdict:
     mark = payment_code.spent_mark(step, code.seq)
     spent = replace(device, spent_mark=max(mark, device.spent_mark))
     wallet = today(wallet, desk.day_start_ms)
-    limits = desk.rules.limits_of(scan.currency)
+    limits = desk.rules.limits_for(wallet, scan.currency)
     decline: DeclineCode | None
     if check is CodeCheck.EXPIRED:
         decline = DeclineCode.CODE_EXPIRED

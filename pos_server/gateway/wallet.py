@@ -100,6 +100,7 @@ class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
             currency=admitted.record.currency,
             balance_minor=wallet.balance_minor,
             pin_set=wallet.pin_set,
+            status=wallet.status.value,
         )
         return ready, [self._notice(payment, wallet, admitted.language) for payment in told]
 

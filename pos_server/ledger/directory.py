@@ -1,8 +1,8 @@
 """Who takes part: merchants, stores, terminals, wallets, and the devices that act for them."""
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
-from datetime import time
+from dataclasses import astuple, dataclass, fields, replace
+from datetime import datetime, time
 from uuid import UUID
 
 import asyncpg
@@ -167,6 +167,8 @@ async def top_up(
         payment_id, merchant_id, wallet_number, f"top-up-{payment_id}", amount_minor, currency, Purpose.TOP_UP
     )
     book = await load_book(connection, [move])
+    if wallet_number in book.wallets:
+        book.wallets[wallet_number] = replace(book.wallets[wallet_number], limits=None)
     (outcome,), changes = decide([move], book, _NO_KEYS, now_ms, _NO_LIMITS, day_start_ms=0)
     if not isinstance(outcome, Decided) or outcome.payment.status is not Status.APPROVED or outcome.wallet is None:
         raise ValueError(f"wallet {wallet_number} cannot be topped up")
@@ -175,14 +177,18 @@ async def top_up(
     return outcome.wallet.balance_minor
 
 
-async def issue_activation(connection: AnyConnection, device: DeviceId, code: str, *, ttl_s: float) -> None:
-    """Let whoever holds `code` become `device`, once, within `ttl_s`. Makes the wallet's slot where there is none."""
+async def issue_activation(connection: AnyConnection, device: DeviceId, code: str, *, ttl_s: float) -> datetime:
+    """Let whoever holds `code` become `device`, once, within `ttl_s`; returns until when, an aware time.
+
+    Makes the wallet's slot where there is none.
+    """
     async with connection.transaction():
         if device.kind is DeviceKind.WALLET:
             await connection.execute(QUERIES["create_wallet_device"], device.number, device.slot)
-        await connection.execute(
+        ends_at: datetime = await connection.fetchval(
             QUERIES["create_activation"], activation_hash(code), device.kind, device.number, device.slot, ttl_s
         )
+        return ends_at
 
 
 async def use_activation(connection: AnyConnection, code: str, request_id: UUID, kid: str) -> ActivatedDevice | None:

@@ -9,11 +9,17 @@ p.id, p.fingerprint, p.terminal_number, p.merchant_id, p.wallet_number as paymen
     p.purpose, p.fee_minor, p.shift_id, p.canceled_shift_id
 
 -- part: wallet_columns
--- And a wallet; the table is called w.
+-- And a wallet; the table is called w. Its limits are null, and nothing to decode, where it has none of its own.
 w.number as wallet_number, w.account_id, w.currency as wallet_currency, w.balance_minor,
     w.status as wallet_status, w.version as wallet_version, w.pin_hash is not null as pin_set, w.pin_generation, w.pin_failures,
     unix_ms(w.pin_locked_until) as pin_locked_until_ms, unix_ms(w.day_start) as day_start_ms,
-    w.day_spent_minor, w.day_pin_free_minor, w.day_pin_free_count
+    w.day_spent_minor, w.day_pin_free_minor, w.day_pin_free_count,
+    case when coalesce(w.payment_minor_max, w.day_minor_max, w.pin_free_minor_max, w.pin_free_day_count_max,
+        w.pin_free_day_minor_max, w.top_up_minor_max, w.balance_minor_max) is not null then jsonb_build_object(
+        'payment_minor_max', w.payment_minor_max, 'day_minor_max', w.day_minor_max,
+        'pin_free_minor_max', w.pin_free_minor_max, 'pin_free_day_count_max', w.pin_free_day_count_max,
+        'pin_free_day_minor_max', w.pin_free_day_minor_max, 'top_up_minor_max', w.top_up_minor_max,
+        'balance_minor_max', w.balance_minor_max) end as wallet_limits
 
 -- part: shift_figures
 -- What was done in a shift by kind: how many and how much; the table is called s. Its payments are those of its terminal
@@ -227,6 +233,60 @@ select {payment_columns}
 from payment p where p.terminal_number = $1
 order by p.changed_at desc, p.id desc limit $2;
 
+-- part: listed_payment
+-- Which payments of a merchant ($1) a list shows: of this status, changed since and until, after the one that ended the
+-- page before; the table is called p.
+p.merchant_id = $1 and ($4::text is null or p.status = $4)
+    and p.changed_at >= coalesce($5::timestamptz, '-infinity') and p.changed_at < coalesce($6::timestamptz, 'infinity')
+    and (p.changed_at, p.id) < (coalesce($7::timestamptz, 'infinity'),
+        coalesce($8::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
+
+-- name: merchant_payments
+-- A page of a merchant's payments, latest change first: the last ones of each of its terminals, merged, and of what no
+-- terminal did. So it reads a page of each terminal at the most, however many payments there are, and payments need no
+-- index by their merchant.
+with asked_terminal as (
+    select t.number from terminal t join store s on s.id = t.store_id
+    where s.merchant_id = $1 and ($2::bigint is null or s.id = $2) and ($3::bigint is null or t.number = $3)
+)
+select {payment_columns}, p.changed_at
+from (
+    select l.* from asked_terminal t cross join lateral (
+        select p.* from payment p where p.terminal_number = t.number and {listed_payment}
+        order by p.changed_at desc, p.id desc limit $9
+    ) as l
+    union all
+    select l.* from (
+        select p.* from payment p
+        where p.terminal_number is null and $2::bigint is null and $3::bigint is null and {listed_payment}
+        order by p.changed_at desc, p.id desc limit $9
+    ) as l
+) as p
+order by p.changed_at desc, p.id desc limit $9;
+
+-- name: merchant_payments_of_order
+-- The same of one order ($10): two indexes find its few payments.
+select {payment_columns}, p.changed_at
+from (
+    select p.* from payment p
+    where p.merchant_id = $1 and p.reference = $10 and p.status in ('pending', 'approved', 'canceled')
+    union all
+    select p.* from payment p
+    where p.merchant_id = $1 and p.reference = $10 and p.status in ('declined', 'expired')
+) as p
+where {listed_payment} and ($3::bigint is null or p.terminal_number = $3)
+    and ($2::bigint is null or exists (select from terminal t where t.number = p.terminal_number and t.store_id = $2))
+order by p.changed_at desc, p.id desc limit $9;
+
+-- name: payment_refunds
+-- A page of a payment's refunds, oldest first.
+select r.id, r.payment_id, r.merchant_id, r.terminal_number, r.wallet_number, r.amount_minor, r.currency,
+    unix_ms(r.created_at) as created_at_ms, r.shift_id, r.created_at
+from refund r
+where r.payment_id = $1 and (r.created_at, r.id) > (coalesce($2::timestamptz, '-infinity'),
+    coalesce($3::uuid, '00000000-0000-0000-0000-000000000000'))
+order by r.created_at, r.id limit $4;
+
 -- name: wallet_history
 -- A page of a wallet's payments, latest change first, after the one that ended the page before.
 select {payment_columns},
@@ -329,6 +389,34 @@ join store st on st.id = t.store_id
 join merchant m on m.id = st.merchant_id
 where t.number = $1;
 
+-- name: shift_terminal
+-- Where a merchant's shift is or was.
+select s.terminal_number from shift s
+join terminal t on t.number = s.terminal_number
+join store st on st.id = t.store_id
+where s.id = $2 and st.merchant_id = $1;
+
+-- name: merchant_shifts
+-- A page of a merchant's shifts, opened last first: the last ones of each of its terminals, merged.
+select s.id, s.number, s.terminal_number, s.operator, m.currency, s.opened_at, s.closed_at, s.opening_cash_minor,
+    s.counted_cash_minor
+from merchant m
+join store st on st.merchant_id = m.id
+join terminal t on t.store_id = st.id
+cross join lateral (
+    select * from shift s
+    where s.terminal_number = t.number
+        and (s.opened_at, s.id) < (coalesce($3::timestamptz, 'infinity'),
+            coalesce($4::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
+    order by s.opened_at desc, s.id desc limit $5
+) as s
+where m.id = $1 and ($2::bigint is null or t.number = $2)
+order by s.opened_at desc, s.id desc limit $5;
+
+-- name: limit_statements
+-- How long each statement of this transaction may take, in milliseconds.
+select set_config('statement_timeout', $1, true);
+
 -- name: payments_to_expire
 select id from payment where status = 'pending' and expires_at <= from_unix_ms($1) order by expires_at limit $2;
 
@@ -404,8 +492,19 @@ select {merchant_columns} from merchant m where m.id > $1 order by m.id limit $2
 -- name: create_store
 insert into store (merchant_id, name) values ($1, $2) returning id;
 
+-- name: stores
+-- A merchant's stores after an id, oldest first.
+select id as store_id, name from store where merchant_id = $1 and id > $2 order by id limit $3;
+
 -- name: create_terminal
 insert into terminal (store_id, name) values ($1, $2) returning number;
+
+-- name: terminals
+-- A merchant's terminals after a number, or those of a store of its, oldest first.
+select t.number as terminal_number, t.store_id, t.name, t.status, t.generation > 0 as activated, t.shift_id
+from terminal t join store s on s.id = t.store_id
+where s.merchant_id = $1 and t.number > $2 and ($4::bigint is null or s.id = $4)
+order by t.number limit $3;
 
 -- name: create_wallet
 insert into wallet (account_id, name, currency) values ($1, $2, $3) returning number;
@@ -415,7 +514,7 @@ insert into wallet_device (wallet_number, slot) values ($1, $2) on conflict do n
 
 -- name: create_activation
 insert into activation (code_hash, kind, number, slot, expires_at)
-values ($1, $2, $3, $4, now() + make_interval(secs => $5));
+values ($1, $2, $3, $4, now() + make_interval(secs => $5)) returning expires_at;
 
 -- name: activation_to_use
 select kind, number, slot, request_id, kid, generation
@@ -477,6 +576,105 @@ select fingerprint, answer, kid from idempotency_key where tenant = $1 and key =
 
 -- name: keep_idempotency_key
 insert into idempotency_key (tenant, key, fingerprint, answer, kid) values ($1, $2, $3, $4, $5);
+
+-- part: wallet_shown_columns
+w.number as wallet_number, w.name, w.currency, w.balance_minor, w.status, w.pin_hash is not null as pin_set,
+    case when w.pin_locked_until > now() then w.pin_locked_until end as pin_locked_until
+
+-- name: wallet_shown
+select {wallet_shown_columns} from wallet w where w.number = $1;
+
+-- name: list_wallets
+select {wallet_shown_columns} from wallet w where w.number > $1 order by w.number limit $2;
+
+-- part: limit_columns
+payment_minor_max, day_minor_max, pin_free_minor_max, pin_free_day_count_max, pin_free_day_minor_max, top_up_minor_max,
+    balance_minor_max
+
+-- name: own_limits
+select {limit_columns} from wallet where number = $1;
+
+-- name: own_limits_to_change
+select {limit_columns} from wallet where number = $1 for no key update;
+
+-- name: set_own_limits
+-- The version moves, so that no payment decided before slips in behind this.
+update wallet set payment_minor_max = $2, day_minor_max = $3, pin_free_minor_max = $4, pin_free_day_count_max = $5,
+    pin_free_day_minor_max = $6, top_up_minor_max = $7, balance_minor_max = $8, version = version + 1
+where number = $1;
+
+-- name: wallet_devices
+select slot, case when status = 'revoked' then status when generation = 0 then 'unused' else 'active' end as status
+from wallet_device where wallet_number = $1 order by slot;
+
+-- name: wallet_to_change
+select number from wallet where number = $1 for no key update;
+
+-- name: free_slot
+-- A slot whose code is on its way to somebody is not given to somebody else.
+select slot from generate_series(0, $2::int) as slot
+where not exists (
+        select from wallet_device d
+        where d.wallet_number = $1 and d.slot = slot.slot and d.status = 'active' and d.generation > 0
+    ) and not exists (
+        select from activation a
+        where a.kind = 'wallet' and a.number = $1 and a.slot = slot.slot and a.request_id is null and a.expires_at > now()
+    )
+order by slot limit 1;
+
+-- name: end_activations
+update activation set expires_at = now() where kind = $1 and number = $2 and slot = $3 and expires_at > now();
+
+-- name: revoke_wallet_device
+-- Once. The wallet's version moves, so that no payment decided with the old key slips in behind this.
+with moved as (update wallet set version = version + 1 where number = $1)
+update wallet_device set generation = generation + case status when 'active' then 1 else 0 end, status = 'revoked'
+where wallet_number = $1 and slot = $2 returning generation;
+
+-- name: payment_of_purpose
+select {payment_columns}
+from payment p where p.id = $1 and p.purpose = $2;
+
+-- name: is_archived
+select exists (select from archived_name where id = $1);
+
+-- name: wallet_transfers
+-- A wallet's transfers, newest first, each with what it left in the wallet: counted back from the balance of the same
+-- snapshot, so the newest left just that, and the oldest started from what is archived, which comes last as one.
+-- A page costs all that the wallet has in the ledger, whichever page it is: its payments by payment_wallet, two probes of
+-- transfer_source for each that moved money and one for each refund. That is what finding them without an index of their
+-- own costs, which every payment would pay for. The limits and offsets keep the planner from joining whole tables.
+with held as (
+    select account_id, balance_minor from wallet where number = $1
+), moved as (
+    select x.id, x.kind, x.created_at, p.id as payment_id, p.merchant_id,
+        case when x.credit_account_id = h.account_id then x.amount_minor else -x.amount_minor end as amount_minor,
+        case when x.credit_account_id = h.account_id then x.debit_account_id else x.credit_account_id end as other_id
+    from held h
+    cross join lateral (
+        select p.id, p.merchant_id, p.refunds from payment p where p.wallet_number = $1 and p.approved_at is not null
+        offset 0
+    ) as p
+    cross join lateral (
+        (select x.* from transfer x
+        where x.source_id = p.id and x.kind in ('payment', 'top_up', 'withdrawal', 'cancel') limit 2)
+        union all
+        select x.* from (select r.id from refund r where p.refunds > 0 and r.payment_id = p.id offset 0) as r
+        cross join lateral (select x.* from transfer x where x.source_id = r.id and x.kind = 'refund' limit 1) as x
+    ) as x
+), told as (
+    select m.*, (h.balance_minor - coalesce(sum(m.amount_minor) over newer, 0))::bigint as balance_minor
+    from held h cross join moved m
+    window newer as (order by m.id desc rows between unbounded preceding and 1 preceding)
+    union all
+    select 0, 'archived', null, null, null, b.balance_minor, null, b.balance_minor
+    from held h join archived_balance b on b.account_id = h.account_id
+)
+select t.id, t.kind, t.created_at, t.payment_id, t.merchant_id, t.amount_minor, t.balance_minor,
+    case a.kind when 'house' then 'house' else a.name end as counterpart
+from (select * from told where $2::bigint is null or id < $2 order by id desc limit $3) as t
+left join account a on a.id = t.other_id
+order by t.id desc;
 
 -- name: demo_merchant
 select id from merchant where name = $1 order by id limit 1;
@@ -748,6 +946,16 @@ left join entry e on e.account_id = a.id
 where a.kind <> 'wallet'
 order by a.kind, a.name, a.id;
 
+-- name: merchant_balance
+-- The same of one merchant.
+select (coalesce(r.balance_minor, 0) + coalesce((
+    select sum(case when x.credit_account_id = m.account_id then x.amount_minor else -x.amount_minor end)
+    from transfer x
+    where x.id > (select last_id from rollup_horizon) and m.account_id in (x.credit_account_id, x.debit_account_id)
+), 0))::bigint
+from merchant m left join account_rollup r on r.account_id = m.account_id
+where m.id = $1;
+
 -- name: audit_rollup
 -- The sum up to the horizon is what the transfers up to it say; archived ones are all below it.
 select coalesce(r.account_id, e.account_id)::text from account_rollup r
@@ -858,6 +1066,14 @@ select s.merchant_id, m.name as merchant_name, s.currency,
 from settlement s join merchant m on m.id = s.merchant_id
 where s.business_date = $1
 order by s.merchant_id;
+
+-- name: merchant_statements
+-- A page of a merchant's statements, latest day first: that of a day ($2), or those before another ($3).
+select business_date, currency, starts_at, ends_at, opening_minor, sales, sales_minor, cancels, cancels_minor, refunds,
+    refunds_minor, fees_minor, fees_returned_minor, net_minor, paid_out_minor, closing_minor
+from settlement
+where merchant_id = $1 and ($2::date is null or business_date = $2) and business_date < coalesce($3::date, 'infinity')
+order by business_date desc limit $4;
 
 -- name: audit_settlements
 -- A statement is what its transfers say, starts where the one before ended, and was paid by exactly its transfer; and

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
+from .database import AnyConnection
 from .settled import have_ended, wait_until_ended
 from .sql import QUERIES
 
@@ -50,6 +51,11 @@ async def roll_up(connection: asyncpg.Connection) -> int:
 async def balances(connection: asyncpg.Connection) -> list[AccountBalance]:
     """The balance of every account that is no wallet, as of one moment. Raises asyncpg's errors."""
     return [AccountBalance(**row) for row in await connection.fetch(QUERIES["account_balances"])]
+
+
+async def merchant_balance(connection: AnyConnection, merchant_id: int) -> int:
+    """What a merchant's account holds now, in minor units of its currency. Raises asyncpg's errors."""
+    return int(await connection.fetchval(QUERIES["merchant_balance"], merchant_id))
 
 
 async def _sum_up_to(connection: asyncpg.Connection, last_id: int) -> int:

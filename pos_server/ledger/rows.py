@@ -3,8 +3,18 @@
 from uuid import UUID
 
 import asyncpg
+import orjson
 
-from ..core.book import DeviceStatus, MerchantStatus, TerminalStatus, Till, Wallet, WalletDevice, WalletStatus
+from ..core.book import (
+    DeviceStatus,
+    MerchantStatus,
+    OwnLimits,
+    TerminalStatus,
+    Till,
+    Wallet,
+    WalletDevice,
+    WalletStatus,
+)
 from ..core.payments import DeclineCode, Payment, Purpose, Refund, Status
 
 
@@ -38,6 +48,7 @@ def wallet_of(row: asyncpg.Record) -> Wallet:
         day_spent_minor=row["day_spent_minor"],
         day_pin_free_minor=row["day_pin_free_minor"],
         day_pin_free_count=row["day_pin_free_count"],
+        limits=None if row["wallet_limits"] is None else OwnLimits(**orjson.loads(row["wallet_limits"])),
     )
 
 

@@ -13,6 +13,7 @@ import orjson
 from ..core.book import TerminalStatus
 from ..core.errors import ErrorCode
 from ..core.shifts import Shift, Total, TotalKind
+from .database import AnyConnection
 from .rows import plain_uuid
 from .sql import QUERIES
 
@@ -50,11 +51,13 @@ async def close_shift(
     return None
 
 
-async def find_shift(pool: asyncpg.Pool, terminal_number: int, shift_id: UUID | None, now_ms: int) -> Shift | None:
+async def find_shift(
+    connection: AnyConnection | asyncpg.Pool, terminal_number: int, shift_id: UUID | None, now_ms: int
+) -> Shift | None:
     """A terminal's shift as it is now, or the one that is open; None when there is none."""
     if shift_id is not None:
-        await pool.execute(QUERIES["sum_up_shift"], shift_id)
-    row = await pool.fetchrow(QUERIES["shift"], terminal_number, shift_id, now_ms)
+        await connection.execute(QUERIES["sum_up_shift"], shift_id)
+    row = await connection.fetchrow(QUERIES["shift"], terminal_number, shift_id, now_ms)
     if row is None:
         return None
     columns = dict(row)

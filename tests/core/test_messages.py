@@ -40,6 +40,7 @@ from pos_server.core.messages import (
     ShiftQuery,
     ShiftReport,
     ShiftTotal,
+    StatusChanged,
     TerminalMessage,
     TerminalPaymentResult,
     TerminalReady,
@@ -966,6 +967,7 @@ SERVER_MESSAGES: list[tuple[ServerMessage, list[TypeAdapter[Any]], dict[str, Any
             currency="EUR",
             balance_minor=0,
             pin_set=True,
+            status="frozen",
         ),
         [WALLET_MESSAGES],
         {
@@ -978,6 +980,7 @@ SERVER_MESSAGES: list[tuple[ServerMessage, list[TypeAdapter[Any]], dict[str, Any
             "currency": "EUR",
             "balance_minor": 0,
             "pin_set": True,
+            "status": "frozen",
         },
     ),
     (
@@ -1193,6 +1196,11 @@ SERVER_MESSAGES: list[tuple[ServerMessage, list[TypeAdapter[Any]], dict[str, Any
             "payments": [REQUIRED_FIELDS],
             "next_cursor": f"1800000012345.{PAYMENT_ID}",
         },
+    ),
+    (
+        StatusChanged(status="frozen", text="Your wallet is frozen. Call support."),
+        BOTH,
+        {"type": "status.changed", "status": "frozen", "text": "Your wallet is frozen. Call support."},
     ),
     (Draining(reconnect_within_s=5), BOTH, {"type": "draining", "reconnect_within_s": 5}),
     (

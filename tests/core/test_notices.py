@@ -15,12 +15,13 @@ from pos_server.core.messages import (
     Error,
     PaymentPending,
     ServerMessage,
+    StatusChanged,
     TerminalPaymentResult,
     TerminalRefundResult,
     WalletPaymentResult,
     WalletRefundResult,
 )
-from pos_server.core.notices import ERROR_TEXTS, Recipient, asker_of, error_notice, notices
+from pos_server.core.notices import ERROR_TEXTS, Recipient, asker_of, error_notice, notices, status_notice
 from pos_server.core.operations import (
     Cancel,
     Confirm,
@@ -507,6 +508,10 @@ def test_nobody_is_told_of_what_no_device_asked_for(operation: Operation) -> Non
     assert told(Refused(operation, ErrorCode.BUSY), None) == []
 
 
+def test_a_scan_that_the_api_brought_is_refused_there_and_not_at_its_till() -> None:
+    assert told(Refused(SCAN, ErrorCode.ID_REUSED), None) == []
+
+
 def test_errors_without_a_culprit_in_the_message_have_their_text_here() -> None:
     assert set(ErrorCode) - set(ERROR_TEXTS) == {ErrorCode.BAD_FIELD, ErrorCode.UNKNOWN_TYPE}
 
@@ -533,6 +538,30 @@ def test_a_notice_is_made_in_the_language_of_the_device() -> None:
     assert getattr(at_till.render("zh"), "text", None) == "\u5df2\u6536\u6b3e 12.50 EUR\u3002"
     assert at_till.render("en") == AT_TILL
     assert on_phone.render("en") == ON_PHONE
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "key", "in_english"),
+    [
+        (TerminalStatus.ACTIVE, DeviceKind.TERMINAL, "cashier.terminal_active", "This till can take payments again."),
+        (
+            TerminalStatus.DISABLED,
+            DeviceKind.TERMINAL,
+            "cashier.terminal_disabled",
+            "This till is disabled. Call your manager.",
+        ),
+        (WalletStatus.ACTIVE, DeviceKind.WALLET, "customer.wallet_active", "Your wallet can be used again."),
+        (WalletStatus.FROZEN, DeviceKind.WALLET, "customer.wallet_frozen", "Your wallet is frozen. Call support."),
+        (WalletStatus.CLOSED, DeviceKind.WALLET, "customer.wallet_closed", "Your wallet is closed."),
+    ],
+)
+def test_a_new_status_is_told_to_all_devices_of_the_terminal_or_the_wallet(
+    status: TerminalStatus | WalletStatus, kind: DeviceKind, key: str, in_english: str
+) -> None:
+    notice = status_notice(11, status)
+    assert notice.recipient == Recipient(kind, 11)
+    assert notice.render("en") == StatusChanged(status=status.value, text=in_english)
+    assert notice.render("zh") == StatusChanged(status=status.value, text=LANGUAGES["zh"][key])
 
 
 def test_a_code_is_in_no_notice() -> None:

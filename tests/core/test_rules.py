@@ -1,11 +1,11 @@
 """Limits and PIN counts, as plain data."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
 
-from pos_server.core.book import Wallet, WalletStatus
+from pos_server.core.book import OwnLimits, Wallet, WalletStatus
 from pos_server.core.payments import DeclineCode, Purpose
 from pos_server.core.rules import (
     Limits,
@@ -38,6 +38,15 @@ WALLET = Wallet(1_000_000_001, 901, "EUR", 2_000, WalletStatus.ACTIVE, 7, day_st
 @pytest.mark.parametrize(("currency", "limits"), [("EUR", LIMITS), ("JPY", YEN), ("USD", LIMITS)])
 def test_limits_of_a_currency(currency: str, limits: Limits) -> None:
     assert RULES.limits_of(currency) is limits
+
+
+def test_the_own_limits_of_a_wallet_take_the_place_of_the_servers_one_by_one() -> None:
+    assert RULES.limits_for(WALLET, "EUR") is LIMITS
+    assert RULES.limits_for(replace(WALLET, limits=OwnLimits()), "EUR") == LIMITS
+    own = replace(WALLET, limits=OwnLimits(day_minor_max=0, top_up_minor_max=9_000))
+    assert RULES.limits_for(own, "EUR") == replace(LIMITS, day_minor_max=0, top_up_minor_max=9_000)
+    assert RULES.limits_for(own, "JPY") == replace(YEN, day_minor_max=0, top_up_minor_max=9_000)
+    assert {field.name for field in fields(OwnLimits)} == {field.name for field in fields(Limits)}
 
 
 def test_what_rules_say_when_nothing_else_is_said() -> None:

@@ -14,10 +14,14 @@ import pytest
 from pos_server.app import _guarded
 from pos_server.clock import BusinessDays
 from pos_server.core.book import HouseAccount, TransferKind
+from pos_server.core.device_keys import SLOT_MAX
+from pos_server.core.errors import ErrorCode
 from pos_server.core.fees import fee_of, fee_returned
 from pos_server.core.operations import Decided, Outcome, Refused, Scan
 from pos_server.core.payments import OCCUPYING, TRANSITIONS, DeclineCode, Purpose, Status
 from pos_server.core.pins import is_weak
+from pos_server.core.rest.issuer import ISSUER_OPERATIONS
+from pos_server.core.rest.problems import ProblemCode, told
 from pos_server.core.rules import Limits, Risk
 from pos_server.settings import Settings, load_settings
 from tests.docs.documents import Section, read
@@ -122,6 +126,29 @@ def test_the_confirmation_does_not_ask_the_risk_rule_again() -> None:
     payment = world.scan().payment
     world.rules = replace(RULES, risk=lambda scan, wallet: Risk.REJECT)
     assert word(world.confirm(payment)) == "approved"
+
+
+# Through the API
+
+
+def test_the_issuers_requests_are_all_there() -> None:
+    table = DOCUMENT.section("Wallets and cash").table("Request", "What it does")
+    assert [row["Request"] for row in table] == [f"{made.method} {made.path}" for made in ISSUER_OPERATIONS]
+
+
+def test_what_the_issuers_part_says_of_settings_and_codes() -> None:
+    prose = words(DOCUMENT.section("Wallets and cash"))
+    assert f"The code holds for {DEFAULTS['activation_ttl_s']:.0f} s (`POS_ACTIVATION_TTL_S`)" in prose
+    assert "says that all ten are taken" in prose
+    assert SLOT_MAX + 1 == 10
+    for status, code in (
+        (409, ProblemCode.NO_FREE_SLOT),
+        (409, ErrorCode.FUNDS_SPENT),
+        (409, ErrorCode.CANCEL_TOO_LATE),
+        (404, ErrorCode.PAYMENT_UNKNOWN),
+    ):
+        assert f"`{code}`" in prose
+        assert told(code).status == status
 
 
 # Limits and the day

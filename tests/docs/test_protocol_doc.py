@@ -102,6 +102,7 @@ MODELS: dict[str, type] = {
     "pin.changed": messages.PinChanged,
     "history": messages.History,
     "history.page": messages.HistoryPage,
+    "status.changed": messages.StatusChanged,
     "draining": messages.Draining,
     "error": messages.Error,
 }
@@ -445,7 +446,11 @@ class Play:
             ready: dict[str, Any] = {"type": "ready", "reply_to": message.message_id, "resumed": True}
             if frame.sender == "wallet":
                 wallet = self.book.wallets[message.id]
-                ready |= {"balance_minor": wallet.balance_minor, "pin_set": wallet.pin_set}
+                ready |= {
+                    "balance_minor": wallet.balance_minor,
+                    "pin_set": wallet.pin_set,
+                    "status": wallet.status.value,
+                }
             self.expected.append((frame.sender, ready))
             self.expected.extend((frame.sender, replayed) for replayed in self.missed(message))
             return

@@ -29,6 +29,7 @@ async def test_ready_holds_the_balance(server: RunningServer, town: Town) -> Non
         "currency": "EUR",
         "balance_minor": 10_000,
         "pin_set": False,
+        "status": "active",
     }
 
 

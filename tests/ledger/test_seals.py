@@ -14,6 +14,15 @@ from tests.support import Town
 
 pytestmark = pytest.mark.asyncio
 NOW = datetime.now(UTC)
+
+
+@pytest.fixture(autouse=True)
+def _now() -> None:
+    """A run of all tests may cross midnight."""
+    global NOW
+    NOW = datetime.now(UTC)
+
+
 EDITED = "was edited, or the one before it"
 
 

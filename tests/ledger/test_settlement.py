@@ -22,9 +22,18 @@ from tests.ledger.test_ledger import run_batch
 from tests.support import EUR, Town, new_id
 
 pytestmark = pytest.mark.asyncio
-TODAY = datetime.now(UTC).date()
-D2, D1 = TODAY - timedelta(days=2), TODAY - timedelta(days=1)
 NOW = datetime.now(UTC)
+TODAY = NOW.date()
+D2, D1 = TODAY - timedelta(days=2), TODAY - timedelta(days=1)
+
+
+@pytest.fixture(autouse=True)
+def _today() -> None:
+    """A run of all tests may cross midnight."""
+    global NOW, TODAY, D1, D2
+    NOW = datetime.now(UTC)
+    TODAY = NOW.date()
+    D2, D1 = TODAY - timedelta(days=2), TODAY - timedelta(days=1)
 
 
 async def at(admin: asyncpg.Connection, when: datetime, after_id: int) -> int:

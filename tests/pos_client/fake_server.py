@@ -138,6 +138,7 @@ class Peer:
                 currency="EUR",
                 balance_minor=2000,
                 pin_set=True,
+                status="active",
             )
         return answer
 

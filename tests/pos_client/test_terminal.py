@@ -8,6 +8,7 @@ from pos_client.errors import ConnectionStopped, CredentialsError, OutcomeUnknow
 from pos_client.requests import REQUESTS_IN_FLIGHT_MAX
 from pos_client.terminal import CODE_CHARS_MAX, TerminalClient
 from pos_server.core.device_keys import DeviceKind
+from pos_server.core.messages import StatusChanged
 
 from .fake_server import DECLINED, PAID, Peer, credentials, fake_server
 from .fake_time import Naps, no_wait
@@ -289,3 +290,31 @@ async def test_input_that_no_server_takes_is_a_value_error_without_the_code(fiel
 def test_a_wallets_credentials_make_no_till() -> None:
     with pytest.raises(CredentialsError, match="of a wallet, not of a terminal"):
         TerminalClient(credentials(DeviceKind.WALLET))
+
+
+@pytest.mark.asyncio
+async def test_a_new_status_is_told_at_once_and_is_no_result() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.welcome()
+        await peer.send(type="status.changed", status="disabled", text="This till is disabled. Call your manager.")
+        await peer.answer(await peer.receive())
+
+    told: list[StatusChanged] = []
+    async with (
+        fake_server(script) as server,
+        TerminalClient(server.terminal(), on_status=told.append, backoff=no_wait()) as till,
+    ):
+        await till.scan(code=CODE, amount_minor=1250, reference="order-1")
+        assert till.unread == 0
+    assert told == [StatusChanged(status="disabled", text="This till is disabled. Call your manager.")]
+
+
+@pytest.mark.asyncio
+async def test_nobody_need_care_for_the_status() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.welcome()
+        await peer.send(type="status.changed", status="disabled", text="This till is disabled. Call your manager.")
+        await peer.answer(await peer.receive())
+
+    async with fake_server(script) as server, TerminalClient(server.terminal(), backoff=no_wait()) as till:
+        assert (await till.scan(code=CODE, amount_minor=1250, reference="order-1")).status == "approved"

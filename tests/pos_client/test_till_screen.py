@@ -153,3 +153,16 @@ def test_c_cancels_while_the_customer_is_asked(tmp_path: Path) -> None:
     os.close(master)
     assert "CANCELED" in text
     assert "UNKNOWN" not in text
+
+
+def test_a_new_status_of_the_till_is_shown_when_it_comes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.welcome()
+        await peer.send(type="status.changed", status="disabled", text="This till is disabled. Call your manager.")
+        await peer.answer(await peer.receive(), {**DECLINED, "retryable": False})
+
+    type_in(monkeypatch, "1", CODE, "")
+    assert run_till(script, tmp_path) == 0
+    assert capsys.readouterr().err == "This till is disabled. Call your manager.\n"

@@ -16,6 +16,7 @@ from pos_client.wallet import WalletClient
 from pos_client.wallet_screen import WalletScreen
 from pos_server.core import payment_code
 from pos_server.core.device_keys import DeviceKind
+from pos_server.core.messages import StatusChanged
 
 from .fake_cli import PROGRAM, approving, saved, silent
 from .fake_server import BOUGHT, DEVICE_KEY, Peer, credentials, fake_server_in_thread
@@ -131,3 +132,16 @@ def test_the_screen_says_when_notices_may_be_missing(capsys: pytest.CaptureFixtu
     wallet._resume.on_ready(1, resumed=False)
     screen.draw()
     assert "Some payments of the past may not have been shown." in capsys.readouterr().out
+
+
+def test_the_screen_shows_a_new_status(capsys: pytest.CaptureFixture[str]) -> None:
+    wallet = WalletClient(credentials(DeviceKind.WALLET))
+    screen = WalletScreen(wallet, str)
+    screen.draw()
+    assert "Balance not known yet\x1b" in capsys.readouterr().out
+    wallet.status = "frozen"
+    screen.add(StatusChanged(status="frozen", text="Your wallet is frozen. Call support."))
+    screen.draw()
+    text = capsys.readouterr().out
+    assert "Balance not known yet, frozen\x1b" in text
+    assert re.search(r"\d\d:\d\d:\d\d \* Your wallet is frozen\. Call support\.", text)

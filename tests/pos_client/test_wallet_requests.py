@@ -12,7 +12,13 @@ import pytest
 
 from pos_client.errors import RequestRefused, RequestUnanswered
 from pos_client.wallet import WalletClient
-from pos_server.core.messages import ConfirmationRequired, PinChanged, WalletPaymentResult, WalletRefundResult
+from pos_server.core.messages import (
+    ConfirmationRequired,
+    PinChanged,
+    StatusChanged,
+    WalletPaymentResult,
+    WalletRefundResult,
+)
 
 from .fake_server import BOUGHT, CONFIRM, Peer, Script, fake_server
 from .fake_time import no_wait
@@ -21,6 +27,7 @@ PAYMENT_ID = UUID(CONFIRM["payment_id"])
 PIN = "739104"
 NEW_PIN = "582047"
 PAGE_END = "01890000-0000-7000-8000-0000000000bb"
+FROZEN = {"type": "status.changed", "status": "frozen", "text": "Your wallet is frozen. Call support."}
 CHANGED = {"type": "pin.changed", "reply_to": None, "text": "The PIN of this wallet was changed."}
 GIVEN_BACK = {
     **{name: BOUGHT[name] for name in ("payment_id", "merchant_name", "store_name", "currency", "decided_at_ms")},
@@ -59,6 +66,19 @@ async def test_all_kinds_of_notices_come_in_order_and_once() -> None:
                 break
         assert wallet.balance_minor == 1780
     assert kinds == [ConfirmationRequired, WalletPaymentResult, WalletRefundResult, PinChanged]
+
+
+@pytest.mark.asyncio
+async def test_a_new_status_is_a_notice_and_ready_says_it_again() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.welcome()
+        await peer.send(**FROZEN)
+
+    async with wallet_at(script) as wallet:
+        assert (await wallet.ready()).status == "active"
+        notice = await wallet.next_notice()
+        assert isinstance(notice, StatusChanged)
+        assert (notice.text, wallet.status) == (FROZEN["text"], "frozen")
 
 
 @pytest.mark.asyncio

@@ -1,5 +1,9 @@
 """Every operation of the REST API, once."""
 
 from .admin import ADMIN_OPERATIONS
+from .issuer import ISSUER_OPERATIONS
+from .merchant_books import BOOK_OPERATIONS
+from .merchant_payments import PAYMENT_OPERATIONS
+from .merchant_places import PLACE_OPERATIONS
 
-OPERATIONS = (*ADMIN_OPERATIONS,)
+OPERATIONS = (*ADMIN_OPERATIONS, *ISSUER_OPERATIONS, *PLACE_OPERATIONS, *PAYMENT_OPERATIONS, *BOOK_OPERATIONS)

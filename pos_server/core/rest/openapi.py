@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from ..api_keys import Role
+from ..texts import LANGUAGES
 from .fields import Parameters
 from .links import links
 from .operations import IDEMPOTENCY_KEY_CHARS_MAX, Kind, RestOperation
@@ -164,20 +165,18 @@ def _parameters(schema: Document, where: str) -> list[Document]:
 
 
 def _header_parameters(operation: RestOperation) -> list[Document]:
+    headers: list[Document] = []
     if operation.kind is Kind.CREATE:
         schema = {"type": "string", "pattern": "^[!-~]+$", "minLength": 1, "maxLength": IDEMPOTENCY_KEY_CHARS_MAX}
-        return [
-            {
-                "name": "Idempotency-Key",
-                "in": "header",
-                "required": True,
-                "description": "names what is made: a new one for each new thing, the same for a repeat",
-                "schema": schema,
-            }
-        ]
+        text = "names what is made: a new one for each new thing, the same for a repeat"
+        headers.append(_header("Idempotency-Key", text, schema, required=True))
     if operation.kind is Kind.REPLACE:
-        text = "the `ETag` of what is replaced"
-        return [
-            {"name": "If-Match", "in": "header", "required": True, "description": text, "schema": {"type": "string"}}
-        ]
-    return []
+        headers.append(_header("If-Match", "the `ETag` of what is replaced", {"type": "string"}, required=True))
+    if operation.speaks:
+        text = f"the language of texts for people: {', '.join(LANGUAGES)}; the first is used for any other"
+        headers.append(_header("Accept-Language", text, {"type": "string"}, required=False))
+    return headers
+
+
+def _header(name: str, text: str, schema: Document, *, required: bool) -> Document:
+    return {"name": name, "in": "header", "required": required, "description": text, "schema": schema}

@@ -27,7 +27,8 @@ class Kind(Enum):
 class RestOperation:
     """One method of one path. `conflicts`: the state of things may forbid it (409). `pends`: it may answer 202.
 
-    `archives`: what it is about may be in the archive (410).
+    `archives`: what it is about may be in the archive (410). `speaks`: its answer has texts for people, in the language
+    of `Accept-Language`.
     """
 
     name: str
@@ -44,6 +45,7 @@ class RestOperation:
     conflicts: bool = False
     pends: bool = False
     archives: bool = False
+    speaks: bool = False
 
     @property
     def statuses(self) -> tuple[HTTPStatus, ...]:

@@ -23,6 +23,7 @@ class ProblemCode(StrEnum):
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     IN_PROGRESS = "in_progress"
+    NO_FREE_SLOT = "no_free_slot"
     PRECONDITION_FAILED = "precondition_failed"
     BODY_TOO_LARGE = "body_too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
@@ -30,6 +31,7 @@ class ProblemCode(StrEnum):
     PRECONDITION_REQUIRED = "precondition_required"
     TOO_MANY_REQUESTS = "too_many_requests"
     TOO_MANY_ATTEMPTS = "too_many_attempts"
+    TAKES_TOO_LONG = "takes_too_long"
 
 
 _OWN: dict[ProblemCode, tuple[HTTPStatus, str]] = {
@@ -46,6 +48,10 @@ _OWN: dict[ProblemCode, tuple[HTTPStatus, str]] = {
     ProblemCode.IN_PROGRESS: (
         HTTPStatus.CONFLICT,
         "a request with this `Idempotency-Key` is being worked on; send the same again in a moment",
+    ),
+    ProblemCode.NO_FREE_SLOT: (
+        HTTPStatus.CONFLICT,
+        "every slot of this wallet has a device or an open activation code; name a slot, or revoke one",
     ),
     ProblemCode.PRECONDITION_FAILED: (
         HTTPStatus.PRECONDITION_FAILED,
@@ -69,6 +75,10 @@ _OWN: dict[ProblemCode, tuple[HTTPStatus, str]] = {
         HTTPStatus.TOO_MANY_REQUESTS,
         "too many wrong keys or codes came from this address; wait `Retry-After` seconds",
     ),
+    ProblemCode.TAKES_TOO_LONG: (
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "this takes too long; ask for less at once, such as one terminal or a shorter time",
+    ),
 }
 # Of what the engine refuses: the rest are conflicts with what is there.
 _OF_ERRORS = {
@@ -76,6 +86,7 @@ _OF_ERRORS = {
     ErrorCode.PAYMENT_ARCHIVED: HTTPStatus.GONE,
     ErrorCode.WALLET_UNKNOWN: HTTPStatus.NOT_FOUND,
     ErrorCode.SHIFT_UNKNOWN: HTTPStatus.NOT_FOUND,
+    ErrorCode.TOO_MANY_BAD_CODES: HTTPStatus.TOO_MANY_REQUESTS,
     ErrorCode.BUSY: HTTPStatus.SERVICE_UNAVAILABLE,
     ErrorCode.DRAINING: HTTPStatus.SERVICE_UNAVAILABLE,
     ErrorCode.UNKNOWN_OUTCOME: HTTPStatus.SERVICE_UNAVAILABLE,

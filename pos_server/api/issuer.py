@@ -1,0 +1,316 @@
+"""The issuer's part of the REST API: wallets, their limits and devices, cash, and what moved in a wallet."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from http import HTTPStatus
+from uuid import UUID
+
+import asyncpg
+
+from ..admission import Admission
+from ..authorizer import Authorizer
+from ..connections import Connections
+from ..core.activation import ACTIVATION_BYTES, activation_code
+from ..core.book import OwnLimits, WalletStatus
+from ..core.device_keys import DeviceId, DeviceKind
+from ..core.notices import Notice, status_notice, terminal_notice
+from ..core.operations import Cancel, Decided, MoveCash, Operation
+from ..core.payments import Payment, Purpose
+from ..core.rest.fields import NoParameters, Page, Paging
+from ..core.rest.idempotency import derived_id
+from ..core.rest.issuer import (
+    CashCreate,
+    CashPath,
+    CashPayment,
+    Wallet,
+    WalletChange,
+    WalletCreate,
+    WalletDevice,
+    WalletDeviceActivation,
+    WalletDeviceCreate,
+    WalletDevicePath,
+    WalletLimits,
+    WalletLimitsReplace,
+    WalletPath,
+    WalletTransfer,
+)
+from ..core.rest.problems import ProblemCode
+from ..core.texts import DEFAULT_LANGUAGE
+from ..ledger import directory, wallets
+from ..ledger.database import AnyConnection
+from ..peers import Peers
+from ..settings import Settings
+from .carrying_out import carry_out
+from .creating import Creating, Secret
+from .dispatch import Call, Done, Handler
+from .etags import etag, require_match
+from .pages import after_id, before_id, page
+from .problems import problem
+from .times import rfc3339, rfc3339_of_ms, rfc3339_or_none
+
+_WalletCall = Call[WalletPath, NoParameters, None]
+
+
+class Issuer:
+    """What keys of the role `issuer` may do. `tell` delivers a notice everywhere."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        pool: asyncpg.Pool,
+        creating: Creating,
+        authorizer: Authorizer,
+        admission: Admission,
+        connections: Connections,
+        peers: Peers,
+        *,
+        tell: Callable[[Notice], None],
+    ) -> None:
+        self._activation_ttl_s = settings.activation_ttl_s
+        self._pool = pool
+        self._creating = creating
+        self._authorizer = authorizer
+        self._admission = admission
+        self._connections = connections
+        self._peers = peers
+        self._tell = tell
+
+    def handlers(self) -> dict[str, Handler]:
+        """By the names of ISSUER_OPERATIONS."""
+        return {
+            "createWallet": self.create_wallet,
+            "listWallets": self.list_wallets,
+            "getWallet": self.get_wallet,
+            "changeWallet": self.change_wallet,
+            "resetWalletPin": self.reset_pin,
+            "getWalletLimits": self.get_limits,
+            "replaceWalletLimits": self.replace_limits,
+            "listWalletDevices": self.list_devices,
+            "createWalletDevice": self.create_device,
+            "revokeWalletDevice": self.revoke_device,
+            "listWalletTransfers": self.list_transfers,
+            "createTopUp": self.create_top_up,
+            "getTopUp": self.get_top_up,
+            "cancelTopUp": self.cancel_top_up,
+            "createWithdrawal": self.create_withdrawal,
+            "getWithdrawal": self.get_withdrawal,
+            "cancelWithdrawal": self.cancel_withdrawal,
+        }
+
+    # --- wallets
+
+    async def create_wallet(self, call: Call[NoParameters, NoParameters, WalletCreate]) -> Done:
+        async def make(connection: AnyConnection, secret: Secret) -> Wallet:
+            number = await directory.create_wallet(connection, call.body.name, call.body.currency)
+            return await _wallet(connection, number)
+
+        return await self._creating.create(call, Wallet, make)
+
+    async def list_wallets(self, call: Call[NoParameters, Paging, None]) -> Done:
+        rows = await wallets.list_wallets(self._pool, after_id(call.query), call.query.limit + 1)
+        shown = [_shown(row) for row in rows]
+        return Done(page(Page[Wallet], shown, call.query, lambda wallet: str(wallet.wallet_number)))
+
+    async def get_wallet(self, call: _WalletCall) -> Done:
+        return Done(await _wallet(self._pool, call.parameters.wallet_number))
+
+    async def change_wallet(self, call: Call[WalletPath, NoParameters, WalletChange]) -> Done:
+        number, status = call.parameters.wallet_number, WalletStatus(call.body.status)
+        async with self._pool.acquire() as connection, connection.transaction():
+            await directory.set_wallet_status(connection, number, status)
+            wallet = await _wallet(connection, number)
+        # Of a repeat too: the first may have been cut off between its commit and this.
+        self._tell(status_notice(number, status))
+        return Done(wallet)
+
+    async def reset_pin(self, call: _WalletCall) -> Done:
+        async with self._pool.acquire() as connection, connection.transaction():
+            await directory.reset_pin(connection, call.parameters.wallet_number)
+            return Done(await _wallet(connection, call.parameters.wallet_number))
+
+    async def list_transfers(self, call: Call[WalletPath, Paging, None]) -> Done:
+        number = call.parameters.wallet_number
+        await _wallet(self._pool, number)
+        rows = await wallets.list_transfers(self._pool, number, before_id(call.query), call.query.limit + 1)
+        transfers = [_transfer(row) for row in rows]
+        return Done(page(Page[WalletTransfer], transfers, call.query, lambda transfer: str(transfer.transfer_id)))
+
+    # --- limits
+
+    async def get_limits(self, call: _WalletCall) -> Done:
+        return _limits_done(await _limits(self._pool, call.parameters.wallet_number))
+
+    async def replace_limits(self, call: Call[WalletPath, NoParameters, WalletLimitsReplace]) -> Done:
+        number = call.parameters.wallet_number
+        async with self._pool.acquire() as connection, connection.transaction():
+            require_match(call.if_match, await _limits(connection, number, to_change=True))
+            await wallets.set_own_limits(connection, number, OwnLimits(**call.body.model_dump()))
+            return _limits_done(await _limits(connection, number))
+
+    # --- devices
+
+    async def list_devices(self, call: Call[WalletPath, Paging, None]) -> Done:
+        await _wallet(self._pool, call.parameters.wallet_number)
+        # The cursor is the slot after which the page begins.
+        after = -1 if call.query.cursor is None else after_id(call.query)
+        rows = await wallets.list_devices(self._pool, call.parameters.wallet_number)
+        devices = [WalletDevice(**row) for row in rows if row["slot"] > after]
+        return Done(page(Page[WalletDevice], devices, call.query, lambda device: str(device.slot)))
+
+    async def create_device(self, call: Call[WalletPath, NoParameters, WalletDeviceCreate]) -> Done:
+        number = call.parameters.wallet_number
+
+        async def make(connection: AnyConnection, secret: Secret) -> WalletDeviceActivation:
+            # One at a time: two requests do not get the same slot.
+            if not await wallets.lock_wallet(connection, number):
+                raise problem(ProblemCode.NOT_FOUND)
+            slot = await wallets.free_slot(connection, number) if call.body.slot is None else call.body.slot
+            if slot is None:
+                raise problem(ProblemCode.NO_FREE_SLOT)
+            code = _code(secret)
+            if code is None:
+                raise AssertionError("the current master key is in the ring")
+            ends_at = await wallets.issue_activation(connection, number, slot, code, self._activation_ttl_s)
+            return WalletDeviceActivation(
+                wallet_number=number, slot=slot, activation_code=None, expires_at=rfc3339(ends_at)
+            )
+
+        return await self._creating.create(call, WalletDeviceActivation, make, _tell_code)
+
+    async def revoke_device(self, call: Call[WalletDevicePath, NoParameters, None]) -> Done:
+        number, slot = call.parameters.wallet_number, call.parameters.slot
+        async with self._pool.acquire() as connection, connection.transaction():
+            generation = await wallets.revoke_device(connection, number, slot)
+        if generation is None:
+            raise problem(ProblemCode.NOT_FOUND)
+        device = DeviceId(DeviceKind.WALLET, number, slot)
+        self._connections.revoke(device, generation)
+        self._peers.revoked(device, generation)
+        return Done(WalletDevice(slot=slot, status="revoked"))
+
+    # --- cash
+
+    async def create_top_up(self, call: Call[NoParameters, NoParameters, CashCreate]) -> Done:
+        return await self._move(call, Purpose.TOP_UP)
+
+    async def get_top_up(self, call: Call[CashPath, NoParameters, None]) -> Done:
+        return Done(_cash(await self._find(call.parameters.payment_id, Purpose.TOP_UP)))
+
+    async def cancel_top_up(self, call: Call[CashPath, NoParameters, None]) -> Done:
+        return await self._cancel(call.parameters.payment_id, Purpose.TOP_UP)
+
+    async def create_withdrawal(self, call: Call[NoParameters, NoParameters, CashCreate]) -> Done:
+        return await self._move(call, Purpose.WITHDRAWAL)
+
+    async def get_withdrawal(self, call: Call[CashPath, NoParameters, None]) -> Done:
+        return Done(_cash(await self._find(call.parameters.payment_id, Purpose.WITHDRAWAL)))
+
+    async def cancel_withdrawal(self, call: Call[CashPath, NoParameters, None]) -> Done:
+        return await self._cancel(call.parameters.payment_id, Purpose.WITHDRAWAL)
+
+    async def _move(self, call: Call[NoParameters, NoParameters, CashCreate], purpose: Purpose) -> Done:
+        body = call.body
+        merchant = await directory.find_merchant(self._pool, body.merchant_id)
+        if merchant is None:
+            raise problem(ProblemCode.NOT_FOUND, "there is no such merchant", pointer="/merchant_id")
+        payment_id = derived_id(call.key.tenant, call.operation.name, call.idempotency_key)
+        wish = MoveCash(
+            payment_id=payment_id,
+            merchant_id=body.merchant_id,
+            wallet_number=body.wallet_number,
+            reference=str(payment_id) if body.reference is None else body.reference,
+            amount_minor=body.amount_minor,
+            currency=merchant["currency"],
+            purpose=purpose,
+        )
+        decided = await self._carry_out(wish)
+        return Done(_cash(decided.payment), HTTPStatus.OK if decided.replayed else HTTPStatus.CREATED)
+
+    async def _cancel(self, payment_id: UUID, purpose: Purpose) -> Done:
+        payment = await self._find(payment_id, purpose)
+        # Payments do not go but into the archive, so this finds what was found: it leaves no tombstone.
+        wish = Cancel(
+            terminal_number=None,
+            merchant_id=payment.merchant_id,
+            currency=payment.currency,
+            payment_id=payment_id,
+            reference=None,
+            tombstone_id=payment_id,
+        )
+        return Done(_cash((await self._carry_out(wish)).payment))
+
+    async def _find(self, payment_id: UUID, purpose: Purpose) -> Payment:
+        found = await wallets.find_cash(self._pool, payment_id, purpose)
+        if not isinstance(found, Payment):
+            raise problem(found)
+        return found
+
+    async def _carry_out(self, wish: Operation) -> Decided:
+        outcome = await carry_out(self._authorizer, self._admission, wish)
+        if not isinstance(outcome, Decided):
+            raise AssertionError(f"a payment became a {type(outcome).__name__}")
+        return outcome
+
+
+async def _wallet(connection: AnyConnection | asyncpg.Pool, number: int) -> Wallet:
+    row = await wallets.find_wallet(connection, number)
+    if row is None:
+        raise problem(ProblemCode.NOT_FOUND)
+    return _shown(row)
+
+
+def _shown(row: asyncpg.Record) -> Wallet:
+    return Wallet(**{**row, "pin_locked_until": rfc3339_or_none(row["pin_locked_until"])})
+
+
+async def _limits(connection: AnyConnection | asyncpg.Pool, number: int, *, to_change: bool = False) -> WalletLimits:
+    limits = await wallets.find_own_limits(connection, number, to_change=to_change)
+    if limits is None:
+        raise problem(ProblemCode.NOT_FOUND)
+    return WalletLimits(wallet_number=number, **asdict(limits))
+
+
+def _limits_done(limits: WalletLimits) -> Done:
+    return Done(limits, etag=etag(limits))
+
+
+def _code(secret: Secret) -> str | None:
+    random_bytes = secret(ACTIVATION_BYTES)
+    return None if random_bytes is None else activation_code(random_bytes)
+
+
+def _tell_code(made: WalletDeviceActivation, secret: Secret) -> WalletDeviceActivation:
+    return made.model_copy(update={"activation_code": _code(secret)})
+
+
+def _cash(payment: Payment) -> CashPayment:
+    return CashPayment.model_validate(
+        {
+            "payment_id": payment.payment_id,
+            "purpose": payment.purpose,
+            "status": payment.status,
+            "decline_code": payment.decline_code,
+            "text": terminal_notice(payment, None, DEFAULT_LANGUAGE).text,
+            "wallet_number": payment.wallet_number,
+            "merchant_id": payment.merchant_id,
+            "terminal_number": payment.terminal_number,
+            "reference": payment.reference,
+            "amount_minor": payment.amount_minor,
+            "currency": payment.currency,
+            "version": payment.version,
+            "decided_at": rfc3339_of_ms(payment.changed_at_ms),
+        }
+    )
+
+
+def _transfer(row: asyncpg.Record) -> WalletTransfer:
+    return WalletTransfer(
+        transfer_id=row["id"] or None,
+        kind=row["kind"],
+        amount_minor=row["amount_minor"],
+        balance_minor=row["balance_minor"],
+        counterpart=row["counterpart"],
+        merchant_id=row["merchant_id"],
+        payment_id=row["payment_id"],
+        created_at=rfc3339_or_none(row["created_at"]),
+    )

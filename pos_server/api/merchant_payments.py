@@ -1,0 +1,227 @@
+"""A merchant's part of the REST API: payments by a code that was scanned, and what is taken back of payments."""
+
+import math
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from uuid import UUID
+
+import asyncpg
+
+from ..admission import Admission
+from ..authorizer import Authorizer
+from ..core.api_keys import ApiKey
+from ..core.device_keys import DeviceKind
+from ..core.errors import ErrorCode
+from ..core.lockout import FailureLimit
+from ..core.messages import TerminalPaymentResult
+from ..core.notices import Recipient, terminal_notice
+from ..core.operations import Cancel, CreateRefund, Decided, Entry, Operation, Refunded, Scan
+from ..core.payments import Payment as StoredPayment
+from ..core.payments import Purpose, Status
+from ..core.payments import Refund as StoredRefund
+from ..core.rest.fields import NoParameters, Page, Paging
+from ..core.rest.idempotency import derived_id
+from ..core.rest.merchant_payments import (
+    CancelByReference,
+    Payment,
+    PaymentCreate,
+    PaymentPath,
+    PaymentQuery,
+    Refund,
+    RefundCreate,
+)
+from ..core.rest.problems import ProblemCode
+from ..ledger import history, places, reports
+from ..ledger.reports import PaymentFilter, Reports
+from .carrying_out import carry_out
+from .dispatch import Call, Done, Handler
+from .pages import after_place, page_by_place
+from .problems import problem
+from .times import moment_of_query, rfc3339_of_ms
+
+
+class MerchantPayments:
+    """What keys of the role `merchant` may do with payments.
+
+    `bad_codes` counts forged codes by terminal number, whichever way they came; whoever publishes decisions records
+    them. `new_id` makes the id of a tombstone; `is_online` knows whether a wallet has a device connected anywhere.
+    """
+
+    def __init__(
+        self,
+        pool: asyncpg.Pool,
+        reports: Reports,
+        authorizer: Authorizer,
+        admission: Admission,
+        bad_codes: FailureLimit,
+        *,
+        new_id: Callable[[], UUID],
+        is_online: Callable[[Recipient], bool],
+    ) -> None:
+        self._pool = pool
+        self._reports = reports
+        self._authorizer = authorizer
+        self._admission = admission
+        self._bad_codes = bad_codes
+        self._new_id = new_id
+        self._is_online = is_online
+
+    def handlers(self) -> dict[str, Handler]:
+        """By the names of PAYMENT_OPERATIONS."""
+        return {
+            "createPayment": self.create_payment,
+            "listPayments": self.list_payments,
+            "getPayment": self.get_payment,
+            "cancelPayment": self.cancel_payment,
+            "cancelReference": self.cancel_reference,
+            "createRefund": self.create_refund,
+            "listRefunds": self.list_refunds,
+        }
+
+    async def create_payment(self, call: Call[NoParameters, NoParameters, PaymentCreate]) -> Done:
+        merchant_id, currency = call.key.merchant
+        body = call.body
+        if await places.find_terminal(self._pool, merchant_id, body.terminal_number) is None:
+            raise problem(ProblemCode.NOT_FOUND, "there is no such terminal", pointer="/terminal_number")
+        blocked_s = self._bad_codes.blocked_for_s(body.terminal_number, time.monotonic())
+        if blocked_s:
+            raise problem(ErrorCode.TOO_MANY_BAD_CODES, retry_after_s=math.ceil(blocked_s))
+        scan = Scan(
+            payment_id=derived_id(call.key.tenant, call.operation.name, call.idempotency_key),
+            terminal_number=body.terminal_number,
+            merchant_id=merchant_id,
+            reference=body.reference,
+            amount_minor=body.amount_minor,
+            currency=currency,
+            code=body.code,
+            entry=Entry(body.entry),
+            purpose=Purpose(body.purpose),
+        )
+        decided = await self._decide(scan)
+        status = HTTPStatus.OK if decided.replayed else HTTPStatus.CREATED
+        if decided.payment.status is Status.PENDING:
+            status = HTTPStatus.ACCEPTED
+        return Done(self._shown(decided.payment, call.language), status)
+
+    async def list_payments(self, call: Call[NoParameters, PaymentQuery, None]) -> Done:
+        merchant_id, _ = call.key.merchant
+        query = call.query
+        asked = PaymentFilter(
+            reference=query.reference,
+            store_id=query.store_id,
+            terminal_number=query.terminal_number,
+            status=query.status,
+            since=moment_of_query("from", query.from_),
+            until=moment_of_query("to", query.to),
+        )
+        after = after_place(query)
+        async with self._reports.connection() as connection:
+            found = await reports.list_payments(connection, merchant_id, asked, after, query.limit + 1)
+        items = [(self._shown(payment, call.language), place) for payment, place in found]
+        return Done(page_by_place(Page[Payment], items, query))
+
+    async def get_payment(self, call: Call[PaymentPath, NoParameters, None]) -> Done:
+        payment = await self._find(call.key, call.parameters.payment_id)
+        return Done(self._shown(payment, call.language))
+
+    async def cancel_payment(self, call: Call[PaymentPath, NoParameters, None]) -> Done:
+        # The ids of this API are made here, so nothing can still arrive under one that is not known: no tombstone.
+        payment = await self._find(call.key, call.parameters.payment_id)
+        return Done(self._shown(await self._cancel(call.key, payment.payment_id, None), call.language))
+
+    async def cancel_reference(self, call: Call[NoParameters, NoParameters, CancelByReference]) -> Done:
+        return Done(self._shown(await self._cancel(call.key, None, call.body.reference), call.language))
+
+    async def create_refund(self, call: Call[PaymentPath, NoParameters, RefundCreate]) -> Done:
+        merchant_id, _ = call.key.merchant
+        wish = CreateRefund(
+            refund_id=derived_id(call.key.tenant, call.operation.name, call.idempotency_key),
+            payment_id=call.parameters.payment_id,
+            merchant_id=merchant_id,
+            terminal_number=None,
+            amount_minor=call.body.amount_minor,
+        )
+        outcome = await carry_out(self._authorizer, self._admission, wish)
+        if not isinstance(outcome, Refunded):
+            raise AssertionError(f"a refund became a {type(outcome).__name__}")
+        return Done(_shown_refund(outcome.refund), HTTPStatus.OK if outcome.replayed else HTTPStatus.CREATED)
+
+    async def list_refunds(self, call: Call[PaymentPath, Paging, None]) -> Done:
+        payment = await self._find(call.key, call.parameters.payment_id)
+        after = after_place(call.query)
+        found = await reports.list_refunds(self._pool, payment.payment_id, after, call.query.limit + 1)
+        items = [(_shown_refund(refund), place) for refund, place in found]
+        return Done(page_by_place(Page[Refund], items, call.query))
+
+    async def _find(self, key: ApiKey, payment_id: UUID) -> StoredPayment:
+        merchant_id, _ = key.merchant
+        found = await history.find_payment(self._pool, merchant_id, payment_id, None)
+        if isinstance(found, ErrorCode):
+            raise problem(found)
+        return found
+
+    async def _cancel(self, key: ApiKey, payment_id: UUID | None, reference: str | None) -> StoredPayment:
+        merchant_id, currency = key.merchant
+        cancel = Cancel(
+            terminal_number=None,
+            merchant_id=merchant_id,
+            currency=currency,
+            payment_id=payment_id,
+            reference=reference,
+            tombstone_id=self._new_id(),
+        )
+        return (await self._decide(cancel)).payment
+
+    async def _decide(self, operation: Operation) -> Decided:
+        outcome = await carry_out(self._authorizer, self._admission, operation)
+        if not isinstance(outcome, Decided):
+            raise AssertionError(f"a payment became a {type(outcome).__name__}")
+        return outcome
+
+    def _shown(self, payment: StoredPayment, language: str) -> Payment:
+        wallet_online = True
+        if payment.status is Status.PENDING and payment.wallet_number is not None:
+            wallet_online = self._is_online(Recipient(DeviceKind.WALLET, payment.wallet_number))
+        # What the cashier would read at the till.
+        notice = terminal_notice(payment, None, language, wallet_online=wallet_online)
+        result = notice if isinstance(notice, TerminalPaymentResult) else None
+        return Payment(
+            payment_id=payment.payment_id,
+            version=payment.version,
+            terminal_number=payment.terminal_number,
+            reference=payment.reference,
+            purpose=payment.purpose.value,
+            amount_minor=payment.amount_minor or None,
+            currency=payment.currency,
+            status=payment.status.value,
+            decline_code=payment.decline_code.value if payment.decline_code else None,
+            retryable=result.retryable if result else False,
+            next_step=result.next_step if result else None,
+            text=notice.text,
+            paid_by=payment.paid_by,
+            refunded_minor=payment.refunded_minor,
+            refundable_minor=payment.refundable_minor,
+            fee_minor=payment.fee_minor,
+            shift_id=payment.shift_id,
+            changed_at=rfc3339_of_ms(payment.changed_at_ms),
+            approved_at=None if payment.approved_at_ms is None else rfc3339_of_ms(payment.approved_at_ms),
+            expires_at=_expires_at(payment),
+        )
+
+
+def _expires_at(payment: StoredPayment) -> str | None:
+    is_pending = payment.status is Status.PENDING and payment.expires_at_ms is not None
+    return rfc3339_of_ms(payment.expires_at_ms or 0) if is_pending else None
+
+
+def _shown_refund(refund: StoredRefund) -> Refund:
+    return Refund(
+        refund_id=refund.refund_id,
+        payment_id=refund.payment_id,
+        terminal_number=refund.terminal_number,
+        amount_minor=refund.amount_minor,
+        currency=refund.currency,
+        shift_id=refund.shift_id,
+        created_at=rfc3339_of_ms(refund.created_at_ms),
+    )

@@ -1,0 +1,19 @@
+"""What tests of the issuer's part of the API share. Nothing here is a test."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+import httpx
+
+from pos_server import operator_desk
+from pos_server.core.api_keys import Role
+from pos_server.server import RunningServer
+
+
+@asynccontextmanager
+async def issuer_client(server: RunningServer, admin: asyncpg.Connection) -> AsyncIterator[httpx.AsyncClient]:
+    """A client with a new key of the role `issuer`."""
+    key = await operator_desk.new_key(admin, Role.ISSUER, None, "the issuer's")
+    async with httpx.AsyncClient(base_url=server.url, headers={"Authorization": f"Bearer {key}"}) as client:
+        yield client

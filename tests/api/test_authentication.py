@@ -1,0 +1,54 @@
+"""Who may use the REST API at all: the key and how it is sent."""
+
+import asyncpg
+import httpx
+import pytest
+
+from pos_server import operator_desk
+from pos_server.core.api_keys import Role
+from pos_server.server import RunningServer, serving
+from tests.api.back_office import told
+from tests.support import KEYRING, Town, settings
+
+pytestmark = pytest.mark.asyncio
+
+
+async def test_who_may_not(server: RunningServer, town: Town, admin: asyncpg.Connection) -> None:
+    ended = await operator_desk.new_key(admin, Role.MERCHANT, town.merchant_id, "revoked")
+    await operator_desk.end_key(admin, 1)
+    good = await operator_desk.new_key(admin, Role.MERCHANT, town.merchant_id, "good")
+    async with httpx.AsyncClient(base_url=server.url) as client:
+        for headers in (
+            {},
+            {"Authorization": good},
+            {"Authorization": f"Basic {good}"},
+            {"Authorization": f"Bearer {ended}"},
+            {"Authorization": f"Bearer {good[:-1]}"},
+            {"Authorization": "Bearer " + "x" * 4000},
+        ):
+            refused = await client.get("/v1/balance", headers=headers)
+            assert told(refused) == (401, "unauthorized", None), headers
+            assert refused.headers["www-authenticate"] == "Bearer"
+        for scheme in ("Bearer", "bearer"):
+            answer = await client.get("/v1/balance", headers={"Authorization": f"{scheme} {good}"})
+            assert answer.status_code == 200
+
+
+async def test_guessing_is_slow(dsn: str, town: Town) -> None:
+    async with (
+        serving(settings(api_key_failures_max=2), KEYRING, dsn) as server,
+        httpx.AsyncClient(base_url=server.url) as client,
+    ):
+        statuses = [
+            (await client.get("/v1/balance", headers={"Authorization": f"Bearer pos_{n}"})).status_code
+            for n in range(4)
+        ]
+    assert statuses == [401, 401, 429, 429]
+
+
+async def test_a_key_is_stored_as_a_hash_only(town: Town, admin: asyncpg.Connection) -> None:
+    key = await operator_desk.new_key(admin, Role.MERCHANT, town.merchant_id, "x")
+    row = await admin.fetchrow("select * from api_key")
+    assert row is not None
+    assert key not in str(dict(row))
+    assert len(key.removeprefix("pos_merchant_")) == 52

@@ -1,0 +1,255 @@
+"""Top-ups and withdrawals by keys of the role `issuer`: what they answer, what they move, and who else hears."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import httpx
+import pytest
+import pytest_asyncio
+
+from pos_server.core.rest.idempotency import derived_id
+from pos_server.ledger import directory
+from pos_server.ledger.audit import audit
+from pos_server.server import RunningServer, serving
+from tests.api.issuing import issuer_client
+from tests.api.test_admin import once, told
+from tests.support import KEYRING, Town, ask, logged_in, new_id, receive, scan_message, settings
+
+pytestmark = pytest.mark.asyncio
+UNKNOWN_WALLET = 1_999_999_999
+
+
+@pytest_asyncio.fixture
+async def server(dsn: str) -> AsyncIterator[RunningServer]:
+    async with serving(settings(top_up_minor_max=3_000, balance_minor_max=14_000), KEYRING, dsn) as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def api(server: RunningServer, admin: asyncpg.Connection) -> AsyncIterator[httpx.AsyncClient]:
+    async with issuer_client(server, admin) as client:
+        yield client
+
+
+def body(town: Town, amount_minor: object = 1_000, **fields: object) -> dict[str, object]:
+    number = town.wallets[0].device.number
+    return {"wallet_number": number, "merchant_id": town.merchant_id, "amount_minor": amount_minor} | fields
+
+
+@pytest.mark.parametrize(
+    ("path", "purpose", "balance_minor", "heard", "text", "taken_back"),
+    [
+        (
+            "/v1/top-ups",
+            "top_up",
+            11_000,
+            "You topped up 10.00 EUR at Corner Canteen.",
+            "Topped up by 10.00 EUR. Take the cash.",
+            "The top-up of 10.00 EUR was taken back. Return the cash.",
+        ),
+        (
+            "/v1/withdrawals",
+            "withdrawal",
+            9_000,
+            "You took out 10.00 EUR in cash at Corner Canteen.",
+            "Pay out 10.00 EUR in cash.",
+            "The payout of 10.00 EUR was taken back. Take the cash back.",
+        ),
+    ],
+)
+async def test_cash_moves_once_and_the_customer_hears(
+    path: str,
+    purpose: str,
+    balance_minor: int,
+    heard: str,
+    text: str,
+    taken_back: str,
+    server: RunningServer,
+    town: Town,
+    api: httpx.AsyncClient,
+    admin: asyncpg.Connection,
+) -> None:
+    wish = body(town, reference="receipt-1")
+    async with logged_in(server.url, town.wallets[0]) as phone:
+        made = await api.post(path, json=wish, headers=once("k"))
+        notice = await receive(phone)
+        again = await api.post(path, json=wish, headers=once("k"))
+        reused = await api.post(path, json=wish | {"amount_minor": 1}, headers=once("k"))
+        read = await api.get(f"{path}/{made.json()['payment_id']}")
+        canceled = await api.post(f"{path}/{made.json()['payment_id']}/cancel")
+        canceled_notice = await receive(phone)
+        repeated = await api.post(f"{path}/{made.json()['payment_id']}/cancel")
+    assert (made.status_code, again.status_code, read.status_code) == (201, 200, 200)
+    assert made.json() == again.json() == read.json()
+    assert made.json() | {"decided_at": ""} == {
+        "payment_id": str(derived_id("issuer", "createTopUp" if purpose == "top_up" else "createWithdrawal", "k")),
+        "purpose": purpose,
+        "status": "approved",
+        "decline_code": None,
+        "text": text,
+        "wallet_number": town.wallets[0].device.number,
+        "merchant_id": town.merchant_id,
+        "terminal_number": None,
+        "reference": "receipt-1",
+        "amount_minor": 1_000,
+        "currency": "EUR",
+        "version": 1,
+        "decided_at": "",
+    }
+    assert (notice["type"], notice["purpose"], notice["balance_minor"], notice["text"]) == (
+        "payment.result",
+        purpose,
+        balance_minor,
+        heard,
+    )
+    assert (notice["merchant_name"], notice["store_name"]) == ("Corner Canteen", "")
+    assert told(reused) == (422, "idempotency_key_reused", None)
+    assert (canceled.status_code, repeated.status_code, canceled.json()) == (200, 200, repeated.json())
+    assert (canceled.json()["status"], canceled.json()["version"], canceled.json()["text"]) == (
+        "canceled",
+        2,
+        taken_back,
+    )
+    assert (canceled_notice["status"], canceled_notice["balance_minor"]) == ("canceled", 10_000)
+    assert await admin.fetchval("select terminal_number from payment where reference = 'receipt-1'") is None
+    assert (await audit(admin)).ok
+
+
+async def test_without_a_reference_the_payment_has_its_id_as_one(town: Town, api: httpx.AsyncClient) -> None:
+    made = (await api.post("/v1/top-ups", json=body(town), headers=once())).json()
+    assert made["reference"] == made["payment_id"]
+    assert UUID(made["payment_id"]).version == 8
+
+
+async def test_what_is_refused(town: Town, api: httpx.AsyncClient, admin: asyncpg.Connection) -> None:
+    for path, wish, expected in (
+        ("/v1/top-ups", body(town, wallet_number=UNKNOWN_WALLET), (404, "wallet_unknown", None)),
+        ("/v1/top-ups", body(town, merchant_id=7_000), (404, "not_found", "/merchant_id")),
+        ("/v1/top-ups", body(town, 0), (400, "bad_field", "/amount_minor")),
+        ("/v1/top-ups", body(town, 1.0), (400, "bad_field", "/amount_minor")),
+        ("/v1/top-ups", body(town, wallet_number=2**70), (400, "bad_field", "/wallet_number")),
+        ("/v1/top-ups", body(town, reference=""), (400, "bad_field", "/reference")),
+        ("/v1/top-ups", body(town, purpose="withdrawal"), (400, "bad_field", "/purpose")),
+        ("/v1/withdrawals", {}, (400, "bad_field", "/wallet_number")),
+        ("/v1/withdrawals", [], (400, "bad_json", None)),
+    ):
+        assert told(await api.post(path, json=wish, headers=once())) == expected, wish
+    assert told(await api.post("/v1/top-ups", json=body(town))) == (400, "idempotency_key_missing", None)
+    assert await admin.fetchval("select count(*) from transfer where created_at > now() - interval '1 hour'") == 0
+
+
+async def test_a_decline_is_stored_and_told_in_words(server: RunningServer, town: Town, api: httpx.AsyncClient) -> None:
+    for _ in range(2):
+        assert (await api.post("/v1/top-ups", json=body(town, 2_000), headers=once())).json()["status"] == "approved"
+    async with logged_in(server.url, town.wallets[0]) as phone:
+        answers = [await api.post("/v1/top-ups", json=body(town, 1), headers=once("over")) for _ in range(2)]
+        notice = await receive(phone)
+    assert [answer.status_code for answer in answers] == [201, 200]
+    assert answers[0].json() == answers[1].json()
+    declined = answers[0].json()
+    assert (declined["status"], declined["decline_code"]) == ("declined", "balance_limit")
+    assert notice["decline_code"] == "balance_limit"
+    assert declined["text"] == "The wallet cannot hold that much. Top up less."
+    # There is nothing to take back, and that is no error.
+    canceled = await api.post(f"/v1/top-ups/{declined['payment_id']}/cancel")
+    assert (canceled.status_code, canceled.json()) == (200, declined)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "sql", "code"),
+    [
+        ("/v1/top-ups", {"amount_minor": 3_001}, None, "amount_over_limit"),
+        ("/v1/withdrawals", {"amount_minor": 10_001}, None, "insufficient_funds"),
+        ("/v1/top-ups", {}, "update wallet set status = 'frozen'", "wallet_frozen"),
+        ("/v1/withdrawals", {}, "update wallet set status = 'closed'", "wallet_closed"),
+        ("/v1/top-ups", {}, "update merchant set status = 'inactive'", "merchant_inactive"),
+        ("/v1/top-ups", {}, "update wallet set top_up_minor_max = 999", "amount_over_limit"),
+    ],
+)
+async def test_why_it_is_declined(
+    path: str,
+    fields: dict[str, Any],
+    sql: str | None,
+    code: str,
+    town: Town,
+    api: httpx.AsyncClient,
+    admin: asyncpg.Connection,
+) -> None:
+    if sql is not None:
+        await admin.execute(sql)
+    made = await api.post(path, json=body(town) | fields, headers=once())
+    assert (made.status_code, made.json()["status"], made.json()["decline_code"]) == (201, "declined", code)
+
+
+async def test_a_merchant_of_another_currency_cannot_take_the_cash(
+    town: Town, api: httpx.AsyncClient, connection: asyncpg.Connection
+) -> None:
+    abroad = await directory.create_merchant(connection, "Kiosk", "JPY")
+    made = await api.post("/v1/top-ups", json=body(town, merchant_id=abroad), headers=once())
+    assert (made.json()["decline_code"], made.json()["currency"]) == ("currency_mismatch", "JPY")
+
+
+async def test_spent_money_cannot_be_taken_back(town: Town, api: httpx.AsyncClient, admin: asyncpg.Connection) -> None:
+    top_up = (await api.post("/v1/top-ups", json=body(town), headers=once())).json()
+    out = await api.post("/v1/withdrawals", json=body(town, 10_001), headers=once())
+    assert out.json()["status"] == "approved"
+    spent = await api.post(f"/v1/top-ups/{top_up['payment_id']}/cancel")
+    assert told(spent) == (409, "funds_spent", None)
+    await admin.execute("update payment set approved_at = approved_at - interval '25 hours'")
+    late = await api.post(f"/v1/withdrawals/{out.json()['payment_id']}/cancel")
+    assert told(late) == (409, "cancel_too_late", None)
+
+
+async def test_what_is_no_such_payment_is_not_found_and_leaves_nothing(
+    server: RunningServer, town: Town, api: httpx.AsyncClient, admin: asyncpg.Connection
+) -> None:
+    top_up = (await api.post("/v1/top-ups", json=body(town), headers=once())).json()["payment_id"]
+    async with logged_in(server.url, town.terminals[0]) as till:
+        sale = (await ask(till, scan_message(town.wallets[1].code())))["payment_id"]
+        tombstone = str(new_id())
+        await ask(till, {"type": "payment.cancel", "message_id": "c", "payment_id": tombstone})
+    before = await admin.fetchval("select count(*) from payment")
+    for address in (
+        f"/v1/withdrawals/{top_up}",
+        f"/v1/top-ups/{sale}",
+        f"/v1/withdrawals/{sale}",
+        f"/v1/top-ups/{tombstone}",
+        f"/v1/top-ups/{new_id()}",
+    ):
+        assert told(await api.get(address)) == (404, "payment_unknown", None)
+        assert told(await api.post(f"{address}/cancel")) == (404, "payment_unknown", None)
+    assert told(await api.get("/v1/top-ups/x")) == (404, "not_found", None)
+    assert await admin.fetchval("select count(*) from payment") == before
+    assert await admin.fetchval("select status from payment where id = $1", UUID(sale)) == "approved"
+
+
+async def test_a_tills_top_up_is_read_and_canceled_and_the_till_hears(
+    server: RunningServer, town: Town, api: httpx.AsyncClient, admin: asyncpg.Connection
+) -> None:
+    async with logged_in(server.url, town.terminals[0]) as till:
+        paid = await ask(till, scan_message(town.wallets[0].code(), purpose="top_up"))
+        read = (await api.get(f"/v1/top-ups/{paid['payment_id']}")).json()
+        canceled = await api.post(f"/v1/top-ups/{paid['payment_id']}/cancel")
+        heard = await receive(till)
+    assert (read["status"], read["terminal_number"]) == ("approved", town.terminals[0].device.number)
+    assert canceled.json()["status"] == "canceled"
+    assert (heard["payment_id"], heard["status"], heard["reply_to"]) == (paid["payment_id"], "canceled", None)
+    assert (await audit(admin)).ok
+
+
+async def test_an_archived_payment_is_gone(town: Town, api: httpx.AsyncClient, admin: asyncpg.Connection) -> None:
+    archived = "insert into archived_name (merchant_id, id, status, reference) values ($1, $2, 'approved', $3)"
+    for operation, path in (("createTopUp", "/v1/top-ups"), ("createWithdrawal", "/v1/withdrawals")):
+        payment_id = derived_id("issuer", operation, "old")
+        await admin.execute(archived, town.merchant_id, payment_id, f"receipt-of-{operation}")
+        for response in (
+            await api.post(path, json=body(town), headers=once("old")),
+            await api.get(f"{path}/{payment_id}"),
+            await api.post(f"{path}/{payment_id}/cancel"),
+        ):
+            assert told(response) == (410, "payment_archived", None)
+    again = await api.post("/v1/top-ups", json=body(town, reference="receipt-of-createTopUp"), headers=once())
+    assert again.json()["decline_code"] == "already_paid"
+    assert await admin.fetchval("select count(*) from transfer where created_at > now() - interval '1 hour'") == 0
