@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -19,8 +20,10 @@ from pos_server.api.openapi import openapi_json
 from pos_server.core.api_keys import Role
 from pos_server.core.rest.operations import Kind, RestOperation
 from pos_server.ledger import api_keys
+from pos_server.ledger.settlement import settle
 from pos_server.server import RunningServer
-from tests.support import Town, build_town, new_id
+from tests.gateway.test_shifts import opening
+from tests.support import EUR, Town, ask, build_town, logged_in, new_id
 
 DOCUMENT: dict[str, Any] = json.loads(openapi_json())
 # Within what numbers and ids may be, and nobody's.
@@ -44,14 +47,17 @@ class Asked:
 
 
 def names_something(name: str, value: object) -> bool:
-    return value is not None and name.endswith(("_id", "_number"))
+    return value is not None and name.endswith(("_id", "_number", "business_date"))
 
 
 def _elsewhere(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: (NOBODY if isinstance(value, int) else str(new_id())) if names_something(name, value) else value
-        for name, value in values.items()
-    }
+    return {name: _nobodys(name, value) if names_something(name, value) else value for name, value in values.items()}
+
+
+def _nobodys(name: str, value: object) -> object:
+    if name == "business_date":
+        return "1999-12-31"
+    return NOBODY if isinstance(value, int) else str(new_id())
 
 
 @dataclass(slots=True)
@@ -157,6 +163,129 @@ async def rotation(world: World) -> Asked:
     return replace(await a_key(world), body={"overlap_s": 60})
 
 
+async def the_wallet(world: World) -> Asked:
+    return Asked({"wallet_number": world.town.wallets[0].device.number})
+
+
+async def new_wallet(world: World) -> Asked:
+    return Asked(body={"name": "Customer", "currency": EUR})
+
+
+async def wallet_change(world: World) -> Asked:
+    return replace(await the_wallet(world), body={"status": "frozen"})
+
+
+async def wallet_limits(world: World) -> Asked:
+    return replace(await the_wallet(world), body={"payment_minor_max": 500})
+
+
+async def new_wallet_device(world: World) -> Asked:
+    return replace(await the_wallet(world), body={})
+
+
+async def the_wallet_device(world: World) -> Asked:
+    return Asked({"wallet_number": world.town.wallets[0].device.number, "slot": 0})
+
+
+async def new_cash(world: World) -> Asked:
+    wallet_number = world.town.wallets[0].device.number
+    return Asked(body={"wallet_number": wallet_number, "merchant_id": world.town.merchant_id, "amount_minor": 100})
+
+
+async def the_top_up(world: World) -> Asked:
+    return Asked({"payment_id": await made(world, Role.ISSUER, "/v1/top-ups", await new_cash(world), "payment_id")})
+
+
+async def the_withdrawal(world: World) -> Asked:
+    cash = await new_cash(world)
+    return Asked({"payment_id": await made(world, Role.ISSUER, "/v1/withdrawals", cash, "payment_id")})
+
+
+async def new_store(world: World) -> Asked:
+    return Asked(body={"name": "Garden"})
+
+
+async def the_store(world: World) -> Asked:
+    return Asked({"store_id": world.town.store_id})
+
+
+async def new_terminal(world: World) -> Asked:
+    return Asked(body={"store_id": world.town.store_id, "name": "Till"})
+
+
+async def the_terminal(world: World) -> Asked:
+    return Asked({"terminal_number": world.town.terminals[0].device.number})
+
+
+async def terminal_change(world: World) -> Asked:
+    return replace(await the_terminal(world), body={"status": "disabled"})
+
+
+async def new_payment(world: World) -> Asked:
+    return Asked(
+        body={
+            "terminal_number": world.town.terminals[0].device.number,
+            "code": world.town.wallets[0].code(),
+            "amount_minor": 1_000,
+            "reference": f"order-{new_id()}",
+        }
+    )
+
+
+async def the_payment(world: World) -> Asked:
+    payment = await new_payment(world)
+    return Asked({"payment_id": await made(world, Role.MERCHANT, "/v1/payments", payment, "payment_id")})
+
+
+async def a_payment_is_there(world: World) -> Asked:
+    await the_payment(world)
+    return Asked()
+
+
+async def order_cancel(world: World) -> Asked:
+    return Asked(body={"reference": f"order-{new_id()}"})
+
+
+async def new_refund(world: World) -> Asked:
+    return replace(await the_payment(world), body={"amount_minor": 100})
+
+
+async def refunds_of_a_payment(world: World) -> Asked:
+    paid = await the_payment(world)
+    refund = Asked(body={"amount_minor": 100})
+    await made(world, Role.MERCHANT, f"/v1/payments/{paid.path['payment_id']}/refunds", refund, "refund_id")
+    return paid
+
+
+async def the_shift(world: World) -> Asked:
+    async with logged_in(str(world.by_role[Role.MERCHANT].base_url), world.town.terminals[0]) as till:
+        return Asked({"shift_id": (await ask(till, opening()))["shift_id"]})
+
+
+async def a_shift_is_there(world: World) -> Asked:
+    await the_shift(world)
+    return Asked()
+
+
+async def the_statement(world: World) -> Asked:
+    now = datetime.now(UTC)
+    day = now.date() - timedelta(days=1)
+    await settle(world.admin, day, now)
+    return Asked({"business_date": day.isoformat()})
+
+
+async def a_statement_is_there(world: World) -> Asked:
+    await the_statement(world)
+    return Asked()
+
+
+async def made(world: World, role: Role, path: str, asked: Asked, name: str) -> Any:
+    """Make something over the API; returns the field `name` of it."""
+    response = await world.by_role[role].post(path, json=asked.body, headers={"Idempotency-Key": str(new_id())})
+    assert response.status_code == httpx.codes.CREATED, response.text
+    return response.json()[name]
+
+
 REACH: dict[str, Callable[[World], Awaitable[Asked]]] = {
     "createMerchant": new_merchant,
     "listMerchants": nothing_special,
@@ -166,4 +295,41 @@ REACH: dict[str, Callable[[World], Awaitable[Asked]]] = {
     "listApiKeys": nothing_special,
     "rotateApiKey": rotation,
     "revokeApiKey": a_key,
+    "createWallet": new_wallet,
+    "listWallets": nothing_special,
+    "getWallet": the_wallet,
+    "changeWallet": wallet_change,
+    "resetWalletPin": the_wallet,
+    "getWalletLimits": the_wallet,
+    "replaceWalletLimits": wallet_limits,
+    "listWalletDevices": the_wallet,
+    "createWalletDevice": new_wallet_device,
+    "revokeWalletDevice": the_wallet_device,
+    "listWalletTransfers": the_wallet,
+    "createTopUp": new_cash,
+    "getTopUp": the_top_up,
+    "cancelTopUp": the_top_up,
+    "createWithdrawal": new_cash,
+    "getWithdrawal": the_withdrawal,
+    "cancelWithdrawal": the_withdrawal,
+    "createStore": new_store,
+    "listStores": nothing_special,
+    "getStore": the_store,
+    "createTerminal": new_terminal,
+    "listTerminals": nothing_special,
+    "getTerminal": the_terminal,
+    "changeTerminal": terminal_change,
+    "createTerminalActivation": the_terminal,
+    "createPayment": new_payment,
+    "listPayments": a_payment_is_there,
+    "getPayment": the_payment,
+    "cancelPayment": the_payment,
+    "cancelReference": order_cancel,
+    "createRefund": new_refund,
+    "listRefunds": refunds_of_a_payment,
+    "listShifts": a_shift_is_there,
+    "getShift": the_shift,
+    "listStatements": a_statement_is_there,
+    "getStatement": the_statement,
+    "getBalance": nothing_special,
 }

@@ -50,6 +50,21 @@ CASES = {
     "createApiKey": Case(
         Role.ADMIN, "/v1/api-keys", "api_key", lambda town, number: {"role": "issuer", "name": f"key {number}"}
     ),
+    "createWallet": Case(
+        Role.ISSUER, "/v1/wallets", "wallet", lambda town, number: {"name": f"Guest {number}", "currency": "EUR"}
+    ),
+    "createTopUp": Case(
+        Role.ISSUER,
+        "/v1/top-ups",
+        "payment",
+        lambda town, number: {
+            "wallet_number": town.wallets[number % len(town.wallets)].device.number,
+            "merchant_id": town.merchant_id,
+            "amount_minor": number + 1,
+        },
+        written_last="payment",
+    ),
+    "createStore": Case(Role.MERCHANT, "/v1/stores", "store", lambda town, number: {"name": f"Store {number}"}),
 }
 all_cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
