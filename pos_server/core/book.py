@@ -20,6 +20,8 @@ class MerchantStatus(StrEnum):
 
 
 class WalletStatus(StrEnum):
+    """Whether a wallet can pay: only an active one can. A frozen one may be thawed."""
+
     ACTIVE = "active"
     FROZEN = "frozen"
     CLOSED = "closed"
