@@ -23,6 +23,7 @@ from pos_server.core.rest.problems import ProblemCode, told
 from pos_server.server import serving
 from pos_server.settings import Settings
 from tests.docs.documents import DOCS, anchor, read
+from tests.docs.shell import put_tiny_curl
 from tests.end_to_end.server_process import POS_SERVER, environment
 from tests.support import KEYRING, settings
 
@@ -134,10 +135,7 @@ async def test_the_recipes_answer_what_they_say(curl: str, dsn: str, tmp_path: P
     if curl == "curl" and shutil.which("curl") is None:
         pytest.skip("there is no curl on this machine; tiny_curl runs the same")
     if curl == "tiny_curl":
-        (tmp_path / "curl").write_text(
-            f'#!/bin/sh\nexec "{sys.executable}" "{DOCS.parent}/tests/docs/tiny_curl.py" "$@"\n'
-        )
-        (tmp_path / "curl").chmod(0o755)
+        put_tiny_curl(tmp_path)
     todo = recipes()
     assert len(todo) >= 8
     variables = {"POS_DATABASE_URL": dsn, "PATH": f"{tmp_path}:{POS_SERVER.parent}:{os.environ['PATH']}"}

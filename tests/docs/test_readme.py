@@ -1,0 +1,60 @@
+"""README.md: from nothing to a refund, as it stands there, on a data directory of its own."""
+
+import asyncio
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from pos_server.settings import Settings
+from tests.docs.documents import DOCS, Section
+from tests.docs.shell import put_tiny_curl
+from tests.end_to_end.server_process import POS_SERVER, data_directory, environment, running_server
+from tests.support import WIDE_LIMITS
+
+README = Section("README", 0, tuple((DOCS.parent / "README.md").read_text("utf-8").split("\n")))
+FIRST = README.section("From nothing to a refund, in ten commands")
+THEIR_URL = "http://127.0.0.1:8080"
+TIMEOUT_S = 120
+# The limits that a newcomer's server has, not the wide ones of other tests.
+DEFAULTS = {f"POS_{name.upper()}": str(Settings.model_fields[name].default) for name in WIDE_LIMITS}
+
+
+def commands() -> list[str]:
+    """The commands below the helper, each whole."""
+    return FIRST.fence("sh").replace("\\\n", "").split("\n\n")[1].splitlines()
+
+
+def test_ten_commands_are_ten() -> None:
+    assert len(commands()) == 10
+
+
+@pytest.mark.asyncio
+async def test_from_nothing_to_a_refund(tmp_path: Path) -> None:
+    put_tiny_curl(tmp_path)
+    async with data_directory() as data, running_server("--data-dir", data, **DEFAULTS) as server:
+        block = FIRST.fence("sh")
+        assert block.count(THEIR_URL) == 1
+        process = await asyncio.create_subprocess_exec(
+            *("bash", "-euo", "pipefail", "-c", block.replace(THEIR_URL, server.url)),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment(
+                POS_DATA_DIR=str(data),
+                # Where devices keep their keys.
+                HOME=str(tmp_path),
+                XDG_DATA_HOME=str(tmp_path),
+                PATH=f"{tmp_path}:{POS_SERVER.parent}:{os.environ['PATH']}",
+            ),
+        )
+        async with asyncio.timeout(TIMEOUT_S):
+            out, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+    assert in_shape(out.decode().replace(str(tmp_path), "~/.local/share")) == in_shape(FIRST.fence("text"))
+
+
+def in_shape(text: str) -> str:
+    """Without the ids that differ from server to server."""
+    return re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "ID", text)
