@@ -1,4 +1,4 @@
-"""As much of curl as docs/api.md uses, where there is none: `curl -sS [-X METHOD] [-H HEADER]… [--json BODY] URL`."""
+"""As much of curl as docs/api.md uses, where there is none: `curl -sS [-i] [-X METHOD] [-H HEADER]… [--json BODY] URL`."""
 
 import argparse
 import sys
@@ -9,6 +9,7 @@ import httpx
 def main() -> None:
     parser = argparse.ArgumentParser(prog="curl", allow_abbrev=False)
     parser.add_argument("-sS", dest="quiet", action="store_true", required=True)
+    parser.add_argument("-i", dest="with_headers", action="store_true")
     parser.add_argument("-X", dest="method")
     parser.add_argument("-H", dest="headers", action="append", default=[])
     parser.add_argument("--json")
@@ -19,6 +20,8 @@ def main() -> None:
         headers |= {"Content-Type": "application/json", "Accept": "application/json"}
     method = arguments.method or ("GET" if arguments.json is None else "POST")
     response = httpx.request(method, arguments.url, headers=headers, content=arguments.json)
+    if arguments.with_headers:
+        sys.stdout.write("".join(f"{name}: {value}\r\n" for name, value in response.headers.items()) + "\r\n")
     sys.stdout.write(response.text)
 
 
