@@ -1,4 +1,7 @@
-"""As much of curl as docs/api.md uses, where there is none: `curl -sS [-i] [-X METHOD] [-H HEADER]… [--json BODY] URL`."""
+"""As much of curl as README.md and docs/api.md use, where there is none.
+
+`curl -sS [-i] [-X METHOD] [-H HEADER]… [--json BODY] URL`
+"""
 
 import argparse
 import sys
