@@ -20,7 +20,7 @@ from pos_client import TerminalClient
 from pos_client.journal import Journal, JournaledScan
 from pos_client.recovery import RecoveredScan
 from pos_server import operator_desk
-from pos_server.core.api_keys import Scope
+from pos_server.core.api_keys import Role
 from pos_server.core.messages import TerminalPaymentResult
 from pos_server.ledger.database import connect
 from pos_server.ledger.embedded import EmbeddedPostgres
@@ -242,7 +242,7 @@ async def trade(op: Operator) -> Past:
     async with running_server("--data-dir", op.data) as server:
         async with till(server.url, town) as shop, ledger(op.data) as connection:
             await op.seal()
-            api_key = await operator_desk.new_key(connection, town.merchant_id, "back office", [Scope.CASH])
+            api_key = await operator_desk.new_key(connection, Role.MERCHANT, town.merchant_id, "back office")
             await shop.sell()
             stop = asyncio.Event()
             selling = asyncio.create_task(shop.sell_until(stop))
