@@ -187,7 +187,7 @@ class ApiCalls:
         return self._client.build_request(
             operation.method,
             url,
-            params=None if query is None else query.model_dump(mode="json", exclude_none=True),
+            params=None if query is None else query.model_dump(mode="json", by_alias=True, exclude_none=True),
             # What was left out stays as it is: null would be something else.
             content=None if body is None else body.model_dump_json(exclude_unset=True),
             headers=headers,
@@ -233,7 +233,9 @@ class ApiCalls:
         in_progress = code == ProblemCode.IN_PROGRESS
         unclear = in_progress or (status >= httpx.codes.INTERNAL_SERVER_ERROR and code not in _NOT_DONE)
         failure.maybe_done = unclear and operation.kind is not Kind.READ
-        return failure, in_progress or status in _LATER_STATUSES
+        # The same would take too long again.
+        may_repeat = code != ProblemCode.TAKES_TOO_LONG and (in_progress or status in _LATER_STATUSES)
+        return failure, may_repeat
 
 
 def _retry_after_s(response: httpx.Response) -> int:

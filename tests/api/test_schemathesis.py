@@ -24,6 +24,7 @@ from tests.support import KEYRING, Town, settings
 NIGHTLY = os.environ.get("POS_TEST_PROFILE") == "nightly"
 # About as many requests, however many operations there are.
 EXAMPLES_MAX = 500 if NIGHTLY else max(5, 800 // len(OPERATIONS))
+STORIES_MAX = 500 if NIGHTLY else 60
 TIMEOUT_S = 3_600 if NIGHTLY else 240
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 HOOKS = Path(__file__).with_name("schemathesis_hooks.py")
@@ -38,6 +39,12 @@ def configuration(keys: dict[Role, str]) -> str:
         f'hooks = "{HOOKS}"',
         "[checks.positive_data_acceptance]",
         "enabled = false",
+        "[checks.missing_required_header]",
+        "expected-statuses = [400, 401, 403, 415, 422, 428]",
+        # Steps that follow links are what reaches most operations.
+        "[phases.stateful]",
+        "max-steps = 12",
+        f"generation.max-examples = {STORIES_MAX}",
         "[generation]",
         "database = 'none'",
         f"max-examples = {EXAMPLES_MAX}",

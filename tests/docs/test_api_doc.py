@@ -36,14 +36,12 @@ OF_DEVICES = {
     ErrorCode.UNKNOWN_TYPE,
     ErrorCode.ID_REUSED,
     ErrorCode.TOO_MANY_QUERIES,
-    ErrorCode.TOO_MANY_BAD_CODES,
     ErrorCode.TOO_MANY_MESSAGES,
     ErrorCode.PIN_NOT_SET,
     ErrorCode.PIN_TOO_WEAK,
     ErrorCode.PIN_WRONG,
     ErrorCode.PIN_LOCKED,
     ErrorCode.SHIFT_ALREADY_OPEN,
-    ErrorCode.TERMINAL_DISABLED,
 }
 LATER = {ProblemCode.IN_PROGRESS, ProblemCode.TOO_MANY_REQUESTS, ProblemCode.TOO_MANY_ATTEMPTS}
 

@@ -50,6 +50,21 @@ CASES = {
     "createApiKey": Case(
         Role.ADMIN, "/v1/api-keys", "api_key", lambda town, number: {"role": "issuer", "name": f"key {number}"}
     ),
+    "createWallet": Case(
+        Role.ISSUER, "/v1/wallets", "wallet", lambda town, number: {"name": f"Guest {number}", "currency": "EUR"}
+    ),
+    "createTopUp": Case(
+        Role.ISSUER,
+        "/v1/top-ups",
+        "payment",
+        lambda town, number: {
+            "wallet_number": town.wallets[number % len(town.wallets)].device.number,
+            "merchant_id": town.merchant_id,
+            "amount_minor": number + 1,
+        },
+        written_last="payment",
+    ),
+    "createStore": Case(Role.MERCHANT, "/v1/stores", "store", lambda town, number: {"name": f"Store {number}"}),
 }
 all_cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
@@ -77,7 +92,8 @@ async def count(case: Case, admin: asyncpg.Connection) -> int:
     return int(await admin.fetchval(f"select count(*) from {case.table}"))
 
 
-@all_cases
+# One that keeps a row for its key, and one through the engine: a thousand requests take a while.
+@pytest.mark.parametrize("case", [CASES["createMerchant"], CASES["createTopUp"]], ids=["createMerchant", "createTopUp"])
 async def test_a_thousand_requests_with_a_hundred_keys_make_a_hundred(
     case: Case, dsn: str, town: Town, admin: asyncpg.Connection
 ) -> None:
@@ -153,7 +169,7 @@ async def test_an_answer_that_was_lost_is_told_again_by_the_next_server(
 
 
 @all_cases
-async def test_what_was_not_committed_is_made_by_the_repeat(
+async def test_what_was_under_way_is_made_once_with_the_repeat(
     case: Case, dsn: str, town: Town, admin: asyncpg.Connection
 ) -> None:
     """kill -9 in the middle of the transaction, which has made it and waits for a lock of ours."""
@@ -176,5 +192,7 @@ async def test_what_was_not_committed_is_made_by_the_repeat(
         while (repeat := await client.post(case.path, json=body, headers=once)).status_code == 409:
             assert repeat.json()["code"] == "in_progress"
         again = await client.post(case.path, json=body, headers=once)
-    assert (repeat.status_code, again.status_code, again.content) == (201, 200, repeat.content)
+    # The engine's transaction is one statement, which Postgres finishes without its server: then it is a repeat.
+    assert repeat.status_code in ({201} if case.written_last == "idempotency_key" else {200, 201})
+    assert (again.status_code, again.content) == (200, repeat.content)
     assert await count(case, admin) - before == 1

@@ -12,6 +12,7 @@ import pytest
 
 from pos_client import ApiClient, ApiError
 from pos_client.api_calls import ATTEMPTS_MAX, ApiCalls
+from pos_client.api_calls import Answer as AnAnswer
 from pos_server.core.api_keys import Role
 from pos_server.core.rest.admin import ApiKeyCreate, ApiKeyMade, MerchantChange, MerchantCreate
 from pos_server.core.rest.catalogue import OPERATIONS
@@ -70,7 +71,8 @@ def test_every_operation_has_a_method_in_its_models() -> None:
             assert get_origin(answer) is AsyncIterator, operation.name
             assert operation.answer is Page[get_args(answer)[0]]  # type: ignore[misc]
         else:
-            assert answer is operation.answer, operation.name
+            assert answer == (AnAnswer[operation.answer] if operation.versioned else operation.answer)  # type: ignore[name-defined]
+            assert ("if_match" in hints) == (operation.kind is Kind.REPLACE), operation.name
         bodies = [hint for hint in hints.values() if inspect.isclass(hint) and issubclass(hint, Body)]
         assert bodies == ([] if operation.body is None else [operation.body]), operation.name
         assert ("idempotency_key" in hints) == (operation.kind is Kind.CREATE), operation.name
@@ -176,6 +178,7 @@ async def test_a_read_is_never_half_done() -> None:
         ),
         (problem(422, "idempotency_key_reused", "taken"), "taken (HTTP 422, idempotency_key_reused)"),
         (problem(429, "too_many_attempts", "wait", **{"Retry-After": "60"}), "wait (HTTP 429, too_many_attempts)"),
+        (problem(503, "takes_too_long", "less"), "less (HTTP 503, takes_too_long)"),
         (problem(409, "already_refunded", "no"), "no (HTTP 409, already_refunded)"),
         (httpx.Response(500, text="oh"), "http://pos.test answered HTTP 500, is it a pos-server? (HTTP 500)"),
         (httpx.Response(307, headers={"Location": "http://elsewhere.test"}), "answered HTTP 307"),
