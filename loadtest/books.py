@@ -32,16 +32,24 @@ import asyncpg
 from loadtest.arrivals import Plan
 from loadtest.ledger import fill, shift_id_of
 from loadtest.process import POS_SERVER, new_ledger, pos_server, say, serving
-from loadtest.seed import credentials_of, seed_shop
+from loadtest.seed import CURRENCY, Shop, credentials_of, seed_shop
 from pos_client import TerminalClient
+from pos_client.api import ApiClient
+from pos_server.core.api_keys import Role
 from pos_server.core.device_keys import DeviceKind
+from pos_server.core.rest.issuer import CashCreate, WalletCreate
+from pos_server.core.rest.merchant_payments import PaymentQuery
 from pos_server.ledger.database import connect
+from pos_server.operator_desk import new_key
 
 BALANCE_MINOR = 1_000_000
 LATE_S = 1.0
 _WARM_UP_S = 5.0
 # What a job leaves behind (dirty pages, caches of others) belongs to no phase.
 _AFTERMATH_S = 2.0
+# What a chain's back offices ask of the REST API beside its tills.
+_API_RATE = 50
+_API_S = 10.0
 _START_WITHIN_S = 60.0
 _END_WITHIN_S = 60.0
 # The generator ends by itself after this long, should nobody be left to stop it.
@@ -50,13 +58,18 @@ _SECONDS_MAX = 3_600.0
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What a job may use in its round: the ledger, the server, a folder, and the business day that is not settled."""
+    """What a job may use in its round: the ledger, the server, a folder, the business day that is not settled.
+
+    And the shop where payments are offered, and an API key of each role.
+    """
 
     dsn: str
     data_dir: Path
     url: str
     folder: Path
     business_date: str
+    shop: Shop
+    keys: dict[Role, str]
 
 
 async def _nothing(stage: Stage) -> None:
@@ -117,11 +130,52 @@ async def _close_shift(stage: Stage) -> None:
         raise SystemExit("the shift was not closed")
 
 
+async def _api(stage: Stage) -> None:
+    """Back offices ask for as much at once as a chain's would: half reads, a quarter of it money."""
+    async with (
+        ApiClient(stage.url, stage.keys[Role.ADMIN]) as admin,
+        ApiClient(stage.url, stage.keys[Role.ISSUER]) as issuer,
+        ApiClient(stage.url, stage.keys[Role.MERCHANT]) as merchant,
+    ):
+
+        async def some_payments() -> None:
+            payments = merchant.list_payments(PaymentQuery(limit=50))
+            async for _ in payments:
+                break
+
+        def ask(number: int) -> Awaitable[object]:
+            wallet = stage.shop.wallets[number % len(stage.shop.wallets)].device.number
+            match number % 8:
+                case 0 | 4:
+                    cash = CashCreate(wallet_number=wallet, merchant_id=stage.shop.merchant_id, amount_minor=1)
+                    return issuer.create_top_up(cash)
+                case 1 | 5:
+                    return issuer.get_wallet(wallet)
+                case 2:
+                    return merchant.get_balance()
+                case 3:
+                    return some_payments()
+                case 6:
+                    return admin.get_merchant(stage.shop.merchant_id)
+                case _:
+                    return issuer.create_wallet(WalletCreate(name=f"Customer {number}", currency=CURRENCY))
+
+        async with asyncio.TaskGroup() as asking:
+            for number in range(round(_API_RATE * _API_S)):
+                asking.create_task(_awaited(ask(number)))
+                await asyncio.sleep(1 / _API_RATE)
+
+
+async def _awaited(answer: Awaitable[object]) -> None:
+    await answer
+
+
 JOBS = [
     Job("settle", _settle),
     Job("audit", _audit),
     Job("seal", _seal, _unseal),
     Job("shift close", _close_shift, pause_s=1),
+    Job("api", _api),
 ]
 
 
@@ -332,6 +386,10 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
                     connection, terminals=arguments.terminals, wallets=arguments.wallets, balance_minor=BALANCE_MINOR
                 )
                 await connection.execute("update merchant set fee_bps = 100")
+                keys = {
+                    role: await new_key(connection, role, shop.merchant_id if role is Role.MERCHANT else None, "load")
+                    for role in Role
+                }
                 await connection.execute("vacuum analyze")
                 await connection.execute("checkpoint")
             async with serving([POS_SERVER, "run", "--port", "0"], POS_DATABASE_URL=dsn) as server:
@@ -346,7 +404,8 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 say(f"offering {plan.rate:g} payments a second …")
                 async with offered(plan):
                     phases = await play(
-                        [Stage(dsn, data_dir, server.url, folder, day) for day in days], arguments.phase_seconds
+                        [Stage(dsn, data_dir, server.url, folder, day, shop, keys) for day in days],
+                        arguments.phase_seconds,
                     )
             figures = summary(phases, json.loads(await asyncio.to_thread(Path(plan.out).read_bytes)))
             print(table(figures), flush=True)  # noqa: T201

@@ -53,6 +53,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Shop:
+    merchant_id: int
     terminals: list[Device]
     wallets: list[Device]
 
@@ -71,6 +72,7 @@ async def seed_shop(connection: asyncpg.Connection, *, terminals: int, wallets: 
         terminal_rows = await connection.fetch(_TERMINALS, store_id, terminals)
         wallet_rows = await connection.fetch(_WALLETS, wallets, balance_minor, house, merchant_id)
     return Shop(
+        merchant_id,
         [device_of(DeviceKind.TERMINAL, row["number"]) for row in terminal_rows],
         [device_of(DeviceKind.WALLET, row["number"]) for row in wallet_rows],
     )

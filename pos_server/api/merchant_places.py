@@ -111,13 +111,12 @@ class MerchantPlaces:
         merchant_id, _ = call.key.merchant
         number, status = call.parameters.terminal_number, TerminalStatus(call.body.status)
         async with self._pool.acquire() as connection, connection.transaction():
-            before = await _terminal(connection, merchant_id, number)
-            if before.status != status:
-                await directory.set_terminal_status(connection, number, status)
-            after = await _terminal(connection, merchant_id, number)
-        if before.status != status:
-            self._tell(status_notice(number, status))
-        return Done(after)
+            await _terminal(connection, merchant_id, number)
+            await directory.set_terminal_status(connection, number, status)
+            terminal = await _terminal(connection, merchant_id, number)
+        # A repeat is told too: the change before may have been committed without a word.
+        self._tell(status_notice(number, status))
+        return Done(terminal)
 
     async def create_activation(self, call: Call[TerminalPath, NoParameters, None]) -> Done:
         merchant_id, _ = call.key.merchant

@@ -20,7 +20,7 @@ class MerchantStatus(StrEnum):
 
 
 class WalletStatus(StrEnum):
-    """Whether a wallet can pay and be topped up."""
+    """Whether a wallet can pay: only an active one can. A frozen one may be thawed."""
 
     ACTIVE = "active"
     FROZEN = "frozen"

@@ -22,7 +22,8 @@ from pos_server.core.rest.operations import Kind, RestOperation
 from pos_server.ledger import api_keys
 from pos_server.ledger.settlement import settle
 from pos_server.server import RunningServer
-from tests.support import Town, build_town, new_id
+from tests.gateway.test_shifts import opening
+from tests.support import EUR, Town, ask, build_town, logged_in, new_id
 
 DOCUMENT: dict[str, Any] = json.loads(openapi_json())
 # Within what numbers and ids may be, and nobody's.
@@ -46,15 +47,15 @@ class Asked:
 
 
 def names_something(name: str, value: object) -> bool:
-    return value is not None and name.endswith(("_id", "_number", "_date"))
+    return value is not None and name.endswith(("_id", "_number", "business_date"))
 
 
 def _elsewhere(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: _nothings(name, value) if names_something(name, value) else value for name, value in values.items()}
+    return {name: _nobodys(name, value) if names_something(name, value) else value for name, value in values.items()}
 
 
-def _nothings(name: str, value: object) -> object:
-    if name.endswith("_date"):
+def _nobodys(name: str, value: object) -> object:
+    if name == "business_date":
         return "1999-12-31"
     return NOBODY if isinstance(value, int) else str(new_id())
 
@@ -162,12 +163,12 @@ async def rotation(world: World) -> Asked:
     return replace(await a_key(world), body={"overlap_s": 60})
 
 
-async def new_wallet(world: World) -> Asked:
-    return Asked(body={"name": "Jo", "currency": "EUR"})
-
-
 async def the_wallet(world: World) -> Asked:
     return Asked({"wallet_number": world.town.wallets[0].device.number})
+
+
+async def new_wallet(world: World) -> Asked:
+    return Asked(body={"name": "Customer", "currency": EUR})
 
 
 async def wallet_change(world: World) -> Asked:
@@ -178,36 +179,26 @@ async def wallet_limits(world: World) -> Asked:
     return replace(await the_wallet(world), body={"payment_minor_max": 500})
 
 
-async def new_device(world: World) -> Asked:
+async def new_wallet_device(world: World) -> Asked:
     return replace(await the_wallet(world), body={})
 
 
-async def the_device(world: World) -> Asked:
-    return Asked((await the_wallet(world)).path | {"slot": 0})
+async def the_wallet_device(world: World) -> Asked:
+    return Asked({"wallet_number": world.town.wallets[0].device.number, "slot": 0})
 
 
-async def cash(world: World) -> Asked:
-    wallet = {"wallet_number": world.town.wallets[0].device.number, "merchant_id": world.town.merchant_id}
-    return Asked(body=wallet | {"amount_minor": 100})
+async def new_cash(world: World) -> Asked:
+    wallet_number = world.town.wallets[0].device.number
+    return Asked(body={"wallet_number": wallet_number, "merchant_id": world.town.merchant_id, "amount_minor": 100})
 
 
-async def made(world: World, role: Role, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    """What a POST with the right key has made."""
-    response = await world.by_role[role].post(path, json=body, headers={"Idempotency-Key": str(new_id())})
-    assert response.status_code == 201, response.text
-    answer: dict[str, Any] = response.json()
-    return answer
+async def the_top_up(world: World) -> Asked:
+    return Asked({"payment_id": await made(world, Role.ISSUER, "/v1/top-ups", await new_cash(world), "payment_id")})
 
 
-async def a_top_up(world: World) -> Asked:
-    return Asked(
-        {"payment_id": (await made(world, Role.ISSUER, "/v1/top-ups", (await cash(world)).body or {}))["payment_id"]}
-    )
-
-
-async def a_withdrawal(world: World) -> Asked:
-    body = (await cash(world)).body or {}
-    return Asked({"payment_id": (await made(world, Role.ISSUER, "/v1/withdrawals", body))["payment_id"]})
+async def the_withdrawal(world: World) -> Asked:
+    cash = await new_cash(world)
+    return Asked({"payment_id": await made(world, Role.ISSUER, "/v1/withdrawals", cash, "payment_id")})
 
 
 async def new_store(world: World) -> Asked:
@@ -219,7 +210,7 @@ async def the_store(world: World) -> Asked:
 
 
 async def new_terminal(world: World) -> Asked:
-    return Asked(body={"store_id": world.town.store_id, "name": "Till 9"})
+    return Asked(body={"store_id": world.town.store_id, "name": "Till"})
 
 
 async def the_terminal(world: World) -> Asked:
@@ -230,64 +221,69 @@ async def terminal_change(world: World) -> Asked:
     return replace(await the_terminal(world), body={"status": "disabled"})
 
 
-async def new_activation(world: World) -> Asked:
-    return await the_terminal(world)
-
-
 async def new_payment(world: World) -> Asked:
-    till = {"terminal_number": world.town.terminals[0].device.number}
-    order = {"code": world.town.wallets[1].code(), "amount_minor": 300, "reference": str(new_id())}
-    return Asked(body=till | order)
+    return Asked(
+        body={
+            "terminal_number": world.town.terminals[0].device.number,
+            "code": world.town.wallets[0].code(),
+            "amount_minor": 1_000,
+            "reference": f"order-{new_id()}",
+        }
+    )
 
 
-async def a_payment(world: World) -> Asked:
-    body = (await new_payment(world)).body or {}
-    return Asked({"payment_id": (await made(world, Role.MERCHANT, "/v1/payments", body))["payment_id"]})
+async def the_payment(world: World) -> Asked:
+    payment = await new_payment(world)
+    return Asked({"payment_id": await made(world, Role.MERCHANT, "/v1/payments", payment, "payment_id")})
 
 
-async def an_order(world: World) -> Asked:
-    return Asked(body={"reference": "order-to-cancel"})
+async def a_payment_is_there(world: World) -> Asked:
+    await the_payment(world)
+    return Asked()
+
+
+async def order_cancel(world: World) -> Asked:
+    return Asked(body={"reference": f"order-{new_id()}"})
 
 
 async def new_refund(world: World) -> Asked:
-    return replace(await a_payment(world), body={"amount_minor": 100})
+    return replace(await the_payment(world), body={"amount_minor": 100})
 
 
-async def a_refunded_payment(world: World) -> Asked:
-    asked = await a_payment(world)
-    await made(world, Role.MERCHANT, f"/v1/payments/{asked.path['payment_id']}/refunds", {"amount_minor": 100})
-    return asked
+async def refunds_of_a_payment(world: World) -> Asked:
+    paid = await the_payment(world)
+    refund = Asked(body={"amount_minor": 100})
+    await made(world, Role.MERCHANT, f"/v1/payments/{paid.path['payment_id']}/refunds", refund, "refund_id")
+    return paid
 
 
-async def shifts(world: World) -> Asked:
-    await a_shift(world)
+async def the_shift(world: World) -> Asked:
+    async with logged_in(str(world.by_role[Role.MERCHANT].base_url), world.town.terminals[0]) as till:
+        return Asked({"shift_id": (await ask(till, opening()))["shift_id"]})
+
+
+async def a_shift_is_there(world: World) -> Asked:
+    await the_shift(world)
     return Asked()
 
 
-async def statements(world: World) -> Asked:
-    await a_statement(world)
-    return Asked()
-
-
-async def a_shift(world: World) -> Asked:
-    shift_id, number = new_id(), world.town.terminals[0].device.number
-    await world.admin.execute(
-        "insert into shift (id, terminal_number, number, operator, opening_cash_minor, opened_at) "
-        "values ($1, $2, 1, 'Alice', 0, now())",
-        shift_id,
-        number,
-    )
-    await world.admin.execute("update terminal set shift_id = $1 where number = $2", shift_id, number)
-    return Asked({"shift_id": str(shift_id)})
-
-
-async def a_statement(world: World) -> Asked:
+async def the_statement(world: World) -> Asked:
     now = datetime.now(UTC)
-    day = now.date() - timedelta(days=2)
+    day = now.date() - timedelta(days=1)
     await settle(world.admin, day, now)
-    # The other merchant has one of that day too, which is not what is asked for here.
-    await world.admin.execute("delete from settlement where merchant_id <> $1", world.town.merchant_id)
     return Asked({"business_date": day.isoformat()})
+
+
+async def a_statement_is_there(world: World) -> Asked:
+    await the_statement(world)
+    return Asked()
+
+
+async def made(world: World, role: Role, path: str, asked: Asked, name: str) -> Any:
+    """Make something over the API; returns the field `name` of it."""
+    response = await world.by_role[role].post(path, json=asked.body, headers={"Idempotency-Key": str(new_id())})
+    assert response.status_code == httpx.codes.CREATED, response.text
+    return response.json()[name]
 
 
 REACH: dict[str, Callable[[World], Awaitable[Asked]]] = {
@@ -307,15 +303,15 @@ REACH: dict[str, Callable[[World], Awaitable[Asked]]] = {
     "getWalletLimits": the_wallet,
     "replaceWalletLimits": wallet_limits,
     "listWalletDevices": the_wallet,
-    "createWalletDevice": new_device,
-    "revokeWalletDevice": the_device,
+    "createWalletDevice": new_wallet_device,
+    "revokeWalletDevice": the_wallet_device,
     "listWalletTransfers": the_wallet,
-    "createTopUp": cash,
-    "getTopUp": a_top_up,
-    "cancelTopUp": a_top_up,
-    "createWithdrawal": cash,
-    "getWithdrawal": a_withdrawal,
-    "cancelWithdrawal": a_withdrawal,
+    "createTopUp": new_cash,
+    "getTopUp": the_top_up,
+    "cancelTopUp": the_top_up,
+    "createWithdrawal": new_cash,
+    "getWithdrawal": the_withdrawal,
+    "cancelWithdrawal": the_withdrawal,
     "createStore": new_store,
     "listStores": nothing_special,
     "getStore": the_store,
@@ -323,17 +319,17 @@ REACH: dict[str, Callable[[World], Awaitable[Asked]]] = {
     "listTerminals": nothing_special,
     "getTerminal": the_terminal,
     "changeTerminal": terminal_change,
-    "createTerminalActivation": new_activation,
+    "createTerminalActivation": the_terminal,
     "createPayment": new_payment,
-    "listPayments": nothing_special,
-    "getPayment": a_payment,
-    "cancelPayment": a_payment,
-    "cancelReference": an_order,
+    "listPayments": a_payment_is_there,
+    "getPayment": the_payment,
+    "cancelPayment": the_payment,
+    "cancelReference": order_cancel,
     "createRefund": new_refund,
-    "listRefunds": a_refunded_payment,
-    "listShifts": shifts,
-    "getShift": a_shift,
-    "listStatements": statements,
-    "getStatement": a_statement,
+    "listRefunds": refunds_of_a_payment,
+    "listShifts": a_shift_is_there,
+    "getShift": the_shift,
+    "listStatements": a_statement_is_there,
+    "getStatement": the_statement,
     "getBalance": nothing_special,
 }

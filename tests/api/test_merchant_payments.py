@@ -17,6 +17,7 @@ from pos_server.ledger.sql import QUERIES
 from pos_server.server import RunningServer, serving
 from tests.api.back_office import back_office, once, told
 from tests.gateway.test_pin import confirm_message, set_pin
+from tests.gateway.test_shifts import opening
 from tests.support import EUR, KEYRING, Town, ask, forged, logged_in, new_id, receive, scan_message, settings
 
 pytestmark = pytest.mark.asyncio
@@ -148,6 +149,22 @@ async def test_cash_moves_by_a_code_and_a_spent_top_up_stays(
     refused = await api.post(f"/v1/payments/{top_up['payment_id']}/refunds", json={"amount_minor": 1}, headers=once())
     assert told(refused) == (409, "not_refundable", None)
     assert (await audit(admin)).ok
+
+
+async def test_a_payment_counts_in_the_open_shift_of_its_terminal(
+    server: RunningServer, town: Town, api: httpx.AsyncClient
+) -> None:
+    async with logged_in(server.url, town.terminals[0]) as till:
+        opened = await ask(till, opening())
+    payment = await pay(api, town)
+    assert payment["shift_id"] == opened["shift_id"]
+    shift = (await api.get(f"/v1/shifts/{opened['shift_id']}")).json()
+    assert shift["net_sales_minor"] == 1_000
+    # A refund by the API is of no till, and so of no shift.
+    path = f"/v1/payments/{payment['payment_id']}/refunds"
+    refund = await api.post(path, json={"amount_minor": 100}, headers=once())
+    assert refund.json()["shift_id"] is None
+    assert (await api.get(f"/v1/shifts/{opened['shift_id']}")).json()["net_sales_minor"] == 1_000
 
 
 async def test_bad_bodies_and_other_terminals(town: Town, api: httpx.AsyncClient, stranger: httpx.AsyncClient) -> None:

@@ -119,8 +119,8 @@ async def test_a_disabled_terminal_hears_it_and_takes_nothing_more(
     async with logged_in(server.url, town.terminals[0]) as till:
         disabled = await api.patch(path, json={"status": "disabled"})
         heard = await receive(till)
-        # Nothing has changed, so nothing is told.
         again = await api.patch(path, json={"status": "disabled"})
+        assert await receive(till) == heard
         declined = await ask(till, scan_message(town.wallets[0].code()))
         await api.patch(path, json={"status": "active"})
         reopened = await receive(till)

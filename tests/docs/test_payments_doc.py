@@ -13,6 +13,7 @@ import pytest
 
 from pos_server.app import _guarded
 from pos_server.clock import BusinessDays
+from pos_server.core.api_keys import Role
 from pos_server.core.book import HouseAccount, TransferKind
 from pos_server.core.device_keys import SLOT_MAX
 from pos_server.core.errors import ErrorCode
@@ -20,6 +21,7 @@ from pos_server.core.fees import fee_of, fee_returned
 from pos_server.core.operations import Decided, Outcome, Refused, Scan
 from pos_server.core.payments import OCCUPYING, TRANSITIONS, DeclineCode, Purpose, Status
 from pos_server.core.pins import is_weak
+from pos_server.core.rest.catalogue import OPERATIONS
 from pos_server.core.rest.issuer import ISSUER_OPERATIONS
 from pos_server.core.rest.problems import ProblemCode, told
 from pos_server.core.rules import Limits, Risk
@@ -497,3 +499,21 @@ def test_a_risk_rule_cannot_spare_the_pin_nor_unlock_it() -> None:
     asking = World(rules=replace(RULES, risk=lambda scan, wallet: Risk.ASK_PIN))
     asking.change_wallet(pin_locked_until_ms=asking.now_ms + 1)
     assert word(asking.scan()) == "pin_locked"
+
+
+# Through the API
+
+
+def test_every_request_of_a_merchant_is_in_the_table() -> None:
+    table = DOCUMENT.section("Merchants").table("Request", "What it does")
+    described = [row["Request"] for row in table]
+    assert described == [
+        f"{operation.method} {operation.path}" for operation in OPERATIONS if operation.role is Role.MERCHANT
+    ]
+
+
+def test_the_limits_on_reports_are_the_defaults() -> None:
+    prose = words(DOCUMENT.section("Merchants"))
+    assert f"at most {DEFAULTS['api_reports_max']} at once (`POS_API_REPORTS_MAX`)" in prose
+    assert f"longer than {DEFAULTS['api_report_timeout_s']:g} s (`POS_API_REPORT_TIMEOUT_S`)" in prose
+    assert f"holds for {DEFAULTS['activation_ttl_s']:g} s (`POS_ACTIVATION_TTL_S`)" in prose

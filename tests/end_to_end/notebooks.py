@@ -8,6 +8,7 @@ import itertools
 import json
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -234,6 +235,11 @@ class ClientWallet(Notebook):
         return self.write(_as_message(await self.client.reject(UUID(payment_id))))
 
 
+def unix_ms(said: str) -> int:
+    """A time of the API."""
+    return round(datetime.fromisoformat(said).timestamp() * 1000)
+
+
 class BackOffice(Notebook):
     """A merchant's back office on the API. Its answers are written down in the form of a till's messages."""
 
@@ -242,15 +248,32 @@ class BackOffice(Notebook):
         headers = {"Authorization": f"Bearer {key}"}
         self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=ANSWER_TIMEOUT_S)
 
-    async def post(self, path: str, body: Message) -> Message:
-        """`path` is refunds, top-ups, withdrawals or cancels. A refusal is an `error` with its code."""
+    async def cash(self, path: str, body: Message) -> Message:
+        """`path` is top-ups or withdrawals. A refusal is an `error` with its code."""
         response = await self._http.post(f"/v1/{path}", json=body)
         said = response.json()
-        if response.status_code not in (200, 201):
+        if response.is_error:
             return self.write({"type": "error", "code": said["code"]})
-        if path == "refunds":
-            return self.write({"type": "refund.result", "decided_at_ms": said["created_at_ms"]} | said)
         return self.write({"type": "payment.result"} | said)
+
+    async def cancel(self, payment_id: str) -> Message:
+        """Take a payment back. A refusal is an `error` with its code."""
+        response = await self._http.post(f"/v1/payments/{payment_id}/cancel")
+        said = response.json()
+        if response.is_error:
+            return self.write({"type": "error", "code": said["code"]})
+        return self.write({"type": "payment.result", "decided_at_ms": unix_ms(said["changed_at"])} | said)
+
+    async def refund(self, wish: Message) -> Message:
+        """Give some of a payment back; `refund_id` of the wish names the request, not the refund."""
+        path = f"/v1/payments/{wish['payment_id']}"
+        body, once = {"amount_minor": wish["amount_minor"]}, {"Idempotency-Key": wish["refund_id"]}
+        response = await self._http.post(f"{path}/refunds", json=body, headers=once)
+        said = response.json()
+        if response.is_error:
+            return self.write({"type": "error", "code": said["code"]})
+        back = {"refunded_minor": (await self._http.get(path)).json()["refunded_minor"]}
+        return self.write({"type": "refund.result", "decided_at_ms": unix_ms(said["created_at"])} | back | said)
 
     async def close(self) -> None:
         await self._http.aclose()

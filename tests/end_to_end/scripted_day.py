@@ -208,7 +208,7 @@ async def cancel(day: Day, shop: Shop, wallet: Wallet) -> None:
 
 async def cancel_by_office(day: Day, shop: Shop, wallet: Wallet) -> None:
     sold, payer = await day.earlier_sale(shop, wallet)
-    await day.told(None, payer, await shop.office.post("cancels", {"payment_id": sold["payment_id"]}))
+    await day.told(None, payer, await shop.office.cancel(sold["payment_id"]))
 
 
 async def canceled_before(day: Day, shop: Shop, wallet: Wallet) -> None:
@@ -228,13 +228,13 @@ async def refund(day: Day, shop: Shop, wallet: Wallet) -> None:
         part_minor = day.rng.choice([day.amount(1, rest_minor), rest_minor])
         wish = {"refund_id": day.new_id(), "payment_id": sold["payment_id"], "amount_minor": part_minor}
         if day.rng.random() < 0.4:
-            answer = await shop.office.post("refunds", wish)
-            await shop.office.post("refunds", wish)
+            answer = await shop.office.refund(wish)
+            await shop.office.refund(wish)
         else:
             answer = await (till := day.rng.choice(shop.tills)).refund(wish)
             await till.refund(wish)
         day.seen[answer["type"]] += 1
-        await payer.until(lambda line, of=wish: line.get("refund_id") == of["refund_id"])  # type: ignore[misc]
+        await payer.until(lambda line, of=answer: line.get("refund_id") == of["refund_id"])  # type: ignore[misc]
         rest_minor -= part_minor
         if rest_minor == 0:
             break
@@ -255,7 +255,7 @@ async def withdrawal(day: Day, shop: Shop, wallet: Wallet) -> None:
     """At the till; one in three is taken back."""
     done = await day.with_pin(shop, wallet, PIN, purpose="withdrawal")
     if day.rng.random() < 0.33:
-        await day.told(None, wallet, await shop.office.post("cancels", {"payment_id": done["payment_id"]}))
+        await day.told(None, wallet, await shop.office.cancel(done["payment_id"]))
 
 
 async def cash_by_office(day: Day, shop: Shop, wallet: Wallet) -> None:
@@ -263,9 +263,9 @@ async def cash_by_office(day: Day, shop: Shop, wallet: Wallet) -> None:
     path = day.rng.choice(["top-ups", "withdrawals"])
     body = {"payment_id": day.new_id(), "wallet_number": wallet.number, "amount_minor": day.amount()}
     for _ in range(2):
-        await day.told(None, wallet, await shop.office.post(path, body))
+        await day.told(None, wallet, await shop.office.cash(path, body))
     if day.rng.random() < 0.33:
-        await day.told(None, wallet, await shop.office.post("cancels", {"payment_id": body["payment_id"]}))
+        await day.told(None, wallet, await shop.office.cancel(body["payment_id"]))
 
 
 async def till_is_cut(day: Day, shop: Shop, wallet: Wallet) -> None:

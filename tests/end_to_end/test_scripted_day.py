@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 import asyncpg
 import pytest
 
-from pos_server.core.api_keys import Scope
+from pos_server.core.api_keys import Role
 from pos_server.core.device_keys import DeviceId, DeviceKind
 from pos_server.ledger import directory
 from pos_server.operator_desk import new_key, settle_into
@@ -78,7 +78,7 @@ async def new_shop(
             tills.append(ClientTill(credentials(device, url)) if by_client else PlainTill(device))
         else:
             wallets.append(ClientWallet(credentials(device, url)) if by_client else PlainWallet(device))
-    key = await new_key(admin, merchant_id, "back office", [Scope.REFUNDS, Scope.CASH])
+    key = await new_key(admin, Role.MERCHANT, merchant_id, "back office")
     return Shop(merchant_id, name, Terms(currency, zone, rates=[(0, bps, fixed)]), tills, BackOffice(key, url), wallets)
 
 
@@ -125,7 +125,7 @@ async def open_shops(day: Day, clients: AsyncExitStack) -> None:
                 await day.told(shop.tills[1], wallet, await shop.tills[1].scan(payment))
             else:
                 body = {"payment_id": day.new_id(), "wallet_number": wallet.number}
-                answer = await shop.office.post("top-ups", body | {"amount_minor": FIRST_TOP_UP_MINOR})
+                answer = await shop.office.cash("top-ups", body | {"amount_minor": FIRST_TOP_UP_MINOR})
                 await day.told(None, wallet, answer)
 
 
