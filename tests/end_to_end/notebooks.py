@@ -241,20 +241,27 @@ def unix_ms(said: str) -> int:
 
 
 class BackOffice(Notebook):
-    """A merchant's back office on the API. Its answers are written down in the form of a till's messages."""
+    """A merchant's back office on the API, and the issuer's desk that tops wallets up in its name.
 
-    def __init__(self, key: str, url: str) -> None:
+    Answers are written down in the form of a till's messages.
+    """
+
+    def __init__(self, key: str, issuer_key: str, merchant_id: int, url: str) -> None:
         super().__init__()
-        headers = {"Authorization": f"Bearer {key}"}
-        self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=ANSWER_TIMEOUT_S)
+        self._merchant_id = merchant_id
+        self._http, self._issuer = (
+            httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {each}"}, timeout=ANSWER_TIMEOUT_S)
+            for each in (key, issuer_key)
+        )
 
-    async def cash(self, path: str, body: Message) -> Message:
-        """`path` is top-ups or withdrawals. A refusal is an `error` with its code."""
-        response = await self._http.post(f"/v1/{path}", json=body)
+    async def cash(self, path: str, wish_id: str, wallet_number: int, amount_minor: int) -> Message:
+        """`path` is top-ups or withdrawals, `wish_id` names the request. A refusal is an `error` with its code."""
+        body = {"wallet_number": wallet_number, "merchant_id": self._merchant_id, "amount_minor": amount_minor}
+        response = await self._issuer.post(f"/v1/{path}", json=body, headers={"Idempotency-Key": wish_id})
         said = response.json()
         if response.is_error:
             return self.write({"type": "error", "code": said["code"]})
-        return self.write({"type": "payment.result"} | said)
+        return self.write({"type": "payment.result", "decided_at_ms": unix_ms(said["decided_at"])} | said)
 
     async def cancel(self, payment_id: str) -> Message:
         """Take a payment back. A refusal is an `error` with its code."""
@@ -277,6 +284,7 @@ class BackOffice(Notebook):
 
     async def close(self) -> None:
         await self._http.aclose()
+        await self._issuer.aclose()
 
 
 Till = PlainTill | ClientTill

@@ -261,11 +261,12 @@ async def withdrawal(day: Day, shop: Shop, wallet: Wallet) -> None:
 async def cash_by_office(day: Day, shop: Shop, wallet: Wallet) -> None:
     """A top-up or a withdrawal, asked for twice; one in three is taken back."""
     path = day.rng.choice(["top-ups", "withdrawals"])
-    body = {"payment_id": day.new_id(), "wallet_number": wallet.number, "amount_minor": day.amount()}
+    wish_id, amount_minor = day.new_id(), day.amount()
     for _ in range(2):
-        await day.told(None, wallet, await shop.office.cash(path, body))
+        done = await shop.office.cash(path, wish_id, wallet.number, amount_minor)
+        await day.told(None, wallet, done)
     if day.rng.random() < 0.33:
-        await day.told(None, wallet, await shop.office.cancel(body["payment_id"]))
+        await day.told(None, wallet, await shop.office.cancel(done["payment_id"]))
 
 
 async def till_is_cut(day: Day, shop: Shop, wallet: Wallet) -> None:

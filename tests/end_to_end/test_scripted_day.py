@@ -79,7 +79,15 @@ async def new_shop(
         else:
             wallets.append(ClientWallet(credentials(device, url)) if by_client else PlainWallet(device))
     key = await new_key(admin, Role.MERCHANT, merchant_id, "back office")
-    return Shop(merchant_id, name, Terms(currency, zone, rates=[(0, bps, fixed)]), tills, BackOffice(key, url), wallets)
+    issuer_key = await new_key(admin, Role.ISSUER, None, "cash desk")
+    return Shop(
+        merchant_id,
+        name,
+        Terms(currency, zone, rates=[(0, bps, fixed)]),
+        tills,
+        BackOffice(key, issuer_key, merchant_id, url),
+        wallets,
+    )
 
 
 async def set_terms(dsn: str, shop: Shop) -> None:
@@ -124,8 +132,7 @@ async def open_shops(day: Day, clients: AsyncExitStack) -> None:
                 payment = await day.payment(shop, wallet, FIRST_TOP_UP_MINOR, purpose="top_up")
                 await day.told(shop.tills[1], wallet, await shop.tills[1].scan(payment))
             else:
-                body = {"payment_id": day.new_id(), "wallet_number": wallet.number}
-                answer = await shop.office.cash("top-ups", body | {"amount_minor": FIRST_TOP_UP_MINOR})
+                answer = await shop.office.cash("top-ups", day.new_id(), wallet.number, FIRST_TOP_UP_MINOR)
                 await day.told(None, wallet, answer)
 
 
