@@ -1,0 +1,369 @@
+"""Offers payments over WebSockets as fast as the server takes them (closed loop), or at a rate (open loop).
+
+A process of its own on a light client (picows), so that most of the machine is left to what is measured. It reads one
+line of JSON (`Plan`) from standard input, connects everybody, says `ready`, waits for a line, offers payments for
+`warm_up_s + seconds`, waits for what is open, and prints one line of JSON (`Result`).
+
+Closed loop: each till has one payment open, and sends the next when it hears what became of it. Open loop: arrivals are
+Poisson, and a payment that is sent late counts from when it was meant to be sent. Every code is a real one, made for
+the moment it is sent; a payment is complete when both the till and the wallet have heard.
+"""
+
+import asyncio
+import gc
+import itertools
+import json
+import random
+import resource
+import sys
+import time
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+import picows
+import uuid_utils
+import uvloop
+
+from loadtest.seed import CURRENCY, KEYRING, Device, device_of
+from pos_server.core import payment_code
+from pos_server.core.device_keys import DeviceKind, authentication_mac
+
+_CONNECTING_AT_ONCE = 100
+_ANSWERS_WITHIN_S = 15.0
+_TIMELINE_S = 0.5
+_NO_CODES_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to offer. `rate` 0 is closed loop. Devices are given by number; a wallet's code pays `amount_minor`.
+
+    `zipf` > 0 picks wallets with that exponent instead of in turn. `marks` is a file that hands the wallets' last codes
+    on from one run to the next: a code is used once.
+    """
+
+    url: str
+    terminals: list[int]
+    wallets: list[int]
+    seconds: float
+    warm_up_s: float = 2.0
+    rate: float = 0.0
+    amount_minor: int = 1
+    declined_share: float = 0.0
+    zipf: float = 0.0
+    marks: str = ""
+
+
+@dataclass(slots=True)
+class Result:
+    """What became of it. Latencies in microseconds from the intended time, of payments sent after the warm-up.
+
+    `timeline` counts the tills' answers in each half second since the start.
+    """
+
+    seconds: float
+    offered: int = 0
+    outcomes: dict[str, int] = field(default_factory=dict)
+    till_us: list[int] = field(default_factory=list)
+    both_us: list[int] = field(default_factory=list)
+    unanswered: int = 0
+    not_told: int = 0
+    skipped: int = 0
+    late: int = 0
+    cpu_s: float = 0.0
+    timeline: list[int] = field(default_factory=list)
+
+
+class Session(picows.WSListener):  # type: ignore[misc]
+    """A device's WebSocket: it signs in by itself, then hands every message on."""
+
+    def __init__(self, device: Device, heard: Callable[[bytes, float], None]) -> None:
+        self._device = device
+        self._heard = heard
+        self._signed_in: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._transport: picows.WSTransport
+
+    async def ready(self) -> None:
+        await self._signed_in
+
+    def on_ws_connected(self, transport: picows.WSTransport) -> None:
+        self._transport = transport
+
+    def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        if frame.msg_type != picows.WSMsgType.TEXT:
+            return
+        payload = frame.get_payload_as_bytes()
+        if self._signed_in.done():
+            self._heard(payload, time.monotonic())
+            return
+        message = orjson.loads(payload)
+        if message["type"] == "hello":
+            self.send(_authenticate(self._device, message["nonce"]))
+        elif message["type"] == "ready":
+            self._signed_in.set_result(None)
+        else:
+            self._signed_in.set_exception(SystemExit(f"not ready: {message}"))
+
+    def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
+        if not self._signed_in.done():
+            self._signed_in.set_exception(SystemExit("the server closed a connection"))
+
+    def send(self, message: dict[str, Any]) -> None:
+        self._transport.send(picows.WSMsgType.TEXT, orjson.dumps(message))
+
+    def leave(self) -> None:
+        self._transport.disconnect(False)
+
+
+def _authenticate(device: Device, nonce: str) -> dict[str, Any]:
+    mac = authentication_mac(device.key, bytes.fromhex(nonce), device.device.number).hex()
+    identity = {"id": device.device.number, "slot": device.device.slot, "kid": KEYRING.current, "mac": mac}
+    return {"type": "authenticate", "message_id": "1", **identity}
+
+
+async def connect_all(url: str, sessions: list[tuple[DeviceKind, Session]]) -> None:
+    """Open all of them, some at once."""
+
+    async def one(kind: DeviceKind, session: Session) -> None:
+        address = f"{url.replace('http', 'ws', 1)}/v1/{kind}"
+        headers = {"Sec-WebSocket-Protocol": "pos.v1"}
+        await picows.ws_connect(lambda: session, address, extra_headers=headers, websocket_handshake_timeout=30)
+        await session.ready()
+
+    for start in range(0, len(sessions), _CONNECTING_AT_ONCE):
+        await asyncio.gather(*(one(*session) for session in sessions[start : start + _CONNECTING_AT_ONCE]))
+
+
+class Customer:
+    """A wallet's codes: thirty within the three steps that the server takes, then ten a step."""
+
+    __slots__ = ("_device", "_seq", "_step")
+
+    def __init__(self, device: Device, mark: tuple[int, int] = (0, payment_code.SEQ_MAX)) -> None:
+        self._device = device
+        self._step, self._seq = mark
+
+    @property
+    def mark(self) -> tuple[int, int]:
+        """Step and seq of the last code."""
+        return self._step, self._seq
+
+    def code(self, now_s: float) -> str | None:
+        """The next code that is valid now; None when the customer has to wait for one."""
+        step = payment_code.step_at(now_s)
+        if self._step < step - 1:
+            self._step, self._seq = step - 1, -1
+        if self._seq == payment_code.SEQ_MAX:
+            if self._step > step:
+                return None
+            self._step, self._seq = self._step + 1, -1
+        self._seq += 1
+        device = self._device.device
+        return payment_code.make(self._device.key, device.number, device.slot, self._step, self._seq)
+
+
+class Offer:
+    """One run. A payment's number is its message_id and reference; `_intended` holds when it was meant to be sent."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._chance = random.Random(1)  # noqa: S311 - the same in every run
+        marks = json.loads(Path(plan.marks).read_text()) if plan.marks and Path(plan.marks).exists() else {}
+        self._customers = {
+            number: Customer(device_of(DeviceKind.WALLET, number), *map(tuple, marks.get(str(number), ())))
+            for number in plan.wallets
+        }
+        self._next_customer = self._in_turn() if not plan.zipf else self._by_fame()
+        self._prefix = f"{int(time.time()):x}-"
+        self._intended = array("d")
+        self._till_at = array("d")
+        self._wallet_at = array("d")
+        self._numbers: dict[bytes, int] = {}
+        self._outcomes: Counter[str] = Counter()
+        self._approved = bytearray()
+        self._open = 0
+        self._skipped = 0
+        self._idle = asyncio.Event()
+        self._sending = True
+        self.tills = [
+            Session(device_of(DeviceKind.TERMINAL, number), self._at_till(place))
+            for place, number in enumerate(plan.terminals)
+        ]
+        self.wallets = [Session(device_of(DeviceKind.WALLET, number), self._at_wallet) for number in plan.wallets]
+
+    def _in_turn(self) -> Iterator[Customer]:
+        return itertools.cycle(list(self._customers.values()))
+
+    def _by_fame(self) -> Iterator[Customer]:
+        customers = list(self._customers.values())
+        weights = list(itertools.accumulate(1 / rank**self._plan.zipf for rank in range(1, len(customers) + 1)))
+        while True:
+            yield from self._chance.choices(customers, cum_weights=weights, k=10_000)
+
+    def _send_next(self, place: int) -> None:
+        """The next payment of a till in the closed loop, as soon as a customer has a code."""
+        if self._sending and not self.send(place, time.monotonic()):
+            asyncio.get_running_loop().call_later(_NO_CODES_S, self._send_next, place)
+
+    def send(self, place: int, intended_s: float) -> bool:
+        """One payment at this till; False when no customer has a code left."""
+        now_s = time.time()
+        for _ in range(16):
+            code = next(self._next_customer).code(now_s)
+            if code is not None:
+                break
+        else:
+            self._skipped += 1
+            return False
+        number = len(self._intended)
+        payment_id = str(uuid_utils.uuid7())
+        self._numbers[payment_id.encode()] = number
+        self._intended.append(intended_s)
+        self._till_at.append(0.0)
+        self._wallet_at.append(0.0)
+        self._approved.append(0)
+        self._open += 1
+        declined = self._plan.declined_share and self._chance.random() < self._plan.declined_share
+        self.tills[place].send(
+            {
+                "type": "payment.scan",
+                "message_id": str(number),
+                "payment_id": payment_id,
+                "reference": f"{self._prefix}{number}",
+                "amount_minor": 10**12 if declined else self._plan.amount_minor,
+                "currency": CURRENCY,
+                "code": code,
+            }
+        )
+        return True
+
+    def _at_till(self, place: int) -> Callable[[bytes, float], None]:
+        def heard(payload: bytes, now_s: float) -> None:
+            message = orjson.loads(payload)
+            reply_to = message.get("reply_to")
+            if reply_to is None:
+                return
+            number = int(reply_to)
+            if self._till_at[number]:
+                return
+            self._till_at[number] = now_s
+            self._open -= 1
+            outcome = message.get("decline_code") or message.get("status") or message["code"]
+            self._outcomes[outcome] += 1
+            self._approved[number] = outcome == "approved"
+            if self._sending and not self._plan.rate:
+                self._send_next(place)
+            elif not self._open:
+                self._idle.set()
+
+        return heard
+
+    def _at_wallet(self, payload: bytes, now_s: float) -> None:
+        # The server writes its messages in one way, so the id stands where it always stands; to parse all would cost
+        # more than the rest of this.
+        start = payload.find(b'"payment_id":"') + 14
+        number = self._numbers.pop(payload[start : start + 36], None)
+        if number is not None:
+            self._wallet_at[number] = now_s
+
+    async def run(self) -> Result:
+        """Offer all of it; everybody is connected."""
+        plan = self._plan
+        cpu_s = _cpu_s()
+        began_s = time.monotonic()
+        from_s, until_s = began_s + plan.warm_up_s, began_s + plan.warm_up_s + plan.seconds
+        if plan.rate:
+            await self._arrive(began_s, until_s)
+        else:
+            for place in range(len(self.tills)):
+                self._send_next(place)
+            await asyncio.sleep(until_s - time.monotonic())
+        self._sending = False
+        if self._open:
+            self._idle.clear()
+            try:
+                async with asyncio.timeout(_ANSWERS_WITHIN_S):
+                    await self._idle.wait()
+            except TimeoutError:
+                pass
+        await asyncio.sleep(0.5)  # the last wallets hear
+        self._keep_marks()
+        return self._result(from_s, until_s, began_s, _cpu_s() - cpu_s)
+
+    def _keep_marks(self) -> None:
+        if self._plan.marks:
+            marks = Path(self._plan.marks)
+            kept = json.loads(marks.read_text()) if marks.exists() else {}
+            marks.write_text(json.dumps(kept | {str(number): (c.mark,) for number, c in self._customers.items()}))
+
+    async def _arrive(self, began_s: float, until_s: float) -> None:
+        intended_s = began_s
+        places = itertools.cycle(range(len(self.tills)))
+        while True:
+            intended_s += self._chance.expovariate(self._plan.rate)
+            if intended_s > until_s:
+                return
+            wait_s = intended_s - time.monotonic()
+            # Never so long without a look at the sockets that what has come waits for us.
+            await asyncio.sleep(max(0.0, wait_s))
+            self.send(next(places), intended_s)
+
+    def _result(self, from_s: float, until_s: float, began_s: float, cpu_s: float) -> Result:
+        result = Result(seconds=until_s - from_s, outcomes=dict(self._outcomes), skipped=self._skipped, cpu_s=cpu_s)
+        timeline: Counter[int] = Counter()
+        for intended_s, till_s, wallet_s, approved in zip(
+            self._intended, self._till_at, self._wallet_at, self._approved, strict=True
+        ):
+            if till_s:
+                timeline[int((till_s - began_s) / _TIMELINE_S)] += 1
+            else:
+                result.unanswered += 1
+            if not from_s <= intended_s < until_s:
+                continue
+            result.offered += 1
+            if till_s:
+                result.till_us.append(round((till_s - intended_s) * 1e6))
+            if approved and wallet_s:
+                result.both_us.append(round((max(till_s, wallet_s) - intended_s) * 1e6))
+            elif approved:
+                result.not_told += 1
+        result.timeline = [timeline[slot] for slot in range(max(timeline, default=0) + 1)]
+        return result
+
+
+def _cpu_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+async def run(plan: Plan) -> Result:
+    """Connect, wait for the word, and offer."""
+    offer = Offer(plan)
+    sessions = [(DeviceKind.TERMINAL, session) for session in offer.tills]
+    await connect_all(plan.url, sessions + [(DeviceKind.WALLET, session) for session in offer.wallets])
+    print("ready", flush=True)  # noqa: T201
+    await asyncio.to_thread(sys.stdin.readline)
+    # A collection over all payments so far would be a pause of our own making.
+    gc.freeze()
+    gc.disable()
+    try:
+        return await offer.run()
+    finally:
+        for _, session in sessions:
+            session.leave()
+
+
+def main() -> None:
+    """Take the plan from standard input and carry it out."""
+    plan = Plan(**orjson.loads(sys.stdin.readline()))
+    result = uvloop.run(run(plan))
+    print(orjson.dumps(asdict(result)).decode(), flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
