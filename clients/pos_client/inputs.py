@@ -22,19 +22,19 @@ def digits(text: str) -> str:
     return "".join(text.split())
 
 
-def amount(text: str, currency: str) -> int:
+def amount(text: str, currency: str, *, least_minor: int = 1) -> int:
     """An amount such as 12.50 in minor units of the currency. Raises UsageError."""
     if len(text) > _AMOUNT_CHARS_MAX:
         raise UsageError("that is not an amount: write it as 12.50")
     try:
-        return parse_amount(text, currency)
+        return parse_amount(text, currency, least_minor=least_minor)
     except ValueError as error:
         raise UsageError(str(error)) from None
 
 
 def cash(text: str, currency: str) -> int:
     """What is in a drawer, in minor units: an amount, or nothing at all. Raises UsageError."""
-    return 0 if text.strip("0. ") == "" and "0" in text else amount(text, currency)
+    return amount(text, currency, least_minor=0)
 
 
 def new_reference(terminal_number: int) -> str:

@@ -41,10 +41,11 @@ def format_amount(amount_minor: int, currency: str) -> str:
     return f"{sign}{whole}{f'.{part:0{digits}d}' if digits else ''} {currency}"
 
 
-def parse_amount(text: str, currency: str) -> int:
+def parse_amount(text: str, currency: str, *, least_minor: int = 1) -> int:
     """Minor units from a decimal that a person typed: `parse_amount("12.5", "EUR") == 1250`.
 
-    Raises ValueError when `text` is not a plain decimal, has more decimals than the currency, or is out of range.
+    Raises ValueError when `text` is not a plain decimal, has more decimals than the currency, or is out of range, which
+    begins at `least_minor`.
     """
     match = _DECIMAL.fullmatch(text.strip())
     if match is None:
@@ -54,6 +55,6 @@ def parse_amount(text: str, currency: str) -> int:
     if len(part) > digits:
         raise ValueError(f"{currency} has {digits} decimals, not {len(part)}")
     amount_minor = int(match[1] + part.ljust(digits, "0"))
-    if not 1 <= amount_minor <= MAX_AMOUNT_MINOR:
-        raise ValueError(f"an amount is between one minor unit and {MAX_AMOUNT_MINOR} minor units")
+    if not least_minor <= amount_minor <= MAX_AMOUNT_MINOR:
+        raise ValueError(f"an amount is between {least_minor} and {MAX_AMOUNT_MINOR} minor units")
     return amount_minor

@@ -99,6 +99,12 @@ def test_parse_amount(text: str, currency: str, amount_minor: int) -> None:
     assert parse_amount(text, currency) == amount_minor
 
 
+def test_nothing_is_an_amount_where_it_may_be() -> None:
+    assert parse_amount("0.00", "EUR", least_minor=0) == 0
+    with pytest.raises(ValueError, match="between 0 and"):
+        parse_amount("90071992547409.92", "EUR", least_minor=0)
+
+
 @pytest.mark.parametrize(
     ("text", "currency", "message"),
     [
@@ -121,10 +127,10 @@ def test_parse_amount(text: str, currency: str, amount_minor: int) -> None:
         ("0.001", "EUR", "EUR has 2 decimals, not 3"),
         ("0.010", "EUR", "EUR has 2 decimals, not 3"),
         ("12.0", "JPY", "JPY has 0 decimals, not 1"),
-        ("0", "EUR", "an amount is between one minor unit and 9007199254740991 minor units"),
-        ("0.00", "EUR", "an amount is between one minor unit and 9007199254740991 minor units"),
-        ("90071992547409.92", "EUR", "an amount is between one minor unit and 9007199254740991 minor units"),
-        ("9007199254740992", "JPY", "an amount is between one minor unit and 9007199254740991 minor units"),
+        ("0", "EUR", "an amount is between 1 and 9007199254740991 minor units"),
+        ("0.00", "EUR", "an amount is between 1 and 9007199254740991 minor units"),
+        ("90071992547409.92", "EUR", "an amount is between 1 and 9007199254740991 minor units"),
+        ("9007199254740992", "JPY", "an amount is between 1 and 9007199254740991 minor units"),
     ],
 )
 def test_parse_amount_refuses(text: str, currency: str, message: str) -> None:

@@ -178,7 +178,7 @@ def test_a_refusal_exits_4(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         assert json.loads(capsys.readouterr().out)["code"] == "shift_unknown"
 
 
-@pytest.mark.parametrize("cash", ["-1", "ten", "1.005", ""])
+@pytest.mark.parametrize("cash", ["-1", "ten", "1.005", "", "0..0", "0.000", "0 0"])
 def test_cash_that_is_no_amount_exits_2(cash: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(silent, tmp_path, "open", "--operator", "Alice", f"--cash={cash}") == 2
     assert "pos-terminal: " in capsys.readouterr().err
