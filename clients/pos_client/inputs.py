@@ -68,3 +68,8 @@ def identifier(text: str) -> UUID:
         return UUID(text)
     except ValueError:
         raise argparse.ArgumentTypeError("an id is written like 019cae79-5378-7645-91fc-d6f07823cb87") from None
+
+
+def add_timeout(parser: argparse.ArgumentParser, default_s: float) -> None:
+    """The option --timeout of a command."""
+    parser.add_argument("--timeout", type=seconds, default=default_s, metavar="SECONDS", help=f"default {default_s:g}")

@@ -1,9 +1,6 @@
 """`pos-terminal shift`: open a shift, close it, and print its report."""
 
 import argparse
-from typing import NoReturn
-
-import orjson
 
 from pos_server.core.device_keys import DeviceKind
 from pos_server.core.messages import ShiftReport
@@ -12,6 +9,7 @@ from . import inputs
 from .console import ExitCode, UsageError, complain, printable, say
 from .credentials import Credentials, device_path
 from .errors import ClientError, RequestUnanswered
+from .outcomes import fields_of, say_json, say_not_done, say_unknown
 from .requests import REQUEST_TIMEOUT_S
 from .till_session import Till
 
@@ -40,13 +38,7 @@ def add_to(
             action.add_argument(
                 "--shift-id", type=inputs.identifier, metavar="ID", help="which shift; else the one that is open"
             )
-        action.add_argument(
-            "--timeout",
-            type=inputs.seconds,
-            default=REQUEST_TIMEOUT_S,
-            metavar="SECONDS",
-            help=f"default {REQUEST_TIMEOUT_S:g}",
-        )
+        inputs.add_timeout(action, REQUEST_TIMEOUT_S)
         action.add_argument("--json", action="store_true", help="print the report as one line of JSON")
 
 
@@ -61,9 +53,9 @@ def _open(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise UsageError(str(error)) from None
     except RequestUnanswered as error:
-        return _say_unknown(args, error, "To see whether it was opened: pos-terminal shift report.")
+        return say_unknown(args, error, "To see whether it was opened: pos-terminal shift report.")
     except ClientError as error:
-        _say_not_done(args, error)
+        say_not_done(args, error)
     return _say_report(args, report)
 
 
@@ -78,9 +70,9 @@ def _close(args: argparse.Namespace) -> int:
             report = till.wait(till.client.close_shift(shift_id, cash_minor, timeout_s=args.timeout))
     except RequestUnanswered as error:
         command = f"pos-terminal shift close --shift-id {shift_id}"
-        return _say_unknown(args, error, f"To ask again: {command}, with the same cash." if shift_id else "")
+        return say_unknown(args, error, f"To ask again: {command}, with the same cash." if shift_id else "")
     except ClientError as error:
-        _say_not_done(args, error)
+        say_not_done(args, error)
     return _say_report(args, report)
 
 
@@ -89,9 +81,9 @@ def _report(args: argparse.Namespace) -> int:
         with Till(_credentials(args), None, language=args.language) as till:
             report = till.wait(till.client.shift_report(args.shift_id, timeout_s=args.timeout))
     except RequestUnanswered as error:
-        return _say_unknown(args, error, "")
+        return say_unknown(args, error)
     except ClientError as error:
-        _say_not_done(args, error)
+        say_not_done(args, error)
     return _say_report(args, report)
 
 
@@ -101,23 +93,8 @@ def _credentials(args: argparse.Namespace) -> Credentials:
 
 def _say_report(args: argparse.Namespace, report: ShiftReport) -> int:
     if args.json:
-        fields = {"outcome": "done", **orjson.loads(orjson.dumps(report))}
-        say(orjson.dumps({name: fields[name] for name in fields if name not in ("type", "reply_to")}).decode())
+        say_json(outcome="done", **fields_of(report))
     else:
         say("\n".join(printable(line) for line in report.text.split("\n")))
         complain(f"shift {report.shift_id}")
     return ExitCode.OK
-
-
-def _say_unknown(args: argparse.Namespace, error: RequestUnanswered, advice: str) -> int:
-    if args.json:
-        say(orjson.dumps({"outcome": "unknown", "reason": error.reason}).decode())
-    complain(f"{error}. {advice}".rstrip())
-    return ExitCode.UNKNOWN
-
-
-def _say_not_done(args: argparse.Namespace, error: ClientError) -> NoReturn:
-    if args.json:
-        not_done = {"outcome": "not_done", "reason": str(error), "code": getattr(error, "code", None)}
-        say(orjson.dumps(not_done).decode())
-    raise error

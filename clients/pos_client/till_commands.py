@@ -4,12 +4,9 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
-
-import orjson
 
 from pos_server.core.device_keys import DeviceKind
-from pos_server.core.messages import PAGE_MAX, PaymentPending, TerminalPaymentResult, TerminalRefundResult
+from pos_server.core.messages import PAGE_MAX, PaymentPending, TerminalPaymentResult
 from pos_server.core.money import format_amount
 from pos_server.core.payments import Purpose, Status
 
@@ -18,6 +15,7 @@ from .console import ExitCode, UsageError, clock_time, complain, printable, say
 from .credentials import Credentials, device_path, journal_path
 from .errors import ClientError, OutcomeUnknown, RefundUnknown, RequestUnanswered
 from .open_payments import SCAN_TIMEOUT_S
+from .outcomes import fields_of, say_json, say_not_done, say_unknown
 from .requests import REQUEST_TIMEOUT_S
 from .till_screen import run_till
 from .till_session import Till
@@ -35,14 +33,14 @@ def add_to(
 
     query = _command(commands, device_option, "query", "find out what became of a payment", _query)
     _add_which(query)
-    _add_timeout(query, REQUEST_TIMEOUT_S)
+    inputs.add_timeout(query, REQUEST_TIMEOUT_S)
 
     cancel = _command(commands, device_option, "cancel", "take a payment back, whether or not it ever arrived", _cancel)
     cancel.description = (
         "Take a payment back. It is sent until it is answered; without an answer the next start goes on with it."
     )
     _add_which(cancel)
-    _add_timeout(cancel, SCAN_TIMEOUT_S)
+    inputs.add_timeout(cancel, SCAN_TIMEOUT_S)
 
     refund = _command(commands, device_option, "refund", "give some of a payment back", _refund)
     _add_which(refund)
@@ -50,11 +48,11 @@ def add_to(
     refund.add_argument(
         "--refund-id", type=inputs.identifier, metavar="ID", help="of a refund whose outcome is unknown: ask again"
     )
-    _add_timeout(refund, SCAN_TIMEOUT_S)
+    inputs.add_timeout(refund, SCAN_TIMEOUT_S)
 
     recent = _command(commands, device_option, "recent", "list this till's last payments, latest change first", _recent)
     recent.add_argument("--limit", type=int, default=10, choices=range(1, PAGE_MAX + 1), metavar=f"1..{PAGE_MAX}")
-    _add_timeout(recent, REQUEST_TIMEOUT_S)
+    inputs.add_timeout(recent, REQUEST_TIMEOUT_S)
 
     shift_commands.add_to(commands, device_option)
     for command in (query, cancel, refund, recent):
@@ -87,7 +85,7 @@ def _add_scan(scan: argparse.ArgumentParser) -> None:
         help="what the money is for: a sale, cash that the customer pays in, or cash that you pay out",
     )
     scan.add_argument("--typed", action="store_true", help="the code was typed by hand: the customer's PIN is needed")
-    _add_timeout(scan, SCAN_TIMEOUT_S)
+    inputs.add_timeout(scan, SCAN_TIMEOUT_S)
     scan.add_argument("--json", action="store_true", help="print the outcome as one line of JSON")
 
 
@@ -95,12 +93,6 @@ def _add_which(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--payment-id", type=inputs.identifier, metavar="ID", help="the payment")
     which.add_argument("--reference", type=inputs.reference, help="the order")
-
-
-def _add_timeout(parser: argparse.ArgumentParser, default_s: float) -> None:
-    parser.add_argument(
-        "--timeout", type=inputs.seconds, default=default_s, metavar="SECONDS", help=f"default {default_s:g}"
-    )
 
 
 def _scan(args: argparse.Namespace) -> int:
@@ -131,12 +123,12 @@ def _scan(args: argparse.Namespace) -> int:
         raise UsageError(str(error)) from None
     except OutcomeUnknown as error:
         if args.json:
-            _say_json(outcome="unknown", payment_id=error.payment_id, reference=reference, reason=error.reason)
+            say_json(outcome="unknown", payment_id=error.payment_id, reference=reference, reason=error.reason)
         which = f"--payment-id {error.payment_id}"
         complain(f"{error}. To find out: pos-terminal query {which}. To take it back: pos-terminal cancel {which}.")
         return ExitCode.UNKNOWN
     except ClientError as error:
-        _say_not_done(args, error, reference=reference)
+        say_not_done(args, error, reference=reference)
     except KeyboardInterrupt:
         complain(f"interrupted: the outcome of order {reference} is unknown")
         raise
@@ -152,9 +144,9 @@ def _query(args: argparse.Namespace) -> int:
                 till.client.query(payment_id=args.payment_id, reference=args.reference, timeout_s=args.timeout)
             )
     except RequestUnanswered as error:
-        return _say_unknown(args, error)
+        return say_unknown(args, error)
     except ClientError as error:
-        _say_not_done(args, error)
+        say_not_done(args, error)
     return _say_payment(args, answer)
 
 
@@ -166,9 +158,9 @@ def _cancel(args: argparse.Namespace) -> int:
                 till.client.cancel(payment_id=args.payment_id, reference=args.reference, timeout_s=args.timeout)
             )
     except RequestUnanswered as error:
-        return _say_unknown(args, error, "The next start goes on canceling.")
+        return say_unknown(args, error, "The next start goes on canceling.")
     except ClientError as error:
-        _say_not_done(args, error)
+        say_not_done(args, error)
     _say_payment(args, result)
     return ExitCode.OK
 
@@ -188,11 +180,11 @@ def _refund(args: argparse.Namespace) -> int:
         raise UsageError(str(error)) from None
     except RefundUnknown as error:
         advice = f"The next start finds out. Or ask again with --refund-id {error.refund_id}: it is never made twice."
-        return _say_unknown(args, error, advice, refund_id=error.refund_id, payment_id=payment_id)
+        return say_unknown(args, error, advice, refund_id=error.refund_id, payment_id=payment_id)
     except ClientError as error:
-        _say_not_done(args, error)
+        say_not_done(args, error)
     if args.json:
-        _say_json(outcome="refunded", **_fields(result))
+        say_json(outcome="refunded", **fields_of(result))
     else:
         rest = format_amount(result.refundable_minor, result.currency)
         say(f"REFUNDED {format_amount(result.amount_minor, result.currency)}, order {printable(result.reference)}")
@@ -206,7 +198,7 @@ def _recent(args: argparse.Namespace) -> int:
         payments = till.wait(till.client.recent(args.limit, timeout_s=args.timeout))
     for payment in payments:
         if args.json:
-            _say_json(outcome=_status(payment), **_fields(payment))
+            say_json(outcome=_status(payment), **fields_of(payment))
         else:
             say(f"{clock_time(payment.decided_at_ms)} {_line(payment)}, {payment.payment_id}")
     return ExitCode.OK
@@ -230,7 +222,7 @@ def _say_payment(args: argparse.Namespace, payment: TerminalPaymentResult | Paym
     """Print what became of a payment; returns the exit code for it."""
     status = _status(payment)
     if args.json:
-        _say_json(outcome=status, **_fields(payment))
+        say_json(outcome=status, **fields_of(payment))
     else:
         say(_line(payment))
         is_plain_sale = status == Status.APPROVED and payment.purpose == Purpose.SALE
@@ -238,19 +230,6 @@ def _say_payment(args: argparse.Namespace, payment: TerminalPaymentResult | Paym
             reason = getattr(payment, "decline_code", None) or status
             say(f"{printable(payment.text)} ({printable(reason)})")
     return _EXIT_CODES.get(status, ExitCode.DECLINED)
-
-
-def _say_unknown(args: argparse.Namespace, error: RequestUnanswered, advice: str = "", **more: object) -> int:
-    if args.json:
-        _say_json(outcome="unknown", reason=error.reason, **more)
-    complain(f"{error}. {advice}".rstrip())
-    return ExitCode.UNKNOWN
-
-
-def _say_not_done(args: argparse.Namespace, error: ClientError, **more: object) -> NoReturn:
-    if args.json:
-        _say_json(outcome="not_done", reason=str(error), code=getattr(error, "code", None), **more)
-    raise error
 
 
 def _status(payment: TerminalPaymentResult | PaymentPending) -> str:
@@ -261,12 +240,3 @@ def _line(payment: TerminalPaymentResult | PaymentPending) -> str:
     amount = "" if payment.amount_minor is None else f" {format_amount(payment.amount_minor, payment.currency)}"
     order = "never scanned" if payment.reference is None else f"order {printable(payment.reference)}"
     return f"{printable(_status(payment)).upper()}{amount}, {order}"
-
-
-def _fields(message: TerminalPaymentResult | PaymentPending | TerminalRefundResult) -> dict[str, object]:
-    fields: dict[str, object] = orjson.loads(orjson.dumps(message))
-    return {name: value for name, value in fields.items() if name not in ("type", "reply_to")}
-
-
-def _say_json(**fields: object) -> None:
-    say(orjson.dumps(fields).decode())
