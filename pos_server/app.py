@@ -22,6 +22,7 @@ from .api.activations import Activations
 from .api.admin import Admin
 from .api.asyncapi import AsyncApi
 from .api.authentication import Authentication
+from .api.carrying_out import Engine
 from .api.creating import Creating
 from .api.dispatch import Dispatcher, request_id_of
 from .api.health import Health
@@ -161,10 +162,11 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
     health = Health(admission, pool)
     openapi = OpenApi()
     creating = Creating(pool, keyring)
+    engine = Engine(authorizer, admission)
     reports = Reports(pool, at_once_max=settings.api_reports_max, timeout_s=settings.api_report_timeout_s)
-    issuer = Issuer(settings, pool, creating, authorizer, admission, connections, peers, tell=tell)
+    issuer = Issuer(settings, pool, creating, engine, connections, peers, tell=tell)
     places = MerchantPlaces(pool, creating, activation_ttl_s=settings.activation_ttl_s, tell=tell)
-    payments = MerchantPayments(pool, reports, authorizer, admission, bad_codes, new_id=uuid7, is_online=is_online)
+    payments = MerchantPayments(pool, reports, engine, bad_codes, new_id=uuid7, is_online=is_online)
     books = MerchantBooks(reports, now_ms=now_ms)
     handlers = {
         **Admin(pool, creating).handlers(),

@@ -2,12 +2,21 @@
 
 import time as system
 from datetime import datetime, time, timedelta
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 
 def now_ms() -> int:
     """The server's time in Unix milliseconds."""
     return int(system.time() * 1000)
+
+
+def is_time_zone(name: str) -> bool:
+    """Whether there is such an IANA time zone here."""
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return False
+    return True
 
 
 class BusinessDays:

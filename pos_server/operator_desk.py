@@ -5,10 +5,10 @@ import secrets
 from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime, time
 from pathlib import Path
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import asyncpg
 
+from .clock import is_time_zone
 from .core.api_keys import API_KEY_BYTES, Role, api_key
 from .core.book import MerchantStatus, TerminalStatus, WalletStatus
 from .core.errors import PosError
@@ -69,11 +69,8 @@ async def change_terms(
     cut_off: time | None,
 ) -> str:
     """Change what is given of a merchant's terms; returns a line that says all of them. Raises NotFound, BadTerms."""
-    if time_zone is not None:
-        try:
-            ZoneInfo(time_zone)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise BadTerms(f"there is no time zone {time_zone}: write it as Europe/Berlin") from None
+    if time_zone is not None and not is_time_zone(time_zone):
+        raise BadTerms(f"there is no time zone {time_zone}: write it as Europe/Berlin")
     try:
         row = await directory.set_terms(
             connection,

@@ -7,11 +7,11 @@ import secrets
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Self, cast
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from .clock import is_time_zone
 from .core.device_keys import MASTER_KEY_BYTES_MIN, Keyring
 from .core.errors import PosError
 from .core.money import MAX_AMOUNT_MINOR
@@ -81,7 +81,7 @@ class Settings(BaseSettings):
 
     # REST API
     api_body_bytes_max: Count = 4096
-    api_timeout_s: Seconds = Field(15, description="a request that takes longer is answered busy")
+    api_timeout_s: Seconds = Field(15, description="a request that takes longer is given up: busy, or unknown_outcome")
     api_requests_max: Count = Field(64, description="requests at work at once; more are busy")
     api_requests_per_s: Seconds = Field(100, description="requests a key may send on average")
     api_requests_burst: Count = 200
@@ -160,10 +160,8 @@ class Settings(BaseSettings):
     @field_validator("time_zone")
     @classmethod
     def _zone_exists(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise ValueError("must be an IANA time zone such as Europe/Berlin") from None
+        if not is_time_zone(value):
+            raise ValueError("must be an IANA time zone such as Europe/Berlin")
         return value
 
     @model_validator(mode="after")

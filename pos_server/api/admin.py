@@ -2,10 +2,10 @@
 
 from datetime import time
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import asyncpg
 
+from ..clock import is_time_zone
 from ..core.api_keys import API_KEY_BYTES, Role, api_key
 from ..core.book import MerchantStatus
 from ..core.rest.admin import (
@@ -24,7 +24,7 @@ from ..core.rest.problems import ProblemCode
 from ..ledger import api_keys, directory
 from ..ledger.api_keys import ApiKeyRecord
 from ..ledger.database import AnyConnection
-from .creating import Creating, Secret
+from .creating import Creating
 from .dispatch import Call, Done, Handler
 from .pages import after_id, page
 from .problems import problem
@@ -55,9 +55,9 @@ class Admin:
         body = call.body
         _check_time_zone(body.time_zone)
 
-        async def make(connection: AnyConnection, secret: Secret) -> Merchant:
+        async def make(connection: AnyConnection, secret: bytes) -> Merchant:
             merchant_id = await directory.create_merchant(connection, body.name, body.currency)
-            await directory.set_terms(
+            row = await directory.set_terms(
                 connection,
                 merchant_id,
                 fee_bps=body.fee_bps,
@@ -65,7 +65,7 @@ class Admin:
                 time_zone=body.time_zone,
                 cut_off=time.fromisoformat(body.cut_off),
             )
-            return await _merchant(connection, merchant_id)
+            return _shown(row)
 
         return await self._creating.create(call, Merchant, make)
 
@@ -75,17 +75,16 @@ class Admin:
         return Done(page(Page[Merchant], merchants, call.query, lambda merchant: str(merchant.merchant_id)))
 
     async def get_merchant(self, call: Call[MerchantPath, NoParameters, None]) -> Done:
-        return Done(await _merchant(self._pool, call.parameters.merchant_id))
+        return Done(_shown(await directory.find_merchant(self._pool, call.parameters.merchant_id)))
 
     async def change_merchant(self, call: Call[MerchantPath, NoParameters, MerchantChange]) -> Done:
         merchant_id, body = call.parameters.merchant_id, call.body
         if body.time_zone is not None:
             _check_time_zone(body.time_zone)
         async with self._pool.acquire() as connection, connection.transaction():
-            await _merchant(connection, merchant_id)
             if body.status is not None:
                 await directory.set_merchant_status(connection, merchant_id, MerchantStatus(body.status))
-            await directory.set_terms(
+            row = await directory.set_terms(
                 connection,
                 merchant_id,
                 fee_bps=body.fee_bps,
@@ -93,7 +92,7 @@ class Admin:
                 time_zone=body.time_zone,
                 cut_off=None if body.cut_off is None else time.fromisoformat(body.cut_off),
             )
-            return Done(await _merchant(connection, merchant_id))
+            return Done(_shown(row))
 
     async def create_api_key(self, call: Call[NoParameters, NoParameters, ApiKeyCreate]) -> Done:
         body = call.body
@@ -101,7 +100,7 @@ class Admin:
             text = "a merchant's key needs the merchant, no other has one"
             raise problem(ProblemCode.BAD_FIELD, text, pointer="/merchant_id")
 
-        async def make(connection: AnyConnection, secret: Secret) -> ApiKeyMade:
+        async def make(connection: AnyConnection, secret: bytes) -> ApiKeyMade:
             if body.merchant_id is not None and await directory.find_merchant(connection, body.merchant_id) is None:
                 raise problem(ProblemCode.NOT_FOUND, "there is no such merchant", pointer="/merchant_id")
             return await _new_key(connection, secret, body.role, body.merchant_id, body.name)
@@ -109,7 +108,7 @@ class Admin:
         return await self._creating.create(call, ApiKeyMade, make, _tell_key)
 
     async def rotate_api_key(self, call: Call[ApiKeyPath, NoParameters, ApiKeyRotate]) -> Done:
-        async def make(connection: AnyConnection, secret: Secret) -> ApiKeyMade:
+        async def make(connection: AnyConnection, secret: bytes) -> ApiKeyMade:
             former = await api_keys.find_api_key_record(connection, call.parameters.key_id)
             if former is None:
                 raise problem(ProblemCode.NOT_FOUND)
@@ -134,39 +133,32 @@ class Admin:
 
 
 def _check_time_zone(name: str) -> None:
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise problem(ProblemCode.BAD_FIELD, "there is no such time zone", pointer="/time_zone") from None
+    if not is_time_zone(name):
+        raise problem(ProblemCode.BAD_FIELD, "there is no such time zone", pointer="/time_zone")
 
 
-async def _merchant(connection: AnyConnection | asyncpg.Pool, merchant_id: int) -> Merchant:
-    row = await directory.find_merchant(connection, merchant_id)
+def _shown(row: asyncpg.Record | None) -> Merchant:
     if row is None:
         raise problem(ProblemCode.NOT_FOUND)
-    return _shown(row)
-
-
-def _shown(row: asyncpg.Record) -> Merchant:
     return Merchant(**{**row, "cut_off": f"{row['cut_off']:%H:%M}"})
 
 
 async def _new_key(
-    connection: AnyConnection, secret: Secret, role: Role, merchant_id: int | None, name: str
+    connection: AnyConnection, secret: bytes, role: Role, merchant_id: int | None, name: str
 ) -> ApiKeyMade:
-    random_bytes = secret(API_KEY_BYTES)
-    if random_bytes is None:
-        raise AssertionError("the current master key is in the ring")
-    key_id = await api_keys.create_api_key(connection, api_key(role, random_bytes), role, merchant_id, name)
+    key_id = await api_keys.create_api_key(connection, _key(role, secret), role, merchant_id, name)
     record = await api_keys.find_api_key_record(connection, key_id)
     if record is None:
         raise AssertionError("a key that was just made")
     return ApiKeyMade(**_key_fields(record), key=None)
 
 
-def _tell_key(made: ApiKeyMade, secret: Secret) -> ApiKeyMade:
-    random_bytes = secret(API_KEY_BYTES)
-    return made.model_copy(update={"key": None if random_bytes is None else api_key(made.role, random_bytes)})
+def _tell_key(made: ApiKeyMade, secret: bytes) -> ApiKeyMade:
+    return made.model_copy(update={"key": _key(made.role, secret)})
+
+
+def _key(role: Role, secret: bytes) -> str:
+    return api_key(role, secret[:API_KEY_BYTES])
 
 
 def _key_fields(record: ApiKeyRecord) -> dict[str, Any]:

@@ -3,24 +3,44 @@
 from ..admission import Admission
 from ..authorizer import Authorizer, QueueFull
 from ..core.errors import ErrorCode
-from ..core.operations import Decided, Operation, Refunded, Refused
+from ..core.operations import CreateRefund, Decided, Operation, Outcome, Refunded, Refused
 from ..core.rest.problems import ProblemCode
 from .problems import Problem, problem
 
 _RETRY_AFTER_S = 1
 
 
-async def carry_out(authorizer: Authorizer, admission: Admission, operation: Operation) -> Decided | Refunded:
-    """What became of `operation`. Raises Problem: 404, 409, 410, 422 or 503 with the error's code."""
-    if admission.draining:
-        raise _problem(ErrorCode.DRAINING)
-    try:
-        outcome = await authorizer.carry_out(operation)
-    except QueueFull:
-        raise _problem(ErrorCode.BUSY) from None
-    if isinstance(outcome, Refused):
-        raise _problem(outcome.code)
-    return outcome
+class Engine:
+    """The engine as requests use it. All of it raises Problem: 404, 409, 410, 422 or 503 with the error's code."""
+
+    def __init__(self, authorizer: Authorizer, admission: Admission) -> None:
+        self._authorizer = authorizer
+        self._admission = admission
+
+    async def decide(self, operation: Operation) -> Decided:
+        """What became of a payment."""
+        outcome = await self._carry_out(operation)
+        if not isinstance(outcome, Decided):
+            raise AssertionError(f"a payment became a {type(outcome).__name__}")
+        return outcome
+
+    async def refund(self, wish: CreateRefund) -> Refunded:
+        """The refund that was made."""
+        outcome = await self._carry_out(wish)
+        if not isinstance(outcome, Refunded):
+            raise AssertionError(f"a refund became a {type(outcome).__name__}")
+        return outcome
+
+    async def _carry_out(self, operation: Operation) -> Outcome:
+        if self._admission.draining:
+            raise _problem(ErrorCode.DRAINING)
+        try:
+            outcome = await self._authorizer.carry_out(operation)
+        except QueueFull:
+            raise _problem(ErrorCode.BUSY) from None
+        if isinstance(outcome, Refused):
+            raise _problem(outcome.code)
+        return outcome
 
 
 def _problem(code: ErrorCode) -> Problem:

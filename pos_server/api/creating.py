@@ -16,9 +16,9 @@ from .dispatch import Call, Done
 from .problems import problem
 
 ResourceT = TypeVar("ResourceT", bound=Resource)
-# Secrets are made from the request and a master key, so that they need not be kept: `secret(length)`.
-Secret = Callable[[int], bytes | None]
-Make = Callable[[AnyConnection, Secret], Awaitable[ResourceT]]
+# Secrets are made from the request and a master key, 32 bytes, so that they need not be kept.
+Make = Callable[[AnyConnection, bytes], Awaitable[ResourceT]]
+Tell = Callable[[ResourceT, bytes], ResourceT]
 
 
 class Creating:
@@ -33,20 +33,22 @@ class Creating:
         call: Call[Any, Any, Any],
         answer: type[ResourceT],
         make: Make[ResourceT],
-        tell: Callable[[ResourceT, Secret], ResourceT] | None = None,
+        tell: Tell[ResourceT] | None = None,
     ) -> Done:
         """201 with what `make` made in its transaction, 200 for a repeat; `tell` puts secrets in, which are not kept.
 
-        Raises Problem: 409 `in_progress`, 422 `idempotency_key_reused`.
+        Secrets whose master key is retired are not told again. Raises Problem: 409 `in_progress`, 422
+        `idempotency_key_reused`.
         """
 
-        def secret_of(kid: str) -> Secret:
-            return lambda length: derived_secret(
-                self._keyring, kid, call.key.tenant, call.operation.name, call.idempotency_key, length
-            )
+        def secret_of(kid: str) -> bytes | None:
+            return derived_secret(self._keyring, kid, call.key.tenant, call.operation.name, call.idempotency_key)
 
         async def make_json(connection: AnyConnection) -> str:
-            return (await make(connection, secret_of(self._keyring.current))).model_dump_json()
+            secret = secret_of(self._keyring.current)
+            if secret is None:
+                raise AssertionError("the current master key is in the ring")
+            return (await make(connection, secret)).model_dump_json()
 
         try:
             kept = await once(
@@ -57,6 +59,7 @@ class Creating:
         except KeyReused:
             raise problem(ProblemCode.IDEMPOTENCY_KEY_REUSED) from None
         made = answer.model_validate_json(kept.answer)
-        if tell is not None:
-            made = tell(made, secret_of(kept.kid))
+        secret = secret_of(kept.kid)
+        if tell is not None and secret is not None:
+            made = tell(made, secret)
         return Done(made, HTTPStatus.OK if kept.is_repeat else HTTPStatus.CREATED)

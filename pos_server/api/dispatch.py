@@ -51,8 +51,7 @@ _RETRY_AFTER_S = 1
 class Call(Generic[ParametersT, QueryT, BodyT]):
     """A request that is what its operation says. `idempotency_key` is empty unless the operation creates something.
 
-    `fingerprint` is equal for a request and its repeats. `if_match` is the `ETag` that the client has read.
-    `language` is that of texts for people.
+    `if_match` is the `ETag` that the client has read. `language` is that of texts for people.
     """
 
     operation: RestOperation
@@ -61,9 +60,14 @@ class Call(Generic[ParametersT, QueryT, BodyT]):
     query: QueryT
     body: BodyT
     idempotency_key: str
-    fingerprint: bytes
     if_match: str
     language: str
+
+    @property
+    def fingerprint(self) -> bytes:
+        """What is equal for a request and its repeats."""
+        body = "" if self.body is None else self.body.model_dump_json()
+        return fingerprint(self.operation.name, self.parameters.model_dump_json(), body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +192,6 @@ class Dispatcher:
         body = None
         if operation.body is not None:
             body = await read_json_body(request, operation.body, self._settings.api_body_bytes_max)
-        said = (parameters.model_dump_json(), "" if body is None else body.model_dump_json())
         return Call(
             operation,
             key,
@@ -196,7 +199,6 @@ class Dispatcher:
             query,
             body,
             idempotency_key,
-            fingerprint(operation.name, *said),
             if_match,
             accepted_language(request.headers.get("accept-language", "")),
         )

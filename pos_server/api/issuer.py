@@ -7,14 +7,11 @@ from uuid import UUID
 
 import asyncpg
 
-from ..admission import Admission
-from ..authorizer import Authorizer
 from ..connections import Connections
-from ..core.activation import ACTIVATION_BYTES, activation_code
 from ..core.book import OwnLimits, WalletStatus
 from ..core.device_keys import DeviceId, DeviceKind
 from ..core.notices import Notice, status_notice, terminal_notice
-from ..core.operations import Cancel, Decided, MoveCash, Operation
+from ..core.operations import Cancel, MoveCash
 from ..core.payments import Payment, Purpose
 from ..core.rest.fields import NoParameters, Page, Paging
 from ..core.rest.idempotency import derived_id
@@ -40,13 +37,14 @@ from ..ledger import directory, wallets
 from ..ledger.database import AnyConnection
 from ..peers import Peers
 from ..settings import Settings
-from .carrying_out import carry_out
-from .creating import Creating, Secret
+from .activation_codes import issue_code, tell_code
+from .carrying_out import Engine
+from .creating import Creating
 from .dispatch import Call, Done, Handler
 from .etags import etag, require_match
 from .pages import after_id, before_id, page
 from .problems import problem
-from .times import rfc3339, rfc3339_of_ms, rfc3339_or_none
+from .times import rfc3339_of_ms, rfc3339_or_none
 
 _WalletCall = Call[WalletPath, NoParameters, None]
 
@@ -59,8 +57,7 @@ class Issuer:
         settings: Settings,
         pool: asyncpg.Pool,
         creating: Creating,
-        authorizer: Authorizer,
-        admission: Admission,
+        engine: Engine,
         connections: Connections,
         peers: Peers,
         *,
@@ -69,8 +66,7 @@ class Issuer:
         self._activation_ttl_s = settings.activation_ttl_s
         self._pool = pool
         self._creating = creating
-        self._authorizer = authorizer
-        self._admission = admission
+        self._engine = engine
         self._connections = connections
         self._peers = peers
         self._tell = tell
@@ -100,7 +96,7 @@ class Issuer:
     # --- wallets
 
     async def create_wallet(self, call: Call[NoParameters, NoParameters, WalletCreate]) -> Done:
-        async def make(connection: AnyConnection, secret: Secret) -> Wallet:
+        async def make(connection: AnyConnection, secret: bytes) -> Wallet:
             number = await directory.create_wallet(connection, call.body.name, call.body.currency)
             return await _wallet(connection, number)
 
@@ -160,22 +156,18 @@ class Issuer:
     async def create_device(self, call: Call[WalletPath, NoParameters, WalletDeviceCreate]) -> Done:
         number = call.parameters.wallet_number
 
-        async def make(connection: AnyConnection, secret: Secret) -> WalletDeviceActivation:
+        async def make(connection: AnyConnection, secret: bytes) -> WalletDeviceActivation:
             # One at a time: two requests do not get the same slot.
             if not await wallets.lock_wallet(connection, number):
                 raise problem(ProblemCode.NOT_FOUND)
             slot = await wallets.free_slot(connection, number) if call.body.slot is None else call.body.slot
             if slot is None:
                 raise problem(ProblemCode.NO_FREE_SLOT)
-            code = _code(secret)
-            if code is None:
-                raise AssertionError("the current master key is in the ring")
-            ends_at = await wallets.issue_activation(connection, number, slot, code, self._activation_ttl_s)
-            return WalletDeviceActivation(
-                wallet_number=number, slot=slot, activation_code=None, expires_at=rfc3339(ends_at)
-            )
+            device = DeviceId(DeviceKind.WALLET, number, slot)
+            ends_at = await issue_code(connection, device, secret, self._activation_ttl_s)
+            return WalletDeviceActivation(wallet_number=number, slot=slot, activation_code=None, expires_at=ends_at)
 
-        return await self._creating.create(call, WalletDeviceActivation, make, _tell_code)
+        return await self._creating.create(call, WalletDeviceActivation, make, tell_code)
 
     async def revoke_device(self, call: Call[WalletDevicePath, NoParameters, None]) -> Done:
         number, slot = call.parameters.wallet_number, call.parameters.slot
@@ -223,7 +215,7 @@ class Issuer:
             currency=merchant["currency"],
             purpose=purpose,
         )
-        decided = await self._carry_out(wish)
+        decided = await self._engine.decide(wish)
         return Done(_cash(decided.payment), HTTPStatus.OK if decided.replayed else HTTPStatus.CREATED)
 
     async def _cancel(self, payment_id: UUID, purpose: Purpose) -> Done:
@@ -237,19 +229,13 @@ class Issuer:
             reference=None,
             tombstone_id=payment_id,
         )
-        return Done(_cash((await self._carry_out(wish)).payment))
+        return Done(_cash((await self._engine.decide(wish)).payment))
 
     async def _find(self, payment_id: UUID, purpose: Purpose) -> Payment:
         found = await wallets.find_cash(self._pool, payment_id, purpose)
         if not isinstance(found, Payment):
             raise problem(found)
         return found
-
-    async def _carry_out(self, wish: Operation) -> Decided:
-        outcome = await carry_out(self._authorizer, self._admission, wish)
-        if not isinstance(outcome, Decided):
-            raise AssertionError(f"a payment became a {type(outcome).__name__}")
-        return outcome
 
 
 async def _wallet(connection: AnyConnection | asyncpg.Pool, number: int) -> Wallet:
@@ -272,15 +258,6 @@ async def _limits(connection: AnyConnection | asyncpg.Pool, number: int, *, to_c
 
 def _limits_done(limits: WalletLimits) -> Done:
     return Done(limits, etag=etag(limits))
-
-
-def _code(secret: Secret) -> str | None:
-    random_bytes = secret(ACTIVATION_BYTES)
-    return None if random_bytes is None else activation_code(random_bytes)
-
-
-def _tell_code(made: WalletDeviceActivation, secret: Secret) -> WalletDeviceActivation:
-    return made.model_copy(update={"activation_code": _code(secret)})
 
 
 def _cash(payment: Payment) -> CashPayment:

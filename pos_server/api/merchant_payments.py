@@ -8,15 +8,13 @@ from uuid import UUID
 
 import asyncpg
 
-from ..admission import Admission
-from ..authorizer import Authorizer
 from ..core.api_keys import ApiKey
 from ..core.device_keys import DeviceKind
 from ..core.errors import ErrorCode
 from ..core.lockout import FailureLimit
 from ..core.messages import TerminalPaymentResult
 from ..core.notices import Recipient, terminal_notice
-from ..core.operations import Cancel, CreateRefund, Decided, Entry, Operation, Refunded, Scan
+from ..core.operations import Cancel, CreateRefund, Entry, Scan
 from ..core.payments import Payment as StoredPayment
 from ..core.payments import Purpose, Status
 from ..core.payments import Refund as StoredRefund
@@ -34,7 +32,7 @@ from ..core.rest.merchant_payments import (
 from ..core.rest.problems import ProblemCode
 from ..ledger import history, places, reports
 from ..ledger.reports import PaymentFilter, Reports
-from .carrying_out import carry_out
+from .carrying_out import Engine
 from .dispatch import Call, Done, Handler
 from .pages import after_place, page_by_place
 from .problems import problem
@@ -52,8 +50,7 @@ class MerchantPayments:
         self,
         pool: asyncpg.Pool,
         reports: Reports,
-        authorizer: Authorizer,
-        admission: Admission,
+        engine: Engine,
         bad_codes: FailureLimit,
         *,
         new_id: Callable[[], UUID],
@@ -61,8 +58,7 @@ class MerchantPayments:
     ) -> None:
         self._pool = pool
         self._reports = reports
-        self._authorizer = authorizer
-        self._admission = admission
+        self._engine = engine
         self._bad_codes = bad_codes
         self._new_id = new_id
         self._is_online = is_online
@@ -98,7 +94,7 @@ class MerchantPayments:
             entry=Entry(body.entry),
             purpose=Purpose(body.purpose),
         )
-        decided = await self._decide(scan)
+        decided = await self._engine.decide(scan)
         status = HTTPStatus.OK if decided.replayed else HTTPStatus.CREATED
         if decided.payment.status is Status.PENDING:
             status = HTTPStatus.ACCEPTED
@@ -142,9 +138,7 @@ class MerchantPayments:
             terminal_number=None,
             amount_minor=call.body.amount_minor,
         )
-        outcome = await carry_out(self._authorizer, self._admission, wish)
-        if not isinstance(outcome, Refunded):
-            raise AssertionError(f"a refund became a {type(outcome).__name__}")
+        outcome = await self._engine.refund(wish)
         return Done(_shown_refund(outcome.refund), HTTPStatus.OK if outcome.replayed else HTTPStatus.CREATED)
 
     async def list_refunds(self, call: Call[PaymentPath, Paging, None]) -> Done:
@@ -171,13 +165,7 @@ class MerchantPayments:
             reference=reference,
             tombstone_id=self._new_id(),
         )
-        return (await self._decide(cancel)).payment
-
-    async def _decide(self, operation: Operation) -> Decided:
-        outcome = await carry_out(self._authorizer, self._admission, operation)
-        if not isinstance(outcome, Decided):
-            raise AssertionError(f"a payment became a {type(outcome).__name__}")
-        return outcome
+        return (await self._engine.decide(cancel)).payment
 
     def _shown(self, payment: StoredPayment, language: str) -> Payment:
         wallet_online = True

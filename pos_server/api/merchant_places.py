@@ -1,11 +1,10 @@
 """A merchant's part of the REST API: stores, and the terminals in them."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import asyncpg
 
-from ..core.activation import ACTIVATION_BYTES, activation_code
 from ..core.book import TerminalStatus
 from ..core.device_keys import DeviceId, DeviceKind
 from ..core.notices import Notice, status_notice
@@ -26,13 +25,11 @@ from ..core.rest.problems import ProblemCode
 from ..ledger import directory, places
 from ..ledger.database import AnyConnection
 from ..ledger.rows import plain_uuid
-from .creating import Creating, Secret
+from .activation_codes import issue_code, tell_code
+from .creating import Creating
 from .dispatch import Call, Done, Handler
 from .pages import after_id, page
 from .problems import problem
-from .times import rfc3339
-
-MadeT = TypeVar("MadeT", TerminalMade, TerminalActivation)
 
 
 class MerchantPlaces:
@@ -62,7 +59,7 @@ class MerchantPlaces:
     async def create_store(self, call: Call[NoParameters, NoParameters, StoreCreate]) -> Done:
         merchant_id, _ = call.key.merchant
 
-        async def make(connection: AnyConnection, secret: Secret) -> Store:
+        async def make(connection: AnyConnection, secret: bytes) -> Store:
             store_id = await directory.create_store(connection, merchant_id, call.body.name)
             return Store(store_id=store_id, name=call.body.name)
 
@@ -84,15 +81,15 @@ class MerchantPlaces:
         merchant_id, _ = call.key.merchant
         body = call.body
 
-        async def make(connection: AnyConnection, secret: Secret) -> TerminalMade:
+        async def make(connection: AnyConnection, secret: bytes) -> TerminalMade:
             if await places.find_store(connection, merchant_id, body.store_id) is None:
                 raise problem(ProblemCode.NOT_FOUND, "there is no such store", pointer="/store_id")
             number = await directory.create_terminal(connection, body.store_id, body.name)
             terminal = await _terminal(connection, merchant_id, number)
-            ends_at = await self._issue_activation(connection, secret, number)
+            ends_at = await issue_code(connection, _device(number), secret, self._activation_ttl_s)
             return TerminalMade(**terminal.model_dump(), activation_code=None, activation_ends_at=ends_at)
 
-        return await self._creating.create(call, TerminalMade, make, _tell_code)
+        return await self._creating.create(call, TerminalMade, make, tell_code)
 
     async def list_terminals(self, call: Call[NoParameters, TerminalQuery, None]) -> Done:
         merchant_id, _ = call.key.merchant
@@ -122,24 +119,16 @@ class MerchantPlaces:
         merchant_id, _ = call.key.merchant
         number = call.parameters.terminal_number
 
-        async def make(connection: AnyConnection, secret: Secret) -> TerminalActivation:
+        async def make(connection: AnyConnection, secret: bytes) -> TerminalActivation:
             await _terminal(connection, merchant_id, number)
-            ends_at = await self._issue_activation(connection, secret, number)
+            ends_at = await issue_code(connection, _device(number), secret, self._activation_ttl_s)
             return TerminalActivation(terminal_number=number, activation_code=None, activation_ends_at=ends_at)
 
-        return await self._creating.create(call, TerminalActivation, make, _tell_code)
-
-    async def _issue_activation(self, connection: AnyConnection, secret: Secret, number: int) -> str:
-        random_bytes = secret(ACTIVATION_BYTES)
-        if random_bytes is None:
-            raise AssertionError("the current master key is in the ring")
-        device, code = DeviceId(DeviceKind.TERMINAL, number), activation_code(random_bytes)
-        return rfc3339(await directory.issue_activation(connection, device, code, ttl_s=self._activation_ttl_s))
+        return await self._creating.create(call, TerminalActivation, make, tell_code)
 
 
-def _tell_code(made: MadeT, secret: Secret) -> MadeT:
-    random_bytes = secret(ACTIVATION_BYTES)
-    return made.model_copy(update={"activation_code": None if random_bytes is None else activation_code(random_bytes)})
+def _device(number: int) -> DeviceId:
+    return DeviceId(DeviceKind.TERMINAL, number)
 
 
 async def _terminal(connection: AnyConnection | asyncpg.Pool, merchant_id: int, number: int) -> Terminal:

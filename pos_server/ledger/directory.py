@@ -102,7 +102,7 @@ async def set_terms(
 ) -> asyncpg.Record | None:
     """Change what is given of a merchant's fee (of the next sale) and business day (of the next settlement).
 
-    Returns the terms as they are then, None for an unknown merchant. Raises asyncpg's CheckViolationError.
+    Returns the merchant as `find_merchant` gives it, or None. Raises asyncpg's CheckViolationError.
     """
     return await connection.fetchrow(QUERIES["set_terms"], merchant_id, fee_bps, fee_fixed_minor, time_zone, cut_off)
 

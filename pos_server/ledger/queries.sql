@@ -80,10 +80,13 @@ left join lateral (
 ) as d on true
 order by q.position;
 
+-- part: refund_columns
+r.id, r.payment_id, r.merchant_id, r.terminal_number, r.wallet_number, r.amount_minor, r.currency,
+    unix_ms(r.created_at) as created_at_ms, r.shift_id
+
 -- name: load_refunds
 -- What is known of these ids: a refund, or that it is archived.
-select r.id, r.payment_id, r.merchant_id, r.terminal_number, r.wallet_number, r.amount_minor, r.currency,
-    unix_ms(r.created_at) as created_at_ms, r.shift_id, a.id as archived_id
+select {refund_columns}, a.id as archived_id
 from unnest($1::uuid[]) as q (id)
 left join lateral (select * from refund r where r.id = q.id limit 1) as r on true
 left join lateral (select a.id from archived_refund a where a.id = q.id limit 1) as a on true;
@@ -280,8 +283,7 @@ order by p.changed_at desc, p.id desc limit $9;
 
 -- name: payment_refunds
 -- A page of a payment's refunds, oldest first.
-select r.id, r.payment_id, r.merchant_id, r.terminal_number, r.wallet_number, r.amount_minor, r.currency,
-    unix_ms(r.created_at) as created_at_ms, r.shift_id, r.created_at
+select {refund_columns}, r.created_at
 from refund r
 where r.payment_id = $1 and (r.created_at, r.id) > (coalesce($2::timestamptz, '-infinity'),
     coalesce($3::uuid, '00000000-0000-0000-0000-000000000000'))
@@ -449,9 +451,9 @@ update terminal set status = $2 where number = $1 returning number;
 update merchant set status = $2 where id = $1 returning id;
 
 -- name: set_terms
-update merchant set fee_bps = coalesce($2, fee_bps), fee_fixed_minor = coalesce($3, fee_fixed_minor),
+update merchant m set fee_bps = coalesce($2, fee_bps), fee_fixed_minor = coalesce($3, fee_fixed_minor),
     time_zone = coalesce($4, time_zone), cut_off = coalesce($5, cut_off)
-where id = $1 returning name, currency, fee_bps, fee_fixed_minor, time_zone, cut_off;
+where id = $1 returning {merchant_columns};
 
 -- name: reset_pin
 -- The wallet has no PIN after this: the customer sets a new one.

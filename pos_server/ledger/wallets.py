@@ -1,12 +1,10 @@
 """Wallets as their issuer sees and changes them: the rows behind the REST API's part for the role `issuer`."""
 
 from dataclasses import astuple
-from datetime import datetime
 from uuid import UUID
 
 import asyncpg
 
-from ..core.activation import activation_hash
 from ..core.book import OwnLimits
 from ..core.device_keys import SLOT_MAX, DeviceKind
 from ..core.errors import ErrorCode
@@ -53,15 +51,6 @@ async def free_slot(connection: AnyConnection, number: int) -> int | None:
     """The first slot without a device and without an open activation code; None when there is none."""
     slot: int | None = await connection.fetchval(QUERIES["free_slot"], number, SLOT_MAX)
     return slot
-
-
-async def issue_activation(connection: AnyConnection, number: int, slot: int, code: str, ttl_s: float) -> datetime:
-    """Let whoever holds `code` become this device, once, until the time that is returned."""
-    await connection.execute(QUERIES["create_wallet_device"], number, slot)
-    ends_at: datetime = await connection.fetchval(
-        QUERIES["create_activation"], activation_hash(code), DeviceKind.WALLET, number, slot, ttl_s
-    )
-    return ends_at
 
 
 async def revoke_device(connection: AnyConnection, number: int, slot: int) -> int | None:

@@ -18,13 +18,9 @@ def derived_id(tenant: str, operation: str, idempotency_key: str) -> UUID:
     return UUID(int=number & ~(0b11 << 62) | 0b10 << 62)
 
 
-def derived_secret(
-    keyring: Keyring, kid: str, tenant: str, operation: str, idempotency_key: str, length: int
-) -> bytes | None:
-    """A secret of `length` bytes (at most 32); None when the master key `kid` is retired."""
-    text = "\x1f".join((tenant, operation, idempotency_key))
-    secret = keyring.rest_secret(kid, text)
-    return None if secret is None else secret[:length]
+def derived_secret(keyring: Keyring, kid: str, tenant: str, operation: str, idempotency_key: str) -> bytes | None:
+    """A secret of 32 bytes; None when the master key `kid` is retired."""
+    return keyring.rest_secret(kid, "\x1f".join((tenant, operation, idempotency_key)))
 
 
 def fingerprint(operation: str, *parts: str) -> bytes:

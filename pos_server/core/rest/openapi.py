@@ -29,9 +29,9 @@ Send `Authorization: Bearer KEY`. A key has one role. What belongs to another me
 Amounts are integers in minor units, times RFC 3339 in UTC. Unknown fields in a body are refused; ignore those that you
 do not know in an answer.
 
-Every POST that makes something needs an `Idempotency-Key`. Send the same again until it is answered: the first answer
-comes with 201, the same comes with 200 for a repeat, for ever. The same key with another request is 422; one that is
-still being worked on is 409.
+Every POST that makes something needs an `Idempotency-Key`, a new one for each thing. Send the same again until it is
+answered: the first answer comes with 201, a repeat with 200 and the same, or with what a payment is by then. The same
+key with another body is 422; one that is still being worked on is 409.
 
 What goes wrong is a problem (RFC 9457) with a stable `code`, and a `pointer` to the field at fault.
 """
