@@ -32,6 +32,7 @@ from typing import Any
 from loadtest.generator import Plan, Result
 from loadtest.process import POS_SERVER, Server, new_ledger, pos_server, say, serving
 from loadtest.seed import seed_shop
+from pos_server.demo.report import percentile
 from pos_server.ledger.binaries import program
 from pos_server.ledger.database import connect, libpq_environment
 
@@ -73,10 +74,7 @@ class Cost:
 
 def percentile_ms(values_us: list[int], percent: float) -> float:
     """Nearest rank; NaN of nothing."""
-    if not values_us:
-        return math.nan
-    ordered = sorted(values_us)
-    return round(ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)] / 1000, 3)
+    return round(percentile(sorted(values_us), percent) / 1000, 3) if values_us else math.nan
 
 
 # --- pgbench

@@ -39,6 +39,7 @@ from pos_server.core.api_keys import Role
 from pos_server.core.device_keys import DeviceKind
 from pos_server.core.rest.issuer import CashCreate, WalletCreate
 from pos_server.core.rest.merchant_payments import PaymentQuery
+from pos_server.demo.report import percentile
 from pos_server.ledger.database import connect
 from pos_server.operator_desk import new_key
 
@@ -250,9 +251,7 @@ class Answers:
 
 def percentile_ms(ordered_s: list[float], percent: float) -> float:
     """Nearest rank; NaN of nothing."""
-    if not ordered_s:
-        return math.nan
-    return round(ordered_s[max(0, math.ceil(len(ordered_s) * percent / 100) - 1)] * 1000, 2)
+    return round(percentile(ordered_s, percent) * 1000, 2) if ordered_s else math.nan
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ import math
 import shutil
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,7 @@ class Report:
         }
 
 
-def percentile(ordered: list[float], percent: float) -> float:
+def percentile(ordered: Sequence[float], percent: float) -> float:
     """The nearest-rank percentile of values in ascending order."""
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 

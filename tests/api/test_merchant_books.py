@@ -1,41 +1,24 @@
 """What keys of the role `merchant` may read of their books; each sees only its own merchant."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
 import httpx
 import pytest
-import pytest_asyncio
 
-from pos_server.ledger import directory
 from pos_server.ledger.database import create_pool
 from pos_server.ledger.reports import Reports, TakesTooLong
 from pos_server.ledger.rollup import balances, roll_up
 from pos_server.ledger.settlement import settle
 from pos_server.server import RunningServer
-from tests.api.back_office import back_office, once, told
+from tests.api.back_office import once, told
 from tests.gateway.test_refund import refund_message
 from tests.gateway.test_shifts import closing, opening
 from tests.ledger.test_settlement import D1, D2, NOW, two_days
-from tests.support import EUR, Town, ask, logged_in, new_id, scan_message
+from tests.support import Town, ask, logged_in, new_id, scan_message
 
 pytestmark = pytest.mark.asyncio
-
-
-@pytest_asyncio.fixture
-async def api(server: RunningServer, town: Town, admin: asyncpg.Connection) -> AsyncIterator[httpx.AsyncClient]:
-    async with back_office(server.url, admin, town.merchant_id) as client:
-        yield client
-
-
-@pytest_asyncio.fixture
-async def stranger(server: RunningServer, town: Town, admin: asyncpg.Connection) -> AsyncIterator[httpx.AsyncClient]:
-    """Another merchant's back office."""
-    merchant_id = await directory.create_merchant(admin, "Other shop", EUR)
-    async with back_office(server.url, admin, merchant_id) as client:
-        yield client
 
 
 def at_api(report: dict[str, Any]) -> dict[str, Any]:

@@ -2,39 +2,22 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
 import httpx
 import pytest
-import pytest_asyncio
 
-from pos_server.ledger import directory
 from pos_server.ledger.audit import audit
 from pos_server.ledger.sql import QUERIES
 from pos_server.server import RunningServer, serving
 from tests.api.back_office import back_office, once, told
 from tests.gateway.test_pin import confirm_message, set_pin
 from tests.gateway.test_shifts import opening
-from tests.support import EUR, KEYRING, Town, ask, forged, logged_in, new_id, receive, scan_message, settings
+from tests.support import KEYRING, Town, ask, forged, logged_in, new_id, receive, scan_message, settings
 
 pytestmark = pytest.mark.asyncio
-
-
-@pytest_asyncio.fixture
-async def api(server: RunningServer, town: Town, admin: asyncpg.Connection) -> AsyncIterator[httpx.AsyncClient]:
-    async with back_office(server.url, admin, town.merchant_id) as client:
-        yield client
-
-
-@pytest_asyncio.fixture
-async def stranger(server: RunningServer, town: Town, admin: asyncpg.Connection) -> AsyncIterator[httpx.AsyncClient]:
-    """Another merchant's back office."""
-    merchant_id = await directory.create_merchant(admin, "Other shop", EUR)
-    async with back_office(server.url, admin, merchant_id) as client:
-        yield client
 
 
 def wish(town: Town, **fields: Any) -> dict[str, Any]:

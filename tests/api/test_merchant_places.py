@@ -1,34 +1,16 @@
 """What keys of the role `merchant` may do with stores and terminals; each sees only its own merchant."""
 
-from collections.abc import AsyncIterator
-
 import asyncpg
 import httpx
 import pytest
-import pytest_asyncio
 
 from pos_server import operator_desk
 from pos_server.core.api_keys import Role
-from pos_server.ledger import directory
 from pos_server.server import RunningServer
-from tests.api.back_office import back_office, once, told
-from tests.support import EUR, Town, ask, logged_in, new_id, receive, scan_message
+from tests.api.back_office import once, told
+from tests.support import Town, ask, logged_in, new_id, receive, scan_message
 
 pytestmark = pytest.mark.asyncio
-
-
-@pytest_asyncio.fixture
-async def api(server: RunningServer, town: Town, admin: asyncpg.Connection) -> AsyncIterator[httpx.AsyncClient]:
-    async with back_office(server.url, admin, town.merchant_id) as client:
-        yield client
-
-
-@pytest_asyncio.fixture
-async def stranger(server: RunningServer, town: Town, admin: asyncpg.Connection) -> AsyncIterator[httpx.AsyncClient]:
-    """Another merchant's back office."""
-    merchant_id = await directory.create_merchant(admin, "Other shop", EUR)
-    async with back_office(server.url, admin, merchant_id) as client:
-        yield client
 
 
 async def activate(api: httpx.AsyncClient, code: str) -> httpx.Response:
