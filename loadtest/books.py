@@ -212,12 +212,12 @@ async def work(job: Job, stage: Stage, seconds: float) -> Phase:
     return phase
 
 
-async def play(stages: list[Stage], seconds: float) -> list[Phase]:
+async def play(jobs: list[Job], stages: list[Stage], seconds: float) -> list[Phase]:
     """All jobs once a round, a quiet phase before each and one after the last."""
     await asyncio.sleep(_WARM_UP_S)
     phases = []
     for number, stage in enumerate(stages):
-        for job in JOBS:
+        for job in jobs:
             await job.prepare(stage)
             await asyncio.sleep(_AFTERMATH_S)
             phases.append(await quiet(seconds))
@@ -298,11 +298,11 @@ def row_of(job: str, phases: list[Phase], records: list[list[Any]]) -> Row:
     )
 
 
-def summary(phases: list[Phase], records: list[list[Any]]) -> dict[str, Any]:
+def summary(jobs: list[Job], phases: list[Phase], records: list[list[Any]]) -> dict[str, Any]:
     """All figures; those of the whole run count every payment, the warm-up's too."""
     outcomes = Counter(record[4] for record in records)
     return {
-        "jobs": [asdict(row_of(job.name, phases, records)) for job in JOBS],
+        "jobs": [asdict(row_of(job.name, phases, records)) for job in jobs],
         "offered": len(records),
         "approved": outcomes.pop("approved", 0),
         "unanswered": outcomes.pop("", 0),
@@ -369,6 +369,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """The whole measurement; returns the figures. The audit at the end has to be fine."""
     folder = Path(tempfile.mkdtemp(prefix="pos-books-"))
     today = datetime.now(UTC).date()
+    jobs = [job for job in JOBS if job.name in (arguments.jobs or {job.name})]
     days = [(today - timedelta(days=arguments.rounds - number)).isoformat() for number in range(arguments.rounds)]
     try:
         async with new_ledger() as (dsn, data_dir):
@@ -403,10 +404,11 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 say(f"offering {plan.rate:g} payments a second …")
                 async with offered(plan):
                     phases = await play(
+                        jobs,
                         [Stage(dsn, data_dir, server.url, folder, day, shop, keys) for day in days],
                         arguments.phase_seconds,
                     )
-            figures = summary(phases, json.loads(await asyncio.to_thread(Path(plan.out).read_bytes)))
+            figures = summary(jobs, phases, json.loads(await asyncio.to_thread(Path(plan.out).read_bytes)))
             print(table(figures), flush=True)  # noqa: T201
             say(await pos_server(data_dir, "audit"))
             return figures
@@ -424,6 +426,7 @@ def main() -> None:
     parser.add_argument("--terminals", type=int, default=100, help="that payments are offered at")
     parser.add_argument("--wallets", type=int, default=2500, help="that pay")
     parser.add_argument("--rounds", type=int, default=3, help="how often each job has a phase")
+    parser.add_argument("--jobs", nargs="+", choices=[job.name for job in JOBS], help="only these")
     parser.add_argument("--phase-seconds", type=float, default=10, help="the least length of a phase")
     parser.add_argument("--quick", action="store_true", help="small numbers, to see that it runs")
     parser.add_argument("--json", type=Path, help="write the figures to this file")

@@ -246,16 +246,26 @@ p.merchant_id = $1 and ($4::text is null or p.status = $4)
 
 -- name: merchant_payments
 -- A page of a merchant's payments, latest change first: the last ones of each of its terminals, merged, and of what no
--- terminal did. So it reads a page of each terminal at the most, however many payments there are, and payments need no
--- index by their merchant.
-with asked_terminal as (
+-- terminal did. So payments need no index by their merchant, and a page costs the same however many there are. A first
+-- look at a few of each terminal tells how far back the page can reach at most, which spares the others.
+with asked_terminal as materialized (
     select t.number from terminal t join store s on s.id = t.store_id
     where s.merchant_id = $1 and ($2::bigint is null or s.id = $2) and ($3::bigint is null or t.number = $3)
+), share as (
+    select least($9::bigint, 1 + 2 * $9 / greatest(count(*), 1)) as payments from asked_terminal
+), newest as (
+    select l.changed_at from asked_terminal t cross join lateral (
+        select p.changed_at from payment p where p.terminal_number = t.number and {listed_payment}
+        order by p.changed_at desc limit (select payments from share)
+    ) as l
+), oldest as materialized (
+    select coalesce((select changed_at from newest order by changed_at desc offset $9 - 1 limit 1), '-infinity') as at
 )
 select {payment_columns}, p.changed_at
 from (
     select l.* from asked_terminal t cross join lateral (
-        select p.* from payment p where p.terminal_number = t.number and {listed_payment}
+        select p.* from payment p
+        where p.terminal_number = t.number and {listed_payment} and p.changed_at >= (select at from oldest)
         order by p.changed_at desc, p.id desc limit $9
     ) as l
     union all
