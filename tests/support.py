@@ -16,9 +16,12 @@ import uuid_utils.compat
 from websockets.asyncio.client import ClientConnection, connect
 
 from pos_server.core import payment_code
+from pos_server.core.decide import decide
 from pos_server.core.device_keys import DeviceId, DeviceKind, Keyring, authentication_mac
-from pos_server.core.operations import Scan
+from pos_server.core.operations import Decided, MoveCash, Scan
+from pos_server.core.payments import Purpose, Status
 from pos_server.ledger import directory
+from pos_server.ledger.ledger import apply_changes, load_book
 from pos_server.settings import Settings, load_settings
 
 KEYRING = Keyring({"k1": bytes(range(32))}, current="k1")
@@ -104,9 +107,32 @@ async def build_town(
         if balance_minor:
             # Before anybody was connected.
             day_ago_ms = int((time.time() - 86_400) * 1000)
-            await directory.top_up(connection, new_id(), merchant_id, number, balance_minor, EUR, now_ms=day_ago_ms)
+            await top_up(connection, new_id(), merchant_id, number, balance_minor, EUR, now_ms=day_ago_ms)
         town.wallets.append(await activated(connection, DeviceId(DeviceKind.WALLET, number)))
     return town
+
+
+async def top_up(
+    connection: asyncpg.Connection,
+    payment_id: uuid.UUID,
+    merchant_id: int,
+    wallet_number: int,
+    amount_minor: int,
+    currency: str,
+    *,
+    now_ms: int,
+) -> int:
+    """Credit a wallet from house cash, at any time and without the limits of a top-up; returns the balance then."""
+    move = MoveCash(
+        payment_id, merchant_id, wallet_number, f"top-up-{payment_id}", amount_minor, currency, Purpose.TOP_UP
+    )
+    book = await load_book(connection, [move])
+    (outcome,), changes = decide([move], book, KEYRING, now_ms, RULES, day_start_ms=0)
+    assert isinstance(outcome, Decided)
+    assert outcome.payment.status is Status.APPROVED
+    assert outcome.wallet is not None
+    await apply_changes(connection, changes, now_ms)
+    return outcome.wallet.balance_minor
 
 
 async def activated(connection: asyncpg.Connection, device: DeviceId) -> TestDevice:

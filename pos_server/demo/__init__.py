@@ -7,8 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import asyncpg
-
 from ..core.device_keys import DeviceId, DeviceKind, Keyring
 from ..ledger.audit import AuditReport, audit
 from ..ledger.database import connect
@@ -16,7 +14,7 @@ from ..server import RunningServer, serving
 from ..settings import Settings
 from .day import play_day
 from .report import Report, by_hand_text
-from .town import Town, build_town, new_activation
+from .town import BackOffice, Town, open_back_office
 
 # Slot 0 of every wallet is the play's own; by hand one gets another phone of the same wallet.
 _SLOT_BY_HAND = 1
@@ -32,18 +30,19 @@ async def run_demo(
     async with serving(settings, keyring, dsn) as server:
         connection = await connect(dsn, timeout_s=settings.database_connect_timeout_s)
         try:
-            report = Report(quiet=as_json)
-            town = await build_town(connection)
-            if not await _unless_stopped(server, play_day(server.url, town, connection, settings, report)):
-                return 0
-            audit_report = await _audit(dsn, settings)
-            report.summary(audit_report)
-            if as_json:
-                print(json.dumps(report.as_json(audit_report)), flush=True)  # noqa: T201
-            if not once:
-                codes = await _codes_by_hand(connection, town, settings)
-                report.say(by_hand_text(server.url, *codes, data_dir))
-                await server.stop_wanted()
+            async with open_back_office(server.url, connection) as back_office:
+                report = Report(quiet=as_json)
+                town = await back_office.build_town()
+                if not await _unless_stopped(server, play_day(server.url, town, back_office, report)):
+                    return 0
+                audit_report = await _audit(dsn, settings)
+                report.summary(audit_report)
+                if as_json:
+                    print(json.dumps(report.as_json(audit_report)), flush=True)  # noqa: T201
+                if not once:
+                    codes = await _codes_by_hand(back_office, town)
+                    report.say(by_hand_text(server.url, *codes, data_dir))
+                    await server.stop_wanted()
         finally:
             await connection.close()
     return 0 if report.as_expected and audit_report.ok else 1
@@ -72,10 +71,7 @@ async def _audit(dsn: str, settings: Settings) -> AuditReport:
         await connection.close()
 
 
-async def _codes_by_hand(connection: asyncpg.Connection, town: Town, settings: Settings) -> tuple[str, str]:
+async def _codes_by_hand(back_office: BackOffice, town: Town) -> tuple[str, str]:
     terminal = DeviceId(DeviceKind.TERMINAL, town.terminals[-1].number)
     wallet = DeviceId(DeviceKind.WALLET, town.wallets[0].number, _SLOT_BY_HAND)
-    return (
-        await new_activation(connection, terminal, settings.activation_ttl_s),
-        await new_activation(connection, wallet, settings.activation_ttl_s),
-    )
+    return await back_office.activation_code(terminal), await back_office.activation_code(wallet)

@@ -8,18 +8,15 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from enum import Enum
 
-import asyncpg
-
 from pos_client import Credentials, TerminalClient, WalletClient, activate
 from pos_client.images import code128_png, qr_png, read_code
 
 from ..core import payment_code
 from ..core.device_keys import DeviceId, DeviceKind
 from ..core.messages import TerminalPaymentResult, WalletPaymentResult
-from ..settings import Settings
 from .evening import Pair, play_evening
 from .report import Outcome, Report, Side
-from .town import POOR_CUSTOMER, Customer, Terminal, Town, new_activation
+from .town import POOR_CUSTOMER, BackOffice, Customer, Terminal, Town
 
 _NOTICE_TIMEOUT_S = 10.0
 _BETWEEN_SALES_S = 0.1
@@ -62,11 +59,11 @@ class _Till:
     client: TerminalClient
 
 
-async def play_day(url: str, town: Town, connection: asyncpg.Connection, settings: Settings, report: Report) -> None:
+async def play_day(url: str, town: Town, back_office: BackOffice, report: Report) -> None:
     """Activate and connect every device of the town, and let all tills sell at once."""
 
     async def activated(kind: DeviceKind, number: int) -> Credentials:
-        code = await new_activation(connection, DeviceId(kind, number), settings.activation_ttl_s)
+        code = await back_office.activation_code(DeviceId(kind, number))
         return await activate(url, code, request_id=uuid.uuid4())
 
     report.opening(url, len(town.terminals), len(town.wallets))

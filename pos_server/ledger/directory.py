@@ -1,7 +1,7 @@
 """Who takes part: merchants, stores, terminals, wallets, and the devices that act for them."""
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import astuple, dataclass
 from datetime import datetime, time
 from uuid import UUID
 
@@ -9,19 +9,9 @@ import asyncpg
 
 from ..core.activation import activation_hash
 from ..core.book import HouseAccount, MerchantStatus, TerminalStatus, WalletStatus
-from ..core.decide import decide
-from ..core.device_keys import DeviceId, DeviceKind, Keyring
-from ..core.money import MAX_AMOUNT_MINOR
-from ..core.operations import Decided, MoveCash
-from ..core.payments import Purpose, Status
-from ..core.rules import Limits, Rules
+from ..core.device_keys import DeviceId, DeviceKind
 from .database import AnyConnection
-from .ledger import apply_changes, load_book
 from .sql import QUERIES
-
-_NO_KEYS = Keyring({}, current="")
-# A top-up on the operator's own word knows no limits.
-_NO_LIMITS = Rules(Limits(**dict.fromkeys((field.name for field in fields(Limits)), MAX_AMOUNT_MINOR)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,36 +136,6 @@ async def create_wallet(connection: AnyConnection, name: str, currency: str) -> 
         await connection.execute(QUERIES["create_house_accounts"], list(HouseAccount), currency)
         account_id = await connection.fetchval(QUERIES["create_account"], "wallet", name, currency)
         return int(await connection.fetchval(QUERIES["create_wallet"], account_id, name, currency))
-
-
-async def top_up(
-    connection: AnyConnection,
-    payment_id: UUID,
-    merchant_id: int,
-    wallet_number: int,
-    amount_minor: int,
-    currency: str,
-    *,
-    now_ms: int,
-) -> int:
-    """Credit a wallet from house cash, on the operator's word and without limits; returns the balance then.
-
-    Once per id; a repeat changes nothing. `currency` is the wallet's, `now_ms` Unix milliseconds. Raises ValueError
-    when the wallet or the merchant is not active, and asyncpg's errors.
-    """
-    move = MoveCash(
-        payment_id, merchant_id, wallet_number, f"top-up-{payment_id}", amount_minor, currency, Purpose.TOP_UP
-    )
-    book = await load_book(connection, [move])
-    # Nor those of the wallet's own.
-    if wallet_number in book.wallets:
-        book.wallets[wallet_number] = replace(book.wallets[wallet_number], limits=None)
-    (outcome,), changes = decide([move], book, _NO_KEYS, now_ms, _NO_LIMITS, day_start_ms=0)
-    if not isinstance(outcome, Decided) or outcome.payment.status is not Status.APPROVED or outcome.wallet is None:
-        raise ValueError(f"wallet {wallet_number} cannot be topped up")
-    if changes:
-        await apply_changes(connection, changes, now_ms)
-    return outcome.wallet.balance_minor
 
 
 async def issue_activation(connection: AnyConnection, device: DeviceId, code: str, *, ttl_s: float) -> datetime:

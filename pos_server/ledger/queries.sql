@@ -688,16 +688,6 @@ from (select * from told where $2::bigint is null or id < $2 order by id desc li
 left join account a on a.id = t.other_id
 order by t.id desc;
 
--- name: demo_merchant
-select id from merchant where name = $1 order by id limit 1;
-
--- name: demo_terminals
-select t.number, t.name, s.name as store from terminal t join store s on s.id = t.store_id
-where s.merchant_id = $1 order by t.number;
-
--- name: demo_wallets
-select number, name, balance_minor from wallet order by number;
-
 -- name: audit_counts
 select (select count(*) from transfer) as transfers, (select count(*) from payment where purpose = 'sale') as payments,
     (select count(*) from payment where purpose <> 'sale') as cash_movements,

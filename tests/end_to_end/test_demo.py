@@ -34,10 +34,11 @@ async def test_once_as_json_prints_one_summary() -> None:
         assert not (data_dir / "postgres" / "postmaster.pid").exists()
 
 
-async def test_once_prints_a_line_per_side_and_may_be_played_again() -> None:
+async def test_once_prints_a_line_per_side_and_may_be_played_all_day() -> None:
     async with data_directory() as data_dir:
         for ledger_payments in (39, 78):
-            demo = await pos_server("demo", "--once", "--data-dir", data_dir)
+            # What a customer may pay in a day without a PIN is over after the first play.
+            demo = await pos_server("demo", "--once", "--data-dir", data_dir, POS_PIN_FREE_DAY_COUNT_MAX="5")
             assert demo.status == 0, demo.err
             assert len(re.findall(r"^ +\d+  till \d{4} .* ms  \S", demo.out, re.MULTILINE)) == 36
             assert len(re.findall(r"^ +wallet of .* ms  \S", demo.out, re.MULTILINE)) == 35

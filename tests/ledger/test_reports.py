@@ -13,7 +13,8 @@ pytestmark = pytest.mark.asyncio
 _PAYMENTS = """
 insert into payment (id, fingerprint, merchant_id, terminal_number, reference, amount_minor, currency, status,
     decline_code, version, changed_at, purpose)
-select gen_random_uuid(), 'x', $1, ($2::bigint[])[1 + floor(power(random(), $3) * cardinality($2::bigint[]))], 'o-' || i,
+select gen_random_uuid(), 'x', $1, ($2::bigint[])[1 + floor(power(random(), $3) * cardinality($2::bigint[]))],
+    'o-' || i,
     5, 'EUR', 'declined', 'code_expired', 1, date_trunc('day', now()) + floor(random() * $4) * interval '1 ms', 'sale'
 from generate_series(1, $5) i
 """
@@ -46,7 +47,7 @@ async def test_pages_are_in_the_order_of_all(
 
     async def sorted_by_postgres(where: str, *values: object) -> list[str]:
         rows = await admin.fetch(
-            f"select reference from payment where merchant_id = $1 and {where} order by changed_at desc, id desc",  # noqa: S608
+            f"select reference from payment where merchant_id = $1 and {where} order by changed_at desc, id desc",
             merchant_id,
             *values,
         )

@@ -1,6 +1,5 @@
 """A wallet's own limits in its row: loaded with it, kept by every payment's write, and no matter for the operator."""
 
-import time
 from dataclasses import replace
 
 import asyncpg
@@ -8,10 +7,10 @@ import pytest
 
 from pos_server.core.book import OwnLimits
 from pos_server.core.operations import Decided
-from pos_server.ledger import directory, wallets
+from pos_server.ledger import wallets
 from pos_server.ledger.ledger import load_book
 from tests.ledger.test_ledger import run_batch
-from tests.support import EUR, Town, new_id
+from tests.support import Town
 
 pytestmark = pytest.mark.asyncio
 LIMITS = OwnLimits(1, 2, 3, 4, 5, 6, 7)
@@ -50,15 +49,6 @@ async def test_new_limits_come_before_a_payment_that_was_decided_without_them(
     await wallets.set_own_limits(connection, number, LIMITS)
     after = (await load_book(connection, [town.scan()])).wallets[number]
     assert after == replace(before, limits=LIMITS, version=before.version + 1)
-
-
-async def test_the_operators_own_top_up_knows_no_limits(connection: asyncpg.Connection, town: Town) -> None:
-    number = town.wallets[0].device.number
-    await wallets.set_own_limits(connection, number, OwnLimits(top_up_minor_max=0, balance_minor_max=0))
-    now_ms = int(time.time() * 1000)
-    top_up = directory.top_up(connection, new_id(), town.merchant_id, number, 500, EUR, now_ms=now_ms)
-    assert await top_up == 10_500
-    assert await wallets.find_own_limits(connection, number) == OwnLimits(top_up_minor_max=0, balance_minor_max=0)
 
 
 @pytest.mark.parametrize("name", OwnLimits.__dataclass_fields__)

@@ -21,7 +21,7 @@ from pos_server.ledger.ledger import LEDGER_CONFLICT, apply_changes, load_book
 from pos_server.ledger.rows import plain_uuid
 from pos_server.ledger.sql import QUERIES
 from tests.model import model
-from tests.support import KEYRING, activated
+from tests.support import KEYRING, activated, top_up
 
 T = TypeVar("T")
 
@@ -95,7 +95,7 @@ class RealLedger:
         for currency, balance, devices in WALLETS:
             number = await directory.create_wallet(self._connection, "Customer", currency)
             self.wallets.append(number)
-            await directory.top_up(self._connection, uuid4(), min(self.merchants), number, balance, currency, now_ms=0)
+            await top_up(self._connection, uuid4(), min(self.merchants), number, balance, currency, now_ms=0)
             for slot in range(devices):
                 await activated(self._connection, DeviceId(DeviceKind.WALLET, number, slot))
                 self.devices.append((number, slot))
@@ -205,7 +205,5 @@ class RealLedger:
     def top_up(self, wallet: int, amount_minor: int, currency: str, now_ms: int) -> int | None:
         """On the operator's word: without limits."""
         return self._run(
-            directory.top_up(
-                self._connection, uuid4(), min(self.merchants), wallet, amount_minor, currency, now_ms=now_ms
-            )
+            top_up(self._connection, uuid4(), min(self.merchants), wallet, amount_minor, currency, now_ms=now_ms)
         )
