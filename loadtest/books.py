@@ -31,8 +31,9 @@ import asyncpg
 
 from loadtest.arrivals import Plan
 from loadtest.ledger import fill, shift_id_of
+from loadtest.opening import open_shop
 from loadtest.process import POS_SERVER, new_ledger, pos_server, say, serving
-from loadtest.seed import CURRENCY, Shop, credentials_of, seed_shop
+from loadtest.seed import CURRENCY, Shop, credentials_of
 from pos_client import TerminalClient
 from pos_client.api import ApiClient
 from pos_server.core.api_keys import Role
@@ -382,17 +383,28 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
                     shifts=1,
                     shift_sales=arguments.shift,
                 )
-                shop = await seed_shop(
-                    connection, terminals=arguments.terminals, wallets=arguments.wallets, balance_minor=BALANCE_MINOR
-                )
                 await connection.execute("update merchant set fee_bps = 100")
-                keys = {
-                    role: await new_key(connection, role, shop.merchant_id if role is Role.MERCHANT else None, "load")
-                    for role in Role
-                }
-                await connection.execute("vacuum analyze")
-                await connection.execute("checkpoint")
+                admin_key = await new_key(connection, Role.ADMIN, None, "load")
             async with serving([POS_SERVER, "run", "--port", "0"], POS_DATABASE_URL=dsn) as server:
+                say(f"opening a shop with {arguments.terminals} tills and {arguments.wallets} wallets …")
+                shop = await open_shop(
+                    server.url,
+                    admin_key,
+                    terminals=arguments.terminals,
+                    wallets=arguments.wallets,
+                    balance_minor=BALANCE_MINOR,
+                    name="Load & Sons",
+                    fee_bps=100,
+                )
+                async with owner(dsn) as connection:
+                    keys = {
+                        role: await new_key(
+                            connection, role, shop.merchant_id if role is Role.MERCHANT else None, "load"
+                        )
+                        for role in Role
+                    }
+                    await connection.execute("vacuum analyze")
+                    await connection.execute("checkpoint")
                 plan = Plan(
                     url=server.url,
                     rate=arguments.rate,

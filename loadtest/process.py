@@ -21,6 +21,11 @@ _WIDE_LIMITS = {
     "POS_DAY_MINOR_MAX": str(2**53 - 1),
     "POS_PIN_FREE_DAY_COUNT_MAX": str(2**53 - 1),
     "POS_PIN_FREE_DAY_MINOR_MAX": str(2**53 - 1),
+    "POS_TOP_UP_MINOR_MAX": str(2**53 - 1),
+    "POS_BALANCE_MINOR_MAX": str(2**53 - 1),
+    # One back office opens a whole shop in half a minute.
+    "POS_API_REQUESTS_PER_S": "10000",
+    "POS_API_REQUESTS_BURST": "10000",
 }
 POS_SERVER = Path(sys.executable).with_name("pos-server")
 
