@@ -14,7 +14,6 @@ from pos_client.api import ApiClient
 from pos_server.core.api_keys import Role
 from pos_server.core.device_keys import DeviceId
 from pos_server.core.rest.admin import ApiKeyCreate, MerchantCreate
-from pos_server.core.rest.fields import NAME_CHARS_MAX
 from pos_server.core.rest.issuer import CashCreate, WalletCreate, WalletDeviceCreate
 from pos_server.core.rest.merchant_places import StoreCreate, TerminalCreate
 
