@@ -14,6 +14,8 @@ from .core.notices import Recipient
 
 log = structlog.get_logger(__name__)
 
+# In a WebSocket's `state`: a function that sends a text without waiting, or returns False when the peer takes none now.
+SEND_NOW = "send_now"
 # How long a peer that does not read is given to take the close frame.
 CLOSE_TIMEOUT_S = 1.0
 
@@ -29,8 +31,8 @@ class OutboxLimits:
 class Connection:
     """An authenticated device's socket, and the messages that wait to be sent on it, in order.
 
-    A task writes only while there is something to write: ten thousand idle connections have ten thousand readers, and
-    no writer.
+    What can be sent at once is. Else a task writes, but only while there is something to write: ten thousand idle
+    connections have ten thousand readers, and no writer.
     """
 
     __slots__ = (
@@ -38,6 +40,7 @@ class Connection:
         "_closing",
         "_limits",
         "_outbox",
+        "_send_now",
         "_sending",
         "_started",
         "_websocket",
@@ -62,6 +65,7 @@ class Connection:
         self.arrival = arrival
         self.language = language
         self._websocket = websocket
+        self._send_now: Callable[[str], bool] | None = websocket.scope.get("state", {}).get(SEND_NOW)
         self._limits = limits
         self._outbox: list[str] = []  # not a deque, which takes 0.6 KiB while it is empty
         self._bytes = 0
@@ -81,6 +85,10 @@ class Connection:
     def deliver(self, text: str) -> None:
         """Queue a message. Never waits: when the outbox is full the connection is cut with SLOW_CONSUMER."""
         if self._closing is not None:
+            return
+        # Most messages meet nobody on their way: they need neither a task nor a queue.
+        idle = self._started and self._writer is None and not self._outbox
+        if idle and self._send_now is not None and self._send_now(text):
             return
         if len(self._outbox) < self._limits.messages_max and self._bytes + _size(text) <= self._limits.bytes_max:
             self._outbox.append(text)
