@@ -122,6 +122,7 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
     limits = AuthorizerLimits(
         queue_operations_max=settings.queue_operations_max,
         device_operations_max=settings.device_operations_max,
+        lanes=settings.batch_lanes,
         batch_operations_max=settings.batch_operations_max,
         batch_attempts_max=settings.batch_attempts_max,
         batch_timeout_s=settings.batch_timeout_s,

@@ -3,6 +3,11 @@
 There is no timer. While one batch is at the database, arrivals queue; the next batch takes what is there, up to a
 bound. Alone, an operation waits for nothing; under load batches grow by themselves.
 
+A few lanes work side by side, each with a connection of its own, so that one batch is decided while another is being
+written. They take turns to read and decide, which keeps batches full. A till or a wallet is in one lane at a time: its
+operations are decided in the order in which they came. What an operation does not name (the wallet of a payment that is
+canceled) is guarded by versions, as between servers.
+
 Every operation that was accepted gets exactly one outcome: decided, or BUSY when nothing has happened, or
 UNKNOWN_OUTCOME when a commit may have happened and could not be confirmed. Running a batch again is always safe:
 decisions start from committed rows, and what is stored already is found, not made again.
@@ -22,7 +27,7 @@ from .core.decide import decide
 from .core.device_keys import DeviceKind, Keyring
 from .core.errors import ErrorCode, PosError
 from .core.notices import asker_of
-from .core.operations import Operation, Outcome, Refused
+from .core.operations import Operation, Outcome, Refused, named_by
 from .core.rules import Rules
 from .ledger.database import DATABASE_AWAY, connect
 from .ledger.ledger import LEDGER_CONFLICT, HouseAccounts, apply_changes, load_book
@@ -30,6 +35,8 @@ from .ledger.ledger import LEDGER_CONFLICT, HouseAccounts, apply_changes, load_b
 log = structlog.get_logger(__name__)
 
 _RETRY_PAUSE_S = 0.05
+# With fewer operations it costs more to split what waits between the lanes than to wait for each other.
+_WORTH_A_BATCH = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +49,7 @@ class AuthorizerLimits:
 
     queue_operations_max: int
     device_operations_max: int
+    lanes: int
     batch_operations_max: int
     batch_attempts_max: int
     batch_timeout_s: float
@@ -53,13 +61,15 @@ class AuthorizerLimits:
 class Submission:
     """An operation in the queue. `reply_to` goes back with its outcome; `deadline_s` is on the loop's clock.
 
-    `device` is whose share of the queue it takes, `waiting` who awaits the outcome besides the devices that are told.
+    `device` is whose share of the queue it takes, `named` the till and the wallet that no other lane may be deciding
+    about, `waiting` who awaits the outcome besides the devices that are told.
     """
 
     operation: Operation
     reply_to: str | None
     deadline_s: float
     device: tuple[DeviceKind, int] | None
+    named: list[tuple[DeviceKind, int]]
     waiting: "asyncio.Future[Outcome] | None"
 
 
@@ -67,8 +77,29 @@ class QueueFull(PosError):
     """The operation was not accepted and nothing has happened."""
 
 
+class _Lane:
+    """A connection that batches go through, one at a time."""
+
+    def __init__(self, dsn: str, connect_timeout_s: float) -> None:
+        self._dsn = dsn
+        self._connect_timeout_s = connect_timeout_s
+        self._connection: asyncpg.Connection | None = None
+
+    async def connected(self) -> asyncpg.Connection:
+        """The connection, a new one when the last was lost. Raises DATABASE_AWAY."""
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await connect(self._dsn, timeout_s=self._connect_timeout_s)
+        return self._connection
+
+    def drop(self) -> None:
+        """Give the connection up: the next one is new."""
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+
 class Authorizer:
-    """One lane with a connection of its own. `publish` is called once per operation, after its commit.
+    """The queue and the lanes. `publish` is called once per operation, after its commit.
 
     It gets the outcome and the `reply_to` of the request, and must not block. `day_start_ms` tells when the business
     day of a time began.
@@ -85,7 +116,7 @@ class Authorizer:
         day_start_ms: Callable[[int], int],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._dsn = dsn
+        self._lanes = [_Lane(dsn, limits.connect_timeout_s) for _ in range(limits.lanes)]
         self._keyring = keyring
         self._rules = rules
         self._limits = limits
@@ -99,13 +130,17 @@ class Authorizer:
         self._idle.set()
         self._closed = False
         self._house = HouseAccounts()
-        self._connection: asyncpg.Connection | None = None
+        self._in_lanes: set[tuple[DeviceKind, int]] = set()
+        self._lanes_at_work = 0
+        self._turn = asyncio.Lock()
+        self._turn_of: _Lane | None = None
 
     async def warm_up(self) -> None:
         """Connect and let Postgres prepare both statements, so that the first operation waits for neither."""
-        connection = await self._connected()
-        await load_book(connection, [])
-        await apply_changes(connection, Changes(), 0)
+        for lane in self._lanes:
+            connection = await lane.connected()
+            await load_book(connection, [])
+            await apply_changes(connection, Changes(), 0)
 
     def submit(self, operation: Operation, reply_to: str | None = None) -> None:
         """Accept an operation. Raises QueueFull, also for one device alone, and once `close` was called."""
@@ -127,22 +162,44 @@ class Authorizer:
             if self._open[device] >= self._limits.device_operations_max:
                 raise QueueFull
             self._open[device] += 1
-        self._queue.append(Submission(operation, reply_to, deadline_s, device, waiting))
+        self._queue.append(Submission(operation, reply_to, deadline_s, device, named_by(operation), waiting))
         self._idle.clear()
         self._wake.set()
 
     async def run(self) -> None:
         """Work until cancelled."""
         try:
-            while True:
-                await self._wake.wait()
-                while self._queue:
-                    await self._authorize(self._take())
-                self._wake.clear()
-                self._idle.set()
+            async with asyncio.TaskGroup() as lanes:
+                for lane in self._lanes:
+                    lanes.create_task(self._work(lane))
         finally:
-            if self._connection is not None:
-                self._connection.terminate()
+            for lane in self._lanes:
+                lane.drop()
+
+    async def _work(self, lane: _Lane) -> None:
+        while True:
+            await self._turn.acquire()
+            self._turn_of = lane
+            try:
+                while not (batch := self._take()):
+                    self._wake.clear()
+                    await self._wake.wait()
+                await self._authorize(lane, batch)
+            finally:
+                self._end_turn(lane)
+            self._lanes_at_work -= 1
+            for submission in batch:
+                self._in_lanes.difference_update(submission.named)
+            if self._queue:
+                self._wake.set()  # for what waited for a till or a wallet of this batch
+            elif not self._lanes_at_work:
+                self._idle.set()
+
+    def _end_turn(self, lane: _Lane) -> None:
+        """Let the next lane take a batch, unless that was done already."""
+        if self._turn_of is lane:
+            self._turn_of = None
+            self._turn.release()
 
     def close(self) -> None:
         """Accept nothing more; what was accepted still gets its outcome."""
@@ -153,16 +210,37 @@ class Authorizer:
         await self._idle.wait()
 
     def _take(self) -> list[Submission]:
-        return [self._queue.popleft() for _ in range(min(len(self._queue), self._limits.batch_operations_max))]
+        """The next batch: what came first, but for tills and wallets that are in another lane, in the same order."""
+        taken: list[Submission] = []
+        left: list[Submission] = []
+        named: set[tuple[DeviceKind, int]] = set()
+        busy = self._in_lanes
+        share = max(len(self._queue) // len(self._lanes), _WORTH_A_BATCH)
+        size = min(share, self._limits.batch_operations_max)
+        while self._queue and len(taken) < size and len(left) < self._limits.batch_operations_max:
+            submission = self._queue.popleft()
+            if busy.isdisjoint(submission.named):
+                taken.append(submission)
+                named.update(submission.named)
+            else:
+                # What comes after it for the same till or wallet must not overtake it.
+                if not left:
+                    busy = set(busy)
+                busy.update(submission.named)
+                left.append(submission)
+        self._queue.extendleft(reversed(left))
+        self._in_lanes |= named
+        self._lanes_at_work += bool(taken)
+        return taken
 
-    async def _authorize(self, submissions: list[Submission]) -> None:
+    async def _authorize(self, lane: _Lane, submissions: list[Submission]) -> None:
         now_s = asyncio.get_running_loop().time()
         batch = [submission for submission in submissions if submission.deadline_s > now_s]
         self._answer_all([late for late in submissions if late.deadline_s <= now_s], ErrorCode.BUSY)
         if not batch:
             return
         try:
-            outcomes = await self._decide_and_commit([submission.operation for submission in batch])
+            outcomes = await self._decide_and_commit(lane, [submission.operation for submission in batch])
         except _Failed as failed:
             self._answer_all(batch, failed.code)
         except Exception:
@@ -172,12 +250,12 @@ class Authorizer:
                 self._answer_all(batch, ErrorCode.UNKNOWN_OUTCOME)
             else:
                 for submission in batch:
-                    await self._authorize([submission])
+                    await self._authorize(lane, [submission])
         else:
             for submission, outcome in zip(batch, outcomes, strict=True):
                 self._answer(submission, outcome)
 
-    async def _decide_and_commit(self, operations: Sequence[Operation]) -> list[Outcome]:
+    async def _decide_and_commit(self, lane: _Lane, operations: Sequence[Operation]) -> list[Outcome]:
         may_have_happened = False
         for attempt in range(self._limits.batch_attempts_max):
             if attempt:
@@ -185,12 +263,13 @@ class Authorizer:
             applying = False
             try:
                 async with asyncio.timeout(self._limits.batch_timeout_s):
-                    connection = await self._connected()
+                    connection = await lane.connected()
                     book = await load_book(connection, operations, self._house)
                     now_ms = int(self._clock() * 1000)
                     outcomes, changes = decide(
                         operations, book, self._keyring, now_ms, self._rules, day_start_ms=self._day_start_ms(now_ms)
                     )
+                    self._end_turn(lane)
                     if changes:
                         applying = True
                         await apply_changes(connection, changes, now_ms)
@@ -200,19 +279,9 @@ class Authorizer:
             except DATABASE_AWAY as away:
                 # The statement may have committed before its answer was lost: only rows can tell, on the next attempt.
                 may_have_happened = may_have_happened or applying
-                self._drop_connection()
+                lane.drop()
                 log.warning("database_away", attempt=attempt + 1, cause=type(away).__name__, applying=applying)
         raise _Failed(ErrorCode.UNKNOWN_OUTCOME if may_have_happened else ErrorCode.BUSY)
-
-    async def _connected(self) -> asyncpg.Connection:
-        if self._connection is None or self._connection.is_closed():
-            self._connection = await connect(self._dsn, timeout_s=self._limits.connect_timeout_s)
-        return self._connection
-
-    def _drop_connection(self) -> None:
-        if self._connection is not None:
-            self._connection.terminate()
-            self._connection = None
 
     def _answer_all(self, submissions: Sequence[Submission], code: ErrorCode) -> None:
         for submission in submissions:

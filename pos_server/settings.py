@@ -130,6 +130,7 @@ class Settings(BaseSettings):
     # authorizer
     queue_operations_max: Count = 10_000
     device_operations_max: Count = Field(16, description="requests of one terminal or wallet that may be open at once")
+    batch_lanes: Count = Field(2, description="batches at work at once, each with a database connection of its own")
     batch_operations_max: Count = 200
     batch_attempts_max: Count = 5
     operation_deadline_s: Seconds = 10

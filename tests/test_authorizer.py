@@ -21,6 +21,7 @@ pytestmark = pytest.mark.asyncio
 LIMITS = AuthorizerLimits(
     queue_operations_max=100,
     device_operations_max=50,
+    lanes=2,
     batch_operations_max=10,
     batch_attempts_max=5,
     batch_timeout_s=5,

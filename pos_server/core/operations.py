@@ -6,7 +6,9 @@ from hashlib import sha256
 from uuid import UUID
 
 from .book import Till, Wallet
+from .device_keys import DeviceKind
 from .errors import ErrorCode
+from .payment_code import claimed_wallet
 from .payments import Payment, Purpose, Refund
 
 
@@ -123,6 +125,20 @@ class Expire:
 
 
 Operation = Scan | MoveCash | Confirm | Reject | Cancel | CreateRefund | Expire
+
+
+def named_by(operation: Operation) -> list[tuple[DeviceKind, int]]:
+    """The till and the wallet that an operation names. Two that have one in common are decided one after the other."""
+    match operation:
+        case Scan(terminal_number=terminal_number, code=code):
+            wallet_number = claimed_wallet(code)
+            till = (DeviceKind.TERMINAL, terminal_number)
+            return [till] if wallet_number is None else [till, (DeviceKind.WALLET, wallet_number)]
+        case MoveCash() | Confirm() | Reject():
+            return [(DeviceKind.WALLET, operation.wallet_number)]
+        case Cancel(terminal_number=int(number)) | CreateRefund(terminal_number=int(number)):
+            return [(DeviceKind.TERMINAL, number)]
+    return []
 
 
 @dataclass(frozen=True, slots=True)
