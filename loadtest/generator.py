@@ -2,7 +2,7 @@
 
 A process of its own on a light client (picows), so that most of the machine is left to what is measured. It reads one
 line of JSON (`Plan`) from standard input, connects everybody, says `ready`, waits for a line, offers payments for
-`warm_up_s + seconds`, waits for what is open, and prints one line of JSON (`Result`).
+`warm_up_s + seconds`, waits for what is open, writes a `Result` as JSON to `Plan.out`, and says `done`.
 
 Closed loop: each till has one payment open, and sends the next when it hears what became of it. Open loop: arrivals are
 Poisson, and a payment that is sent late counts from when it was meant to be sent. Every code is a real one, made for
@@ -29,6 +29,7 @@ import picows
 import uuid_utils
 import uvloop
 
+from loadtest.histogram import encoded, new_histogram
 from loadtest.seed import CURRENCY, KEYRING, Device, device_of
 from pos_server.core import payment_code
 from pos_server.core.device_keys import DeviceKind, authentication_mac
@@ -37,17 +38,19 @@ _CONNECTING_AT_ONCE = 100
 _ANSWERS_WITHIN_S = 15.0
 _TIMELINE_S = 0.5
 _NO_CODES_S = 0.02
+LATE_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to offer. `rate` 0 is closed loop. Devices are given by number; a wallet's code pays `amount_minor`.
 
-    `zipf` > 0 picks wallets with that exponent instead of in turn. `marks` is a file that hands the wallets' last codes
-    on from one run to the next: a code is used once.
+    Devices are spread over the servers at `urls`. `zipf` > 0 picks wallets with that exponent instead of in turn.
+    `marks` is a file that hands the wallets' last codes on from one run to the next: a code is used once. The result
+    goes to the file `out`.
     """
 
-    url: str
+    urls: list[str]
     terminals: list[int]
     wallets: list[int]
     seconds: float
@@ -57,20 +60,24 @@ class Plan:
     declined_share: float = 0.0
     zipf: float = 0.0
     marks: str = ""
+    out: str = ""
 
 
 @dataclass(slots=True)
 class Result:
-    """What became of it. Latencies in microseconds from the intended time, of payments sent after the warm-up.
+    """What became of it.
 
-    `timeline` counts the tills' answers in each half second since the start.
+    `till` and `both` are histograms (`loadtest.histogram`) of microseconds from the intended time, of payments sent
+    after the warm-up, until the till and until both had heard; `both` has the approved ones. `late` were sent more than
+    LATE_S after they were meant to be. `timeline` counts the tills' answers in each half second since the start.
     """
 
     seconds: float
     offered: int = 0
     outcomes: dict[str, int] = field(default_factory=dict)
-    till_us: list[int] = field(default_factory=list)
-    both_us: list[int] = field(default_factory=list)
+    answered: int = 0
+    till: str = ""
+    both: str = ""
     unanswered: int = 0
     not_told: int = 0
     skipped: int = 0
@@ -126,10 +133,12 @@ def _authenticate(device: Device, nonce: str) -> dict[str, Any]:
     return {"type": "authenticate", "message_id": "1", **identity}
 
 
-async def connect_all(url: str, sessions: list[tuple[DeviceKind, Session]]) -> None:
-    """Open all of them, some at once."""
+async def connect_all(urls: list[str], sessions: list[tuple[DeviceKind, Session]]) -> None:
+    """Open all of them, some at once, at the servers by turns."""
+    turns = itertools.cycle(urls)
 
     async def one(kind: DeviceKind, session: Session) -> None:
+        url = next(turns)
         address = f"{url.replace('http', 'ws', 1)}/v1/{kind}"
         headers = {"Sec-WebSocket-Protocol": "pos.v1"}
         await picows.ws_connect(lambda: session, address, extra_headers=headers, websocket_handshake_timeout=30)
@@ -181,6 +190,7 @@ class Offer:
         self._next_customer = self._in_turn() if not plan.zipf else self._by_fame()
         self._prefix = f"{int(time.time()):x}-"
         self._intended = array("d")
+        self._sent = array("d")
         self._till_at = array("d")
         self._wallet_at = array("d")
         self._numbers: dict[bytes, int] = {}
@@ -224,6 +234,7 @@ class Offer:
         payment_id = str(uuid_utils.uuid7())
         self._numbers[payment_id.encode()] = number
         self._intended.append(intended_s)
+        self._sent.append(time.monotonic())
         self._till_at.append(0.0)
         self._wallet_at.append(0.0)
         self._approved.append(0)
@@ -315,9 +326,10 @@ class Offer:
 
     def _result(self, from_s: float, until_s: float, began_s: float, cpu_s: float) -> Result:
         result = Result(seconds=until_s - from_s, outcomes=dict(self._outcomes), skipped=self._skipped, cpu_s=cpu_s)
+        till, both = new_histogram(), new_histogram()
         timeline: Counter[int] = Counter()
-        for intended_s, till_s, wallet_s, approved in zip(
-            self._intended, self._till_at, self._wallet_at, self._approved, strict=True
+        for intended_s, sent_s, till_s, wallet_s, approved in zip(
+            self._intended, self._sent, self._till_at, self._wallet_at, self._approved, strict=True
         ):
             if till_s:
                 timeline[int((till_s - began_s) / _TIMELINE_S)] += 1
@@ -326,14 +338,21 @@ class Offer:
             if not from_s <= intended_s < until_s:
                 continue
             result.offered += 1
+            result.late += sent_s - intended_s > LATE_S
             if till_s:
-                result.till_us.append(round((till_s - intended_s) * 1e6))
+                result.answered += 1
+                till.record_value(_microseconds(till_s - intended_s))
             if approved and wallet_s:
-                result.both_us.append(round((max(till_s, wallet_s) - intended_s) * 1e6))
+                both.record_value(_microseconds(max(till_s, wallet_s) - intended_s))
             elif approved:
                 result.not_told += 1
+        result.till, result.both = encoded(till), encoded(both)
         result.timeline = [timeline[slot] for slot in range(max(timeline, default=0) + 1)]
         return result
+
+
+def _microseconds(seconds: float) -> int:
+    return max(1, round(seconds * 1e6))
 
 
 def _cpu_s() -> float:
@@ -345,7 +364,7 @@ async def run(plan: Plan) -> Result:
     """Connect, wait for the word, and offer."""
     offer = Offer(plan)
     sessions = [(DeviceKind.TERMINAL, session) for session in offer.tills]
-    await connect_all(plan.url, sessions + [(DeviceKind.WALLET, session) for session in offer.wallets])
+    await connect_all(plan.urls, sessions + [(DeviceKind.WALLET, session) for session in offer.wallets])
     print("ready", flush=True)  # noqa: T201
     await asyncio.to_thread(sys.stdin.readline)
     # A collection over all payments so far would be a pause of our own making.
@@ -362,7 +381,8 @@ def main() -> None:
     """Take the plan from standard input and carry it out."""
     plan = Plan(**orjson.loads(sys.stdin.readline()))
     result = uvloop.run(run(plan))
-    print(orjson.dumps(asdict(result)).decode(), flush=True)  # noqa: T201
+    Path(plan.out).write_bytes(orjson.dumps(asdict(result)))
+    print("done", flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

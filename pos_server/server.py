@@ -141,6 +141,7 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.queue: _Received = _Received()  # type: ignore[assignment]
+        self._state: dict[str, Any] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -163,8 +164,7 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
         super().connection_lost(exc)
         # What refers to itself: without it, a connection that has ended is freed at once.
         self.conn.parser.close()
-        if self.handshake_initiated:
-            self.scope["state"].pop(SEND_NOW, None)
+        self._state.pop(SEND_NOW, None)
 
     async def send(self, message: ASGISendEvent) -> None:
         if self.close_sent:
@@ -182,7 +182,8 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
         if self.response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
-            self.scope["state"][SEND_NOW] = self.send_now
+            self._state = self.scope["state"]
+            self._state[SEND_NOW] = self.send_now
 
     def send_now(self, text: str) -> bool:
         """Send a text without waiting; False when the peer does not take any now, or the connection is at its end."""

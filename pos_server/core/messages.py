@@ -594,7 +594,14 @@ ServerMessage = (
 
 def encode(message: ServerMessage | BaseModel) -> str:
     """The text frame of a message."""
-    return orjson.dumps(message.model_dump(mode="json") if isinstance(message, BaseModel) else message).decode()
+    return orjson.dumps(message, default=_plain).decode()
+
+
+def _plain(part: object) -> object:
+    """What orjson does not know: a pydantic model."""
+    if isinstance(part, BaseModel):
+        return part.model_dump(mode="json")
+    raise TypeError(f"cannot encode {type(part).__name__}")
 
 
 def decode_client_message(text: str) -> ClientMessage:

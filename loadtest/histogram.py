@@ -1,0 +1,26 @@
+"""Latencies as an HDR histogram: microseconds up to a minute, with three digits, in a text of a few kilobytes."""
+
+from hdrh.histogram import HdrHistogram
+
+_LARGEST_US = 60_000_000
+_DIGITS = 3
+
+
+def new_histogram() -> HdrHistogram:
+    """An empty one."""
+    return HdrHistogram(1, _LARGEST_US, _DIGITS)
+
+
+def encoded(histogram: HdrHistogram) -> str:
+    """Its text."""
+    return histogram.encode().decode()
+
+
+def decoded(text: str) -> HdrHistogram:
+    """The histogram of a text."""
+    return HdrHistogram.decode(text)
+
+
+def ms_at(histogram: HdrHistogram, percent: float) -> float:
+    """The latency in milliseconds that `percent` of them did not exceed; 0 of none."""
+    return round(histogram.get_value_at_percentile(percent) / 1000, 3)
