@@ -51,6 +51,8 @@ _LIMITS_OF_PEOPLE = (
 )
 # One machine plays thousands of devices, and a till scans more in a second than a person in an hour.
 _WIDE = dict.fromkeys(_LIMITS_OF_PEOPLE, "1000000")
+# Of a wallet: more codes at once than a person needs.
+_DEVICES = 3
 _DECLINED_SHARE = 0.2
 _ZIPF = 1.0
 _LARGE_WALLETS = 1_000_000
@@ -108,6 +110,7 @@ async def offer(bench: Bench, terminals: list[int], wallets: list[int], **plan: 
         urls=[server.url for server in bench.servers],
         terminals=terminals,
         wallets=wallets,
+        devices=_DEVICES,
         **{"seconds": bench.seconds, **plan},
         marks=str(bench.data_dir / "bench-marks"),
         out=str(out),
@@ -229,6 +232,8 @@ async def compared(bench: Bench, pairs: int, run: Callable[[], Awaitable[Load]])
             plain, other = await offer(bench, bench.spread, bench.wallets), await run()
         else:
             other, plain = await run(), await offer(bench, bench.spread, bench.wallets)
+        if not plain.per_s:
+            raise SystemExit("the wallets have run out of codes: take more --wallets or fewer --seconds")
         say(f"  {other.per_s:.0f} over {plain.per_s:.0f} payments/s")
         ratios.append(other.per_s / plain.per_s)
     return round(median(ratios), 2), other
@@ -312,7 +317,9 @@ async def opened(
     connection = await connect(dsn, timeout_s=30, role=None)
     try:
         shops = [await seed_shop(connection, terminals=tills, wallets=0, balance_minor=0) for _ in range(MERCHANTS)]
-        people = await seed_shop(connection, terminals=0, wallets=wallets, balance_minor=BALANCE_MINOR)
+        people = await seed_shop(
+            connection, terminals=0, wallets=wallets, balance_minor=BALANCE_MINOR, devices=_DEVICES
+        )
         await connection.execute("vacuum analyze")
     finally:
         await connection.close()

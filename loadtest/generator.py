@@ -45,14 +45,15 @@ LATE_S = 0.01
 class Plan:
     """What to offer. `rate` 0 is closed loop. Devices are given by number; a wallet's code pays `amount_minor`.
 
-    Devices are spread over the servers at `urls`. `zipf` > 0 picks wallets with that exponent instead of in turn.
-    `marks` is a file that hands the wallets' last codes on from one run to the next: a code is used once. The result
-    goes to the file `out`.
+    Each wallet shows the codes of `devices` devices by turns, of which the first is connected. Devices are spread over
+    the servers at `urls`. `zipf` > 0 picks wallets with that exponent instead of in turn. `marks` is a file that hands
+    the wallets' last codes on from one run to the next: a code is used once. The result goes to the file `out`.
     """
 
     urls: list[str]
     terminals: list[int]
     wallets: list[int]
+    devices: int
     seconds: float
     warm_up_s: float = 2.0
     rate: float = 0.0
@@ -183,12 +184,16 @@ class Offer:
         self._plan = plan
         self._chance = random.Random(1)  # noqa: S311 - the same in every run
         marks = json.loads(Path(plan.marks).read_text()) if plan.marks and Path(plan.marks).exists() else {}
+        # All wallets by their first devices, then all by their second: each device has ten codes in 30 s.
         self._customers = {
-            number: Customer(device_of(DeviceKind.WALLET, number), *map(tuple, marks.get(str(number), ())))
+            (number, slot): Customer(
+                device_of(DeviceKind.WALLET, number, slot), *map(tuple, marks.get(f"{number}/{slot}", ()))
+            )
+            for slot in range(plan.devices)
             for number in plan.wallets
         }
         self._next_customer = self._in_turn() if not plan.zipf else self._by_fame()
-        self._prefix = f"{int(time.time()):x}-"
+        self._prefix = f"{time.time_ns() // 1_000_000:x}-"
         self._intended = array("d")
         self._sent = array("d")
         self._till_at = array("d")
@@ -243,7 +248,7 @@ class Offer:
         self.tills[place].send(
             {
                 "type": "payment.scan",
-                "message_id": str(number),
+                "message_id": f"{self._prefix}{number}",
                 "payment_id": payment_id,
                 "reference": f"{self._prefix}{number}",
                 "amount_minor": 10**12 if declined else self._plan.amount_minor,
@@ -257,9 +262,10 @@ class Offer:
         def heard(payload: bytes, now_s: float) -> None:
             message = orjson.loads(payload)
             reply_to = message.get("reply_to")
-            if reply_to is None:
+            # A device that has moved between servers is told the last seconds again, of the run before too.
+            if reply_to is None or not reply_to.startswith(self._prefix):
                 return
-            number = int(reply_to)
+            number = int(reply_to[len(self._prefix) :])
             if self._till_at[number]:
                 return
             self._till_at[number] = now_s
@@ -308,9 +314,10 @@ class Offer:
 
     def _keep_marks(self) -> None:
         if self._plan.marks:
-            marks = Path(self._plan.marks)
-            kept = json.loads(marks.read_text()) if marks.exists() else {}
-            marks.write_text(json.dumps(kept | {str(number): (c.mark,) for number, c in self._customers.items()}))
+            path = Path(self._plan.marks)
+            kept = json.loads(path.read_text()) if path.exists() else {}
+            marks = {f"{number}/{slot}": (customer.mark,) for (number, slot), customer in self._customers.items()}
+            path.write_text(json.dumps(kept | marks))
 
     async def _arrive(self, began_s: float, until_s: float) -> None:
         intended_s = began_s

@@ -26,7 +26,8 @@ with made as (
     insert into wallet (account_id, name, currency, balance_minor) select id, name, 'EUR', $2 from made
     returning number, account_id
 ), devices as (
-    insert into wallet_device (wallet_number, slot, kid, generation) select number, 0, 'load', 1 from wallets
+    insert into wallet_device (wallet_number, slot, kid, generation)
+    select number, slot, 'load', 1 from wallets cross join generate_series(0, $5::integer - 1) as slot
 ), topped as materialized (
     select gen_random_uuid() as id, account_id, number from wallets where $2 > 0
 ), paid as (
@@ -58,10 +59,13 @@ class Shop:
     wallets: list[Device]
 
 
-async def seed_shop(connection: asyncpg.Connection, *, terminals: int, wallets: int, balance_minor: int) -> Shop:
+async def seed_shop(
+    connection: asyncpg.Connection, *, terminals: int, wallets: int, balance_minor: int, devices: int = 1
+) -> Shop:
     """One merchant with one store, `terminals` tills and `wallets` wallets that hold `balance_minor` each.
 
-    `connection` may do anything. The server must run with MASTER_KEYS.
+    A wallet has that many devices; the shop names the first of each. `connection` may do anything. The server must run
+    with MASTER_KEYS.
     """
     async with connection.transaction():
         merchant_id = await directory.create_merchant(connection, "Load & Sons", CURRENCY)
@@ -70,7 +74,7 @@ async def seed_shop(connection: asyncpg.Connection, *, terminals: int, wallets: 
             "select id from account where kind = 'house' and name = 'cash_in' and currency = $1", CURRENCY
         )
         terminal_rows = await connection.fetch(_TERMINALS, store_id, terminals)
-        wallet_rows = await connection.fetch(_WALLETS, wallets, balance_minor, house, merchant_id)
+        wallet_rows = await connection.fetch(_WALLETS, wallets, balance_minor, house, merchant_id, devices)
     return Shop(
         merchant_id,
         [device_of(DeviceKind.TERMINAL, row["number"]) for row in terminal_rows],
@@ -78,9 +82,9 @@ async def seed_shop(connection: asyncpg.Connection, *, terminals: int, wallets: 
     )
 
 
-def device_of(kind: DeviceKind, number: int) -> Device:
-    """A seeded terminal, or the one device of a seeded wallet."""
-    device = DeviceId(kind, number)
+def device_of(kind: DeviceKind, number: int, slot: int = 0) -> Device:
+    """A seeded terminal, or a device of a seeded wallet."""
+    device = DeviceId(kind, number, slot)
     key = KEYRING.device_key(KEYRING.current, device, _GENERATION)
     if key is None:
         raise AssertionError("the keyring has its current key")
