@@ -4,7 +4,7 @@ import asyncio
 import gc
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from http import HTTPStatus
 from typing import Any, cast
@@ -25,7 +25,7 @@ from .app import PosApp, open_app
 from .connections import SEND_NOW
 from .core.device_keys import Keyring
 from .core.errors import CloseCode, PosError
-from .gateway.device import REFUSED_FRAME_CODE
+from .gateway.device import FAILURE, LISTEN, REFUSED_FRAME_CODE
 from .settings import Settings
 
 _BACKLOG = 2048
@@ -142,6 +142,7 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
         super().__init__(*arguments, **options)
         self.queue: _Received = _Received()  # type: ignore[assignment]
         self._state: dict[str, Any] = {}
+        self._hear: Callable[[str], Exception | None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -165,6 +166,8 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
         # What refers to itself: without it, a connection that has ended is freed at once.
         self.conn.parser.close()
         self._state.pop(SEND_NOW, None)
+        self._state.pop(LISTEN, None)
+        self._hear = None
 
     async def send(self, message: ASGISendEvent) -> None:
         if self.close_sent:
@@ -184,6 +187,7 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
             self._state = self.scope["state"]
             self._state[SEND_NOW] = self.send_now
+            self._state[LISTEN] = self.listen
 
     def send_now(self, text: str) -> bool:
         """Send a text without waiting; False when the peer does not take any now, or the connection is at its end."""
@@ -193,7 +197,23 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
         self.transport.write(b"".join(self.conn.data_to_send()))
         return True
 
+    def listen(self, hear: Callable[[str], Exception | None]) -> None:
+        """Give texts to `hear` as they come in, once the application has received what came before."""
+        self._hear = hear
+
     def send_receive_event_to_app(self) -> None:
+        if self._hear is not None and not len(self.queue) and self.curr_msg_data_type == "text" and not self.close_sent:
+            try:
+                text = b"".join(self.frames).decode()
+            except UnicodeDecodeError:
+                pass  # uvicorn closes the connection with 1007
+            else:
+                self.frames = []
+                failure = self._hear(text)
+                if failure is not None:
+                    self._hear = None
+                    self.queue.put_nowait({"type": "websocket.receive", FAILURE: failure})
+                return
         # uvicorn stops reading the socket after each message until the application has it: two system calls each.
         if self.read_paused or len(self.queue) >= _READ_AHEAD_MESSAGES_MAX:
             super().send_receive_event_to_app()

@@ -5,7 +5,7 @@ import hmac
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -16,42 +16,36 @@ from ..admission import Admission
 from ..clock import now_ms
 from ..connections import CLOSE_TIMEOUT_S, Connection, Connections
 from ..core.device_keys import NONCE_BYTES, DeviceId, DeviceKind, Keyring, authentication_mac
-from ..core.errors import CloseCode, ConnectionClosing, ErrorCode, MessageError
+from ..core.errors import CloseCode, ConnectionClosing
 from ..core.messages import (
     SUBPROTOCOL,
     Authenticate,
-    Error,
     Hello,
-    History,
-    PaymentConfirm,
-    PaymentQuery,
-    PaymentsRecent,
-    PinSet,
     Request,
     ServerMessage,
-    ShiftClose,
-    ShiftOpen,
-    ShiftQuery,
     TerminalReady,
     WalletReady,
     encode,
 )
-from ..core.notices import ERROR_TEXTS
-from ..core.rate import TokenBucket
 from ..core.session import Session, State
 from ..core.texts import language_of
 from ..ledger.database import DATABASE_AWAY
 from ..peers import Peers
 from ..settings import Settings
+from .conversation import Conversation, Work
 
 log = structlog.get_logger(__name__)
 
 # In the connection's `state`, when the WebSocket protocol itself has ended it: the close code (1002, 1007 or 1009).
 REFUSED_FRAME_CODE = "refused_frame_code"
 
+# In the connection's `state`: a function that takes the one that hears texts as they come, without the application's
+# task being woken. It returns None, or what the task is to raise; from then on texts go to the task again.
+LISTEN = "listen"
+# In what the application receives: what its hearer returned.
+FAILURE = "failure"
+
 RecordT = TypeVar("RecordT")
-# Called in a task of its own: a coroutine made before that would be left over when the connection ends first.
-Work = Callable[[], Awaitable[ServerMessage | None]]
 Ready = TerminalReady | WalletReady
 
 
@@ -192,7 +186,7 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
             connection.start(map(encode, (ready, *missed)))
             del message, ready, missed  # or this frame would keep them as long as the connection lasts
             try:
-                await self._read(websocket, session, connection, admitted)
+                await self._converse(websocket, session, connection, admitted)
             except ConnectionClosing as closing:
                 log.info("connection_closed", kind=self.kind.value, code=closing.code.value, reason=closing.reason)
                 session.close(closing.code, closing.reason)
@@ -205,94 +199,29 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
             self._peers.closed(connection.device)
             await connection.ended()
 
-    async def _read(
+    async def _converse(
         self, websocket: WebSocket, session: Session, connection: Connection, admitted: Admitted[RecordT]
     ) -> None:
-        settings, now_s = self._settings, time.monotonic()
-        pace = TokenBucket(settings.messages_per_s, settings.messages_burst, now_s)
-        patience = TokenBucket(settings.bad_messages_per_s, settings.bad_messages_burst, now_s)
-        # Made when first needed: ten thousand idle connections need neither.
-        queries: TokenBucket | None = None
-        at_work: set[asyncio.Task[None]] | None = None
+        conversation = Conversation(
+            self._settings, session, connection, lambda message: self.handle(message, admitted), time.monotonic()
+        )
+        listen = websocket.scope["state"].get(LISTEN)
         try:
+            # From here on texts go straight to the conversation; what came before them, and the end, come by this way.
+            if listen is not None:  # else the connection is lost already
+                listen(conversation.hear)
             while True:
-                text = await _receive_text(websocket)
-                now_s = time.monotonic()
-                try:
-                    message = session.receive(text)
-                    if isinstance(message, Authenticate):
-                        raise AssertionError("authenticated twice")
-                    if not pace.take(now_s):
-                        raise refused(ErrorCode.TOO_MANY_MESSAGES, message, retry_after_s=1)
-                    if isinstance(message, _QUERIES):
-                        queries = queries or TokenBucket(settings.queries_per_s, settings.queries_burst, now_s)
-                        if not queries.take(now_s):
-                            raise refused(ErrorCode.TOO_MANY_QUERIES, message, retry_after_s=1)
-                    if isinstance(message, _SLOW) and len(at_work or ()) >= settings.connection_requests_max:
-                        raise refused(ErrorCode.BUSY, message)
-                    work = self.handle(message, admitted)
-                    if work is not None:
-                        at_work = set() if at_work is None else at_work
-                        task = asyncio.create_task(_answer(work, message, connection))
-                        at_work.add(task)
-                        task.add_done_callback(at_work.discard)
-                except MessageError as error:
-                    connection.deliver(encode(_error_message(error)))
-                    if error.code in _MISUSE and not patience.take(now_s):
-                        raise session.close(CloseCode.TOO_MANY_MESSAGES, "too many bad messages") from None
+                conversation.take(await _receive_text(websocket))
         except WebSocketDisconnect:
             return
         finally:
-            for task in at_work or ():
-                task.cancel()
-
-
-async def _answer(work: Work, message: Request, connection: Connection) -> None:
-    try:
-        answer = await work()
-    except MessageError as error:
-        answer = _error_message(error)
-    except DATABASE_AWAY as away:
-        log.warning("database_away", during=message.type, cause=type(away).__name__)
-        answer = _error_message(refused(ErrorCode.BUSY, message))
-    except Exception:
-        log.exception("request_failed", type=message.type)
-        connection.close(CloseCode.UNAVAILABLE, "server fault, come back")
-        return
-    if answer is not None:
-        connection.deliver(encode(answer))
-
-
-# What reads, some of it much, and is bounded by a rate of its own: a till that asks too often has taken whole networks
-# down.
-_QUERIES = (PaymentQuery, PaymentsRecent, History, ShiftOpen, ShiftClose, ShiftQuery)
-# What waits for the database or a thread besides the reader.
-_SLOW = (*_QUERIES, PaymentConfirm, PinSet)
-
-# What a correct client never sends, or not so often: it has little patience to spend on these.
-_MISUSE = {ErrorCode.BAD_FIELD, ErrorCode.UNKNOWN_TYPE, ErrorCode.WRONG_CURRENCY, ErrorCode.TOO_MANY_MESSAGES}
-
-
-def refused(
-    code: ErrorCode, message: Request, *, field: str | None = None, retry_after_s: int | None = None
-) -> MessageError:
-    """The error that answers `message`, with the code's usual text."""
-    return MessageError(code, ERROR_TEXTS[code], field=field, reply_to=message.message_id, retry_after_s=retry_after_s)
-
-
-def _error_message(error: MessageError) -> Error:
-    return Error(
-        reply_to=error.reply_to,
-        code=error.code.value,
-        message=error.detail,
-        field=error.field,
-        retryable=error.code.retryable,
-        retry_after_s=error.retry_after_s,
-    )
+            conversation.end()
 
 
 async def _receive_text(websocket: WebSocket) -> str:
     event = await websocket.receive()
+    if FAILURE in event:
+        raise event[FAILURE]
     if event["type"] == "websocket.disconnect":
         raise WebSocketDisconnect(event.get("code", 1006))
     text: str | None = event.get("text")

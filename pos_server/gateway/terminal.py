@@ -40,7 +40,8 @@ from ..ledger.directory import TerminalRecord
 from ..ledger.rows import plain_uuid
 from ..peers import Peers
 from ..settings import Settings
-from .device import Admitted, DeviceEndpoint, Work, refused
+from .conversation import Work, refused
+from .device import Admitted, DeviceEndpoint
 
 
 class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):

@@ -40,7 +40,8 @@ from ..ledger.history import Cursor, WalletPayment
 from ..peers import Peers
 from ..pins import Pins, PinsBusy
 from ..settings import Settings
-from .device import Admitted, DeviceEndpoint, Work, refused
+from .conversation import Work, refused
+from .device import Admitted, DeviceEndpoint
 
 
 class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
