@@ -1,4 +1,4 @@
-.PHONY: help setup demo test lint lock clean
+.PHONY: help setup demo test bench lint lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -11,6 +11,9 @@ demo: setup ## Run the server with a Postgres, a till and wallets of its own; AR
 
 test: lint ## Run lint, then the tests; ARGS goes to pytest
 	.venv/bin/pytest $(ARGS)
+
+bench: setup ## Measure the engine over pgbench in the same run; ARGS="--quick", ARGS="--json FILE --html FILE"
+	@exec .venv/bin/python -m loadtest.bench $(ARGS)
 
 lint: setup ## Check style and types
 	.venv/bin/ruff check

@@ -14,7 +14,7 @@ from pos_server.core.operations import Decided, Outcome, Refused, Scan
 from pos_server.core.payments import DeclineCode, Status
 from pos_server.ledger.audit import audit
 from tests.proxy import proxied
-from tests.support import KEYRING, RULES, Town
+from tests.support import KEYRING, RULES, Town, build_town
 
 pytestmark = pytest.mark.asyncio
 
@@ -128,6 +128,34 @@ async def test_one_terminal_cannot_fill_the_queue(dsn: str, town: Town) -> None:
         engine.authorizer.submit(town.scan(), "d")
         await engine.authorizer.drained()
     assert set(engine.outcomes) == {"a", "b", "other terminal", "d"}
+
+
+async def test_lanes_work_side_by_side_but_never_on_one_till_or_wallet(
+    dsn: str, connection: asyncpg.Connection, admin: asyncpg.Connection
+) -> None:
+    town = await build_town(connection, terminals=3, wallets=4)
+    async with running(dsn) as engine:
+
+        async def until(outcomes: int) -> None:
+            async with asyncio.timeout(5):
+                while len(engine.outcomes) < outcomes:  # noqa: ASYNC110 - publishing has no event for tests
+                    await asyncio.sleep(0)
+
+        async with admin.transaction():
+            await admin.execute("select 1 from wallet where number = $1 for update", town.wallets[0].device.number)
+            engine.authorizer.submit(town.scan(0), "stuck")
+            async with asyncio.timeout(5):
+                while not await connection.fetchval("select count(*) from pg_locks where not granted"):
+                    pass
+            engine.authorizer.submit(town.scan(1), "same till")
+            engine.authorizer.submit(town.scan(0, terminal=1), "same wallet")
+            engine.authorizer.submit(town.scan(2, terminal=1), "behind it at its till")
+            engine.authorizer.submit(town.scan(3, terminal=2), "neither")
+            await until(1)
+            assert set(engine.outcomes) == {"neither"}
+        await engine.authorizer.drained()
+    assert list(engine.outcomes) == ["neither", "stuck", "same till", "same wallet", "behind it at its till"]
+    assert {status(outcome) for outcome in engine.outcomes.values()} == {"approved"}
 
 
 async def test_a_closed_engine_finishes_what_it_accepted(dsn: str, town: Town) -> None:

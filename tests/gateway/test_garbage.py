@@ -1,0 +1,38 @@
+"""A connection that has ended in order leaves nothing that only a search for reference cycles would find.
+
+That search stops every payment while it lasts, so the server makes it rarely (`server.py`).
+"""
+
+import asyncio
+import gc
+
+import pytest
+from websockets.server import ServerProtocol
+
+from pos_server.server import RunningServer, _WebSocketProtocol
+from tests.support import ANSWER_TIMEOUT_S, Town, ask, logged_in, receive, scan_message
+
+pytestmark = pytest.mark.asyncio
+
+
+def protocols() -> int:
+    """How many connections' parts there are, at the server."""
+    return sum(type(thing) in (_WebSocketProtocol, ServerProtocol) for thing in gc.get_objects())
+
+
+async def test_a_connection_that_has_ended_is_freed_at_once(server: RunningServer, town: Town) -> None:
+    gc.collect()
+    assert protocols() == 0
+    gc.disable()
+    try:
+        for _ in range(3):
+            till, phone = town.terminals[0], town.wallets[0]
+            async with logged_in(server.url, till) as at_till, logged_in(server.url, phone) as on_phone:
+                assert (await ask(at_till, scan_message(phone.code())))["status"] == "approved"
+                await receive(on_phone)
+                await ask(at_till, {"type": "nonsense"})
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            while protocols():  # noqa: ASYNC110 - the server's side of a close has no event for tests
+                await asyncio.sleep(0)
+    finally:
+        gc.enable()
