@@ -121,7 +121,7 @@ async def seeded_pos_server(
     *, terminals: int, wallets: int, balance_minor: int, **variables: str
 ) -> AsyncIterator[tuple[Server, Shop]]:
     """A `pos-server run` with a new ledger that holds a shop; everything is gone after the block."""
-    async with new_ledger() as (dsn, _):
+    async with new_ledger() as (dsn, data_dir):
         connection = await connect(dsn, timeout_s=30, role=None)
         try:
             shop = await seed_shop(connection, terminals=terminals, wallets=wallets, balance_minor=balance_minor)
@@ -129,7 +129,7 @@ async def seeded_pos_server(
             await connection.close()
         async with serving([POS_SERVER, "run", "--port", "0"], POS_DATABASE_URL=dsn, **variables) as server:
             yield server, shop
-        say(await pos_server(dsn, "audit"))
+        say(await pos_server(data_dir, "audit"))
 
 
 def _resident_kib(pid: int) -> int:
