@@ -39,7 +39,7 @@ def test_a_job_is_held_against_the_quiet_phases_beside_it() -> None:
 
 
 def test_what_was_refused_or_never_answered_is_counted() -> None:
-    figures = summary([*PHASES[:1], *(Phase(job.name, 10, 20, [1.0]) for job in JOBS), PHASES[2]], RECORDS)
+    figures = summary(JOBS, [*PHASES[:1], *(Phase(job.name, 10, 20, [1.0]) for job in JOBS), PHASES[2]], RECORDS)
     assert (figures["offered"], figures["approved"], figures["unanswered"]) == (9, 7, 1)
     assert (figures["other_outcomes"], figures["late"], figures["wallets_not_told"]) == ({"busy": 1}, 1, 0)
 
