@@ -18,6 +18,7 @@ from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
 from websockets.frames import CloseCode as StandardCloseCode
+from websockets.frames import apply_mask  # type: ignore[attr-defined] # the one in C, where there is one
 from websockets.http11 import Request
 from websockets.protocol import State
 
@@ -25,6 +26,7 @@ from .app import PosApp, open_app
 from .connections import SEND_NOW
 from .core.device_keys import Keyring
 from .core.errors import CloseCode, PosError
+from .frames import FINAL_TEXT, payload_start, text_frame
 from .gateway.device import FAILURE, LISTEN, REFUSED_FRAME_CODE
 from .settings import Settings
 
@@ -143,12 +145,22 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
         self.queue: _Received = _Received()  # type: ignore[assignment]
         self._state: dict[str, Any] = {}
         self._hear: Callable[[str], Exception | None] | None = None
+        # What came in since the handshake was one whole frame in each read, so the next read begins with one.
+        self._in_step = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES_MAX)
 
     def data_received(self, data: bytes) -> None:
+        start = payload_start(data) if self._in_step else 0
+        if start and data[0] == FINAL_TEXT and len(data) - start <= self.config.ws_max_size and self._takes_texts():
+            try:
+                self._give(apply_mask(data[start:], data[start - 4 : start]).decode())
+                return
+            except UnicodeDecodeError:
+                pass  # websockets ends the connection
+        self._in_step = start > 0
         try:
             super().data_received(data)
         except InvalidState:
@@ -188,31 +200,43 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
             self._state = self.scope["state"]
             self._state[SEND_NOW] = self.send_now
             self._state[LISTEN] = self.listen
+            self._in_step = True
 
     def send_now(self, text: str) -> bool:
         """Send a text without waiting; False when the peer does not take any now, or the connection is at its end."""
         if not self.writable.is_set() or self.close_sent or self.disconnected or self.conn.state is not State.OPEN:
             return False
-        self.conn.send_text(text.encode())
-        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.transport.write(text_frame(text.encode()))
         return True
 
     def listen(self, hear: Callable[[str], Exception | None]) -> None:
         """Give texts to `hear` as they come in, once the application has received what came before."""
         self._hear = hear
 
+    def _takes_texts(self) -> bool:
+        return (
+            self._hear is not None
+            and not self.queue
+            and not self.close_sent
+            # A close of the peer's has been answered, though not by uvicorn.
+            and self.conn.state is State.OPEN
+        )
+
+    def _give(self, text: str) -> None:
+        failure = self._hear(text) if self._hear is not None else None
+        if failure is not None:
+            self._hear = None
+            self.queue.put_nowait({"type": "websocket.receive", FAILURE: failure})
+
     def send_receive_event_to_app(self) -> None:
-        if self._hear is not None and not len(self.queue) and self.curr_msg_data_type == "text" and not self.close_sent:
+        if self.curr_msg_data_type == "text" and self._takes_texts():
             try:
                 text = b"".join(self.frames).decode()
             except UnicodeDecodeError:
                 pass  # uvicorn closes the connection with 1007
             else:
                 self.frames = []
-                failure = self._hear(text)
-                if failure is not None:
-                    self._hear = None
-                    self.queue.put_nowait({"type": "websocket.receive", FAILURE: failure})
+                self._give(text)
                 return
         # uvicorn stops reading the socket after each message until the application has it: two system calls each.
         if self.read_paused or len(self.queue) >= _READ_AHEAD_MESSAGES_MAX:

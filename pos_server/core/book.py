@@ -7,6 +7,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from .payments import OCCUPYING, Payment, Refund, Status
+from .record import record
 
 
 class TerminalStatus(StrEnum):
@@ -32,7 +33,7 @@ class DeviceStatus(StrEnum):
     REVOKED = "revoked"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class OwnLimits:
     """Limits of one wallet, by the names of rules.Limits and in its currency; None where the server's own holds."""
 
@@ -45,7 +46,7 @@ class OwnLimits:
     balance_minor_max: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Wallet:
     """A wallet. `pin_generation` counts the changes of its PIN. Times are Unix milliseconds.
 
@@ -70,7 +71,7 @@ class Wallet:
     limits: OwnLimits | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class WalletDevice:
     wallet_number: int
     slot: int
@@ -89,7 +90,7 @@ class HouseAccount(StrEnum):
     SETTLEMENT = "settlement"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Till:
     """What a decision needs to know of a terminal and of its merchant, or of a merchant's back office.
 
@@ -148,7 +149,7 @@ class TransferKind(StrEnum):
     SETTLEMENT = "settlement"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Transfer:
     """One posting: `amount_minor` moves from the debit account to the credit account. Append-only.
 

@@ -1,15 +1,16 @@
 """One batch at work: what its decisions share, and how each of them leaves a payment behind."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from .book import Book, Entries
 from .device_keys import Keyring
 from .operations import Cancel, Confirm, Decided, Expire, MoveCash, Reject, Scan
 from .payments import DeclineCode, Payment, Status
+from .record import record
 from .rules import Rules, pin_tries_left
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Desk:
     """The rows of a batch as its decisions leave them, the time and the rules. Times are Unix milliseconds."""
 

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from .record import record
+
 MASTER_KEY_BYTES_MIN = 32
 DEVICE_KEY_BYTES = 32
 NONCE_BYTES = 32
@@ -24,7 +26,7 @@ class DeviceKind(StrEnum):
     WALLET = "wallet"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class DeviceId:
     """One device: a terminal (its slot is 0) or one of the ten device slots of a wallet."""
 

@@ -7,8 +7,7 @@ What a client sends is checked against its annotations. What the server sends is
 client must take codes and values that a newer server adds.
 """
 
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, final
 from uuid import UUID
 
 import orjson
@@ -21,6 +20,7 @@ from .device_keys import NONCE_BYTES, SLOT_MAX
 from .errors import CloseCode, ConnectionClosing, ErrorCode, MessageError
 from .money import MAX_AMOUNT_MINOR, Currency, PositiveMinor
 from .payments import DeclineCode, Purpose, Status
+from .record import record
 from .shifts import REPORT_COLUMNS, TotalKind
 
 SUBPROTOCOL = "pos.v1"
@@ -107,6 +107,7 @@ class _ClientMessage(BaseModel):
     message_id: MessageId
 
 
+@final
 class Authenticate(_ClientMessage):
     """The answer to `hello`: who the device is, and the proof. Allowed once, and nothing else is allowed before it."""
 
@@ -274,7 +275,7 @@ _message_ids: TypeAdapter[str] = TypeAdapter(MessageId)
 _client_messages: TypeAdapter[ClientMessage] = TypeAdapter(Annotated[ClientMessage, Field(discriminator="type")])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class Hello:
     """The server's first message. `nonce` (hex) is to be signed; `server_time_ms` sets the wallet's clock."""
 
@@ -292,7 +293,7 @@ class Hello:
     frame_bytes_max: Annotated[int, _said("the longest message that the server takes, in bytes", minimum=1)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class TerminalReady:
     """The terminal is authenticated and may scan. What it missed follows, unless `resumed` says it was too much."""
 
@@ -309,7 +310,7 @@ class TerminalReady:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class WalletReady:
     """The wallet device is authenticated and will be told of its payments; first of those it missed."""
 
@@ -325,7 +326,7 @@ class WalletReady:
     status: _WalletStatus = WalletStatus.ACTIVE.value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class TerminalPaymentResult:
     """What became of a payment, for the till. `paid_by` names the payment that holds an order already."""
 
@@ -349,7 +350,7 @@ class TerminalPaymentResult:
     decided_at_ms: _DecidedAt
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class PaymentPending:
     """A payment waits for the customer's PIN, for the till. Its `payment.result` follows by itself."""
 
@@ -369,7 +370,7 @@ class PaymentPending:
     decided_at_ms: _DecidedAt
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class PaymentList:
     """The till's last payments, latest change first."""
 
@@ -380,7 +381,7 @@ class PaymentList:
     ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class TerminalRefundResult:
     """A refund was made, for the till. `reply_to` is null for the till of the payment when another asked for it."""
 
@@ -398,7 +399,7 @@ class TerminalRefundResult:
     decided_at_ms: _DecidedAt
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class ShiftTotal:
     """How many of a kind, and how much."""
 
@@ -407,7 +408,7 @@ class ShiftTotal:
     amount_minor: Annotated[int, _said("their sum in minor units, never negative", minimum=0)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class ShiftReport:
     """What was done in a shift: the X-report while it is open, the Z-report, which never changes, once it is closed."""
 
@@ -435,7 +436,7 @@ class ShiftReport:
     text: Annotated[str, _said(f"to be printed: lines of at most {REPORT_COLUMNS} columns")]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class WalletPaymentResult:
     """The same, for the customer: who was paid, and what is left."""
 
@@ -456,7 +457,7 @@ class WalletPaymentResult:
     decided_at_ms: _DecidedAt
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class ConfirmationRequired:
     """The customer is asked for the PIN, on every device; again after a wrong one, with a new `version`."""
 
@@ -475,7 +476,7 @@ class ConfirmationRequired:
     decided_at_ms: _DecidedAt
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class WalletRefundResult:
     """Money came back, for the customer."""
 
@@ -493,7 +494,7 @@ class WalletRefundResult:
     decided_at_ms: _DecidedAt
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class PinChanged:
     """The wallet's PIN was set or changed; every device hears of it, whoever did it."""
 
@@ -502,7 +503,7 @@ class PinChanged:
     text: Annotated[str, _said("for the customer")]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class StatusChanged:
     """The terminal was disabled or enabled, or the wallet frozen, thawed or closed; no one on this connection asked."""
 
@@ -511,7 +512,7 @@ class StatusChanged:
     text: Annotated[str, _said("for the cashier, or the customer")]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class HistoryPage:
     """A page of the wallet's payments, latest change first."""
 
@@ -523,7 +524,7 @@ class HistoryPage:
     next_cursor: Annotated[str, _said("asks for the next page; null on the last", pattern=_CURSOR)] | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class Error:
     """A message was not acted on, or its outcome is not known; `code` is stable, `message` is for people."""
 
@@ -538,7 +539,7 @@ class Error:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class Draining:
     """The server is about to close this connection: reconnect after a random time of up to `reconnect_within_s`."""
 

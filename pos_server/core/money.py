@@ -36,9 +36,10 @@ def exponent(currency: str) -> int:
 def format_amount(amount_minor: int, currency: str) -> str:
     """Text for people: `format_amount(1250, "EUR") == "12.50 EUR"`."""
     digits = exponent(currency)
-    sign = "-" if amount_minor < 0 else ""
-    whole, part = divmod(abs(amount_minor), 10**digits)
-    return f"{sign}{whole}{f'.{part:0{digits}d}' if digits else ''} {currency}"
+    if not digits:
+        return f"{amount_minor} {currency}"
+    figures = f"{abs(amount_minor):0{digits + 1}d}"
+    return f"{'-' if amount_minor < 0 else ''}{figures[:-digits]}.{figures[-digits:]} {currency}"
 
 
 def parse_amount(text: str, currency: str, *, least_minor: int = 1) -> int:

@@ -336,10 +336,7 @@ def _payment_text(language: str, side: str, payment: Payment, merchant_name: str
         key = payment.purpose
     elif payment.status is Status.CANCELED and payment.approved_at_ms is not None:
         key = "canceled_returned" if payment.purpose is Purpose.SALE else f"canceled_{payment.purpose}"
-    return text(
-        language,
-        f"{side}.{key}",
-        amount=format_amount(payment.amount_minor, payment.currency),
-        refunded=format_amount(payment.refunded_minor, payment.currency),
-        merchant=merchant_name,
-    )
+    values = {"amount": format_amount(payment.amount_minor, payment.currency), "merchant": merchant_name}
+    if payment.refunded_minor:
+        values["refunded"] = format_amount(payment.refunded_minor, payment.currency)
+    return text(language, f"{side}.{key}", **values)

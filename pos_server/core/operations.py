@@ -1,6 +1,6 @@
 """What somebody wants done to a payment, and what came of it. Each is plain data: the engine batches them."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from hashlib import sha256
 from uuid import UUID
@@ -10,6 +10,7 @@ from .device_keys import DeviceKind
 from .errors import ErrorCode
 from .payment_code import claimed_wallet
 from .payments import Payment, Purpose, Refund
+from .record import record
 
 
 class Entry(StrEnum):
@@ -19,7 +20,7 @@ class Entry(StrEnum):
     TYPED = "typed"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Scan:
     """A till's wish to be paid: one scanned code and one amount. `payment_id` is the idempotency key."""
 
@@ -43,7 +44,7 @@ class Scan:
         return _fingerprint(*typed, *purpose, *body)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class MoveCash:
     """A back office tops a wallet up or pays it out, on its own word: no code, no PIN. `payment_id` as in a scan."""
 
@@ -66,7 +67,7 @@ def _fingerprint(*body: object) -> bytes:
     return sha256("\x1f".join(map(str, body)).encode()).digest()[:16]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Confirm:
     """A customer's PIN for a pending payment, already checked against the PIN of generation `pin_generation`.
 
@@ -82,7 +83,7 @@ class Confirm:
     pin_generation: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Reject:
     """A customer does not want to pay."""
 
@@ -91,7 +92,7 @@ class Reject:
     slot: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Cancel:
     """A payment is taken back, by its id or else by its reference. One of the two is None.
 
@@ -106,7 +107,7 @@ class Cancel:
     tombstone_id: UUID
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CreateRefund:
     """Give some of a payment back. `terminal_number` is None for the API. `refund_id` is the idempotency key."""
 
@@ -117,7 +118,7 @@ class CreateRefund:
     amount_minor: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Expire:
     """The time for a PIN is over."""
 
@@ -141,7 +142,7 @@ def named_by(operation: Operation) -> list[tuple[DeviceKind, int]]:
     return []
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Decided:
     """What the payment is after the operation; `replayed` when it had been so before, and nothing was written.
 
@@ -156,7 +157,7 @@ class Decided:
     pin_tries_left: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Refunded:
     """A refund was made now, or had been before (`replayed`)."""
 
@@ -168,7 +169,7 @@ class Refunded:
     replayed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Refused:
     """The operation was not carried out and nothing was stored; with UNKNOWN_OUTCOME it may have been."""
 

@@ -13,8 +13,10 @@ follows the idea of RFC 4226 section 5.3; the time step that of RFC 6238.
 import hmac
 import re
 import struct
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
+
+from .record import record
 
 STEP_S = 30
 PREFIX = "77"
@@ -26,7 +28,7 @@ _MAC_MODULUS = 10**10
 _CODE = re.compile(PREFIX + r"(\d{10})(\d)(\d)(\d{10})", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class PaymentCode:
     """A code's fields, read but not verified."""
 

@@ -9,9 +9,11 @@
 docs/payments.md draws the same; a test holds it against TRANSITIONS.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from uuid import UUID
+
+from .record import record
 
 
 class Status(StrEnum):
@@ -73,7 +75,7 @@ class DeclineCode(StrEnum):
     CUSTOMER_REJECTED = "customer_rejected"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Payment:
     """A payment as it is stored. Times are Unix milliseconds; amounts minor units of `currency`.
 
@@ -119,7 +121,7 @@ class Payment:
         return self.amount_minor - self.refunded_minor if is_refundable else 0
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Refund:
     """Money given back on an approved payment. `terminal_number` is None when it came through the API.
 

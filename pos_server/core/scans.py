@@ -1,6 +1,6 @@
 """Decides about scans: is the payment new, does its code prove a wallet, may that wallet pay, with or without a PIN."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from . import payment_code
 from .book import Book, DeviceStatus, MerchantStatus, TerminalStatus, Wallet, WalletDevice
@@ -12,10 +12,11 @@ from .operations import Decided, Entry, MoveCash, Outcome, Refused, Scan
 from .payment_code import CodeCheck
 from .payments import DeclineCode, Payment, Purpose, Status
 from .postings import carry_out
+from .record import record
 from .rules import Limits, Risk, is_pin_free, is_pin_locked, today, why_not
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _Verdict:
     """What the rules say of a new scan.
 

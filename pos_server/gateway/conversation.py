@@ -36,9 +36,9 @@ Work = Callable[[], Awaitable[ServerMessage | None]]
 
 # What reads, some of it much, and is bounded by a rate of its own: a till that asks too often has taken whole networks
 # down.
-_QUERIES = (PaymentQuery, PaymentsRecent, History, ShiftOpen, ShiftClose, ShiftQuery)
+_QUERIES = frozenset({PaymentQuery, PaymentsRecent, History, ShiftOpen, ShiftClose, ShiftQuery})
 # What waits for the database or a thread besides the reader.
-_SLOW = (*_QUERIES, PaymentConfirm, PinSet)
+_SLOW = _QUERIES | {PaymentConfirm, PinSet}
 
 # What a correct client never sends, or not so often: it has little patience to spend on these.
 _MISUSE = {ErrorCode.BAD_FIELD, ErrorCode.UNKNOWN_TYPE, ErrorCode.WRONG_CURRENCY, ErrorCode.TOO_MANY_MESSAGES}
@@ -80,15 +80,15 @@ class Conversation:
         settings, now_s = self._settings, time.monotonic()
         try:
             message = self._session.receive(text)
-            if isinstance(message, Authenticate):
+            if type(message) is Authenticate:
                 raise AssertionError("authenticated twice")
             if not self._pace.take(now_s):
                 raise refused(ErrorCode.TOO_MANY_MESSAGES, message, retry_after_s=1)
-            if isinstance(message, _QUERIES):
+            if type(message) in _QUERIES:
                 self._queries = self._queries or TokenBucket(settings.queries_per_s, settings.queries_burst, now_s)
                 if not self._queries.take(now_s):
                     raise refused(ErrorCode.TOO_MANY_QUERIES, message, retry_after_s=1)
-            if isinstance(message, _SLOW) and len(self._at_work or ()) >= settings.connection_requests_max:
+            if type(message) in _SLOW and len(self._at_work or ()) >= settings.connection_requests_max:
                 raise refused(ErrorCode.BUSY, message)
             work = self._handle(message)
             if work is not None:

@@ -12,6 +12,8 @@ from pathlib import Path
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
+from pos_server.connections import SEND_NOW
+from pos_server.gateway.device import FAILURE, LISTEN
 from pos_server.server import listen, uvicorn_config
 from pos_server.settings import Settings
 from tests.support import TestDevice, authenticate
@@ -65,10 +67,19 @@ class _Uvicorn(uvicorn.Server):
         yield
 
 
+class _Behind(Exception):
+    """A text that the peer does not take now."""
+
+
 async def _echo(scope: Scope, receive: Receive, send: Send) -> None:
     await receive()
     await send({"type": "websocket.accept"})
+    send_now = scope["state"][SEND_NOW]
+    # Texts go back as in the application, straight from the socket; once the peer is behind, in turn.
+    scope["state"][LISTEN](lambda text: None if send_now(text) else _Behind(text))
     while (event := await receive())["type"] == "websocket.receive":
+        if FAILURE in event:
+            event = {"text": str(event[FAILURE])}
         message: Message = {"type": "websocket.send", "text": event.get("text"), "bytes": event.get("bytes")}
         with suppress(OSError):  # the peer is gone: the next event says so
             await send(message)

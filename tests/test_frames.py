@@ -1,0 +1,92 @@
+"""The frames that do not go through `websockets` are the same as if they had."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from websockets.frames import Frame, Opcode
+from websockets.streams import StreamReader
+
+from pos_server.frames import FINAL_TEXT, payload_start, text_frame
+
+SIZES = st.sampled_from([0, 1, 124, 125, 126, 127, 400, 65535, 65536])
+
+
+@given(SIZES)
+def test_a_text_is_framed_as_websockets_does(size: int) -> None:
+    payload = b"x" * size
+    assert text_frame(payload) == Frame(Opcode.TEXT, payload).serialize(mask=False)
+
+
+@pytest.mark.parametrize(
+    ("opcode", "size"),
+    [
+        *((opcode, size) for opcode in (Opcode.TEXT, Opcode.BINARY) for size in (0, 1, 125, 126, 127, 4096, 65535)),
+        *((opcode, size) for opcode in (Opcode.PING, Opcode.PONG, Opcode.CLOSE) for size in (0, 2, 125)),
+    ],
+)
+def test_the_payload_of_one_whole_frame_is_found(opcode: Opcode, size: int) -> None:
+    data = Frame(opcode, bytes(size)).serialize(mask=True)
+    assert payload_start(data) == len(data) - size
+    assert (data[0] == FINAL_TEXT) == (opcode is Opcode.TEXT)
+
+
+FRAME = Frame(Opcode.TEXT, b"hello").serialize(mask=True)
+LONG = Frame(Opcode.TEXT, bytes(65536)).serialize(mask=True)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(FRAME[:-1], id="all but the last byte"),
+        pytest.param(FRAME[:1], id="one byte"),
+        pytest.param(FRAME + FRAME, id="two frames"),
+        pytest.param(FRAME + b"\x81", id="a frame and the first byte of the next"),
+        pytest.param(Frame(Opcode.TEXT, b"hello", fin=False).serialize(mask=True), id="a first fragment"),
+        pytest.param(b"\xc1" + FRAME[1:], id="compressed"),
+        pytest.param(Frame(Opcode.TEXT, b"hello").serialize(mask=False), id="not masked"),
+        pytest.param(b"\x81\xfe\x00\x05" + bytes(4) + b"hello", id="a length in more bytes than it takes"),
+        pytest.param(LONG, id="more than 64 KiB"),
+    ],
+)
+def test_anything_else_is_left_to_websockets(data: bytes) -> None:
+    assert payload_start(data) == 0
+
+
+def _frames_websockets_reads(data: bytes) -> list[Frame] | None:
+    """The frames in `data`, or None when it does not end with one."""
+    reader = StreamReader()
+    reader.feed_data(data)
+    frames = []
+    while reader.buffer:
+        parsing: Any = Frame.parse(reader.read_exact, mask=True, max_size=None)
+        try:
+            next(parsing)
+            return None
+        except StopIteration as done:
+            frames.append(done.value)
+        except Exception:
+            return None
+    return frames
+
+
+@given(
+    st.builds(
+        lambda head, rest: bytes(head) + rest,
+        st.tuples(
+            st.sampled_from([0x80, 0x81, 0x82, 0x88, 0x89, 0x8A, 0x01, 0xC1]),
+            st.sampled_from([0x80, 0x81, 0x85, 0xFD, 0xFE, 0xFF, 0x05]),
+        ),
+        st.binary(max_size=160),
+    )
+)
+def test_where_it_finds_a_frame_websockets_finds_the_same_and_no_more(data: bytes) -> None:
+    start = payload_start(data)
+    if start:
+        frames = _frames_websockets_reads(data)
+        assert frames is not None
+        (frame,) = frames
+        assert frame.fin
+        assert len(frame.data) == len(data) - start
