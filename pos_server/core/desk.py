@@ -1,12 +1,10 @@
 """One batch at work: what its decisions share, and how each of them leaves a payment behind."""
 
-from dataclasses import replace
-
 from .book import Book, Entries
 from .device_keys import Keyring
 from .operations import Cancel, Confirm, Decided, Expire, MoveCash, Reject, Scan
 from .payments import DeclineCode, Payment, Status
-from .record import record
+from .record import record, replace
 from .rules import Rules, pin_tries_left
 
 

@@ -1,12 +1,12 @@
 """Money that moves: the wallet's row and the transfers, always both."""
 
-from dataclasses import replace
 from uuid import UUID
 
 from .book import HouseAccount, Transfer, TransferKind, Wallet
 from .desk import Desk
 from .fees import fee_returned
 from .payments import Payment, Purpose
+from .record import replace
 
 _KINDS = {
     Purpose.SALE: TransferKind.PAYMENT,

@@ -1,7 +1,5 @@
 """Decides about scans: is the payment new, does its code prove a wallet, may that wallet pay, with or without a PIN."""
 
-from dataclasses import replace
-
 from . import payment_code
 from .book import Book, DeviceStatus, MerchantStatus, TerminalStatus, Wallet, WalletDevice
 from .desk import Desk, decided, unchanged
@@ -12,7 +10,7 @@ from .operations import Decided, Entry, MoveCash, Outcome, Refused, Scan
 from .payment_code import CodeCheck
 from .payments import DeclineCode, Payment, Purpose, Status
 from .postings import carry_out
-from .record import record
+from .record import record, replace
 from .rules import Limits, Risk, is_pin_free, is_pin_locked, today, why_not
 
 
