@@ -13,6 +13,7 @@ settings, or to another run of ours, by turns with it:
     hot        all payments at one merchant, over spread merchants
     zipf       some wallets pay often, most hardly ever; over all by turns
     declines   a fifth of the payments is declined; over none
+    pin        at `--pin-rate`, a twentieth of the payments with a PIN: what the others notice, and how long a PIN takes
     two        two servers on one database, every wallet at another one than its till half the time; over one server
     overload   twice the ceiling offered: what is answered, and what still gets through
     large      a ledger of a million wallets and a million payments, over the small one (with --large)
@@ -37,8 +38,9 @@ from loadtest.histogram import decoded, ms_at
 from loadtest.ledger import fill
 from loadtest.pgbench import CLIENTS, Cost, create_tables, pgbench, postgres_cpu_s
 from loadtest.process import POS_SERVER, Server, new_ledger, pos_server, say, serving
-from loadtest.seed import seed_shop
+from loadtest.seed import seed_pins, seed_shop
 from pos_server.ledger.database import connect
+from pos_server.settings import load_settings
 
 BALANCE_MINOR = 1_000_000_000
 MERCHANTS = 10
@@ -55,6 +57,8 @@ _WIDE = dict.fromkeys(_LIMITS_OF_PEOPLE, "1000000")
 _DEVICES = 3
 _DECLINED_SHARE = 0.2
 _ZIPF = 1.0
+_PIN_SHARE = 0.05
+_PIN_WALLETS = 200
 _LARGE_WALLETS = 1_000_000
 _LARGE_MERCHANTS = 1_000
 
@@ -256,6 +260,34 @@ async def declines(bench: Bench, figures: Figures, pairs: int) -> None:
     figures.put(declines_ratio=ratio, declines_outcomes=load.result.outcomes)
 
 
+async def pins(bench: Bench, figures: Figures, rate: float, pairs: int) -> None:
+    settings = load_settings()
+    with_pins = bench.wallets[:_PIN_WALLETS]
+    connection = await connect(bench.dsn, timeout_s=30, role=None)
+    try:
+        await seed_pins(connection, with_pins, settings)
+    finally:
+        await connection.close()
+    plan = {"pin_share": _PIN_SHARE, "pin_wallets": len(with_pins), "pin_amount_minor": settings.pin_free_minor_max + 1}
+    ratios, asked = [], []
+    for _ in range(pairs):
+        plain = await offer(bench, bench.spread, bench.wallets, rate=rate)
+        asked.append(await offer(bench, bench.spread, bench.wallets, rate=rate, **plan))
+        p99s_ms = [ms_at(decoded(load.result.both), 99) for load in (asked[-1], plain)]
+        say(f"  p99 without a PIN {p99s_ms[0]} ms, where nobody needs one {p99s_ms[1]} ms")
+        ratios.append(p99s_ms[0] / p99s_ms[1])
+    entered = [decoded(load.result.pin) for load in asked]
+    figures.curves.append(Curve("from the PIN", entered[-1]))
+    figures.put(
+        pin_rate=rate,
+        pin_others_p99_ratio=round(median(ratios), 2),
+        pin_p50_ms=round(median(ms_at(histogram, 50) for histogram in entered), 3),
+        pin_p99_ms=round(median(ms_at(histogram, 99) for histogram in entered), 3),
+        pin_payments=sum(histogram.total_count for histogram in entered),
+        pin_outcomes=asked[-1].result.outcomes,
+    )
+
+
 async def two_servers(bench: Bench, figures: Figures, pairs: int) -> None:
     async with serving([POS_SERVER, "run", "--port", "0"], POS_DATABASE_URL=bench.dsn, **_WIDE) as second:
         both = Bench(
@@ -351,6 +383,7 @@ async def run(arguments: argparse.Namespace) -> Figures:
                 "hot": lambda: hot_merchant(bench, figures, pairs),
                 "zipf": lambda: zipf(bench, figures, pairs),
                 "declines": lambda: declines(bench, figures, pairs),
+                "pin": lambda: pins(bench, figures, arguments.pin_rate, pairs),
                 "two": lambda: two_servers(bench, figures, pairs),
                 "overload": lambda: overload(bench, figures, arguments.overload_seconds, pairs),
             }
@@ -371,6 +404,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10, help="of each measurement")
     parser.add_argument("--pairs", type=int, default=3, help="alternating runs of which the median counts")
     parser.add_argument("--rate", type=float, default=1000, help="offered in the open loop")
+    parser.add_argument("--pin-rate", type=float, default=200, help="offered where some need their PIN")
     parser.add_argument("--overload-seconds", type=float, default=30)
     parser.add_argument("--tills", type=int, default=400, help="each with one payment open, in the closed loop")
     parser.add_argument("--wallets", type=int, default=12_000)
@@ -381,7 +415,15 @@ def main() -> None:
     parser.add_argument("--html", type=Path, help="write a report with plots to this file")
     arguments = parser.parse_args()
     if arguments.quick:
-        small = {"seconds": 1, "pairs": 1, "rate": 200, "overload_seconds": 2, "wallets": 1500, "tills": 50}
+        small = {
+            "seconds": 1,
+            "pairs": 1,
+            "rate": 200,
+            "pin_rate": 100,
+            "overload_seconds": 2,
+            "wallets": 1500,
+            "tills": 50,
+        }
         vars(arguments).update(small)
     figures = asyncio.run(run(arguments))
     text = json.dumps(figures.values, indent=2)

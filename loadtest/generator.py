@@ -30,7 +30,7 @@ import uuid_utils
 import uvloop
 
 from loadtest.histogram import encoded, new_histogram
-from loadtest.seed import CURRENCY, KEYRING, Device, device_of
+from loadtest.seed import CURRENCY, KEYRING, PIN, Device, device_of
 from pos_server.core import payment_code
 from pos_server.core.device_keys import DeviceKind, authentication_mac
 
@@ -48,6 +48,7 @@ class Plan:
     Each wallet shows the codes of `devices` devices by turns, of which the first is connected. Devices are spread over
     the servers at `urls`. `zipf` > 0 picks wallets with that exponent instead of in turn. `marks` is a file that hands
     the wallets' last codes on from one run to the next: a code is used once. The result goes to the file `out`.
+    `pin_share` of the payments need a PIN: of `pin_amount_minor`, by one of the first `pin_wallets` wallets.
     """
 
     urls: list[str]
@@ -60,6 +61,9 @@ class Plan:
     amount_minor: int = 1
     declined_share: float = 0.0
     zipf: float = 0.0
+    pin_share: float = 0.0
+    pin_wallets: int = 0
+    pin_amount_minor: int = 0
     marks: str = ""
     out: str = ""
 
@@ -69,8 +73,9 @@ class Result:
     """What became of it.
 
     `till` and `both` are histograms (`loadtest.histogram`) of microseconds from the intended time, of payments sent
-    after the warm-up, until the till and until both had heard; `both` has the approved ones. `late` were sent more than
-    LATE_S after they were meant to be. `timeline` counts the tills' answers in each half second since the start.
+    after the warm-up, until the till and until both had heard; `both` has the approved ones without a PIN. `pin` has
+    those with one, from when the wallet sent it until both had heard. `late` were sent more than LATE_S after they were
+    meant to be. `timeline` counts the tills' answers in each half second since the start.
     """
 
     seconds: float
@@ -79,6 +84,7 @@ class Result:
     answered: int = 0
     till: str = ""
     both: str = ""
+    pin: str = ""
     unanswered: int = 0
     not_told: int = 0
     skipped: int = 0
@@ -193,11 +199,16 @@ class Offer:
             for number in plan.wallets
         }
         self._next_customer = self._in_turn() if not plan.zipf else self._by_fame()
+        with_pins = set(plan.wallets[: plan.pin_wallets])
+        self._next_with_pin = itertools.cycle([c for (number, _), c in self._customers.items() if number in with_pins])
         self._prefix = f"{time.time_ns() // 1_000_000:x}-"
         self._intended = array("d")
         self._sent = array("d")
         self._till_at = array("d")
         self._wallet_at = array("d")
+        # Payments that wait for their PIN, by id: what the till's result will answer; and when the PIN was sent.
+        self._pending: dict[str, str] = {}
+        self._pin_sent: dict[int, float] = {}
         self._numbers: dict[bytes, int] = {}
         self._outcomes: Counter[str] = Counter()
         self._approved = bytearray()
@@ -209,7 +220,13 @@ class Offer:
             Session(device_of(DeviceKind.TERMINAL, number), self._at_till(place))
             for place, number in enumerate(plan.terminals)
         ]
-        self.wallets = [Session(device_of(DeviceKind.WALLET, number), self._at_wallet) for number in plan.wallets]
+        self.wallets = [
+            Session(
+                device_of(DeviceKind.WALLET, number),
+                self._at_asked_wallet(place) if place < plan.pin_wallets else self._at_wallet,
+            )
+            for place, number in enumerate(plan.wallets)
+        ]
 
     def _in_turn(self) -> Iterator[Customer]:
         return itertools.cycle(list(self._customers.values()))
@@ -228,8 +245,10 @@ class Offer:
     def send(self, place: int, intended_s: float) -> bool:
         """One payment at this till; False when no customer has a code left."""
         now_s = time.time()
+        needs_pin = self._plan.pin_share > 0 and self._chance.random() < self._plan.pin_share
+        customers = self._next_with_pin if needs_pin else self._next_customer
         for _ in range(16):
-            code = next(self._next_customer).code(now_s)
+            code = next(customers).code(now_s)
             if code is not None:
                 break
         else:
@@ -244,14 +263,16 @@ class Offer:
         self._wallet_at.append(0.0)
         self._approved.append(0)
         self._open += 1
-        declined = self._plan.declined_share and self._chance.random() < self._plan.declined_share
+        amount_minor = self._plan.pin_amount_minor if needs_pin else self._plan.amount_minor
+        if self._plan.declined_share and self._chance.random() < self._plan.declined_share:
+            amount_minor = 10**12
         self.tills[place].send(
             {
                 "type": "payment.scan",
                 "message_id": f"{self._prefix}{number}",
                 "payment_id": payment_id,
                 "reference": f"{self._prefix}{number}",
-                "amount_minor": 10**12 if declined else self._plan.amount_minor,
+                "amount_minor": amount_minor,
                 "currency": CURRENCY,
                 "code": code,
             }
@@ -261,9 +282,12 @@ class Offer:
     def _at_till(self, place: int) -> Callable[[bytes, float], None]:
         def heard(payload: bytes, now_s: float) -> None:
             message = orjson.loads(payload)
-            reply_to = message.get("reply_to")
+            reply_to = message.get("reply_to") or self._pending.pop(message.get("payment_id"), None)
             # A device that has moved between servers is told the last seconds again, of the run before too.
             if reply_to is None or not reply_to.startswith(self._prefix):
+                return
+            if message["type"] == "payment.pending":
+                self._pending[message["payment_id"]] = reply_to
                 return
             number = int(reply_to[len(self._prefix) :])
             if self._till_at[number]:
@@ -287,6 +311,20 @@ class Offer:
         number = self._numbers.pop(payload[start : start + 36], None)
         if number is not None:
             self._wallet_at[number] = now_s
+
+    def _at_asked_wallet(self, place: int) -> Callable[[bytes, float], None]:
+        def heard(payload: bytes, now_s: float) -> None:
+            if b'"payment.confirmation_required"' not in payload:
+                self._at_wallet(payload, now_s)
+                return
+            message = orjson.loads(payload)
+            number = self._numbers.get(message["payment_id"].encode())
+            if number is not None:
+                self._pin_sent[number] = now_s
+                answer = {"payment_id": message["payment_id"], "version": message["version"], "pin": PIN}
+                self.wallets[place].send({"type": "payment.confirm", "message_id": f"pin-{number}", **answer})
+
+        return heard
 
     async def run(self) -> Result:
         """Offer all of it; everybody is connected."""
@@ -333,10 +371,10 @@ class Offer:
 
     def _result(self, from_s: float, until_s: float, began_s: float, cpu_s: float) -> Result:
         result = Result(seconds=until_s - from_s, outcomes=dict(self._outcomes), skipped=self._skipped, cpu_s=cpu_s)
-        till, both = new_histogram(), new_histogram()
+        till, both, pin = new_histogram(), new_histogram(), new_histogram()
         timeline: Counter[int] = Counter()
-        for intended_s, sent_s, till_s, wallet_s, approved in zip(
-            self._intended, self._sent, self._till_at, self._wallet_at, self._approved, strict=True
+        for number, (intended_s, sent_s, till_s, wallet_s, approved) in enumerate(
+            zip(self._intended, self._sent, self._till_at, self._wallet_at, self._approved, strict=True)
         ):
             if till_s:
                 timeline[int((till_s - began_s) / _TIMELINE_S)] += 1
@@ -349,11 +387,13 @@ class Offer:
             if till_s:
                 result.answered += 1
                 till.record_value(_microseconds(till_s - intended_s))
-            if approved and wallet_s:
+            if approved and wallet_s and number in self._pin_sent:
+                pin.record_value(_microseconds(max(till_s, wallet_s) - self._pin_sent[number]))
+            elif approved and wallet_s:
                 both.record_value(_microseconds(max(till_s, wallet_s) - intended_s))
             elif approved:
                 result.not_told += 1
-        result.till, result.both = encoded(till), encoded(both)
+        result.till, result.both, result.pin = encoded(till), encoded(both), encoded(pin)
         result.timeline = [timeline[slot] for slot in range(max(timeline, default=0) + 1)]
         return result
 
