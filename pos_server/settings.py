@@ -20,6 +20,7 @@ from .core.rules import Limits, RiskHook, Rules, accept_all
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Minor = Annotated[int, Field(ge=0, le=MAX_AMOUNT_MINOR)]
+Token = Annotated[SecretStr, Field(min_length=16)]
 
 
 class SettingsError(PosError):
@@ -135,6 +136,12 @@ class Settings(BaseSettings):
     batch_attempts_max: Count = 5
     operation_deadline_s: Seconds = 10
     batch_timeout_s: Seconds = 5
+
+    # telemetry
+    metrics: bool = Field(True, description="count what happens, for /metrics")
+    metrics_token: Token | None = Field(None, description="what who scrapes /metrics must show; none: nobody may")
+    trace_sample: Annotated[float, Field(ge=0, le=1)] = Field(0, description="share of payments that are traced")
+    probe_timeout_s: Seconds = Field(1, description="how long /readyz and /metrics wait for the database's word")
 
     # database
     database_start_attempts: Count = 10
