@@ -261,7 +261,8 @@ class Authorizer:
             self._answer_and_tell(batch, _refused(batch, failed.code), record)
         except Exception:
             # A fault of ours in one operation must not take its whole batch along.
-            log.exception("batch_failed", operations=len(batch))
+            payment_id = _payment_id(batch[0].operation) if len(batch) == 1 else None
+            log.exception("batch_failed", operations=len(batch), payment_id=payment_id)
             if len(batch) == 1:
                 self._answer_and_tell(batch, _refused(batch, ErrorCode.UNKNOWN_OUTCOME), record)
             else:
@@ -336,9 +337,15 @@ class Authorizer:
         try:
             self._publish(outcome, submission.reply_to)
         except Exception:
-            log.exception("publish_failed", operation=type(submission.operation).__name__)
+            operation = submission.operation
+            log.exception("publish_failed", operation=type(operation).__name__, payment_id=_payment_id(operation))
         if submission.waiting is not None and not submission.waiting.done():
             submission.waiting.set_result(outcome)
+
+
+def _payment_id(operation: Operation) -> str | None:
+    """For the log; a cancel may name an order only."""
+    return None if operation.payment_id is None else str(operation.payment_id)
 
 
 def _refused(submissions: Sequence[Submission], code: ErrorCode) -> list[Outcome]:

@@ -42,12 +42,14 @@ class Histogram:
     def observe_all(self, values: list[float]) -> None:
         """Count many: sorted they cost a fifth of one at a time."""
         ordered, below = sorted(values), 0
+        self._sum += sum(ordered)
         for place, bound in enumerate(self._bounds):
             up_to = bisect_right(ordered, bound, below)
             self._counts[place] += up_to - below
             below = up_to
+            if below == len(ordered):
+                return
         self._counts[-1] += len(ordered) - below
-        self._sum += sum(ordered)
 
     def add_to(self, family: HistogramMetricFamily, *labels: str) -> None:
         """Show what was counted under these labels."""
