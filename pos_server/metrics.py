@@ -104,13 +104,14 @@ class Metrics(Collector):
 
     def refused(self, turned_away: int) -> CounterMetricFamily:
         """Operations that were answered with an error; `turned_away` is what the queue did not take or keep."""
-        counts = {ErrorCode.BUSY: 0, ErrorCode.UNKNOWN_OUTCOME: 0, **self._refused}
-        counts[ErrorCode.BUSY] += turned_away
         return _counters(
             "pos_operations_refused",
             "Operations that the engine answered with an error.",
             ("code",),
-            (((code.value,), count) for code, count in counts.items()),
+            (
+                ((code.value,), self._refused[code] + (turned_away if code is ErrorCode.BUSY else 0))
+                for code in ErrorCode
+            ),
         )
 
     def collect(self) -> Iterator[Metric]:
