@@ -180,7 +180,7 @@ class Connections:
 
     def by_kind(self) -> Counter[DeviceKind]:
         """How many there are of each kind."""
-        return Counter(connection.device.kind for connection in self._live)
+        return Counter([connection.device.kind for connection in self._live])
 
     def arrival(self) -> float:
         """When a socket has come in, which is now: of two connections of a device the newer one stays."""
