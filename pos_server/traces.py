@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
 _SAMPLES = 1 << 32
-_FLUSH_TIMEOUT_S = 5
+FLUSH_TIMEOUT_S = 5
 
 
 class Traces:
@@ -77,7 +77,7 @@ class Traces:
     async def close(self) -> None:
         """Send what is left; what cannot be sent soon is lost."""
         flushed = asyncio.create_task(asyncio.to_thread(self._provider.shutdown))
-        await asyncio.wait((flushed,), timeout=_FLUSH_TIMEOUT_S)
+        await asyncio.wait((flushed,), timeout=FLUSH_TIMEOUT_S)
         # Ends the exporter's attempts to send again, and with them the wait.
         self._exporter.shutdown()
         await flushed

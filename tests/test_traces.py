@@ -131,10 +131,16 @@ async def test_spans_go_to_the_collector_of_the_standard_variable(dsn: str, town
     assert message["code"].encode() not in got
 
 
-async def test_without_a_collector_payments_are_made_and_the_server_ends_in_order(dsn: str, town: Town) -> None:
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}"
+@pytest.mark.parametrize("hangs", [False, True], ids=["away", "hangs"])
+async def test_without_a_collector_payments_are_made_and_the_server_ends_in_order(
+    dsn: str, town: Town, hangs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    with socket.socket() as collector:
+        collector.bind(("127.0.0.1", 0))
+        if hangs:
+            collector.listen()
+        endpoint = f"http://127.0.0.1:{collector.getsockname()[1]}"
         await traced_payment(dsn, town, scan_message(town.wallets[0].code()), endpoint)
 
 

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from pos_server.traces import FLUSH_TIMEOUT_S
 from tests.docs.documents import anchor, read
 from tests.monitoring.observed import ALERTS, DASHBOARD, observed_server, scrape, some_business
 from tests.support import Town
@@ -62,3 +63,4 @@ async def test_a_span_has_what_is_stated(dsn: str, town: Town) -> None:
     events = [event.name for event in span.events]
     assert [name for name in stated if name in events] == events
     assert span.name in stated
+    assert f"for {FLUSH_TIMEOUT_S} s and `OTEL_EXPORTER_OTLP_TIMEOUT`" in DOCUMENT.section("Traces").text
