@@ -30,9 +30,11 @@ from .api.issuer import Issuer
 from .api.merchant_books import MerchantBooks
 from .api.merchant_payments import MerchantPayments
 from .api.merchant_places import MerchantPlaces
+from .api.metrics import MetricsPage
 from .api.openapi import OpenApi
 from .api.problems import Problem, problem
 from .authorizer import Authorizer, AuthorizerLimits
+from .batch_record import BatchRecord
 from .clock import BusinessDays, now_ms
 from .connections import Connection, Connections, OutboxLimits
 from .core.book import Wallet
@@ -53,10 +55,12 @@ from .leadership import lead
 from .ledger.database import create_pool
 from .ledger.reports import Reports
 from .ledger.rollup import RollUp
+from .metrics import Metrics
 from .peers import Peers
 from .pins import Pins
 from .revocation import watch_revocations
 from .settings import Settings
+from .traces import open_traces
 
 log = structlog.get_logger(__name__)
 
@@ -91,7 +95,9 @@ class PosApp:
 async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncIterator[PosApp]:
     """The application with its database connections and its engine running. The database is migrated already."""
     admission = Admission(settings)
-    connections = Connections(OutboxLimits(settings.outbox_messages_max, settings.outbox_bytes_max))
+    metrics = Metrics() if settings.metrics else None
+    traces = open_traces(settings.trace_sample)
+    connections = Connections(OutboxLimits(settings.outbox_messages_max, settings.outbox_bytes_max), metrics)
     bad_codes = FailureLimit(settings.bad_codes_max, settings.bad_codes_window_s, settings.addresses_tracked_max)
 
     def is_online(recipient: Recipient) -> bool:
@@ -119,6 +125,12 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
         for notice in notices(outcome, reply_to, wallet_online=wallet_online):
             tell(notice)
 
+    watches = [watching.batch for watching in (metrics, traces) if watching is not None]
+
+    def watch(record: BatchRecord) -> None:
+        for told in watches:
+            told(record)
+
     limits = AuthorizerLimits(
         queue_operations_max=settings.queue_operations_max,
         device_operations_max=settings.device_operations_max,
@@ -132,7 +144,9 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
     rules = settings.rules()
     rules = replace(rules, risk=_guarded(rules.risk))
     days = BusinessDays(settings.time_zone)
-    authorizer = Authorizer(dsn, keyring, rules, limits, publish, day_start_ms=days.start_ms)
+    authorizer = Authorizer(
+        dsn, keyring, rules, limits, publish, day_start_ms=days.start_ms, watch=watch if watches else None
+    )
     sweeper = Sweeper(authorizer, now_ms, settings.expiry_batch_max)
     pins = Pins(settings, keyring)
     peers = Peers(
@@ -160,8 +174,9 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
     wallets = WalletEndpoint(settings, keyring, admission, connections, peers, pool, authorizer, rules, pins, tell=tell)
     activations = Activations(settings, keyring, pool, connections, peers)
     authentication = Authentication(settings, pool)
-    health = Health(admission, pool)
+    health = Health(admission, pool, probe_timeout_s=settings.probe_timeout_s)
     openapi = OpenApi()
+    page = None if metrics is None else MetricsPage(settings, metrics, authorizer, connections, pool)
     creating = Creating(pool, keyring)
     engine = Engine(authorizer, admission)
     reports = Reports(pool, at_once_max=settings.api_reports_max, timeout_s=settings.api_report_timeout_s)
@@ -186,6 +201,7 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
             Route("/docs", openapi.page),
             Route("/healthz", health.alive),
             Route("/readyz", health.ready),
+            *([] if page is None else [Route("/metrics", page.show)]),
         ],
         exception_handlers={Problem: _problem_response, HTTPException: _no_route, ClientDisconnect: _gone},
     )
@@ -223,6 +239,8 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
         await asyncio.gather(*tasks, return_exceptions=True)
         pins.close()
         pool.terminate()
+        if traces is not None:
+            await traces.close()
 
 
 def _guarded(hook: RiskHook) -> RiskHook:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import asyncpg
 import structlog
 
+from .batch_record import BatchRecord, Watch
 from .core.book import Changes
 from .core.decide import decide
 from .core.device_keys import DeviceKind, Keyring
@@ -59,7 +60,7 @@ class AuthorizerLimits:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """An operation in the queue. `reply_to` goes back with its outcome; `deadline_s` is on the loop's clock.
+    """An operation in the queue. `reply_to` goes back with its outcome; `deadline_s` is on time.monotonic's clock.
 
     `device` is whose share of the queue it takes, `named` the till and the wallet that no other lane may be deciding
     about, `waiting` who awaits the outcome besides the devices that are told.
@@ -102,7 +103,8 @@ class Authorizer:
     """The queue and the lanes. `publish` is called once per operation, after its commit.
 
     It gets the outcome and the `reply_to` of the request, and must not block. `day_start_ms` tells when the business
-    day of a time began.
+    day of a time began. `watch` is told of every batch. `turned_away` counts what was not accepted, or too late to be
+    decided.
     """
 
     def __init__(
@@ -115,7 +117,10 @@ class Authorizer:
         *,
         day_start_ms: Callable[[int], int],
         clock: Callable[[], float] = time.time,
+        watch: Watch | None = None,
     ) -> None:
+        self.turned_away = 0
+        self._watch = watch
         self._lanes = [_Lane(dsn, limits.connect_timeout_s) for _ in range(limits.lanes)]
         self._keyring = keyring
         self._rules = rules
@@ -152,14 +157,22 @@ class Authorizer:
         self._accept(operation, None, waiting)
         return await waiting
 
+    @property
+    def queued(self) -> int:
+        """How many operations wait in the queue."""
+        return len(self._queue)
+
     def _accept(self, operation: Operation, reply_to: str | None, waiting: "asyncio.Future[Outcome] | None") -> None:
-        deadline_s = asyncio.get_running_loop().time() + self._limits.operation_deadline_s
+        # Not the loop's clock: uvloop's has whole milliseconds.
+        deadline_s = time.monotonic() + self._limits.operation_deadline_s
         asker = asker_of(operation)
         device = None if asker is None else (asker.kind, asker.number)
         if self._closed or len(self._queue) >= self._limits.queue_operations_max:
+            self.turned_away += 1
             raise QueueFull
         if device is not None:
             if self._open[device] >= self._limits.device_operations_max:
+                self.turned_away += 1
                 raise QueueFull
             self._open[device] += 1
         self._queue.append(Submission(operation, reply_to, deadline_s, device, named_by(operation), waiting))
@@ -234,28 +247,33 @@ class Authorizer:
         return taken
 
     async def _authorize(self, lane: _Lane, submissions: list[Submission]) -> None:
-        now_s = asyncio.get_running_loop().time()
+        now_s = time.monotonic()
         batch = [submission for submission in submissions if submission.deadline_s > now_s]
-        self._answer_all([late for late in submissions if late.deadline_s <= now_s], ErrorCode.BUSY)
+        late = [submission for submission in submissions if submission.deadline_s <= now_s]
+        self.turned_away += len(late)
+        self._answer_all(late, _refused(late, ErrorCode.BUSY))
         if not batch:
             return
+        record = BatchRecord()
         try:
-            outcomes = await self._decide_and_commit(lane, [submission.operation for submission in batch])
+            outcomes = await self._decide_and_commit(lane, [submission.operation for submission in batch], record)
         except _Failed as failed:
-            self._answer_all(batch, failed.code)
+            self._answer_and_tell(batch, _refused(batch, failed.code), record)
         except Exception:
             # A fault of ours in one operation must not take its whole batch along.
-            log.exception("batch_failed", operations=len(batch))
+            payment_id = _payment_id(batch[0].operation) if len(batch) == 1 else None
+            log.exception("batch_failed", operations=len(batch), payment_id=payment_id)
             if len(batch) == 1:
-                self._answer_all(batch, ErrorCode.UNKNOWN_OUTCOME)
+                self._answer_and_tell(batch, _refused(batch, ErrorCode.UNKNOWN_OUTCOME), record)
             else:
                 for submission in batch:
                     await self._authorize(lane, [submission])
         else:
-            for submission, outcome in zip(batch, outcomes, strict=True):
-                self._answer(submission, outcome)
+            self._answer_and_tell(batch, outcomes, record)
 
-    async def _decide_and_commit(self, lane: _Lane, operations: Sequence[Operation]) -> list[Outcome]:
+    async def _decide_and_commit(
+        self, lane: _Lane, operations: Sequence[Operation], record: BatchRecord
+    ) -> list[Outcome]:
         may_have_happened = False
         for attempt in range(self._limits.batch_attempts_max):
             if attempt:
@@ -264,28 +282,51 @@ class Authorizer:
             try:
                 async with asyncio.timeout(self._limits.batch_timeout_s):
                     connection = await lane.connected()
+                    record.loading_s = time.monotonic()
                     book = await load_book(connection, operations, self._house)
+                    record.deciding_s = time.monotonic()
                     now_ms = int(self._clock() * 1000)
                     outcomes, changes = decide(
                         operations, book, self._keyring, now_ms, self._rules, day_start_ms=self._day_start_ms(now_ms)
                     )
                     self._end_turn(lane)
+                    record.applying_s = time.monotonic()
                     if changes:
                         applying = True
                         await apply_changes(connection, changes, now_ms)
+                    record.publishing_s = time.monotonic()
                     return outcomes
             except LEDGER_CONFLICT as conflict:
+                record.conflicts += 1
                 log.info("batch_conflict", attempt=attempt + 1, cause=type(conflict).__name__)
             except DATABASE_AWAY as away:
                 # The statement may have committed before its answer was lost: only rows can tell, on the next attempt.
                 may_have_happened = may_have_happened or applying
+                record.database_failures += 1
                 lane.drop()
                 log.warning("database_away", attempt=attempt + 1, cause=type(away).__name__, applying=applying)
         raise _Failed(ErrorCode.UNKNOWN_OUTCOME if may_have_happened else ErrorCode.BUSY)
 
-    def _answer_all(self, submissions: Sequence[Submission], code: ErrorCode) -> None:
-        for submission in submissions:
-            self._answer(submission, Refused(submission.operation, code))
+    def _answer_all(self, submissions: Sequence[Submission], outcomes: Sequence[Outcome]) -> None:
+        for submission, outcome in zip(submissions, outcomes, strict=True):
+            self._answer(submission, outcome)
+
+    def _answer_and_tell(
+        self, submissions: Sequence[Submission], outcomes: Sequence[Outcome], record: BatchRecord
+    ) -> None:
+        if self._watch is None:
+            self._answer_all(submissions, outcomes)
+            return
+        queue_s = self._limits.operation_deadline_s
+        record.outcomes = outcomes
+        record.accepted_s = [submission.deadline_s - queue_s for submission in submissions]
+        for submission, outcome in zip(submissions, outcomes, strict=True):
+            self._answer(submission, outcome)
+            record.handed_s.append(time.monotonic())
+        try:
+            self._watch(record)
+        except Exception:
+            log.exception("watch_failed")
 
     def _answer(self, submission: Submission, outcome: Outcome) -> None:
         device = submission.device
@@ -296,9 +337,19 @@ class Authorizer:
         try:
             self._publish(outcome, submission.reply_to)
         except Exception:
-            log.exception("publish_failed", operation=type(submission.operation).__name__)
+            operation = submission.operation
+            log.exception("publish_failed", operation=type(operation).__name__, payment_id=_payment_id(operation))
         if submission.waiting is not None and not submission.waiting.done():
             submission.waiting.set_result(outcome)
+
+
+def _payment_id(operation: Operation) -> str | None:
+    """For the log; a cancel may name an order only."""
+    return None if operation.payment_id is None else str(operation.payment_id)
+
+
+def _refused(submissions: Sequence[Submission], code: ErrorCode) -> list[Outcome]:
+    return [Refused(submission.operation, code) for submission in submissions]
 
 
 class _Failed(Exception):

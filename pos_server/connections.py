@@ -2,15 +2,17 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
 
-from .core.device_keys import DeviceId
+from .core.device_keys import DeviceId, DeviceKind
 from .core.errors import CloseCode, ConnectionClosing
 from .core.notices import Recipient
+from .metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +41,7 @@ class Connection:
         "_bytes",
         "_closing",
         "_limits",
+        "_metrics",
         "_outbox",
         "_send_now",
         "_sending",
@@ -59,7 +62,9 @@ class Connection:
         language: str,
         websocket: WebSocket,
         limits: OutboxLimits,
+        metrics: Metrics | None,
     ) -> None:
+        self._metrics = metrics
         self.device = device
         self.generation = generation
         self.arrival = arrival
@@ -67,7 +72,9 @@ class Connection:
         self._websocket = websocket
         self._send_now: Callable[[str], bool] | None = websocket.scope.get("state", {}).get(SEND_NOW)
         self._limits = limits
-        self._outbox: list[str] = []  # not a deque, which takes 0.6 KiB while it is empty
+        # With the time since when each waits, 0 of what `start` was given: that is late anyway.
+        # Not a deque, which takes 0.6 KiB while it is empty.
+        self._outbox: list[tuple[str, float]] = []
         self._bytes = 0
         self._started = False
         self._closing: tuple[CloseCode, str] | None = None
@@ -77,7 +84,7 @@ class Connection:
     def start(self, texts: Iterable[str]) -> None:
         """Send these, then what was delivered since the connection was opened, and from now on whatever comes."""
         ahead = list(texts)
-        self._outbox[:0] = ahead
+        self._outbox[:0] = [(text, 0.0) for text in ahead]
         self._bytes += sum(map(_size, ahead))
         self._started = True
         self._wake()
@@ -91,11 +98,13 @@ class Connection:
         if idle and self._send_now is not None and self._send_now(text):
             return
         if len(self._outbox) < self._limits.messages_max and self._bytes + _size(text) <= self._limits.bytes_max:
-            self._outbox.append(text)
+            self._outbox.append((text, time.monotonic()))
             self._bytes += _size(text)
             self._wake()
             return
         log.warning("slow_consumer", kind=self.device.kind.value, number=self.device.number)
+        if self._metrics is not None:
+            self._metrics.outbox_drops[self.device.kind] += 1
         self._outbox.clear()
         self.close(CloseCode.SLOW_CONSUMER, "too many messages unread")
         if self._sending is not None:
@@ -123,9 +132,9 @@ class Connection:
     async def _write(self) -> None:
         try:
             while self._outbox:
-                text = self._outbox.pop(0)
+                text, since_s = self._outbox.pop(0)
                 self._bytes -= _size(text)
-                await self._send(text)
+                await self._send(text, since_s)
             if self._closing is not None:
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
                     await self._websocket.close(*self._closing)
@@ -135,10 +144,12 @@ class Connection:
             # Nothing is awaited between the last look at the outbox and here, so no message is left behind.
             self._writer = None
 
-    async def _send(self, text: str) -> None:
+    async def _send(self, text: str, since_s: float) -> None:
         try:
             async with asyncio.timeout(None) as self._sending:
                 await self._websocket.send({"type": "websocket.send", "text": text})
+            if self._metrics is not None and since_s:
+                self._metrics.push.observe(time.monotonic() - since_s)
         except TimeoutError:
             pass  # cut by `deliver`: what is left to send is the close
         finally:
@@ -153,8 +164,9 @@ def _size(text: str) -> int:
 class Connections:
     """Every authenticated device, at most one connection each: a newer one supersedes the older."""
 
-    def __init__(self, limits: OutboxLimits) -> None:
+    def __init__(self, limits: OutboxLimits, metrics: Metrics | None = None) -> None:
         self._limits = limits
+        self._metrics = metrics
         self._by_recipient: dict[Recipient, dict[int, Connection]] = {}
         self._live: set[Connection] = set()
         self._none_live = asyncio.Event()
@@ -165,6 +177,10 @@ class Connections:
 
     def __iter__(self) -> Iterator[Connection]:
         return iter(list(self._live))
+
+    def by_kind(self) -> Counter[DeviceKind]:
+        """How many there are of each kind."""
+        return Counter([connection.device.kind for connection in self._live])
 
     def arrival(self) -> float:
         """When a socket has come in, which is now: of two connections of a device the newer one stays."""
@@ -189,7 +205,9 @@ class Connections:
             raise ConnectionClosing(CloseCode.SUPERSEDED, "this device connected again")
         if other is not None:
             other.close(CloseCode.SUPERSEDED, "this device connected again")
-        connection = slots[device.slot] = Connection(device, generation, arrival, language, websocket, self._limits)
+        connection = slots[device.slot] = Connection(
+            device, generation, arrival, language, websocket, self._limits, self._metrics
+        )
         self._live.add(connection)
         self._none_live.clear()
         return connection

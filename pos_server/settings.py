@@ -17,6 +17,8 @@ from .core.errors import PosError
 from .core.money import MAX_AMOUNT_MINOR
 from .core.rules import Limits, RiskHook, Rules, accept_all
 
+METRICS_TOKEN_CHARS_MIN = 16
+
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Minor = Annotated[int, Field(ge=0, le=MAX_AMOUNT_MINOR)]
@@ -136,6 +138,12 @@ class Settings(BaseSettings):
     operation_deadline_s: Seconds = 10
     batch_timeout_s: Seconds = 5
 
+    # telemetry
+    metrics: bool = Field(True, description="count what happens, for /metrics")
+    metrics_token: SecretStr | None = Field(None, description="what who scrapes /metrics must show; none: nobody may")
+    trace_sample: Annotated[float, Field(ge=0, le=1)] = Field(0, description="share of payments that are traced")
+    probe_timeout_s: Seconds = Field(1, description="how long /readyz and /metrics wait for the database's word")
+
     # database
     database_start_attempts: Count = 10
     database_start_pause_s: Seconds = 0.5
@@ -147,6 +155,15 @@ class Settings(BaseSettings):
     def _host_is_named(cls, value: str) -> str:
         if not value:
             raise ValueError("must be an address such as 127.0.0.1 or 0.0.0.0")
+        return value
+
+    @field_validator("metrics_token")
+    @classmethod
+    def _token_cannot_be_guessed(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < METRICS_TOKEN_CHARS_MIN:
+            raise ValueError(
+                f"must have {METRICS_TOKEN_CHARS_MIN} characters or more, such as from openssl rand -hex 16"
+            )
         return value
 
     @field_validator("trusted_proxies")

@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from pos_server.authorizer import Authorizer, AuthorizerLimits, QueueFull
+from pos_server.batch_record import BatchRecord, Watch
 from pos_server.core.errors import ErrorCode
 from pos_server.core.operations import Decided, Outcome, Refused, Scan
 from pos_server.core.payments import DeclineCode, Status
@@ -33,9 +35,9 @@ LIMITS = AuthorizerLimits(
 class Engine:
     """An authorizer, and what it published."""
 
-    def __init__(self, dsn: str, limits: AuthorizerLimits) -> None:
+    def __init__(self, dsn: str, limits: AuthorizerLimits, watch: Watch | None = None) -> None:
         self.outcomes: dict[str, Outcome] = {}
-        self.authorizer = Authorizer(dsn, KEYRING, RULES, limits, self._publish, day_start_ms=lambda _: 0)
+        self.authorizer = Authorizer(dsn, KEYRING, RULES, limits, self._publish, day_start_ms=lambda _: 0, watch=watch)
 
     def _publish(self, outcome: Outcome, reply_to: str | None) -> None:
         assert reply_to is not None
@@ -51,8 +53,8 @@ class Engine:
 
 
 @asynccontextmanager
-async def running(dsn: str, limits: AuthorizerLimits = LIMITS) -> AsyncIterator[Engine]:
-    engine = Engine(dsn, limits)
+async def running(dsn: str, limits: AuthorizerLimits = LIMITS, watch: Watch | None = None) -> AsyncIterator[Engine]:
+    engine = Engine(dsn, limits, watch)
     task = asyncio.create_task(engine.authorizer.run())
     try:
         yield engine
@@ -290,8 +292,10 @@ async def test_two_servers_on_one_wallet_never_spend_the_same_money(
     """20 payments of 20.00 from three wallets of 100.00 over two engines at once."""
     limits = replace(LIMITS, batch_attempts_max=50)
     scans = [town.scan(index % 3, amount_minor=2000) for index in range(20)]
-    async with running(dsn, limits) as one, running(dsn, limits) as two:
+    told: list[BatchRecord] = []
+    async with running(dsn, limits, told.append) as one, running(dsn, limits, told.append) as two:
         results = await asyncio.gather(one.authorize(*scans[0::2]), two.authorize(*scans[1::2]))
+    assert sum(len(record.outcomes) for record in told) == len(scans)
     statuses = [status(outcome) for outcomes in results for outcome in outcomes]
     assert set(statuses) <= {"approved", DeclineCode.INSUFFICIENT_FUNDS, DeclineCode.CODE_USED}
     report = await audit(admin)
@@ -300,14 +304,33 @@ async def test_two_servers_on_one_wallet_never_spend_the_same_money(
     assert await admin.fetchval("select count(*) from transfer where kind = 'payment'") == statuses.count("approved")
 
 
+async def test_a_lost_race_is_decided_again_and_told(
+    dsn: str, town: Town, connection: asyncpg.Connection, admin: asyncpg.Connection
+) -> None:
+    told: list[BatchRecord] = []
+    async with running(dsn, LIMITS, told.append) as engine:
+        async with admin.transaction():
+            await admin.execute("update wallet set version = version + 1")
+            engine.authorizer.submit(town.scan(), "raced")
+            async with asyncio.timeout(5):
+                while not await connection.fetchval("select count(*) from pg_locks where not granted"):
+                    pass
+        await engine.authorizer.drained()
+    assert status(engine.outcomes["raced"]) == "approved"
+    assert [(record.conflicts, record.database_failures) for record in told] == [(1, 0)]
+
+
 async def test_a_fault_of_ours_in_one_scan_does_not_take_the_others_along(
     dsn: str, town: Town, connection: asyncpg.Connection
 ) -> None:
     # No terminal has this number: authentication makes sure of it, so here it stands for any bug.
     broken = town.scan(terminal_number=999_999)
-    async with running(dsn) as engine:
-        outcomes = await engine.authorize(town.scan(0), broken, town.scan(1))
+    with capture_logs() as logs:
+        async with running(dsn) as engine:
+            outcomes = await engine.authorize(town.scan(0), broken, town.scan(1))
     assert [status(outcome) for outcome in outcomes] == ["approved", ErrorCode.UNKNOWN_OUTCOME, "approved"]
+    failed = [(log["operations"], log["payment_id"]) for log in logs if log["event"] == "batch_failed"]
+    assert failed == [(3, None), (1, str(broken.payment_id))]
     assert await payments(connection) == 2
 
 
@@ -319,13 +342,52 @@ async def test_a_publisher_that_fails_does_not_stop_the_engine(dsn: str, town: T
         raise RuntimeError("a bug in whoever listens")
 
     authorizer = Authorizer(dsn, KEYRING, RULES, LIMITS, publish, day_start_ms=lambda _: 0)
+    scans = [town.scan(), town.scan()]
+    with capture_logs() as logs:
+        task = asyncio.create_task(authorizer.run())
+        authorizer.submit(scans[0], "first")
+        authorizer.submit(scans[1], "second")
+        await authorizer.drained()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert seen == ["first", "second"]
+    assert [(log["event"], log["payment_id"]) for log in logs] == [
+        ("publish_failed", str(scan.payment_id)) for scan in scans
+    ]
+
+
+async def test_a_watch_that_fails_does_not_stop_the_engine(dsn: str, town: Town) -> None:
+    published: list[Outcome] = []
+    told: list[BatchRecord] = []
+
+    def watch(record: BatchRecord) -> None:
+        told.append(record)
+        raise RuntimeError("a bug in whoever counts")
+
+    authorizer = Authorizer(
+        dsn, KEYRING, RULES, LIMITS, lambda outcome, _: published.append(outcome), day_start_ms=lambda _: 0, watch=watch
+    )
     task = asyncio.create_task(authorizer.run())
-    authorizer.submit(town.scan(), "first")
-    authorizer.submit(town.scan(), "second")
-    await authorizer.drained()
+    for _ in range(2):
+        authorizer.submit(town.scan())
+        await authorizer.drained()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert seen == ["first", "second"]
+    assert [status(outcome) for outcome in published] == ["approved", "approved"]
+    assert [record.outcomes for record in told] == [[outcome] for outcome in published]
+
+
+async def test_what_is_turned_away_is_counted(dsn: str, town: Town) -> None:
+    engine = Engine(dsn, replace(LIMITS, device_operations_max=1, operation_deadline_s=0))
+    engine.authorizer.submit(town.scan(), "too late")
+    with pytest.raises(QueueFull):
+        engine.authorizer.submit(town.scan(), "one too many")
+    assert (engine.authorizer.turned_away, engine.authorizer.queued) == (1, 1)
+    task = asyncio.create_task(engine.authorizer.run())
+    await engine.authorizer.drained()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert (engine.authorizer.turned_away, engine.authorizer.queued) == (2, 0)
 
 
 async def test_an_undecided_scan_is_named(dsn: str, town: Town) -> None:

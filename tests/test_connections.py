@@ -11,6 +11,7 @@ from pos_server.connections import Connection, Connections, OutboxLimits
 from pos_server.core.device_keys import DeviceId, DeviceKind
 from pos_server.core.errors import CloseCode, ConnectionClosing
 from pos_server.core.notices import Recipient
+from pos_server.metrics import Metrics
 
 pytestmark = pytest.mark.asyncio
 
@@ -123,6 +124,37 @@ async def test_who_does_not_read_is_cut_and_others_are_not_delayed(limits: Outbo
     assert slow.got == []
     assert slow.closed is not None
     assert slow.closed[0] == CloseCode.SLOW_CONSUMER
+
+
+async def test_a_cut_and_a_wait_in_an_outbox_are_counted() -> None:
+    metrics = Metrics()
+    connections, slow, late = Connections(OutboxLimits(1, 10_000), metrics), Peer(), Peer()
+    slow.reads.clear()
+    late.reads.clear()
+    opened(connections, PHONE, slow)
+    opened(connections, TILL, late)
+    for number in range(10):
+        connections.deliver(Recipient(DeviceKind.WALLET, PHONE.number), said(str(number)))
+    connections.deliver(Recipient(DeviceKind.TERMINAL, TILL.number), said("waits"))
+    await until(lambda: slow.closed is not None)
+    assert metrics.outbox_drops == {DeviceKind.WALLET: 1}
+    assert pushes(metrics) == 0
+    late.reads.set()
+    await until(lambda: late.got == ["waits"])
+    assert pushes(metrics) == 1
+
+
+async def test_what_a_device_has_missed_is_no_push() -> None:
+    metrics, peer = Metrics(), Peer()
+    connections = Connections(OutboxLimits(10, 10_000), metrics)
+    connections.open(TILL, 1, connections.arrival(), "en", peer.websocket).start(["ready", "missed"])
+    await until(lambda: peer.got == ["ready", "missed"])
+    assert pushes(metrics) == 0
+
+
+def pushes(metrics: Metrics) -> float:
+    (family,) = (family for family in metrics.collect() if family.name == "pos_push_seconds")
+    return next(sample.value for sample in family.samples if sample.name.endswith("_count"))
 
 
 async def test_a_burst_larger_than_the_outbox_cuts_without_harm_to_the_sender() -> None:

@@ -21,12 +21,15 @@ def test_defaults_hold_together() -> None:
         ("POS_FRAME_BYTES_MAX", "0"),
         ("POS_OPERATION_DEADLINE_S", "-1"),
         ("POS_QUEUE_OPERATIONS_MAX", "1.5"),
+        ("POS_METRICS_TOKEN", "fifteen-letters"),
+        ("POS_TRACE_SAMPLE", "1.5"),
     ],
 )
 def test_a_bad_value_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(SettingsError, match=f"{name}: "):
+    with pytest.raises(SettingsError, match=f"{name}: ") as refused:
         load_settings()
+    assert value not in str(refused.value)
 
 
 @pytest.mark.parametrize(

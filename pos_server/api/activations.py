@@ -19,7 +19,9 @@ from ..ledger import directory
 from ..ledger.database import DATABASE_AWAY
 from ..peers import Peers
 from ..settings import Settings
+from ..telemetry import about_request
 from .bodies import database_away, read_body
+from .dispatch import request_id_of
 from .problems import Problem, problem
 
 log = structlog.get_logger(__name__)
@@ -42,6 +44,7 @@ class Activations:
 
     async def create(self, request: Request) -> Response:
         """Answers 200 with `core.activation.Activation`; the same `request_id` gets the same answer again."""
+        about_request(request_id_of(request))
         address = request.client.host if request.client else ""
         blocked_s = self._failures.blocked_for_s(address, time.monotonic())
         if blocked_s:

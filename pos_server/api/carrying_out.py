@@ -5,6 +5,7 @@ from ..authorizer import Authorizer, QueueFull
 from ..core.errors import ErrorCode
 from ..core.operations import CreateRefund, Decided, Operation, Outcome, Refunded, Refused
 from ..core.rest.problems import ProblemCode
+from ..telemetry import about_payment
 from .problems import Problem, problem
 
 _RETRY_AFTER_S = 1
@@ -32,6 +33,7 @@ class Engine:
         return outcome
 
     async def _carry_out(self, operation: Operation) -> Outcome:
+        about_payment(operation.payment_id)
         if self._admission.draining:
             raise _problem(ErrorCode.DRAINING)
         try:
@@ -40,6 +42,7 @@ class Engine:
             raise _problem(ErrorCode.BUSY) from None
         if isinstance(outcome, Refused):
             raise _problem(outcome.code)
+        about_payment(outcome.payment.payment_id)
         return outcome
 
 

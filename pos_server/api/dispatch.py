@@ -32,6 +32,7 @@ from ..core.rest.problems import ProblemCode
 from ..ledger.database import DATABASE_AWAY
 from ..ledger.reports import TakesTooLong
 from ..settings import Settings
+from ..telemetry import about_payment, about_request
 from .authentication import Authentication
 from .bodies import read_json_body
 from .languages import accepted_language
@@ -122,7 +123,6 @@ class Dispatcher:
                 operation=operation.name,
                 status=int(response.status_code),
                 seconds=round(time.monotonic() - began_s, 4),
-                request_id=request.state.request_id,
             )
             return response
 
@@ -130,12 +130,14 @@ class Dispatcher:
 
     async def _respond(self, operation: RestOperation, request: Request) -> Response:
         request.state.request_id = request_id_of(request)
+        about_request(request.state.request_id)
         try:
             key = await self._authentication.require(request)
             self._check_rate(key)
             if key.role is not operation.role:
                 raise problem(ProblemCode.ROLE_MISSING)
             call = await self._read(operation, key, request)
+            about_payment(getattr(call.parameters, "payment_id", None))
             done = await self._carry_out(operation, call)
         except Problem as error:
             return error.response(request.state.request_id)

@@ -125,16 +125,21 @@ def _error_message(error: MessageError) -> Error:
     )
 
 
+def _about(message: Request) -> dict[str, str]:
+    payment_id = getattr(message, "payment_id", None)
+    return {} if payment_id is None else {"payment_id": str(payment_id)}
+
+
 async def _answer(work: Work, message: Request, connection: Connection) -> None:
     try:
         answer = await work()
     except MessageError as error:
         answer = _error_message(error)
     except DATABASE_AWAY as away:
-        log.warning("database_away", during=message.type, cause=type(away).__name__)
+        log.warning("database_away", during=message.type, cause=type(away).__name__, **_about(message))
         answer = _error_message(refused(ErrorCode.BUSY, message))
     except Exception:
-        log.exception("request_failed", type=message.type)
+        log.exception("request_failed", type=message.type, **_about(message))
         connection.close(CloseCode.UNAVAILABLE, "server fault, come back")
         return
     if answer is not None:

@@ -80,10 +80,11 @@ async def create_pool(dsn: str, *, timeout_s: float, size_max: int) -> asyncpg.P
     )
 
 
-async def answers(pool: asyncpg.Pool) -> bool:
-    """Whether the database answers now."""
+async def answers(pool: asyncpg.Pool, *, timeout_s: float) -> bool:
+    """Whether the database answers within this time, the wait for a connection of the pool included."""
     try:
-        await pool.execute("select 1")
+        async with asyncio.timeout(timeout_s):
+            await pool.execute("select 1")
     except DATABASE_AWAY:
         return False
     return True

@@ -72,6 +72,15 @@ async def migrate(connection: asyncpg.Connection, migrations: list[Migration]) -
             await connection.execute("select pg_advisory_unlock($1)", _ADVISORY_LOCK)
 
 
+async def schema_number(pool: asyncpg.Pool) -> int:
+    """The number of the last migration that was applied; 0 for a database that has none, or does not show it."""
+    try:
+        number: int = await pool.fetchval("select coalesce(max(number), 0) from migration")
+    except (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError):
+        return 0
+    return number
+
+
 def _check_history(applied: dict[int, asyncpg.Record], migrations: list[Migration]) -> None:
     known = {migration.number: migration for migration in migrations}
     for number, row in applied.items():

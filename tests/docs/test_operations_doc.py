@@ -21,7 +21,7 @@ from pos_server.core.payment_code import STEP_S
 from pos_server.ledger.database import SERVER_VERSION_MIN
 from pos_server.ledger.embedded import IMMEDIATE_TIMEOUT_S, EmbeddedPostgres
 from pos_server.ledger.settled import SETTLED_WITHIN_S
-from pos_server.settings import Settings
+from pos_server.settings import METRICS_TOKEN_CHARS_MIN, Settings
 from tests.docs.documents import DOCS, anchor, read
 from tests.operations.documented import names
 
@@ -121,6 +121,7 @@ def test_figures_are_those_of_the_code() -> None:
     assert f"closed with {CloseCode.UNAUTHORIZED}" in prose
     assert f"its step of {STEP_S} s" in prose
     assert SETTLED_WITHIN_S == 60, "give up after a minute"
+    assert f"`POS_METRICS_TOKEN` ({METRICS_TOKEN_CHARS_MIN} characters or more" in prose
 
 
 @pytest.mark.asyncio

@@ -1,0 +1,77 @@
+"""`/metrics`: what the server counts, in Prometheus' text format, for whoever shows the token."""
+
+import asyncio
+import hmac
+from collections.abc import Iterator
+from http import HTTPStatus
+from importlib.metadata import version
+
+import asyncpg
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
+from prometheus_client.registry import Collector
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from ..authorizer import Authorizer
+from ..connections import Connections
+from ..core.device_keys import DeviceKind
+from ..ledger.database import answers
+from ..metrics import Metrics
+from ..settings import Settings
+
+
+class MetricsPage(Collector):
+    """One scrape is made at a time: others wait, so that however many ask, they take one connection of the pool."""
+
+    def __init__(
+        self, settings: Settings, metrics: Metrics, authorizer: Authorizer, connections: Connections, pool: asyncpg.Pool
+    ) -> None:
+        token = settings.metrics_token
+        self._authorization = None if token is None else f"Bearer {token.get_secret_value()}".encode()
+        self._probe_timeout_s = settings.probe_timeout_s
+        self._metrics = metrics
+        self._authorizer = authorizer
+        self._connections = connections
+        self._pool = pool
+        self._database_up = False
+        self._one_at_a_time = asyncio.Lock()
+        self._registry = CollectorRegistry()
+        self._registry.register(metrics)
+        self._registry.register(self)
+        self._process = ProcessCollector(registry=None)
+        self._of_process: list[Metric] = []
+        GCCollector(registry=self._registry)
+
+    async def show(self, request: Request) -> Response:
+        """200 with the metrics, 401 without the token, 403 while none is set."""
+        if self._authorization is None:
+            return PlainTextResponse("set POS_METRICS_TOKEN, and send it as a bearer token\n", HTTPStatus.FORBIDDEN)
+        shown = request.headers.get("authorization", "").encode()
+        if not hmac.compare_digest(shown, self._authorization):
+            headers = {"WWW-Authenticate": "Bearer"}
+            return PlainTextResponse("send POS_METRICS_TOKEN as a bearer token\n", HTTPStatus.UNAUTHORIZED, headers)
+        async with self._one_at_a_time:
+            self._database_up = await answers(self._pool, timeout_s=self._probe_timeout_s)
+            # It lists the open files: of ten thousand connections, most of a scrape's time.
+            self._of_process = await asyncio.to_thread(lambda: [*self._process.collect()])
+            text = generate_latest(self._registry)
+        return Response(text, headers={"Content-Type": CONTENT_TYPE_PLAIN_1_0_0, "Cache-Control": "no-store"})
+
+    def collect(self) -> Iterator[Metric]:
+        """What is as it is at the moment of the scrape."""
+        yield from self._of_process
+        yield self._metrics.refused(self._authorizer.turned_away)
+        yield GaugeMetricFamily("pos_queue_operations", "Operations that wait in the queue.", self._authorizer.queued)
+        connections = GaugeMetricFamily("pos_connections", "Devices that are connected.", labels=["kind"])
+        by_kind = self._connections.by_kind()
+        for kind in DeviceKind:
+            connections.add_metric([kind.value], by_kind[kind])
+        yield connections
+        yield GaugeMetricFamily(
+            "pos_database_up", "Whether the database answered at the scrape: 1 or 0.", int(self._database_up)
+        )
+        build = GaugeMetricFamily("pos_build_info", "1, with the server's version.", labels=["version"])
+        build.add_metric([version("pos-server")], 1)
+        yield build

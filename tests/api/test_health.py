@@ -1,0 +1,66 @@
+"""`/readyz` says no while the server drains, has no database, or has one with another schema."""
+
+import asyncpg
+import httpx
+import pytest
+
+from pos_server.app import open_app
+from pos_server.ledger.migrate import load_migrations
+from pos_server.server import RunningServer, serving
+from tests.proxy import proxied
+from tests.support import KEYRING, settings
+
+pytestmark = pytest.mark.asyncio
+
+LAST = load_migrations()[-1].number
+
+
+async def told(server: RunningServer, path: str = "/readyz") -> tuple[int, str]:
+    async with httpx.AsyncClient(base_url=server.url) as http:
+        response = await http.get(path)
+    return response.status_code, response.text
+
+
+async def test_a_server_with_its_database_is_ready(server: RunningServer) -> None:
+    assert await told(server) == (200, "ready\n")
+    assert await told(server, "/healthz") == (200, "alive\n")
+
+
+async def test_it_is_not_while_it_drains(dsn: str) -> None:
+    async with (
+        open_app(settings(), KEYRING, dsn) as app,
+        httpx.AsyncClient(transport=httpx.ASGITransport(app.asgi), base_url="http://server") as http,
+    ):
+        await app.drain()
+        response = await http.get("/readyz")
+        assert (response.status_code, response.text) == (503, "draining\n")
+        assert (await http.get("/healthz")).status_code == 200
+
+
+async def test_it_is_not_without_its_database_and_is_again_with_it(dsn: str) -> None:
+    async with proxied(dsn) as proxy, serving(settings(), KEYRING, proxy.dsn) as server:
+        proxy.away = True
+        await proxy.drop_all()
+        assert await told(server) == (503, "the database does not answer\n")
+        assert await told(server, "/healthz") == (200, "alive\n")
+        proxy.away = False
+        assert await told(server) == (200, "ready\n")
+
+
+async def test_a_database_that_does_not_answer_in_time_is_none(dsn: str, admin: asyncpg.Connection) -> None:
+    async with serving(settings(probe_timeout_s=0.1), KEYRING, dsn) as server:
+        async with admin.transaction():
+            await admin.execute("lock table migration")
+            assert await told(server) == (503, "the database does not answer\n")
+        assert (await told(server))[0] == 200
+
+
+async def test_the_schema_must_be_the_one_that_the_server_was_built_for(
+    server: RunningServer, admin: asyncpg.Connection
+) -> None:
+    await admin.execute("delete from migration where number = $1", LAST)
+    assert await told(server) == (503, f"the schema is at {LAST - 1} and must be at {LAST}: pos-server migrate\n")
+    await admin.execute("insert into migration (number, name, checksum) values ($1, 'next', '')", LAST + 1)
+    assert await told(server) == (503, f"the schema is at {LAST + 1}, beyond {LAST}: run the newer version\n")
+    await admin.execute("drop table migration")
+    assert await told(server) == (503, f"the schema is at 0 and must be at {LAST}: pos-server migrate\n")

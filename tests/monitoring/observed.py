@@ -1,0 +1,71 @@
+"""A real server that has been through something, as a scrape sees it. Nothing here is a test."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.end_to_end.server_process import ServerProcess, running_server
+from tests.faults.talker import talking
+from tests.gateway.test_pin import OTHER_PIN, confirm_message, pin_message
+from tests.monitoring.promql import Samples
+from tests.support import MASTER_KEYS, Town, forged, scan_message
+
+DOCKER = Path(__file__).parents[2] / "docker"
+ALERTS = DOCKER / "prometheus" / "alerts.yaml"
+DASHBOARD = DOCKER / "grafana" / "dashboards" / "pos-server.json"
+TOKEN = "a-token-for-the-tests"
+INTERVAL_S = 15.0
+
+
+@asynccontextmanager
+async def observed_server(dsn: str, **variables: str) -> AsyncIterator[ServerProcess]:
+    """`pos-server run`, which may be scraped with TOKEN."""
+    ours = {"POS_DATABASE_URL": dsn, "POS_MASTER_KEYS": MASTER_KEYS, "POS_METRICS_TOKEN": TOKEN}
+    async with running_server(**(ours | variables)) as server:
+        yield server
+
+
+async def scrape(url: str) -> str:
+    """The text of /metrics."""
+    async with httpx.AsyncClient() as http:
+        response = await http.get(f"{url}/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
+    assert response.status_code == 200, response.text
+    return response.text
+
+
+async def some_business(url: str, town: Town) -> None:
+    """Two payments approved, one of them asked for twice and canceled, the other after a wrong PIN; two declined.
+
+    And a refund that is refused.
+    """
+    wallet = town.wallets[0]
+    async with talking(url, town.terminals[0]) as till, talking(url, wallet) as phone:
+        scan = scan_message(wallet.code())
+        for _ in range(2):
+            assert (await till.ask(scan))["status"] == "approved"
+        assert (await till.ask(scan_message(scan["code"])))["decline_code"] == "code_used"
+        assert (await till.ask(scan_message(forged(town.wallets[1].code()))))["decline_code"] == "code_invalid"
+        cancel = {"type": "payment.cancel", "payment_id": scan["payment_id"]}
+        assert (await till.ask(cancel))["status"] == "canceled"
+        refund = {"type": "refund.create", "refund_id": scan["payment_id"], "payment_id": scan["payment_id"]}
+        assert (await till.ask(refund | {"amount_minor": 1}))["code"] == "not_refundable"
+        assert (await phone.ask(pin_message()))["type"] == "pin.changed"
+        typed = await till.ask(scan_message(wallet.code(), entry="typed"))
+        asked = await phone.told("payment.confirmation_required", typed["payment_id"])
+        again = await phone.ask(confirm_message(asked, OTHER_PIN))
+        assert (await phone.ask(confirm_message(again)))["status"] == "approved"
+
+
+def samples_of(*scrapes: str) -> Samples:
+    """The series of scrapes of one server, INTERVAL_S apart, with the labels and the `up` that Prometheus adds."""
+    target = {"job": "pos-server", "instance": "one"}
+    samples = Samples()
+    for place, text in enumerate(scrapes):
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                samples.add(sample.name, sample.labels | target, place * INTERVAL_S, sample.value)
+        samples.add("up", target, place * INTERVAL_S, 1)
+    return samples
