@@ -16,7 +16,7 @@ _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
 def pins(lock: str, wanted: set[str], without: str | None = None) -> str:
-    """The pins of `wanted` and of what they need, in the lock's order. Raises LookupError for a name that is not in it."""
+    """The pins of `wanted` and of what they need, in the lock's order. LookupError: a name is not in it."""
     # A name may stand in it twice, for different versions of Python.
     found = [(match[1], match[0]) for match in _PIN.finditer(lock)]
     if missing := wanted - {name for name, _ in found}:

@@ -19,7 +19,9 @@ def compose(name: str = "compose.yaml") -> dict[str, Any]:
 
 def services() -> list[tuple[str, str, dict[str, Any]]]:
     """Every service as (file, name, service)."""
-    return [(path.name, name, service) for path in COMPOSE_FILES for name, service in compose(path.name)["services"].items()]
+    return [
+        (path.name, name, service) for path in COMPOSE_FILES for name, service in compose(path.name)["services"].items()
+    ]
 
 
 def seconds(duration: str) -> float:

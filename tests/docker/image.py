@@ -1,7 +1,8 @@
 """Builds a stage of docker/Dockerfile without Docker: its COPY and RUN steps, in order, in a directory of one's own.
 
-What differs from a real build: the base image is this Python on this system, RUN may reach beyond the directory, users do not
-exist, and pip's own cache stands in for the cache mounts. Absolute paths of the image are those below the directory.
+What differs from a real build: the base image is this Python on this system, RUN may reach beyond the directory, users
+do not exist, and pip's own cache stands in for the cache mounts. Absolute paths of the image are those below the
+directory.
 """
 
 import json
@@ -63,7 +64,7 @@ def context(target: Path) -> None:
 
 
 class Build:
-    """Builds stages below `directory`; each sees its own files at `root` while it is built, and so do programs made in it."""
+    """Builds stages below `directory`; each has its files at `root` while it is built, and so do programs made in it."""
 
     def __init__(self, directory: Path) -> None:
         self.root = directory / "root"
@@ -122,7 +123,9 @@ class Build:
 
     def _run(self, value: str, workdir: Path, environment: dict[str, str]) -> None:
         # Of our own environment only what pip needs to find packages; `python` is the base image's.
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("POS_", "PYTHON", "VIRTUAL_ENV"))}
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("POS_", "PYTHON", "VIRTUAL_ENV"))
+        }
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         done = subprocess.run(
             ["/bin/sh", "-c", self._here(_MOUNT.sub("", value))],

@@ -48,7 +48,9 @@ def test_every_setting_exists() -> None:
     assert {name.removeprefix("POS_").lower() for name in named - {METRICS}} <= set(Settings.model_fields)
 
 
-@pytest.mark.parametrize(("file", "name", "service"), services(), ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("file", "name", "service"), services(), ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_each_container_is_pinned_and_confined(file: str, name: str, service: dict[str, Any]) -> None:
     if file == "compose.tls.yaml":
         assert set(service) == {"command", "ports", "volumes"}, "it changes nothing else of the proxy"
@@ -86,7 +88,11 @@ def test_servers_wait_for_the_migration_and_only_it_has_the_owners_password() ->
     assert running["migrate"]["depends_on"]["postgres"] == {"condition": "service_healthy"}
     assert running["migrate"]["restart"] == "no"
     assert "POS_MASTER_KEYS" not in running["migrate"]["environment"]
-    with_owner = [name for name, service in running.items() if "LEDGER_OWNER_PASSWORD" in str(service["environment" if "environment" in service else "image"])]
+    with_owner = [
+        name
+        for name, service in running.items()
+        if "LEDGER_OWNER_PASSWORD" in str(service["environment" if "environment" in service else "image"])
+    ]
     assert with_owner == ["postgres", "migrate"]
     assert running["server"]["environment"]["POS_DATABASE_URL"].startswith("postgresql://pos_server:")
 
@@ -108,7 +114,9 @@ def test_a_server_may_open_as_many_sockets_as_its_settings_say() -> None:
 
 def test_servers_believe_the_proxy_alone() -> None:
     running = compose()["services"]
-    assert running["server"]["environment"]["POS_TRUSTED_PROXIES"] == running["proxy"]["networks"]["front"]["ipv4_address"]
+    assert (
+        running["server"]["environment"]["POS_TRUSTED_PROXIES"] == running["proxy"]["networks"]["front"]["ipv4_address"]
+    )
     (watch,) = compose()["networks"]["watch"]["ipam"]["config"]
     assert running["server"]["environment"][METRICS] == watch["subnet"]
     assert "watch" not in running["proxy"]["networks"], "or the proxy's address could read them"
@@ -123,21 +131,30 @@ def test_postgres_is_durable_and_its_volume_is_where_version_18_has_its_data() -
 
 def test_what_is_mounted_is_there() -> None:
     sources = {
-        volume.partition(":")[0] for _, _, service in services() for volume in service.get("volumes", []) if volume[0] == "."
+        volume.partition(":")[0]
+        for _, _, service in services()
+        for volume in service.get("volumes", [])
+        if volume[0] == "."
     }
     assert len(sources) >= 5
     assert [source for source in sources if not (DOCKER / source).exists()] == []
 
 
 def test_no_file_holds_a_secret() -> None:
-    example = dict(line.split("=", 1) for line in (DOCKER / ".env.example").read_text().splitlines() if "=" in line and line[0] != "#")
+    example = dict(
+        line.split("=", 1)
+        for line in (DOCKER / ".env.example").read_text().splitlines()
+        if "=" in line and line[0] != "#"
+    )
     secret = {name for name in example if name.endswith(SECRETS)}
     assert len(secret) == 5
     assert {example[name] for name in secret} == {""}
     for _, name, service in services():
         for variable, value in service.get("environment", {}).items():
             if variable.endswith(SECRETS):
-                assert re.fullmatch(r"\$\{[A-Z_]+:\?[^}]+\}", value), f"{name}: {variable} comes from .env, or nothing starts"
+                assert re.fullmatch(r"\$\{[A-Z_]+:\?[^}]+\}", value), (
+                    f"{name}: {variable} comes from .env, or nothing starts"
+                )
             assert not re.search(r"://\w+:(?!\$\{)", value), f"{name}: {variable}"
     ignored = (ROOT / ".gitignore").read_text().splitlines()
     assert {".env", "!.env.example"} <= set(ignored)
