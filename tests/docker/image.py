@@ -64,7 +64,7 @@ def context(target: Path) -> None:
 
 
 class Build:
-    """Builds stages below `directory`; each has its files at `root` while it is built, and so do programs made in it."""
+    """Builds stages below `directory`; each has its files at `root` while it is built, as have programs made in it."""
 
     def __init__(self, directory: Path) -> None:
         self.root = directory / "root"
