@@ -56,11 +56,14 @@ async def migrate(connection: asyncpg.Connection, migrations: list[Migration]) -
     """Bring the database up to date; returns the names of what was applied.
 
     Raises MigrationError when an applied migration has been edited since, or when the database is newer than this
-    program. Everything applied so far stays, the failing one leaves nothing.
+    program. Everything applied so far stays, the failing one leaves nothing. Where nothing is to be done, a member of
+    pos_app may look.
     """
     await connection.execute("select pg_advisory_lock($1)", _ADVISORY_LOCK)
     try:
-        await connection.execute(_CREATE_TABLE)
+        # Not `create table if not exists` alone: it wants the right to create also where the table is there.
+        if await connection.fetchval("select to_regclass('migration') is null"):
+            await _create_table(connection)
         applied = {row["number"]: row for row in await connection.fetch("select * from migration order by number")}
         _check_history(applied, migrations)
         pending = [migration for migration in migrations if migration.number not in applied]
@@ -92,6 +95,13 @@ def _check_history(applied: dict[int, asyncpg.Record], migrations: list[Migratio
             )
 
 
+async def _create_table(connection: asyncpg.Connection) -> None:
+    try:
+        await connection.execute(_CREATE_TABLE)
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise _needs_more_rights("the first one", error) from error
+
+
 async def _apply(connection: asyncpg.Connection, migration: Migration) -> None:
     try:
         async with connection.transaction():
@@ -103,9 +113,13 @@ async def _apply(connection: asyncpg.Connection, migration: Migration) -> None:
                 migration.checksum,
             )
     except asyncpg.InsufficientPrivilegeError as error:
-        raise MigrationError(
-            f"migration {migration.name} needs more rights: {error}. Run `pos-server migrate` once as a database user "
-            "that owns the database and may create roles."
-        ) from error
+        raise _needs_more_rights(migration.name, error) from error
     except asyncpg.PostgresError as error:
         raise MigrationError(f"migration {migration.name} failed and left nothing: {error}") from error
+
+
+def _needs_more_rights(name: str, error: asyncpg.InsufficientPrivilegeError) -> MigrationError:
+    return MigrationError(
+        f"migration {name} needs more rights: {error}. Run `pos-server migrate` once as a database user that owns the "
+        "database and may create roles."
+    )

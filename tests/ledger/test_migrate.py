@@ -87,11 +87,30 @@ async def test_a_database_newer_than_the_program_is_refused(empty_dsn: str) -> N
     await connection.close()
 
 
-async def test_a_user_without_the_rights_is_told_what_to_do(postgres: str, empty_dsn: str) -> None:
-    admin = await connect(empty_dsn, timeout_s=10, role=None)
-    await admin.execute("do $$ begin create role poor login; exception when duplicate_object then null; end $$")
+async def login(dsn: str, name: str, *, member_of_app: bool) -> asyncpg.Connection:
+    """A connection as a role of this name, which owns nothing."""
+    admin = await connect(dsn, timeout_s=10, role=None)
+    await admin.execute(f"do $$ begin create role {name} login; exception when duplicate_object then null; end $$")
+    if member_of_app:
+        await admin.execute(f"grant pos_app to {name}")
     await admin.close()
-    connection = await asyncpg.connect(empty_dsn.replace("pos@", "poor@"))
-    with pytest.raises((MigrationError, asyncpg.InsufficientPrivilegeError)):
+    return await asyncpg.connect(dsn.replace("pos@", f"{name}@"))
+
+
+async def test_a_user_without_the_rights_is_told_what_to_do(empty_dsn: str) -> None:
+    connection = await login(empty_dsn, "poor", member_of_app=False)
+    with pytest.raises(MigrationError, match=r"needs more rights: .*\. Run `pos-server migrate` once as"):
         await migrate(connection, load_migrations())
+    await connection.close()
+
+
+async def test_a_member_of_pos_app_may_look_and_change_nothing(dsn: str) -> None:
+    connection = await login(dsn, "pos_server", member_of_app=True)
+    known = load_migrations()
+    assert await migrate(connection, known) == []
+    new = Migration(len(known) + 1, "9999_new.sql", "create table new (id integer)")
+    with pytest.raises(MigrationError, match=r"9999_new\.sql needs more rights"):
+        await migrate(connection, [*known, new])
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await connection.execute("update transfer set amount_minor = 1")
     await connection.close()

@@ -1,0 +1,214 @@
+"""docker/proxy: its times fit the servers' settings; a real HAProxy, where there is one, keeps payments going."""
+
+import asyncio
+import contextlib
+import csv
+import re
+import shutil
+import socket
+import struct
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from http import HTTPStatus
+from pathlib import Path
+
+import asyncpg
+import httpx
+import pytest
+
+from pos_client import Backoff, TerminalClient
+from pos_server.settings import Settings
+from tests.docker.files import DOCKER, seconds
+from tests.end_to_end.server_process import running_server
+from tests.end_to_end.test_crash import credentials, free_port
+from tests.support import MASTER_KEYS, build_town, new_id
+
+CONFIG = (DOCKER / "proxy" / "haproxy.cfg").read_text()
+HAPROXY = shutil.which("haproxy")
+needs_haproxy = pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed: apt-get install haproxy")
+# A port that both servers can have, each at its own address of loopback.
+SERVERS = ("127.0.0.11", "127.0.0.12")
+START_TIMEOUT_S = 30
+
+
+def timeout_s(name: str) -> float:
+    (found,) = re.findall(rf"^    timeout {name} (\w+)", CONFIG, re.MULTILINE)
+    return seconds(found)
+
+
+def default(setting: str) -> float:
+    value: float = Settings.model_fields[setting].default
+    return value
+
+
+def test_a_silent_websocket_is_ended_by_the_server_and_not_by_the_proxy() -> None:
+    assert timeout_s("tunnel") > default("heartbeat_s") + default("heartbeat_timeout_s")
+
+
+def test_a_request_is_given_up_by_the_server_and_not_by_the_proxy() -> None:
+    assert timeout_s("server") > default("api_timeout_s")
+    assert timeout_s("client") > default("api_timeout_s")
+
+
+class Dns(asyncio.DatagramProtocol):
+    """Answers every question with the same addresses, as Docker's DNS does for the replicas of a service (RFC 1035)."""
+
+    def __init__(self, *addresses: str) -> None:
+        self._addresses = [socket.inet_aton(address) for address in addresses]
+
+    def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        end = data.index(b"\0", 12) + 5
+        is_a = data[end - 4 : end - 2] == b"\0\1"
+        answers = [b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 1, 4) + each for each in self._addresses] if is_a else []
+        header = data[:2] + struct.pack(">HHHHH", 0x8180, 1, len(answers), 0, 0)
+        self._transport.sendto(header + data[12:end] + b"".join(answers), addr)
+
+
+class Proxy:
+    """A running HAProxy with the stack's own configuration."""
+
+    def __init__(self, url: str, admin: Path) -> None:
+        self.url = url
+        self._admin = admin
+
+    async def up(self, count: int) -> None:
+        """Wait until it holds so many servers for ready (its management guide, "show stat")."""
+        async with asyncio.timeout(START_TIMEOUT_S):
+            while await self._up() != count:  # noqa: ASYNC110 (HAProxy tells nobody)
+                await asyncio.sleep(0.05)
+
+    async def _up(self) -> int:
+        try:
+            reader, writer = await asyncio.open_unix_connection(self._admin)
+        except OSError:
+            return 0
+        writer.write(b"show stat\n")
+        rows = list(csv.DictReader((await reader.read()).decode().splitlines()))
+        writer.close()
+        return sum(
+            row["# pxname"] == "servers" and row["svname"] != "BACKEND" and row["status"] == "UP" for row in rows
+        )
+
+
+@asynccontextmanager
+async def running_proxy(directory: Path, server_port: int) -> AsyncIterator[Proxy]:
+    """HAProxy in front of SERVERS; of its configuration only ports are changed, and a socket to ask it is added."""
+    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+        lambda: Dns(*SERVERS), local_addr=("127.0.0.1", 0)
+    )
+    dns_port, port, admin = transport.get_extra_info("sockname")[1], free_port(), directory / "admin"
+    config = CONFIG
+    for was, becomes in (
+        ("127.0.0.11:53", f"127.0.0.1:{dns_port}"),
+        ("bind :8080", f"bind 127.0.0.1:{port}"),
+        ("server:8080", f"server:{server_port}"),
+        ("maxconn 40000", "maxconn 1000"),  # more need files that this process may not have
+        ("global\n    log", f"global\n    stats socket {admin}\n    log"),
+    ):
+        assert config.count(was) == 1
+        config = config.replace(was, becomes)
+    (directory / "haproxy.cfg").write_text(config)
+    assert HAPROXY is not None
+    process = await asyncio.create_subprocess_exec(HAPROXY, "-db", "-f", directory / "haproxy.cfg")
+    try:
+        yield Proxy(f"http://127.0.0.1:{port}", admin)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        transport.close()
+
+
+@needs_haproxy
+@pytest.mark.asyncio
+async def test_payments_go_on_while_servers_are_restarted_one_after_the_other(
+    tmp_path: Path, dsn: str, connection: asyncpg.Connection
+) -> None:
+    town = await build_town(connection, terminals=2, wallets=12)
+    port = free_port()
+    own = {"POS_DATABASE_URL": dsn, "POS_MASTER_KEYS": MASTER_KEYS, "POS_TRUSTED_PROXIES": "127.0.0.1"}
+    statuses: list[str] = []
+
+    async def sell(till: TerminalClient, shop: int, until: asyncio.Task[int]) -> None:
+        """Sales at one till, at least until a server has ended and one after it."""
+        while True:
+            ended = until.done()
+            wallet = town.wallets[2 * (len(statuses) % 6) + shop]
+            result = await till.scan(code=wallet.code(), amount_minor=1, reference=f"{shop}-{len(statuses)}")
+            statuses.append(result.decline_code or result.status)
+            if ended:
+                return
+            await asyncio.sleep(0.5)  # a customer a moment: a wallet has ten codes in 30 s
+
+    async with AsyncExitStack() as stack:
+        servers = [
+            await stack.enter_async_context(running_server("--host", host, port=port, **own)) for host in SERVERS
+        ]
+        proxy = await stack.enter_async_context(running_proxy(tmp_path, port))
+        await proxy.up(2)
+        tills = [
+            await stack.enter_async_context(
+                TerminalClient(credentials(terminal, proxy.url), backoff=Backoff(base_s=0.1, cap_s=1))
+            )
+            for terminal in town.terminals
+        ]
+        # Wherever the tills are at first: each of the two is the only one that is left, once.
+        for host, server in zip(SERVERS, servers, strict=True):
+            stopping = asyncio.create_task(server.stop())
+            await asyncio.gather(*(sell(till, shop, stopping) for shop, till in enumerate(tills)))
+            assert await stopping == 0
+            await stack.enter_async_context(running_server("--host", host, port=port, **own))
+            await proxy.up(2)
+    assert len(statuses) >= 4
+    assert set(statuses) == {"approved"}
+
+
+@needs_haproxy
+@pytest.mark.asyncio
+async def test_the_servers_know_a_device_by_its_own_address_and_metrics_stay_inside(tmp_path: Path, dsn: str) -> None:
+    port = free_port()
+    own = {"POS_DATABASE_URL": dsn, "POS_MASTER_KEYS": MASTER_KEYS, "POS_TRUSTED_PROXIES": "127.0.0.1"}
+
+    async def activate(proxy: Proxy, address: str, **headers: str) -> int:
+        transport = httpx.AsyncHTTPTransport(local_address=address)
+        async with httpx.AsyncClient(transport=transport, base_url=proxy.url, headers=headers) as client:
+            body = {"activation_code": "0000-0000-0000-0000", "request_id": str(new_id())}
+            return (await client.post("/v1/activations", json=body)).status_code
+
+    async with (
+        running_server("--host", SERVERS[0], port=port, POS_ACTIVATION_FAILURES_MAX="1", **own),
+        running_proxy(tmp_path, port) as proxy,
+        httpx.AsyncClient(base_url=proxy.url) as client,
+    ):
+        await proxy.up(1)
+        unknown, too_many = HTTPStatus.NOT_FOUND, HTTPStatus.TOO_MANY_REQUESTS
+        assert await activate(proxy, "127.0.0.21") == unknown
+        assert await activate(proxy, "127.0.0.21") == too_many
+        assert await activate(proxy, "127.0.0.21", **{"X-Forwarded-For": "203.0.113.1"}) == too_many
+        assert await activate(proxy, "127.0.0.22") == unknown
+        for path in ("/metrics", "//metrics", "/%6detrics", "/metrics/"):
+            answer = await client.get(f"{proxy.url}{path}")
+            assert (answer.status_code, answer.headers["content-type"]) == (404, "text/html"), (
+                f"{path}: the proxy's own"
+            )
+        assert (await client.get("/readyz")).text == "ready\n"
+
+
+@needs_haproxy
+def test_the_configuration_is_valid_with_tls_too(tmp_path: Path) -> None:
+    pem, certificate = tmp_path / "tls.pem", tmp_path / "certificate"
+    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
+    subprocess.run([*request, "-keyout", pem, "-out", certificate], check=True, capture_output=True)
+    pem.write_bytes(pem.read_bytes() + certificate.read_bytes())
+    tls = (DOCKER / "proxy" / "tls.cfg").read_text()
+    assert tls.count("/run/secrets/tls.pem") == 1
+    (tmp_path / "tls.cfg").write_text(tls.replace("/run/secrets/tls.pem", str(pem)))
+    assert HAPROXY is not None
+    command = [HAPROXY, "-c", "-f", DOCKER / "proxy" / "haproxy.cfg", "-f", tmp_path / "tls.cfg"]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+    assert "WARNING" not in checked.stderr
