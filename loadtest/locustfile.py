@@ -139,12 +139,14 @@ def _on_start(environment: Environment, **_: Any) -> None:
         _open(host, share_of(lunch.stores, 0, 1), options.speed)
     lunch.began_s = time.time()
     environment.shape_class.reset_time()
+    _log.info("the day begins")
     gevent.spawn(_progress, environment)
 
 
 def _progress(environment: Environment) -> None:
     """A line each few seconds, until the test is over."""
     began_s = lunch.began_s
+    before = 0
     while True:
         gevent.sleep(_PROGRESS_S)
         if lunch.began_s != began_s:
@@ -158,10 +160,11 @@ def _progress(environment: Environment) -> None:
             passed_s,
             plan.hours_at(passed_s / (60 * environment.parsed_options.minutes)).name,
             environment.runner.user_count,
-            scans.current_rps,
+            (scans.num_requests - before) / _PROGRESS_S,
             scans.get_current_response_time_percentile(0.99),
             environment.stats.total.num_failures,
         )
+        before = scans.num_requests
 
 
 def _on_devices(environment: Environment, msg: Any, **_: Any) -> None:
@@ -237,6 +240,7 @@ def _record(environment: Environment, books: dict[str, Any], began_s: float, end
     collected = lunch.collected
     return {
         "began_s": began_s,
+        "day_s": 60 * environment.parsed_options.minutes,
         "ended_s": ended_s,
         "books": books,
         "flows": dict(collected.flows),

@@ -1,6 +1,7 @@
 """Reads the server's `/metrics`: one function for the text, and what one makes of counters that a restart sets to 0."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -37,7 +38,7 @@ def total(metrics: Metrics, name: str, **labels: str) -> float:
 
 def increase(values: Sequence[float]) -> float:
     """By how much a counter grew over its readings; one below the last began anew."""
-    return sum(now - before if now >= before else now for before, now in zip(values, values[1:], strict=False))
+    return sum(now - before if now >= before else now for before, now in pairwise(values))
 
 
 def bucket_bounds(metrics: Metrics, name: str) -> list[float]:

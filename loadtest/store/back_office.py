@@ -55,7 +55,7 @@ def ask(request: dict[str, Any]) -> dict[str, Any]:
 
 
 async def open_stores(url: str, admin_key: str, stores: int, tills: int, wallets: int) -> dict[str, Any]:
-    """So many stores of one merchant, each with `tills`, each of these with `wallets`: lanes and devices as plain data."""
+    """So many stores of one merchant, each with `tills`, each of these with `wallets`: lanes and devices as data."""
     lanes = lanes_of(stores, tills, wallets)
     merchant_id = await new_merchant(url, admin_key, _NAME)
     async with back_offices(url, admin_key, merchant_id, f"opening of {_NAME}") as (issuer, merchant):
