@@ -224,8 +224,8 @@ def _count(least: int) -> Any:
     return count
 
 
-def main() -> None:
-    """Command line."""
+def parser_of_options() -> argparse.ArgumentParser:
+    """The command line's."""
     parser = argparse.ArgumentParser(description="the store at lunchtime: what the tills and wallets of stores see")
     parser.add_argument("--stores", type=_count(1), default=20, help="stores of one merchant (20)")
     parser.add_argument("--tills", type=_count(1), default=5, help="tills of a store (5)")
@@ -241,8 +241,13 @@ def main() -> None:
     parser.add_argument("--error-share-max", type=float, default=0.001, help="objective for failed steps (0.001)")
     parser.add_argument("--html", type=Path, default=Path("loadtest.html"), help="the report (loadtest.html)")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
+    return parser
+
+
+def main() -> None:
+    """Command line."""
     try:
-        raise SystemExit(asyncio.run(run(parser.parse_args())))
+        raise SystemExit(asyncio.run(run(parser_of_options().parse_args())))
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 

@@ -1,11 +1,12 @@
 """One customer at one till: every flow of the mix, step by step as locust counts them.
 
 A step is named after what was sent and who heard of it: `scan → terminal` is from the till's send until the till has
-read the outcome, `scan → wallet` from the same send until the wallet has. A step whose connection was lost in between
-counts as `resume → …`, from the new sign-in: what lies before it is the outage, which `connection lost` and
-`wi-fi drop` measure.
+read the outcome, `scan → wallet` from the same send until the wallet has. What is heard after one of the two had lost
+its connection counts as `resume → …`, from the new sign-in: what lies before it is the outage, which `connection lost`
+and `wi-fi drop` measure.
 """
 
+import math
 import random
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -98,20 +99,19 @@ class Checkout:
     def _approve(self, sales: ExitStack, wallet: Wallet) -> None:
         """Also of a customer without money: what the wallet holds says which it must be."""
         sale = self._sale(sales, wallet, self._price())
-        self._scan(sale)
+        sale.till.ask(sale.scan)
         self._both("scan", sale, *_expected(sale))
 
     def _pin(self, sales: ExitStack, wallet: Wallet) -> None:
         if not wallet.ready["pin_set"]:
             self._set_pin(wallet)
         sale = self._sale(sales, wallet, self._chance.randint(*plan.PIN_PRICE_MINOR))
-        self._scan(sale)
+        sale.till.ask(sale.scan)
         if sale.record.amount_minor > wallet.balance_minor:
             self._both("scan", sale, INSUFFICIENT_FUNDS)
             return
         _, asked = self._both("scan", sale, PENDING)
         gevent.sleep(self.think_s(plan.PIN_S))
-        sale.till.begin()
         sale.wallet.ask(
             {
                 "type": "payment.confirm",
@@ -124,14 +124,12 @@ class Checkout:
 
     def _cancel(self, sales: ExitStack, wallet: Wallet) -> None:
         sale = self._paid(sales, wallet)
-        sale.wallet.begin()
         sale.till.ask({"type": "payment.cancel", "payment_id": sale.record.payment_id})
         self._both("cancel", sale, CANCELED, sale.record.amount_minor)
 
     def _refund(self, sales: ExitStack, wallet: Wallet) -> None:
         sale = self._paid(sales, wallet)
         part_minor = self._chance.randint(1, sale.record.amount_minor - 1)
-        sale.wallet.begin()
         sale.till.ask(
             {
                 "type": "refund.create",
@@ -147,7 +145,7 @@ class Checkout:
         """The cashier is not sure, takes a new code and scans the order again: it must not be charged again."""
         first = self._paid(sales, wallet)
         again = self._sale(sales, wallet, first.record.amount_minor, first.scan["reference"])
-        self._scan(again)
+        again.till.ask(again.scan)
         heard, _ = self._both("rescan", again, ALREADY_PAID)
         if heard["paid_by"] != first.record.payment_id:
             self._fail("rescan → terminal", again.till.age_s(), "another payment has paid this order")
@@ -156,7 +154,7 @@ class Checkout:
         """The till's connection is cut about when the server decides; the same scan then has the one answer."""
         sale = self._sale(sales, wallet, self._price())
         expected, change_minor = _expected(sale)
-        self._scan(sale)
+        sale.till.ask(sale.scan)
         gevent.sleep(self._chance.choice((0.0, 0.002, 0.01)))
         self._till.cut()
         heard, _ = self._both("scan", sale, expected, change_minor)
@@ -172,7 +170,7 @@ class Checkout:
         """An approved payment, and the cashier's thought about it."""
         sale = self._sale(sales, wallet, self._price())
         expected, change_minor = _expected(sale)
-        self._scan(sale)
+        sale.till.ask(sale.scan)
         self._both("scan", sale, expected, change_minor)
         if expected != APPROVED:
             raise _NotPaidError
@@ -195,11 +193,8 @@ class Checkout:
         }
         sales.callback(self._recorder.payment, record)
         till, talk = sales.enter_context(self._till.talk(payment_id)), sales.enter_context(wallet.talk(payment_id))
+        till.partner, talk.partner = talk, till
         return Sale(till, talk, wallet, scan, record)
-
-    def _scan(self, sale: Sale) -> None:
-        sale.wallet.begin()
-        sale.till.ask(sale.scan)
 
     def _set_pin(self, wallet: Wallet) -> None:
         request_id = _new_id()
@@ -235,11 +230,12 @@ class Checkout:
             self._recorder.failed(name, talk.age_s(), failure)
             raise
         seconds = heard.at_s - talk.sent_s
-        problem = failure_of(outcome_of(heard.message), expected, away_s=seconds if heard.is_after_loss else 0.0)
+        is_after_loss = heard.at_s >= talk.first_loss_s
+        problem = failure_of(outcome_of(heard.message), expected, away_s=seconds if is_after_loss else 0.0)
         if problem is not None:
             self._fail(name, seconds, problem)
-        if heard.is_after_loss:
-            self._recorder.done(f"resume → {name.rpartition(' ')[2]}", heard.resume_s)
+        if is_after_loss:
+            self._recorder.done(f"resume → {name.rpartition(' ')[2]}", heard.at_s - talk.resumed_s(heard.at_s))
         else:
             self._recorder.done(name, seconds)
         return heard.message
@@ -271,7 +267,7 @@ def _answers_next(talk: Talk) -> Callable[[dict[str, Any]], bool]:
     before = frozenset(talk.message_ids)
     return lambda message: (
         message["type"] == "payment.result"
-        and (talk.is_lost or (message["reply_to"] is not None and message["reply_to"] not in before))
+        and (talk.first_loss_s < math.inf or (message["reply_to"] is not None and message["reply_to"] not in before))
     )
 
 

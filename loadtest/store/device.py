@@ -4,6 +4,7 @@ One greenlet per device reads. What is said about one payment is a `Talk`: it ho
 out again after each reconnect with the same body, and what was heard since, with the time when it was read.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -45,43 +46,48 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A message, when it was read (`time.perf_counter`), and whether the connection was lost since the step began.
-
-    `resume_s` is how long after the device signed in again it came.
-    """
+    """A message, and when it was read (`time.perf_counter`)."""
 
     message: dict[str, Any]
     at_s: float
-    is_after_loss: bool
-    resume_s: float
 
 
 class Talk:
-    """What a device and the server say about one payment."""
+    """What a device and the server say about one payment. Its partner is that of the other side."""
 
     def __init__(self, device: "Device", key: str) -> None:
-        self._device = device
-        self._heard: Queue[Heard] = Queue()
+        self.device = device
         self.key = key
+        self.partner: Talk = self
         self.open: dict[str, Any] | None = None
         self.message_ids: set[str] = set()
         self.sent_s = 0.0
-        self.is_lost = False
-
-    def begin(self) -> None:
-        """A step begins: losses count from now."""
-        self.sent_s = time.perf_counter()
-        self.is_lost = not self._device.is_online
+        self.lost_s = math.inf
+        self._heard: Queue[Heard] = Queue()
 
     def ask(self, message: dict[str, Any]) -> None:
-        """Send a request until it is answered."""
-        self.begin()
+        """A step begins, for both sides: send a request until it is answered."""
+        for side in (self, self.partner):
+            side.sent_s = time.perf_counter()
+            side.lost_s = math.inf if side.device.is_online else side.sent_s
         self.open = message
-        self._device.send(self)
+        self.device.send(self)
+
+    @property
+    def first_loss_s(self) -> float:
+        """When one of both sides was first without a connection in this step; infinite when none was."""
+        return min(self.lost_s, self.partner.lost_s)
 
     def age_s(self) -> float:
         """Seconds since the step began."""
         return time.perf_counter() - self.sent_s
+
+    def resumed_s(self, at_s: float) -> float:
+        """When the last of those that had come back by then signed in."""
+        return max(
+            (side.device.signed_in_s for side in (self, self.partner) if side.device.signed_in_s <= at_s),
+            default=self.sent_s,
+        )
 
     def put(self, heard: Heard) -> None:
         self._heard.put(heard)
@@ -90,7 +96,7 @@ class Talk:
         """The next message that is wanted. Raises Failure when none comes within its bound, or an error does."""
         while True:
             waited_s = self.age_s()
-            bound_s = OUTCOME_WITHIN_S if self.is_lost else NOTICE_WITHIN_S
+            bound_s = NOTICE_WITHIN_S if self.first_loss_s == math.inf else OUTCOME_WITHIN_S
             try:
                 # A loss may raise the bound while this waits.
                 heard = self._heard.get(timeout=max(0.0, min(1.0, bound_s - waited_s)))
@@ -118,7 +124,7 @@ class Device:
         self._talks: dict[str, Talk] = {}
         self._of_message: dict[str, Talk] = {}
         self._since_ms: int | None = None
-        self._signed_in_s = 0.0
+        self.signed_in_s = 0.0
         self._offline_since_s = time.perf_counter()
         self._offline_name = "connect"
         self._first_wait_s = 0.0
@@ -206,7 +212,7 @@ class Device:
         me = self._identity
         mac = authentication_mac(me.key, bytes.fromhex(hello["nonce"]), me.number).hex()
         message = {"type": "authenticate", "message_id": "0", "id": me.number, "slot": me.slot, "kid": me.kid}
-        self._signed_in_s = time.perf_counter()
+        self.signed_in_s = time.perf_counter()
         self._socket.send(orjson.dumps(message | {"mac": mac, "since_ms": self._since_ms}))
         self.ready = orjson.loads(self._socket.receive())
         if self._since_ms is None or not self.ready["resumed"]:
@@ -222,7 +228,7 @@ class Device:
             self._offline_since_s = time.perf_counter()
             self._ready.clear()
         for talk in self._talks.values():
-            talk.is_lost = True
+            talk.lost_s = min(talk.lost_s, self._offline_since_s)
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -243,7 +249,7 @@ class Device:
         # A replay answers a scan that is open; anything else that is open has been sent again.
         if asked or (talk.open and talk.open["type"] == "payment.scan"):
             talk.open = None
-        talk.put(Heard(message, at_s, talk.is_lost, at_s - self._signed_in_s))
+        talk.put(Heard(message, at_s))
 
 
 class Wallet(Device):

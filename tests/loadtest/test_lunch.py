@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from loadtest.store.plan import MIX
+from tests.docs.test_loadtest_doc import documented_steps
 
 REPOSITORY = Path(__file__).parents[2]
 TIMEOUT_S = 200
@@ -57,6 +58,7 @@ async def test_a_day_with_every_flow_a_restart_and_a_report(tmp_path: Path) -> N
     for step in ("scan", "pin", "cancel", "refund", "rescan"):
         assert {f"{step} → terminal", f"{step} → wallet"} <= set(figures["by_step"])
     assert {"repeat → terminal", "wi-fi drop", "resume → terminal"} <= set(figures["by_step"])
+    assert set(figures["by_step"]) <= documented_steps()
     report = (tmp_path / "report.html").read_text("utf-8")
     assert "<svg" in report
     assert "scan → terminal" in report
