@@ -1,7 +1,7 @@
 """Opens the stores at a running server, and checks its books at the end: both through the REST API, as an owner would.
 
-A process of its own, since locust's has gevent in it and the API's client is asyncio. It reads one line of JSON from
-standard input and writes one to the file that it names there, which only its owner may read: it holds devices' keys.
+A process of its own, since locust's has gevent in it and the API's client is asyncio. It reads JSON from standard input
+and writes its answer to the file that is named there, in a directory of its caller's only: it holds devices' keys.
 The admin's key comes in the environment, as ADMIN_KEY_VARIABLE.
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 from loadtest.opening import back_offices, in_turn, new_merchant, new_till, new_wallet
 from loadtest.store.plan import BALANCE_MINOR, POOR_BALANCE_MINOR, Lane, is_poor, lanes_of
 from loadtest.store.recorder import PaymentRecord
-from pos_client import Credentials
+from pos_client import ApiError, Credentials
 from pos_client.api import ApiClient
 from pos_server.core.money import MAX_AMOUNT_MINOR
 from pos_server.core.payments import Purpose, Status
@@ -161,7 +161,11 @@ async def _answer(request: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Carry out the request on standard input."""
     request = json.loads(sys.stdin.read())
-    Path(request["out"]).write_text(json.dumps(asyncio.run(_answer(request))))
+    try:
+        answer = asyncio.run(_answer(request))
+    except ApiError as error:
+        raise SystemExit(str(error)) from None
+    Path(request["out"]).write_text(json.dumps(answer))
 
 
 if __name__ == "__main__":
