@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from argparse import ArgumentParser
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -213,16 +214,12 @@ def _on_stop(environment: Environment, **_: Any) -> None:
         return
     ended_s = time.time()
     began_s, lunch.began_s = lunch.began_s, 0.0
-    payments = [
-        (p.payment_id, p.wallet_number, p.amount_minor, p.status, p.decline_code, p.refunded_minor)
-        for p in lunch.collected.payments
-    ]
     books = ask(
         {
             "do": "check",
             "url": lunch.stores["url"],
             "merchant_id": lunch.stores["merchant_id"],
-            "payments": payments,
+            "payments": [astuple(payment) for payment in lunch.collected.payments],
             "balances": {wallet["number"]: wallet["balance_minor"] for wallet in lunch.stores["wallets"]},
         }
     )
@@ -245,7 +242,7 @@ def _record(environment: Environment, books: dict[str, Any], began_s: float, end
         "books": books,
         "flows": dict(collected.flows),
         "failures": dict(collected.failures),
-        "outcomes": [(p.status, p.decline_code) for p in collected.payments],
+        "outcomes": [(p.status, p.decline_code, round(p.settled_s, 3)) for p in collected.payments],
         "latencies": {
             name: {"at_s": kept.at_s.tolist(), "us": kept.us.tolist()} for name, kept in collected.latencies.items()
         },

@@ -31,7 +31,7 @@ def figures_of(record: Mapping[str, Any], looks: Sequence[Look]) -> dict[str, An
         "payments": len(record["outcomes"]),
         "payments_per_s": round(len(answers) / max(1e-9, ended_s - began_s), 2),
         "payments_per_s_rush": round(sum(rush[0] <= at_s < rush[1] for at_s in answers) / (rush[1] - rush[0]), 2),
-        "outcomes": dict(Counter(f"{status} {code}" if code else status for status, code in record["outcomes"])),
+        "outcomes": dict(Counter(f"{status} {code}" if code else status for status, code, _ in record["outcomes"])),
         "flows": record["flows"],
         "scan_terminal_p50_ms": _ms(histograms["scan → terminal"], 50),
         "scan_terminal_p99_ms": _ms(histograms["scan → terminal"], 99),
@@ -54,9 +54,8 @@ def figures_of(record: Mapping[str, Any], looks: Sequence[Look]) -> dict[str, An
 
 
 def answered_s(record: Mapping[str, Any]) -> list[float]:
-    """When tills heard the outcomes of their payments: of scans, of second scans, and of those after an outage."""
-    names = ("scan → terminal", "rescan → terminal", "resume → terminal")
-    return sorted(at_s for name in names for at_s in record["latencies"].get(name, {"at_s": []})["at_s"])
+    """When tills heard the outcomes of their payments, in Unix seconds."""
+    return sorted(settled_s for _, _, settled_s in record["outcomes"] if settled_s)
 
 
 def histogram_of(record: Mapping[str, Any], name: str) -> HdrHistogram:

@@ -135,7 +135,7 @@ def _latency_plot(record: Mapping[str, Any], name: str) -> str:
 
 
 def _declines_plot(record: Mapping[str, Any]) -> str:
-    codes = Counter(code for _, code in record["outcomes"] if code)
+    codes = Counter(code for _, code, _ in record["outcomes"] if code)
     if not codes:
         return "<p>None.</p>"
     figure = Figure(figsize=(9, 0.8 + 0.4 * len(codes)), layout="constrained")

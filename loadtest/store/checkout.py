@@ -8,6 +8,7 @@ and `wi-fi drop` measure.
 
 import math
 import random
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -210,6 +211,7 @@ class Checkout:
         heard = self._step(f"{sent} → terminal", sale.till, _about(expected), expected)
         if heard["type"] == "payment.result":
             sale.record.status, sale.record.decline_code = heard["status"], heard["decline_code"]
+            sale.record.settled_s = sale.record.settled_s or time.time()
         if outcome_of(heard) != expected:
             raise _NotPaidError  # its code was too old when the server was back
         sale.customer.balance_minor += change_minor
@@ -230,14 +232,15 @@ class Checkout:
             self._recorder.failed(name, talk.age_s(), failure)
             raise
         seconds = heard.at_s - talk.sent_s
-        is_after_loss = heard.at_s >= talk.first_loss_s
-        problem = failure_of(outcome_of(heard.message), expected, away_s=seconds if is_after_loss else 0.0)
+        resumed_s = talk.resumed_s(heard.at_s)
+        problem = failure_of(outcome_of(heard.message), expected, away_s=seconds if resumed_s else 0.0)
         if problem is not None:
             self._fail(name, seconds, problem)
-        if is_after_loss:
-            self._recorder.done(f"resume → {name.rpartition(' ')[2]}", heard.at_s - talk.resumed_s(heard.at_s))
-        else:
+        if resumed_s is None:
             self._recorder.done(name, seconds)
+        else:
+            side = "terminal" if name.endswith("terminal") else "wallet"
+            self._recorder.done(f"resume → {side}", heard.at_s - resumed_s)
         return heard.message
 
     def _fail(self, name: str, seconds: float, problem: str) -> None:

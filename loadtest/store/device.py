@@ -82,12 +82,10 @@ class Talk:
         """Seconds since the step began."""
         return time.perf_counter() - self.sent_s
 
-    def resumed_s(self, at_s: float) -> float:
-        """When the last of those that had come back by then signed in."""
-        return max(
-            (side.device.signed_in_s for side in (self, self.partner) if side.device.signed_in_s <= at_s),
-            default=self.sent_s,
-        )
+    def resumed_s(self, at_s: float) -> float | None:
+        """When the last side that had come back by then signed in again; None when none had to."""
+        signed_in_s = [side.device.signed_in_s for side in (self, self.partner)]
+        return max((s for s in signed_in_s if self.first_loss_s <= s <= at_s), default=None)
 
     def put(self, heard: Heard) -> None:
         self._heard.put(heard)

@@ -4,7 +4,7 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 REQUEST_TYPE = "WS"
@@ -14,7 +14,7 @@ LATENCIES_MAX = 2_000_000
 
 @dataclass(slots=True)
 class PaymentRecord:
-    """A payment as its till knows it. `status` is `unknown` until the till has heard."""
+    """A payment as its till knows it: `unknown` until it has heard, which it did at `settled_s` (Unix seconds)."""
 
     payment_id: str
     wallet_number: int
@@ -22,6 +22,7 @@ class PaymentRecord:
     status: str = "unknown"
     decline_code: str | None = None
     refunded_minor: int = 0
+    settled_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -66,10 +67,7 @@ class Recorder:
         """All since the last time, as plain data that locust can send."""
         data = {
             "latencies": self._latencies,
-            "payments": [
-                (p.payment_id, p.wallet_number, p.amount_minor, p.status, p.decline_code, p.refunded_minor)
-                for p in self._payments
-            ],
+            "payments": [astuple(payment) for payment in self._payments],
             "flows": dict(self._flows),
             "failures": dict(self._failures),
         }
