@@ -208,6 +208,8 @@ def _on_stop(environment: Environment, **_: Any) -> None:
         lunch.hall = None
     if isinstance(runner, WorkerRunner):
         runner.send_message("measured", lunch.recorder.drain())
+        # Everybody has left. Locust would wait this long again before it takes the next test.
+        environment.stop_timeout = 0.0
         return
     lunch.collected.add(lunch.recorder.drain())
     if not lunch.began_s:
