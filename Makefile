@@ -1,7 +1,7 @@
-.PHONY: help setup demo test bench lint lock clean
+.PHONY: help setup demo test bench loadtest lint lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
 setup: ## Make .venv from requirements.lock; PYTHON=… picks the interpreter (3.11 or newer)
 	@sh scripts/venv.sh
@@ -14,6 +14,9 @@ test: lint ## Run lint, then the tests; ARGS goes to pytest
 
 bench: setup ## Measure the engine over pgbench in the same run; ARGS="--quick", ARGS="--json FILE --html FILE"
 	@exec .venv/bin/python -m loadtest.bench $(ARGS)
+
+loadtest: setup ## Play a store day at a server of its own, with locust; STORES=20 MINUTES=3, ARGS="--restart kill"
+	@exec .venv/bin/python -m loadtest.lunch --stores $(or $(STORES),20) --minutes $(or $(MINUTES),3) $(ARGS)
 
 lint: setup ## Check style and types
 	.venv/bin/ruff check

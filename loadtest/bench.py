@@ -32,12 +32,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import httpx
+
 from loadtest.bench_report import Curve, write_report
 from loadtest.generator import Plan, Result
 from loadtest.histogram import decoded, ms_at
 from loadtest.ledger import fill
+from loadtest.metrics import read_metrics, total
 from loadtest.pgbench import CLIENTS, Cost, create_tables, pgbench, postgres_cpu_s
-from loadtest.process import POS_SERVER, Server, new_ledger, pos_server, say, serving
+from loadtest.process import METRICS_TOKEN, POS_SERVER, Server, new_ledger, pos_server, say, serving
 from loadtest.seed import seed_pins, seed_shop
 from pos_server.ledger.database import connect
 from pos_server.settings import load_settings
@@ -78,10 +81,11 @@ class Bench:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """A run of the generator, and what it cost."""
+    """A run of the generator, what it cost, and how many operations a batch had on average, of all servers."""
 
     result: Result
     cost: Cost
+    batch: float
 
     @property
     def per_s(self) -> float:
@@ -129,22 +133,34 @@ async def offer(bench: Bench, terminals: list[int], wallets: list[int], **plan: 
         process.stdin.write(json.dumps(asdict(asked)).encode() + b"\n")
         if await process.stdout.readline() != b"ready\n":
             raise SystemExit("the generator could not connect")
-        before = _cost(bench)
+        before, batches_before = _cost(bench), await _batches(bench)
         process.stdin.write(b"go\n")
         if await process.stdout.readline() != b"done\n":
             raise SystemExit("the generator failed")
-        after = _cost(bench)
+        after, batches_after = _cost(bench), await _batches(bench)
         await process.wait()
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     result = Result(**json.loads(await asyncio.to_thread(out.read_bytes)))
-    return Load(result, Cost(after.server_s - before.server_s, after.postgres_s - before.postgres_s, result.cpu_s))
+    cost = Cost(after.server_s - before.server_s, after.postgres_s - before.postgres_s, result.cpu_s)
+    operations, batches = (now - then for now, then in zip(batches_after, batches_before, strict=True))
+    return Load(result, cost, operations / max(1.0, batches))
 
 
 def _cost(bench: Bench) -> Cost:
     return Cost(sum(server.cpu_s() for server in bench.servers), postgres_cpu_s(bench.data_dir))
+
+
+async def _batches(bench: Bench) -> tuple[float, float]:
+    """Operations and batches so far; 0 of a server whose metrics are off."""
+    async with httpx.AsyncClient() as client:
+        readings = [await read_metrics(client, server.url, METRICS_TOKEN) or {} for server in bench.servers]
+    operations, batches = (
+        sum(total(reading, f"pos_batch_operations_{part}") for reading in readings) for part in ("sum", "count")
+    )
+    return operations, batches
 
 
 # --- scenarios
@@ -178,6 +194,7 @@ async def ceiling(bench: Bench, figures: Figures, pairs: int) -> None:
         cpu_us_generator=round(median(1e6 * load.cost.generator_s / load.payments for load in loads), 1),
         cpu_us_pgbench=round(median(run.cpu_us for run in baselines), 1),
         cpu_ratio=round(median(cpu_ratios), 2),
+        batch_operations=round(median(load.batch for load in loads), 1),
         ceiling_p50_ms=ms_at(both, 50),
         ceiling_p99_ms=ms_at(both, 99),
         ceiling_outcomes=load.result.outcomes,

@@ -46,7 +46,7 @@ TARGETS = {
     "goodput_ratio": Target("decided at twice the ceiling, over the ceiling", 0.8, 0.95, more_is_better=True),
     "alone_ratio": Target("a lone payment over a lone pgbench transaction", 3.0, 2.0, more_is_better=False),
 }
-_STYLE = """
+STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 table { border-collapse: collapse; width: 100%; } th, td { text-align: left; padding: .25rem .75rem; }
 th, td { border-bottom: 1px solid #ddd; } td.number { text-align: right; font-variant-numeric: tabular-nums; }
@@ -60,7 +60,7 @@ def write_report(
     """Write it. Figures without a target are listed after those that have one."""
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><title>pos-server bench</title>",
-        f"<style>{_STYLE}</style><h1>pos-server bench</h1>",
+        f"<style>{STYLE}</style><h1>pos-server bench</h1>",
         "<h2>Targets</h2><table><tr><th>figure<th>measured<th>must<th>aim<th></tr>",
         *(_target_row(name, target, figures[name]) for name, target in TARGETS.items() if name in figures),
         "</table>",
@@ -95,7 +95,7 @@ def _percentiles_plot(curves: Sequence[Curve]) -> str:
     axes.set_ylabel("ms from the intended time until till and wallet have heard")
     axes.grid(visible=True, alpha=0.3)
     axes.legend()
-    return _svg(figure)
+    return svg(figure)
 
 
 def _timelines_plot(timelines: Mapping[str, Sequence[int]]) -> str:
@@ -108,10 +108,11 @@ def _timelines_plot(timelines: Mapping[str, Sequence[int]]) -> str:
     axes.set_ylabel("answers a second")
     axes.grid(visible=True, alpha=0.3)
     axes.legend()
-    return _svg(figure)
+    return svg(figure)
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """The figure as an element of a page."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg")
     text = buffer.getvalue()

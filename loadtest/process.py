@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import secrets
 import shutil
 import sys
 import tempfile
@@ -27,6 +28,8 @@ _WIDE_LIMITS = {
     "POS_API_REQUESTS_PER_S": "10000",
     "POS_API_REQUESTS_BURST": "10000",
 }
+METRICS_TOKEN_VARIABLE = "POS_METRICS_TOKEN"  # noqa: S105 - a name
+METRICS_TOKEN = secrets.token_hex(16)
 POS_SERVER = Path(sys.executable).with_name("pos-server")
 
 
@@ -55,7 +58,8 @@ class Server:
 @asynccontextmanager
 async def serving(command: Sequence[str | Path], **variables: str) -> AsyncIterator[Server]:
     """Run a server that says `serves http://…` on stderr, until the block is left."""
-    environment = os.environ | {"POS_MASTER_KEYS": MASTER_KEYS} | _WIDE_LIMITS | variables
+    keys = {"POS_MASTER_KEYS": MASTER_KEYS, METRICS_TOKEN_VARIABLE: METRICS_TOKEN}
+    environment = os.environ | keys | _WIDE_LIMITS | variables
     process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE, env=environment)
     if process.stderr is None:
         raise AssertionError("stderr is a pipe")

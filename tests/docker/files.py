@@ -29,3 +29,9 @@ def seconds(duration: str) -> float:
     match = re.fullmatch(r"(\d+)(ms|s|m|h)", duration)
     assert match, duration
     return int(match[1]) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def prometheus() -> dict[str, Any]:
+    """What Prometheus reads, and how."""
+    loaded: dict[str, Any] = yaml.safe_load((DOCKER / "prometheus" / "prometheus.yaml").read_text())
+    return loaded

@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 
 from pos_server.settings import Settings
-from tests.docker.files import COMPOSE_FILES, DOCKER, ROOT, compose, seconds, services
+from tests.docker.files import COMPOSE_FILES, DOCKER, ROOT, compose, prometheus, seconds, services
 
-# Of the endpoint that Prometheus reads.
-METRICS = "POS_METRICS_ADDRESSES"
-SECRETS = ("PASSWORD", "MASTER_KEYS", "ADMIN_KEY")
+METRICS = "POS_METRICS_TOKEN"
+SECRETS = ("PASSWORD", "MASTER_KEYS", "ADMIN_KEY", "TOKEN")
 
 
 def default(setting: str) -> Any:
@@ -45,7 +44,7 @@ def test_every_setting_exists() -> None:
         if name.startswith("POS_")
     }
     assert {"POS_DATABASE_URL", "POS_MASTER_KEYS", "POS_TRUSTED_PROXIES", METRICS} <= named
-    assert {name.removeprefix("POS_").lower() for name in named - {METRICS}} <= set(Settings.model_fields)
+    assert {name.removeprefix("POS_").lower() for name in named} <= set(Settings.model_fields)
 
 
 @pytest.mark.parametrize(
@@ -117,9 +116,16 @@ def test_servers_believe_the_proxy_alone() -> None:
     assert (
         running["server"]["environment"]["POS_TRUSTED_PROXIES"] == running["proxy"]["networks"]["front"]["ipv4_address"]
     )
-    (watch,) = compose()["networks"]["watch"]["ipam"]["config"]
-    assert running["server"]["environment"][METRICS] == watch["subnet"]
-    assert "watch" not in running["proxy"]["networks"], "or the proxy's address could read them"
+
+
+def test_prometheus_shows_the_servers_their_token() -> None:
+    running = compose()["services"]
+    assert running["prometheus"]["environment"][METRICS] == running["server"]["environment"][METRICS]
+    (path,) = re.findall(r"> (\S+)", " ".join(running["prometheus"]["entrypoint"]))
+    (job,) = [job for job in prometheus()["scrape_configs"] if job["job_name"] == "pos-server"]
+    assert job["authorization"] == {"credentials_file": path}
+    assert any(path.startswith(mount.partition(":")[0] + "/") for mount in running["prometheus"]["tmpfs"])
+    assert "watch" not in running["proxy"]["networks"]
 
 
 def test_postgres_is_durable_and_its_volume_is_where_version_18_has_its_data() -> None:
@@ -147,7 +153,7 @@ def test_no_file_holds_a_secret() -> None:
         if "=" in line and line[0] != "#"
     )
     secret = {name for name in example if name.endswith(SECRETS)}
-    assert len(secret) == 5
+    assert len(secret) == 6
     assert {example[name] for name in secret} == {""}
     for _, name, service in services():
         for variable, value in service.get("environment", {}).items():

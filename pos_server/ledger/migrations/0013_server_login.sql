@@ -1,3 +1,3 @@
--- A server may log in as a role that is a member of pos_app and of nothing else: what it needs at its start is to see that the
--- schema is its own version's.
+-- A server may log in as a role that is a member of pos_app and of nothing else: what it needs at its start, and /readyz at
+-- any time, is to see that the schema is its own version's.
 grant select on migration to pos_app;
