@@ -14,6 +14,7 @@ settings, or to another run of ours, by turns with it:
     zipf       some wallets pay often, most hardly ever; over all by turns
     declines   a fifth of the payments is declined; over none
     pin        at `--pin-rate`, a twentieth of the payments with a PIN: what the others notice, and how long a PIN takes
+    metrics    a server that counts for /metrics, over one that does not
     two        two servers on one database, every wallet at another one than its till half the time; over one server
     overload   twice the ceiling offered: what is answered, and what still gets through
     large      a ledger of a million wallets and a million payments, over the small one (with --large)
@@ -27,7 +28,7 @@ import json
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -91,6 +92,11 @@ class Load:
     def per_s(self) -> float:
         """Answered payments a second, of those that were sent in the measured time."""
         return self.result.answered / self.result.seconds
+
+    @property
+    def server_us(self) -> float:
+        """CPU microseconds of the servers for one payment."""
+        return 1e6 * self.cost.server_s / self.payments
 
     @property
     def payments(self) -> int:
@@ -305,15 +311,28 @@ async def pins(bench: Bench, figures: Figures, rate: float, pairs: int) -> None:
     )
 
 
+async def metrics(bench: Bench, figures: Figures, pairs: int) -> None:
+    command: list[str | Path] = [POS_SERVER, "run", "--port", "0"]
+    async with serving(command, POS_DATABASE_URL=bench.dsn, POS_METRICS="false", **_WIDE) as silent:
+        without = replace(bench, servers=[silent])
+        rates, costs = [], []
+        for turn in range(2 * pairs):
+            order = (bench, without) if turn % 2 else (without, bench)
+            loads = {id(each): await offer(each, each.spread, each.wallets) for each in order}
+            counted, silent_load = loads[id(bench)], loads[id(without)]
+            rates.append(counted.per_s / silent_load.per_s)
+            costs.append(counted.server_us / silent_load.server_us)
+            say(f"  {counted.server_us:.1f} µs in the server, without metrics {silent_load.server_us:.1f}")
+    figures.put(metrics_ratio=round(median(rates), 2), metrics_cpu_ratio=round(median(costs), 2))
+
+
 async def two_servers(bench: Bench, figures: Figures, pairs: int) -> None:
     async with serving([POS_SERVER, "run", "--port", "0"], POS_DATABASE_URL=bench.dsn, **_WIDE) as second:
-        both = Bench(
-            [*bench.servers, second], bench.dsn, bench.data_dir, bench.spread, bench.hot, bench.wallets, bench.seconds
-        )
+        both = replace(bench, servers=[*bench.servers, second])
         ratio, load = await compared(bench, pairs, lambda: offer(both, both.spread, both.wallets))
     figures.put(
         two_servers_ratio=ratio,
-        two_servers_cpu_us=round(1e6 * load.cost.server_s / load.payments, 1),
+        two_servers_cpu_us=round(load.server_us, 1),
         two_servers_outcomes=load.result.outcomes,
         two_servers_not_told=load.result.not_told,
     )
@@ -401,6 +420,7 @@ async def run(arguments: argparse.Namespace) -> Figures:
                 "zipf": lambda: zipf(bench, figures, pairs),
                 "declines": lambda: declines(bench, figures, pairs),
                 "pin": lambda: pins(bench, figures, arguments.pin_rate, pairs),
+                "metrics": lambda: metrics(bench, figures, pairs),
                 "two": lambda: two_servers(bench, figures, pairs),
                 "overload": lambda: overload(bench, figures, arguments.overload_seconds, pairs),
             }
