@@ -135,13 +135,13 @@ def _payment_notices(decided: Decided, reply_to: str | None, wallet_online: bool
         )
 
     told = []
-    terminals = set[int]()
-    if not only_asker and not _is_between_customer_and_server(decided) and payment.terminal_number is not None:
-        terminals.add(payment.terminal_number)
+    number = payment.terminal_number
     if asker is not None and asker.kind is DeviceKind.TERMINAL:
         told.append(Notice(asker, partial(at_till, reply_to)))
-        terminals.discard(asker.number)
-    told += [Notice(Recipient(DeviceKind.TERMINAL, number), partial(at_till, None)) for number in terminals]
+        if asker.number == number:
+            number = None
+    if number is not None and not only_asker and not _is_between_customer_and_server(decided):
+        told.append(Notice(Recipient(DeviceKind.TERMINAL, number), partial(at_till, None)))
     if wallet is None:
         return told
     others = Recipient(DeviceKind.WALLET, wallet.number)
@@ -220,7 +220,7 @@ def terminal_notice(
             reference=payment.reference or "",
             amount_minor=payment.amount_minor,
             currency=payment.currency,
-            purpose=payment.purpose.value,
+            purpose=str(payment.purpose),
             expires_at_ms=payment.expires_at_ms or 0,
             wallet_online=wallet_online,
             text=text(language, "cashier.pending" if wallet_online else "cashier.pending_offline"),
@@ -234,9 +234,9 @@ def terminal_notice(
         reference=payment.reference,
         amount_minor=payment.amount_minor or None,
         currency=payment.currency,
-        purpose=payment.purpose.value,
-        status=payment.status.value,
-        decline_code=payment.decline_code.value if payment.decline_code else None,
+        purpose=str(payment.purpose),
+        status=str(payment.status),
+        decline_code=str(payment.decline_code) if payment.decline_code else None,
         retryable=advice.retryable if advice else False,
         next_step=advice.next_step.value if advice else None,
         text=_payment_text(language, "cashier", payment, ""),
@@ -296,7 +296,7 @@ def wallet_notice(
             store_name=store_name,
             amount_minor=payment.amount_minor,
             currency=payment.currency,
-            purpose=payment.purpose.value,
+            purpose=str(payment.purpose),
             expires_at_ms=payment.expires_at_ms or 0,
             pin_tries_left=tries_left,
             text=text(language, f"customer.{key}", amount=amount, merchant=merchant_name, tries=tries_left),
@@ -310,9 +310,9 @@ def wallet_notice(
         store_name=store_name,
         amount_minor=payment.amount_minor,
         currency=payment.currency,
-        purpose=payment.purpose.value,
-        status=payment.status.value,
-        decline_code=payment.decline_code.value if payment.decline_code else None,
+        purpose=str(payment.purpose),
+        status=str(payment.status),
+        decline_code=str(payment.decline_code) if payment.decline_code else None,
         text=_payment_text(language, "customer", payment, merchant_name),
         refunded_minor=payment.refunded_minor,
         balance_minor=wallet.balance_minor,
@@ -323,7 +323,9 @@ def wallet_notice(
 def _advice(payment: Payment) -> Advice | None:
     if payment.decline_code is not None:
         return ADVICE[payment.decline_code]
-    return {Status.EXPIRED: ADVICE_EXPIRED, Status.CANCELED: ADVICE_CANCELED}.get(payment.status)
+    if payment.status is Status.EXPIRED:
+        return ADVICE_EXPIRED
+    return ADVICE_CANCELED if payment.status is Status.CANCELED else None
 
 
 def _payment_text(language: str, side: str, payment: Payment, merchant_name: str) -> str:

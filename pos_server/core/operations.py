@@ -38,10 +38,13 @@ class Scan:
     def fingerprint(self) -> bytes:
         """16 bytes that are equal for equal bodies: what tells a repeat from another payment with the same id."""
         # What is as ever is left out, so that what was stored before there was a choice is found again.
-        typed = (self.entry,) if self.entry is not Entry.SCANNED else ()
-        purpose = (self.purpose,) if self.purpose is not Purpose.SALE else ()
-        body = (self.terminal_number, self.merchant_id, self.reference, self.amount_minor, self.currency, self.code)
-        return _fingerprint(*typed, *purpose, *body)
+        unusual = "" if self.entry is Entry.SCANNED else f"{self.entry}\x1f"
+        if self.purpose is not Purpose.SALE:
+            unusual += f"{self.purpose}\x1f"
+        return _fingerprint(
+            f"{unusual}{self.terminal_number}\x1f{self.merchant_id}\x1f{self.reference}\x1f{self.amount_minor}"
+            f"\x1f{self.currency}\x1f{self.code}"
+        )
 
 
 @record(frozen=True, slots=True)
@@ -59,12 +62,14 @@ class MoveCash:
     @property
     def fingerprint(self) -> bytes:
         """As in a scan."""
-        body = (self.merchant_id, self.wallet_number, self.reference, self.amount_minor, self.currency, self.purpose)
-        return _fingerprint("cash", *body)
+        return _fingerprint(
+            f"cash\x1f{self.merchant_id}\x1f{self.wallet_number}\x1f{self.reference}\x1f{self.amount_minor}"
+            f"\x1f{self.currency}\x1f{self.purpose}"
+        )
 
 
-def _fingerprint(*body: object) -> bytes:
-    return sha256("\x1f".join(map(str, body)).encode()).digest()[:16]
+def _fingerprint(body: str) -> bytes:
+    return sha256(body.encode()).digest()[:16]
 
 
 @record(frozen=True, slots=True)
