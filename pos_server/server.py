@@ -307,15 +307,23 @@ def uvicorn_config(asgi: ASGIApp, settings: Settings) -> uvicorn.Config:
     )
 
 
-def _look_for_garbage_less_often() -> None:
+@contextmanager
+def _garbage_looked_for_less_often() -> Iterator[None]:
     """Python's search for reference cycles stops everything meanwhile: 0.7 s with 12,000 connections.
 
     What a payment leaves behind, and what a connection does, has no cycles and is freed at once. So it is looked for
     only after many more objects were made than freed; and never among what is there from the start.
     """
+    thresholds = gc.get_threshold()
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GARBAGE_THRESHOLDS)
+    try:
+        yield
+    finally:
+        # Or the interpreter could not free at its end what is there: libraries in C complain of that on stderr.
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)
 
 
 @asynccontextmanager
@@ -323,21 +331,21 @@ async def serving(settings: Settings, keyring: Keyring, dsn: str) -> AsyncIterat
     """Serve until the block is left; leaving it drains. SIGTERM and SIGINT only set `stop_wanted`."""
     listener = listen(settings)
     async with open_app(settings, keyring, dsn) as app:
-        _look_for_garbage_less_often()
-        server = _Uvicorn(uvicorn_config(app.asgi, settings), app)
-        stop_wanted = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop_wanted.set)
-        task = asyncio.create_task(server.serve(sockets=[listener]), name="uvicorn")
-        try:
-            while not server.started:
-                await asyncio.sleep(0.001)
-                if task.done():
-                    await task
-                    raise ListenError("the server ended before it served; its log says why")
-            host, port = listener.getsockname()[:2]
-            yield RunningServer(f"http://{f'[{host}]' if ':' in host else host}:{port}", stop_wanted)
-        finally:
-            server.should_exit = True
-            await task
+        with _garbage_looked_for_less_often():
+            server = _Uvicorn(uvicorn_config(app.asgi, settings), app)
+            stop_wanted = asyncio.Event()
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, stop_wanted.set)
+            task = asyncio.create_task(server.serve(sockets=[listener]), name="uvicorn")
+            try:
+                while not server.started:
+                    await asyncio.sleep(0.001)
+                    if task.done():
+                        await task
+                        raise ListenError("the server ended before it served; its log says why")
+                host, port = listener.getsockname()[:2]
+                yield RunningServer(f"http://{f'[{host}]' if ':' in host else host}:{port}", stop_wanted)
+            finally:
+                server.should_exit = True
+                await task
