@@ -132,8 +132,21 @@ def cpu_s(pid: int, *, with_children: bool = False) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
+def children_of(pid: int) -> list[int]:
+    """The processes that this one has started and that live."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def postgres_pids(data_dir: Path) -> list[int]:
+    """The postmaster, then all of its sessions."""
+    postmaster = int((data_dir / "postgres" / "postmaster.pid").read_text().split()[0])
+    return [postmaster, *children_of(postmaster)]
+
+
 def postgres_cpu_s(data_dir: Path) -> float:
     """CPU seconds of a Postgres and of all its sessions so far."""
-    pid = int((data_dir / "postgres" / "postmaster.pid").read_text().split()[0])
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return cpu_s(pid, with_children=True) + sum(cpu_s(int(child)) for child in children)
+    postmaster, *sessions = postgres_pids(data_dir)
+    return cpu_s(postmaster, with_children=True) + sum(map(cpu_s, sessions))

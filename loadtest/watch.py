@@ -12,7 +12,7 @@ import httpx
 
 from loadtest.books import owner
 from loadtest.metrics import Metrics, read_metrics
-from loadtest.pgbench import cpu_s, postgres_cpu_s
+from loadtest.pgbench import children_of, cpu_s, postgres_cpu_s, postgres_pids
 
 _EACH_S = 1.0
 
@@ -52,11 +52,10 @@ class Watch:
     async def _look(self, client: httpx.AsyncClient) -> Look:
         look = Look(time.time(), self.server_pid, metrics=await read_metrics(client, self.url, self.metrics_token))
         if self.locust_pid:
-            self._add(look, "locust", [self.locust_pid, *_children(self.locust_pid)])
+            self._add(look, "locust", [self.locust_pid, *children_of(self.locust_pid)])
         if self.data_dir is not None:
             self._add(look, "server", [self.server_pid])
-            postmaster = int((self.data_dir / "postgres" / "postmaster.pid").read_text().split()[0])
-            self._add(look, "postgres", [postmaster, *_children(postmaster)])
+            self._add(look, "postgres", postgres_pids(self.data_dir))
             # Sessions that have ended count too.
             look.cpu_s["postgres"] = postgres_cpu_s(self.data_dir)
             async with owner(self.dsn) as connection:
@@ -88,10 +87,3 @@ def memory_kib(pid: int) -> int:
         return 0
     match = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
     return int(match[1]) if match else 0
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except (FileNotFoundError, ProcessLookupError):
-        return []
