@@ -160,7 +160,7 @@ left join lateral (select a.id from archived_name a where a.id = q.payment_id li
 _APPLY_CHANGES = {
     "), refunded as (": """), occupied as (
     insert into payment_reference (merchant_id, reference, payment_id, status)
-    select merchant_id, reference, id, status from payment_change
+    select merchant_id, reference, payment_id, status from payment_changed
     where seen_version = 0 and reference is not null and status in ('pending', 'approved', 'canceled')
 ), refunded as (""",
 }

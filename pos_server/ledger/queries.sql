@@ -55,7 +55,7 @@ select
     {payment_columns},
     coalesce(o.id, ao.id) as open_payment_id, coalesce(o.status, ao.status) as open_payment_status,
     ao.id as archived_order_id, an.id as archived_payment_id
-from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $6::smallint[]) with ordinality
+from unnest($1::operation_key[]) with ordinality
     as q (payment_id, terminal_number, merchant_id, reference, wallet_number, slot, position)
 left join lateral (
     select o.id, o.status from payment o
@@ -96,90 +96,79 @@ left join lateral (select a.id from archived_refund a where a.id = q.id limit 1)
 -- still the one the decision saw, locked in one order, wallets first), devices' spent codes, refunds, transfers. What is
 -- added to a shift locks the terminal that it is open at: it is closed before or after. A lost guard, or a payment id,
 -- refund id or order that another server stored meanwhile, undoes all of it.
-with wallet_change as (
-    select * from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::int[], $6::bigint[], $7::bigint[],
-        $8::bigint[], $9::bigint[], $10::int[])
-        as c (number, seen_version, new_version, balance_minor, pin_failures, pin_locked_until_ms, day_start_ms,
-            day_spent_minor, day_pin_free_minor, day_pin_free_count)
+with wallet_changed as (
+    select * from unnest($1::wallet_change[])
 ), locked as materialized (
-    select w.number from wallet w join wallet_change c on w.number = c.number and w.version = c.seen_version
+    select w.number from wallet w join wallet_changed c on w.number = c.number and w.version = c.seen_version
     order by w.number
     for no key update of w
 ), moved as (
-    update wallet w set balance_minor = c.balance_minor, version = c.new_version, pin_failures = c.pin_failures,
+    update wallet w set balance_minor = c.balance_minor, version = c.version, pin_failures = c.pin_failures,
         pin_locked_until = from_unix_ms(c.pin_locked_until_ms), day_start = from_unix_ms(c.day_start_ms),
         day_spent_minor = c.day_spent_minor, day_pin_free_minor = c.day_pin_free_minor,
         day_pin_free_count = c.day_pin_free_count
-    from wallet_change c join locked l on l.number = c.number
+    from wallet_changed c join locked l on l.number = c.number
     where w.number = c.number and w.version = c.seen_version
     returning w.number
 ), spent as (
     update wallet_device d set spent_mark = c.spent_mark
-    from unnest($11::bigint[], $12::smallint[], $13::bigint[]) as c (wallet_number, slot, spent_mark)
+    from unnest($2::spent_code[]) as c
     join locked l on l.number = c.wallet_number
     where d.wallet_number = c.wallet_number and d.slot = c.slot and d.spent_mark <= c.spent_mark
     returning 1
-), payment_change as (
-    select * from unnest($14::uuid[], $15::bytea[], $16::bigint[], $17::bigint[], $18::bigint[], $19::text[],
-        $20::bigint[], $21::text[], $22::text[], $23::text[], $24::uuid[], $25::int[], $26::int[], $27::bigint[],
-        $28::bigint[], $29::int[], $30::bigint[], $31::int[], $47::text[], $48::bigint[], $49::uuid[], $50::uuid[])
-        as c (id, fingerprint, terminal_number, merchant_id, wallet_number, reference, amount_minor, currency, status,
-            decline_code, paid_by, seen_version, new_version, approved_at_ms, expires_at_ms, pin_failures,
-            refunded_minor, refunds, purpose, fee_minor, shift_id, canceled_shift_id)
+), payment_changed as (
+    select * from unnest($3::payment_change[])
 ), payment_locked as materialized (
     select l.id from (
-        select id, seen_version from payment_change
-        where seen_version > 0 and (select count(*) from locked) >= 0 order by id
+        select payment_id, seen_version from payment_changed
+        where seen_version > 0 and (select count(*) from locked) >= 0 order by payment_id
     ) as c
     cross join lateral (
-        select p.id from payment p where p.id = c.id and p.version = c.seen_version limit 1 for no key update
+        select p.id from payment p where p.id = c.payment_id and p.version = c.seen_version limit 1 for no key update
     ) as l
 ), changed as (
     update payment p set fingerprint = c.fingerprint, terminal_number = c.terminal_number,
         wallet_number = c.wallet_number, reference = c.reference, amount_minor = c.amount_minor, status = c.status,
-        decline_code = c.decline_code, paid_by = c.paid_by, version = c.new_version,
-        changed_at = from_unix_ms($32), approved_at = from_unix_ms(c.approved_at_ms),
+        decline_code = c.decline_code, paid_by = c.paid_by, version = c.version,
+        changed_at = from_unix_ms($4), approved_at = from_unix_ms(c.approved_at_ms),
         expires_at = from_unix_ms(c.expires_at_ms), pin_failures = c.pin_failures, refunded_minor = c.refunded_minor,
         refunds = c.refunds, purpose = c.purpose, fee_minor = c.fee_minor, shift_id = c.shift_id,
         canceled_shift_id = c.canceled_shift_id
-    from payment_change c join payment_locked l on l.id = c.id
-    where p.id = c.id and p.version = c.seen_version
+    from payment_changed c join payment_locked l on l.id = c.payment_id
+    where p.id = c.payment_id and p.version = c.seen_version
     returning 1
 ), paid as (
     insert into payment (id, fingerprint, terminal_number, merchant_id, wallet_number, reference, amount_minor,
         currency, status, decline_code, paid_by, version, changed_at, approved_at, expires_at, pin_failures,
         refunded_minor, refunds, purpose, fee_minor, shift_id, canceled_shift_id)
-    select id, fingerprint, terminal_number, merchant_id, wallet_number, reference, amount_minor, currency, status,
-        decline_code, paid_by, new_version, from_unix_ms($32), from_unix_ms(approved_at_ms),
+    select payment_id, fingerprint, terminal_number, merchant_id, wallet_number, reference, amount_minor, currency,
+        status, decline_code, paid_by, version, from_unix_ms($4), from_unix_ms(approved_at_ms),
         from_unix_ms(expires_at_ms), pin_failures, refunded_minor, refunds, purpose, fee_minor, shift_id,
         canceled_shift_id
-    from payment_change where seen_version = 0
+    from payment_changed where seen_version = 0
 ), refunded as (
     insert into refund (id, payment_id, merchant_id, terminal_number, wallet_number, amount_minor, currency, shift_id,
         created_at)
-    select r.*, from_unix_ms($32)
-    from unnest($33::uuid[], $34::uuid[], $35::bigint[], $36::bigint[], $37::bigint[], $38::bigint[], $39::text[],
-        $51::uuid[]) as r
+    select r.*, from_unix_ms($4) from unnest($5::new_refund[]) as r
 ), posted as (
     insert into transfer (kind, source_id, debit_account_id, credit_account_id, amount_minor, currency,
         wallet_number, created_at)
-    select x.*, from_unix_ms($32)
-    from unnest($40::text[], $41::uuid[], $42::bigint[], $43::bigint[], $44::bigint[], $45::text[], $46::bigint[]) as x
+    select x.*, from_unix_ms($4) from unnest($6::new_transfer[]) as x
 ), shift_locked as materialized (
     select l.number from (
-        select * from unnest($52::bigint[], $53::uuid[]) as c (number, shift_id)
-        where (select count(*) from payment_locked) >= 0 order by number
+        select * from unnest($7::joined_shift[])
+        where (select count(*) from payment_locked) >= 0 order by terminal_number
     ) as c
     cross join lateral (
-        select t.number from terminal t where t.number = c.number and t.shift_id = c.shift_id limit 1 for share
+        select t.number from terminal t where t.number = c.terminal_number and t.shift_id = c.shift_id limit 1 for share
     ) as l
 )
 select case
-    when (select count(*) from moved) <> cardinality($1::bigint[]) then ledger_conflict('wallet version')
-    when (select count(*) from spent) <> cardinality($11::bigint[]) then ledger_conflict('spent code')
-    when (select count(*) from changed) <> (select count(*) from payment_change where seen_version > 0)
+    when (select count(*) from moved) <> cardinality($1) then ledger_conflict('wallet version')
+    when (select count(*) from spent) <> cardinality($2) then ledger_conflict('spent code')
+    when (select count(*) from changed) <> (select count(*) from payment_changed where seen_version > 0)
         then ledger_conflict('payment version')
-    when (select count(*) from shift_locked) <> cardinality($52::bigint[]) then ledger_conflict('shift closed')
+    when (select count(*) from shift_locked) <> cardinality($7) then ledger_conflict('shift closed')
     else true
 end;
 

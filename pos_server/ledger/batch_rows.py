@@ -1,0 +1,83 @@
+"""The rows that a batch hands to Postgres: tuples in the order of the types of migration 0014."""
+
+from operator import attrgetter
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from ..core import payment_code
+from ..core.book import Changes
+from ..core.operations import Cancel, Confirm, CreateRefund, Expire, MoveCash, Operation, Reject, Scan
+
+# By type: what of a record goes into it. Of a wallet and a payment the version that was seen comes first.
+ATTRIBUTES = {
+    "wallet_change": (
+        *("number", "version", "balance_minor", "pin_failures", "pin_locked_until_ms", "day_start_ms"),
+        *("day_spent_minor", "day_pin_free_minor", "day_pin_free_count"),
+    ),
+    "spent_code": ("wallet_number", "slot", "spent_mark"),
+    "payment_change": (
+        *("payment_id", "fingerprint", "terminal_number", "merchant_id", "wallet_number", "reference", "amount_minor"),
+        *("currency", "status", "decline_code", "paid_by", "version", "approved_at_ms", "expires_at_ms"),
+        *("pin_failures", "refunded_minor", "refunds", "purpose", "fee_minor", "shift_id", "canceled_shift_id"),
+    ),
+    "new_refund": (
+        *("refund_id", "payment_id", "merchant_id", "terminal_number", "wallet_number", "amount_minor", "currency"),
+        "shift_id",
+    ),
+    "new_transfer": (
+        *("kind", "source_id", "debit_account_id", "credit_account_id", "amount_minor", "currency", "wallet_number"),
+    ),
+}
+_wallet, _code, _payment, _refund, _transfer = (attrgetter(*names) for names in ATTRIBUTES.values())
+
+
+class OperationKey(NamedTuple):
+    """Which rows an operation needs."""
+
+    payment_id: UUID | None = None
+    terminal_number: int | None = None
+    merchant_id: int | None = None
+    reference: str | None = None
+    wallet_number: int | None = None
+    slot: int | None = None
+
+
+def key_of(operation: Operation) -> OperationKey:
+    match operation:
+        case Scan():
+            code = payment_code.parse(operation.code)
+            return OperationKey(
+                operation.payment_id,
+                operation.terminal_number,
+                operation.merchant_id,
+                operation.reference,
+                code.wallet_number if code else None,
+                code.slot if code else None,
+            )
+        case Cancel():
+            return OperationKey(
+                operation.payment_id, operation.terminal_number, operation.merchant_id, operation.reference
+            )
+        case MoveCash():
+            return OperationKey(
+                operation.payment_id, None, operation.merchant_id, operation.reference, operation.wallet_number
+            )
+        case CreateRefund():
+            return OperationKey(operation.payment_id, operation.terminal_number)
+        case Confirm() | Reject() | Expire():
+            return OperationKey(operation.payment_id)
+
+
+def rows_of(changes: Changes, now_ms: int) -> tuple[Any, ...]:
+    """The arguments of the statement `apply_changes`."""
+    seen_wallet, seen_payment = changes.wallet_versions, changes.payment_versions
+    return (
+        # In the order in which all servers lock them.
+        [(seen_wallet[number], *_wallet(wallet)) for number, wallet in sorted(changes.wallets.items())],
+        list(map(_code, changes.devices.values())),
+        [(seen_payment[payment_id], *_payment(payment)) for payment_id, payment in changes.payments.items()],
+        now_ms,
+        list(map(_refund, changes.refunds)),
+        list(map(_transfer, changes.transfers)),
+        list(changes.shifts.items()),
+    )

@@ -1,0 +1,26 @@
+"""The rows that a batch hands over are in the order of Postgres' types for them."""
+
+import asyncpg
+import pytest
+
+from pos_server.ledger.batch_rows import ATTRIBUTES, OperationKey
+
+
+@pytest.mark.parametrize(
+    ("type_name", "names"),
+    [
+        ("operation_key", OperationKey._fields),
+        *(
+            (name, ("seen_version", *names) if name in ("wallet_change", "payment_change") else names)
+            for name, names in ATTRIBUTES.items()
+        ),
+        ("joined_shift", ("terminal_number", "shift_id")),
+    ],
+)
+async def test_a_types_attributes_are_those_of_its_rows(
+    type_name: str, names: tuple[str, ...], connection: asyncpg.Connection
+) -> None:
+    attributes = await connection.fetch(
+        "select attname from pg_attribute where attrelid = $1::regclass and attnum > 0 order by attnum", type_name
+    )
+    assert tuple(row["attname"] for row in attributes) == names
