@@ -4,7 +4,6 @@ No Python package ships the official JSON Schema of AsyncAPI 3. `asyncapi3`, pyd
 in for it; what those leave open (schemas, references) is checked here.
 """
 
-import dataclasses
 import inspect
 import json
 import re
@@ -18,6 +17,7 @@ from typing import Any
 
 import asyncpg
 import httpx
+import msgspec
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -57,7 +57,7 @@ CLASSES: dict[str, type] = {
     if value.__module__ == messages.__name__ and "type" in inspect.get_annotations(value)
 }
 OF_CLIENTS = {name: value for name, value in CLASSES.items() if issubclass(value, BaseModel)}
-OF_SERVER = {name: value for name, value in CLASSES.items() if dataclasses.is_dataclass(value)}
+OF_SERVER = {name: value for name, value in CLASSES.items() if issubclass(value, msgspec.Struct)}
 CHANNELS = [kind.value for kind in DeviceKind]
 
 

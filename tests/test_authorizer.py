@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import asyncpg
 import pytest
@@ -15,6 +14,7 @@ from pos_server.core.errors import ErrorCode
 from pos_server.core.operations import Decided, Outcome, Refused, Scan
 from pos_server.core.payments import DeclineCode, Status
 from pos_server.ledger.audit import audit
+from tests.copies import replace
 from tests.proxy import proxied
 from tests.support import KEYRING, RULES, Town, build_town
 

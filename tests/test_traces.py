@@ -4,7 +4,6 @@ import asyncio
 import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -16,6 +15,7 @@ from pos_server.authorizer import Authorizer, AuthorizerLimits
 from pos_server.core.operations import Operation
 from pos_server.settings import SettingsError
 from pos_server.traces import open_traces, traces_to
+from tests.copies import replace
 from tests.end_to_end.server_process import pos_server, running_server
 from tests.proxy import proxied
 from tests.support import KEYRING, MASTER_KEYS, RULES, Town, ask, logged_in, scan_message

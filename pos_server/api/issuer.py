@@ -1,11 +1,11 @@
 """The issuer's part of the REST API: wallets, their limits and devices, cash, and what moved in a wallet."""
 
 from collections.abc import Callable
-from dataclasses import asdict
 from http import HTTPStatus
 from uuid import UUID
 
 import asyncpg
+from msgspec.structs import asdict
 
 from ..connections import Connections
 from ..core.book import OwnLimits, WalletStatus

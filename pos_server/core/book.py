@@ -6,8 +6,9 @@ from enum import StrEnum
 from typing import NamedTuple
 from uuid import UUID
 
+from msgspec import Struct
+
 from .payments import OCCUPYING, Payment, Refund, Status
-from .record import record
 
 
 class TerminalStatus(StrEnum):
@@ -33,8 +34,7 @@ class DeviceStatus(StrEnum):
     REVOKED = "revoked"
 
 
-@record(frozen=True, slots=True)
-class OwnLimits:
+class OwnLimits(Struct, frozen=True, gc=False):
     """Limits of one wallet, by the names of rules.Limits and in its currency; None where the server's own holds."""
 
     payment_minor_max: int | None = None
@@ -46,8 +46,7 @@ class OwnLimits:
     balance_minor_max: int | None = None
 
 
-@record(frozen=True, slots=True)
-class Wallet:
+class Wallet(Struct, frozen=True, gc=False):
     """A wallet. `pin_generation` counts the changes of its PIN. Times are Unix milliseconds.
 
     `limits` is None for a wallet that has none of its own, as nearly all. `day_…` counts what was approved since
@@ -71,8 +70,7 @@ class Wallet:
     limits: OwnLimits | None = None
 
 
-@record(frozen=True, slots=True)
-class WalletDevice:
+class WalletDevice(Struct, frozen=True, gc=False):
     wallet_number: int
     slot: int
     kid: str
@@ -90,8 +88,7 @@ class HouseAccount(StrEnum):
     SETTLEMENT = "settlement"
 
 
-@record(frozen=True, slots=True)
-class Till:
+class Till(Struct, frozen=True, gc=False):
     """What a decision needs to know of a terminal and of its merchant, or of a merchant's back office.
 
     A fee is `fee_bps` hundredths of a percent of a sale, and `fee_fixed_minor`. `shift_id` is the shift that is open.
@@ -149,8 +146,7 @@ class TransferKind(StrEnum):
     SETTLEMENT = "settlement"
 
 
-@record(frozen=True, slots=True)
-class Transfer:
+class Transfer(Struct, frozen=True, gc=False):
     """One posting: `amount_minor` moves from the debit account to the credit account. Append-only.
 
     `source_id` is what caused it: a payment's id, or a refund's (refund, its fee_return). `wallet_number` is the

@@ -1,7 +1,8 @@
 """Decides what becomes of a payment that waits for its PIN: confirmed, rejected, or its time is over."""
 
-from dataclasses import replace
 from uuid import UUID
+
+from msgspec.structs import replace
 
 from .book import MerchantStatus, TerminalStatus, Wallet
 from .desk import Desk, moved, unchanged

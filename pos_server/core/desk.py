@@ -1,14 +1,17 @@
 """One batch at work: what its decisions share, and how each of them leaves a payment behind."""
 
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
 from .book import Book, Entries
 from .device_keys import Keyring
 from .operations import Cancel, Confirm, Decided, Expire, MoveCash, Reject, Scan
 from .payments import DeclineCode, Payment, Status
-from .record import record, replace
 from .rules import Rules, pin_tries_left
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Desk:
     """The rows of a batch as its decisions leave them, the time and the rules. Times are Unix milliseconds."""
 

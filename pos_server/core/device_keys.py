@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from .record import record
+from msgspec import Struct
 
 MASTER_KEY_BYTES_MIN = 32
 DEVICE_KEY_BYTES = 32
@@ -26,8 +26,7 @@ class DeviceKind(StrEnum):
     WALLET = "wallet"
 
 
-@record(frozen=True, slots=True)
-class DeviceId:
+class DeviceId(Struct, frozen=True, gc=False):
     """One device: a terminal (its slot is 0) or one of the ten device slots of a wallet."""
 
     kind: DeviceKind

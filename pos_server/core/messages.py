@@ -7,12 +7,24 @@ What a client sends is checked against its annotations. What the server sends is
 client must take codes and values that a newer server adds.
 """
 
-from typing import Annotated, Any, Literal, Self, final
+from typing import Annotated, Any, Literal, Self, final, get_type_hints
 from uuid import UUID
 
-import orjson
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
-from pydantic_core import PydanticCustomError, from_json
+import msgspec
+from msgspec import NODEFAULT, Struct
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+    model_validator,
+)
+from pydantic_core import CoreSchema, PydanticCustomError, from_json
+from pydantic_core.core_schema import no_info_after_validator_function
 
 from .book import TerminalStatus, WalletStatus
 from .declines import NextStep
@@ -20,7 +32,6 @@ from .device_keys import NONCE_BYTES, SLOT_MAX
 from .errors import CloseCode, ConnectionClosing, ErrorCode, MessageError
 from .money import MAX_AMOUNT_MINOR, Currency, PositiveMinor
 from .payments import DeclineCode, Purpose, Status
-from .record import record
 from .shifts import REPORT_COLUMNS, TotalKind
 
 SUBPROTOCOL = "pos.v1"
@@ -275,8 +286,21 @@ _message_ids: TypeAdapter[str] = TypeAdapter(MessageId)
 _client_messages: TypeAdapter[ClientMessage] = TypeAdapter(Annotated[ClientMessage, Field(discriminator="type")])
 
 
-@record(frozen=True, kw_only=True)
-class Hello:
+class _Said(Struct, frozen=True, kw_only=True, gc=False):
+    """What the server says. To pydantic it is a model with the same fields: that describes it, and clients read it."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: type[Self], handler: GetCoreSchemaHandler) -> CoreSchema:
+        defaults = {
+            each.name: ... if each.default is NODEFAULT else each.default for each in msgspec.structs.fields(cls)
+        }
+        hints = get_type_hints(cls, include_extras=True)
+        definitions: dict[str, Any] = {name: (hints[name], default) for name, default in defaults.items()}
+        model = create_model(cls.__name__, __doc__=cls.__doc__, **definitions)
+        return no_info_after_validator_function(lambda fields: cls(**dict(fields)), handler(model))
+
+
+class Hello(_Said, frozen=True, kw_only=True, gc=False):
     """The server's first message. `nonce` (hex) is to be signed; `server_time_ms` sets the wallet's clock."""
 
     type: Literal["hello"] = "hello"
@@ -293,8 +317,7 @@ class Hello:
     frame_bytes_max: Annotated[int, _said("the longest message that the server takes, in bytes", minimum=1)]
 
 
-@record(frozen=True, kw_only=True)
-class TerminalReady:
+class TerminalReady(_Said, frozen=True, kw_only=True, gc=False):
     """The terminal is authenticated and may scan. What it missed follows, unless `resumed` says it was too much."""
 
     type: Literal["ready"] = "ready"
@@ -310,8 +333,7 @@ class TerminalReady:
     )
 
 
-@record(frozen=True, kw_only=True)
-class WalletReady:
+class WalletReady(_Said, frozen=True, kw_only=True, gc=False):
     """The wallet device is authenticated and will be told of its payments; first of those it missed."""
 
     type: Literal["ready"] = "ready"
@@ -326,8 +348,7 @@ class WalletReady:
     status: _WalletStatus = WalletStatus.ACTIVE.value
 
 
-@record(frozen=True, kw_only=True)
-class TerminalPaymentResult:
+class TerminalPaymentResult(_Said, frozen=True, kw_only=True, gc=False):
     """What became of a payment, for the till. `paid_by` names the payment that holds an order already."""
 
     type: Literal["payment.result"] = "payment.result"
@@ -350,8 +371,7 @@ class TerminalPaymentResult:
     decided_at_ms: _DecidedAt
 
 
-@record(frozen=True, kw_only=True)
-class PaymentPending:
+class PaymentPending(_Said, frozen=True, kw_only=True, gc=False):
     """A payment waits for the customer's PIN, for the till. Its `payment.result` follows by itself."""
 
     type: Literal["payment.pending"] = "payment.pending"
@@ -370,8 +390,7 @@ class PaymentPending:
     decided_at_ms: _DecidedAt
 
 
-@record(frozen=True, kw_only=True)
-class PaymentList:
+class PaymentList(_Said, frozen=True, kw_only=True, gc=False):
     """The till's last payments, latest change first."""
 
     type: Literal["payments.list"] = "payments.list"
@@ -381,8 +400,7 @@ class PaymentList:
     ]
 
 
-@record(frozen=True, kw_only=True)
-class TerminalRefundResult:
+class TerminalRefundResult(_Said, frozen=True, kw_only=True, gc=False):
     """A refund was made, for the till. `reply_to` is null for the till of the payment when another asked for it."""
 
     type: Literal["refund.result"] = "refund.result"
@@ -399,8 +417,7 @@ class TerminalRefundResult:
     decided_at_ms: _DecidedAt
 
 
-@record(frozen=True, kw_only=True)
-class ShiftTotal:
+class ShiftTotal(_Said, frozen=True, kw_only=True, gc=False):
     """How many of a kind, and how much."""
 
     kind: Annotated[str, _said("what is counted", enum=[kind.value for kind in TotalKind])]
@@ -408,8 +425,7 @@ class ShiftTotal:
     amount_minor: Annotated[int, _said("their sum in minor units, never negative", minimum=0)]
 
 
-@record(frozen=True, kw_only=True)
-class ShiftReport:
+class ShiftReport(_Said, frozen=True, kw_only=True, gc=False):
     """What was done in a shift: the X-report while it is open, the Z-report, which never changes, once it is closed."""
 
     type: Literal["shift.report"] = "shift.report"
@@ -436,8 +452,7 @@ class ShiftReport:
     text: Annotated[str, _said(f"to be printed: lines of at most {REPORT_COLUMNS} columns")]
 
 
-@record(frozen=True, kw_only=True)
-class WalletPaymentResult:
+class WalletPaymentResult(_Said, frozen=True, kw_only=True, gc=False):
     """The same, for the customer: who was paid, and what is left."""
 
     type: Literal["payment.result"] = "payment.result"
@@ -457,8 +472,7 @@ class WalletPaymentResult:
     decided_at_ms: _DecidedAt
 
 
-@record(frozen=True, kw_only=True)
-class ConfirmationRequired:
+class ConfirmationRequired(_Said, frozen=True, kw_only=True, gc=False):
     """The customer is asked for the PIN, on every device; again after a wrong one, with a new `version`."""
 
     type: Literal["payment.confirmation_required"] = "payment.confirmation_required"
@@ -476,8 +490,7 @@ class ConfirmationRequired:
     decided_at_ms: _DecidedAt
 
 
-@record(frozen=True, kw_only=True)
-class WalletRefundResult:
+class WalletRefundResult(_Said, frozen=True, kw_only=True, gc=False):
     """Money came back, for the customer."""
 
     type: Literal["refund.result"] = "refund.result"
@@ -494,8 +507,7 @@ class WalletRefundResult:
     decided_at_ms: _DecidedAt
 
 
-@record(frozen=True, kw_only=True)
-class PinChanged:
+class PinChanged(_Said, frozen=True, kw_only=True, gc=False):
     """The wallet's PIN was set or changed; every device hears of it, whoever did it."""
 
     type: Literal["pin.changed"] = "pin.changed"
@@ -503,8 +515,7 @@ class PinChanged:
     text: Annotated[str, _said("for the customer")]
 
 
-@record(frozen=True, kw_only=True)
-class StatusChanged:
+class StatusChanged(_Said, frozen=True, kw_only=True, gc=False):
     """The terminal was disabled or enabled, or the wallet frozen, thawed or closed; no one on this connection asked."""
 
     type: Literal["status.changed"] = "status.changed"
@@ -512,8 +523,7 @@ class StatusChanged:
     text: Annotated[str, _said("for the cashier, or the customer")]
 
 
-@record(frozen=True, kw_only=True)
-class HistoryPage:
+class HistoryPage(_Said, frozen=True, kw_only=True, gc=False):
     """A page of the wallet's payments, latest change first."""
 
     type: Literal["history.page"] = "history.page"
@@ -524,8 +534,7 @@ class HistoryPage:
     next_cursor: Annotated[str, _said("asks for the next page; null on the last", pattern=_CURSOR)] | None
 
 
-@record(frozen=True, kw_only=True)
-class Error:
+class Error(_Said, frozen=True, kw_only=True, gc=False):
     """A message was not acted on, or its outcome is not known; `code` is stable, `message` is for people."""
 
     type: Literal["error"] = "error"
@@ -539,8 +548,7 @@ class Error:
     )
 
 
-@record(frozen=True, kw_only=True)
-class Draining:
+class Draining(_Said, frozen=True, kw_only=True, gc=False):
     """The server is about to close this connection: reconnect after a random time of up to `reconnect_within_s`."""
 
     type: Literal["draining"] = "draining"
@@ -595,14 +603,17 @@ ServerMessage = (
 
 def encode(message: ServerMessage | BaseModel) -> str:
     """The text frame of a message."""
-    return orjson.dumps(message, default=_plain).decode()
+    return _encoder.encode(message).decode()
 
 
 def _plain(part: object) -> object:
-    """What orjson does not know: a pydantic model."""
+    """What msgspec does not know: a pydantic model."""
     if isinstance(part, BaseModel):
         return part.model_dump(mode="json")
     raise TypeError(f"cannot encode {type(part).__name__}")
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_plain)
 
 
 def decode_client_message(text: str) -> ClientMessage:

@@ -1,16 +1,17 @@
 """What somebody wants done to a payment, and what came of it. Each is plain data: the engine batches them."""
 
-from dataclasses import field
 from enum import StrEnum
 from hashlib import sha256
 from uuid import UUID
+
+from msgspec import Struct
 
 from .book import Till, Wallet
 from .device_keys import DeviceKind
 from .errors import ErrorCode
 from .payment_code import claimed_wallet
 from .payments import Payment, Purpose, Refund
-from .record import record
+from .records import repr_without
 
 
 class Entry(StrEnum):
@@ -20,8 +21,7 @@ class Entry(StrEnum):
     TYPED = "typed"
 
 
-@record(frozen=True, slots=True)
-class Scan:
+class Scan(Struct, frozen=True, gc=False):
     """A till's wish to be paid: one scanned code and one amount. `payment_id` is the idempotency key."""
 
     payment_id: UUID
@@ -30,9 +30,11 @@ class Scan:
     reference: str
     amount_minor: int
     currency: str
-    code: str = field(repr=False)
+    code: str
     entry: Entry = Entry.SCANNED
     purpose: Purpose = Purpose.SALE
+
+    __repr__ = repr_without("code")
 
     @property
     def fingerprint(self) -> bytes:
@@ -47,8 +49,7 @@ class Scan:
         )
 
 
-@record(frozen=True, slots=True)
-class MoveCash:
+class MoveCash(Struct, frozen=True, gc=False):
     """A back office tops a wallet up or pays it out, on its own word: no code, no PIN. `payment_id` as in a scan."""
 
     payment_id: UUID
@@ -72,8 +73,7 @@ def _fingerprint(body: str) -> bytes:
     return sha256(body.encode()).digest()[:16]
 
 
-@record(frozen=True, slots=True)
-class Confirm:
+class Confirm(Struct, frozen=True, gc=False):
     """A customer's PIN for a pending payment, already checked against the PIN of generation `pin_generation`.
 
     `version` is that of the payment which the customer saw. The payment has moved on when it is another one, so the
@@ -88,8 +88,7 @@ class Confirm:
     pin_generation: int
 
 
-@record(frozen=True, slots=True)
-class Reject:
+class Reject(Struct, frozen=True, gc=False):
     """A customer does not want to pay."""
 
     payment_id: UUID
@@ -97,8 +96,7 @@ class Reject:
     slot: int
 
 
-@record(frozen=True, slots=True)
-class Cancel:
+class Cancel(Struct, frozen=True, gc=False):
     """A payment is taken back, by its id or else by its reference. One of the two is None.
 
     `terminal_number` is None for the API. `tombstone_id` names the tombstone of a reference that was never seen.
@@ -112,8 +110,7 @@ class Cancel:
     tombstone_id: UUID
 
 
-@record(frozen=True, slots=True)
-class CreateRefund:
+class CreateRefund(Struct, frozen=True, gc=False):
     """Give some of a payment back. `terminal_number` is None for the API. `refund_id` is the idempotency key."""
 
     refund_id: UUID
@@ -123,8 +120,7 @@ class CreateRefund:
     amount_minor: int
 
 
-@record(frozen=True, slots=True)
-class Expire:
+class Expire(Struct, frozen=True, gc=False):
     """The time for a PIN is over."""
 
     payment_id: UUID
@@ -147,8 +143,7 @@ def named_by(operation: Operation) -> list[tuple[DeviceKind, int]]:
     return []
 
 
-@record(frozen=True, slots=True)
-class Decided:
+class Decided(Struct, frozen=True, gc=False):
     """What the payment is after the operation; `replayed` when it had been so before, and nothing was written.
 
     `wallet` is None when nobody's code was proved. `pin_tries_left` counts down while the payment is pending.
@@ -162,8 +157,7 @@ class Decided:
     pin_tries_left: int = 0
 
 
-@record(frozen=True, slots=True)
-class Refunded:
+class Refunded(Struct, frozen=True, gc=False):
     """A refund was made now, or had been before (`replayed`)."""
 
     operation: CreateRefund
@@ -174,8 +168,7 @@ class Refunded:
     replayed: bool = False
 
 
-@record(frozen=True, slots=True)
-class Refused:
+class Refused(Struct, frozen=True, gc=False):
     """The operation was not carried out and nothing was stored; with UNKNOWN_OUTCOME it may have been."""
 
     operation: Operation

@@ -12,10 +12,11 @@ follows the idea of RFC 4226 section 5.3; the time step that of RFC 6238.
 
 import hmac
 import struct
-from dataclasses import field
 from enum import Enum
 
-from .record import record
+from msgspec import Struct
+
+from .records import repr_without
 
 STEP_S = 30
 PREFIX = "77"
@@ -26,14 +27,15 @@ SEQ_MAX = 9
 _MAC_MODULUS = 10**10
 
 
-@record(frozen=True, slots=True)
-class PaymentCode:
+class PaymentCode(Struct, frozen=True, gc=False):
     """A code's fields, read but not verified."""
 
     wallet_number: int
     slot: int
     seq: int
-    mac: str = field(repr=False)
+    mac: str
+
+    __repr__ = repr_without("mac")
 
 
 class CodeCheck(Enum):

@@ -9,11 +9,12 @@
 docs/payments.md draws the same; a test holds it against TRANSITIONS.
 """
 
-from dataclasses import field
 from enum import StrEnum
 from uuid import UUID
 
-from .record import record
+from msgspec import Struct
+
+from .records import repr_without
 
 
 class Status(StrEnum):
@@ -75,8 +76,7 @@ class DeclineCode(StrEnum):
     CUSTOMER_REJECTED = "customer_rejected"
 
 
-@record(frozen=True, slots=True)
-class Payment:
+class Payment(Struct, frozen=True, gc=False):
     """A payment as it is stored. Times are Unix milliseconds; amounts minor units of `currency`.
 
     `terminal_number` is None for what a back office did through the API. `fee_minor` is what the merchant pays for it.
@@ -87,7 +87,7 @@ class Payment:
     """
 
     payment_id: UUID
-    fingerprint: bytes | None = field(repr=False)
+    fingerprint: bytes | None
     terminal_number: int | None
     merchant_id: int
     wallet_number: int | None
@@ -109,6 +109,8 @@ class Payment:
     shift_id: UUID | None = None
     canceled_shift_id: UUID | None = None
 
+    __repr__ = repr_without("fingerprint")
+
     @property
     def is_tombstone(self) -> bool:
         """Whether it was canceled before it was scanned."""
@@ -121,8 +123,7 @@ class Payment:
         return self.amount_minor - self.refunded_minor if is_refundable else 0
 
 
-@record(frozen=True, slots=True)
-class Refund:
+class Refund(Struct, frozen=True, gc=False):
     """Money given back on an approved payment. `terminal_number` is None when it came through the API.
 
     `shift_id` is the shift that was open at the till which asked for it.

@@ -2,11 +2,12 @@
 
 from uuid import UUID
 
+from msgspec.structs import replace
+
 from .book import HouseAccount, Transfer, TransferKind, Wallet
 from .desk import Desk
 from .fees import fee_returned
 from .payments import Payment, Purpose
-from .record import replace
 
 _KINDS = {
     Purpose.SALE: TransferKind.PAYMENT,

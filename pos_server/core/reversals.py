@@ -1,7 +1,8 @@
 """Decides about cancels and refunds: what a till or a merchant takes back, and whether the money still can."""
 
-from dataclasses import replace
 from uuid import UUID
+
+from msgspec.structs import replace
 
 from .book import TerminalStatus
 from .desk import Desk, decided, moved, unchanged

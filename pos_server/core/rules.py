@@ -1,9 +1,12 @@
 """Limits as plain data, and what they say about a wallet and an amount."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
+
+from msgspec.structs import asdict, replace
 
 from .book import Wallet, WalletStatus
 from .money import MAX_AMOUNT_MINOR
@@ -74,7 +77,9 @@ class Rules:
         limits = self.limits_of(currency)
         if wallet.limits is None:
             return limits
-        return replace(limits, **{name: own for name, own in asdict(wallet.limits).items() if own is not None})
+        return dataclasses.replace(
+            limits, **{name: own for name, own in asdict(wallet.limits).items() if own is not None}
+        )
 
 
 def today(wallet: Wallet, day_start_ms: int) -> Wallet:

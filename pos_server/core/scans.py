@@ -1,5 +1,8 @@
 """Decides about scans: is the payment new, does its code prove a wallet, may that wallet pay, with or without a PIN."""
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from . import payment_code
 from .book import Book, DeviceStatus, MerchantStatus, TerminalStatus, Wallet, WalletDevice
 from .desk import Desk, decided, unchanged
@@ -10,12 +13,10 @@ from .operations import Decided, Entry, MoveCash, Outcome, Refused, Scan
 from .payment_code import CodeCheck
 from .payments import DeclineCode, Payment, Purpose, Status
 from .postings import carry_out
-from .record import record, replace
 from .rules import Limits, Risk, is_pin_free, is_pin_locked, today, why_not
 
 
-@record(frozen=True, slots=True)
-class _Verdict:
+class _Verdict(Struct, frozen=True, gc=False):
     """What the rules say of a new scan.
 
     The wallet is None until the code has proved that it comes from it, so nobody is told of a stranger's forgery.

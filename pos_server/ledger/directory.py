@@ -1,11 +1,12 @@
 """Who takes part: merchants, stores, terminals, wallets, and the devices that act for them."""
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from datetime import datetime, time
 from uuid import UUID
 
 import asyncpg
+from msgspec.structs import astuple
 
 from ..core.activation import activation_hash
 from ..core.book import HouseAccount, MerchantStatus, TerminalStatus, WalletStatus

@@ -1,10 +1,10 @@
 """Loads what decisions need and stores what they decided: one statement each, one commit a batch."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from operator import itemgetter
 
 import asyncpg
+from msgspec.structs import replace
 
 from ..core.book import Book, Changes, HouseAccount, OpenPayment, TerminalStatus
 from ..core.operations import CreateRefund, Operation

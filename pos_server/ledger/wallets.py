@@ -1,9 +1,9 @@
 """Wallets as their issuer sees and changes them: the rows behind the REST API's part for the role `issuer`."""
 
-from dataclasses import astuple
 from uuid import UUID
 
 import asyncpg
+from msgspec.structs import astuple
 
 from ..core.book import OwnLimits
 from ..core.device_keys import SLOT_MAX, DeviceKind

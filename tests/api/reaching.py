@@ -7,7 +7,7 @@ about, under the merchant `world.town` where it is a merchant's, and says how to
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -22,6 +22,7 @@ from pos_server.core.rest.operations import Kind, RestOperation
 from pos_server.ledger import api_keys
 from pos_server.ledger.settlement import settle
 from pos_server.server import RunningServer
+from tests.copies import replace
 from tests.gateway.test_shifts import opening
 from tests.support import EUR, Town, ask, build_town, logged_in, new_id
 

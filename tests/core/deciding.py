@@ -4,7 +4,6 @@ Merchant 5 has the tills 11 and 12, merchant 6 has 21. Wallets hold 100.00 EUR; 
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -38,6 +37,7 @@ from pos_server.core.operations import (
 )
 from pos_server.core.payments import TRANSITIONS
 from pos_server.core.rules import Limits, Rules
+from tests.copies import replace
 
 STEP = 60_000_000
 NOW_MS = STEP * 30_000 + 12_345

@@ -1,13 +1,12 @@
 """What is archived can be named for ever, and never changed."""
 
-from dataclasses import replace
-
 import pytest
 
 from pos_server.core.book import Book, Changes, OpenPayment
 from pos_server.core.errors import ErrorCode
 from pos_server.core.operations import CreateRefund, MoveCash, Operation, Refused
 from pos_server.core.payments import Purpose, Status
+from tests.copies import replace
 from tests.core.deciding import WALLET, book, cancel, decided, payment_id, refund, run, scan, verdicts
 
 

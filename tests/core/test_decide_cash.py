@@ -1,6 +1,5 @@
 """decide() of cash and of fees: who pays whom for which purpose, and how it is taken back. Rows in, outcomes out."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +8,7 @@ from pos_server.core.book import Book, MerchantStatus, Transfer, TransferKind, W
 from pos_server.core.operations import Cancel, Decided, Entry, MoveCash
 from pos_server.core.payments import Purpose, Status
 from pos_server.core.rules import Limits, Risk, Rules
+from tests.copies import replace
 from tests.core.deciding import (
     ASKING,
     CASH_IN,

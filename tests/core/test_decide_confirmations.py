@@ -1,7 +1,6 @@
 """decide() of what follows a payment that waits for its PIN: confirm, reject, expire. Rows in, outcomes out."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +18,7 @@ from pos_server.core.book import (
 from pos_server.core.errors import ErrorCode
 from pos_server.core.operations import Decided, Operation, Refused
 from pos_server.core.payments import DeclineCode, Payment, Status
+from tests.copies import replace
 from tests.core.deciding import (
     ASKING,
     DAY_MS,

@@ -1,13 +1,12 @@
 """decide() of wallets with limits of their own: they hold for every decision, and nobody else's are touched."""
 
-from dataclasses import replace
-
 import pytest
 
 from pos_server.core.book import Book, OwnLimits
 from pos_server.core.operations import MoveCash
 from pos_server.core.payments import Purpose
 from pos_server.core.rules import Risk
+from tests.copies import replace
 from tests.core.deciding import (
     ASKING,
     OTHER_WALLET,

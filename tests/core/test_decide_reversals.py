@@ -1,7 +1,6 @@
 """decide() of what a till or a merchant takes back: cancel and refund. Rows in, outcomes out."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from pos_server.core.book import (
 from pos_server.core.errors import ErrorCode
 from pos_server.core.operations import Cancel, CreateRefund, Decided, Operation, Refunded, Refused
 from pos_server.core.payments import Payment, Refund, Status
+from tests.copies import replace
 from tests.core.deciding import (
     DAY_MS,
     DAY_START_MS,

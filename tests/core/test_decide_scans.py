@@ -6,7 +6,7 @@ tests/model/ runs random histories against a second, simpler telling of the same
 import copy
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -33,6 +33,7 @@ from pos_server.core.errors import ErrorCode
 from pos_server.core.operations import Decided, Entry, Refused, Scan
 from pos_server.core.payments import DeclineCode, Payment, Status
 from pos_server.core.rules import Risk, Rules
+from tests.copies import replace
 from tests.core.deciding import (
     ASKING,
     DAY_MS,

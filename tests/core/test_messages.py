@@ -1,7 +1,6 @@
 """Every wire message: what is taken, what is refused and how, and that a refusal repeats nothing of a client's."""
 
 import json
-from dataclasses import replace
 from typing import Any, get_args
 from uuid import UUID
 
@@ -53,6 +52,7 @@ from pos_server.core.messages import (
     encode,
 )
 from pos_server.core.operations import Entry, Scan
+from tests.copies import replace
 
 QUICK = settings(max_examples=60, deadline=None)
 PAYMENT_ID = "018f0000-0000-7000-8000-000000000001"

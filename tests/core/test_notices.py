@@ -1,6 +1,5 @@
 """Who is told what. Literal outcomes in, the exact messages out."""
 
-from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -37,6 +36,7 @@ from pos_server.core.operations import (
 )
 from pos_server.core.payments import DeclineCode, Payment, Refund, Status
 from pos_server.core.texts import LANGUAGES, decline_text
+from tests.copies import replace
 
 PAYMENT_ID = UUID("018f0000-0000-7000-8000-000000000001")
 EARLIER_ID = UUID("018f0000-0000-7000-8000-000000000000")

@@ -1,10 +1,9 @@
 """A payment as data: what it may become, and what is told of it."""
 
-from dataclasses import replace
-
 import pytest
 
 from pos_server.core.payments import OCCUPYING, TRANSITIONS, Status
+from tests.copies import replace
 from tests.core.deciding import book, cancel, decided, run, scan
 
 APPROVED = decided(run(book(), scan(1))[0][0]).payment

@@ -9,7 +9,7 @@ the same for the whole life of a payment, with Postgres.
 import copy
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 from uuid import UUID
 
@@ -35,6 +35,7 @@ from pos_server.core.device_keys import DeviceId, DeviceKind, Keyring, derive_de
 from pos_server.core.operations import Decided, Outcome, Refused, Scan
 from pos_server.core.payments import Payment, Status
 from pos_server.core.rules import Limits, Rules
+from tests.copies import replace
 
 FIRST_STEP = 60_000_000
 EXPIRED_STEPS = 4

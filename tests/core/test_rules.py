@@ -1,6 +1,5 @@
 """Limits and PIN counts, as plain data."""
 
-from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -19,6 +18,7 @@ from pos_server.core.rules import (
     today,
     why_not,
 )
+from tests.copies import replace
 from tests.core.deciding import NOW_MS, book, decided, run, scan
 
 LIMITS = Limits(
@@ -46,7 +46,7 @@ def test_the_own_limits_of_a_wallet_take_the_place_of_the_servers_one_by_one() -
     own = replace(WALLET, limits=OwnLimits(day_minor_max=0, top_up_minor_max=9_000))
     assert RULES.limits_for(own, "EUR") == replace(LIMITS, day_minor_max=0, top_up_minor_max=9_000)
     assert RULES.limits_for(own, "JPY") == replace(YEN, day_minor_max=0, top_up_minor_max=9_000)
-    assert {field.name for field in fields(OwnLimits)} == {field.name for field in fields(Limits)}
+    assert set(OwnLimits.__struct_fields__) == set(Limits.__dataclass_fields__)
 
 
 def test_what_rules_say_when_nothing_else_is_said() -> None:

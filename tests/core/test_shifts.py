@@ -1,6 +1,5 @@
 """A shift's sums and its printed report."""
 
-from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 from pos_server.core.shifts import REPORT_COLUMNS, Shift, Total, TotalKind, report_text
 from pos_server.core.texts import LANGUAGES, shift_text
 from pos_server.core.width import columns, fitted, spread
+from tests.copies import replace
 
 SHIFT = Shift(
     shift_id=UUID(int=1),

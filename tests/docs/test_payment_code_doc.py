@@ -6,7 +6,6 @@ import hmac
 import json
 import re
 import struct
-from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -22,6 +21,7 @@ from pos_server.core.payment_code import CodeCheck
 from pos_server.core.payments import DeclineCode, Purpose, Status
 from pos_server.core.rules import Risk
 from pos_server.settings import Settings
+from tests.copies import replace
 from tests.docs.documents import read
 from tests.docs.world import MERCHANT, RULES, WALLET, World, payment_of, word
 

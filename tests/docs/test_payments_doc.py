@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from pos_server.core.rest.issuer import ISSUER_OPERATIONS
 from pos_server.core.rest.problems import ProblemCode, told
 from pos_server.core.rules import Limits, Risk
 from pos_server.settings import Settings, load_settings
+from tests.copies import replace
 from tests.docs.documents import Section, read
 from tests.docs.world import DEFAULTS, HOUR_MS, RULES, World, payment_of, word
 

@@ -7,7 +7,6 @@ import re
 import typing
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
 from http import HTTPStatus
 from types import NoneType
 from typing import Any, Literal
@@ -69,6 +68,7 @@ from pos_server.core.texts import DEFAULT_LANGUAGE, LANGUAGES, decline_text, lan
 from pos_server.ledger import directory
 from pos_server.server import RunningServer, serving
 from pos_server.settings import Settings
+from tests.copies import replace
 from tests.docs.documents import DOCS, Section, anchor, read
 from tests.support import KEYRING, Town, ask, forged, logged_in, new_id, raw_socket, receive, scan_message, settings
 
@@ -166,7 +166,7 @@ def test_field_table_lists_the_fields_of_the_model(title: str) -> None:
 
 def test_table_of_messages_names_senders_and_receivers() -> None:
     def types(union: Any) -> set[str]:
-        return {model.__dataclass_fields__["type"].default for model in typing.get_args(typing.get_args(union)[0])}
+        return {model.__struct_defaults__[0] for model in typing.get_args(typing.get_args(union)[0])}
 
     rows = DOCUMENT.section("Messages").table("Message", "From", "To")
     of_clients = {model.model_fields["type"].default for model in typing.get_args(messages.ClientMessage)}
@@ -202,7 +202,7 @@ def assert_is_exactly(model: type, text: str) -> None:
         assert decoded.model_dump(mode="json", exclude_unset=True) == document
     else:
         assert json.loads(messages.encode(decoded)) == document
-        assert list(document) == [field.name for field in dataclasses.fields(decoded)]
+        assert list(document) == list(decoded.__struct_fields__)
 
 
 @pytest.mark.parametrize("title", [*MODELS, *BODIES])

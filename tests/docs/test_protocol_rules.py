@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -20,6 +19,7 @@ from pos_server.core.payments import DeclineCode, Payment, Purpose, Status
 from pos_server.core.rules import Risk
 from pos_server.ledger import directory
 from pos_server.server import RunningServer, serving
+from tests.copies import replace
 from tests.docs.documents import Section, read
 from tests.docs.world import (
     DEFAULTS,

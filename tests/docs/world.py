@@ -1,7 +1,7 @@
 """A till, a wallet and the rules that ship, without a server: what documents say of payments is tried here."""
 
 import itertools
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -37,6 +37,7 @@ from pos_server.core.operations import (
 from pos_server.core.payments import Payment
 from pos_server.core.rules import Rules
 from pos_server.settings import Settings
+from tests.copies import replace
 
 DEFAULTS = {name: option.default for name, option in Settings.model_fields.items()}
 RULES = Settings.model_construct(**DEFAULTS).rules()

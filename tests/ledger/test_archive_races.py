@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
@@ -12,6 +11,7 @@ import pytest
 from pos_server.core.operations import Cancel, CreateRefund, Decided, Operation, Refused
 from pos_server.ledger.audit import audit
 from pos_server.ledger.database import connect
+from tests.copies import replace
 from tests.ledger.archived import archive_old, make_old
 from tests.ledger.test_ledger import balance, run_batch
 from tests.support import EUR, RULES, Town, new_id

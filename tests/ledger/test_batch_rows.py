@@ -5,6 +5,8 @@ import pytest
 
 from pos_server.ledger.batch_rows import ATTRIBUTES, OperationKey
 
+pytestmark = pytest.mark.asyncio
+
 
 @pytest.mark.parametrize(
     ("type_name", "names"),

@@ -2,7 +2,6 @@
 
 import re
 import time
-from dataclasses import replace
 
 import asyncpg
 import pytest
@@ -13,6 +12,7 @@ from pos_server.core.operations import Decided, Operation, Outcome
 from pos_server.core.payments import DeclineCode, Status
 from pos_server.ledger.ledger import LEDGER_CONFLICT, apply_changes, load_book
 from pos_server.ledger.sql import QUERIES
+from tests.copies import replace
 from tests.support import KEYRING, RULES, Town, activated, forged
 
 pytestmark = pytest.mark.asyncio

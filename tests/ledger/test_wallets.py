@@ -1,7 +1,5 @@
 """A wallet's own limits in its row: loaded with it, kept by every payment's write, and no matter for the operator."""
 
-from dataclasses import replace
-
 import asyncpg
 import pytest
 
@@ -9,6 +7,7 @@ from pos_server.core.book import OwnLimits
 from pos_server.core.operations import Decided
 from pos_server.ledger import wallets
 from pos_server.ledger.ledger import load_book
+from tests.copies import replace
 from tests.ledger.test_ledger import run_batch
 from tests.support import Town
 
@@ -51,7 +50,7 @@ async def test_new_limits_come_before_a_payment_that_was_decided_without_them(
     assert after == replace(before, limits=LIMITS, version=before.version + 1)
 
 
-@pytest.mark.parametrize("name", OwnLimits.__dataclass_fields__)
+@pytest.mark.parametrize("name", OwnLimits.__struct_fields__)
 async def test_the_schema_takes_no_negative_limit(name: str, connection: asyncpg.Connection, town: Town) -> None:
     with pytest.raises(asyncpg.CheckViolationError):
         await wallets.set_own_limits(connection, town.wallets[0].device.number, OwnLimits(**{name: -1}))
