@@ -156,7 +156,7 @@ async def connect_all(urls: list[str], sessions: list[tuple[DeviceKind, Session]
 
 
 class Customer:
-    """A wallet's codes: thirty within the three steps that the server takes, then ten a step."""
+    """A wallet's codes: ten of this step, as a phone shows them, then ten of the next, which the server takes too."""
 
     __slots__ = ("_device", "_seq", "_step")
 
@@ -172,8 +172,8 @@ class Customer:
     def code(self, now_s: float) -> str | None:
         """The next code that is valid now; None when the customer has to wait for one."""
         step = payment_code.step_at(now_s)
-        if self._step < step - 1:
-            self._step, self._seq = step - 1, -1
+        if self._step < step:
+            self._step, self._seq = step, -1
         if self._seq == payment_code.SEQ_MAX:
             if self._step > step:
                 return None

@@ -15,12 +15,13 @@ decisions start from committed rows, and what is stored already is found, not ma
 
 import asyncio
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import asyncpg
 import structlog
+from msgspec import Struct
 
 from .batch_record import BatchRecord, Watch
 from .core.book import Changes
@@ -58,8 +59,7 @@ class AuthorizerLimits:
     connect_timeout_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
+class Submission(Struct, frozen=True):
     """An operation in the queue. `reply_to` goes back with its outcome; `deadline_s` is on time.monotonic's clock.
 
     `device` is whose share of the queue it takes, `named` the till and the wallet that no other lane may be deciding
@@ -129,7 +129,7 @@ class Authorizer:
         self._day_start_ms = day_start_ms
         self._clock = clock
         self._queue: deque[Submission] = deque()
-        self._open: Counter[tuple[DeviceKind, int]] = Counter()
+        self._open: dict[tuple[DeviceKind, int], int] = {}
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -171,10 +171,11 @@ class Authorizer:
             self.turned_away += 1
             raise QueueFull
         if device is not None:
-            if self._open[device] >= self._limits.device_operations_max:
+            already_open = self._open.get(device, 0)
+            if already_open >= self._limits.device_operations_max:
                 self.turned_away += 1
                 raise QueueFull
-            self._open[device] += 1
+            self._open[device] = already_open + 1
         self._queue.append(Submission(operation, reply_to, deadline_s, device, named_by(operation), waiting))
         self._idle.clear()
         self._wake.set()
@@ -331,9 +332,9 @@ class Authorizer:
     def _answer(self, submission: Submission, outcome: Outcome) -> None:
         device = submission.device
         if device is not None:
-            self._open[device] -= 1
-            if not self._open[device]:
-                del self._open[device]
+            still_open = self._open.pop(device) - 1
+            if still_open:
+                self._open[device] = still_open
         try:
             self._publish(outcome, submission.reply_to)
         except Exception:

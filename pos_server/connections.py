@@ -167,7 +167,7 @@ class Connections:
     def __init__(self, limits: OutboxLimits, metrics: Metrics | None = None) -> None:
         self._limits = limits
         self._metrics = metrics
-        self._by_recipient: dict[Recipient, dict[int, Connection]] = {}
+        self._by_number: dict[tuple[DeviceKind, int], dict[int, Connection]] = {}
         self._live: set[Connection] = set()
         self._none_live = asyncio.Event()
         self._none_live.set()
@@ -188,7 +188,7 @@ class Connections:
 
     def of(self, device: DeviceId) -> Connection | None:
         """The device's connection."""
-        return self._by_recipient.get(Recipient(device.kind, device.number), {}).get(device.slot)
+        return self._by_number.get((device.kind, device.number), {}).get(device.slot)
 
     def open(
         self, device: DeviceId, generation: int, arrival: float, language: str, websocket: WebSocket
@@ -199,7 +199,7 @@ class Connections:
         that authenticates last: its peer has given it up and come again, and must not be thrown out by its own ghost.
         From here on messages for the device queue up; nothing is sent before `start`.
         """
-        slots = self._by_recipient.setdefault(Recipient(device.kind, device.number), {})
+        slots = self._by_number.setdefault((device.kind, device.number), {})
         other = slots.get(device.slot)
         if other is not None and other.arrival > arrival:
             raise ConnectionClosing(CloseCode.SUPERSEDED, "this device connected again")
@@ -218,16 +218,16 @@ class Connections:
         if not self._live:
             self._none_live.set()
         device = connection.device
-        recipient = Recipient(device.kind, device.number)
-        slots = self._by_recipient.get(recipient, {})
+        key = (device.kind, device.number)
+        slots = self._by_number.get(key, {})
         if slots.get(device.slot) is connection:
             del slots[device.slot]
             if not slots:
-                del self._by_recipient[recipient]
+                del self._by_number[key]
 
     def deliver(self, recipient: Recipient, in_language: Callable[[str], str]) -> None:
         """Queue a message for those devices of the recipient that are connected now, each in its language."""
-        slots = self._by_recipient.get(Recipient(recipient.kind, recipient.number))
+        slots = self._by_number.get((recipient.kind, recipient.number))
         if slots is None:
             return
         texts: dict[str, str] = {}
@@ -241,7 +241,7 @@ class Connections:
 
     def is_online(self, recipient: Recipient) -> bool:
         """Whether any device of the recipient is connected now."""
-        return Recipient(recipient.kind, recipient.number) in self._by_recipient
+        return (recipient.kind, recipient.number) in self._by_number
 
     def revoke(self, device: DeviceId, generation: int) -> None:
         """The device's key is now of this generation (or it is revoked: any other than its own): older ones must go."""

@@ -2,9 +2,11 @@
 
 import os
 import tempfile
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
-from .core.device_keys import Keyring
+from .core.device_keys import Keyring, derive_device_key
 from .settings import Settings, SettingsError, new_master_key, parse_master_keys
 
 FILE_NAME = "master-keys"
@@ -15,13 +17,16 @@ def keyring_for(settings: Settings, data_dir: Path | None) -> Keyring:
     it. Raises SettingsError.
     """
     if settings.master_keys is not None:
-        return parse_master_keys(settings.master_keys.get_secret_value())
-    if data_dir is None:
+        keyring = parse_master_keys(settings.master_keys.get_secret_value())
+    elif data_dir is not None:
+        keyring = parse_master_keys(_read_or_create(data_dir / FILE_NAME))
+    else:
         raise SettingsError(
             "POS_MASTER_KEYS is not set, and every server of one database needs the same keys: "
             "make one with `pos-server master-key` and set it"
         )
-    return parse_master_keys(_read_or_create(data_dir / FILE_NAME))
+    # A device's key is needed when it connects, and again for each code that it shows.
+    return replace(keyring, derive=lru_cache(settings.device_keys_cached_max)(derive_device_key))
 
 
 def _read_or_create(path: Path) -> str:

@@ -72,6 +72,7 @@ class Settings(BaseSettings):
     peers_queue_max: Count = Field(10_000, description="news that may wait for the others; more are read from the rows")
 
     # codes and activation
+    device_keys_cached_max: Count = Field(20_000, description="device keys in memory, most recent use first")
     code_expired_steps: Count = Field(20, description="how many 30 s steps back a code is called expired, not forged")
     bad_codes_max: Count = Field(10, description="forged codes a terminal may scan within bad_codes_window_s")
     bad_codes_window_s: Seconds = 60

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
 from uuid import UUID
 
 from msgspec import Struct
@@ -104,7 +103,7 @@ class Till(Struct, frozen=True, gc=False):
     shift_id: UUID | None = None
 
 
-class OpenPayment(NamedTuple):
+class OpenPayment(Struct, frozen=True, gc=False):
     """The payment that occupies a reference."""
 
     payment_id: UUID

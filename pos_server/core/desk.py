@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from .book import Book, Entries
 from .device_keys import Keyring
 from .operations import Cancel, Confirm, Decided, Expire, MoveCash, Reject, Scan
-from .payments import DeclineCode, Payment, Status
+from .payments import PENDING, DeclineCode, Payment, Status
 from .rules import Rules, pin_tries_left
 
 
@@ -55,6 +55,6 @@ def decided(desk: Desk, operation: Scan | MoveCash | Confirm | Reject | Cancel |
     """The outcome that shows a payment as it is now, with its till and its wallet."""
     wallet = None if payment.wallet_number is None else desk.book.wallets.get(payment.wallet_number)
     tries_left = 0
-    if payment.status is Status.PENDING and wallet is not None:
+    if payment.status is PENDING and wallet is not None:
         tries_left = pin_tries_left(payment, wallet, desk.rules, desk.now_ms)
     return Decided(operation, payment, desk.entries.till_of(payment), wallet, pin_tries_left=tries_left)

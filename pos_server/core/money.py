@@ -38,7 +38,7 @@ def format_amount(amount_minor: int, currency: str) -> str:
     digits = exponent(currency)
     if not digits:
         return f"{amount_minor} {currency}"
-    figures = f"{abs(amount_minor):0{digits + 1}d}"
+    figures = str(abs(amount_minor)).rjust(digits + 1, "0")
     return f"{'-' if amount_minor < 0 else ''}{figures[:-digits]}.{figures[-digits:]} {currency}"
 
 

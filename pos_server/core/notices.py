@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from .book import TerminalStatus, Wallet, WalletStatus
 from .declines import ADVICE, ADVICE_CANCELED, ADVICE_EXPIRED, Advice
-from .device_keys import DeviceKind
+from .device_keys import TERMINAL, WALLET, DeviceKind
 from .errors import ErrorCode
 from .messages import (
     ConfirmationRequired,
@@ -24,7 +25,7 @@ from .messages import (
 )
 from .money import format_amount
 from .operations import Cancel, Confirm, CreateRefund, Decided, Operation, Outcome, Refunded, Refused, Reject, Scan
-from .payments import Payment, Purpose, Status
+from .payments import APPROVED, CANCELED, EXPIRED, PENDING, SALE, WITHDRAWAL, Payment
 from .shifts import Shift, TotalKind, report_text
 from .texts import decline_text, text
 
@@ -61,7 +62,7 @@ Render = Callable[[str], ServerMessage]
 """Makes a message in a language of `texts.LANGUAGES`: devices of one wallet may speak several."""
 
 
-class Recipient(NamedTuple):
+class Recipient(Struct, frozen=True, gc=False):
     """A terminal, or a wallet: all of its devices, one of them (`slot`), or all but one (`not_slot`)."""
 
     kind: DeviceKind
@@ -70,7 +71,9 @@ class Recipient(NamedTuple):
     not_slot: int | None = None
 
 
-class Notice(NamedTuple):
+class Notice(Struct, frozen=True):
+    """A message to be made, and who it is for."""
+
     recipient: Recipient
     render: Render
 
@@ -98,9 +101,9 @@ def error_notice(code: ErrorCode, reply_to: str | None) -> Error:
 def status_notice(number: int, status: TerminalStatus | WalletStatus) -> Notice:
     """Tells the terminal, or all devices of the wallet, of this number what its status is now."""
     if isinstance(status, TerminalStatus):
-        kind, key = DeviceKind.TERMINAL, f"cashier.terminal_{status}"
+        kind, key = TERMINAL, f"cashier.terminal_{status}"
     else:
-        kind, key = DeviceKind.WALLET, f"customer.wallet_{status}"
+        kind, key = WALLET, f"customer.wallet_{status}"
     return Notice(
         Recipient(kind, number), lambda language: StatusChanged(status=status.value, text=text(language, key))
     )
@@ -110,11 +113,11 @@ def asker_of(operation: Operation) -> Recipient | None:
     """The device that asked for an operation; None for the API and the sweeper."""
     match operation:
         case Scan():
-            return Recipient(DeviceKind.TERMINAL, operation.terminal_number)
+            return Recipient(TERMINAL, operation.terminal_number)
         case Cancel(terminal_number=int(number)) | CreateRefund(terminal_number=int(number)):
-            return Recipient(DeviceKind.TERMINAL, number)
+            return Recipient(TERMINAL, number)
         case Confirm() | Reject():
-            return Recipient(DeviceKind.WALLET, operation.wallet_number, slot=operation.slot)
+            return Recipient(WALLET, operation.wallet_number, slot=operation.slot)
     return None
 
 
@@ -136,18 +139,18 @@ def _payment_notices(decided: Decided, reply_to: str | None, wallet_online: bool
 
     told = []
     number = payment.terminal_number
-    if asker is not None and asker.kind is DeviceKind.TERMINAL:
+    if asker is not None and asker.kind is TERMINAL:
         told.append(Notice(asker, partial(at_till, reply_to)))
         if asker.number == number:
             number = None
     if number is not None and not only_asker and not _is_between_customer_and_server(decided):
-        told.append(Notice(Recipient(DeviceKind.TERMINAL, number), partial(at_till, None)))
+        told.append(Notice(Recipient(TERMINAL, number), partial(at_till, None)))
     if wallet is None:
         return told
-    others = Recipient(DeviceKind.WALLET, wallet.number)
-    if asker is not None and asker.kind is DeviceKind.WALLET:
+    others = Recipient(WALLET, wallet.number)
+    if asker is not None and asker.kind is WALLET:
         told.append(Notice(asker, partial(on_phone, reply_to)))
-        others = Recipient(DeviceKind.WALLET, wallet.number, not_slot=asker.slot)
+        others = Recipient(WALLET, wallet.number, not_slot=asker.slot)
     if not only_asker:
         told.append(Notice(others, partial(on_phone, None)))
     return told
@@ -155,7 +158,7 @@ def _payment_notices(decided: Decided, reply_to: str | None, wallet_online: bool
 
 def _is_between_customer_and_server(decided: Decided) -> bool:
     """A wrong PIN: the till learns nothing from it."""
-    return isinstance(decided.operation, Confirm) and decided.payment.status is Status.PENDING
+    return isinstance(decided.operation, Confirm) and decided.payment.status is PENDING
 
 
 def _refund_notices(refunded: Refunded, reply_to: str | None) -> list[Notice]:
@@ -167,8 +170,8 @@ def _refund_notices(refunded: Refunded, reply_to: str | None) -> list[Notice]:
         return told
     number = refunded.payment.terminal_number
     if number is not None and (asker is None or asker.number != number):
-        told.append(Notice(Recipient(DeviceKind.TERMINAL, number), partial(_refund_at_till, refunded, None)))
-    wallet = Recipient(DeviceKind.WALLET, refunded.wallet.number)
+        told.append(Notice(Recipient(TERMINAL, number), partial(_refund_at_till, refunded, None)))
+    wallet = Recipient(WALLET, refunded.wallet.number)
     told.append(Notice(wallet, partial(_refund_on_phone, refunded)))
     return told
 
@@ -212,7 +215,7 @@ def terminal_notice(
     payment: Payment, reply_to: str | None, language: str, *, wallet_online: bool = True
 ) -> TerminalPaymentResult | PaymentPending:
     """What the till hears of a payment; `reply_to` is None when it did not ask on this connection."""
-    if payment.status is Status.PENDING:
+    if payment.status is PENDING:
         return PaymentPending(
             reply_to=reply_to,
             payment_id=payment.payment_id,
@@ -281,9 +284,9 @@ def wallet_notice(
     tries_left: int,
 ) -> WalletPaymentResult | ConfirmationRequired:
     """What the customer hears of a payment; the balance is that of now."""
-    if payment.status is Status.PENDING:
+    if payment.status is PENDING:
         key = "confirm" if wallet.pin_set else "confirm_no_pin"
-        if payment.purpose is Purpose.WITHDRAWAL and wallet.pin_set:
+        if payment.purpose is WITHDRAWAL and wallet.pin_set:
             key = "confirm_withdrawal"
         if payment.pin_failures:
             key = "confirm_again"
@@ -323,21 +326,21 @@ def wallet_notice(
 def _advice(payment: Payment) -> Advice | None:
     if payment.decline_code is not None:
         return ADVICE[payment.decline_code]
-    if payment.status is Status.EXPIRED:
+    if payment.status is EXPIRED:
         return ADVICE_EXPIRED
-    return ADVICE_CANCELED if payment.status is Status.CANCELED else None
+    return ADVICE_CANCELED if payment.status is CANCELED else None
 
 
 def _payment_text(language: str, side: str, payment: Payment, merchant_name: str) -> str:
     if payment.decline_code is not None:
         return decline_text(language, side, payment.decline_code)
-    key: str = payment.status
+    key = str(payment.status)
     if payment.refunded_minor:
         key = "approved_refunded"
-    elif payment.status is Status.APPROVED and payment.purpose is not Purpose.SALE:
-        key = payment.purpose
-    elif payment.status is Status.CANCELED and payment.approved_at_ms is not None:
-        key = "canceled_returned" if payment.purpose is Purpose.SALE else f"canceled_{payment.purpose}"
+    elif payment.status is APPROVED and payment.purpose is not SALE:
+        key = str(payment.purpose)
+    elif payment.status is CANCELED and payment.approved_at_ms is not None:
+        key = "canceled_returned" if payment.purpose is SALE else f"canceled_{payment.purpose}"
     values = {"amount": format_amount(payment.amount_minor, payment.currency), "merchant": merchant_name}
     if payment.refunded_minor:
         values["refunded"] = format_amount(payment.refunded_minor, payment.currency)

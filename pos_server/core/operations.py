@@ -7,10 +7,10 @@ from uuid import UUID
 from msgspec import Struct
 
 from .book import Till, Wallet
-from .device_keys import DeviceKind
+from .device_keys import TERMINAL, WALLET, DeviceKind
 from .errors import ErrorCode
 from .payment_code import claimed_wallet
-from .payments import Payment, Purpose, Refund
+from .payments import SALE, Payment, Purpose, Refund
 from .records import repr_without
 
 
@@ -32,7 +32,7 @@ class Scan(Struct, frozen=True, gc=False):
     currency: str
     code: str
     entry: Entry = Entry.SCANNED
-    purpose: Purpose = Purpose.SALE
+    purpose: Purpose = SALE
 
     __repr__ = repr_without("code")
 
@@ -41,7 +41,7 @@ class Scan(Struct, frozen=True, gc=False):
         """16 bytes that are equal for equal bodies: what tells a repeat from another payment with the same id."""
         # What is as ever is left out, so that what was stored before there was a choice is found again.
         unusual = "" if self.entry is Entry.SCANNED else f"{self.entry}\x1f"
-        if self.purpose is not Purpose.SALE:
+        if self.purpose is not SALE:
             unusual += f"{self.purpose}\x1f"
         return _fingerprint(
             f"{unusual}{self.terminal_number}\x1f{self.merchant_id}\x1f{self.reference}\x1f{self.amount_minor}"
@@ -134,12 +134,12 @@ def named_by(operation: Operation) -> list[tuple[DeviceKind, int]]:
     match operation:
         case Scan(terminal_number=terminal_number, code=code):
             wallet_number = claimed_wallet(code)
-            till = (DeviceKind.TERMINAL, terminal_number)
-            return [till] if wallet_number is None else [till, (DeviceKind.WALLET, wallet_number)]
+            till = (TERMINAL, terminal_number)
+            return [till] if wallet_number is None else [till, (WALLET, wallet_number)]
         case MoveCash() | Confirm() | Reject():
-            return [(DeviceKind.WALLET, operation.wallet_number)]
+            return [(WALLET, operation.wallet_number)]
         case Cancel(terminal_number=int(number)) | CreateRefund(terminal_number=int(number)):
-            return [(DeviceKind.TERMINAL, number)]
+            return [(TERMINAL, number)]
     return []
 
 

@@ -25,6 +25,7 @@ WALLET_NUMBER_MIN = 1_000_000_000
 WALLET_NUMBER_MAX = 9_999_999_999
 SEQ_MAX = 9
 _MAC_MODULUS = 10**10
+_mac_text = struct.Struct(">QBQB").pack
 
 
 class PaymentCode(Struct, frozen=True, gc=False):
@@ -69,10 +70,11 @@ def parse(code: str) -> PaymentCode | None:
     """The fields of a code, or None when it is not 24 ASCII digits with our prefix and a possible wallet number."""
     if len(code) != CODE_DIGITS or not code.startswith(PREFIX) or not code.isascii() or not code.isdigit():
         return None
-    wallet_number = int(code[2:12])
+    number_slot_seq = int(code[2:14])
+    wallet_number = number_slot_seq // 100
     if wallet_number < WALLET_NUMBER_MIN:
         return None
-    return PaymentCode(wallet_number, int(code[12]), int(code[13]), code[14:])
+    return PaymentCode(wallet_number, number_slot_seq // 10 % 10, number_slot_seq % 10, code[14:])
 
 
 def check(code: PaymentCode, device_key: bytes, now_step: int, expired_steps: int) -> tuple[CodeCheck, int]:
@@ -95,6 +97,6 @@ def _matches(code: PaymentCode, device_key: bytes, step: int) -> bool:
 
 
 def _mac(device_key: bytes, wallet_number: int, slot: int, step: int, seq: int) -> str:
-    text = b"pc1" + struct.pack(">QBQB", wallet_number, slot, step, seq)
+    text = b"pc1" + _mac_text(wallet_number, slot, step, seq)
     first_8_bytes = hmac.digest(device_key, text, "sha256")[:8]
     return f"{int.from_bytes(first_8_bytes) % _MAC_MODULUS:010d}"

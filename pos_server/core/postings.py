@@ -7,12 +7,12 @@ from msgspec.structs import replace
 from .book import HouseAccount, Transfer, TransferKind, Wallet
 from .desk import Desk
 from .fees import fee_returned
-from .payments import Payment, Purpose
+from .payments import SALE, TOP_UP, WITHDRAWAL, Payment
 
 _KINDS = {
-    Purpose.SALE: TransferKind.PAYMENT,
-    Purpose.TOP_UP: TransferKind.TOP_UP,
-    Purpose.WITHDRAWAL: TransferKind.WITHDRAWAL,
+    SALE: TransferKind.PAYMENT,
+    TOP_UP: TransferKind.TOP_UP,
+    WITHDRAWAL: TransferKind.WITHDRAWAL,
 }
 
 
@@ -22,7 +22,7 @@ def carry_out(desk: Desk, payment: Payment, wallet: Wallet, *, pin_free: bool) -
     What goes out counts for that day. A sale's fee goes from the merchant to the house at the same time.
     """
     amount_minor = payment.amount_minor
-    if payment.purpose is Purpose.TOP_UP:
+    if payment.purpose is TOP_UP:
         wallet = replace(wallet, balance_minor=wallet.balance_minor + amount_minor, version=wallet.version + 1)
     else:
         wallet = replace(
@@ -48,9 +48,9 @@ def take_back(desk: Desk, payment: Payment) -> None:
     """
     wallet = _wallet_of(desk, payment)
     amount_minor, day_spent_minor = payment.amount_minor, wallet.day_spent_minor
-    if payment.purpose is not Purpose.TOP_UP and (payment.approved_at_ms or 0) >= wallet.day_start_ms:
+    if payment.purpose is not TOP_UP and (payment.approved_at_ms or 0) >= wallet.day_start_ms:
         day_spent_minor = max(0, day_spent_minor - amount_minor)
-    change_minor = -amount_minor if payment.purpose is Purpose.TOP_UP else amount_minor
+    change_minor = -amount_minor if payment.purpose is TOP_UP else amount_minor
     desk.entries.put_wallet(
         replace(
             wallet,
@@ -89,13 +89,11 @@ def _return_fee(desk: Desk, payment: Payment, source_id: UUID, amount_minor: int
 
 def _sides(desk: Desk, payment: Payment, wallet: Wallet) -> tuple[int, int]:
     """The accounts that an approved payment debits and credits."""
-    match payment.purpose:
-        case Purpose.SALE:
-            return wallet.account_id, desk.entries.till_of(payment).merchant_account_id
-        case Purpose.TOP_UP:
-            return _house(desk, payment, HouseAccount.CASH_IN), wallet.account_id
-        case Purpose.WITHDRAWAL:
-            return wallet.account_id, _house(desk, payment, HouseAccount.PAYOUT)
+    if payment.purpose is SALE:
+        return wallet.account_id, desk.entries.till_of(payment).merchant_account_id
+    if payment.purpose is TOP_UP:
+        return _house(desk, payment, HouseAccount.CASH_IN), wallet.account_id
+    return wallet.account_id, _house(desk, payment, HouseAccount.PAYOUT)
 
 
 def _house(desk: Desk, payment: Payment, account: HouseAccount) -> int:

@@ -10,7 +10,7 @@ from msgspec.structs import asdict, replace
 
 from .book import Wallet, WalletStatus
 from .money import MAX_AMOUNT_MINOR
-from .payments import DeclineCode, Payment, Purpose
+from .payments import TOP_UP, DeclineCode, Payment, Purpose
 
 if TYPE_CHECKING:
     from .operations import Scan
@@ -91,13 +91,11 @@ def today(wallet: Wallet, day_start_ms: int) -> Wallet:
 
 def why_not(wallet: Wallet, amount_minor: int, currency: str, purpose: Purpose, limits: Limits) -> DeclineCode | None:
     """Why this wallet (of `today`) cannot pay or take this amount now, in order of precedence; None when it can."""
-    if wallet.status is WalletStatus.FROZEN:
-        return DeclineCode.WALLET_FROZEN
-    if wallet.status is WalletStatus.CLOSED:
-        return DeclineCode.WALLET_CLOSED
+    if wallet.status is not WalletStatus.ACTIVE:
+        return DeclineCode.WALLET_FROZEN if wallet.status is WalletStatus.FROZEN else DeclineCode.WALLET_CLOSED
     if wallet.currency != currency:
         return DeclineCode.CURRENCY_MISMATCH
-    if purpose is Purpose.TOP_UP:
+    if purpose is TOP_UP:
         if amount_minor > limits.top_up_minor_max:
             return DeclineCode.AMOUNT_OVER_LIMIT
         over = wallet.balance_minor + amount_minor > limits.balance_minor_max

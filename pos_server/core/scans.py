@@ -6,12 +6,12 @@ from msgspec.structs import replace
 from . import payment_code
 from .book import Book, DeviceStatus, MerchantStatus, TerminalStatus, Wallet, WalletDevice
 from .desk import Desk, decided, unchanged
-from .device_keys import DeviceId, DeviceKind, Keyring
+from .device_keys import WALLET, DeviceId, Keyring
 from .errors import ErrorCode
 from .fees import fee_of
 from .operations import Decided, Entry, MoveCash, Outcome, Refused, Scan
 from .payment_code import CodeCheck
-from .payments import DeclineCode, Payment, Purpose, Status
+from .payments import APPROVED, CANCELED, DECLINED, PENDING, SALE, WITHDRAWAL, DeclineCode, Payment
 from .postings import carry_out
 from .rules import Limits, Risk, is_pin_free, is_pin_locked, today, why_not
 
@@ -73,10 +73,10 @@ def _store(
 ) -> Decided:
     """Store the payment that a verdict makes, with its money when it is approved."""
     occupant = desk.book.open_payments.get((operation.merchant_id, operation.reference))
-    named = verdict.decline in (DeclineCode.ALREADY_PAID, DeclineCode.ALREADY_PENDING)
+    named = occupant is not None and verdict.decline in (DeclineCode.ALREADY_PAID, DeclineCode.ALREADY_PENDING)
     approved = verdict.decline is None and not verdict.needs_pin
     till = desk.book.offices[operation.merchant_id] if terminal_number is None else desk.book.tills[terminal_number]
-    is_sale = verdict.decline is None and operation.purpose is Purpose.SALE
+    is_sale = verdict.decline is None and operation.purpose is SALE
     payment = Payment(
         payment_id=operation.payment_id,
         fingerprint=operation.fingerprint,
@@ -86,7 +86,7 @@ def _store(
         reference=operation.reference,
         amount_minor=operation.amount_minor,
         currency=operation.currency,
-        status=Status.PENDING if verdict.needs_pin else Status.APPROVED if approved else Status.DECLINED,
+        status=PENDING if verdict.needs_pin else APPROVED if approved else DECLINED,
         decline_code=verdict.decline,
         paid_by=occupant.payment_id if occupant and named else None,
         version=version,
@@ -99,7 +99,7 @@ def _store(
     )
     desk.entries.put_payment(payment)
     if verdict.wallet is not None and approved:
-        carry_out(desk, payment, verdict.wallet, pin_free=operation.purpose is Purpose.SALE)
+        carry_out(desk, payment, verdict.wallet, pin_free=operation.purpose is SALE)
     elif verdict.wallet is not None:
         # Also when no money moves: the version guards the spent code.
         desk.entries.put_wallet(replace(verdict.wallet, version=verdict.wallet.version + 1))
@@ -157,27 +157,23 @@ def _judge_scan(desk: Desk, scan: Scan, *, is_canceled: bool) -> _Verdict:
 
 def _needs_pin(scan: Scan, wallet: Wallet, limits: Limits) -> bool:
     """Money that comes in needs none; cash that goes out always does, since it cannot be followed."""
-    match scan.purpose:
-        case Purpose.TOP_UP:
-            return False
-        case Purpose.WITHDRAWAL:
-            return True
-        case Purpose.SALE:
-            return scan.entry is Entry.TYPED or not is_pin_free(wallet, scan.amount_minor, limits)
+    if scan.purpose is not SALE:
+        return scan.purpose is WITHDRAWAL
+    return scan.entry is Entry.TYPED or not is_pin_free(wallet, scan.amount_minor, limits)
 
 
 def _closed(book: Book, scan: Scan | MoveCash, *, is_canceled: bool) -> DeclineCode | None:
     """Why this order cannot be paid any more, or not now."""
     occupant = book.open_payments.get((scan.merchant_id, scan.reference))
-    if is_canceled or (occupant and occupant.status is Status.CANCELED):
+    if is_canceled or (occupant and occupant.status is CANCELED):
         return DeclineCode.CANCELED
     if occupant is None:
         return None
-    return DeclineCode.ALREADY_PENDING if occupant.status is Status.PENDING else DeclineCode.ALREADY_PAID
+    return DeclineCode.ALREADY_PENDING if occupant.status is PENDING else DeclineCode.ALREADY_PAID
 
 
 def _key_of(keyring: Keyring, device: WalletDevice | None) -> bytes | None:
     if device is None or device.status is not DeviceStatus.ACTIVE:
         return None
-    wallet_device = DeviceId(DeviceKind.WALLET, device.wallet_number, device.slot)
+    wallet_device = DeviceId(WALLET, device.wallet_number, device.slot)
     return keyring.device_key(device.kid, wallet_device, device.generation)
