@@ -18,7 +18,7 @@ from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
 from websockets.frames import CloseCode as StandardCloseCode
-from websockets.frames import apply_mask  # type: ignore[attr-defined] # the one in C, where there is one
+from websockets.frames import Frame, Opcode, apply_mask  # type: ignore[attr-defined] # the one in C, where there is one
 from websockets.http11 import Request
 from websockets.protocol import State
 
@@ -26,7 +26,7 @@ from .app import PosApp, open_app
 from .connections import SEND_NOW
 from .core.device_keys import Keyring
 from .core.errors import CloseCode, PosError
-from .frames import FINAL_TEXT, payload_start, text_frame
+from .frames import CONTROL_BYTES_MAX, FINAL_PONG, FINAL_TEXT, payload_start, text_frame
 from .gateway.device import FAILURE, LISTEN, REFUSED_FRAME_CODE
 from .settings import Settings
 
@@ -160,6 +160,9 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
                 return
             except UnicodeDecodeError:
                 pass  # websockets ends the connection
+        if start and data[0] == FINAL_PONG and len(data) - start <= CONTROL_BYTES_MAX and self._is_open():
+            self.handle_pong(Frame(Opcode.PONG, apply_mask(data[start:], data[start - 4 : start])))
+            return
         self._in_step = start > 0
         try:
             super().data_received(data)
@@ -204,7 +207,7 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def send_now(self, text: str) -> bool:
         """Send a text without waiting; False when the peer does not take any now, or the connection is at its end."""
-        if not self.writable.is_set() or self.close_sent or self.disconnected or self.conn.state is not State.OPEN:
+        if not self.writable.is_set() or self.disconnected or not self._is_open():
             return False
         self.transport.write(text_frame(text.encode()))
         return True
@@ -214,13 +217,11 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
         self._hear = hear
 
     def _takes_texts(self) -> bool:
-        return (
-            self._hear is not None
-            and not self.queue
-            and not self.close_sent
-            # A close of the peer's has been answered, though not by uvicorn.
-            and self.conn.state is State.OPEN
-        )
+        return self._hear is not None and not self.queue and self._is_open()
+
+    def _is_open(self) -> bool:
+        # A close of the peer's has been answered, though not by uvicorn, when only `conn` knows of it.
+        return not self.close_sent and self.conn.state is State.OPEN
 
     def _give(self, text: str) -> None:
         failure = self._hear(text) if self._hear is not None else None
