@@ -30,7 +30,7 @@ def decide(
     Both are Unix milliseconds. Returns one outcome per operation, in the same order, and all that has to be written for
     them. A scan's terminal must be in `book.tills`. Raises nothing for anything a customer or a till can do.
     """
-    desk = Desk(Entries(book), keyring, now_ms, rules, day_start_ms)
+    desk = Desk(book, Entries(book), keyring, now_ms, rules, day_start_ms)
     return [_decide(desk, operation) for operation in operations], desk.entries.changes
 
 

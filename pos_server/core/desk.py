@@ -13,18 +13,14 @@ from .rules import Rules, pin_tries_left
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """The rows of a batch as its decisions leave them, the time and the rules. Times are Unix milliseconds."""
+    """The rows of a batch as its decisions leave them (`book`), the time and the rules. Times are Unix milliseconds."""
 
+    book: Book
     entries: Entries
     keyring: Keyring
     now_ms: int
     rules: Rules
     day_start_ms: int
-
-    @property
-    def book(self) -> Book:
-        """The rows as the decisions so far have left them."""
-        return self.entries.book
 
 
 def moved(

@@ -38,8 +38,10 @@ def format_amount(amount_minor: int, currency: str) -> str:
     digits = exponent(currency)
     if not digits:
         return f"{amount_minor} {currency}"
-    figures = str(abs(amount_minor)).rjust(digits + 1, "0")
-    return f"{'-' if amount_minor < 0 else ''}{figures[:-digits]}.{figures[-digits:]} {currency}"
+    if amount_minor < 0:
+        return f"-{format_amount(-amount_minor, currency)}"
+    figures = str(amount_minor).rjust(digits + 1, "0")
+    return f"{figures[:-digits]}.{figures[-digits:]} {currency}"
 
 
 def parse_amount(text: str, currency: str, *, least_minor: int = 1) -> int:

@@ -334,14 +334,13 @@ def _advice(payment: Payment) -> Advice | None:
 def _payment_text(language: str, side: str, payment: Payment, merchant_name: str) -> str:
     if payment.decline_code is not None:
         return decline_text(language, side, payment.decline_code)
-    key = str(payment.status)
+    amount = format_amount(payment.amount_minor, payment.currency)
     if payment.refunded_minor:
-        key = "approved_refunded"
-    elif payment.status is APPROVED and payment.purpose is not SALE:
+        refunded = format_amount(payment.refunded_minor, payment.currency)
+        return text(language, f"{side}.approved_refunded", amount=amount, refunded=refunded, merchant=merchant_name)
+    key = str(payment.status)
+    if payment.status is APPROVED and payment.purpose is not SALE:
         key = str(payment.purpose)
     elif payment.status is CANCELED and payment.approved_at_ms is not None:
         key = "canceled_returned" if payment.purpose is SALE else f"canceled_{payment.purpose}"
-    values = {"amount": format_amount(payment.amount_minor, payment.currency), "merchant": merchant_name}
-    if payment.refunded_minor:
-        values["refunded"] = format_amount(payment.refunded_minor, payment.currency)
-    return text(language, f"{side}.{key}", **values)
+    return text(language, f"{side}.{key}", amount=amount, merchant=merchant_name)

@@ -5,11 +5,12 @@ from hashlib import sha256
 from uuid import UUID
 
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from .book import Till, Wallet
 from .device_keys import TERMINAL, WALLET, DeviceKind
 from .errors import ErrorCode
-from .payment_code import claimed_wallet
+from .payment_code import PaymentCode, parse
 from .payments import SALE, Payment, Purpose, Refund
 from .records import repr_without
 
@@ -22,7 +23,10 @@ class Entry(StrEnum):
 
 
 class Scan(Struct, frozen=True, gc=False):
-    """A till's wish to be paid: one scanned code and one amount. `payment_id` is the idempotency key."""
+    """A till's wish to be paid: one scanned code and one amount. `payment_id` is the idempotency key.
+
+    `parsed_code` follows from `code`: None when that is none.
+    """
 
     payment_id: UUID
     terminal_number: int
@@ -33,8 +37,12 @@ class Scan(Struct, frozen=True, gc=False):
     code: str
     entry: Entry = Entry.SCANNED
     purpose: Purpose = SALE
+    parsed_code: PaymentCode | None = None
 
-    __repr__ = repr_without("code")
+    __repr__ = repr_without("code", "parsed_code")
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "parsed_code", parse(self.code))
 
     @property
     def fingerprint(self) -> bytes:
@@ -132,10 +140,9 @@ Operation = Scan | MoveCash | Confirm | Reject | Cancel | CreateRefund | Expire
 def named_by(operation: Operation) -> list[tuple[DeviceKind, int]]:
     """The till and the wallet that an operation names. Two that have one in common are decided one after the other."""
     match operation:
-        case Scan(terminal_number=terminal_number, code=code):
-            wallet_number = claimed_wallet(code)
-            till = (TERMINAL, terminal_number)
-            return [till] if wallet_number is None else [till, (WALLET, wallet_number)]
+        case Scan():
+            till, code = (TERMINAL, operation.terminal_number), operation.parsed_code
+            return [till] if code is None else [till, (WALLET, code.wallet_number)]
         case MoveCash() | Confirm() | Reject():
             return [(WALLET, operation.wallet_number)]
         case Cancel(terminal_number=int(number)) | CreateRefund(terminal_number=int(number)):

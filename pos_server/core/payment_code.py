@@ -60,12 +60,6 @@ def make(device_key: bytes, wallet_number: int, slot: int, step: int, seq: int) 
     return f"{PREFIX}{wallet_number:010d}{slot}{seq}{_mac(device_key, wallet_number, slot, step, seq)}"
 
 
-def claimed_wallet(code: str) -> int | None:
-    """The wallet that a code says it is of, however wrong the rest may be; None when it names none."""
-    digits = code[2:12]
-    return int(digits) if len(digits) == 10 and digits.isascii() and digits.isdigit() else None
-
-
 def parse(code: str) -> PaymentCode | None:
     """The fields of a code, or None when it is not 24 ASCII digits with our prefix and a possible wallet number."""
     if len(code) != CODE_DIGITS or not code.startswith(PREFIX) or not code.isascii() or not code.isdigit():

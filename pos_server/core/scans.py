@@ -118,7 +118,7 @@ def _judge_scan(desk: Desk, scan: Scan, *, is_canceled: bool) -> _Verdict:
         return _Verdict(DeclineCode.TERMINAL_DISABLED)
     if till.merchant_status is not MerchantStatus.ACTIVE:
         return _Verdict(DeclineCode.MERCHANT_INACTIVE)
-    code = payment_code.parse(scan.code)
+    code = scan.parsed_code
     if code is None:
         return _Verdict(DeclineCode.CODE_MALFORMED)
     wallet = book.wallets.get(code.wallet_number)

@@ -4,7 +4,6 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from ..core import payment_code
 from ..core.book import Changes
 from ..core.operations import Cancel, Confirm, CreateRefund, Expire, MoveCash, Operation, Reject, Scan
 
@@ -45,7 +44,7 @@ class OperationKey(NamedTuple):
 def key_of(operation: Operation) -> OperationKey:
     match operation:
         case Scan():
-            code = payment_code.parse(operation.code)
+            code = operation.parsed_code
             return OperationKey(
                 operation.payment_id,
                 operation.terminal_number,
