@@ -96,10 +96,12 @@ left join lateral (select a.id from archived_refund a where a.id = q.id limit 1)
 -- still the one the decision saw, locked in one order, wallets first), devices' spent codes, refunds, transfers. What is
 -- added to a shift locks the terminal that it is open at: it is closed before or after. A lost guard, or a payment id,
 -- refund id or order that another server stored meanwhile, undoes all of it.
-with wallet_changed as (
-    select * from unnest($1::wallet_change[])
-), locked as materialized (
-    select w.number from wallet w join wallet_changed c on w.number = c.number and w.version = c.seen_version
+-- What is locked carries its changes along, so that no part joins two others: with some statistics the planner would compare
+-- all of a batch with all of it. Each `between` is always true. It makes the planner expect one row, for which it goes by the
+-- index, as is best for a batch too, whatever the table held when the statement was planned.
+with locked as materialized (
+    select c.* from unnest($1::wallet_change[]) as c join wallet w on w.number = c.number and w.version = c.seen_version
+    where c.number between 1 and 9999999999
     order by w.number
     for no key update of w
 ), moved as (
@@ -107,24 +109,25 @@ with wallet_changed as (
         pin_locked_until = from_unix_ms(c.pin_locked_until_ms), day_start = from_unix_ms(c.day_start_ms),
         day_spent_minor = c.day_spent_minor, day_pin_free_minor = c.day_pin_free_minor,
         day_pin_free_count = c.day_pin_free_count
-    from wallet_changed c join locked l on l.number = c.number
+    from locked c
     where w.number = c.number and w.version = c.seen_version
-    returning w.number
+    returning 1
 ), spent as (
     update wallet_device d set spent_mark = c.spent_mark
-    from unnest($2::spent_code[]) as c
-    join locked l on l.number = c.wallet_number
+    from (
+        select * from unnest($2::spent_code[]) where slot between 0 and 9 and (select count(*) from locked) >= 0
+    ) as c
     where d.wallet_number = c.wallet_number and d.slot = c.slot and d.spent_mark <= c.spent_mark
     returning 1
 ), payment_changed as (
     select * from unnest($3::payment_change[])
 ), payment_locked as materialized (
-    select l.id from (
-        select payment_id, seen_version from payment_changed
-        where seen_version > 0 and (select count(*) from locked) >= 0 order by payment_id
+    select c.* from (
+        select * from payment_changed
+        where seen_version between 1 and 2147483647 and (select count(*) from locked) >= 0 order by payment_id
     ) as c
     cross join lateral (
-        select p.id from payment p where p.id = c.payment_id and p.version = c.seen_version limit 1 for no key update
+        select from payment p where p.id = c.payment_id and p.version = c.seen_version limit 1 for no key update
     ) as l
 ), changed as (
     update payment p set fingerprint = c.fingerprint, terminal_number = c.terminal_number,
@@ -134,7 +137,7 @@ with wallet_changed as (
         expires_at = from_unix_ms(c.expires_at_ms), pin_failures = c.pin_failures, refunded_minor = c.refunded_minor,
         refunds = c.refunds, purpose = c.purpose, fee_minor = c.fee_minor, shift_id = c.shift_id,
         canceled_shift_id = c.canceled_shift_id
-    from payment_changed c join payment_locked l on l.id = c.payment_id
+    from payment_locked c
     where p.id = c.payment_id and p.version = c.seen_version
     returning 1
 ), paid as (

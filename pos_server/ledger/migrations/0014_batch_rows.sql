@@ -24,3 +24,9 @@ create type new_transfer as (
     wallet_number bigint
 );
 create type joined_shift as (terminal_number bigint, shift_id uuid);
+
+-- Times without a detour through decimals: doubles hold milliseconds exactly until the year 287396.
+create or replace function unix_ms(timestamptz) returns bigint language sql stable parallel safe
+    return (date_part('epoch', $1) * 1000)::bigint;
+create or replace function from_unix_ms(bigint) returns timestamptz language sql immutable parallel safe
+    return to_timestamp($1 / 1000::double precision);
