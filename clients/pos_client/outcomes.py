@@ -5,7 +5,13 @@ from typing import NoReturn
 
 import orjson
 
-from pos_server.core.messages import PaymentPending, ShiftReport, TerminalPaymentResult, TerminalRefundResult
+from pos_server.core.messages import (
+    PaymentPending,
+    ShiftReport,
+    TerminalPaymentResult,
+    TerminalRefundResult,
+    encode,
+)
 
 from .console import ExitCode, complain, say
 from .errors import ClientError, RequestUnanswered
@@ -20,7 +26,7 @@ def fields_of(
     message: TerminalPaymentResult | PaymentPending | TerminalRefundResult | ShiftReport,
 ) -> dict[str, object]:
     """What a message says, without what only the connection needs."""
-    fields: dict[str, object] = orjson.loads(orjson.dumps(message))
+    fields: dict[str, object] = orjson.loads(encode(message))
     return {name: value for name, value in fields.items() if name not in ("type", "reply_to")}
 
 

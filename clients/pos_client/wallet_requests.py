@@ -8,9 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 from uuid import UUID
 
-import orjson
-
-from pos_server.core.messages import PAGE_MAX, ConfirmationRequired, HistoryPage, WalletPaymentResult
+from pos_server.core.messages import PAGE_MAX, ConfirmationRequired, HistoryPage, WalletPaymentResult, encode
 from pos_server.core.money import format_amount
 from pos_server.core.payments import Status
 
@@ -105,7 +103,7 @@ def _history(args: argparse.Namespace) -> int:
 def _say_page(args: argparse.Namespace, page: HistoryPage) -> None:
     for payment in page.payments:
         if args.json:
-            say(orjson.dumps(payment).decode())
+            say(encode(payment))
             continue
         status = Status.PENDING if isinstance(payment, ConfirmationRequired) else payment.status
         at = time.strftime("%Y-%m-%d %H:%M", time.localtime(payment.decided_at_ms / 1000))
