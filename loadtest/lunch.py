@@ -89,7 +89,12 @@ async def run(arguments: argparse.Namespace) -> int:
         "restart": arguments.restart,
         "audit": audit,
     }
-    objectives = objectives_of(figures, error_share_max=arguments.error_share_max, p99_ms_max=arguments.p99_ms_max)
+    objectives = objectives_of(
+        figures,
+        error_share_max=arguments.error_share_max,
+        p99_ms_max=arguments.p99_ms_max,
+        outside_ms_max=arguments.outside_ms_max,
+    )
     write_report(arguments.html, figures, objectives, record, watch.looks)
     if arguments.json:
         figures["objectives"] = {objective.meaning: objective.is_met for objective in objectives}
@@ -251,6 +256,12 @@ def parser_of_options() -> argparse.ArgumentParser:
         help=f"its {METRICS_TOKEN_VARIABLE}, for the server's own figures in the report; better in that variable",
     )
     parser.add_argument("--p99-ms-max", type=_positive, default=250.0, help="objective for scan → terminal (250)")
+    parser.add_argument(
+        "--outside-ms-max",
+        type=_positive,
+        default=50.0,
+        help="objective for what a till waits beyond the server's own time (50)",
+    )
     parser.add_argument("--error-share-max", type=float, default=0.001, help="objective for failed steps (0.001)")
     parser.add_argument("--html", type=Path, default=Path("loadtest.html"), help="the report (loadtest.html)")
     parser.add_argument("--json", type=Path, help="write the figures to this file")

@@ -3,17 +3,21 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from math import isfinite
 from typing import Any
 
 from hdrh.histogram import HdrHistogram
 
 from loadtest.histogram import ms_at, new_histogram
-from loadtest.metrics import bucket_bounds, increase, quantile, total
+from loadtest.metrics import bucket_bounds, bucket_of, increase, quantile, total
 from loadtest.store.plan import RUSH
 from loadtest.watch import Look
 
 SERVER_HISTOGRAMS = ("pos_authorization_seconds", "pos_push_seconds")
 _QUANTILES = (0.5, 0.99)
+# What the server's engine does and a till waits for, without anything else that takes long: pos_authorization_seconds
+# counts the same.
+_ENGINE_STEPS = tuple(f"{step} → terminal" for step in ("scan", "rescan", "repeat", "cancel", "refund"))
 
 
 def figures_of(record: Mapping[str, Any], looks: Sequence[Look]) -> dict[str, Any]:
@@ -27,6 +31,7 @@ def figures_of(record: Mapping[str, Any], looks: Sequence[Look]) -> dict[str, An
     day_looks = [look for look in looks if began_s <= look.at_s <= ended_s]
     rush_looks = [look for look in looks if rush[0] <= look.at_s <= rush[1]]
     histograms = {name: histogram_of(record, name) for name in ("scan → terminal", "scan → wallet")}
+    engine = histogram_of(record, *_ENGINE_STEPS)
     return {
         "payments": len(record["outcomes"]),
         "payments_per_s": round(len(answers) / max(1e-9, ended_s - began_s), 2),
@@ -42,6 +47,7 @@ def figures_of(record: Mapping[str, Any], looks: Sequence[Look]) -> dict[str, An
         "failures": record["failures"],
         "connections_lost": steps.get("connection lost", {}).get("count", 0),
         "by_step": steps,
+        "engine_steps": {"count": engine.get_total_count(), "p50_ms": _ms(engine, 50), "p99_ms": _ms(engine, 99)},
         "server_histograms": server_figures(day_looks),
         "cpu_cores": {name: cores(rush_looks, name) for name in ("server", "postgres", "locust")},
         "memory_mib_max": {
@@ -58,11 +64,12 @@ def answered_s(record: Mapping[str, Any]) -> list[float]:
     return sorted(settled_s for _, _, settled_s in record["outcomes"] if settled_s)
 
 
-def histogram_of(record: Mapping[str, Any], name: str) -> HdrHistogram:
-    """The true latencies of a step."""
+def histogram_of(record: Mapping[str, Any], *names: str) -> HdrHistogram:
+    """The true latencies of these steps."""
     histogram = new_histogram()
-    for us in record["latencies"].get(name, {"us": []})["us"]:
-        histogram.record_value(us)
+    for name in names:
+        for us in record["latencies"].get(name, {"us": []})["us"]:
+            histogram.record_value(us)
     return histogram
 
 
@@ -86,20 +93,28 @@ def _ms(histogram: HdrHistogram, percent: float) -> float | None:
     return ms_at(histogram, percent) if histogram.get_total_count() else None
 
 
-def server_figures(looks: Sequence[Look]) -> dict[str, dict[str, float | None]] | None:
-    """The p50 and p99 of the server's own histograms, in milliseconds; None without metrics."""
+def server_figures(looks: Sequence[Look]) -> dict[str, dict[str, Any]] | None:
+    """The p50 and p99 of the server's own histograms, and the bounds of their buckets, in ms; None without metrics."""
     readings = [look.metrics for look in looks if look.metrics is not None]
     if not readings:
         return None
-    figures = {}
+    figures: dict[str, dict[str, Any]] = {}
     for name in SERVER_HISTOGRAMS:
         bounds = bucket_bounds(readings[-1], name)
         counts = [increase([_up_to(metrics, name, bound) for metrics in readings]) for bound in bounds]
-        values = {share: quantile(bounds, counts, share) for share in _QUANTILES}
-        figures[name] = {
-            f"p{100 * share:g}_ms": None if value is None else round(1000 * value, 3) for share, value in values.items()
-        }
+        figures[name] = {}
+        for share in _QUANTILES:
+            value, bucket = quantile(bounds, counts, share), bucket_of(bounds, counts, share)
+            figures[name] |= {
+                f"p{100 * share:g}_ms": None if value is None else round(1000 * value, 3),
+                f"p{100 * share:g}_bucket_ms": None if bucket is None else list(map(_bound_ms, bucket)),
+            }
     return figures
+
+
+def _bound_ms(bound_s: float) -> float | None:
+    """None for the bound of the last bucket, which has none."""
+    return round(1000 * bound_s, 3) if isfinite(bound_s) else None
 
 
 def _up_to(metrics: Any, name: str, bound: float) -> float:

@@ -53,14 +53,22 @@ def quantile(bounds: Sequence[float], counts: Sequence[float], share: float) -> 
 
     `counts` are cumulative, one for each upper bound; the last bound may be infinite. None without observations.
     """
+    place = _bucket(counts, share)
+    if place is None:
+        return None
+    lower, below = (bounds[place - 1], counts[place - 1]) if place else (0.0, 0.0)
+    if bounds[place] == float("inf"):
+        return lower
+    return lower + (bounds[place] - lower) * (share * counts[-1] - below) / max(1e-12, counts[place] - below)
+
+
+def bucket_of(bounds: Sequence[float], counts: Sequence[float], share: float) -> tuple[float, float] | None:
+    """Between which bounds that value lies: all that a histogram knows for sure. None without observations."""
+    place = _bucket(counts, share)
+    return None if place is None else (bounds[place - 1] if place else 0.0, bounds[place])
+
+
+def _bucket(counts: Sequence[float], share: float) -> int | None:
     if not counts or not counts[-1]:
         return None
-    rank = share * counts[-1]
-    lower, below = 0.0, 0.0
-    for bound, count in zip(bounds, counts, strict=True):
-        if count >= rank:
-            if bound == float("inf"):
-                return lower
-            return lower + (bound - lower) * (rank - below) / max(1e-12, count - below)
-        lower, below = bound, count
-    return lower
+    return next(place for place, count in enumerate(counts) if count >= share * counts[-1])

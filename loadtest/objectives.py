@@ -14,7 +14,13 @@ class Objective:
     is_met: bool
 
 
-def objectives_of(figures: Mapping[str, Any], *, error_share_max: float, p99_ms_max: float) -> list[Objective]:
+# The p99 of fewer is one or two of them, not always the same ones here and there.
+COMPARED_STEPS_MIN = 1_000
+
+
+def objectives_of(
+    figures: Mapping[str, Any], *, error_share_max: float, p99_ms_max: float, outside_ms_max: float
+) -> list[Objective]:
     """The objectives of a run, held against its figures. What was not measured is not met; no audit is no objective."""
     p99_ms = figures["scan_terminal_p99_ms"]
     books = figures["books"]
@@ -35,6 +41,32 @@ def objectives_of(figures: Mapping[str, Any], *, error_share_max: float, p99_ms_
             books["payments"] > 0 and not books["problems"],
         ),
     ]
+    server = (figures["server_histograms"] or {}).get("pos_authorization_seconds")
+    if server is not None and figures["engine_steps"]["count"] >= COMPARED_STEPS_MIN:
+        objectives.append(_agreement(figures["engine_steps"], server, outside_ms_max))
     if figures["audit"] is not None:
         objectives.append(Objective("pos-server audit", figures["audit"], figures["audit"].startswith("audit ok")))
     return objectives
+
+
+def _agreement(steps: Mapping[str, Any], server: Mapping[str, Any], outside_ms_max: float) -> Objective:
+    """Two clocks, one truth: what a till waits contains what the server counts, and little more.
+
+    The server's percentile is known to its bucket only.
+    """
+    measured, is_met = [], True
+    for percentile in ("p50", "p99"):
+        till_ms, bucket_ms = steps[f"{percentile}_ms"], server[f"{percentile}_bucket_ms"]
+        if bucket_ms is None:
+            measured.append(f"{percentile} {till_ms:.1f} ms at the tills, none in the server")
+            is_met = False
+            continue
+        lower_ms, upper_ms = bucket_ms
+        above = "more" if upper_ms is None else f"{upper_ms:g}"
+        measured.append(f"{percentile} {till_ms:.1f} ms at the tills, {lower_ms:g} to {above} ms in the server")
+        is_met = is_met and lower_ms <= till_ms and (upper_ms is None or till_ms <= upper_ms + outside_ms_max)
+    return Objective(
+        f"the tills wait as long as the server counts, and at most {outside_ms_max:g} ms more",
+        "; ".join(measured),
+        is_met,
+    )

@@ -9,7 +9,7 @@ from websockets.exceptions import ProtocolError
 from websockets.frames import Frame, Opcode, apply_mask  # type: ignore[attr-defined]
 from websockets.streams import StreamReader
 
-from pos_server.frames import FINAL_TEXT, payload_start, text_frame
+from pos_server.frames import FINAL_PONG, FINAL_TEXT, payload_start, text_frame
 
 SIZES = st.sampled_from([0, 1, 124, 125, 126, 127, 400, 65535, 65536])
 
@@ -31,6 +31,7 @@ def test_the_payload_of_one_whole_frame_is_found(opcode: Opcode, size: int) -> N
     data = Frame(opcode, bytes(size)).serialize(mask=True)
     assert payload_start(data) == len(data) - size
     assert (data[0] == FINAL_TEXT) == (opcode is Opcode.TEXT)
+    assert (data[0] == FINAL_PONG) == (opcode is Opcode.PONG)
 
 
 FRAME = Frame(Opcode.TEXT, b"hello").serialize(mask=True)

@@ -3,9 +3,11 @@
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from pos_server.core.device_keys import DeviceId, DeviceKind, derive_device_key
 from pos_server.master_keys import FILE_NAME, keyring_for
 from pos_server.settings import SettingsError, load_settings, new_master_key
 
@@ -31,3 +33,14 @@ def test_the_setting_wins(tmp_path: Path) -> None:
 def test_with_an_external_database_they_must_be_set() -> None:
     with pytest.raises(SettingsError, match="pos-server master-key"):
         keyring_for(load_settings(), None)
+
+
+def test_device_keys_are_kept_up_to_a_bound(tmp_path: Path) -> None:
+    keyring = keyring_for(load_settings(device_keys_cached_max=2), tmp_path)
+    devices = [DeviceId(DeviceKind.WALLET, 1_000_000_000, slot) for slot in range(3)]
+    for _ in range(2):
+        for device in devices:
+            expected = derive_device_key(keyring.keys[keyring.current], device, 1)
+            assert keyring.device_key(keyring.current, device, 1) == expected
+            assert keyring.device_key(keyring.current, device, 2) != expected
+    assert cast("Any", keyring.derive).cache_info().currsize == 2

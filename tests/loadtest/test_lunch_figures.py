@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from loadtest.lunch_figures import (
     answered_s,
     batch_sizes,
@@ -44,7 +46,7 @@ def figures(**changes: Any) -> dict[str, Any]:
 
 
 def verdicts(**changes: Any) -> list[bool]:
-    found = objectives_of(figures(**changes), error_share_max=0.001, p99_ms_max=250)
+    found = objectives_of(figures(**changes), error_share_max=0.001, p99_ms_max=250, outside_ms_max=50)
     return [objective.is_met for objective in found]
 
 
@@ -55,6 +57,7 @@ def test_the_rush_counts_by_itself() -> None:
     assert (made["scan_terminal_p50_ms"], made["scan_terminal_p99_ms"]) == (2.0, 4.001)
     assert made["outcomes"] == {"approved": 2, "declined insufficient_funds": 1, "unknown": 1}
     assert made["server_histograms"] is None
+    assert made["engine_steps"] == {"count": 2, "p50_ms": 2.0, "p99_ms": 4.001}
     assert made["cpu_cores"] == {"server": None, "postgres": None, "locust": None}
 
 
@@ -66,6 +69,31 @@ def test_objectives_are_met_or_missed_one_by_one() -> None:
     assert verdicts(steps=1000, failed_steps=2) == [False, True, True]
     assert verdicts(scan_terminal_p99_ms=250.1) == [True, False, True]
     assert verdicts(books={"payments": 3, "wallets": 2, "problems": 1}) == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("p50_ms", "p99_ms", "met"),
+    [
+        (5.6, 13.2, True),
+        (2.5, 10.0, True),
+        (55.0, 75.0, True),
+        (2.4, 13.2, False),
+        (55.1, 75.0, False),
+        (5.6, 9.9, False),
+        (5.6, 75.1, False),
+    ],
+)
+def test_the_tills_and_the_server_agree_within_bounds(p50_ms: float, p99_ms: float, met: bool) -> None:
+    server = {"pos_authorization_seconds": {"p50_bucket_ms": [2.5, 5.0], "p99_bucket_ms": [10.0, 25.0]}}
+    steps = {"count": 1_000, "p50_ms": p50_ms, "p99_ms": p99_ms}
+    assert verdicts(engine_steps=steps, server_histograms=server) == [True, True, True, met]
+
+
+def test_few_steps_are_not_compared_and_what_the_server_did_not_count_does_not_agree() -> None:
+    server = {"pos_authorization_seconds": {"p50_bucket_ms": None, "p99_bucket_ms": None}}
+    steps = {"count": 999, "p50_ms": 5.6, "p99_ms": 13.2}
+    assert verdicts(engine_steps=steps, server_histograms=server) == [True, True, True]
+    assert verdicts(engine_steps=steps | {"count": 1_000}, server_histograms=server) == [True, True, True, False]
 
 
 def test_a_run_in_which_nothing_happened_meets_nothing() -> None:
@@ -127,6 +155,9 @@ def test_the_servers_own_histogram_is_that_of_the_day() -> None:
     looks = [look(1, 7, 0, exposition(1000, 1000, 5, 5)), look(2, 7, 0, exposition(1050, 1100, 15, 45))]
     found = server_figures(looks)
     assert found is not None
-    assert found["pos_authorization_seconds"] == {"p50_ms": 10.0, "p99_ms": 19.8}
+    assert found["pos_authorization_seconds"] == {
+        **{"p50_ms": 10.0, "p50_bucket_ms": [0.0, 10.0]},
+        **{"p99_ms": 19.8, "p99_bucket_ms": [10.0, 20.0]},
+    }
     assert batch_sizes(looks) == [(2, 4.0)]
     assert server_figures([look(1, 7, 0)]) is None
