@@ -158,20 +158,28 @@ async def connect_all(urls: list[str], sessions: list[tuple[DeviceKind, Session]
 class Customer:
     """A wallet's codes: ten of this step, as a phone shows them, then ten of the next, which the server takes too."""
 
-    __slots__ = ("_device", "_seq", "_step")
+    __slots__ = ("_device", "_next", "_seq", "_step")
 
     def __init__(self, device: Device, mark: tuple[int, int] = (0, payment_code.SEQ_MAX)) -> None:
         self._device = device
         self._step, self._seq = mark
+        self._next: str | None = None
 
     @property
     def mark(self) -> tuple[int, int]:
         """Step and seq of the last code."""
         return self._step, self._seq
 
+    def prepare(self, now_s: float) -> None:
+        """Have a code ready, as the phone in a queue has: it is made by the phone, not by the machine under test."""
+        self._next = self.code(now_s)
+
     def code(self, now_s: float) -> str | None:
         """The next code that is valid now; None when the customer has to wait for one."""
         step = payment_code.step_at(now_s)
+        ready, self._next = self._next, None
+        if ready is not None and self._step >= step - 1:
+            return ready
         if self._step < step:
             self._step, self._seq = step, -1
         if self._seq == payment_code.SEQ_MAX:
@@ -227,6 +235,12 @@ class Offer:
             )
             for place, number in enumerate(plan.wallets)
         ]
+
+    def prepare(self) -> None:
+        """Every phone has its next code ready."""
+        now_s = time.time()
+        for customer in self._customers.values():
+            customer.prepare(now_s)
 
     def _in_turn(self) -> Iterator[Customer]:
         return itertools.cycle(list(self._customers.values()))
@@ -412,6 +426,7 @@ async def run(plan: Plan) -> Result:
     offer = Offer(plan)
     sessions = [(DeviceKind.TERMINAL, session) for session in offer.tills]
     await connect_all(plan.urls, sessions + [(DeviceKind.WALLET, session) for session in offer.wallets])
+    offer.prepare()
     print("ready", flush=True)  # noqa: T201
     await asyncio.to_thread(sys.stdin.readline)
     # A collection over all payments so far would be a pause of our own making.

@@ -248,7 +248,8 @@ def _guarded(hook: RiskHook) -> RiskHook:
 
     def guarded(scan: Scan, wallet: Wallet) -> Risk:
         try:
-            return Risk(hook(scan, wallet))
+            risk = hook(scan, wallet)
+            return risk if type(risk) is Risk else Risk(risk)
         except Exception:
             log.exception("risk_hook_failed", payment_id=str(scan.payment_id))
             return Risk.ASK_PIN

@@ -30,6 +30,7 @@ from .frames import CONTROL_BYTES_MAX, FINAL_PONG, FINAL_TEXT, payload_start, te
 from .gateway.device import FAILURE, LISTEN, REFUSED_FRAME_CODE
 from .settings import Settings
 
+_OPEN = State.OPEN  # as in core/payments.py
 _BACKLOG = 2048
 _WRITE_BUFFER_BYTES_MAX = 16 * 1024
 # Messages of one connection that may wait for the application before its socket is left alone.
@@ -221,7 +222,7 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def _is_open(self) -> bool:
         # A close of the peer's has been answered, though not by uvicorn, when only `conn` knows of it.
-        return not self.close_sent and self.conn.state is State.OPEN
+        return not self.close_sent and self.conn.state is _OPEN
 
     def _give(self, text: str) -> None:
         failure = self._hear(text) if self._hear is not None else None

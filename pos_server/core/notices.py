@@ -127,16 +127,7 @@ def _payment_notices(decided: Decided, reply_to: str | None, wallet_online: bool
     # A scan that is sent again tells both sides again; of anything else, nobody but who asked.
     only_asker = decided.replayed and not isinstance(decided.operation, Scan)
 
-    def at_till(reply_to: str | None, language: str) -> ServerMessage:
-        return terminal_notice(payment, reply_to, language, wallet_online=wallet_online)
-
-    def on_phone(reply_to: str | None, language: str) -> ServerMessage:
-        if wallet is None:
-            raise AssertionError("nobody to tell")
-        return wallet_notice(
-            payment, till.merchant_name, till.store_name, wallet, reply_to, language, decided.pin_tries_left
-        )
-
+    at_till = partial(terminal_notice, payment, wallet_online=wallet_online)
     told = []
     number = payment.terminal_number
     if asker is not None and asker.kind is TERMINAL:
@@ -147,6 +138,9 @@ def _payment_notices(decided: Decided, reply_to: str | None, wallet_online: bool
         told.append(Notice(Recipient(TERMINAL, number), partial(at_till, None)))
     if wallet is None:
         return told
+    on_phone = partial(
+        wallet_notice, payment, till.merchant_name, till.store_name, wallet, decided.pin_tries_left
+    )
     others = Recipient(WALLET, wallet.number)
     if asker is not None and asker.kind is WALLET:
         told.append(Notice(asker, partial(on_phone, reply_to)))
@@ -279,9 +273,9 @@ def wallet_notice(
     merchant_name: str,
     store_name: str,
     wallet: Wallet,
+    tries_left: int,
     reply_to: str | None,
     language: str,
-    tries_left: int,
 ) -> WalletPaymentResult | ConfirmationRequired:
     """What the customer hears of a payment; the balance is that of now."""
     if payment.status is PENDING:

@@ -2,6 +2,7 @@
 
 from enum import StrEnum
 from hashlib import sha256
+from typing import Final
 from uuid import UUID
 
 from msgspec import Struct
@@ -20,6 +21,10 @@ class Entry(StrEnum):
 
     SCANNED = "scanned"
     TYPED = "typed"
+
+
+SCANNED: Final = Entry.SCANNED  # as in payments.py
+TYPED: Final = Entry.TYPED
 
 
 class Scan(Struct, frozen=True, gc=False):
@@ -48,7 +53,7 @@ class Scan(Struct, frozen=True, gc=False):
     def fingerprint(self) -> bytes:
         """16 bytes that are equal for equal bodies: what tells a repeat from another payment with the same id."""
         # What is as ever is left out, so that what was stored before there was a choice is found again.
-        unusual = "" if self.entry is Entry.SCANNED else f"{self.entry}\x1f"
+        unusual = "" if self.entry is SCANNED else f"{self.entry}\x1f"
         if self.purpose is not SALE:
             unusual += f"{self.purpose}\x1f"
         return _fingerprint(

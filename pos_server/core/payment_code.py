@@ -13,6 +13,7 @@ follows the idea of RFC 4226 section 5.3; the time step that of RFC 6238.
 import hmac
 import struct
 from enum import Enum
+from typing import Final
 
 from msgspec import Struct
 
@@ -43,6 +44,11 @@ class CodeCheck(Enum):
     VALID = "valid"
     EXPIRED = "expired"
     INVALID = "invalid"
+
+
+VALID: Final = CodeCheck.VALID  # as in payments.py
+EXPIRED: Final = CodeCheck.EXPIRED
+INVALID: Final = CodeCheck.INVALID
 
 
 def step_at(unix_time_s: float) -> int:
@@ -79,11 +85,11 @@ def check(code: PaymentCode, device_key: bytes, now_step: int, expired_steps: in
     """
     for step in (now_step, now_step - 1, now_step + 1):
         if _matches(code, device_key, step):
-            return CodeCheck.VALID, step
+            return VALID, step
     for step in range(now_step - 2, now_step - 2 - expired_steps, -1):
         if _matches(code, device_key, step):
-            return CodeCheck.EXPIRED, step
-    return CodeCheck.INVALID, 0
+            return EXPIRED, step
+    return INVALID, 0
 
 
 def _matches(code: PaymentCode, device_key: bytes, step: int) -> bool:

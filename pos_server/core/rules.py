@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import asdict, replace
 
@@ -41,12 +41,16 @@ class Risk(Enum):
     REJECT = "reject"
 
 
+ACCEPT: Final = Risk.ACCEPT  # as in payments.py
+ASK_PIN: Final = Risk.ASK_PIN
+REJECT: Final = Risk.REJECT
+
 RiskHook = Callable[["Scan", Wallet], Risk]
 
 
 def accept_all(scan: "Scan", wallet: Wallet) -> Risk:
     """The hook of a server that has none."""
-    return Risk.ACCEPT
+    return ACCEPT
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,9 @@ class Rules:
         )
 
 
+_ACTIVE: Final = WalletStatus.ACTIVE
+
+
 def today(wallet: Wallet, day_start_ms: int) -> Wallet:
     """The wallet with its day's counters: at 0 when they count an earlier day."""
     if wallet.day_start_ms >= day_start_ms:
@@ -91,7 +98,7 @@ def today(wallet: Wallet, day_start_ms: int) -> Wallet:
 
 def why_not(wallet: Wallet, amount_minor: int, currency: str, purpose: Purpose, limits: Limits) -> DeclineCode | None:
     """Why this wallet (of `today`) cannot pay or take this amount now, in order of precedence; None when it can."""
-    if wallet.status is not WalletStatus.ACTIVE:
+    if wallet.status is not _ACTIVE:
         return DeclineCode.WALLET_FROZEN if wallet.status is WalletStatus.FROZEN else DeclineCode.WALLET_CLOSED
     if wallet.currency != currency:
         return DeclineCode.CURRENCY_MISMATCH

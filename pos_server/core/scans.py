@@ -1,5 +1,7 @@
 """Decides about scans: is the payment new, does its code prove a wallet, may that wallet pay, with or without a PIN."""
 
+from typing import Final
+
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -9,11 +11,15 @@ from .desk import Desk, decided, unchanged
 from .device_keys import WALLET, DeviceId, Keyring
 from .errors import ErrorCode
 from .fees import fee_of
-from .operations import Decided, Entry, MoveCash, Outcome, Refused, Scan
-from .payment_code import CodeCheck
+from .operations import TYPED, Decided, MoveCash, Outcome, Refused, Scan
 from .payments import APPROVED, CANCELED, DECLINED, PENDING, SALE, WITHDRAWAL, DeclineCode, Payment
 from .postings import carry_out
-from .rules import Limits, Risk, is_pin_free, is_pin_locked, today, why_not
+from .rules import ASK_PIN, REJECT, Limits, is_pin_free, is_pin_locked, today, why_not
+
+
+_TILL_ACTIVE: Final = TerminalStatus.ACTIVE  # as in payments.py
+_MERCHANT_ACTIVE: Final = MerchantStatus.ACTIVE
+_DEVICE_ACTIVE: Final = DeviceStatus.ACTIVE
 
 
 class _Verdict(Struct, frozen=True, gc=False):
@@ -114,9 +120,9 @@ def _was_canceled_before(stored: Payment, operation: Scan | MoveCash) -> bool:
 def _judge_scan(desk: Desk, scan: Scan, *, is_canceled: bool) -> _Verdict:
     book = desk.book
     till = book.tills[scan.terminal_number]
-    if till.terminal_status is not TerminalStatus.ACTIVE:
+    if till.terminal_status is not _TILL_ACTIVE:
         return _Verdict(DeclineCode.TERMINAL_DISABLED)
-    if till.merchant_status is not MerchantStatus.ACTIVE:
+    if till.merchant_status is not _MERCHANT_ACTIVE:
         return _Verdict(DeclineCode.MERCHANT_INACTIVE)
     code = scan.parsed_code
     if code is None:
@@ -128,7 +134,7 @@ def _judge_scan(desk: Desk, scan: Scan, *, is_canceled: bool) -> _Verdict:
         return _Verdict(DeclineCode.CODE_INVALID)
     now_step = payment_code.step_at(desk.now_ms / 1000)
     check, step = payment_code.check(code, device_key, now_step, desk.rules.code_expired_steps)
-    if check is CodeCheck.INVALID:
+    if check is payment_code.INVALID:
         return _Verdict(DeclineCode.CODE_INVALID)
 
     mark = payment_code.spent_mark(step, code.seq)
@@ -136,7 +142,7 @@ def _judge_scan(desk: Desk, scan: Scan, *, is_canceled: bool) -> _Verdict:
     wallet = today(wallet, desk.day_start_ms)
     limits = desk.rules.limits_for(wallet, scan.currency)
     decline: DeclineCode | None
-    if check is CodeCheck.EXPIRED:
+    if check is payment_code.EXPIRED:
         decline = DeclineCode.CODE_EXPIRED
     elif mark <= device.spent_mark:
         decline = DeclineCode.CODE_USED
@@ -147,9 +153,9 @@ def _judge_scan(desk: Desk, scan: Scan, *, is_canceled: bool) -> _Verdict:
     if decline is not None:
         return _Verdict(decline, wallet, spent)
     risk = desk.rules.risk(scan, wallet)
-    if risk is Risk.REJECT:
+    if risk is REJECT:
         return _Verdict(DeclineCode.RISK_REJECTED, wallet, spent)
-    needs_pin = risk is Risk.ASK_PIN or _needs_pin(scan, wallet, limits)
+    needs_pin = risk is ASK_PIN or _needs_pin(scan, wallet, limits)
     if needs_pin and is_pin_locked(wallet, desk.now_ms):
         return _Verdict(DeclineCode.PIN_LOCKED, wallet, spent)
     return _Verdict(None, wallet, spent, needs_pin)
@@ -159,7 +165,7 @@ def _needs_pin(scan: Scan, wallet: Wallet, limits: Limits) -> bool:
     """Money that comes in needs none; cash that goes out always does, since it cannot be followed."""
     if scan.purpose is not SALE:
         return scan.purpose is WITHDRAWAL
-    return scan.entry is Entry.TYPED or not is_pin_free(wallet, scan.amount_minor, limits)
+    return scan.entry is TYPED or not is_pin_free(wallet, scan.amount_minor, limits)
 
 
 def _closed(book: Book, scan: Scan | MoveCash, *, is_canceled: bool) -> DeclineCode | None:
@@ -173,7 +179,7 @@ def _closed(book: Book, scan: Scan | MoveCash, *, is_canceled: bool) -> DeclineC
 
 
 def _key_of(keyring: Keyring, device: WalletDevice | None) -> bytes | None:
-    if device is None or device.status is not DeviceStatus.ACTIVE:
+    if device is None or device.status is not _DEVICE_ACTIVE:
         return None
     wallet_device = DeviceId(WALLET, device.wallet_number, device.slot)
     return keyring.device_key(device.kid, wallet_device, device.generation)

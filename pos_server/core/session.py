@@ -8,7 +8,7 @@ messages (MessageError) leave the state alone.
 """
 
 from enum import Enum, auto
-from typing import get_args
+from typing import Final, get_args
 
 from .device_keys import DeviceKind
 from .errors import CloseCode, ConnectionClosing, ErrorCode, MessageError
@@ -26,6 +26,9 @@ class State(Enum):
     HELLO = auto()
     READY = auto()
     CLOSED = auto()
+
+
+_READY: Final = State.READY  # as in payments.py
 
 
 class Session:
@@ -54,7 +57,7 @@ class Session:
             if self.state is not State.HELLO:
                 raise self.close(CloseCode.ALREADY_AUTHENTICATED, "authenticate may be sent only once")
             return message
-        if self.state is not State.READY:
+        if self.state is not _READY:
             raise self.close(CloseCode.NOT_AUTHENTICATED, "authenticate first")
         if type(message) not in _REQUESTS[self.kind]:
             raise MessageError(

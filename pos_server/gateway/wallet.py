@@ -232,7 +232,7 @@ class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
         self, shown: WalletPayment, wallet: Wallet, language: str
     ) -> WalletPaymentResult | ConfirmationRequired:
         tries_left = pin_tries_left(shown.payment, wallet, self._rules, now_ms())
-        return wallet_notice(shown.payment, shown.merchant_name, shown.store_name, wallet, None, language, tries_left)
+        return wallet_notice(shown.payment, shown.merchant_name, shown.store_name, wallet, tries_left, None, language)
 
 
 def _pin_changed(reply_to: str | None, language: str) -> PinChanged:
