@@ -138,9 +138,7 @@ def _payment_notices(decided: Decided, reply_to: str | None, wallet_online: bool
         told.append(Notice(Recipient(TERMINAL, number), partial(at_till, None)))
     if wallet is None:
         return told
-    on_phone = partial(
-        wallet_notice, payment, till.merchant_name, till.store_name, wallet, decided.pin_tries_left
-    )
+    on_phone = partial(wallet_notice, payment, till.merchant_name, till.store_name, wallet, decided.pin_tries_left)
     others = Recipient(WALLET, wallet.number)
     if asker is not None and asker.kind is WALLET:
         told.append(Notice(asker, partial(on_phone, reply_to)))

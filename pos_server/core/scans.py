@@ -16,7 +16,6 @@ from .payments import APPROVED, CANCELED, DECLINED, PENDING, SALE, WITHDRAWAL, D
 from .postings import carry_out
 from .rules import ASK_PIN, REJECT, Limits, is_pin_free, is_pin_locked, today, why_not
 
-
 _TILL_ACTIVE: Final = TerminalStatus.ACTIVE  # as in payments.py
 _MERCHANT_ACTIVE: Final = MerchantStatus.ACTIVE
 _DEVICE_ACTIVE: Final = DeviceStatus.ACTIVE

@@ -43,7 +43,6 @@ from ..settings import Settings
 from .conversation import Work, refused
 from .device import Admitted, DeviceEndpoint
 
-
 # By name: an enum's own call takes ten times as long, and every scan needs both.
 _ENTRIES = {str(entry): entry for entry in Entry}
 _PURPOSES = {str(purpose): purpose for purpose in Purpose}
