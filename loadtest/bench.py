@@ -446,7 +446,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1000, help="offered in the open loop")
     parser.add_argument("--pin-rate", type=float, default=200, help="offered where some need their PIN")
     parser.add_argument("--overload-seconds", type=float, default=30)
-    parser.add_argument("--tills", type=int, default=400, help="each with one payment open, in the closed loop")
+    parser.add_argument("--tills", type=int, default=800, help="each with one payment open, in the closed loop")
     parser.add_argument("--wallets", type=int, default=12_000)
     parser.add_argument("--only", nargs="*", default=[], help="these scenarios")
     parser.add_argument("--large", action="store_true", help="a ledger of a million wallets and payments too")
