@@ -27,6 +27,7 @@ from loadtest.generator import Customer
 from loadtest.process import new_ledger, say
 from loadtest.seed import CURRENCY, KEYRING, Shop, seed_shop
 from pos_server.authorizer import Authorizer, AuthorizerLimits
+from pos_server.batch_record import BatchRecord
 from pos_server.core.decide import decide
 from pos_server.core.device_keys import DeviceKind
 from pos_server.core.messages import PaymentScan, encode
@@ -39,6 +40,7 @@ from pos_server.core.texts import DEFAULT_LANGUAGE
 from pos_server.frames import payload_start, text_frame
 from pos_server.ledger.database import connect
 from pos_server.ledger.ledger import HouseAccounts, apply_changes, load_book
+from pos_server.metrics import Metrics
 
 _TILLS = 100
 _BALANCE_MINOR = 10**9
@@ -128,7 +130,13 @@ def _scan(message: PaymentScan, terminal_number: int, merchant_id: int) -> Scan:
 
 
 async def _one_batch(
-    costs: Costs, connection: asyncpg.Connection, house: HouseAccounts, shop: Shop, frames: list[bytes], peer: Peer
+    costs: Costs,
+    connection: asyncpg.Connection,
+    house: HouseAccounts,
+    shop: Shop,
+    frames: list[bytes],
+    peer: Peer,
+    metrics: Metrics,
 ) -> None:
     tills = [device.device.number for device in shop.terminals]
     session = Session(DeviceKind.TERMINAL)
@@ -171,6 +179,14 @@ async def _one_batch(
                 # Each is for a socket of its own: one system call each.
                 await asyncio.sleep(0)
         peer.drain()
+    # What the engine notes besides, and what counting makes of it.
+    with costs.of("count"):
+        record = BatchRecord(time.monotonic(), time.monotonic(), time.monotonic(), time.monotonic())
+        record.outcomes = outcomes
+        record.accepted_s = [record.loading_s for _ in outcomes]
+        for _ in outcomes:
+            record.handed_s.append(time.monotonic())
+        metrics.batch(record)
 
 
 def _nobody(outcome: Outcome, reply_to: str | None) -> None:
@@ -189,14 +205,14 @@ async def measured(payments: int, batch: int) -> dict[str, dict[str, float]]:
         connection = await connect(dsn, timeout_s=30)
         costs, house = Costs(await connection.fetchval("select pg_backend_pid()")), HouseAccounts()
         customers = [Customer(device) for device in shop.wallets]
-        peer = await Peer.open()
+        peer, metrics = await Peer.open(), Metrics()
         # The first batches make plans and fill caches.
         warm_up = 10 * batch
         for first in range(0, payments + warm_up, batch):
             if first == warm_up:
                 costs.own_ns.clear()
                 costs.postgres_ns.clear()
-            await _one_batch(costs, connection, house, shop, _frames(shop, customers, batch, first), peer)
+            await _one_batch(costs, connection, house, shop, _frames(shop, customers, batch, first), peer, metrics)
         await connection.close()
         peer.transport.close()
     return {
