@@ -25,7 +25,7 @@ create type new_transfer as (
 );
 create type joined_shift as (terminal_number bigint, shift_id uuid);
 
--- Times without a detour through decimals: doubles hold milliseconds exactly until the year 287396.
+-- Times without a detour through decimals: to_timestamp takes a double in any case.
 create or replace function unix_ms(timestamptz) returns bigint language sql stable parallel safe
     return (date_part('epoch', $1) * 1000)::bigint;
 create or replace function from_unix_ms(bigint) returns timestamptz language sql immutable parallel safe
