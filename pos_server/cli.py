@@ -28,7 +28,7 @@ from .ledger.audit import AuditReport, audit
 from .ledger.binaries import program
 from .ledger.database import connect, libpq_environment, wait_until_available, where
 from .ledger.embedded import EmbeddedPostgres, EmbeddedPostgresError, default_data_dir, give_way
-from .ledger.migrate import load_migrations, migrate
+from .ledger.migrate import MigrationError, load_migrations, migrate
 from .ledger.seals import SealReport, check_seals, seal_days
 from .master_keys import keyring_for
 from .operator_desk import ACTIONS, act, balances_text, change_terms, end_key, keys_text, new_key, settle_into
@@ -169,7 +169,12 @@ def _demo(arguments: argparse.Namespace, settings: Settings) -> int:
         keyring = keyring_for(settings, data_dir)
 
         async def play() -> int:
-            await prepare(dsn, settings)
+            try:
+                await prepare(dsn, settings)
+            except MigrationError as error:
+                if data_dir is None:
+                    raise
+                raise MigrationError(f"{error}; or delete {data_dir}: the demo's money is play money") from error
             return await run_demo(settings, keyring, dsn, data_dir, once=arguments.once, as_json=arguments.json)
 
         return run_loop(play())

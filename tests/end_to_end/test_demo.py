@@ -53,6 +53,17 @@ async def test_once_prints_a_line_per_side_and_may_be_played_all_day() -> None:
         assert demo.err == ""
 
 
+async def test_with_the_data_of_another_version_it_says_what_to_delete() -> None:
+    async with data_directory() as data_dir:
+        newer = "insert into migration (number, name, checksum) values (9999, '9999_newer.sql', 'x')"
+        assert (await pos_server("demo", "--once", "--data-dir", data_dir)).status == 0
+        assert (await pos_server("postgres", "--data-dir", data_dir, "psql", "-c", newer)).status == 0
+        demo = await pos_server("demo", "--once", "--data-dir", data_dir)
+        assert demo.status != 0
+        assert "the database has migration 9999_newer.sql, which this version lacks" in demo.err
+        assert f"or delete {data_dir}: the demo's money is play money" in demo.err
+
+
 async def test_it_keeps_serving_and_what_it_says_to_try_works() -> None:
     async with data_directory() as data_dir:
         process = await asyncio.create_subprocess_exec(
