@@ -104,7 +104,7 @@ class Authorizer:
 
     It gets the outcome and the `reply_to` of the request, and must not block. `day_start_ms` tells when the business
     day of a time began. `watch` is told of every batch. `turned_away` counts what was not accepted, or too late to be
-    decided.
+    decided; who finds the queue `full` and asks no further counts here too.
     """
 
     def __init__(
@@ -158,6 +158,11 @@ class Authorizer:
         return await waiting
 
     @property
+    def full(self) -> bool:
+        """Whether an operation that came now would not be accepted, whoever asks for it."""
+        return self._closed or len(self._queue) >= self._limits.queue_operations_max
+
+    @property
     def queued(self) -> int:
         """How many operations wait in the queue."""
         return len(self._queue)
@@ -167,7 +172,7 @@ class Authorizer:
         deadline_s = time.monotonic() + self._limits.operation_deadline_s
         asker = asker_of(operation)
         device = None if asker is None else (asker.kind, asker.number)
-        if self._closed or len(self._queue) >= self._limits.queue_operations_max:
+        if self.full:
             self.turned_away += 1
             raise QueueFull
         if device is not None:

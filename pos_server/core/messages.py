@@ -640,6 +640,25 @@ def decode_client_message(text: str) -> ClientMessage:
     raise MessageError(ErrorCode.BAD_FIELD, problem, field=".".join(field[1:]), reply_to=reply_to)
 
 
+class _ScanHead(msgspec.Struct, gc=False):
+    type: Literal["payment.scan"]
+    message_id: Annotated[str, msgspec.Meta(max_length=MESSAGE_ID_CHARS_MAX, pattern=_PRINTABLE)]
+
+
+_scan_heads = msgspec.json.Decoder(_ScanHead)
+
+
+def message_id_of_scan(text: str) -> str | None:
+    """The `message_id` of a `payment.scan`, without a look at its other fields; None for all else.
+
+    For a server that has no room for a scan: this takes a tenth of the time of `decode_client_message`.
+    """
+    try:
+        return _scan_heads.decode(text).message_id
+    except (msgspec.DecodeError, UnicodeError):
+        return None
+
+
 def describe(error: ValidationError) -> tuple[list[str], str]:
     """The path of the first field at fault and what is wrong with it, without what the client sent."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]

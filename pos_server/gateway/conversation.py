@@ -45,21 +45,37 @@ _MISUSE = {ErrorCode.BAD_FIELD, ErrorCode.UNKNOWN_TYPE, ErrorCode.WRONG_CURRENCY
 
 
 class Conversation:
-    """One connection's messages after `authenticate`. `handle` acts on one, as `DeviceEndpoint.handle` does."""
+    """One connection's messages after `authenticate`.
 
-    __slots__ = ("_at_work", "_connection", "_handle", "_pace", "_patience", "_queries", "_session", "_settings")
+    `turn_away` and `handle` are those of `DeviceEndpoint`: the first answers what there is no room for before it is
+    read, the second acts on what was read.
+    """
+
+    __slots__ = (
+        "_at_work",
+        "_connection",
+        "_handle",
+        "_pace",
+        "_patience",
+        "_queries",
+        "_session",
+        "_settings",
+        "_turn_away",
+    )
 
     def __init__(
         self,
         settings: Settings,
         session: Session,
         connection: Connection,
+        turn_away: Callable[[str], Error | None],
         handle: Callable[[Request], Work | None],
         now_s: float,
     ) -> None:
         self._settings = settings
         self._session = session
         self._connection = connection
+        self._turn_away = turn_away
         self._handle = handle
         self._pace = TokenBucket(settings.messages_per_s, settings.messages_burst, now_s)
         self._patience = TokenBucket(settings.bad_messages_per_s, settings.bad_messages_burst, now_s)
@@ -78,6 +94,10 @@ class Conversation:
     def take(self, text: str) -> None:
         """Act on one message; its answer or error goes to the connection. Raises ConnectionClosing."""
         settings, now_s = self._settings, time.monotonic()
+        refusal = self._turn_away(text)
+        if refusal is not None and self._pace.take(now_s):
+            self._connection.deliver(encode(refusal))
+            return
         try:
             message = self._session.receive(text)
             if type(message) is Authenticate:

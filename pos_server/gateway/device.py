@@ -20,6 +20,7 @@ from ..core.errors import CloseCode, ConnectionClosing
 from ..core.messages import (
     SUBPROTOCOL,
     Authenticate,
+    Error,
     Hello,
     Request,
     ServerMessage,
@@ -84,6 +85,10 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
     @abstractmethod
     async def missed(self, number: int, language: str, since_ms: int) -> Sequence[ServerMessage] | None:
         """What changed for a device after `since_ms`, oldest first; None when that is more than may be replayed."""
+
+    def turn_away(self, text: str) -> Error | None:
+        """The answer to a message that there is no room for, without reading all of it; None to have it read."""
+        return None
 
     @abstractmethod
     def handle(self, message: Request, admitted: Admitted[RecordT]) -> Work | None:
@@ -203,7 +208,12 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
         self, websocket: WebSocket, session: Session, connection: Connection, admitted: Admitted[RecordT]
     ) -> None:
         conversation = Conversation(
-            self._settings, session, connection, lambda message: self.handle(message, admitted), time.monotonic()
+            self._settings,
+            session,
+            connection,
+            self.turn_away,
+            lambda message: self.handle(message, admitted),
+            time.monotonic(),
         )
         listen = websocket.scope["state"].get(LISTEN)
         try:

@@ -17,6 +17,7 @@ from ..core.errors import CloseCode, ConnectionClosing, ErrorCode
 from ..core.lockout import FailureLimit
 from ..core.messages import (
     Authenticate,
+    Error,
     PaymentCancel,
     PaymentList,
     PaymentPending,
@@ -31,8 +32,9 @@ from ..core.messages import (
     ShiftQuery,
     TerminalPaymentResult,
     TerminalReady,
+    message_id_of_scan,
 )
-from ..core.notices import Recipient, shift_notice, terminal_notice
+from ..core.notices import ERROR_TEXTS, Recipient, shift_notice, terminal_notice
 from ..core.operations import Cancel, CreateRefund, Entry, Operation, Scan
 from ..core.payments import Payment, Purpose, Status
 from ..ledger import directory, history, shifts
@@ -46,6 +48,8 @@ from .device import Admitted, DeviceEndpoint
 # By name: an enum's own call takes ten times as long, and every scan needs both.
 _ENTRIES = {str(entry): entry for entry in Entry}
 _PURPOSES = {str(purpose): purpose for purpose in Purpose}
+_BUSY = ErrorCode.BUSY.value
+_BUSY_TEXT = ERROR_TEXTS[ErrorCode.BUSY]
 
 
 class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):
@@ -109,6 +113,17 @@ class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):
         payments_max = self._settings.resume_payments_max
         payments = await history.terminal_payments_since(self._pool, number, since_ms, payments_max + 1)
         return None if len(payments) > payments_max else [self._notice(p, None, language) for p in payments]
+
+    def turn_away(self, text: str) -> Error | None:
+        # What is refused is not paid, so it must not cost like a payment: with twice as many scans as the server can
+        # decide, to read them all would take a third of its time.
+        if not self._authorizer.full or self._admission.draining:
+            return None
+        message_id = message_id_of_scan(text)
+        if message_id is None:
+            return None
+        self._authorizer.turned_away += 1
+        return Error(reply_to=message_id, code=_BUSY, message=_BUSY_TEXT, retryable=True)
 
     def handle(self, message: Request, admitted: Admitted[TerminalRecord]) -> Work | None:
         match message:

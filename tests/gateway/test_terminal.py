@@ -372,6 +372,35 @@ async def test_a_database_that_is_away_is_a_retryable_error_and_nothing_half_don
         assert (await ask(till, message))["status"] == "approved"
 
 
+async def test_a_full_queue_answers_a_scan_before_it_is_read_and_nothing_else(
+    dsn: str, town: Town, admin: asyncpg.Connection, connection: asyncpg.Connection
+) -> None:
+    one_at_a_time = settings(batch_lanes=1, batch_operations_max=1, queue_operations_max=1)
+    async with (
+        serving(one_at_a_time, KEYRING, dsn) as server,
+        logged_in(server.url, town.terminals[0]) as first,
+        logged_in(server.url, town.terminals[1]) as second,
+    ):
+        async with admin.transaction():
+            await admin.execute("lock table payment in share row exclusive mode")
+            await first.send(json.dumps(scan_message(town.wallets[0].code())))
+            async with asyncio.timeout(10):
+                while not await connection.fetchval("select exists (select from pg_locks where not granted)"):
+                    pass
+            await second.send(json.dumps(scan_message(town.wallets[1].code())))
+            unread = scan_message(town.wallets[2].code()) | {"amount_minor": -1}
+            refused = await ask(second, unread)
+            assert (refused["code"], refused["retryable"], refused.get("field")) == ("busy", True, None)
+            assert refused["message"]
+            # What is no scan, or does not say which message it is, is read as ever.
+            assert (await ask(second, {"type": "payment.bake", "message_id": "b"}))["code"] == "unknown_type"
+            assert (await ask(second, unread | {"message_id": "\n"}))["field"] == "message_id"
+        assert (await receive(first))["status"] == "approved"
+        assert (await receive(second))["status"] == "approved"
+        assert (await ask(second, unread))["field"] == "amount_minor"
+        assert await payments(connection) == 2
+
+
 async def test_who_comes_while_the_database_is_away_is_told_to_come_back(dsn: str, town: Town) -> None:
     async with proxied(dsn) as proxy, serving(settings(), KEYRING, proxy.dsn) as server:
         proxy.away = True
