@@ -9,8 +9,9 @@ setup: ## Make .venv from requirements.lock; PYTHON=… picks the interpreter (3
 demo: setup ## Run the server with a Postgres, a till and wallets of its own; ARGS goes to pos-server demo
 	@exec .venv/bin/pos-server demo $(ARGS)
 
-test: lint ## Run lint, then the tests; ARGS goes to pytest
-	.venv/bin/pytest $(ARGS)
+# Three at a time: each has a Postgres of its own, and much of a test is waiting.
+test: lint ## Run lint, then the tests, three files at a time; ARGS goes to pytest (-n 0 runs them in one process)
+	.venv/bin/pytest -n 3 --dist loadfile $(ARGS)
 
 bench: setup ## Measure the engine over pgbench in the same run; ARGS="--quick", ARGS="--json FILE --html FILE"
 	@exec .venv/bin/python -m loadtest.bench $(ARGS)

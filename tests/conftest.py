@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import hypothesis
 import pytest
 import pytest_asyncio
 
@@ -17,6 +18,10 @@ from pos_server.ledger.embedded import EmbeddedPostgres
 from pos_server.ledger.migrate import load_migrations, migrate
 from pos_server.server import RunningServer, serving
 from tests.support import KEYRING, Town, build_town, settings
+
+# How long an example takes says how busy the machine is, nothing else.
+hypothesis.settings.register_profile("pos", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("pos")
 
 _numbers = itertools.count(1)
 

@@ -270,7 +270,7 @@ async def a_shift_is_there(world: World) -> Asked:
 
 async def the_statement(world: World) -> Asked:
     now = datetime.now(UTC)
-    day = now.date() - timedelta(days=1)
+    day = now.date() - timedelta(days=2)
     await settle(world.admin, day, now)
     return Asked({"business_date": day.isoformat()})
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pos_server.core.activation import Activation, ActivationRequest, activation_code, activation_hash
 from pos_server.core.device_keys import DeviceKind
 
-QUICK = settings(max_examples=50, deadline=None)
+QUICK = settings(max_examples=50)
 REQUEST_ID = "018f0000-0000-7000-8000-000000000001"
 CODES = st.binary(min_size=10, max_size=10).map(activation_code)
 

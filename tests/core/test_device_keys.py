@@ -14,7 +14,7 @@ from pos_server.core.device_keys import (
 )
 
 MASTER_KEY = bytes(range(32))
-QUICK = settings(max_examples=50, deadline=None)
+QUICK = settings(max_examples=50)
 DEVICES = st.builds(DeviceId, st.sampled_from(DeviceKind), st.integers(0, 2**64 - 1), st.integers(0, 9))
 GENERATIONS = st.integers(0, 2**32 - 1)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pos_server.core.lockout import FailureLimit
 
-QUICK = settings(max_examples=50, deadline=None)
+QUICK = settings(max_examples=50)
 
 
 def limit(failures_max: int = 3, window_s: float = 60.0, keys_max: int = 10) -> FailureLimit:

@@ -54,7 +54,7 @@ from pos_server.core.messages import (
 from pos_server.core.operations import Entry, Scan
 from tests.copies import replace
 
-QUICK = settings(max_examples=60, deadline=None)
+QUICK = settings(max_examples=60)
 PAYMENT_ID = "018f0000-0000-7000-8000-000000000001"
 SCAN: dict[str, Any] = {
     "type": "payment.scan",

@@ -16,7 +16,7 @@ from pos_server.core.money import (
     parse_amount,
 )
 
-QUICK = settings(max_examples=50, deadline=None)
+QUICK = settings(max_examples=50)
 CURRENCIES = ("EUR", "JPY", "KWD", "CLF")
 _currency: TypeAdapter[str] = TypeAdapter(Currency)
 _positive_minor: TypeAdapter[int] = TypeAdapter(PositiveMinor)

@@ -7,7 +7,7 @@ from pos_server.core.operations import Entry, MoveCash, Scan
 from pos_server.core.payments import Purpose
 from tests.core.deciding import book, code, decided, payment_id, run, scan
 
-QUICK = settings(max_examples=50, deadline=None)
+QUICK = settings(max_examples=50)
 
 
 def test_a_scan_is_printed_without_its_code() -> None:

@@ -22,7 +22,7 @@ WALLET = 1_000_000_001
 STEP = 60_000_000
 EXPIRED_STEPS = 20
 INVALID = (CodeCheck.INVALID, 0)
-QUICK = settings(max_examples=50, deadline=None)
+QUICK = settings(max_examples=50)
 
 KEYS = st.binary(min_size=32, max_size=32)
 WALLETS = st.integers(WALLET_NUMBER_MIN, WALLET_NUMBER_MAX)

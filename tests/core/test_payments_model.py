@@ -338,7 +338,7 @@ def run_with_loaded_books(cut: list[list[Attempt]]) -> tuple[list[Outcome], Rows
     return decisions, rows
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(histories(), CUTS, CUTS)
 def test_batches_agree_with_a_model_of_one_scan_at_a_time(
     attempts: list[Attempt], cuts: set[int], other_cuts: set[int]
@@ -359,7 +359,7 @@ def test_batches_agree_with_a_model_of_one_scan_at_a_time(
     assert rows == other_rows
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(histories(), CUTS)
 def test_money_is_conserved_and_nothing_happens_twice(attempts: list[Attempt], cuts: set[int]) -> None:
     _, rows = run_with_kept_book(batches(attempts, cuts))

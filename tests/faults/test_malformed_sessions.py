@@ -147,7 +147,6 @@ def play_all(server: ServerProcess, till: TestDevice, phone: TestDevice, watch: 
     # Not shrunk: against a server with a past, that takes long and proves little.
     @hypothesis_settings(
         max_examples=SESSIONS,
-        deadline=None,
         database=None,
         phases=[Phase.explicit, Phase.generate],
         suppress_health_check=list(HealthCheck),

@@ -10,7 +10,8 @@ from pos_server.ledger.rollup import roll_up
 from pos_server.ledger.seals import seal_days
 from pos_server.ledger.settlement import settle
 
-NOW = datetime.now(UTC)
+# Noon: just after midnight the day before is not over everywhere.
+NOW = datetime.now(UTC).replace(hour=12)
 MIN_AGE = timedelta(days=2)
 # Whatever `make_old` has aged was before it.
 BEFORE = NOW.date() - timedelta(days=2)

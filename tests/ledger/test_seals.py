@@ -13,14 +13,8 @@ from tests.ledger.test_ledger import run_batch
 from tests.support import Town
 
 pytestmark = pytest.mark.asyncio
-NOW = datetime.now(UTC)
-
-
-@pytest.fixture(autouse=True)
-def _now() -> None:
-    """A run of all tests may cross midnight."""
-    global NOW
-    NOW = datetime.now(UTC)
+# Yesterday at noon: however long the tests run, and at whatever time of day, the days before it are over.
+NOW = datetime.now(UTC).replace(hour=12) - timedelta(days=1)
 
 
 EDITED = "was edited, or the one before it"
@@ -39,9 +33,7 @@ async def three_days(connection: asyncpg.Connection, town: Town, admin: asyncpg.
     for days_ago in (3, 1, 0):
         await run_batch(connection, *(town.scan(wallet) for wallet in range(3)))
         last = "select id from transfer order by id desc limit 3"
-        await admin.execute(
-            f"update transfer set created_at = created_at - make_interval(days => $1) where id in ({last})", days_ago
-        )
+        await admin.execute(f"update transfer set created_at = $1 where id in ({last})", NOW - timedelta(days=days_ago))
     await admin.execute("delete from transfer where kind = 'top_up'")
     await seal_days(admin, NOW, "UTC", silent)
     open_from = datetime(NOW.year, NOW.month, NOW.day, tzinfo=UTC)
@@ -146,7 +138,7 @@ async def test_a_transaction_that_is_still_open_is_waited_for(
         async with other.transaction():
             await run_batch(other, town.scan())
             monkeypatch.setattr("pos_server.ledger.settled.SETTLED_WITHIN_S", 0.2)
-            tomorrow = NOW + timedelta(days=1)
+            tomorrow = NOW + timedelta(days=2)
             with pytest.raises(Exception, match="a transaction has been open"):
                 await seal_days(admin, tomorrow, "UTC", silent)
         await seal_days(admin, tomorrow, "UTC", silent)

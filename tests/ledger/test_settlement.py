@@ -23,17 +23,8 @@ from tests.support import EUR, Town, new_id
 
 pytestmark = pytest.mark.asyncio
 NOW = datetime.now(UTC)
-TODAY = NOW.date()
-D2, D1 = TODAY - timedelta(days=2), TODAY - timedelta(days=1)
-
-
-@pytest.fixture(autouse=True)
-def _today() -> None:
-    """A run of all tests may cross midnight."""
-    global NOW, TODAY, D1, D2
-    NOW = datetime.now(UTC)
-    TODAY = NOW.date()
-    D2, D1 = TODAY - timedelta(days=2), TODAY - timedelta(days=1)
+# However long the tests run, and at whatever time of day, these are over.
+D2, D1 = NOW.date() - timedelta(days=3), NOW.date() - timedelta(days=2)
 
 
 async def at(admin: asyncpg.Connection, when: datetime, after_id: int) -> int:
@@ -44,7 +35,7 @@ async def at(admin: asyncpg.Connection, when: datetime, after_id: int) -> int:
 
 
 async def two_days(connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection) -> None:
-    """Two days ago three sales, one canceled; yesterday a sale and a late refund; today a sale. Fee 1.5% + 0.02."""
+    """On D2 three sales, one canceled; on D1 a sale and a late refund; now a sale. Fee 1.5% + 0.02."""
     await admin.execute("update merchant set fee_bps = 150, fee_fixed_minor = 2")
     last = await at(admin, datetime(D2.year, D2.month, D2.day, tzinfo=UTC) - timedelta(days=1), 0)
     sales = [town.scan(wallet, amount_minor=amount) for wallet, amount in ((0, 1000), (1, 333), (2, 500))]
@@ -109,7 +100,7 @@ async def test_a_day_ends_at_the_merchants_cut_off_in_its_zone(
         last = await at(admin, datetime(D2.year, D2.month, D2.day, hour, minute, tzinfo=UTC), last)
     assert [s.sales_minor for s in (await settle(admin, D2, NOW)).statements] == [100]
     with pytest.raises(DayNotOver, match="is not over everywhere: settle it after"):
-        await settle(admin, TODAY + timedelta(days=1), NOW)
+        await settle(admin, NOW.date() + timedelta(days=1), NOW)
 
 
 async def test_a_day_that_is_killed_in_the_middle_is_settled_by_the_next_run(
@@ -178,7 +169,9 @@ async def test_the_command_and_its_files(
     again = await pos_server("settle", "--date", D1.isoformat(), "--out", tmp_path, POS_DATABASE_URL=dsn)
     assert "0 statements are new" in again.out
     assert contents(tmp_path) == files
-    early = await pos_server("settle", "--date", TODAY.isoformat(), "--out", tmp_path, POS_DATABASE_URL=dsn)
+    early = await pos_server(
+        "settle", "--date", datetime.now(UTC).date().isoformat(), "--out", tmp_path, POS_DATABASE_URL=dsn
+    )
     assert (early.status, "is not over everywhere" in early.err) == (3, True)
 
 

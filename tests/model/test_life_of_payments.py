@@ -32,7 +32,6 @@ from tests.support import forged
 EVERYDAY = settings(
     max_examples=100,
     stateful_step_count=100,
-    deadline=None,
     report_multiple_bugs=False,
     suppress_health_check=list(HealthCheck),
 )

@@ -110,7 +110,7 @@ def test_a_state_that_cannot_be_kept_shows_no_code(tmp_path: Path) -> None:
 moves = st.lists(st.one_of(st.integers(0, 40_000), st.sampled_from(["use", "restart"])), max_size=60)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(moves)
 def test_a_code_is_never_shown_again_after_its_use_and_the_server_takes_each(moves: list[int | str]) -> None:
     with TemporaryDirectory() as folder:

@@ -20,7 +20,7 @@ CODE = "771000000001301234567890"
 codes = st.from_regex(r"77[1-9][0-9]{21}", fullmatch=True)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(codes)
 def test_what_is_drawn_is_read(digits: str) -> None:
     assert read_code(qr_png(digits)) == digits
@@ -77,7 +77,7 @@ def test_what_is_no_image_is_an_error(content: bytes) -> None:
         read_code(content)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.data())
 def test_a_damaged_image_is_read_or_an_error(data: st.DataObject) -> None:
     content = bytearray(
