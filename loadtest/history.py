@@ -149,20 +149,20 @@ _LOAD_CHANGES = {
     """left join lateral (
     select a.id, a.status from archived_name a where a.merchant_id = q.merchant_id and a.reference = q.reference limit 1
 ) as ao on true
-left join lateral (select a.id from archived_name a where a.id = q.payment_id limit 1) as an on true
 """: "",
     """    coalesce(o.id, ao.id) as open_payment_id, coalesce(o.status, ao.status) as open_payment_status,
-    ao.id as archived_order_id, an.id as archived_payment_id
+    ao.id as archived_order_id,
+    (select a.id from archived_name a where a.id = q.payment_id) as archived_payment_id
 """: """    o.id as open_payment_id, o.status as open_payment_status,
     null::uuid as archived_order_id, null::uuid as archived_payment_id
 """,
 }
 _APPLY_CHANGES = {
-    "), refunded as (": """), occupied as (
+    "), posted as (": """), occupied as (
     insert into payment_reference (merchant_id, reference, payment_id, status)
-    select merchant_id, reference, payment_id, status from payment_changed
+    select merchant_id, reference, payment_id, status from unnest($3::payment_change[])
     where seen_version = 0 and reference is not null and status in ('pending', 'approved', 'canceled')
-), refunded as (""",
+), posted as (""",
 }
 
 
@@ -240,10 +240,10 @@ def _partitions(live: int) -> str:
 
 
 def _statements(name: str) -> dict[str, str]:
-    load, apply = QUERIES["load_book"], QUERIES["apply_changes"]
+    load, apply = QUERIES["load_book"], QUERIES["apply_new_payments"]
     if name == "partitioned":
         load, apply = _changed(load, _LOAD_CHANGES), _changed(apply, _APPLY_CHANGES)
-    return {"load_book": load, "apply_changes": apply}
+    return {"load_book": load, "apply_new_payments": apply}
 
 
 def _changed(statement: str, changes: Mapping[str, str]) -> str:

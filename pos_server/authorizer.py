@@ -24,7 +24,6 @@ import structlog
 from msgspec import Struct
 
 from .batch_record import BatchRecord, Watch
-from .core.book import Changes
 from .core.decide import decide
 from .core.device_keys import DeviceKind, Keyring
 from .core.errors import ErrorCode, PosError
@@ -32,7 +31,7 @@ from .core.notices import asker_of
 from .core.operations import Operation, Outcome, Refused, named_by
 from .core.rules import Rules
 from .ledger.database import DATABASE_AWAY, connect
-from .ledger.ledger import LEDGER_CONFLICT, HouseAccounts, apply_changes, load_book
+from .ledger.ledger import LEDGER_CONFLICT, HouseAccounts, apply_changes, load_book, warm_up
 
 log = structlog.get_logger(__name__)
 
@@ -141,11 +140,9 @@ class Authorizer:
         self._turn_of: _Lane | None = None
 
     async def warm_up(self) -> None:
-        """Connect and let Postgres prepare both statements, so that the first operation waits for neither."""
+        """Connect, so that the first operation need not wait for that."""
         for lane in self._lanes:
-            connection = await lane.connected()
-            await load_book(connection, [])
-            await apply_changes(connection, Changes(), 0)
+            await warm_up(await lane.connected())
 
     def submit(self, operation: Operation, reply_to: str | None = None) -> None:
         """Accept an operation. Raises QueueFull, also for one device alone, and once `close` was called."""

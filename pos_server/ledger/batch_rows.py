@@ -68,7 +68,7 @@ def key_of(operation: Operation) -> OperationKey:
 
 
 def rows_of(changes: Changes, now_ms: int) -> tuple[Any, ...]:
-    """The arguments of the statement `apply_changes`."""
+    """The arguments of the statement `apply_changes`; all but the last are those of `apply_new_payments`."""
     seen_wallet, seen_payment = changes.wallet_versions, changes.payment_versions
     return (
         # In the order in which all servers lock them.
@@ -76,7 +76,7 @@ def rows_of(changes: Changes, now_ms: int) -> tuple[Any, ...]:
         list(map(_code, changes.devices.values())),
         [(seen_payment[payment_id], *_payment(payment)) for payment_id, payment in changes.payments.items()],
         now_ms,
-        list(map(_refund, changes.refunds)),
         list(map(_transfer, changes.transfers)),
         list(changes.shifts.items()),
+        list(map(_refund, changes.refunds)),
     )

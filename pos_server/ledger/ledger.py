@@ -38,7 +38,7 @@ class HouseAccounts:
 
 # What tells which of a row's parts are there.
 _found = itemgetter(
-    *("till_merchant_id", "till_currency", "till_number", "other_till_number", "wallet_number", "kid", "id")
+    *("position", "till_merchant_id", "till_currency", "till_number", "other_till", "wallet_number", "kid", "payment")
 )
 _elsewhere = itemgetter("archived_payment_id", "archived_order_id", "open_payment_id")
 
@@ -62,33 +62,34 @@ async def load_book(
             if row["archived_id"] is not None:
                 book.archived_refunds.add(plain_uuid(row["archived_id"]))
     keys = [key_of(operation) for operation in operations]
-    for key, row in zip(keys, await connection.fetch(QUERIES["load_book"], keys), strict=True):
-        merchant_id, currency, till_number, other_till_number, wallet_number, device_kid, payment_id = _found(row)
+    for row in await connection.fetch(QUERIES["load_book"], keys):
+        position, merchant_id, currency, till_number, other_till, wallet_number, device_kid, stored = _found(row)
+        key = keys[position - 1]
         if merchant_id is not None:
             if currency not in house.currencies:
                 await house.read(connection)
             till = till_of(row)
-            if key.terminal_number is None or (payment_id is not None and row["terminal_number"] is None):
+            if key.terminal_number is None or (stored is not None and stored["terminal_number"] is None):
                 # What a back office does, or did.
                 book.offices[merchant_id] = replace(
                     till, terminal_status=TerminalStatus.ACTIVE, store_name="", shift_id=None
                 )
             if till_number is not None:
                 book.tills[till_number] = till
-            if other_till_number is not None:
-                book.tills[other_till_number] = replace(
+            if other_till is not None:
+                book.tills[other_till["number"]] = replace(
                     till,
-                    terminal_status=TerminalStatus(row["other_terminal_status"]),
-                    store_name=row["other_store_name"],
-                    shift_id=row["other_terminal_shift_id"] and plain_uuid(row["other_terminal_shift_id"]),
+                    terminal_status=TerminalStatus(other_till["status"]),
+                    store_name=other_till["store_name"],
+                    shift_id=other_till["shift_id"] and plain_uuid(other_till["shift_id"]),
                 )
         if wallet_number is not None:
             book.wallets[wallet_number] = wallet_of(row)
         if device_kid is not None:
             device = device_of(row)
             book.devices[device.wallet_number, device.slot] = device
-        if payment_id is not None:
-            payment = payment_of(row)
+        if stored is not None:
+            payment = payment_of(stored)
             book.payments[payment.payment_id] = payment
         archived_payment_id, archived_order_id, occupant_id = _elsewhere(row)
         if archived_payment_id is not None:
@@ -101,6 +102,19 @@ async def load_book(
     return book
 
 
+async def warm_up(connection: AnyConnection) -> None:
+    """Have the statements of a batch planned, so that the first operation waits for none. Raises asyncpg's errors."""
+    await load_book(connection, [])
+    rows = rows_of(Changes(), 0)
+    await connection.fetchval(QUERIES["apply_new_payments"], *rows[:-1])
+    await connection.fetchval(QUERIES["apply_changes"], *rows)
+
+
 async def apply_changes(connection: AnyConnection, changes: Changes, now_ms: int) -> None:
     """Write a batch whole, or not at all. Raises one of LEDGER_CONFLICT when rows have changed since the load."""
-    await connection.fetchval(QUERIES["apply_changes"], *rows_of(changes, now_ms))
+    rows = rows_of(changes, now_ms)
+    if changes.refunds or any(changes.payment_versions.values()):
+        await connection.fetchval(QUERIES["apply_changes"], *rows)
+    else:
+        # Most batches: a fifth less work for a lone payment.
+        await connection.fetchval(QUERIES["apply_new_payments"], *rows[:-1])

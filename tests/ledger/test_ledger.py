@@ -178,7 +178,7 @@ async def test_an_empty_batch_of_changes_changes_nothing(connection: asyncpg.Con
     assert await connection.fetchval("select count(*) from payment where purpose = 'sale'") == 0
 
 
-@pytest.mark.parametrize("query", ["load_book", "apply_changes"])
+@pytest.mark.parametrize("query", ["load_book", "apply_new_payments", "apply_changes"])
 async def test_a_plan_made_while_the_tables_are_empty_reads_none_of_them_whole(
     query: str, connection: asyncpg.Connection
 ) -> None:
@@ -189,15 +189,16 @@ async def test_a_plan_made_while_the_tables_are_empty_reads_none_of_them_whole(
         assert f"Bitmap Index Scan on {table}" not in plan, plan
 
 
+@pytest.mark.parametrize("query", ["apply_new_payments", "apply_changes"])
 async def test_the_plan_made_with_statistics_compares_no_batch_with_itself(
-    admin: asyncpg.Connection, connection: asyncpg.Connection
+    query: str, admin: asyncpg.Connection, connection: asyncpg.Connection
 ) -> None:
     """It once did, from the first `analyze` on: as many comparisons as the square of a batch."""
     await seed_shop(admin, terminals=1, wallets=9_000, balance_minor=1_000)
     # Versions as of wallets of which some have paid.
     await admin.execute("update wallet set version = number % 3")
     await admin.execute("vacuum analyze")
-    plan = await _generic_plan(connection, "apply_changes")
+    plan = await _generic_plan(connection, query)
     assert "Join Filter" not in plan, plan
     assert "Seq Scan on wallet" not in plan, plan
 

@@ -1,0 +1,110 @@
+"""The schema itself refuses rows that make no sense, whoever writes them: literal tables of one wrong thing each."""
+
+from typing import Any
+
+import asyncpg
+import pytest
+
+from pos_server.core.operations import CreateRefund
+from tests.ledger.test_ledger import run_batch
+from tests.support import Town, forged, new_id
+
+pytestmark = pytest.mark.asyncio
+
+APPROVED, DECLINED, REFUNDED = "approved", "declined", "refunded"
+
+
+async def stored(connection: asyncpg.Connection, town: Town, which: str) -> Any:
+    """The id of a payment of that kind."""
+    scan = town.scan(0) if which != DECLINED else town.scan(0, code=forged(town.wallets[0].code()))
+    await run_batch(connection, scan)
+    if which == REFUNDED:
+        terminal = town.terminals[0].device.number
+        await run_batch(connection, CreateRefund(new_id(), scan.payment_id, town.merchant_id, terminal, 1))
+    return scan.payment_id
+
+
+@pytest.mark.parametrize(
+    ("which", "wrong"),
+    [
+        (APPROVED, "status = 'paid'"),
+        (APPROVED, "purpose = 'gift'"),
+        (APPROVED, "amount_minor = 0"),
+        (APPROVED, "amount_minor = -1"),
+        (APPROVED, "reference = null"),
+        (APPROVED, "wallet_number = null"),
+        (APPROVED, "decline_code = 'code_used'"),
+        (APPROVED, "approved_at = null"),
+        (APPROVED, "status = 'pending'"),
+        (APPROVED, "fee_minor = -1"),
+        (APPROVED, "fee_minor = amount_minor + 1"),
+        (APPROVED, "purpose = 'top_up', fee_minor = 1"),
+        (APPROVED, "refunds = 1"),
+        (APPROVED, "refunded_minor = 1"),
+        (APPROVED, "fingerprint = null"),
+        (DECLINED, "decline_code = null"),
+        (DECLINED, "status = 'canceled'"),
+        (REFUNDED, "refunded_minor = amount_minor + 1"),
+        (REFUNDED, "refunded_minor = -1"),
+        (REFUNDED, "refunds = 0"),
+        (REFUNDED, "purpose = 'top_up', fee_minor = 0"),
+        (REFUNDED, "status = 'canceled'"),
+        (REFUNDED, "status = 'expired'"),
+    ],
+)
+async def test_of_a_payment(
+    which: str, wrong: str, connection: asyncpg.Connection, admin: asyncpg.Connection, town: Town
+) -> None:
+    payment_id = await stored(connection, town, which)
+    await admin.execute("alter table payment disable trigger user")
+    await admin.execute("update payment set reference = reference || '2' where id = $1", payment_id)
+    with pytest.raises(asyncpg.CheckViolationError, match="payment_is_sound"):
+        await admin.execute(f"update payment set {wrong} where id = $1", payment_id)
+
+
+@pytest.mark.parametrize("wrong", ["amount_minor = 1", "wallet_number = 1", "status = 'approved', approved_at = now()"])
+async def test_of_a_tombstone(wrong: str, admin: asyncpg.Connection, town: Town) -> None:
+    await admin.execute("alter table payment disable trigger user")
+    await admin.execute(
+        "insert into payment (id, merchant_id, amount_minor, currency, status, version, changed_at) "
+        "values ($1, $2, 0, 'EUR', 'canceled', 1, now())",
+        new_id(),
+        town.merchant_id,
+    )
+    with pytest.raises(asyncpg.CheckViolationError, match="payment_is_sound"):
+        await admin.execute(f"update payment set {wrong} where status = 'canceled'")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "kind = 'gift'",
+        "amount_minor = 0",
+        "amount_minor = -1",
+        "debit_account_id = credit_account_id",
+        "wallet_number = null",
+    ],
+)
+async def test_of_a_transfer(wrong: str, connection: asyncpg.Connection, admin: asyncpg.Connection, town: Town) -> None:
+    await stored(connection, town, APPROVED)
+    with pytest.raises(asyncpg.CheckViolationError, match="transfer_is_sound"):
+        await admin.execute(f"update transfer set {wrong}")
+    await admin.execute("update transfer set wallet_number = null, kind = 'settlement' where kind = 'payment'")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "wallet set balance_minor = -1",
+        "wallet set day_spent_minor = -1",
+        "wallet set status = 'lost'",
+        "wallet set currency = 'eur'",
+        "wallet set pin_kid = 'k'",
+        "wallet_device set slot = 10",
+        "wallet_device set slot = -1",
+        "wallet_device set status = 'stolen'",
+    ],
+)
+async def test_of_a_wallet_and_its_devices(wrong: str, admin: asyncpg.Connection, town: Town) -> None:
+    with pytest.raises(asyncpg.CheckViolationError):
+        await admin.execute(f"update {wrong}")
