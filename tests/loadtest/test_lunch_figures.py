@@ -145,6 +145,16 @@ def test_a_counter_that_began_anew_still_adds_up() -> None:
     assert increase([10, 15, 3, 4]) == 9
 
 
+def test_what_lies_beyond_the_last_bound_has_a_lower_bound_only() -> None:
+    slow = exposition(0, 0, 1, 1).replace('seconds_bucket{le="+Inf"} 0', 'seconds_bucket{le="+Inf"} 9')
+    found = server_figures([look(1, 7, 0, exposition(0, 0, 1, 1)), look(2, 7, 0, slow)])
+    assert found is not None
+    assert found["pos_authorization_seconds"]["p99_bucket_ms"] == [20.0, None]
+    for p99_ms, met in ((1_000.0, True), (19.9, False)):
+        steps = {"count": 1_000, "p50_ms": p99_ms, "p99_ms": p99_ms}
+        assert verdicts(engine_steps=steps, server_histograms=found) == [True, True, True, met]
+
+
 def test_quantiles_lie_in_their_bucket() -> None:
     assert quantile([1.0, 2.0, float("inf")], [50, 100, 100], 0.75) == 1.5
     assert quantile([1.0, 2.0, float("inf")], [0, 0, 10], 0.5) == 2.0
