@@ -33,6 +33,8 @@ _log = logging.getLogger("lunch")
 # A customer who is at the till when it closes is served, whatever happens meanwhile.
 _STOP_WITHIN_S = 180.0
 _TILLS_OPENED_A_S = 20.0
+# Locust sends so many home and waits for all of them, each after its customer, before it goes on: so many at once.
+_TILLS_CLOSED_A_S = 100.0
 _PROGRESS_S = 5.0
 
 
@@ -100,9 +102,10 @@ class Day(LoadTestShape):
         if not lunch.began_s:
             fraction = 0.0  # the stores are being opened
         if fraction < 1:
-            return plan.tills_open(fraction, tills), _TILLS_OPENED_A_S
+            open_now = plan.tills_open(fraction, tills)
+            return open_now, _TILLS_OPENED_A_S if open_now > self.runner.user_count else _TILLS_CLOSED_A_S
         if self.runner.user_count or lunch.busy_workers:
-            return 0, _TILLS_OPENED_A_S
+            return 0, _TILLS_CLOSED_A_S
         return None
 
 

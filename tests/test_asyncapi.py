@@ -54,7 +54,7 @@ SCHEMAS: dict[str, dict[str, Any]] = DOCUMENT["components"]["schemas"]
 CLASSES: dict[str, type] = {
     name: value
     for name, value in inspect.getmembers(messages, inspect.isclass)
-    if value.__module__ == messages.__name__ and "type" in inspect.get_annotations(value)
+    if value.__module__ == messages.__name__ and "type" in inspect.get_annotations(value) and not name.startswith("_")
 }
 OF_CLIENTS = {name: value for name, value in CLASSES.items() if issubclass(value, BaseModel)}
 OF_SERVER = {name: value for name, value in CLASSES.items() if issubclass(value, msgspec.Struct)}
