@@ -140,7 +140,7 @@ class Authorizer:
         self._turn_of: _Lane | None = None
 
     async def warm_up(self) -> None:
-        """Connect, so that the first operation need not wait for that."""
+        """Connect, and have Postgres plan the statements, so that the first operation waits for neither."""
         for lane in self._lanes:
             await warm_up(await lane.connected())
 

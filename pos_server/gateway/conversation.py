@@ -117,7 +117,7 @@ class Conversation:
                 self._at_work.add(task)
                 task.add_done_callback(self._at_work.discard)
         except MessageError as error:
-            self._connection.deliver(encode(_error_message(error)))
+            self._connection.deliver(encode(error_message(error)))
             if error.code in _MISUSE and not self._patience.take(now_s):
                 raise self._session.close(CloseCode.TOO_MANY_MESSAGES, "too many bad messages") from None
 
@@ -134,7 +134,8 @@ def refused(
     return MessageError(code, ERROR_TEXTS[code], field=field, reply_to=message.message_id, retry_after_s=retry_after_s)
 
 
-def _error_message(error: MessageError) -> Error:
+def error_message(error: MessageError) -> Error:
+    """What tells the client of an error."""
     return Error(
         reply_to=error.reply_to,
         code=error.code.value,
@@ -154,10 +155,10 @@ async def _answer(work: Work, message: Request, connection: Connection) -> None:
     try:
         answer = await work()
     except MessageError as error:
-        answer = _error_message(error)
+        answer = error_message(error)
     except DATABASE_AWAY as away:
         log.warning("database_away", during=message.type, cause=type(away).__name__, **_about(message))
-        answer = _error_message(refused(ErrorCode.BUSY, message))
+        answer = error_message(refused(ErrorCode.BUSY, message))
     except Exception:
         log.exception("request_failed", type=message.type, **_about(message))
         connection.close(CloseCode.UNAVAILABLE, "server fault, come back")

@@ -7,13 +7,14 @@ from functools import partial
 from uuid import UUID
 
 import asyncpg
+from msgspec.structs import replace
 
 from ..admission import Admission
 from ..authorizer import Authorizer, QueueFull
 from ..clock import now_ms
 from ..connections import Connections
 from ..core.device_keys import DeviceId, DeviceKind, Keyring
-from ..core.errors import CloseCode, ConnectionClosing, ErrorCode
+from ..core.errors import CloseCode, ConnectionClosing, ErrorCode, MessageError
 from ..core.lockout import FailureLimit
 from ..core.messages import (
     Authenticate,
@@ -42,14 +43,14 @@ from ..ledger.directory import TerminalRecord
 from ..ledger.rows import plain_uuid
 from ..peers import Peers
 from ..settings import Settings
-from .conversation import Work, refused
+from .conversation import Work, error_message, refused
 from .device import Admitted, DeviceEndpoint
 
 # By name: an enum's own call takes ten times as long, and every scan needs both.
 _ENTRIES = {str(entry): entry for entry in Entry}
 _PURPOSES = {str(purpose): purpose for purpose in Purpose}
-_BUSY = ErrorCode.BUSY.value
-_BUSY_TEXT = ERROR_TEXTS[ErrorCode.BUSY]
+# Made once: to make and to raise an exception for each refusal takes as long as all the rest of it.
+_BUSY = error_message(MessageError(ErrorCode.BUSY, ERROR_TEXTS[ErrorCode.BUSY]))
 
 
 class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):
@@ -123,7 +124,7 @@ class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):
         if message_id is None:
             return None
         self._authorizer.turned_away += 1
-        return Error(reply_to=message_id, code=_BUSY, message=_BUSY_TEXT, retryable=True)
+        return replace(_BUSY, reply_to=message_id)
 
     def handle(self, message: Request, admitted: Admitted[TerminalRecord]) -> Work | None:
         match message:

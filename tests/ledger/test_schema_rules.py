@@ -41,6 +41,7 @@ async def stored(connection: asyncpg.Connection, town: Town, which: str) -> Any:
         (APPROVED, "purpose = 'top_up', fee_minor = 1"),
         (APPROVED, "refunds = 1"),
         (APPROVED, "refunded_minor = 1"),
+        (APPROVED, "refunded_minor = -1"),
         (APPROVED, "fingerprint = null"),
         (DECLINED, "decline_code = null"),
         (DECLINED, "status = 'canceled'"),
