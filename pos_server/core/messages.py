@@ -651,7 +651,7 @@ _scan_heads = msgspec.json.Decoder(_ScanHead)
 def message_id_of_scan(text: str) -> str | None:
     """The `message_id` of a `payment.scan`, without a look at its other fields; None for all else.
 
-    For a server that has no room for a scan: this takes a third of the work of `decode_client_message`, and no model is made.
+    For a server that has no room for a scan: a third of the work of `decode_client_message`, and no model is made.
     """
     try:
         return _scan_heads.decode(text).message_id
