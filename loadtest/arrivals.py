@@ -24,9 +24,11 @@ import uuid_utils.compat
 import uvloop
 from websockets.asyncio.client import ClientConnection
 
+from loadtest.clock import sleep_until
+from loadtest.codes import Codes
 from loadtest.seed import Device, device_of
 from loadtest.session import open_session
-from loadtest.slow_peers import Customer, scan
+from loadtest.slow_peers import scan
 from pos_server.core import payment_code
 from pos_server.core.device_keys import DeviceKind
 
@@ -111,16 +113,16 @@ async def connected(url: str, devices: list[Device]) -> list[ClientConnection]:
 
 async def offer(plan: Plan, load: Load, tills: list[ClientConnection], stop: asyncio.Event) -> None:
     """Send payments at their times until told to stop; one that is late is sent at once, and counts from its time."""
-    customers = itertools.cycle([Customer(device_of(DeviceKind.WALLET, number)) for number in plan.wallets])
+    customers = itertools.cycle([Codes(device_of(DeviceKind.WALLET, number)) for number in plan.wallets])
     chance = random.Random(1)  # noqa: S311 - the same arrivals in every run
     intended_s = time.monotonic()
     end_s = intended_s + plan.seconds_max
     for till in itertools.cycle(tills):
         intended_s += chance.expovariate(plan.rate)
-        await asyncio.sleep(max(0.0, intended_s - time.monotonic()))
+        await sleep_until(intended_s)
         if stop.is_set() or intended_s > end_s:
             return
-        code = next(customers).code()
+        code = next(customers).next(time.time())
         if code is None:
             continue  # after a stall all of a wallet's turns may fall into one step
         payment_id = uuid_utils.compat.uuid7()

@@ -13,6 +13,7 @@ import asyncio
 import gc
 import itertools
 import json
+import math
 import random
 import resource
 import sys
@@ -29,15 +30,17 @@ import picows
 import uuid_utils
 import uvloop
 
+from loadtest.clock import sleep_until
+from loadtest.codes import Codes
 from loadtest.histogram import encoded, new_histogram
 from loadtest.seed import CURRENCY, KEYRING, PIN, Device, device_of
-from pos_server.core import payment_code
 from pos_server.core.device_keys import DeviceKind, authentication_mac
 
 _CONNECTING_AT_ONCE = 100
 _ANSWERS_WITHIN_S = 15.0
 _TIMELINE_S = 0.5
 _NO_CODES_S = 0.02
+_SENT_IN_A_ROW_MAX = 20
 LATE_S = 0.01
 
 
@@ -93,7 +96,7 @@ class Result:
     timeline: list[int] = field(default_factory=list)
 
 
-class Session(picows.WSListener):  # type: ignore[misc]
+class Session(picows.WSListener):
     """A device's WebSocket: it signs in by itself, then hands every message on."""
 
     def __init__(self, device: Device, heard: Callable[[bytes, float], None]) -> None:
@@ -155,42 +158,6 @@ async def connect_all(urls: list[str], sessions: list[tuple[DeviceKind, Session]
         await asyncio.gather(*(one(*session) for session in sessions[start : start + _CONNECTING_AT_ONCE]))
 
 
-class Customer:
-    """A wallet's codes: ten of this step, as a phone shows them, then ten of the next, which the server takes too."""
-
-    __slots__ = ("_device", "_next", "_seq", "_step")
-
-    def __init__(self, device: Device, mark: tuple[int, int] = (0, payment_code.SEQ_MAX)) -> None:
-        self._device = device
-        self._step, self._seq = mark
-        self._next: str | None = None
-
-    @property
-    def mark(self) -> tuple[int, int]:
-        """Step and seq of the last code."""
-        return self._step, self._seq
-
-    def prepare(self, now_s: float) -> None:
-        """Have a code ready, as the phone in a queue has: it is made by the phone, not by the machine under test."""
-        self._next = self.code(now_s)
-
-    def code(self, now_s: float) -> str | None:
-        """The next code that is valid now; None when the customer has to wait for one."""
-        step = payment_code.step_at(now_s)
-        ready, self._next = self._next, None
-        if ready is not None and self._step >= step - 1:
-            return ready
-        if self._step < step:
-            self._step, self._seq = step, -1
-        if self._seq == payment_code.SEQ_MAX:
-            if self._step > step:
-                return None
-            self._step, self._seq = self._step + 1, -1
-        self._seq += 1
-        device = self._device.device
-        return payment_code.make(self._device.key, device.number, device.slot, self._step, self._seq)
-
-
 class Offer:
     """One run. A payment's number is its message_id and reference; `_intended` holds when it was meant to be sent."""
 
@@ -200,7 +167,7 @@ class Offer:
         marks = json.loads(Path(plan.marks).read_text()) if plan.marks and Path(plan.marks).exists() else {}
         # All wallets by their first devices, then all by their second: each device has ten codes in 30 s.
         self._customers = {
-            (number, slot): Customer(
+            (number, slot): Codes(
                 device_of(DeviceKind.WALLET, number, slot), *map(tuple, marks.get(f"{number}/{slot}", ()))
             )
             for slot in range(plan.devices)
@@ -237,15 +204,17 @@ class Offer:
         ]
 
     def prepare(self) -> None:
-        """Every phone has its next code ready."""
-        now_s = time.time()
+        """Every phone has its next codes ready: at a rate all that it will show, else one."""
+        plan, now_s = self._plan, time.time()
+        payments = plan.rate * (plan.warm_up_s + plan.seconds)
+        codes = max(1, math.ceil(payments / len(self._customers)))
         for customer in self._customers.values():
-            customer.prepare(now_s)
+            customer.prepare(now_s, codes)
 
-    def _in_turn(self) -> Iterator[Customer]:
+    def _in_turn(self) -> Iterator[Codes]:
         return itertools.cycle(list(self._customers.values()))
 
-    def _by_fame(self) -> Iterator[Customer]:
+    def _by_fame(self) -> Iterator[Codes]:
         customers = list(self._customers.values())
         weights = list(itertools.accumulate(1 / rank**self._plan.zipf for rank in range(1, len(customers) + 1)))
         while True:
@@ -262,7 +231,7 @@ class Offer:
         needs_pin = self._plan.pin_share > 0 and self._chance.random() < self._plan.pin_share
         customers = self._next_with_pin if needs_pin else self._next_customer
         for _ in range(16):
-            code = next(customers).code(now_s)
+            code = next(customers).next(now_s)
             if code is not None:
                 break
         else:
@@ -374,14 +343,20 @@ class Offer:
     async def _arrive(self, began_s: float, until_s: float) -> None:
         intended_s = began_s
         places = itertools.cycle(range(len(self.tills)))
+        in_a_row = 0
         while True:
             intended_s += self._chance.expovariate(self._plan.rate)
             if intended_s > until_s:
                 return
-            wait_s = intended_s - time.monotonic()
-            # Never so long without a look at the sockets that what has come waits for us.
-            await asyncio.sleep(max(0.0, wait_s))
+            if intended_s > time.monotonic():
+                await sleep_until(intended_s)
+                in_a_row = 0
+            elif in_a_row == _SENT_IN_A_ROW_MAX:
+                # Never so long without a look at the sockets that what has come waits for us.
+                await asyncio.sleep(0)
+                in_a_row = 0
             self.send(next(places), intended_s)
+            in_a_row += 1
 
     def _result(self, from_s: float, until_s: float, began_s: float, cpu_s: float) -> Result:
         result = Result(seconds=until_s - from_s, outcomes=dict(self._outcomes), skipped=self._skipped, cpu_s=cpu_s)

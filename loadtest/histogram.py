@@ -13,7 +13,8 @@ def new_histogram() -> HdrHistogram:
 
 def encoded(histogram: HdrHistogram) -> str:
     """Its text."""
-    return histogram.encode().decode()
+    text: bytes = histogram.encode()
+    return text.decode()
 
 
 def decoded(text: str) -> HdrHistogram:
@@ -23,4 +24,5 @@ def decoded(text: str) -> HdrHistogram:
 
 def ms_at(histogram: HdrHistogram, percent: float) -> float:
     """The latency in milliseconds that `percent` of them did not exceed; 0 of none."""
-    return round(histogram.get_value_at_percentile(percent) / 1000, 3)
+    value_us: int = histogram.get_value_at_percentile(percent)
+    return round(value_us / 1000, 3)

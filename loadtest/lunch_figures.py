@@ -9,7 +9,7 @@ from typing import Any
 from hdrh.histogram import HdrHistogram
 
 from loadtest.histogram import ms_at, new_histogram
-from loadtest.metrics import bucket_bounds, bucket_of, increase, quantile, total
+from loadtest.metrics import Metrics, bucket_bounds, bucket_of, increase, quantile, total
 from loadtest.store.plan import RUSH
 from loadtest.watch import Look
 
@@ -117,7 +117,7 @@ def _bound_ms(bound_s: float) -> float | None:
     return round(1000 * bound_s, 3) if isfinite(bound_s) else None
 
 
-def _up_to(metrics: Any, name: str, bound: float) -> float:
+def _up_to(metrics: Metrics, name: str, bound: float) -> float:
     return sum(
         value
         for (sample, labels), value in metrics.items()

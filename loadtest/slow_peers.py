@@ -26,10 +26,10 @@ import uuid_utils.compat
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
+from loadtest.codes import Codes
 from loadtest.process import Server, say, seeded_pos_server
 from loadtest.seed import CURRENCY, Device, Shop
 from loadtest.session import open_session
-from pos_server.core import payment_code
 from pos_server.core.errors import CloseCode
 
 WALLETS = 200
@@ -45,18 +45,9 @@ class Customer:
     """A wallet: its codes, its connection, and when its payments were meant to be scanned."""
 
     device: Device
+    codes: Codes
     meant_s: dict[str, float] = field(default_factory=dict)
     latencies_s: list[float] = field(default_factory=list)
-    used: tuple[int, int] = (0, -1)
-
-    def code(self) -> str | None:
-        """The next code, or None when this step's ten are used."""
-        step = payment_code.step_at(time.time())
-        seq = self.used[1] + 1 if self.used[0] == step else 0
-        if seq > payment_code.SEQ_MAX:
-            return None
-        self.used = (step, seq)
-        return payment_code.make(self.device.key, self.device.device.number, 0, step, seq)
 
     async def listen(self, socket: ClientConnection) -> None:
         async for frame in socket:
@@ -71,10 +62,13 @@ def scan(code: str, payment_id: UUID, reference: str) -> dict[str, Any]:
 
 
 async def play_round(
-    server: Server, shop: Shop, seconds: float, *, slow: bool, orders: Iterator[int]
+    server: Server, shop: Shop, codes: list[Codes], seconds: float, *, slow: bool, orders: Iterator[int]
 ) -> tuple[list[float], list[int]]:
-    """One round on fresh connections: the others' latencies, and the close codes that the slow ones got."""
-    customers = [Customer(device) for device in shop.wallets]
+    """One round on fresh connections: the others' latencies, and the close codes that the slow ones got.
+
+    `codes` are the wallets', the same in all rounds.
+    """
+    customers = [Customer(*owned) for owned in zip(shop.wallets, codes, strict=True)]
     tills = [await open_session(server.url, device) for device in shop.terminals]
     drains = [asyncio.create_task(_discard(till)) for till in tills]
     phones = [await open_session(server.url, customer.device) for customer in customers[SLOW:]]
@@ -88,7 +82,7 @@ async def play_round(
         _sell(tills[:-SLOW], customers[SLOW:], end_s, orders), _flood(tills[-SLOW:], customers[:SLOW], end_s, orders)
     )
     await asyncio.sleep(0.5)
-    codes = [await _close_code(phone) for phone in stuck] if slow else []
+    closed = [await _close_code(phone) for phone in stuck] if slow else []
     for task in (*drains, *listeners, *readers):
         task.cancel()
     await asyncio.gather(*drains, *listeners, *readers, return_exceptions=True)
@@ -97,7 +91,7 @@ async def play_round(
     missing = sum(len(customer.meant_s) for customer in customers[SLOW:])
     if missing:
         raise SystemExit(f"{missing} notices never came")
-    return [latency for customer in customers[SLOW:] for latency in customer.latencies_s], codes
+    return [latency for customer in customers[SLOW:] for latency in customer.latencies_s], closed
 
 
 async def _sell(tills: list[ClientConnection], customers: list[Customer], end_s: float, orders: Iterator[int]) -> None:
@@ -107,7 +101,7 @@ async def _sell(tills: list[ClientConnection], customers: list[Customer], end_s:
         if meant_s >= end_s:
             return
         await asyncio.sleep(max(0.0, meant_s - time.perf_counter()))
-        code = customer.code()
+        code = customer.codes.next(time.time())
         if code is None:
             continue
         payment_id = uuid_utils.compat.uuid7()
@@ -121,7 +115,7 @@ async def _flood(tills: list[ClientConnection], customers: list[Customer], end_s
     for till, customer in zip(tills, customers, strict=True):
         code = None
         while code is None:
-            code = customer.code()
+            code = customer.codes.next(time.time())
             if code is None:
                 await asyncio.sleep(1)
         repeated.append((till, json.dumps(scan(code, uuid_utils.compat.uuid7(), f"o{next(orders)}"))))
@@ -170,16 +164,17 @@ def p99_ms(latencies_s: list[float]) -> float:
 async def run(seconds: float, rounds: int) -> dict[str, Any]:
     """Alternate the two kinds of round; returns the figures, medians over the pairs."""
     orders = itertools.count(1)
-    ratios, codes, pairs = [], list[int](), []
+    ratios, slow_codes, pairs = [], list[int](), []
     limits = {"POS_MESSAGES_PER_S": "1000", "POS_MESSAGES_BURST": "1000"}
     async with seeded_pos_server(terminals=TILLS, wallets=WALLETS, balance_minor=1_000_000, **limits) as (server, shop):
         say("warming up …")
-        await play_round(server, shop, min(seconds, 5), slow=False, orders=orders)
+        codes = [Codes(device) for device in shop.wallets]
+        await play_round(server, shop, codes, min(seconds, 5), slow=False, orders=orders)
         before_kib = server.resident_kib()
         for number in range(rounds):
-            healthy, _ = await play_round(server, shop, seconds, slow=False, orders=orders)
-            with_slow, closed = await play_round(server, shop, seconds, slow=True, orders=orders)
-            codes += closed
+            healthy, _ = await play_round(server, shop, codes, seconds, slow=False, orders=orders)
+            with_slow, closed = await play_round(server, shop, codes, seconds, slow=True, orders=orders)
+            slow_codes += closed
             pairs.append((p99_ms(healthy), p99_ms(with_slow)))
             ratios.append(pairs[-1][1] / pairs[-1][0])
             say(f"round {number + 1}: p99 {pairs[-1][0]:.2f} ms with all reading, {pairs[-1][1]:.2f} ms with slow ones")
@@ -188,7 +183,7 @@ async def run(seconds: float, rounds: int) -> dict[str, Any]:
         "p99_ms_all_reading": round(median(pair[0] for pair in pairs), 2),
         "p99_ms_with_slow": round(median(pair[1] for pair in pairs), 2),
         "p99_ratio": round(median(ratios), 2),
-        "slow_closed_with_slow_code": sum(code == CloseCode.SLOW_CONSUMER for code in codes),
+        "slow_closed_with_slow_code": sum(code == CloseCode.SLOW_CONSUMER for code in slow_codes),
         "slow_peers": SLOW * rounds,
         "server_memory_grown_kib": grown_kib,
     }

@@ -23,7 +23,7 @@ import uuid_utils
 import uvloop
 from websockets.frames import Frame, Opcode, apply_mask  # type: ignore[attr-defined]
 
-from loadtest.generator import Customer
+from loadtest.codes import Codes
 from loadtest.process import new_ledger, say
 from loadtest.seed import CURRENCY, KEYRING, Shop, seed_shop
 from pos_server.authorizer import Authorizer, AuthorizerLimits
@@ -98,10 +98,10 @@ class Peer:
             pass
 
 
-def _frames(shop: Shop, customers: list[Customer], batch: int, first: int) -> list[bytes]:
+def _frames(shop: Shop, customers: list[Codes], batch: int, first: int) -> list[bytes]:
     frames = []
     for number in range(first, first + batch):
-        code = customers[number % len(customers)].code(time.time())
+        code = customers[number % len(customers)].next(time.time())
         if code is None:
             raise SystemExit("the wallets have run out of codes: take fewer --payments")
         message = {
@@ -204,7 +204,7 @@ async def measured(payments: int, batch: int) -> dict[str, dict[str, float]]:
         await owner.close()
         connection = await connect(dsn, timeout_s=30)
         costs, house = Costs(await connection.fetchval("select pg_backend_pid()")), HouseAccounts()
-        customers = [Customer(device) for device in shop.wallets]
+        customers = [Codes(device) for device in shop.wallets]
         peer, metrics = await Peer.open(), Metrics()
         # The first batches make plans and fill caches.
         warm_up = 10 * batch

@@ -163,7 +163,8 @@ def main() -> None:
         asyncio.run(_serve())
         return
     if arguments.measure:
-        _measure(*arguments.measure, arguments.rounds)
+        name, url = arguments.measure
+        _measure(name, url, arguments.rounds)
         return
     module = [sys.executable, "-m", "loadtest.websocket_clients"]
     pipe = subprocess.PIPE

@@ -97,7 +97,7 @@ class Talk:
             bound_s = NOTICE_WITHIN_S if self.first_loss_s == math.inf else OUTCOME_WITHIN_S
             try:
                 # A loss may raise the bound while this waits.
-                heard = self._heard.get(timeout=max(0.0, min(1.0, bound_s - waited_s)))
+                heard: Heard = self._heard.get(timeout=max(0.0, min(1.0, bound_s - waited_s)))
             except Empty:
                 if waited_s >= bound_s:
                     raise Failure(f"nothing came within {bound_s:g} s") from None
@@ -135,7 +135,7 @@ class Device:
 
     @property
     def is_online(self) -> bool:
-        return self._ready.is_set()
+        return bool(self._ready.is_set())
 
     def connect(self) -> None:
         """Connect, and stay so until `close`. Raises Failure when that takes too long."""
