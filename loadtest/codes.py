@@ -3,6 +3,8 @@
 from loadtest.seed import Device
 from pos_server.core import payment_code
 
+# Before the first code of all: step and seq.
+NONE_SHOWN = (0, payment_code.SEQ_MAX)
 # As long as a code may be in the server's queue at most: it is checked when its turn comes.
 _ON_ITS_WAY_S = 5.0
 
@@ -12,7 +14,7 @@ class Codes:
 
     __slots__ = ("_device", "_made", "_ready", "mark")
 
-    def __init__(self, device: Device, mark: tuple[int, int] = (0, payment_code.SEQ_MAX)) -> None:
+    def __init__(self, device: Device, mark: tuple[int, int] = NONE_SHOWN) -> None:
         self._device = device
         # Step and seq: of the last code that was shown, and of the last that was made.
         self.mark = self._made = mark

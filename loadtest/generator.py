@@ -1,18 +1,17 @@
 """Offers payments over WebSockets as fast as the server takes them (closed loop), or at a rate (open loop).
 
-A process of its own on a light client (picows), so that most of the machine is left to what is measured. It reads one
-line of JSON (`Plan`) from standard input, connects everybody, says `ready`, waits for a line, offers payments for
+A process of its own. It reads one line of JSON (`People`) from standard input, connects everybody and says `connected`.
+Then, for each line of JSON (`Plan`) until there are no more, it says `ready`, waits for a line, offers payments for
 `warm_up_s + seconds`, waits for what is open, writes a `Result` as JSON to `Plan.out`, and says `done`.
 
 Closed loop: each till has one payment open, and sends the next when it hears what became of it. Open loop: arrivals are
-Poisson, and a payment that is sent late counts from when it was meant to be sent. Every code is a real one, made for
-the moment it is sent; a payment is complete when both the till and the wallet have heard.
+Poisson, and a payment that is sent late counts from when it was meant to be sent. Every code is a real one. A payment
+is complete when both the till and the wallet have heard.
 """
 
 import asyncio
 import gc
 import itertools
-import json
 import math
 import random
 import resource
@@ -23,20 +22,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import orjson
-import picows
 import uuid_utils
 import uvloop
 
 from loadtest.clock import sleep_until
 from loadtest.codes import Codes
+from loadtest.crowd import Crowd, People, Session, connected
 from loadtest.histogram import encoded, new_histogram
-from loadtest.seed import CURRENCY, KEYRING, PIN, Device, device_of
-from pos_server.core.device_keys import DeviceKind, authentication_mac
+from loadtest.seed import CURRENCY, PIN
 
-_CONNECTING_AT_ONCE = 100
 _ANSWERS_WITHIN_S = 15.0
 _TIMELINE_S = 0.5
 _NO_CODES_S = 0.02
@@ -46,19 +42,17 @@ LATE_S = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to offer. `rate` 0 is closed loop. Devices are given by number; a wallet's code pays `amount_minor`.
+    """What to offer, at which of the crowd's tills, with which of its wallets. `rate` 0 is closed loop.
 
-    Each wallet shows the codes of `devices` devices by turns, of which the first is connected. Devices are spread over
-    the servers at `urls`. `zipf` > 0 picks wallets with that exponent instead of in turn. `marks` is a file that hands
-    the wallets' last codes on from one run to the next: a code is used once. The result goes to the file `out`.
-    `pin_share` of the payments need a PIN: of `pin_amount_minor`, by one of the first `pin_wallets` wallets.
+    A wallet's code pays `amount_minor`; it shows the codes of its devices by turns. `zipf` > 0 picks wallets with that
+    exponent instead of in turn. `pin_share` of the payments need a PIN: of `pin_amount_minor`, by one of the first
+    `pin_wallets` wallets. The result goes to the file `out`.
     """
 
-    urls: list[str]
     terminals: list[int]
     wallets: list[int]
-    devices: int
     seconds: float
+    out: str
     warm_up_s: float = 2.0
     rate: float = 0.0
     amount_minor: int = 1
@@ -67,8 +61,6 @@ class Plan:
     pin_share: float = 0.0
     pin_wallets: int = 0
     pin_amount_minor: int = 0
-    marks: str = ""
-    out: str = ""
 
 
 @dataclass(slots=True)
@@ -96,86 +88,19 @@ class Result:
     timeline: list[int] = field(default_factory=list)
 
 
-class Session(picows.WSListener):
-    """A device's WebSocket: it signs in by itself, then hands every message on."""
-
-    def __init__(self, device: Device, heard: Callable[[bytes, float], None]) -> None:
-        self._device = device
-        self._heard = heard
-        self._signed_in: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._transport: picows.WSTransport
-
-    async def ready(self) -> None:
-        await self._signed_in
-
-    def on_ws_connected(self, transport: picows.WSTransport) -> None:
-        self._transport = transport
-
-    def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
-        if frame.msg_type != picows.WSMsgType.TEXT:
-            return
-        payload = frame.get_payload_as_bytes()
-        if self._signed_in.done():
-            self._heard(payload, time.monotonic())
-            return
-        message = orjson.loads(payload)
-        if message["type"] == "hello":
-            self.send(_authenticate(self._device, message["nonce"]))
-        elif message["type"] == "ready":
-            self._signed_in.set_result(None)
-        else:
-            self._signed_in.set_exception(SystemExit(f"not ready: {message}"))
-
-    def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
-        if not self._signed_in.done():
-            self._signed_in.set_exception(SystemExit("the server closed a connection"))
-
-    def send(self, message: dict[str, Any]) -> None:
-        self._transport.send(picows.WSMsgType.TEXT, orjson.dumps(message))
-
-    def leave(self) -> None:
-        self._transport.disconnect(False)
-
-
-def _authenticate(device: Device, nonce: str) -> dict[str, Any]:
-    mac = authentication_mac(device.key, bytes.fromhex(nonce), device.device.number).hex()
-    identity = {"id": device.device.number, "slot": device.device.slot, "kid": KEYRING.current, "mac": mac}
-    return {"type": "authenticate", "message_id": "1", **identity}
-
-
-async def connect_all(urls: list[str], sessions: list[tuple[DeviceKind, Session]]) -> None:
-    """Open all of them, some at once, at the servers by turns."""
-    turns = itertools.cycle(urls)
-
-    async def one(kind: DeviceKind, session: Session) -> None:
-        url = next(turns)
-        address = f"{url.replace('http', 'ws', 1)}/v1/{kind}"
-        headers = {"Sec-WebSocket-Protocol": "pos.v1"}
-        await picows.ws_connect(lambda: session, address, extra_headers=headers, websocket_handshake_timeout=30)
-        await session.ready()
-
-    for start in range(0, len(sessions), _CONNECTING_AT_ONCE):
-        await asyncio.gather(*(one(*session) for session in sessions[start : start + _CONNECTING_AT_ONCE]))
-
-
 class Offer:
     """One run. A payment's number is its message_id and reference; `_intended` holds when it was meant to be sent."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, crowd: Crowd) -> None:
         self._plan = plan
+        self._crowd = crowd
         self._chance = random.Random(1)  # noqa: S311 - the same in every run
-        marks = json.loads(Path(plan.marks).read_text()) if plan.marks and Path(plan.marks).exists() else {}
         # All wallets by their first devices, then all by their second: each device has ten codes in 30 s.
-        self._customers = {
-            (number, slot): Codes(
-                device_of(DeviceKind.WALLET, number, slot), *map(tuple, marks.get(f"{number}/{slot}", ()))
-            )
-            for slot in range(plan.devices)
-            for number in plan.wallets
-        }
+        slots = range(1 + max(slot for _, slot in crowd.codes))
+        self._customers = [crowd.codes[number, slot] for slot in slots for number in plan.wallets]
         self._next_customer = self._in_turn() if not plan.zipf else self._by_fame()
-        with_pins = set(plan.wallets[: plan.pin_wallets])
-        self._next_with_pin = itertools.cycle([c for (number, _), c in self._customers.items() if number in with_pins])
+        with_pins = plan.wallets[: plan.pin_wallets]
+        self._next_with_pin = itertools.cycle([crowd.codes[number, slot] for slot in slots for number in with_pins])
         self._prefix = f"{time.time_ns() // 1_000_000:x}-"
         self._intended = array("d")
         self._sent = array("d")
@@ -191,31 +116,26 @@ class Offer:
         self._skipped = 0
         self._idle = asyncio.Event()
         self._sending = True
-        self.tills = [
-            Session(device_of(DeviceKind.TERMINAL, number), self._at_till(place))
-            for place, number in enumerate(plan.terminals)
-        ]
-        self.wallets = [
-            Session(
-                device_of(DeviceKind.WALLET, number),
-                self._at_asked_wallet(place) if place < plan.pin_wallets else self._at_wallet,
-            )
-            for place, number in enumerate(plan.wallets)
-        ]
+        self._tills = [crowd.tills[number] for number in plan.terminals]
+        for place, till in enumerate(self._tills):
+            till.heard = self._at_till(place)
+        for number, wallet in crowd.wallets.items():
+            wallet.heard = self._at_asked_wallet(wallet) if number in with_pins else self._at_wallet
 
     def prepare(self) -> None:
-        """Every phone has its next codes ready: at a rate all that it will show, else one."""
+        """Every phone has its next codes ready: at a rate all that it will show, else one. Raises SystemExit."""
+        self._crowd.check()
         plan, now_s = self._plan, time.time()
         payments = plan.rate * (plan.warm_up_s + plan.seconds)
         codes = max(1, math.ceil(payments / len(self._customers)))
-        for customer in self._customers.values():
+        for customer in self._customers:
             customer.prepare(now_s, codes)
 
     def _in_turn(self) -> Iterator[Codes]:
-        return itertools.cycle(list(self._customers.values()))
+        return itertools.cycle(self._customers)
 
     def _by_fame(self) -> Iterator[Codes]:
-        customers = list(self._customers.values())
+        customers = self._customers
         weights = list(itertools.accumulate(1 / rank**self._plan.zipf for rank in range(1, len(customers) + 1)))
         while True:
             yield from self._chance.choices(customers, cum_weights=weights, k=10_000)
@@ -249,7 +169,7 @@ class Offer:
         amount_minor = self._plan.pin_amount_minor if needs_pin else self._plan.amount_minor
         if self._plan.declined_share and self._chance.random() < self._plan.declined_share:
             amount_minor = 10**12
-        self.tills[place].send(
+        self._tills[place].send(
             {
                 "type": "payment.scan",
                 "message_id": f"{self._prefix}{number}",
@@ -295,7 +215,7 @@ class Offer:
         if number is not None:
             self._wallet_at[number] = now_s
 
-    def _at_asked_wallet(self, place: int) -> Callable[[bytes, float], None]:
+    def _at_asked_wallet(self, wallet: Session) -> Callable[[bytes, float], None]:
         def heard(payload: bytes, now_s: float) -> None:
             if b'"payment.confirmation_required"' not in payload:
                 self._at_wallet(payload, now_s)
@@ -305,12 +225,12 @@ class Offer:
             if number is not None:
                 self._pin_sent[number] = now_s
                 answer = {"payment_id": message["payment_id"], "version": message["version"], "pin": PIN}
-                self.wallets[place].send({"type": "payment.confirm", "message_id": f"pin-{number}", **answer})
+                wallet.send({"type": "payment.confirm", "message_id": f"pin-{number}", **answer})
 
         return heard
 
     async def run(self) -> Result:
-        """Offer all of it; everybody is connected."""
+        """Offer all of it."""
         plan = self._plan
         cpu_s = _cpu_s()
         began_s = time.monotonic()
@@ -318,7 +238,7 @@ class Offer:
         if plan.rate:
             await self._arrive(began_s, until_s)
         else:
-            for place in range(len(self.tills)):
+            for place in range(len(self._tills)):
                 self._send_next(place)
             await asyncio.sleep(until_s - time.monotonic())
         self._sending = False
@@ -330,19 +250,11 @@ class Offer:
             except TimeoutError:
                 pass
         await asyncio.sleep(0.5)  # the last wallets hear
-        self._keep_marks()
         return self._result(from_s, until_s, began_s, _cpu_s() - cpu_s)
-
-    def _keep_marks(self) -> None:
-        if self._plan.marks:
-            path = Path(self._plan.marks)
-            kept = json.loads(path.read_text()) if path.exists() else {}
-            marks = {f"{number}/{slot}": (customer.mark,) for (number, slot), customer in self._customers.items()}
-            path.write_text(json.dumps(kept | marks))
 
     async def _arrive(self, began_s: float, until_s: float) -> None:
         intended_s = began_s
-        places = itertools.cycle(range(len(self.tills)))
+        places = itertools.cycle(range(len(self._tills)))
         in_a_row = 0
         while True:
             intended_s += self._chance.expovariate(self._plan.rate)
@@ -396,31 +308,34 @@ def _cpu_s() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-async def run(plan: Plan) -> Result:
-    """Connect, wait for the word, and offer."""
-    offer = Offer(plan)
-    sessions = [(DeviceKind.TERMINAL, session) for session in offer.tills]
-    await connect_all(plan.urls, sessions + [(DeviceKind.WALLET, session) for session in offer.wallets])
-    offer.prepare()
-    print("ready", flush=True)  # noqa: T201
-    await asyncio.to_thread(sys.stdin.readline)
-    # A collection over all payments so far would be a pause of our own making.
-    gc.freeze()
-    gc.disable()
-    try:
-        return await offer.run()
-    finally:
-        for _, session in sessions:
-            session.leave()
+async def serve() -> None:
+    """Connect whoever the first line names, and carry out the plans of the others."""
+    line = await asyncio.to_thread(sys.stdin.readline)
+    async with connected(People(**orjson.loads(line))) as crowd:
+        _say("connected")
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            plan = Plan(**orjson.loads(line))
+            offer = Offer(plan, crowd)
+            offer.prepare()
+            _say("ready")
+            await asyncio.to_thread(sys.stdin.readline)
+            # A collection over all payments so far would be a pause of our own making.
+            gc.collect()
+            gc.freeze()
+            gc.disable()
+            _write(Path(plan.out), await offer.run())
+            gc.enable()
+            gc.unfreeze()
+            _say("done")
 
 
-def main() -> None:
-    """Take the plan from standard input and carry it out."""
-    plan = Plan(**orjson.loads(sys.stdin.readline()))
-    result = uvloop.run(run(plan))
-    Path(plan.out).write_bytes(orjson.dumps(asdict(result)))
-    print("done", flush=True)  # noqa: T201
+def _write(out: Path, result: Result) -> None:
+    out.write_bytes(orjson.dumps(asdict(result)))
+
+
+def _say(word: str) -> None:
+    print(word, flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":
-    main()
+    uvloop.run(serve())

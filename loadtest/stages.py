@@ -37,7 +37,7 @@ from pos_server.core.operations import Decided, Outcome, Scan
 from pos_server.core.rules import Limits, Rules
 from pos_server.core.session import Session
 from pos_server.core.texts import DEFAULT_LANGUAGE
-from pos_server.frames import payload_start, text_frame
+from pos_server.frames import split, text_frame
 from pos_server.ledger.database import connect
 from pos_server.ledger.ledger import HouseAccounts, apply_changes, load_book
 from pos_server.metrics import Metrics
@@ -145,8 +145,8 @@ async def _one_batch(
     with costs.of("frame"):
         texts = [
             apply_mask(frame[start:], frame[start - 4 : start]).decode()
-            for frame in frames
-            if (start := payload_start(frame))
+            for data in frames
+            for start, frame in split(data, 0)[0]
         ]
     with costs.of("check"):
         scans = []
