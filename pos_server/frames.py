@@ -1,13 +1,15 @@
-"""The WebSocket frames that nearly all traffic consists of: a text or a pong, short and whole, in a read of its own.
+"""The WebSocket frames that nearly all traffic consists of: texts and pongs, short and whole.
 
-RFC 6455, section 5.2. All else (fragments, other control frames, frames in pieces or in a row) is left to `websockets`,
-which takes 3 µs to frame a text where this takes 0.3.
+RFC 6455, section 5.2. All else (fragments, other control frames, frames in pieces) is left to `websockets`, which takes
+3 µs to frame a text where this takes 0.3.
 """
 
 FINAL_TEXT = 0x81
 FINAL_PONG = 0x8A
 # Of a control frame (section 5.5).
 CONTROL_BYTES_MAX = 125
+# Where the next frame begins: see `split`.
+UNKNOWN = -1
 _LENGTH = 0x7F
 _MASKED = 0x80
 # The length as it stands, in two bytes after this value, in eight after that one.
@@ -27,21 +29,41 @@ def text_frame(payload: bytes) -> bytes:
     return bytes((FINAL_TEXT, _EIGHT_BYTES)) + size.to_bytes(8) + payload
 
 
-def payload_start(data: bytes) -> int:
-    """Where the payload begins, when `data` is exactly one final, masked frame; else 0.
+def split(data: bytes, until_frame: int) -> tuple[list[tuple[int, bytes]], int]:
+    """The frames in a read, as (where the payload begins, the frame), and what else is there, as (0, the bytes).
 
-    The mask is in the four bytes before it. Frames longer than 64 KiB count as others, as do those whose length is
-    written in more bytes than it takes.
+    A frame here is whole, final and masked (the mask is the four bytes before its payload), not longer than 64 KiB, its
+    length in no more bytes than it takes. `until_frame` says after how many bytes one begins, UNKNOWN when that cannot
+    be said; returned is what it will be for the next read.
     """
     size = len(data)
+    if until_frame:
+        if until_frame < 0 or until_frame >= size:
+            return [(0, data)], until_frame if until_frame < 0 else until_frame - size
+        pieces, at = [(0, data[:until_frame])], until_frame
+    else:
+        pieces, at = [], 0
+    while at < size:
+        start, end = _frame_at(data, at)
+        if not start or end > size:
+            pieces.append((0, data[at:]))
+            return pieces, end - size if start else UNKNOWN
+        pieces.append((start - at, data[at:end]))
+        at = end
+    return pieces, 0
+
+
+def _frame_at(data: bytes, at: int) -> tuple[int, int]:
+    """Where the payload of the frame at `at` begins and ends, perhaps in a later read; 0 and 0 of no such frame."""
+    left = len(data) - at
     # FIN, no extension, masked as all that clients send.
-    if size < 2 + _MASK_BYTES or data[0] & 0xF0 != 0x80 or not data[1] & _MASKED:
-        return 0
-    length, start = data[1] & _LENGTH, 2 + _MASK_BYTES
+    if left < 2 + _MASK_BYTES or data[at] & 0xF0 != 0x80 or not data[at + 1] & _MASKED:
+        return 0, 0
+    length, start = data[at + 1] & _LENGTH, at + 2 + _MASK_BYTES
     if length == _TWO_BYTES:
-        length, start = data[2] << 8 | data[3], start + 2
+        length, start = data[at + 2] << 8 | data[at + 3], start + 2
         if length <= _SHORT_MAX:
-            return 0
+            return 0, 0
     elif length == _EIGHT_BYTES:
-        return 0
-    return start if size == start + length else 0
+        return 0, 0
+    return start, start + length

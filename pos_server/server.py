@@ -26,7 +26,7 @@ from .app import PosApp, open_app
 from .connections import SEND_NOW
 from .core.device_keys import Keyring
 from .core.errors import CloseCode, PosError
-from .frames import CONTROL_BYTES_MAX, FINAL_PONG, FINAL_TEXT, payload_start, text_frame
+from .frames import CONTROL_BYTES_MAX, FINAL_PONG, FINAL_TEXT, UNKNOWN, split, text_frame
 from .gateway.device import FAILURE, LISTEN, REFUSED_FRAME_CODE
 from .settings import Settings
 
@@ -146,25 +146,35 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
         self.queue: _Received = _Received()  # type: ignore[assignment]
         self._state: dict[str, Any] = {}
         self._hear: Callable[[str], Exception | None] | None = None
-        # What came in since the handshake was one whole frame in each read, so the next read begins with one.
-        self._in_step = False
+        # After how many bytes a frame begins. Not known before the handshake, nor after what `split` does not know.
+        self._until_frame = UNKNOWN
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES_MAX)
 
     def data_received(self, data: bytes) -> None:
-        start = payload_start(data) if self._in_step else 0
-        if start and data[0] == FINAL_TEXT and len(data) - start <= self.config.ws_max_size and self._takes_texts():
+        pieces, self._until_frame = split(data, self._until_frame)
+        for start, piece in pieces:
+            if not start or not self._took(piece, start):
+                self._leave_to_websockets(piece)
+
+    def _took(self, frame: bytes, start: int) -> bool:
+        """Act on a frame with its payload at `start`, if it is one of the usual ones."""
+        size = len(frame) - start
+        if frame[0] == FINAL_TEXT and size <= self.config.ws_max_size and self._takes_texts():
             try:
-                self._give(apply_mask(data[start:], data[start - 4 : start]).decode())
-                return
+                text = apply_mask(frame[start:], frame[start - 4 : start]).decode()
             except UnicodeDecodeError:
-                pass  # websockets ends the connection
-        if start and data[0] == FINAL_PONG and len(data) - start <= CONTROL_BYTES_MAX and self._is_open():
-            self.handle_pong(Frame(Opcode.PONG, apply_mask(data[start:], data[start - 4 : start])))
-            return
-        self._in_step = start > 0
+                return False  # websockets ends the connection
+            self._give(text)
+            return True
+        if frame[0] == FINAL_PONG and size <= CONTROL_BYTES_MAX and self._is_open():
+            self.handle_pong(Frame(Opcode.PONG, apply_mask(frame[start:], frame[start - 4 : start])))
+            return True
+        return False
+
+    def _leave_to_websockets(self, data: bytes) -> None:
         try:
             super().data_received(data)
         except InvalidState:
@@ -204,7 +214,7 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
             self._state = self.scope["state"]
             self._state[SEND_NOW] = self.send_now
             self._state[LISTEN] = self.listen
-            self._in_step = True
+            self._until_frame = 0
 
     def send_now(self, text: str) -> bool:
         """Send a text without waiting; False when the peer does not take any now, or the connection is at its end."""

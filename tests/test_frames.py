@@ -1,5 +1,6 @@
 """The frames that do not go through `websockets` are the same as if they had."""
 
+import itertools
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from websockets.exceptions import ProtocolError
 from websockets.frames import Frame, Opcode, apply_mask  # type: ignore[attr-defined]
 from websockets.streams import StreamReader
 
-from pos_server.frames import FINAL_PONG, FINAL_TEXT, payload_start, text_frame
+from pos_server.frames import CONTROL_BYTES_MAX, FINAL_PONG, FINAL_TEXT, UNKNOWN, split, text_frame
 
 SIZES = st.sampled_from([0, 1, 124, 125, 126, 127, 400, 65535, 65536])
 
@@ -29,23 +30,20 @@ def test_a_text_is_framed_as_websockets_does(size: int) -> None:
 )
 def test_the_payload_of_one_whole_frame_is_found(opcode: Opcode, size: int) -> None:
     data = Frame(opcode, bytes(size)).serialize(mask=True)
-    assert payload_start(data) == len(data) - size
+    assert split(data, 0) == ([(len(data) - size, data)], 0)
     assert (data[0] == FINAL_TEXT) == (opcode is Opcode.TEXT)
     assert (data[0] == FINAL_PONG) == (opcode is Opcode.PONG)
 
 
 FRAME = Frame(Opcode.TEXT, b"hello").serialize(mask=True)
+START = 6
 LONG = Frame(Opcode.TEXT, bytes(65536)).serialize(mask=True)
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        pytest.param(b"", id="nothing"),
-        pytest.param(FRAME[:-1], id="all but the last byte"),
-        pytest.param(FRAME[:1], id="one byte"),
-        pytest.param(FRAME + FRAME, id="two frames"),
-        pytest.param(FRAME + b"\x81", id="a frame and the first byte of the next"),
+        pytest.param(FRAME[:5], id="less than tells how long it is"),
         pytest.param(Frame(Opcode.TEXT, b"hello", fin=False).serialize(mask=True), id="a first fragment"),
         pytest.param(b"\xc1" + FRAME[1:], id="compressed"),
         pytest.param(Frame(Opcode.TEXT, b"hello").serialize(mask=False), id="not masked"),
@@ -54,7 +52,19 @@ LONG = Frame(Opcode.TEXT, bytes(65536)).serialize(mask=True)
     ],
 )
 def test_anything_else_is_left_to_websockets(data: bytes) -> None:
-    assert payload_start(data) == 0
+    assert split(data, 0) == ([(0, data)], UNKNOWN)
+    assert split(FRAME + data, 0) == ([(START, FRAME), (0, data)], UNKNOWN)
+    assert split(FRAME, UNKNOWN) == ([(0, FRAME)], UNKNOWN)
+
+
+def test_a_frame_in_pieces_is_left_to_websockets_and_the_next_one_is_found() -> None:
+    for cut in range(START, len(FRAME)):
+        left = len(FRAME) - cut
+        assert split(FRAME[:cut], 0) == ([(0, FRAME[:cut])], left)
+        assert split(FRAME[cut:] + FRAME, left) == ([(0, FRAME[cut:]), (START, FRAME)], 0)
+        assert split(FRAME[cut:], left) == ([(0, FRAME[cut:])], 0)
+    assert split(FRAME[6:8], 5) == ([(0, FRAME[6:8])], 3)
+    assert split(b"", 0) == ([], 0)
 
 
 def _frames_websockets_reads(data: bytes) -> list[Frame] | None:
@@ -94,12 +104,37 @@ READS = st.builds(
 
 
 @given(READS)
-def test_a_text_is_found_exactly_where_websockets_reads_one_and_no_more(data: bytes) -> None:
+def test_frames_are_found_exactly_where_websockets_reads_them(data: bytes) -> None:
+    pieces, _ = split(data, 0)
+    assert b"".join(piece for _, piece in pieces) == data
+    for start, piece in pieces:
+        if start:
+            frames = _frames_websockets_reads(piece)
+            # Control frames that are too long are no frames to websockets, which refuses them.
+            if frames is not None:
+                assert [frame.fin for frame in frames] == [True]
+                assert apply_mask(piece[start:], piece[start - 4 : start]) == frames[0].data
+            else:
+                assert piece[0] & 0x08
+                assert len(piece) - start > CONTROL_BYTES_MAX
     frames = _frames_websockets_reads(data)
-    is_one_text = frames is not None and [(frame.opcode, frame.fin) for frame in frames] == [(Opcode.TEXT, True)]
-    start = payload_start(data)
-    assert (start > 0 and data[0] == FINAL_TEXT) == is_one_text
-    if frames is not None and is_one_text:
-        assert apply_mask(data[start:], data[start - 4 : start]) == frames[0].data
-    if start and frames is not None:
-        assert len(frames) == 1, "the next read begins with a frame"
+    if frames is not None and all(frame.fin for frame in frames):
+        assert len(pieces) == len(frames)
+        assert all(start for start, _ in pieces)
+
+
+@given(st.lists(st.binary(max_size=300), min_size=1, max_size=8), st.data())
+def test_texts_are_found_again_after_any_one_that_came_in_pieces(texts: list[bytes], data: st.DataObject) -> None:
+    frames = [Frame(Opcode.TEXT, text).serialize(mask=True) for text in texts]
+    ends = list(itertools.accumulate(map(len, frames)))
+    # Not within what tells how long a frame is.
+    cuts = [at for end, frame in zip(ends, frames, strict=True) for at in range(end - len(frame) + 8, end + 1)]
+    cut_at = sorted(data.draw(st.sets(st.sampled_from(cuts), max_size=4)) if cuts else ())
+    whole, until_frame, found = b"".join(frames), 0, []
+    for begin, end in itertools.pairwise([0, *cut_at, len(whole)]):
+        pieces, until_frame = split(whole[begin:end], until_frame)
+        found += [piece for start, piece in pieces if start]
+    in_pieces = sum(any(end - len(frame) < at < end for at in cut_at) for end, frame in zip(ends, frames, strict=True))
+    assert until_frame == 0
+    assert len(found) == len(frames) - in_pieces
+    assert all(frame in frames for frame in found)
