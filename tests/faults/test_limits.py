@@ -19,7 +19,7 @@ from pos_server.core.device_keys import DeviceKind
 from pos_server.core.errors import CloseCode
 from pos_server.core.messages import SUBPROTOCOL
 from pos_server.server import RunningServer, listen, serving
-from tests.faults.wire import CLOSE, TEXT, Wire, frame, upgrade_request
+from tests.faults.wire import CLOSE, CONTINUATION, TEXT, Wire, frame, upgrade_request
 from tests.support import (
     ANSWER_TIMEOUT_S,
     KEYRING,
@@ -386,15 +386,25 @@ async def test_an_upgrade_with_headers_beyond_measure_is_answered_and_closed(ser
         assert (await asyncio.to_thread(response, request)).startswith(b"HTTP/1.1 431 ")
 
 
-async def test_bad_utf8_and_a_close_in_one_read_are_one_end(server: RunningServer, town: Town) -> None:
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        pytest.param(frame(TEXT, b"\xbb"), 1007, id="whole"),
+        # Read together by websockets, which sees the close first.
+        pytest.param(frame(TEXT, b"x", fin=False) + frame(CONTINUATION, b"\xbb"), 1000, id="fragments"),
+    ],
+)
+async def test_bad_utf8_and_a_close_in_one_read_are_one_end(
+    server: RunningServer, town: Town, text: bytes, code: int
+) -> None:
     def end() -> int | None:
         wire = log_in(server.url, town.terminals[0])
-        wire.send(frame(TEXT, b"\xbb") + frame(CLOSE, b"\x03\xe8"))
-        code = wire.close_code()
+        wire.send(text + frame(CLOSE, b"\x03\xe8"))
+        closed_with = wire.close_code()
         wire.close()
-        return code
+        return closed_with
 
-    assert await asyncio.to_thread(end) == 1000
+    assert await asyncio.to_thread(end) == code
 
 
 async def test_the_old_key_does_not_come_back(dsn: str, town: Town, connection: asyncpg.Connection) -> None:
