@@ -138,7 +138,8 @@ async def compared(bench: Bench, pairs: int, run: Callable[[], Awaitable[Load]])
 
 
 async def hot_merchant(bench: Bench, figures: Figures, pairs: int) -> None:
-    ratio, _ = await compared(bench, pairs, lambda: offer(bench, bench.hot, bench.wallets))
+    # Twice as many, as below.
+    ratio, _ = await compared(bench, 2 * pairs, lambda: offer(bench, bench.hot, bench.wallets))
     figures.put(hot_merchant_ratio=ratio)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -22,6 +23,24 @@ from tests.support import KEYRING, Town, build_town, settings
 # How long an example takes says how busy the machine is, nothing else.
 hypothesis.settings.register_profile("pos", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("pos")
+
+# Of free memory, for the databases of all tests that run at a time.
+_MEMORY_BYTES = 8 * 2**30
+
+
+def _in_memory() -> str | None:
+    """A directory in memory where there is plenty: to clone a database there takes a fifth of the time."""
+    try:
+        place = os.statvfs("/dev/shm")
+    except OSError:
+        return None
+    plenty = place.f_bavail * place.f_frsize >= _MEMORY_BYTES and not place.f_flag & os.ST_NOEXEC
+    return "/dev/shm" if plenty else None
+
+
+# Of this process and all that it starts.
+if "TMPDIR" not in os.environ and (directory := _in_memory()):
+    os.environ["TMPDIR"] = tempfile.tempdir = directory
 
 _numbers = itertools.count(1)
 
