@@ -138,7 +138,7 @@ async def compared(bench: Bench, pairs: int, run: Callable[[], Awaitable[Load]])
 
 
 async def hot_merchant(bench: Bench, figures: Figures, pairs: int) -> None:
-    # Twice as many, as below.
+    # Twice as many: two runs of the same differ by as much as is looked for.
     ratio, _ = await compared(bench, 2 * pairs, lambda: offer(bench, bench.hot, bench.wallets))
     figures.put(hot_merchant_ratio=ratio)
 
@@ -187,7 +187,7 @@ async def metrics(bench: Bench, figures: Figures, pairs: int) -> None:
     command: list[str | Path] = [POS_SERVER, "run", "--port", "0"]
     async with serving(command, POS_DATABASE_URL=bench.dsn, POS_METRICS="false", **WIDE) as silent:
         without = replace(bench, servers=[silent])
-        # Twice as many: what is looked for is less than two runs of the same differ.
+        # Twice as many, as for the hot merchant.
         loads = await by_turns(bench, 2 * pairs, lambda: offer(without, bench.spread, bench.wallets))
     figures.put(
         metrics_ratio=round(median(counting.per_s / plain.per_s for plain, counting in loads), 2),
