@@ -17,6 +17,7 @@ from typing import Any
 
 import asyncpg
 import httpx
+import hypothesis
 import msgspec
 import pytest
 from hypothesis import assume, given
@@ -578,7 +579,12 @@ def taken(message: dict[str, Any]) -> bool:
     return True
 
 
+# Of each type of message.
+EXAMPLES = hypothesis.settings(max_examples=40)
+
+
 @pytest.mark.parametrize("name", OF_CLIENTS)
+@EXAMPLES
 @given(st.data())
 def test_the_decoder_takes_what_the_document_describes(name: str, data: st.DataObject) -> None:
     message = data.draw(messages_of(name))
@@ -587,6 +593,7 @@ def test_the_decoder_takes_what_the_document_describes(name: str, data: st.DataO
 
 
 @pytest.mark.parametrize("name", OF_CLIENTS)
+@EXAMPLES
 @given(st.data())
 def test_the_decoder_refuses_what_the_document_does_not_describe(name: str, data: st.DataObject) -> None:
     message = data.draw(messages_of(name))
