@@ -642,7 +642,7 @@ def decode_client_message(text: str) -> ClientMessage:
 
 class _ScanHead(msgspec.Struct, gc=False):
     type: Literal["payment.scan"]
-    message_id: Annotated[str, msgspec.Meta(max_length=MESSAGE_ID_CHARS_MAX, pattern=_PRINTABLE)]
+    message_id: Annotated[str, msgspec.Meta(min_length=1, max_length=MESSAGE_ID_CHARS_MAX)]
 
 
 _scan_heads = msgspec.json.Decoder(_ScanHead)
@@ -651,12 +651,15 @@ _scan_heads = msgspec.json.Decoder(_ScanHead)
 def message_id_of_scan(text: str) -> str | None:
     """The `message_id` of a `payment.scan`, without a look at its other fields; None for all else.
 
-    For a server that has no room for a scan: a third of the work of `decode_client_message`, and no model is made.
+    For a server that has no room for a scan: a quarter of the work of `decode_client_message`, and no model is made.
     """
     try:
-        return _scan_heads.decode(text).message_id
+        message_id = _scan_heads.decode(text).message_id
     except (msgspec.DecodeError, UnicodeError):
         return None
+    # _PRINTABLE in other words, which take a tenth of the time.
+    is_printable = message_id.isascii() and message_id.isprintable() and message_id.strip(" ") == message_id
+    return message_id if is_printable else None
 
 
 def describe(error: ValidationError) -> tuple[list[str], str]:

@@ -68,7 +68,7 @@ class Conversation:
         settings: Settings,
         session: Session,
         connection: Connection,
-        turn_away: Callable[[str], Error | None],
+        turn_away: Callable[[str], str | None],
         handle: Callable[[Request], Work | None],
         now_s: float,
     ) -> None:
@@ -96,7 +96,7 @@ class Conversation:
         settings, now_s = self._settings, time.monotonic()
         refusal = self._turn_away(text)
         if refusal is not None and self._pace.take(now_s):
-            self._connection.deliver(encode(refusal))
+            self._connection.deliver(refusal)
             return
         try:
             message = self._session.receive(text)

@@ -20,7 +20,6 @@ from ..core.errors import CloseCode, ConnectionClosing
 from ..core.messages import (
     SUBPROTOCOL,
     Authenticate,
-    Error,
     Hello,
     Request,
     ServerMessage,
@@ -86,8 +85,8 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
     async def missed(self, number: int, language: str, since_ms: int) -> Sequence[ServerMessage] | None:
         """What changed for a device after `since_ms`, oldest first; None when that is more than may be replayed."""
 
-    def turn_away(self, text: str) -> Error | None:
-        """The answer to a message that there is no room for, without reading all of it; None to have it read."""
+    def turn_away(self, text: str) -> str | None:
+        """The answer's text to a message that there is no room for, without reading all of it; None to have it read."""
         return None
 
     @abstractmethod

@@ -7,7 +7,7 @@ from functools import partial
 from uuid import UUID
 
 import asyncpg
-from msgspec.structs import replace
+import orjson
 
 from ..admission import Admission
 from ..authorizer import Authorizer, QueueFull
@@ -18,7 +18,6 @@ from ..core.errors import CloseCode, ConnectionClosing, ErrorCode, MessageError
 from ..core.lockout import FailureLimit
 from ..core.messages import (
     Authenticate,
-    Error,
     PaymentCancel,
     PaymentList,
     PaymentPending,
@@ -33,6 +32,7 @@ from ..core.messages import (
     ShiftQuery,
     TerminalPaymentResult,
     TerminalReady,
+    encode,
     message_id_of_scan,
 )
 from ..core.notices import ERROR_TEXTS, Recipient, shift_notice, terminal_notice
@@ -49,8 +49,9 @@ from .device import Admitted, DeviceEndpoint
 # By name: an enum's own call takes ten times as long, and every scan needs both.
 _ENTRIES = {str(entry): entry for entry in Entry}
 _PURPOSES = {str(purpose): purpose for purpose in Purpose}
-# Made once: to make and to raise an exception for each refusal takes as long as all the rest of it.
-_BUSY = error_message(MessageError(ErrorCode.BUSY, ERROR_TEXTS[ErrorCode.BUSY]))
+# What is before and after the `message_id` in the refusal of a scan, made once: to make an exception, a message and its
+# text for each takes as long as all the rest of it.
+_BUSY = encode(error_message(MessageError(ErrorCode.BUSY, ERROR_TEXTS[ErrorCode.BUSY], reply_to="?"))).split('"?"')
 
 
 class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):
@@ -115,7 +116,7 @@ class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):
         payments = await history.terminal_payments_since(self._pool, number, since_ms, payments_max + 1)
         return None if len(payments) > payments_max else [self._notice(p, None, language) for p in payments]
 
-    def turn_away(self, text: str) -> Error | None:
+    def turn_away(self, text: str) -> str | None:
         # What is refused is not paid, so it must not cost like a payment: with twice as many scans as the server can
         # decide, to read them all would take a third of its time.
         if not self._authorizer.full or self._admission.draining:
@@ -124,7 +125,7 @@ class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):
         if message_id is None:
             return None
         self._authorizer.turned_away += 1
-        return replace(_BUSY, reply_to=message_id)
+        return orjson.dumps(message_id).decode().join(_BUSY)
 
     def handle(self, message: Request, admitted: Admitted[TerminalRecord]) -> Work | None:
         match message:

@@ -50,6 +50,7 @@ from pos_server.core.messages import (
     WalletRefundResult,
     decode_client_message,
     encode,
+    message_id_of_scan,
 )
 from pos_server.core.operations import Entry, Scan
 from tests.copies import replace
@@ -1263,3 +1264,31 @@ def test_the_longest_page_fits_into_64_kib(chars_max: int) -> None:
     )
     for page in pages:
         assert len(encode(page).encode()) <= 64 * 1024
+
+
+NEARLY_PRINTABLE = st.text(st.characters(min_codepoint=31, max_codepoint=128), max_size=66)
+ODD = st.sampled_from(["", " ", "a b", " a", "a ", "x" * 64, "x" * 65, "a\n", "é", '"\\'])
+
+
+@QUICK
+@given(
+    PRINTABLE
+    | st.text(max_size=3)
+    | st.sampled_from(["", " ", "a b", " a", "a ", "x" * 64, "x" * 65, "a\n", "é", '"\\'])
+)
+def test_the_message_id_of_a_scan_is_found_where_reading_all_of_it_finds_it(message_id: str) -> None:
+    text = json.dumps(SCAN | {"message_id": message_id})
+    try:
+        read = decode_client_message(text)
+    except MessageError:
+        assert message_id_of_scan(text) is None
+    else:
+        assert message_id_of_scan(text) == read.message_id == message_id
+        # Whatever is wrong with its other fields.
+        assert message_id_of_scan(json.dumps({"type": "payment.scan", "message_id": message_id})) == message_id
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "1", '{"type": "payment.scan"}', json.dumps(SCAN | {"message_id": 1})])
+def test_what_is_no_scan_has_no_message_id_of_one(text: str) -> None:
+    assert message_id_of_scan(text) is None
+    assert message_id_of_scan(json.dumps(SCAN | {"type": "payment.cancel"})) is None

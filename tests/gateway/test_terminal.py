@@ -11,7 +11,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from pos_server.core.device_keys import DeviceId, DeviceKind
-from pos_server.core.errors import CloseCode
+from pos_server.core.errors import CloseCode, ErrorCode
+from pos_server.core.notices import ERROR_TEXTS
 from pos_server.server import RunningServer, serving
 from tests.proxy import proxied
 from tests.support import (
@@ -390,8 +391,17 @@ async def test_a_full_queue_answers_a_scan_before_it_is_read_and_nothing_else(
             await second.send(json.dumps(scan_message(town.wallets[1].code())))
             unread = scan_message(town.wallets[2].code()) | {"amount_minor": -1}
             refused = await ask(second, unread)
-            assert (refused["code"], refused["retryable"], refused.get("field")) == ("busy", True, None)
-            assert refused["message"]
+            assert refused == {
+                "type": "error",
+                "reply_to": unread["message_id"],
+                "code": "busy",
+                "message": ERROR_TEXTS[ErrorCode.BUSY],
+                "field": None,
+                "retryable": True,
+                "retry_after_s": None,
+            }
+            odd = 'a "b\\c'
+            assert (await ask(second, unread | {"message_id": odd}))["reply_to"] == odd
             # What is no scan, or does not say which message it is, is read as ever.
             assert (await ask(second, {"type": "payment.bake", "message_id": "b"}))["code"] == "unknown_type"
             assert (await ask(second, unread | {"message_id": "\n"}))["field"] == "message_id"
