@@ -580,11 +580,11 @@ def taken(message: dict[str, Any]) -> bool:
 
 
 # Of each type of message.
-EXAMPLES = hypothesis.settings(max_examples=40)
+FEWER = hypothesis.settings(max_examples=40)
 
 
 @pytest.mark.parametrize("name", OF_CLIENTS)
-@EXAMPLES
+@FEWER
 @given(st.data())
 def test_the_decoder_takes_what_the_document_describes(name: str, data: st.DataObject) -> None:
     message = data.draw(messages_of(name))
@@ -593,7 +593,7 @@ def test_the_decoder_takes_what_the_document_describes(name: str, data: st.DataO
 
 
 @pytest.mark.parametrize("name", OF_CLIENTS)
-@EXAMPLES
+@FEWER
 @given(st.data())
 def test_the_decoder_refuses_what_the_document_does_not_describe(name: str, data: st.DataObject) -> None:
     message = data.draw(messages_of(name))
