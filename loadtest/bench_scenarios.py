@@ -11,9 +11,8 @@ from loadtest.bench_report import Curve
 from loadtest.histogram import decoded, ms_at
 from loadtest.ledger import fill
 from loadtest.pgbench import CLIENTS, pgbench
-from loadtest.process import POS_SERVER, new_ledger, pos_server, say, serving
+from loadtest.process import POS_SERVER, new_ledger, owner, pos_server, say, serving
 from loadtest.seed import seed_pins
-from pos_server.ledger.database import connect
 from pos_server.settings import load_settings
 
 _DECLINED_SHARE = 0.2
@@ -48,8 +47,7 @@ async def ceiling(bench: Bench, figures: Figures, pairs: int) -> None:
         loads.append(await offer(bench, bench.spread, bench.wallets))
         say(f"  {loads[-1].per_s:.0f} payments/s, pgbench {baselines[-1].tps:.0f} tps")
     after = await pgbench(bench.dsn, bench.data_dir, clients, bench.seconds)
-    costs_us = [[1e6 * part / load.payments for part in (load.cost.server_s, load.cost.postgres_s)] for load in loads]
-    cpu_ratios = [sum(cost) / run.cpu_us for cost, run in zip(costs_us, baselines, strict=True)]
+    cpu_ratios = [(load.server_us + load.postgres_us) / run.cpu_us for load, run in zip(loads, baselines, strict=True)]
     load = sorted(loads, key=lambda load: load.per_s)[len(loads) // 2]
     both = decoded(load.result.both)
     figures.curves.append(Curve("at the ceiling", both))
@@ -60,8 +58,8 @@ async def ceiling(bench: Bench, figures: Figures, pairs: int) -> None:
         pgbench_clients=clients,
         pgbench_tps_after=round(after.tps),
         ratio_pgbench=round(median(load.per_s / run.tps for load, run in zip(loads, baselines, strict=True)), 2),
-        cpu_us_server=round(median(cost[0] for cost in costs_us), 1),
-        cpu_us_postgres=round(median(cost[1] for cost in costs_us), 1),
+        cpu_us_server=round(median(load.server_us for load in loads), 1),
+        cpu_us_postgres=round(median(load.postgres_us for load in loads), 1),
         cpu_us_generator=round(median(1e6 * load.cost.generator_s / load.payments for load in loads), 1),
         cpu_us_pgbench=round(median(run.cpu_us for run in baselines), 1),
         cpu_ratio=round(median(cpu_ratios), 2),
@@ -139,8 +137,12 @@ async def compared(bench: Bench, pairs: int, run: Callable[[], Awaitable[Load]])
 
 async def hot_merchant(bench: Bench, figures: Figures, pairs: int) -> None:
     # Twice as many: two runs of the same differ by as much as is looked for.
-    ratio, _ = await compared(bench, 2 * pairs, lambda: offer(bench, bench.hot, bench.wallets))
-    figures.put(hot_merchant_ratio=ratio)
+    loads = await by_turns(bench, 2 * pairs, lambda: offer(bench, bench.hot, bench.wallets))
+    figures.put(
+        hot_merchant_ratio=round(median(hot.per_s / plain.per_s for hot, plain in loads), 2),
+        hot_merchant_cpu_ratio=round(median(hot.server_us / plain.server_us for hot, plain in loads), 2),
+        hot_merchant_postgres_ratio=round(median(hot.postgres_us / plain.postgres_us for hot, plain in loads), 2),
+    )
 
 
 async def zipf(bench: Bench, figures: Figures, pairs: int) -> None:
@@ -158,11 +160,8 @@ async def declines(bench: Bench, figures: Figures, pairs: int) -> None:
 async def pins(bench: Bench, figures: Figures, rate: float, pairs: int) -> None:
     settings = load_settings()
     with_pins = bench.wallets[:_PIN_WALLETS]
-    connection = await connect(bench.dsn, timeout_s=30, role=None)
-    try:
+    async with owner(bench.dsn) as connection:
         await seed_pins(connection, with_pins, settings)
-    finally:
-        await connection.close()
     plan = {"pin_share": _PIN_SHARE, "pin_wallets": len(with_pins), "pin_amount_minor": settings.pin_free_minor_max + 1}
     ratios, asked = [], []
     for _ in range(pairs):
@@ -232,11 +231,8 @@ async def overload(bench: Bench, figures: Figures, seconds: float, pairs: int) -
 async def large(bench: Bench, figures: Figures, pairs: int) -> None:
     say(f"  seeding {_LARGE_WALLETS} wallets and {_LARGE_MERCHANTS * 1000} payments …")
     async with new_ledger() as (dsn, data_dir):
-        connection = await connect(dsn, timeout_s=30, role=None)
-        try:
+        async with owner(dsn) as connection:
             await fill(connection, _LARGE_MERCHANTS, 1000, 1)
-        finally:
-            await connection.close()
         phones = len(bench.wallets)
         async with opened(dsn, data_dir, len(bench.spread), _LARGE_WALLETS, phones, bench.seconds) as big:
             ratio, _ = await compared(bench, pairs, lambda: offer(big, big.spread, big.wallets))

@@ -85,6 +85,11 @@ class Crowd:
     wallets: dict[int, Session]
     codes: dict[tuple[int, int], Codes]
 
+    def part(self) -> None:
+        """Nobody listens to what still comes of the last run."""
+        for session in (*self.tills.values(), *self.wallets.values()):
+            session.heard = _nobody
+
     def check(self) -> None:
         """Raises SystemExit when somebody is connected no more."""
         lost = sum(not session.is_open for session in (*self.tills.values(), *self.wallets.values()))
@@ -148,4 +153,4 @@ def _authenticate(device: Device, nonce: str) -> dict[str, Any]:
 
 
 def _nobody(payload: bytes, now_s: float) -> None:
-    """Between two runs: what was on its way for the last one."""
+    """Between two runs."""

@@ -99,7 +99,7 @@ class Offer:
         slots = range(1 + max(slot for _, slot in crowd.codes))
         self._customers = [crowd.codes[number, slot] for slot in slots for number in plan.wallets]
         self._next_customer = self._in_turn() if not plan.zipf else self._by_fame()
-        with_pins = plan.wallets[: plan.pin_wallets]
+        with_pins = dict.fromkeys(plan.wallets[: plan.pin_wallets])
         self._next_with_pin = itertools.cycle([crowd.codes[number, slot] for slot in slots for number in with_pins])
         self._prefix = f"{time.time_ns() // 1_000_000:x}-"
         self._intended = array("d")
@@ -324,6 +324,7 @@ async def serve() -> None:
             gc.freeze()
             gc.disable()
             _write(Path(plan.out), await offer.run())
+            crowd.part()
             gc.enable()
             gc.unfreeze()
             _say("done")

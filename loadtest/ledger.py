@@ -18,11 +18,11 @@ from uuid import UUID
 
 import asyncpg
 
-from loadtest.process import new_ledger, say
+from loadtest.process import new_ledger, owner, say
 from pos_server.core.shifts import TotalKind
 from pos_server.ledger import directory
 from pos_server.ledger.audit import audit
-from pos_server.ledger.database import connect, create_pool
+from pos_server.ledger.database import create_pool
 from pos_server.ledger.seals import check_seals, seal_days
 from pos_server.ledger.settlement import settle
 from pos_server.ledger.shifts import close_shift, find_shift
@@ -109,13 +109,12 @@ async def fill(
 
 async def run(merchants: int, sales: int, shift_sales: int) -> dict[str, float]:
     """Fill a database and time the work; returns seconds by name."""
-    async with new_ledger() as (dsn, _):
-        connection = await connect(dsn, timeout_s=30, role=None)
-        try:
-            async with await create_pool(dsn, timeout_s=30, size_max=1) as pool:
-                return await _measure(connection, pool, merchants, sales, shift_sales)
-        finally:
-            await connection.close()
+    async with (
+        new_ledger() as (dsn, _),
+        owner(dsn) as connection,
+        await create_pool(dsn, timeout_s=30, size_max=1) as pool,
+    ):
+        return await _measure(connection, pool, merchants, sales, shift_sales)
 
 
 async def _measure(

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from loadtest.books import owner
 from loadtest.lunch_figures import figures_of
 from loadtest.lunch_report import write_report
 from loadtest.objectives import Objective, objectives_of
@@ -29,6 +28,7 @@ from loadtest.process import (
     METRICS_TOKEN_VARIABLE,
     POS_SERVER,
     new_ledger,
+    owner,
     pos_server,
     say,
     serving,

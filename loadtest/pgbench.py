@@ -10,8 +10,9 @@ from pathlib import Path
 from hdrh.histogram import HdrHistogram
 
 from loadtest.histogram import new_histogram
+from loadtest.process import owner
 from pos_server.ledger.binaries import program
-from pos_server.ledger.database import connect, libpq_environment
+from pos_server.ledger.database import libpq_environment
 
 CLIENTS = (1, 8, 32)
 _SCALE = 10
@@ -48,11 +49,8 @@ def _environment(dsn: str) -> dict[str, str]:
 
 async def create_tables(dsn: str) -> None:
     """A database of its own beside the ledger's, with pgbench's tables."""
-    connection = await connect(dsn, timeout_s=30, role=None)
-    try:
+    async with owner(dsn) as connection:
         await connection.execute(f"create database {_DATABASE}")
-    finally:
-        await connection.close()
     arguments = ("--initialize", f"--scale={_SCALE}", "--quiet")
     process = await asyncio.create_subprocess_exec(
         program("pgbench", None), *arguments, stderr=asyncio.subprocess.PIPE, env=_environment(dsn)

@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import asyncpg
+
 from loadtest.seed import MASTER_KEYS, Shop, seed_shop
 from pos_server.ledger.database import connect
 from pos_server.ledger.embedded import EmbeddedPostgres
@@ -89,15 +91,22 @@ async def new_ledger() -> AsyncIterator[tuple[str, Path]]:
     postgres = EmbeddedPostgres(data_dir)
     try:
         dsn = await asyncio.to_thread(postgres.start)
-        connection = await connect(dsn, timeout_s=30, role=None)
-        try:
+        async with owner(dsn) as connection:
             await migrate(connection, load_migrations())
-        finally:
-            await connection.close()
         yield dsn, data_dir
     finally:
         await asyncio.to_thread(postgres.stop)
         shutil.rmtree(data_dir, ignore_errors=True)
+
+
+@asynccontextmanager
+async def owner(dsn: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection that may do anything."""
+    connection = await connect(dsn, timeout_s=30, role=None)
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 async def pos_server(data_dir: Path, *arguments: str | Path) -> str:
@@ -126,11 +135,8 @@ async def seeded_pos_server(
 ) -> AsyncIterator[tuple[Server, Shop]]:
     """A `pos-server run` with a new ledger that holds a shop; everything is gone after the block."""
     async with new_ledger() as (dsn, data_dir):
-        connection = await connect(dsn, timeout_s=30, role=None)
-        try:
+        async with owner(dsn) as connection:
             shop = await seed_shop(connection, terminals=terminals, wallets=wallets, balance_minor=balance_minor)
-        finally:
-            await connection.close()
         async with serving([POS_SERVER, "run", "--port", "0"], POS_DATABASE_URL=dsn, **variables) as server:
             yield server, shop
         say(await pos_server(data_dir, "audit"))

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import httpx
 
-from loadtest.books import owner
 from loadtest.metrics import Metrics, read_metrics
 from loadtest.pgbench import children_of, cpu_s, postgres_cpu_s, postgres_pids
+from loadtest.process import owner
 
 _EACH_S = 1.0
 

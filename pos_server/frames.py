@@ -36,13 +36,10 @@ def split(data: bytes, until_frame: int) -> tuple[list[tuple[int, bytes]], int]:
     length in no more bytes than it takes. `until_frame` says after how many bytes one begins, UNKNOWN when that cannot
     be said; returned is what it will be for the next read.
     """
-    size = len(data)
-    if until_frame:
-        if until_frame < 0 or until_frame >= size:
-            return [(0, data)], until_frame if until_frame < 0 else until_frame - size
-        pieces, at = [(0, data[:until_frame])], until_frame
-    else:
-        pieces, at = [], 0
+    if until_frame == UNKNOWN:
+        return [(0, data)], UNKNOWN
+    size, rest = len(data), data[:until_frame]
+    pieces, at = [(0, rest)] if rest else [], len(rest)
     while at < size:
         start, end = _frame_at(data, at)
         if not start or end > size:
@@ -50,7 +47,7 @@ def split(data: bytes, until_frame: int) -> tuple[list[tuple[int, bytes]], int]:
             return pieces, end - size if start else UNKNOWN
         pieces.append((start - at, data[at:end]))
         at = end
-    return pieces, 0
+    return pieces, until_frame - len(rest)
 
 
 def _frame_at(data: bytes, at: int) -> tuple[int, int]:

@@ -49,8 +49,8 @@ from .device import Admitted, DeviceEndpoint
 # By name: an enum's own call takes ten times as long, and every scan needs both.
 _ENTRIES = {str(entry): entry for entry in Entry}
 _PURPOSES = {str(purpose): purpose for purpose in Purpose}
-# What is before and after the `message_id` in the refusal of a scan, made once: to make an exception, a message and its
-# text for each takes as long as all the rest of it.
+# What is before and after the `message_id` in the refusal of a scan. Made once: an exception, a message and its text
+# for each would be more work than all the rest of it.
 _BUSY = encode(error_message(MessageError(ErrorCode.BUSY, ERROR_TEXTS[ErrorCode.BUSY], reply_to="?"))).split('"?"')
 
 
