@@ -17,50 +17,50 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 from uuid_utils.compat import uuid7
 
-from .admission import Admission
 from .api.activations import Activations
 from .api.admin import Admin
 from .api.asyncapi import AsyncApi
-from .api.authentication import Authentication
-from .api.carrying_out import Engine
-from .api.creating import Creating
-from .api.dispatch import Dispatcher, request_id_of
 from .api.health import Health
 from .api.issuer import Issuer
-from .api.merchant_books import MerchantBooks
 from .api.merchant_payments import MerchantPayments
-from .api.merchant_places import MerchantPlaces
+from .api.merchant_reports import MerchantBooks
+from .api.merchant_stores import MerchantPlaces
 from .api.metrics import MetricsPage
 from .api.openapi import OpenApi
-from .api.problems import Problem, problem
-from .authorizer import Authorizer, AuthorizerLimits
-from .batch_record import BatchRecord
+from .api.support.authentication import Authentication
+from .api.support.dispatch import Dispatcher, request_id_of
+from .api.support.engine_client import Engine
+from .api.support.idempotent_create import Creating
+from .api.support.problems import Problem, problem
 from .clock import BusinessDays, now_ms
-from .connections import Connection, Connections, OutboxLimits
-from .core.book import Wallet
-from .core.device_keys import DeviceKind, Keyring
+from .core.credentials.device_keys import DeviceKind, Keyring
 from .core.errors import CloseCode
-from .core.lockout import FailureLimit
-from .core.messages import Draining, encode
-from .core.notices import Notice, Recipient, notices
-from .core.operations import Decided, Outcome, Scan
-from .core.payments import DeclineCode, Status
+from .core.payments.operations import Decided, Outcome, Scan
+from .core.payments.payment import DeclineCode, Status
+from .core.payments.rules import Risk, RiskHook
+from .core.payments.snapshot import Wallet
+from .core.protocol.messages import Draining, encode
+from .core.protocol.notices import Notice, Recipient, notices
+from .core.rate_limits import FailureLimit
 from .core.rest.catalogue import OPERATIONS
 from .core.rest.problems import ProblemCode
-from .core.rules import Risk, RiskHook
-from .expiry import Sweeper
+from .delivery.connections import Connection, Connections, OutboxLimits
+from .delivery.peers import Peers
+from .delivery.revocation import watch_revocations
+from .engine.authorizer import Authorizer, AuthorizerLimits
+from .engine.batch_record import BatchRecord
+from .engine.expiry import Sweeper
+from .gateway.admission import Admission
+from .gateway.pin_hasher import Pins
 from .gateway.terminal import TerminalEndpoint
 from .gateway.wallet import WalletEndpoint
-from .leadership import lead
 from .ledger.database import create_pool
+from .ledger.leadership import lead
 from .ledger.reports import Reports
 from .ledger.rollup import RollUp
-from .metrics import Metrics
-from .peers import Peers
-from .pins import Pins
-from .revocation import watch_revocations
 from .settings import Settings
-from .traces import open_traces
+from .telemetry.metrics import Metrics
+from .telemetry.traces import open_traces
 
 log = structlog.get_logger(__name__)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from .core.device_keys import Keyring, derive_device_key
+from .core.credentials.device_keys import Keyring, derive_device_key
 from .settings import Settings, SettingsError, new_master_key, parse_master_keys
 
 FILE_NAME = "master-keys"

@@ -23,14 +23,14 @@ from websockets.http11 import Request
 from websockets.protocol import State
 
 from .app import PosApp, open_app
-from .connections import SEND_NOW
-from .core.device_keys import Keyring
+from .core.credentials.device_keys import Keyring
 from .core.errors import CloseCode, PosError
-from .frames import CONTROL_BYTES_MAX, FINAL_PONG, FINAL_TEXT, UNKNOWN, split, text_frame
+from .delivery.connections import SEND_NOW
 from .gateway.device import FAILURE, LISTEN, REFUSED_FRAME_CODE
+from .gateway.frames import CONTROL_BYTES_MAX, FINAL_PONG, FINAL_TEXT, UNKNOWN, split, text_frame
 from .settings import Settings
 
-_OPEN = State.OPEN  # as in core/payments.py
+_OPEN = State.OPEN  # as in core/payments/payment.py
 _BACKLOG = 2048
 _WRITE_BUFFER_BYTES_MAX = 16 * 1024
 # Messages of one connection that may wait for the application before its socket is left alone.

@@ -12,10 +12,10 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .clock import is_time_zone
-from .core.device_keys import MASTER_KEY_BYTES_MIN, Keyring
+from .core.credentials.device_keys import MASTER_KEY_BYTES_MIN, Keyring
 from .core.errors import PosError
 from .core.money import MAX_AMOUNT_MINOR
-from .core.rules import Limits, RiskHook, Rules, accept_all
+from .core.payments.rules import Limits, RiskHook, Rules, accept_all
 
 METRICS_TOKEN_CHARS_MIN = 16
 

@@ -15,8 +15,8 @@ import pytest
 import pytest_asyncio
 
 from pos_server.ledger.database import connect
-from pos_server.ledger.embedded import EmbeddedPostgres
 from pos_server.ledger.migrate import load_migrations, migrate
+from pos_server.postgres.embedded import EmbeddedPostgres
 from pos_server.server import RunningServer, serving
 from tests.support import KEYRING, Town, build_town, settings
 

@@ -15,13 +15,13 @@ import asyncpg
 import uuid_utils.compat
 from websockets.asyncio.client import ClientConnection, connect
 
-from pos_server.core import payment_code
-from pos_server.core.decide import decide
-from pos_server.core.device_keys import DeviceId, DeviceKind, Keyring, authentication_mac
-from pos_server.core.operations import Decided, MoveCash, Scan
-from pos_server.core.payments import Purpose, Status
+from pos_server.core.credentials import payment_code
+from pos_server.core.credentials.device_keys import DeviceId, DeviceKind, Keyring, authentication_mac
+from pos_server.core.payments.decide import decide
+from pos_server.core.payments.operations import Decided, MoveCash, Scan
+from pos_server.core.payments.payment import Purpose, Status
 from pos_server.ledger import directory
-from pos_server.ledger.ledger import apply_changes, load_book
+from pos_server.ledger.payments import apply_changes, load_book
 from pos_server.settings import Settings, load_settings
 
 KEYRING = Keyring({"k1": bytes(range(32))}, current="k1")

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from pos_server.core.device_keys import DeviceId, DeviceKind, derive_device_key
+from pos_server.core.credentials.device_keys import DeviceId, DeviceKind, derive_device_key
 from pos_server.master_keys import FILE_NAME, keyring_for
 from pos_server.settings import SettingsError, load_settings, new_master_key
 

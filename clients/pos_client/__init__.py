@@ -1,10 +1,8 @@
 """Clients of a pos-server: a till, a wallet, the REST API. Images of codes are in `pos_client.images`."""
 
-from .activation import activate
-from .api import ApiClient
-from .backoff import Backoff
-from .codes import CodeSource, ShownCode
-from .credentials import Credentials
+from .device.activation import activate
+from .device.backoff import Backoff
+from .device.credentials import Credentials
 from .errors import (
     ActivationError,
     ApiError,
@@ -23,9 +21,11 @@ from .errors import (
     ScanNotDone,
     ScanRefused,
 )
-from .recovery import Recovered, RecoveredCancel, RecoveredRefund, RecoveredScan
-from .terminal import TerminalClient
-from .wallet import WalletClient
+from .rest.client import ApiClient
+from .terminal.client import TerminalClient
+from .terminal.recovery import Recovered, RecoveredCancel, RecoveredRefund, RecoveredScan
+from .wallet.client import WalletClient
+from .wallet.codes import CodeSource, ShownCode
 
 __all__ = [
     "ActivationError",

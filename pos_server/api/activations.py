@@ -10,19 +10,19 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..connections import Connections
-from ..core.activation import Activation, ActivationRequest
-from ..core.device_keys import Keyring
-from ..core.lockout import FailureLimit
+from ..core.credentials.activation import Activation, ActivationRequest
+from ..core.credentials.device_keys import Keyring
+from ..core.rate_limits import FailureLimit
 from ..core.rest.problems import ProblemCode
+from ..delivery.connections import Connections
+from ..delivery.peers import Peers
 from ..ledger import directory
 from ..ledger.database import DATABASE_AWAY
-from ..peers import Peers
 from ..settings import Settings
-from ..telemetry import about_request
-from .bodies import database_away, read_body
-from .dispatch import request_id_of
-from .problems import Problem, problem
+from ..telemetry.logs import about_request
+from .support.bodies import database_away, read_body
+from .support.dispatch import request_id_of
+from .support.problems import Problem, problem
 
 log = structlog.get_logger(__name__)
 

@@ -6,8 +6,8 @@ from typing import Any
 import asyncpg
 
 from ..clock import is_time_zone
-from ..core.api_keys import API_KEY_BYTES, Role, api_key
-from ..core.book import MerchantStatus
+from ..core.credentials.api_keys import API_KEY_BYTES, Role, api_key
+from ..core.payments.snapshot import MerchantStatus
 from ..core.rest.admin import (
     ApiKeyCreate,
     ApiKeyMade,
@@ -24,11 +24,11 @@ from ..core.rest.problems import ProblemCode
 from ..ledger import api_keys, directory
 from ..ledger.api_keys import ApiKeyRecord
 from ..ledger.database import AnyConnection
-from .creating import Creating
-from .dispatch import Call, Done, Handler
-from .pages import after_id, page
-from .problems import problem
-from .times import rfc3339, rfc3339_or_none
+from .support.dispatch import Call, Done, Handler
+from .support.idempotent_create import Creating
+from .support.pages import after_id, page
+from .support.problems import problem
+from .support.times import rfc3339, rfc3339_or_none
 
 
 class Admin:

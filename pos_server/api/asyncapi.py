@@ -6,7 +6,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..core.asyncapi import ASYNCAPI_VERSION, WireLimits, asyncapi_document
+from ..core.protocol.asyncapi import ASYNCAPI_VERSION, WireLimits, asyncapi_document
 from ..settings import Settings
 
 # AsyncAPI 3.0.0, "Format": the media type that the specification recommends for its JSON form.

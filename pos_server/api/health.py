@@ -7,7 +7,7 @@ import asyncpg
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
-from ..admission import Admission
+from ..gateway.admission import Admission
 from ..ledger.database import DATABASE_AWAY
 from ..ledger.migrate import load_migrations, schema_number
 

@@ -7,12 +7,11 @@ from uuid import UUID
 import asyncpg
 from msgspec.structs import asdict
 
-from ..connections import Connections
-from ..core.book import OwnLimits, WalletStatus
-from ..core.device_keys import DeviceId, DeviceKind
-from ..core.notices import Notice, status_notice, terminal_notice
-from ..core.operations import Cancel, MoveCash
-from ..core.payments import Payment, Purpose
+from ..core.credentials.device_keys import DeviceId, DeviceKind
+from ..core.payments.operations import Cancel, MoveCash
+from ..core.payments.payment import Payment, Purpose
+from ..core.payments.snapshot import OwnLimits, WalletStatus
+from ..core.protocol.notices import Notice, status_notice, terminal_notice
 from ..core.rest.fields import NoParameters, Page, Paging
 from ..core.rest.idempotency import derived_id
 from ..core.rest.issuer import (
@@ -33,18 +32,19 @@ from ..core.rest.issuer import (
 )
 from ..core.rest.problems import ProblemCode
 from ..core.texts import DEFAULT_LANGUAGE
+from ..delivery.connections import Connections
+from ..delivery.peers import Peers
 from ..ledger import directory, wallets
 from ..ledger.database import AnyConnection
-from ..peers import Peers
 from ..settings import Settings
-from .activation_codes import issue_code, tell_code
-from .carrying_out import Engine
-from .creating import Creating
-from .dispatch import Call, Done, Handler
-from .etags import etag, require_match
-from .pages import after_id, before_id, page
-from .problems import problem
-from .times import rfc3339_of_ms, rfc3339_or_none
+from .support.activation_codes import issue_code, tell_code
+from .support.dispatch import Call, Done, Handler
+from .support.engine_client import Engine
+from .support.etags import etag, require_match
+from .support.idempotent_create import Creating
+from .support.pages import after_id, before_id, page
+from .support.problems import problem
+from .support.times import rfc3339_of_ms, rfc3339_or_none
 
 _WalletCall = Call[WalletPath, NoParameters, None]
 

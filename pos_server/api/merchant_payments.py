@@ -8,16 +8,16 @@ from uuid import UUID
 
 import asyncpg
 
-from ..core.api_keys import ApiKey
-from ..core.device_keys import DeviceKind
+from ..core.credentials.api_keys import ApiKey
+from ..core.credentials.device_keys import DeviceKind
 from ..core.errors import ErrorCode
-from ..core.lockout import FailureLimit
-from ..core.messages import TerminalPaymentResult
-from ..core.notices import Recipient, terminal_notice
-from ..core.operations import Cancel, CreateRefund, Entry, Scan
-from ..core.payments import Payment as StoredPayment
-from ..core.payments import Purpose, Status
-from ..core.payments import Refund as StoredRefund
+from ..core.payments.operations import Cancel, CreateRefund, Entry, Scan
+from ..core.payments.payment import Payment as StoredPayment
+from ..core.payments.payment import Purpose, Status
+from ..core.payments.payment import Refund as StoredRefund
+from ..core.protocol.messages import TerminalPaymentResult
+from ..core.protocol.notices import Recipient, terminal_notice
+from ..core.rate_limits import FailureLimit
 from ..core.rest.fields import NoParameters, Page, Paging
 from ..core.rest.idempotency import derived_id
 from ..core.rest.merchant_payments import (
@@ -30,13 +30,13 @@ from ..core.rest.merchant_payments import (
     RefundCreate,
 )
 from ..core.rest.problems import ProblemCode
-from ..ledger import history, places, reports
+from ..ledger import history, reports, stores
 from ..ledger.reports import PaymentFilter, Reports
-from .carrying_out import Engine
-from .dispatch import Call, Done, Handler
-from .pages import after_place, page_by_place
-from .problems import problem
-from .times import moment_of_query, rfc3339_of_ms
+from .support.dispatch import Call, Done, Handler
+from .support.engine_client import Engine
+from .support.pages import after_place, page_by_place
+from .support.problems import problem
+from .support.times import moment_of_query, rfc3339_of_ms
 
 
 class MerchantPayments:
@@ -78,7 +78,7 @@ class MerchantPayments:
     async def create_payment(self, call: Call[NoParameters, NoParameters, PaymentCreate]) -> Done:
         merchant_id, currency = call.key.merchant
         body = call.body
-        if await places.find_terminal(self._pool, merchant_id, body.terminal_number) is None:
+        if await stores.find_terminal(self._pool, merchant_id, body.terminal_number) is None:
             raise problem(ProblemCode.NOT_FOUND, "there is no such terminal", pointer="/terminal_number")
         blocked_s = self._bad_codes.blocked_for_s(body.terminal_number, time.monotonic())
         if blocked_s:

@@ -14,12 +14,12 @@ from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from ..authorizer import Authorizer
-from ..connections import Connections
-from ..core.device_keys import DeviceKind
+from ..core.credentials.device_keys import DeviceKind
+from ..delivery.connections import Connections
+from ..engine.authorizer import Authorizer
 from ..ledger.database import answers
-from ..metrics import Metrics
 from ..settings import Settings
+from ..telemetry.metrics import Metrics
 
 
 class MetricsPage(Collector):

@@ -7,14 +7,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..core.device_keys import DeviceId, DeviceKind, Keyring
+from ..core.credentials.device_keys import DeviceId, DeviceKind, Keyring
 from ..ledger.audit import AuditReport, audit
 from ..ledger.database import connect
 from ..server import RunningServer, serving
 from ..settings import Settings
 from .day import play_day
 from .report import Report, by_hand_text
-from .town import BackOffice, Town, open_back_office
+from .shop import BackOffice, Town, open_back_office
 
 # Slot 0 of every wallet is the play's own; by hand one gets another phone of the same wallet.
 _SLOT_BY_HAND = 1

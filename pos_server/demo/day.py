@@ -11,12 +11,12 @@ from enum import Enum
 from pos_client import Credentials, TerminalClient, WalletClient, activate
 from pos_client.images import code128_png, qr_png, read_code
 
-from ..core import payment_code
-from ..core.device_keys import DeviceId, DeviceKind
-from ..core.messages import TerminalPaymentResult, WalletPaymentResult
-from .evening import Pair, play_evening
+from ..core.credentials import payment_code
+from ..core.credentials.device_keys import DeviceId, DeviceKind
+from ..core.protocol.messages import TerminalPaymentResult, WalletPaymentResult
+from .pin_cancel_refund import Pair, play_evening
 from .report import Outcome, Report, Side
-from .town import POOR_CUSTOMER, BackOffice, Customer, Terminal, Town
+from .shop import POOR_CUSTOMER, BackOffice, Customer, Terminal, Town
 
 _NOTICE_TIMEOUT_S = 10.0
 _BETWEEN_SALES_S = 0.1

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..core.money import format_amount
 from ..ledger.audit import AuditReport
-from .town import CURRENCY, Customer, Terminal
+from .shop import CURRENCY, Customer, Terminal
 
 
 @dataclass(frozen=True, slots=True)

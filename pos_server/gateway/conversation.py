@@ -6,9 +6,8 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from ..connections import Connection
 from ..core.errors import CloseCode, ErrorCode, MessageError
-from ..core.messages import (
+from ..core.protocol.messages import (
     Authenticate,
     Error,
     History,
@@ -23,9 +22,10 @@ from ..core.messages import (
     ShiftQuery,
     encode,
 )
-from ..core.notices import ERROR_TEXTS
-from ..core.rate import TokenBucket
-from ..core.session import Session
+from ..core.protocol.notices import ERROR_TEXTS
+from ..core.protocol.session import Session
+from ..core.rate_limits import TokenBucket
+from ..delivery.connections import Connection
 from ..ledger.database import DATABASE_AWAY
 from ..settings import Settings
 

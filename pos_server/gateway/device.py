@@ -12,12 +12,10 @@ from typing import Generic, TypeVar
 import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from ..admission import Admission
 from ..clock import now_ms
-from ..connections import CLOSE_TIMEOUT_S, Connection, Connections
-from ..core.device_keys import NONCE_BYTES, DeviceId, DeviceKind, Keyring, authentication_mac
+from ..core.credentials.device_keys import NONCE_BYTES, DeviceId, DeviceKind, Keyring, authentication_mac
 from ..core.errors import CloseCode, ConnectionClosing
-from ..core.messages import (
+from ..core.protocol.messages import (
     SUBPROTOCOL,
     Authenticate,
     Hello,
@@ -27,11 +25,13 @@ from ..core.messages import (
     WalletReady,
     encode,
 )
-from ..core.session import Session, State
+from ..core.protocol.session import Session, State
 from ..core.texts import language_of
+from ..delivery.connections import CLOSE_TIMEOUT_S, Connection, Connections
+from ..delivery.peers import Peers
 from ..ledger.database import DATABASE_AWAY
-from ..peers import Peers
 from ..settings import Settings
+from .admission import Admission
 from .conversation import Conversation, Work
 
 log = structlog.get_logger(__name__)

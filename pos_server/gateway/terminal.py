@@ -9,14 +9,12 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from ..admission import Admission
-from ..authorizer import Authorizer, QueueFull
 from ..clock import now_ms
-from ..connections import Connections
-from ..core.device_keys import DeviceId, DeviceKind, Keyring
+from ..core.credentials.device_keys import DeviceId, DeviceKind, Keyring
 from ..core.errors import CloseCode, ConnectionClosing, ErrorCode, MessageError
-from ..core.lockout import FailureLimit
-from ..core.messages import (
+from ..core.payments.operations import Cancel, CreateRefund, Entry, Operation, Scan
+from ..core.payments.payment import Payment, Purpose, Status
+from ..core.protocol.messages import (
     Authenticate,
     PaymentCancel,
     PaymentList,
@@ -35,14 +33,16 @@ from ..core.messages import (
     encode,
     message_id_of_scan,
 )
-from ..core.notices import ERROR_TEXTS, Recipient, shift_notice, terminal_notice
-from ..core.operations import Cancel, CreateRefund, Entry, Operation, Scan
-from ..core.payments import Payment, Purpose, Status
+from ..core.protocol.notices import ERROR_TEXTS, Recipient, shift_notice, terminal_notice
+from ..core.rate_limits import FailureLimit
+from ..delivery.connections import Connections
+from ..delivery.peers import Peers
+from ..engine.authorizer import Authorizer, QueueFull
 from ..ledger import directory, history, shifts
 from ..ledger.directory import TerminalRecord
 from ..ledger.rows import plain_uuid
-from ..peers import Peers
 from ..settings import Settings
+from .admission import Admission
 from .conversation import Work, error_message, refused
 from .device import Admitted, DeviceEndpoint
 

@@ -7,14 +7,14 @@ from uuid import UUID
 
 import asyncpg
 
-from ..admission import Admission
-from ..authorizer import Authorizer, QueueFull
 from ..clock import now_ms
-from ..connections import Connections
-from ..core.book import Wallet
-from ..core.device_keys import DeviceId, DeviceKind, Keyring
+from ..core.credentials.device_keys import DeviceId, DeviceKind, Keyring
+from ..core.credentials.pins import PinHash, is_weak
 from ..core.errors import CloseCode, ConnectionClosing, ErrorCode
-from ..core.messages import (
+from ..core.payments.operations import Confirm, Operation, Reject
+from ..core.payments.rules import Rules, pin_tries_left
+from ..core.payments.snapshot import Wallet
+from ..core.protocol.messages import (
     Authenticate,
     ConfirmationRequired,
     History,
@@ -28,20 +28,20 @@ from ..core.messages import (
     WalletPaymentResult,
     WalletReady,
 )
-from ..core.notices import Notice, Recipient, wallet_notice
-from ..core.operations import Confirm, Operation, Reject
-from ..core.pins import PinHash, is_weak
-from ..core.rules import Rules, pin_tries_left
+from ..core.protocol.notices import Notice, Recipient, wallet_notice
 from ..core.texts import text
+from ..delivery.connections import Connections
+from ..delivery.peers import Peers
+from ..engine.authorizer import Authorizer, QueueFull
 from ..ledger import directory, history
 from ..ledger import pins as pin_rows
 from ..ledger.directory import WalletDeviceRecord
 from ..ledger.history import Cursor, WalletPayment
-from ..peers import Peers
-from ..pins import Pins, PinsBusy
 from ..settings import Settings
+from .admission import Admission
 from .conversation import Work, refused
 from .device import Admitted, DeviceEndpoint
+from .pin_hasher import Pins, PinsBusy
 
 
 class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):

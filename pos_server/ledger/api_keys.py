@@ -5,7 +5,7 @@ from datetime import datetime
 
 import asyncpg
 
-from ..core.api_keys import ApiKey, Role, api_key_hash
+from ..core.credentials.api_keys import ApiKey, Role, api_key_hash
 from .database import AnyConnection
 from .sql import QUERIES
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from ..core.accounting.seals import transfer_digest
 from ..core.errors import PosError
-from ..core.seals import transfer_digest
 
 FORMAT, FORMAT_VERSION = "pos-archive", 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -4,8 +4,8 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from ..core.book import Changes
-from ..core.operations import Cancel, Confirm, CreateRefund, Expire, MoveCash, Operation, Reject, Scan
+from ..core.payments.operations import Cancel, Confirm, CreateRefund, Expire, MoveCash, Operation, Reject, Scan
+from ..core.payments.snapshot import Changes
 
 # By type: what of a record goes into it. Of a wallet and a payment the version that was seen comes first.
 ATTRIBUTES = {

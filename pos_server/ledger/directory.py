@@ -8,9 +8,9 @@ from uuid import UUID
 import asyncpg
 from msgspec.structs import astuple
 
-from ..core.activation import activation_hash
-from ..core.book import HouseAccount, MerchantStatus, TerminalStatus, WalletStatus
-from ..core.device_keys import DeviceId, DeviceKind
+from ..core.credentials.activation import activation_hash
+from ..core.credentials.device_keys import DeviceId, DeviceKind
+from ..core.payments.snapshot import HouseAccount, MerchantStatus, TerminalStatus, WalletStatus
 from .database import AnyConnection
 from .sql import QUERIES
 

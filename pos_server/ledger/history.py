@@ -6,9 +6,9 @@ from uuid import UUID
 
 import asyncpg
 
-from ..core.book import Wallet
 from ..core.errors import ErrorCode
-from ..core.payments import OCCUPYING, Payment
+from ..core.payments.payment import OCCUPYING, Payment
+from ..core.payments.snapshot import Wallet
 from .rows import payment_of, wallet_of
 from .sql import QUERIES
 

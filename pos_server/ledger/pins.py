@@ -5,7 +5,7 @@ from uuid import UUID
 
 import asyncpg
 
-from ..core.pins import PinHash
+from ..core.credentials.pins import PinHash
 from .sql import QUERIES
 
 

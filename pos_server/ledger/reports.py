@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 
 from ..core.errors import PosError
-from ..core.payments import Payment, Refund, Status
+from ..core.payments.payment import Payment, Refund, Status
 from .database import AnyConnection
 from .rows import payment_of, refund_of
 from .sql import QUERIES

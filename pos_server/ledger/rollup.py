@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import asyncpg
 
 from .database import AnyConnection
-from .settled import have_ended, wait_until_ended
 from .sql import QUERIES
+from .transactions import have_ended, wait_until_ended
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from ..core.book import (
+from ..core.payments.payment import DeclineCode, Payment, Purpose, Refund, Status
+from ..core.payments.snapshot import (
     DeviceStatus,
     MerchantStatus,
     OwnLimits,
@@ -21,7 +22,6 @@ from ..core.book import (
     WalletDevice,
     WalletStatus,
 )
-from ..core.payments import DeclineCode, Payment, Purpose, Refund, Status
 
 _TERMINAL_STATUSES = {str(status): status for status in TerminalStatus}
 _MERCHANT_STATUSES = {str(status): status for status in MerchantStatus}

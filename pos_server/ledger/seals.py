@@ -1,4 +1,4 @@
-"""Seals the transfers of days that are over, and checks the seals. core/seals.py says what a seal is."""
+"""Seals the transfers of days that are over, and checks the seals. core/accounting/seals.py says what a seal is."""
 
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -9,10 +9,10 @@ from zoneinfo import ZoneInfo
 
 import asyncpg
 
-from ..core.seals import NO_HASH, Seal, broken, gone, pack_digests
+from ..core.accounting.seals import NO_HASH, Seal, broken, gone, pack_digests
 from .archive_check import read_archive, room_for_digests
-from .settled import wait_until_ended
 from .sql import QUERIES
+from .transactions import wait_until_ended
 
 # Bounds one seal's size to 3.2 MB, and what a check holds in memory.
 TRANSFERS_PER_SEAL_MAX = 200_000

@@ -5,10 +5,10 @@ from datetime import UTC, date, datetime, timedelta
 
 import asyncpg
 
+from ..core.accounting.settlement import Statement
 from ..core.errors import PosError
-from ..core.settlement import Statement
-from .settled import wait_until_ended
 from .sql import QUERIES
+from .transactions import wait_until_ended
 
 _ADVISORY_LOCK = int.from_bytes(b"pos-sett")
 # Longer than servers' clocks may differ and than a batch may take from its time stamp to its commit.

@@ -1,4 +1,4 @@
-"""Shifts as they are stored. core/shifts.py says what their figures mean.
+"""Shifts as they are stored. core/accounting/shifts.py says what their figures mean.
 
 Closing is two commits. The first takes the shift off its terminal, which waits for what is being added to it, for
 milliseconds: nothing is added afterwards. The second sums it up, for as long as that takes, and holds nobody up. What
@@ -10,9 +10,9 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from ..core.book import TerminalStatus
+from ..core.accounting.shifts import Shift, Total, TotalKind
 from ..core.errors import ErrorCode
-from ..core.shifts import Shift, Total, TotalKind
+from ..core.payments.snapshot import TerminalStatus
 from .database import AnyConnection
 from .rows import plain_uuid
 from .sql import QUERIES

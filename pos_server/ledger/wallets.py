@@ -5,10 +5,10 @@ from uuid import UUID
 import asyncpg
 from msgspec.structs import astuple
 
-from ..core.book import OwnLimits
-from ..core.device_keys import SLOT_MAX, DeviceKind
+from ..core.credentials.device_keys import SLOT_MAX, DeviceKind
 from ..core.errors import ErrorCode
-from ..core.payments import Payment, Purpose
+from ..core.payments.payment import Payment, Purpose
+from ..core.payments.snapshot import OwnLimits
 from .database import AnyConnection
 from .rows import payment_of
 from .sql import QUERIES

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 import asyncpg
 import httpx
 
-from pos_server import operator_desk
-from pos_server.core.api_keys import Role
+from pos_server.cli import operator_commands as operator_desk
+from pos_server.core.credentials.api_keys import Role
 from pos_server.server import RunningServer
 
 

@@ -15,10 +15,10 @@ import asyncpg
 import httpx
 from jsonschema import Draft202012Validator, FormatChecker
 
-from pos_server import operator_desk
 from pos_server.api.openapi import openapi_json
-from pos_server.core.api_keys import Role
-from pos_server.core.rest.operations import Kind, RestOperation
+from pos_server.cli import operator_commands as operator_desk
+from pos_server.core.credentials.api_keys import Role
+from pos_server.core.rest.endpoints import Kind, RestOperation
 from pos_server.ledger import api_keys
 from pos_server.ledger.settlement import settle
 from pos_server.server import RunningServer

@@ -9,8 +9,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from pos_server.core.activation import ACTIVATION_BYTES, activation_code
-from pos_server.core.device_keys import DeviceId, DeviceKind
+from pos_server.core.credentials.activation import ACTIVATION_BYTES, activation_code
+from pos_server.core.credentials.device_keys import DeviceId, DeviceKind
 from pos_server.ledger import directory
 from pos_server.server import RunningServer, serving
 from tests.proxy import proxied

@@ -10,8 +10,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from pos_server import operator_desk
-from pos_server.core.api_keys import Role
+from pos_server.cli import operator_commands as operator_desk
+from pos_server.core.credentials.api_keys import Role
 from pos_server.core.rest.problems import ProblemCode
 from pos_server.server import RunningServer, serving
 from tests.support import KEYRING, Town, new_id, settings

@@ -4,8 +4,8 @@ import asyncpg
 import httpx
 import pytest
 
-from pos_server import operator_desk
-from pos_server.core.api_keys import Role
+from pos_server.cli import operator_commands as operator_desk
+from pos_server.core.credentials.api_keys import Role
 from pos_server.server import RunningServer, serving
 from tests.api.back_office import told
 from tests.support import KEYRING, Town, settings

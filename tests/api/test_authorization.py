@@ -11,10 +11,10 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from pos_server.core.api_keys import Role
+from pos_server.core.credentials.api_keys import Role
 from pos_server.core.rest.catalogue import OPERATIONS
+from pos_server.core.rest.endpoints import RestOperation
 from pos_server.core.rest.fields import NoParameters
-from pos_server.core.rest.operations import RestOperation
 from pos_server.server import RunningServer
 from tests.api.reaching import REACH, World, built_world
 from tests.support import Town

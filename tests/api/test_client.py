@@ -4,9 +4,9 @@ import asyncpg
 import pytest
 
 from pos_client import ApiClient, ApiError
-from pos_server import operator_desk
-from pos_server.core.api_keys import Role
-from pos_server.core.book import WalletStatus
+from pos_server.cli import operator_commands as operator_desk
+from pos_server.core.credentials.api_keys import Role
+from pos_server.core.payments.snapshot import WalletStatus
 from pos_server.core.rest.admin import ApiKeyCreate, ApiKeyRotate, MerchantChange, MerchantCreate
 from pos_server.core.rest.issuer import (
     CashCreate,
@@ -15,9 +15,9 @@ from pos_server.core.rest.issuer import (
     WalletDeviceCreate,
     WalletLimitsReplace,
 )
-from pos_server.core.rest.merchant_books import ShiftQuery
 from pos_server.core.rest.merchant_payments import CancelByReference, PaymentCreate, PaymentQuery, RefundCreate
-from pos_server.core.rest.merchant_places import StoreCreate, TerminalChange, TerminalCreate, TerminalQuery
+from pos_server.core.rest.merchant_reports import ShiftQuery
+from pos_server.core.rest.merchant_stores import StoreCreate, TerminalChange, TerminalCreate, TerminalQuery
 from pos_server.server import RunningServer
 from tests.gateway.test_shifts import opening
 from tests.support import Town, ask, logged_in

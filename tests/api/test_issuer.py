@@ -10,10 +10,10 @@ import pytest
 import pytest_asyncio
 from websockets.exceptions import ConnectionClosed
 
-from pos_server import operator_desk
-from pos_server.core.activation import activation_hash
-from pos_server.core.api_keys import Role
-from pos_server.core.device_keys import DeviceId, DeviceKind
+from pos_server.cli import operator_commands as operator_desk
+from pos_server.core.credentials.activation import activation_hash
+from pos_server.core.credentials.api_keys import Role
+from pos_server.core.credentials.device_keys import DeviceId, DeviceKind
 from pos_server.server import RunningServer, serving
 from tests.api.issuing import issuer_client
 from tests.api.test_admin import once, told

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pos_server.api.languages import accepted_language
+from pos_server.api.support.languages import accepted_language
 
 
 @pytest.mark.parametrize(

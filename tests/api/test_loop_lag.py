@@ -17,7 +17,7 @@ import pytest
 
 from pos_server.core.rest.catalogue import OPERATIONS
 from pos_server.core.rest.fields import Page
-from pos_server.pins import Pins
+from pos_server.gateway.pin_hasher import Pins
 from pos_server.server import serving
 from tests.api.reaching import REACH, built_world
 from tests.gateway.test_pin import pin_message

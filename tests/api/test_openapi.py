@@ -12,10 +12,10 @@ import pytest
 import pytest_asyncio
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from pos_server.api.dispatch import Dispatcher
+from pos_server.api.support.dispatch import Dispatcher
 from pos_server.core.rest.catalogue import OPERATIONS
+from pos_server.core.rest.endpoints import Kind, RestOperation
 from pos_server.core.rest.fields import Page
-from pos_server.core.rest.operations import Kind, RestOperation
 from pos_server.server import RunningServer
 from tests.api.reaching import DOCUMENT, REACH, World, body_faults, built_world
 from tests.end_to_end.server_process import pos_server

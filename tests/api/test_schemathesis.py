@@ -15,8 +15,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from pos_server import operator_desk
-from pos_server.core.api_keys import Role
+from pos_server.cli import operator_commands as operator_desk
+from pos_server.core.credentials.api_keys import Role
 from pos_server.core.rest.catalogue import OPERATIONS
 from pos_server.server import serving
 from tests.support import KEYRING, Town, settings

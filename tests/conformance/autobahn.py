@@ -12,7 +12,7 @@ from pathlib import Path
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
-from pos_server.connections import SEND_NOW
+from pos_server.delivery.connections import SEND_NOW
 from pos_server.gateway.device import FAILURE, LISTEN
 from pos_server.server import listen, uvicorn_config
 from pos_server.settings import Settings

@@ -7,14 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from pos_server.core.money import (
-    MAX_AMOUNT_MINOR,
-    Currency,
-    PositiveMinor,
-    exponent,
-    format_amount,
-    parse_amount,
-)
+from pos_server.core.money import MAX_AMOUNT_MINOR, Currency, PositiveMinor, exponent, format_amount, parse_amount
 
 QUICK = settings(max_examples=50)
 CURRENCIES = ("EUR", "JPY", "KWD", "CLF")

@@ -56,7 +56,7 @@ def test_only_what_it_is_made_from_is_sent_to_the_builder(tmp_path: Path) -> Non
         *("LICENSE", "README.md", "clients", "docker", "loadtest", "pos_server", "pyproject.toml", "requirements.lock")
     }
     assert [path for path in sent if path.parts[0] == "docker"] == [Path("docker/pins.py")]
-    assert Path("pos_server/ledger/queries.sql") in sent
+    assert Path("pos_server/ledger/sql/payments.sql") in sent
     assert not [path for path in sent if "__pycache__" in path.parts or path.name.startswith(".env")]
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from pos_server.ledger.binaries import program
 from pos_server.ledger.database import libpq_environment
-from pos_server.ledger.embedded import EmbeddedPostgres
+from pos_server.postgres.binaries import program
+from pos_server.postgres.embedded import EmbeddedPostgres
 from tests.docker.files import DOCKER
 from tests.end_to_end.server_process import pos_server, running_server
 from tests.support import MASTER_KEYS, ask, build_town, logged_in, scan_message

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from pos_server.core.api_keys import Role
+from pos_server.core.credentials.api_keys import Role
 from pos_server.core.errors import ErrorCode
+from pos_server.core.rest.endpoints import IDEMPOTENCY_KEY_CHARS_MAX
 from pos_server.core.rest.fields import PAGE_DEFAULT, PAGE_MAX
-from pos_server.core.rest.operations import IDEMPOTENCY_KEY_CHARS_MAX
 from pos_server.core.rest.problems import ProblemCode, told
 from pos_server.server import serving
 from pos_server.settings import Settings

@@ -9,13 +9,13 @@ from typing import Any
 import asyncpg
 import pytest
 
-from pos_server.core.operations import CreateRefund
+from pos_server.core.payments.operations import CreateRefund
 from pos_server.ledger.archive_file import FORMAT, FORMAT_VERSION, part_name
 from pos_server.settings import Settings
 from tests.docs.documents import read
 from tests.docs.world import DEFAULTS
 from tests.ledger.archived import archive_old, make_old
-from tests.ledger.test_ledger import run_batch
+from tests.ledger.test_payments import run_batch
 from tests.support import Town, new_id
 
 DOCUMENT = read("archive.md")

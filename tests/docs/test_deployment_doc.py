@@ -3,7 +3,7 @@
 import re
 import shlex
 
-from pos_server import cli
+from pos_server.cli import main as cli
 from pos_server.settings import Settings
 from tests.docker.files import COMPOSE_FILES, DOCKER, compose, seconds, services
 from tests.docs.documents import DOCS, anchor, read

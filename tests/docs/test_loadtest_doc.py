@@ -3,10 +3,10 @@
 import argparse
 import re
 
-from loadtest.lunch import parser_of_options
-from loadtest.store import plan
-from loadtest.store.device import NOTICE_WITHIN_S, OUTCOME_WITHIN_S
-from pos_server.core.payment_code import STEP_S
+from loadtest.lunch import plan
+from loadtest.lunch.__main__ import parser_of_options
+from loadtest.lunch.device import NOTICE_WITHIN_S, OUTCOME_WITHIN_S
+from pos_server.core.credentials.payment_code import STEP_S
 from tests.docs.documents import read
 
 DOC = read("loadtest.md")

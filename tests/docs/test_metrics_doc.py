@@ -8,11 +8,11 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from pos_server.traces import FLUSH_TIMEOUT_S
+from pos_server.telemetry.traces import FLUSH_TIMEOUT_S
 from tests.docs.documents import anchor, read
 from tests.monitoring.observed import ALERTS, DASHBOARD, observed_server, scrape, some_business
 from tests.support import Town
-from tests.test_traces import spans
+from tests.telemetry.test_traces import spans
 
 DOCUMENT = read("operations.md")
 RULES: list[dict[str, Any]] = [

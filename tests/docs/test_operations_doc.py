@@ -14,16 +14,16 @@ import asyncpg
 import pytest
 
 import pos_server
-from pos_client.till_commands import add_to
-from pos_server import cli
+from pos_client.cli.till_commands import add_to
+from pos_server.cli import main as cli
+from pos_server.core.credentials.payment_code import STEP_S
 from pos_server.core.errors import CloseCode
-from pos_server.core.payment_code import STEP_S
 from pos_server.ledger.database import SERVER_VERSION_MIN
-from pos_server.ledger.embedded import IMMEDIATE_TIMEOUT_S, EmbeddedPostgres
-from pos_server.ledger.settled import SETTLED_WITHIN_S
+from pos_server.ledger.transactions import SETTLED_WITHIN_S
+from pos_server.postgres.embedded import IMMEDIATE_TIMEOUT_S, EmbeddedPostgres
 from pos_server.settings import METRICS_TOKEN_CHARS_MIN, Settings
+from tests.backup.documented import names
 from tests.docs.documents import DOCS, anchor, read
-from tests.operations.documented import names
 
 DOCUMENT = read("operations.md")
 SHELL = [line for block in DOCUMENT.fences("sh") for line in block.splitlines()]
@@ -71,7 +71,7 @@ def test_every_command_exists(command: str) -> None:
 
 def test_every_program_of_postgres_is_run_by_the_tests_of_backups() -> None:
     """A block of the backups' sections that no test runs would be a promise only."""
-    source = (Path(__file__).parents[1] / "operations" / "test_backup.py").read_text()
+    source = (Path(__file__).parents[1] / "backup" / "test_backup.py").read_text()
     sections = [
         part
         for title in ("Backup and restore", "A dump", "Any moment")

@@ -13,13 +13,13 @@ import pytest
 import segno
 import zxingcpp
 
-from pos_server.core import payment_code
-from pos_server.core.book import MerchantStatus, OpenPayment, TerminalStatus, WalletStatus
-from pos_server.core.device_keys import DeviceId, DeviceKind, authentication_mac, derive_device_key
-from pos_server.core.operations import Outcome
-from pos_server.core.payment_code import CodeCheck
-from pos_server.core.payments import DeclineCode, Purpose, Status
-from pos_server.core.rules import Risk
+from pos_server.core.credentials import payment_code
+from pos_server.core.credentials.device_keys import DeviceId, DeviceKind, authentication_mac, derive_device_key
+from pos_server.core.credentials.payment_code import CodeCheck
+from pos_server.core.payments.operations import Outcome
+from pos_server.core.payments.payment import DeclineCode, Purpose, Status
+from pos_server.core.payments.rules import Risk
+from pos_server.core.payments.snapshot import MerchantStatus, OpenPayment, TerminalStatus, WalletStatus
 from pos_server.settings import Settings
 from tests.copies import replace
 from tests.docs.documents import read

@@ -12,18 +12,18 @@ import pytest
 
 from pos_server.app import _guarded
 from pos_server.clock import BusinessDays
-from pos_server.core.api_keys import Role
-from pos_server.core.book import HouseAccount, TransferKind
-from pos_server.core.device_keys import SLOT_MAX
+from pos_server.core.credentials.api_keys import Role
+from pos_server.core.credentials.device_keys import SLOT_MAX
+from pos_server.core.credentials.pins import is_weak
 from pos_server.core.errors import ErrorCode
-from pos_server.core.fees import fee_of, fee_returned
-from pos_server.core.operations import Decided, Outcome, Refused, Scan
-from pos_server.core.payments import OCCUPYING, TRANSITIONS, DeclineCode, Purpose, Status
-from pos_server.core.pins import is_weak
+from pos_server.core.payments.fees import fee_of, fee_returned
+from pos_server.core.payments.operations import Decided, Outcome, Refused, Scan
+from pos_server.core.payments.payment import OCCUPYING, TRANSITIONS, DeclineCode, Purpose, Status
+from pos_server.core.payments.rules import Limits, Risk
+from pos_server.core.payments.snapshot import HouseAccount, TransferKind
 from pos_server.core.rest.catalogue import OPERATIONS
 from pos_server.core.rest.issuer import ISSUER_OPERATIONS
 from pos_server.core.rest.problems import ProblemCode, told
-from pos_server.core.rules import Limits, Risk
 from pos_server.settings import Settings, load_settings
 from tests.copies import replace
 from tests.docs.documents import Section, read

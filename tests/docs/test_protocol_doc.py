@@ -23,15 +23,22 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.http11 import Response
 
-from pos_client.connection import may_reconnect
+from pos_client.device.connection import may_reconnect
 from pos_server.api.activations import Activations
-from pos_server.api.problems import Problem
+from pos_server.api.support.problems import Problem
 from pos_server.app import open_app
 from pos_server.clock import BusinessDays
-from pos_server.connections import Connections, OutboxLimits
-from pos_server.core import activation, messages
-from pos_server.core.activation import Activation, ActivationRequest, activation_code
-from pos_server.core.book import (
+from pos_server.core.accounting.shifts import REPORT_COLUMNS, Shift, Total, TotalKind
+from pos_server.core.credentials import activation
+from pos_server.core.credentials.activation import Activation, ActivationRequest, activation_code
+from pos_server.core.credentials.device_keys import NONCE_BYTES, DeviceId, DeviceKind, Keyring, authentication_mac
+from pos_server.core.errors import CloseCode, ErrorCode, MessageError
+from pos_server.core.money import MAX_AMOUNT_MINOR
+from pos_server.core.payments.decide import decide
+from pos_server.core.payments.declines import ADVICE, ADVICE_CANCELED, ADVICE_EXPIRED, NextStep
+from pos_server.core.payments.operations import Cancel, Confirm, CreateRefund, Entry, Operation, Scan
+from pos_server.core.payments.payment import DeclineCode, Payment, Status
+from pos_server.core.payments.snapshot import (
     Book,
     DeviceStatus,
     MerchantStatus,
@@ -41,11 +48,8 @@ from pos_server.core.book import (
     WalletDevice,
     WalletStatus,
 )
-from pos_server.core.decide import decide
-from pos_server.core.declines import ADVICE, ADVICE_CANCELED, ADVICE_EXPIRED, NextStep
-from pos_server.core.device_keys import NONCE_BYTES, DeviceId, DeviceKind, Keyring, authentication_mac
-from pos_server.core.errors import CloseCode, ErrorCode, MessageError
-from pos_server.core.messages import (
+from pos_server.core.protocol import messages
+from pos_server.core.protocol.messages import (
     Authenticate,
     PaymentCancel,
     PaymentConfirm,
@@ -58,13 +62,10 @@ from pos_server.core.messages import (
     WalletRequest,
     decode_client_message,
 )
-from pos_server.core.money import MAX_AMOUNT_MINOR
-from pos_server.core.notices import notices, shift_notice, terminal_notice
-from pos_server.core.operations import Cancel, Confirm, CreateRefund, Entry, Operation, Scan
-from pos_server.core.payments import DeclineCode, Payment, Status
-from pos_server.core.session import Session
-from pos_server.core.shifts import REPORT_COLUMNS, Shift, Total, TotalKind
+from pos_server.core.protocol.notices import notices, shift_notice, terminal_notice
+from pos_server.core.protocol.session import Session
 from pos_server.core.texts import DEFAULT_LANGUAGE, LANGUAGES, decline_text, language_of, text
+from pos_server.delivery.connections import Connections, OutboxLimits
 from pos_server.ledger import directory
 from pos_server.server import RunningServer, serving
 from pos_server.settings import Settings

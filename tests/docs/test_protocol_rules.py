@@ -9,14 +9,14 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from pos_server.core.book import MerchantStatus, TerminalStatus, WalletStatus
-from pos_server.core.device_keys import DeviceId, DeviceKind
+from pos_server.core.credentials.device_keys import DeviceId, DeviceKind
 from pos_server.core.errors import ErrorCode
-from pos_server.core.messages import encode
-from pos_server.core.notices import notices
-from pos_server.core.operations import Decided, Outcome, Refunded, Refused, Scan
-from pos_server.core.payments import DeclineCode, Payment, Purpose, Status
-from pos_server.core.rules import Risk
+from pos_server.core.payments.operations import Decided, Outcome, Refunded, Refused, Scan
+from pos_server.core.payments.payment import DeclineCode, Payment, Purpose, Status
+from pos_server.core.payments.rules import Risk
+from pos_server.core.payments.snapshot import MerchantStatus, TerminalStatus, WalletStatus
+from pos_server.core.protocol.messages import encode
+from pos_server.core.protocol.notices import notices
 from pos_server.ledger import directory
 from pos_server.server import RunningServer, serving
 from tests.copies import replace

@@ -6,21 +6,10 @@ from typing import Any
 from uuid import UUID
 
 from pos_server.clock import BusinessDays
-from pos_server.core import payment_code
-from pos_server.core.book import (
-    Book,
-    DeviceStatus,
-    HouseAccount,
-    MerchantStatus,
-    TerminalStatus,
-    Till,
-    Wallet,
-    WalletDevice,
-    WalletStatus,
-)
-from pos_server.core.decide import decide
-from pos_server.core.device_keys import DeviceId, DeviceKind, Keyring, derive_device_key
-from pos_server.core.operations import (
+from pos_server.core.credentials import payment_code
+from pos_server.core.credentials.device_keys import DeviceId, DeviceKind, Keyring, derive_device_key
+from pos_server.core.payments.decide import decide
+from pos_server.core.payments.operations import (
     Cancel,
     Confirm,
     CreateRefund,
@@ -34,8 +23,19 @@ from pos_server.core.operations import (
     Reject,
     Scan,
 )
-from pos_server.core.payments import Payment
-from pos_server.core.rules import Rules
+from pos_server.core.payments.payment import Payment
+from pos_server.core.payments.rules import Rules
+from pos_server.core.payments.snapshot import (
+    Book,
+    DeviceStatus,
+    HouseAccount,
+    MerchantStatus,
+    TerminalStatus,
+    Till,
+    Wallet,
+    WalletDevice,
+    WalletStatus,
+)
 from pos_server.settings import Settings
 from tests.copies import replace
 

@@ -12,7 +12,7 @@ import pytest
 
 from pos_client import Credentials, TerminalClient
 from pos_server.ledger.database import connect
-from pos_server.ledger.embedded import EmbeddedPostgres
+from pos_server.postgres.embedded import EmbeddedPostgres
 from tests.end_to_end.server_process import data_directory, pos_server, running_server
 from tests.support import MASTER_KEYS, TestDevice, Town, build_town
 

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from pos_client import TerminalClient
-from pos_server.core.shifts import TotalKind
+from pos_server.core.accounting.shifts import TotalKind
 from tests.end_to_end.server_process import data_directory, pos_server, running_server
 from tests.end_to_end.test_crash import credentials, free_port, new_town
 from tests.support import MASTER_KEYS

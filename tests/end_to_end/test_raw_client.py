@@ -10,7 +10,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from pos_server.core.activation import ACTIVATION_BYTES, activation_code
+from pos_server.core.credentials.activation import ACTIVATION_BYTES, activation_code
 from pos_server.ledger import directory
 from pos_server.server import RunningServer
 from tests.support import Town

@@ -20,10 +20,10 @@ from zoneinfo import ZoneInfo
 import asyncpg
 import pytest
 
-from pos_server.core.api_keys import Role
-from pos_server.core.device_keys import DeviceId, DeviceKind
+from pos_server.cli.operator_commands import new_key, settle_into
+from pos_server.core.credentials.api_keys import Role
+from pos_server.core.credentials.device_keys import DeviceId, DeviceKind
 from pos_server.ledger import directory
-from pos_server.operator_desk import new_key, settle_into
 from tests.end_to_end.bookkeeper import Message, Terms, approval, cash, flows, payments, statements, wallet_balance
 from tests.end_to_end.notebooks import BackOffice, ClientTill, ClientWallet, PlainTill, PlainWallet, Till, Wallet
 from tests.end_to_end.scripted_day import FIRST_TOP_UP_MINOR, PAYMENT_MINOR_MAX, PIN, PIN_FREE_MINOR_MAX, Day, Shop

@@ -15,8 +15,8 @@ import asyncpg
 import httpx
 import pytest
 
-from pos_server import operator_desk
-from pos_server.core.api_keys import Role
+from pos_server.cli import operator_commands as operator_desk
+from pos_server.core.credentials.api_keys import Role
 from tests.end_to_end.server_process import ServerProcess, running_server
 from tests.support import MASTER_KEYS, Town
 

@@ -11,14 +11,14 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from pos_server.core.operations import CreateRefund
+from pos_server.core.payments.operations import CreateRefund
 from pos_server.ledger.audit import audit
 from pos_server.ledger.database import connect
 from pos_server.ledger.rollup import balances
 from pos_server.ledger.seals import check_seals
 from tests.end_to_end.server_process import POS_SERVER, environment, pos_server
 from tests.ledger.archived import BEFORE, archive_old, make_old
-from tests.ledger.test_ledger import run_batch
+from tests.ledger.test_payments import run_batch
 from tests.support import Town, new_id
 
 pytestmark = pytest.mark.asyncio

@@ -12,7 +12,7 @@ from pos_server.ledger.audit import audit
 from pos_server.ledger.rollup import balances
 from pos_server.ledger.seals import check_seals
 from tests.end_to_end.server_process import POS_SERVER, environment, pos_server, running_server
-from tests.ledger.test_ledger import run_batch
+from tests.ledger.test_payments import run_batch
 from tests.support import MASTER_KEYS, Town
 
 pytestmark = pytest.mark.asyncio

@@ -5,23 +5,12 @@ from typing import Any
 import asyncpg
 import pytest
 
-from pos_server.core.device_keys import DeviceId, DeviceKind
+from pos_server.core.credentials.device_keys import DeviceId, DeviceKind
 from pos_server.ledger import directory
 from pos_server.ledger.audit import audit
 from pos_server.server import RunningServer, serving
 from tests.gateway.test_pin import confirm_message, pin_message
-from tests.support import (
-    EUR,
-    KEYRING,
-    Town,
-    activated,
-    ask,
-    logged_in,
-    new_id,
-    receive,
-    scan_message,
-    settings,
-)
+from tests.support import EUR, KEYRING, Town, activated, ask, logged_in, new_id, receive, scan_message, settings
 
 pytestmark = pytest.mark.asyncio
 

@@ -8,10 +8,10 @@ import asyncpg
 import pytest
 from websockets.asyncio.client import ClientConnection
 
-from pos_server.core.book import Wallet
-from pos_server.core.operations import Scan
-from pos_server.core.payments import DeclineCode
-from pos_server.core.rules import Risk
+from pos_server.core.payments.operations import Scan
+from pos_server.core.payments.payment import DeclineCode
+from pos_server.core.payments.rules import Risk
+from pos_server.core.payments.snapshot import Wallet
 from pos_server.core.texts import LANGUAGES, decline_text
 from pos_server.server import serving
 from tests.gateway.test_cancel import cancel_message

@@ -10,7 +10,7 @@ from pos_server.core.errors import ErrorCode
 from pos_server.ledger import directory, history
 from pos_server.server import RunningServer, serving
 from tests.ledger.archived import archive_old, make_old
-from tests.ledger.test_ledger import run_batch
+from tests.ledger.test_payments import run_batch
 from tests.support import KEYRING, Town, ask, logged_in, new_id, receive, scan_message, settings
 
 pytestmark = pytest.mark.asyncio

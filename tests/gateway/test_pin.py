@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 from websockets.asyncio.client import ClientConnection
 
-from pos_server.core.device_keys import DeviceId, DeviceKind
+from pos_server.core.credentials.device_keys import DeviceId, DeviceKind
 from pos_server.ledger.audit import audit
 from pos_server.server import RunningServer, serving
 from tests.support import KEYRING, Town, activated, ask, logged_in, new_id, receive, scan_message, settings

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from websockets.asyncio.client import ClientConnection
 
-from pos_server.core.width import columns
+from pos_server.core.accounting.receipt_layout import columns
 from pos_server.ledger.audit import audit
 from pos_server.server import RunningServer, serving
 from tests.gateway.test_cancel import cancel_message

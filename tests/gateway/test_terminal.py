@@ -10,9 +10,9 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from pos_server.core.device_keys import DeviceId, DeviceKind
+from pos_server.core.credentials.device_keys import DeviceId, DeviceKind
 from pos_server.core.errors import CloseCode, ErrorCode
-from pos_server.core.notices import ERROR_TEXTS
+from pos_server.core.protocol.notices import ERROR_TEXTS
 from pos_server.server import RunningServer, serving
 from tests.proxy import proxied
 from tests.support import (

@@ -5,7 +5,7 @@ import json
 import asyncpg
 import pytest
 
-from pos_server.core.device_keys import DeviceKind
+from pos_server.core.credentials.device_keys import DeviceKind
 from pos_server.core.errors import CloseCode
 from pos_server.server import RunningServer
 from tests.gateway.test_terminal import close_code

@@ -12,8 +12,8 @@ import asyncpg
 import pytest
 
 from pos_server.clock import now_ms
-from pos_server.core.operations import CreateRefund
-from pos_server.core.shifts import Total, TotalKind
+from pos_server.core.accounting.shifts import Total, TotalKind
+from pos_server.core.payments.operations import CreateRefund
 from pos_server.ledger.archive import NotArchivable, Part
 from pos_server.ledger.archive_file import read_units
 from pos_server.ledger.audit import AuditReport, audit
@@ -26,7 +26,7 @@ from pos_server.ledger.sql import QUERIES
 from tests.end_to_end.server_process import pos_server
 from tests.ledger.archived import BEFORE, NOW, age, archive_old, make_old
 from tests.ledger.test_audit import sell
-from tests.ledger.test_ledger import run_batch
+from tests.ledger.test_payments import run_batch
 from tests.support import Town, new_id
 
 pytestmark = pytest.mark.asyncio

@@ -8,14 +8,14 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from pos_server.core.operations import Cancel, CreateRefund, Decided, Operation, Refused
+from pos_server.core.payments.operations import Cancel, CreateRefund, Decided, Operation, Refused
 from pos_server.ledger.audit import audit
 from pos_server.ledger.database import connect
 from tests.copies import replace
+from tests.engine.test_authorizer import running, status
 from tests.ledger.archived import archive_old, make_old
-from tests.ledger.test_ledger import balance, run_batch
+from tests.ledger.test_payments import balance, run_batch
 from tests.support import EUR, RULES, Town, new_id
-from tests.test_authorizer import running, status
 
 pytestmark = pytest.mark.asyncio
 YEAR_MS = 366 * 86_400_000
@@ -52,7 +52,7 @@ async def test_what_is_decided_before_the_archive_and_stored_after_it_is_refused
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # As if this server had longer windows than the one that archives.
-    monkeypatch.setattr("tests.test_authorizer.RULES", replace(RULES, cancel_window_ms=YEAR_MS))
+    monkeypatch.setattr("tests.engine.test_authorizer.RULES", replace(RULES, cancel_window_ms=YEAR_MS))
     sale, late = town.scan(0), town.scan(1)
     till = town.terminals[0].device.number
     await run_batch(connection, sale, Cancel(till, town.merchant_id, EUR, late.payment_id, None, new_id()))

@@ -6,13 +6,13 @@ from typing import Any
 import asyncpg
 import pytest
 
-from pos_server.core.operations import Cancel, CreateRefund, Entry, MoveCash
-from pos_server.core.payments import Purpose
+from pos_server.core.payments.operations import Cancel, CreateRefund, Entry, MoveCash
+from pos_server.core.payments.payment import Purpose
 from pos_server.ledger import directory
 from pos_server.ledger.audit import OFFENDERS_LISTED_MAX, audit
 from pos_server.ledger.sql import QUERIES
 from tests.end_to_end.server_process import pos_server
-from tests.ledger.test_ledger import run_batch
+from tests.ledger.test_payments import run_batch
 from tests.support import EUR, Town, new_id
 
 pytestmark = pytest.mark.asyncio

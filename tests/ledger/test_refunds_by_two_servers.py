@@ -5,9 +5,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from pos_server.core.operations import CreateRefund, Refunded
-from pos_server.ledger.ledger import LEDGER_CONFLICT
-from tests.ledger.test_ledger import run_batch
+from pos_server.core.payments.operations import CreateRefund, Refunded
+from pos_server.ledger.payments import LEDGER_CONFLICT
+from tests.ledger.test_payments import run_batch
 from tests.support import Town, new_id
 
 pytestmark = pytest.mark.asyncio

@@ -5,12 +5,12 @@ import asyncio
 import asyncpg
 import pytest
 
+from pos_server.cli.operator_commands import balances_text
 from pos_server.ledger.audit import audit
 from pos_server.ledger.database import connect
 from pos_server.ledger.rollup import RollUp, balances
-from pos_server.operator_desk import balances_text
 from pos_server.server import RunningServer
-from tests.ledger.test_ledger import run_batch
+from tests.ledger.test_payments import run_batch
 from tests.support import Town, ask, logged_in, scan_message
 
 pytestmark = pytest.mark.asyncio

@@ -5,8 +5,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from pos_server.core.operations import CreateRefund
-from tests.ledger.test_ledger import run_batch
+from pos_server.core.payments.operations import CreateRefund
+from tests.ledger.test_payments import run_batch
 from tests.support import Town, forged, new_id
 
 pytestmark = pytest.mark.asyncio

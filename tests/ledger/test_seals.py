@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from pos_server.core.seals import NO_HASH, Seal
+from pos_server.core.accounting.seals import NO_HASH, Seal
 from pos_server.ledger.database import connect
 from pos_server.ledger.seals import SealReport, check_seals, seal_days
 from tests.end_to_end.server_process import pos_server
-from tests.ledger.test_ledger import run_batch
+from tests.ledger.test_payments import run_batch
 from tests.support import Town
 
 pytestmark = pytest.mark.asyncio
@@ -137,7 +137,7 @@ async def test_a_transaction_that_is_still_open_is_waited_for(
     try:
         async with other.transaction():
             await run_batch(other, town.scan())
-            monkeypatch.setattr("pos_server.ledger.settled.SETTLED_WITHIN_S", 0.2)
+            monkeypatch.setattr("pos_server.ledger.transactions.SETTLED_WITHIN_S", 0.2)
             tomorrow = NOW + timedelta(days=2)
             with pytest.raises(Exception, match="a transaction has been open"):
                 await seal_days(admin, tomorrow, "UTC", silent)

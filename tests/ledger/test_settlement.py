@@ -10,15 +10,15 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from pos_server.core.fees import fee_of
-from pos_server.core.operations import Cancel, CreateRefund
+from pos_server.core.payments.fees import fee_of
+from pos_server.core.payments.operations import Cancel, CreateRefund
 from pos_server.ledger import directory
 from pos_server.ledger.audit import audit
 from pos_server.ledger.database import connect
-from pos_server.ledger.settled import NotSettled
 from pos_server.ledger.settlement import DayNotOver, settle
+from pos_server.ledger.transactions import NotSettled
 from tests.end_to_end.server_process import pos_server
-from tests.ledger.test_ledger import run_batch
+from tests.ledger.test_payments import run_batch
 from tests.support import EUR, Town, new_id
 
 pytestmark = pytest.mark.asyncio
@@ -191,7 +191,7 @@ async def test_a_transaction_that_stays_open_is_named_and_nothing_is_settled(
     dsn: str, connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await two_days(connection, town, admin)
-    monkeypatch.setattr("pos_server.ledger.settled.SETTLED_WITHIN_S", 0.2)
+    monkeypatch.setattr("pos_server.ledger.transactions.SETTLED_WITHIN_S", 0.2)
     other = await connect(dsn, timeout_s=10)
     try:
         async with other.transaction():

@@ -9,13 +9,13 @@ import pytest
 import pytest_asyncio
 
 from pos_server.clock import now_ms
+from pos_server.core.accounting.shifts import Shift, Total, TotalKind
 from pos_server.core.errors import ErrorCode
-from pos_server.core.operations import Cancel, CreateRefund
-from pos_server.core.shifts import Shift, Total, TotalKind
+from pos_server.core.payments.operations import Cancel, CreateRefund
 from pos_server.ledger.audit import audit
 from pos_server.ledger.database import connect, create_pool
 from pos_server.ledger.shifts import close_shift, find_shift, open_shift
-from tests.ledger.test_ledger import run_batch
+from tests.ledger.test_payments import run_batch
 from tests.support import EUR, Town, new_id
 
 pytestmark = pytest.mark.asyncio

@@ -3,12 +3,12 @@
 import asyncpg
 import pytest
 
-from pos_server.core.book import OwnLimits
-from pos_server.core.operations import Decided
+from pos_server.core.payments.operations import Decided
+from pos_server.core.payments.snapshot import OwnLimits
 from pos_server.ledger import wallets
-from pos_server.ledger.ledger import load_book
+from pos_server.ledger.payments import load_book
 from tests.copies import replace
-from tests.ledger.test_ledger import run_batch
+from tests.ledger.test_payments import run_batch
 from tests.support import Town
 
 pytestmark = pytest.mark.asyncio

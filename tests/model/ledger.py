@@ -9,15 +9,15 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from pos_server.core.decide import decide
-from pos_server.core.device_keys import DeviceId, DeviceKind
-from pos_server.core.operations import Operation, Outcome, Scan
-from pos_server.core.pins import PinHash
-from pos_server.core.rules import Limits, Risk, Rules
+from pos_server.core.credentials.device_keys import DeviceId, DeviceKind
+from pos_server.core.credentials.pins import PinHash
+from pos_server.core.payments.decide import decide
+from pos_server.core.payments.operations import Operation, Outcome, Scan
+from pos_server.core.payments.rules import Limits, Risk, Rules
 from pos_server.ledger import directory, pins
 from pos_server.ledger.audit import AuditReport, audit
 from pos_server.ledger.database import connect
-from pos_server.ledger.ledger import LEDGER_CONFLICT, apply_changes, load_book
+from pos_server.ledger.payments import LEDGER_CONFLICT, apply_changes, load_book
 from pos_server.ledger.rows import plain_uuid
 from pos_server.ledger.sql import QUERIES
 from tests.model import model

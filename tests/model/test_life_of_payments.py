@@ -14,15 +14,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule, run_state_machine_as_test
 
-from pos_server.core import payment_code
+from pos_server.core.credentials import payment_code
 from pos_server.core.errors import ErrorCode
-from pos_server.core.operations import (
-    CreateRefund,
-    Expire,
-    MoveCash,
-    Reject,
-)
-from pos_server.core.payments import DeclineCode, Purpose, Status
+from pos_server.core.payments.operations import CreateRefund, Expire, MoveCash, Reject
+from pos_server.core.payments.payment import DeclineCode, Purpose, Status
 from tests.model import ledger, model
 from tests.model.ledger import RealLedger
 from tests.model.model import Code

@@ -9,9 +9,9 @@ from uuid import UUID
 from hypothesis import note
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 
-from pos_server.core import payment_code
-from pos_server.core.device_keys import DeviceId, DeviceKind, derive_device_key
-from pos_server.core.operations import (
+from pos_server.core.credentials import payment_code
+from pos_server.core.credentials.device_keys import DeviceId, DeviceKind, derive_device_key
+from pos_server.core.payments.operations import (
     Cancel,
     Confirm,
     CreateRefund,
@@ -25,7 +25,7 @@ from pos_server.core.operations import (
     Reject,
     Scan,
 )
-from pos_server.core.payments import TRANSITIONS, Purpose, Status
+from pos_server.core.payments.payment import TRANSITIONS, Purpose, Status
 from tests.model import ledger, model
 from tests.model.ledger import RealLedger
 from tests.model.model import Answer, Code, Model

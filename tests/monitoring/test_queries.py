@@ -9,14 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.monitoring.observed import (
-    ALERTS,
-    DASHBOARD,
-    observed_server,
-    samples_of,
-    scrape,
-    some_business,
-)
+from tests.monitoring.observed import ALERTS, DASHBOARD, observed_server, samples_of, scrape, some_business
 from tests.monitoring.promql import Samples, evaluate
 from tests.support import Town
 

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from pos_server.core.device_keys import DeviceKind
+from pos_server.core.credentials.device_keys import DeviceKind
+from tests.pos_client.fake_server import DECLINED, Peer, credentials
 
-from .fake_server import DECLINED, Peer, credentials
-
-PROGRAM = "import sys; from pos_client.cli import {0}_main; sys.exit({0}_main())"
+PROGRAM = "import sys; from pos_client.cli.main import {0}_main; sys.exit({0}_main())"
 
 
 def saved(kind: DeviceKind, folder: Path, url: str = "http://127.0.0.1:9") -> str:

@@ -14,9 +14,9 @@ from typing import Any
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from pos_client.credentials import Credentials
-from pos_server.core.device_keys import DeviceKind, authentication_mac
-from pos_server.core.messages import SUBPROTOCOL
+from pos_client.device.credentials import Credentials
+from pos_server.core.credentials.device_keys import DeviceKind, authentication_mac
+from pos_server.core.protocol.messages import SUBPROTOCOL
 
 NONCE = "ab" * 32
 DEVICE_KEY = bytes(range(32))

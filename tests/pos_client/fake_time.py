@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from pos_client.backoff import Backoff
+from pos_client.device.backoff import Backoff
 
 
 @dataclass

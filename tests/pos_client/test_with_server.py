@@ -8,15 +8,15 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from pos_client.activation import activate
-from pos_client.credentials import Credentials
+from pos_client.device.activation import activate
+from pos_client.device.credentials import Credentials
 from pos_client.errors import ActivationError, ConnectionStopped, OutcomeUnknown, RefundRefused, RequestRefused
-from pos_client.journal import Journal, JournaledScan
-from pos_client.terminal import TerminalClient
-from pos_client.wallet import WalletClient
-from pos_server.core.activation import activation_code
-from pos_server.core.device_keys import DeviceId
-from pos_server.core.messages import (
+from pos_client.terminal.client import TerminalClient
+from pos_client.terminal.journal import Journal, JournaledScan
+from pos_client.wallet.client import WalletClient
+from pos_server.core.credentials.activation import activation_code
+from pos_server.core.credentials.device_keys import DeviceId
+from pos_server.core.protocol.messages import (
     ConfirmationRequired,
     PaymentPending,
     TerminalPaymentResult,

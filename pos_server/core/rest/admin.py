@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from ..api_keys import Role
+from ..credentials.api_keys import Role
+from .endpoints import Kind, RestOperation
 from .fields import Body, Currency, Minor, Name, Page, Paging, Parameters, Resource, SerialId, Time
-from .operations import Kind, RestOperation
 
 FEE_BPS_MAX = 10_000
 OVERLAP_S_MAX = 30 * 86_400

@@ -5,10 +5,10 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from ..device_keys import SLOT_MAX
-from ..messages import Reference
+from ..credentials.device_keys import SLOT_MAX
+from ..credentials.payment_code import WALLET_NUMBER_MAX
 from ..money import MAX_AMOUNT_MINOR, Currency, PositiveMinor
-from ..payment_code import WALLET_NUMBER_MAX
+from ..protocol.messages import Reference
 
 PAGE_MAX = 100
 PAGE_DEFAULT = 50

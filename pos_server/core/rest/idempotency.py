@@ -7,7 +7,7 @@ activation code or an API key: a repeat is told the same, and nothing secret is 
 from hashlib import sha256
 from uuid import UUID
 
-from ..device_keys import Keyring
+from ..credentials.device_keys import Keyring
 
 
 def derived_id(tenant: str, operation: str, idempotency_key: str) -> UUID:

@@ -5,9 +5,10 @@ from uuid import UUID
 
 from pydantic import Field
 
-from ..api_keys import Role
-from ..book import WalletStatus
-from ..payments import DeclineCode, Purpose, Status
+from ..credentials.api_keys import Role
+from ..payments.payment import DeclineCode, Purpose, Status
+from ..payments.snapshot import WalletStatus
+from .endpoints import Kind, RestOperation
 from .fields import (
     Body,
     Currency,
@@ -27,7 +28,6 @@ from .fields import (
     Time,
     WalletNumber,
 )
-from .operations import Kind, RestOperation
 
 _WalletStatus = Annotated[
     WalletStatus, Field(strict=False, description="a frozen or closed wallet can neither pay nor be topped up")

@@ -10,8 +10,8 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+from .endpoints import RestOperation
 from .fields import NoParameters, Page
-from .operations import RestOperation
 
 Document = dict[str, Any]
 

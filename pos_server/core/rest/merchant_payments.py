@@ -4,10 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ..api_keys import Role
-from ..declines import NextStep
+from ..credentials.api_keys import Role
 from ..money import MAX_AMOUNT_MINOR, Currency
-from ..payments import DeclineCode, Purpose, Status
+from ..payments.declines import NextStep
+from ..payments.payment import DeclineCode, Purpose, Status
+from .endpoints import Kind, RestOperation
 from .fields import (
     Body,
     Id,
@@ -22,7 +23,6 @@ from .fields import (
     TerminalNumber,
     Time,
 )
-from .operations import Kind, RestOperation
 
 CODE_CHARS_MAX = 256
 _STATUSES = [status.value for status in Status]

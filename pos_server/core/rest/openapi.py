@@ -11,11 +11,11 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
-from ..api_keys import Role
+from ..credentials.api_keys import Role
 from ..texts import LANGUAGES
+from .endpoints import IDEMPOTENCY_KEY_CHARS_MAX, Kind, RestOperation
 from .fields import Parameters
 from .links import links
-from .operations import IDEMPOTENCY_KEY_CHARS_MAX, Kind, RestOperation
 from .problems import ProblemDetails
 
 OPENAPI_VERSION = "3.1.1"

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from ..errors import ErrorCode
-from ..notices import ERROR_TEXTS
+from ..protocol.notices import ERROR_TEXTS
 from .fields import Resource
 
 

@@ -5,7 +5,7 @@
 
 from collections.abc import Mapping
 
-from ..payments import DeclineCode
+from ..payments.payment import DeclineCode
 from . import en, zh
 
 LANGUAGES: dict[str, Mapping[str, str]] = {"en": en.TEXTS, "zh": zh.TEXTS}

@@ -1,0 +1,1 @@
+"""The commands `pos-terminal` and `pos-wallet`."""

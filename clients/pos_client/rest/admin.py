@@ -1,0 +1,60 @@
+"""The operator's part of the REST API as methods: merchants and API keys."""
+
+from collections.abc import AsyncIterator
+
+from pos_server.core.rest.admin import (
+    ADMIN_OPERATIONS,
+    ApiKeyCreate,
+    ApiKeyMade,
+    ApiKeyPath,
+    ApiKeyRotate,
+    ApiKeyShown,
+    Merchant,
+    MerchantChange,
+    MerchantCreate,
+    MerchantPath,
+)
+from pos_server.core.rest.fields import Page
+
+from .calls import ApiCalls
+
+_OF = {operation.name: operation for operation in ADMIN_OPERATIONS}
+
+
+class AdminCalls(ApiCalls):
+    """What a key of the role `admin` may do."""
+
+    async def create_merchant(self, body: MerchantCreate, *, idempotency_key: str | None = None) -> Merchant:
+        """Make a merchant."""
+        return await self.call(_OF["createMerchant"], Merchant, body=body, idempotency_key=idempotency_key)
+
+    def list_merchants(self) -> AsyncIterator[Merchant]:
+        """All merchants, oldest first."""
+        return self.items(_OF["listMerchants"], Page[Merchant])
+
+    async def get_merchant(self, merchant_id: int) -> Merchant:
+        """A merchant and its terms."""
+        return await self.call(_OF["getMerchant"], Merchant, MerchantPath(merchant_id=merchant_id))
+
+    async def change_merchant(self, merchant_id: int, body: MerchantChange) -> Merchant:
+        """Change a merchant's terms, or whether it can be paid."""
+        return await self.call(_OF["changeMerchant"], Merchant, MerchantPath(merchant_id=merchant_id), body=body)
+
+    async def create_api_key(self, body: ApiKeyCreate, *, idempotency_key: str | None = None) -> ApiKeyMade:
+        """Make an API key."""
+        return await self.call(_OF["createApiKey"], ApiKeyMade, body=body, idempotency_key=idempotency_key)
+
+    def list_api_keys(self) -> AsyncIterator[ApiKeyShown]:
+        """All API keys, oldest first."""
+        return self.items(_OF["listApiKeys"], Page[ApiKeyShown])
+
+    async def rotate_api_key(
+        self, key_id: int, body: ApiKeyRotate, *, idempotency_key: str | None = None
+    ) -> ApiKeyMade:
+        """Make a key that takes the place of another, which ends after an overlap."""
+        path = ApiKeyPath(key_id=key_id)
+        return await self.call(_OF["rotateApiKey"], ApiKeyMade, path, body=body, idempotency_key=idempotency_key)
+
+    async def revoke_api_key(self, key_id: int) -> ApiKeyShown:
+        """End a key now."""
+        return await self.call(_OF["revokeApiKey"], ApiKeyShown, ApiKeyPath(key_id=key_id))

@@ -1,0 +1,244 @@
+"""One request to the REST API, for any operation: path, query, body in; a model out.
+
+Sent again, a bounded number of times, where that is safe: a connection was lost, the server is busy (503), a gateway
+in front of it gave up (502, 504), the key asks too often (429), or the same request is being worked on (409
+`in_progress`). What makes something keeps its `Idempotency-Key` over all of them. A change of what was read
+(`If-Match`) is not sent again once it may have been made: the second would be refused for the first.
+"""
+
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+from urllib.parse import quote
+from uuid import uuid4
+
+import httpx
+from pydantic import ValidationError
+
+from pos_server.core.credentials.api_keys import API_KEY_CHARS_MAX
+from pos_server.core.errors import ErrorCode
+from pos_server.core.rest.endpoints import IDEMPOTENCY_KEY_CHARS_MAX, Kind, RestOperation
+from pos_server.core.rest.fields import PAGE_MAX, Body, Page, Parameters, Resource
+from pos_server.core.rest.problems import ProblemCode, ProblemDetails
+
+from ..device.backoff import Backoff
+from ..device.credentials import parse_server_url
+from ..errors import ApiError
+
+ATTEMPTS_MAX = 8
+REQUEST_TIMEOUT_S = 20.0
+RETRY_AFTER_S_MAX = 10
+_KEY = re.compile(rf"[!-~]{{1,{API_KEY_CHARS_MAX}}}")
+_SECONDS = re.compile(r"[0-9]{1,6}")
+_NAME = re.compile(rf"[!-~]{{1,{IDEMPOTENCY_KEY_CHARS_MAX}}}")
+_LATER_STATUSES = {
+    httpx.codes.TOO_MANY_REQUESTS,
+    httpx.codes.BAD_GATEWAY,
+    httpx.codes.SERVICE_UNAVAILABLE,
+    httpx.codes.GATEWAY_TIMEOUT,
+}
+# Said before anything was done.
+_NOT_DONE = {ErrorCode.BUSY, ErrorCode.DRAINING}
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+AnswerT = TypeVar("AnswerT", bound=Resource)
+ItemT = TypeVar("ItemT", bound=Resource)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[AnswerT]):
+    """What the server answered. `etag` names the version of it, for `if_match`; None where there are no versions.
+
+    `is_repeat`: it had been made before, by a request with the same `Idempotency-Key`.
+    """
+
+    resource: AnswerT
+    etag: str | None
+    is_repeat: bool
+
+
+class ApiCalls:
+    """Requests of one API key to the server at `url`. Use it as an async context manager.
+
+    Raises ValueError when `url` is no URL or `key` cannot be a key.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        *,
+        backoff: Backoff | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        if _KEY.fullmatch(key) is None:
+            raise ValueError("an API key has 1 to 128 printable ASCII characters")
+        self._url = parse_server_url(url)
+        self._backoff = backoff or Backoff()
+        # Redirects are not followed: the key is for this server.
+        self._client = httpx.AsyncClient(
+            headers={"Authorization": f"Bearer {key}"}, timeout=REQUEST_TIMEOUT_S, transport=transport
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.aclose()
+
+    async def call(
+        self,
+        operation: RestOperation,
+        answer: type[AnswerT],
+        path: Parameters | None = None,
+        *,
+        query: Parameters | None = None,
+        body: Body | None = None,
+        idempotency_key: str | None = None,
+    ) -> AnswerT:
+        """The resource that `ask` gets."""
+        asked = await self.ask(operation, answer, path, query=query, body=body, idempotency_key=idempotency_key)
+        return asked.resource
+
+    async def ask(
+        self,
+        operation: RestOperation,
+        answer: type[AnswerT],
+        path: Parameters | None = None,
+        *,
+        query: Parameters | None = None,
+        body: Body | None = None,
+        idempotency_key: str | None = None,
+        if_match: str | None = None,
+    ) -> Answer[AnswerT]:
+        """Carry `operation` out; its answer is an `answer`. A new `idempotency_key` is made where one is needed.
+
+        Raises ApiError; ValueError when `idempotency_key` cannot be one.
+        """
+        if operation.kind is Kind.CREATE and idempotency_key is None:
+            idempotency_key = str(uuid4())
+        if idempotency_key is not None and _NAME.fullmatch(idempotency_key) is None:
+            raise ValueError(f"an Idempotency-Key has 1 to {IDEMPOTENCY_KEY_CHARS_MAX} printable ASCII characters")
+        request = self._request(operation, path, query, body, idempotency_key, if_match)
+        maybe_done = False
+        for attempt in range(ATTEMPTS_MAX):
+            wait_s = 0
+            try:
+                response = await self._client.send(request)
+            except httpx.RequestError as error:
+                reason = f"no answer from {self._url}: {error or type(error).__name__}"
+                failure = ApiError(None, None, reason, idempotency_key=idempotency_key)
+                failure.maybe_done = operation.kind is not Kind.READ and not isinstance(error, _NOT_SENT)
+                may_repeat = True
+            else:
+                if response.is_success:
+                    return self._answer(answer, response, operation, idempotency_key)
+                failure, may_repeat = self._refusal(response, operation, idempotency_key)
+                wait_s = _retry_after_s(response)
+            # Of any of the tries: the last may have been refused before it was looked at.
+            maybe_done = failure.maybe_done = maybe_done or failure.maybe_done
+            if maybe_done and operation.kind is Kind.REPLACE:
+                may_repeat = False
+            if not may_repeat or wait_s > RETRY_AFTER_S_MAX or attempt + 1 == ATTEMPTS_MAX:
+                break
+            await self._backoff.sleep(max(wait_s, self._backoff.delay_s(attempt)))
+        raise failure from None
+
+    async def items(
+        self,
+        operation: RestOperation,
+        page: type[Page[ItemT]],
+        path: Parameters | None = None,
+        *,
+        query: Parameters | None = None,
+    ) -> AsyncIterator[ItemT]:
+        """Everything of a list, page by page, each read when it is needed. Raises ApiError."""
+        query = query or operation.query.model_validate({"limit": PAGE_MAX})
+        while True:
+            got = await self.call(operation, page, path, query=query)
+            for item in got.items:
+                yield item
+            if got.next_cursor is None:
+                return
+            query = query.model_copy(update={"cursor": got.next_cursor})
+
+    def _request(
+        self,
+        operation: RestOperation,
+        path: Parameters | None,
+        query: Parameters | None,
+        body: Body | None,
+        idempotency_key: str | None,
+        if_match: str | None,
+    ) -> httpx.Request:
+        texts = {} if path is None else path.model_dump(mode="json")
+        url = self._url + operation.path.format(**{name: quote(str(text), safe="") for name, text in texts.items()})
+        headers = {}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        if idempotency_key is not None:
+            headers["Idempotency-Key"] = idempotency_key
+        if if_match is not None:
+            headers["If-Match"] = if_match
+        return self._client.build_request(
+            operation.method,
+            url,
+            params=None if query is None else query.model_dump(mode="json", by_alias=True, exclude_none=True),
+            # What was left out stays as it is: null would be something else.
+            content=None if body is None else body.model_dump_json(exclude_unset=True),
+            headers=headers,
+        )
+
+    def _answer(
+        self, answer: type[AnswerT], response: httpx.Response, operation: RestOperation, idempotency_key: str | None
+    ) -> Answer[AnswerT]:
+        try:
+            resource = answer.model_validate_json(response.content)
+        except ValidationError:
+            # Not the cause: it would show what came, which may be a key.
+            detail = f"{self._url} did not answer with a {answer.__name__}: is it a pos-server of this version?"
+            raise ApiError(
+                response.status_code,
+                None,
+                detail,
+                request_id=response.headers.get("X-Request-Id"),
+                idempotency_key=idempotency_key,
+                maybe_done=operation.kind is not Kind.READ,
+            ) from None
+        is_repeat = operation.kind is Kind.CREATE and response.status_code == httpx.codes.OK
+        return Answer(resource, response.headers.get("ETag"), is_repeat)
+
+    def _refusal(
+        self, response: httpx.Response, operation: RestOperation, idempotency_key: str | None
+    ) -> tuple[ApiError, bool]:
+        """What was refused, and whether the same request may be sent again."""
+        status = response.status_code
+        try:
+            problem = ProblemDetails.model_validate_json(response.content)
+        except ValidationError:
+            problem = None
+        code = None if problem is None else problem.code
+        failure = ApiError(
+            status,
+            code,
+            f"{self._url} answered HTTP {status}, is it a pos-server?" if problem is None else problem.detail,
+            pointer=None if problem is None else problem.pointer,
+            request_id=response.headers.get("X-Request-Id"),
+            idempotency_key=idempotency_key,
+        )
+        in_progress = code == ProblemCode.IN_PROGRESS
+        unclear = in_progress or (status >= httpx.codes.INTERNAL_SERVER_ERROR and code not in _NOT_DONE)
+        failure.maybe_done = unclear and operation.kind is not Kind.READ
+        # The same would take too long again.
+        may_repeat = code != ProblemCode.TAKES_TOO_LONG and (in_progress or status in _LATER_STATUSES)
+        return failure, may_repeat
+
+
+def _retry_after_s(response: httpx.Response) -> int:
+    """0 where the server does not say."""
+    text = response.headers.get("Retry-After", "")
+    return int(text) if _SECONDS.fullmatch(text) else 0

@@ -1,0 +1,1 @@
+"""A till: it scans codes, and keeps a journal of each request whose outcome it does not know."""

@@ -1,0 +1,1 @@
+"""A wallet: it shows payment codes, online or offline, and confirms payments."""

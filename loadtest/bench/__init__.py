@@ -1,0 +1,1 @@
+"""Benchmarks the engine against `pgbench` on the same Postgres, in the same run."""

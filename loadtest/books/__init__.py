@@ -1,0 +1,1 @@
+"""Measures whether accounting work slows payments down."""

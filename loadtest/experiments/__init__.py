@@ -1,0 +1,1 @@
+"""Single measurements behind a design decision, each a program of its own."""

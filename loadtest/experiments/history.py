@@ -1,0 +1,365 @@
+"""What years of history cost a payment: archived names beside the ledger, or monthly partitions instead of an archive.
+
+    python -m loadtest.experiments.history [--archived 5000000] [--live 1000000] [--rounds 7]
+        [--payments 1000] [--json FILE]
+
+Each way has a database of its own in one Postgres, with `live` sales of the last thirteen months:
+
+    empty        the ledger as it is, with nothing archived
+    archived     with the names of `archived` payments
+    partitioned  payment, refund and transfer in 14 monthly partitions by id, and a table for the references
+
+In every round each of them takes `payments` sales through load_book, decide and apply_changes, in batches of 1 and
+then of 50; the order of the ways turns from round to round. The figures are medians over the rounds in microseconds a
+payment, and ratios to `empty`. Then the work of `pos-server archive` itself is timed on the oldest sales of `archived`,
+and its books are audited.
+"""
+
+import argparse
+import asyncio
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+
+import asyncpg
+import uuid_utils.compat
+
+from loadtest.shared.process import say
+from loadtest.shared.seed import CURRENCY, KEYRING, Shop, seed_shop
+from pos_server.core.credentials import payment_code
+from pos_server.core.money import MAX_AMOUNT_MINOR
+from pos_server.core.payments.decide import decide
+from pos_server.core.payments.operations import Decided, Scan
+from pos_server.core.payments.payment import Status
+from pos_server.core.payments.rules import Limits, Rules
+from pos_server.ledger.archive import archive
+from pos_server.ledger.audit import audit
+from pos_server.ledger.database import connect
+from pos_server.ledger.migrate import load_migrations, migrate
+from pos_server.ledger.payments import HouseAccounts, apply_changes, load_book
+from pos_server.ledger.seals import seal_days
+from pos_server.ledger.settlement import settle
+from pos_server.ledger.sql import QUERIES
+from pos_server.postgres.embedded import EmbeddedPostgres
+
+_BATCHES = (1, 50)
+_WALLETS = 200
+_BALANCE_MINOR = 10**9
+_MONTHS = 14
+_STEP_MS = 30_000
+_MIN_AGE = timedelta(days=300)
+_RULES = Rules(Limits(*[MAX_AMOUNT_MINOR] * len(Limits.__dataclass_fields__)))
+
+# A UUIDv7 (RFC 9562) of a time, on any version of Postgres.
+_UUID7 = """
+create function uuid7_at(timestamptz) returns uuid language sql volatile return (
+    lpad(to_hex((extract(epoch from $1) * 1000)::bigint), 12, '0') || '7' || substr(md5(random()::text), 1, 3)
+    || '8' || substr(md5(random()::text), 1, 15))::uuid;
+"""
+# Sales of 1.00, spread evenly from thirteen months ago until yesterday, paid by the wallets in turn.
+_LIVE = """
+create temporary table sale as
+select uuid7_at(at) as id, at, w.number as wallet_number, w.account_id as wallet, i from (
+    select i, now() - interval '1 day' - interval '395 days' * (1 - i::float8 / $1) as at
+    from generate_series(1, $1) as i
+) as s
+join (select number, account_id, row_number() over (order by number) - 1 as n from wallet) as w
+    on w.n = i % (select count(*) from wallet)
+order by i;
+update payment set changed_at = now() - interval '500 days', approved_at = now() - interval '500 days';
+update transfer set created_at = now() - interval '500 days';
+insert into payment (id, fingerprint, terminal_number, merchant_id, wallet_number, reference, amount_minor, currency,
+    status, version, changed_at, approved_at)
+select id, '\\x000102030405060708090a0b0c0d0e0f', (select min(number) from terminal), (select min(id) from merchant),
+    wallet_number, 'order-' || lpad(i::text, 10, '0'), 100, 'EUR', 'approved', 1, at, at
+from sale order by i;
+insert into transfer (kind, source_id, debit_account_id, credit_account_id, amount_minor, currency, wallet_number,
+    created_at)
+select 'payment', id, wallet, (select min(account_id) from merchant), 100, 'EUR', wallet_number, at
+from sale order by i;
+update wallet w set balance_minor = balance_minor - 100 * (select count(*) from sale where wallet_number = w.number);
+drop table sale;
+"""
+# The names of older sales.
+_ARCHIVED = """
+insert into archived_name (merchant_id, id, status, reference)
+select (select min(id) from merchant),
+    uuid7_at(now() - interval '400 days' - interval '1825 days' * (1 - i::float8 / $1)),
+    'approved', 'older-' || lpad(i::text, 10, '0')
+from generate_series(1, $1) as i;
+"""
+
+# The alternative. Ids of payments and refunds are cut by the time in a UUIDv7, those of transfers evenly; what has
+# another id goes into a default partition. Only ids can be unique over all partitions; so references need a table.
+_PARTITIONED = """
+alter table payment rename to plain_payment;
+alter table refund rename to plain_refund;
+alter table transfer rename to plain_transfer;
+create table payment (like plain_payment including defaults including constraints) partition by range (id);
+create table refund (like plain_refund including defaults including constraints) partition by range (id);
+create table transfer (like plain_transfer including defaults including constraints) partition by range (id);
+create sequence transfer_ids;
+alter table transfer alter id set default nextval('transfer_ids');
+"""
+_PARTITION = """
+create table {table}_{number} partition of {table} for values from ({lower}) to ({upper});
+"""
+_PARTITIONED_INDEXES = """
+create table payment_rest partition of payment default;
+create table refund_rest partition of refund default;
+insert into payment select * from plain_payment order by changed_at;
+insert into refund select * from plain_refund;
+insert into transfer select * from plain_transfer order by id;
+select setval('transfer_ids', (select max(id) from plain_transfer));
+create table payment_reference (
+    merchant_id bigint not null,
+    reference text not null,
+    payment_id uuid not null,
+    status text not null,
+    primary key (merchant_id, reference)
+);
+insert into payment_reference select merchant_id, reference, id, status from payment
+where status in ('pending', 'approved', 'canceled') and reference is not null;
+drop table plain_payment, plain_refund, plain_transfer cascade;
+alter table payment add primary key (id);
+create index payment_failed_reference on payment (merchant_id, reference, changed_at)
+    where status in ('declined', 'expired');
+create index payment_pending on payment (expires_at) where status = 'pending';
+create index payment_pending_wallet on payment (wallet_number) where status = 'pending';
+create index payment_terminal on payment (terminal_number, changed_at);
+create index payment_wallet on payment (wallet_number, changed_at) where wallet_number is not null;
+alter table refund add primary key (id);
+alter table transfer add primary key (id);
+create index transfer_source on transfer (source_id, kind);
+create index transfer_created on transfer using brin (created_at) with (pages_per_range = 32);
+grant select, insert, update on payment to pos_app;
+grant select, insert on refund, transfer, payment_reference to pos_app;
+grant usage on transfer_ids to pos_app;
+"""
+# What the two statements of a sale would be: the reference is looked up and taken in its own table.
+_LOAD_CHANGES = {
+    "select o.id, o.status from payment o\n": "select o.payment_id as id, o.status from payment_reference o\n",
+    " and o.status in ('pending', 'approved', 'canceled')\n": "\n",
+    """left join lateral (
+    select a.id, a.status from archived_name a where a.merchant_id = q.merchant_id and a.reference = q.reference limit 1
+) as ao on true
+""": "",
+    """    coalesce(o.id, ao.id) as open_payment_id, coalesce(o.status, ao.status) as open_payment_status,
+    ao.id as archived_order_id,
+    (select a.id from archived_name a where a.id = q.payment_id) as archived_payment_id
+""": """    o.id as open_payment_id, o.status as open_payment_status,
+    null::uuid as archived_order_id, null::uuid as archived_payment_id
+""",
+}
+_APPLY_CHANGES = {
+    "), posted as (": """), occupied as (
+    insert into payment_reference (merchant_id, reference, payment_id, status)
+    select merchant_id, reference, payment_id, status from unnest($3::payment_change[])
+    where seen_version = 0 and reference is not null and status in ('pending', 'approved', 'canceled')
+), posted as (""",
+}
+
+
+@dataclass(slots=True)
+class Way:
+    """A database under measurement: what it runs for a batch, who pays, and how far its virtual clock is."""
+
+    name: str
+    connection: asyncpg.Connection
+    shop: Shop
+    merchant_id: int
+    statements: Mapping[str, str]
+    house: HouseAccounts = field(default_factory=HouseAccounts)
+    now_ms: int = field(default_factory=lambda: int(time.time() * 1000))
+    sold: int = 0
+
+
+async def run(archived: int, live: int, rounds: int, payments: int) -> dict[str, float]:
+    """Fill the databases and measure; returns figures by name."""
+    data_dir = Path(tempfile.mkdtemp(prefix="pos-history-"))
+    postgres = EmbeddedPostgres(data_dir / "data")
+    dsn = await asyncio.to_thread(postgres.start)
+    try:
+        ways = [await _made(dsn, name, archived, live) for name in ("empty", "archived", "partitioned")]
+        figures = await _sold(ways, rounds, payments)
+        figures |= await _archived(dsn, ways[1], archived, data_dir / "archive")
+        for way in ways:
+            await way.connection.close()
+        return figures
+    finally:
+        await asyncio.to_thread(postgres.stop)
+        shutil.rmtree(data_dir, ignore_errors=True)
+
+
+async def _made(dsn: str, name: str, archived: int, live: int) -> Way:
+    say(f"filling {name} …")
+    database = f"history_{name}"
+    own = dsn.replace("/pos?", f"/{database}?")
+    maker = await connect(dsn, timeout_s=30, role=None)
+    await maker.execute(f"create database {database}")
+    await maker.close()
+    owner = await connect(own, timeout_s=30, role=None)
+    try:
+        await migrate(owner, load_migrations())
+        shop = await seed_shop(owner, terminals=1, wallets=_WALLETS, balance_minor=_BALANCE_MINOR)
+        await owner.execute(_UUID7)
+        await owner.execute(_LIVE.replace("$1", str(live)))
+        if name == "archived":
+            await owner.execute(_ARCHIVED.replace("$1", str(archived)))
+        elif name == "partitioned":
+            await owner.execute(_PARTITIONED)
+            await owner.execute(_partitions(live))
+            await owner.execute(_PARTITIONED_INDEXES)
+        await owner.execute("vacuum analyze")
+        merchant_id = await owner.fetchval("select min(id) from merchant")
+    finally:
+        await owner.close()
+    return Way(name, await connect(own, timeout_s=30), shop, merchant_id, _statements(name))
+
+
+def _partitions(live: int) -> str:
+    """Thirteen months that are filled, and the one that begins; transfers go on in the last."""
+    now, month = datetime.now(UTC), timedelta(days=396) / (_MONTHS - 1)
+    ends = [now - month * (_MONTHS - 1 - number) for number in range(_MONTHS)] + [now + 2 * month]
+    per_month = (live + _WALLETS) // (_MONTHS - 1) + 1
+    text = ""
+    for number, (begins, end) in enumerate(pairwise(ends)):
+        lower, upper = (f"'{int(at.timestamp() * 1000):012x}00000000000000000000'" for at in (begins, end))
+        for table in ("payment", "refund"):
+            text += _PARTITION.format(table=table, number=number, lower=lower, upper=upper)
+        first = "minvalue" if number == 0 else str(per_month * number)
+        last = "maxvalue" if number == _MONTHS - 1 else str(per_month * (number + 1))
+        text += _PARTITION.format(table="transfer", number=number, lower=first, upper=last)
+    return text
+
+
+def _statements(name: str) -> dict[str, str]:
+    load, apply = QUERIES["load_book"], QUERIES["apply_new_payments"]
+    if name == "partitioned":
+        load, apply = _changed(load, _LOAD_CHANGES), _changed(apply, _APPLY_CHANGES)
+    return {"load_book": load, "apply_new_payments": apply}
+
+
+def _changed(statement: str, changes: Mapping[str, str]) -> str:
+    for old, new in changes.items():
+        if statement.count(old) != 1:
+            raise AssertionError(f"the statement is another one by now: {old}")
+        statement = statement.replace(old, new)
+    return statement
+
+
+async def _sold(ways: list[Way], rounds: int, payments: int) -> dict[str, float]:
+    """Microseconds a payment, by way and batch."""
+    for way in ways:
+        for batch in _BATCHES:
+            await _sell(way, batch, 10 * batch)  # statements are prepared, caches are warm
+    taken: dict[tuple[str, int], list[float]] = {(way.name, batch): [] for way in ways for batch in _BATCHES}
+    for number in range(rounds):
+        say(f"round {number + 1} of {rounds} …")
+        for batch in _BATCHES:
+            for way in ways[number % len(ways) :] + ways[: number % len(ways)]:
+                taken[way.name, batch].append(await _sell(way, batch, payments))
+    figures: dict[str, float] = {}
+    for batch in _BATCHES:
+        for way in ways:
+            figures[f"{way.name}_{batch}_us"] = round(median(taken[way.name, batch]), 1)
+        for way in ways[1:]:
+            pairs = zip(taken[way.name, batch], taken["empty", batch], strict=True)
+            figures[f"{way.name}_{batch}_ratio"] = round(median(one / empty for one, empty in pairs), 3)
+    return figures
+
+
+async def _sell(way: Way, batch: int, payments: int) -> float:
+    """Take so many sales; returns microseconds a payment. Every batch has a step of codes of its own."""
+    QUERIES.update(way.statements)
+    spent_s = 0.0
+    for _ in range(max(1, payments // batch)):
+        way.now_ms += _STEP_MS
+        scans = [_scan(way) for _ in range(batch)]
+        started_s = time.perf_counter()
+        book = await load_book(way.connection, scans, way.house)
+        outcomes, changes = decide(scans, book, KEYRING, way.now_ms, _RULES, day_start_ms=0)
+        await apply_changes(way.connection, changes, int(time.time() * 1000))
+        spent_s += time.perf_counter() - started_s
+        for outcome in outcomes:
+            if not isinstance(outcome, Decided) or outcome.payment.status is not Status.APPROVED:
+                raise AssertionError(outcome)
+    return spent_s / (max(1, payments // batch) * batch) * 1e6
+
+
+def _scan(way: Way) -> Scan:
+    way.sold += 1
+    wallet = way.shop.wallets[way.sold % _WALLETS]
+    return Scan(
+        payment_id=uuid_utils.compat.uuid7(),
+        terminal_number=way.shop.terminals[0].device.number,
+        merchant_id=way.merchant_id,
+        reference=f"order-now-{way.sold}",
+        amount_minor=100,
+        currency=CURRENCY,
+        code=payment_code.make(wallet.key, wallet.device.number, 0, payment_code.step_at(way.now_ms / 1000), 0),
+    )
+
+
+async def _archived(dsn: str, way: Way, archived: int, folder: Path) -> dict[str, float]:
+    """What archiving costs a payment, with all names that are there already; and what a name and a live sale take."""
+    owner = await connect(dsn.replace("/pos?", f"/history_{way.name}?"), timeout_s=30, role=None)
+    try:
+        size = await owner.fetchval("select pg_total_relation_size('archived_name')")
+        sale_size = await owner.fetchval(
+            "select (pg_total_relation_size('payment') + pg_total_relation_size('transfer')) / count(*) from payment"
+        )
+        now = datetime.now(UTC)
+        before = (now - _MIN_AGE).date()
+        say("settling and sealing …")
+        await settle(owner, before, now)
+        await seal_days(owner, now, "UTC", lambda seal: None)
+        # The names that were made up have no part: without this the audit would say so.
+        await owner.execute(
+            "insert into archive_part select 0, 'epoch', $1, 0, 0, 0, 'made-up', sha256(''), now()", archived
+        )
+        say("archiving …")
+        started_s = time.monotonic()
+        parts = await archive(owner, before, folder, now, lambda part: None, min_age=_MIN_AGE, part_payments_max=50_000)
+        spent_s = time.monotonic() - started_s
+        payments = sum(part.payments for part in parts)
+        packed = sum((folder / part.file).stat().st_size for part in parts)
+        report = await audit(owner)
+        if not report.ok:
+            raise SystemExit(f"the audit failed: {report.findings}")
+        return {
+            "bytes_per_name": round(size / archived, 1),
+            "bytes_per_sale": float(sale_size),
+            "archive_payments": payments,
+            "archive_us_per_payment": round(spent_s / payments * 1e6, 1),
+            "archive_bytes_per_payment": round(packed / payments, 1),
+        }
+    finally:
+        await owner.close()
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="what years of history cost a payment, archived or in partitions")
+    parser.add_argument("--archived", type=int, default=5_000_000, help="names of archived payments")
+    parser.add_argument("--live", type=int, default=1_000_000, help="sales in each ledger")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--payments", type=int, default=1000, help="of each way and batch in a round")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    arguments = parser.parse_args()
+    figures = asyncio.run(run(arguments.archived, arguments.live, arguments.rounds, arguments.payments))
+    text = json.dumps(figures, indent=2)
+    print(text)  # noqa: T201
+    if arguments.json:
+        arguments.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""`pgbench`, TPC-B-like and prepared, on the Postgres under measurement; and what processes cost of the machine."""
+
+import asyncio
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hdrh.histogram import HdrHistogram
+
+from loadtest.shared.histogram import new_histogram
+from loadtest.shared.process import owner
+from pos_server.ledger.database import libpq_environment
+from pos_server.postgres.binaries import program
+
+CLIENTS = (1, 8, 32)
+_SCALE = 10
+_DATABASE = "pgbench"
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """CPU seconds of the servers, of Postgres and of whatever offered the work."""
+
+    server_s: float
+    postgres_s: float
+    generator_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PgBench:
+    """A run of pgbench: transactions a second; latencies in microseconds from the scheduled time, with a rate only."""
+
+    tps: float
+    transactions: int
+    cost: Cost
+    latencies: HdrHistogram = field(default_factory=new_histogram)
+
+    @property
+    def cpu_us(self) -> float:
+        """CPU microseconds of pgbench and Postgres for one transaction."""
+        return 1e6 * (self.cost.postgres_s + self.cost.generator_s) / max(1, self.transactions)
+
+
+def _environment(dsn: str) -> dict[str, str]:
+    return os.environ | libpq_environment(dsn) | {"PGDATABASE": _DATABASE}
+
+
+async def create_tables(dsn: str) -> None:
+    """A database of its own beside the ledger's, with pgbench's tables."""
+    async with owner(dsn) as connection:
+        await connection.execute(f"create database {_DATABASE}")
+    arguments = ("--initialize", f"--scale={_SCALE}", "--quiet")
+    process = await asyncio.create_subprocess_exec(
+        program("pgbench", None), *arguments, stderr=asyncio.subprocess.PIPE, env=_environment(dsn)
+    )
+    _, err = await process.communicate()
+    if process.returncode:
+        raise SystemExit(f"pgbench failed: {err.decode()}")
+
+
+async def pgbench(dsn: str, data_dir: Path, clients: int, seconds: float, *, rate: float = 0.0) -> PgBench:
+    """One run, at full speed or at a rate."""
+    log = data_dir / "pgbench-log"
+    arguments = ["--protocol=prepared", "--no-vacuum", f"--client={clients}", f"--time={max(1, round(seconds))}"]
+    if rate:
+        arguments += [f"--rate={rate:g}", "--log", f"--log-prefix={log}"]
+    before_s = postgres_cpu_s(data_dir)
+    process = await asyncio.create_subprocess_exec(
+        program("pgbench", None),
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=_environment(dsn),
+    )
+    own_s = _watched_cpu_s(process)
+    out, err = await process.communicate()
+    if process.returncode:
+        raise SystemExit(f"pgbench failed: {err.decode()}")
+    tps = _number(r"tps = ([0-9.]+)", out.decode())
+    done = int(_number(r"actually processed: (\d+)", out.decode()))
+    cost = Cost(0.0, postgres_cpu_s(data_dir) - before_s, own_s())
+    return PgBench(tps, done, cost, _logged(data_dir))
+
+
+def _logged(data_dir: Path) -> HdrHistogram:
+    latencies = new_histogram()
+    for path in data_dir.glob("pgbench-log*"):
+        # client, transaction, latency from the scheduled time in microseconds, …
+        for line in path.read_text().splitlines():
+            latencies.record_value(int(line.split()[2]))
+        path.unlink()
+    return latencies
+
+
+def _number(pattern: str, text: str) -> float:
+    match = re.search(pattern, text)
+    if match is None:
+        raise SystemExit(f"pgbench says something else than expected:\n{text}")
+    return float(match[1])
+
+
+def _watched_cpu_s(process: asyncio.subprocess.Process) -> Callable[[], float]:
+    """What the process has used, as last seen: it is gone when one would ask."""
+    seen = 0.0
+
+    async def watch() -> None:
+        nonlocal seen
+        while process.returncode is None:
+            seen = max(seen, cpu_s(process.pid))
+            await asyncio.sleep(0.1)
+
+    task = asyncio.create_task(watch())
+
+    def last() -> float:
+        task.cancel()
+        return seen
+
+    return last
+
+
+def cpu_s(pid: int, *, with_children: bool = False) -> float:
+    """CPU seconds that a process has used; with those of its children that have ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    ticks = sum(map(int, fields[11 : 15 if with_children else 13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that this one has started and that live."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def postgres_pids(data_dir: Path) -> list[int]:
+    """The postmaster, then all of its sessions."""
+    postmaster = int((data_dir / "postgres" / "postmaster.pid").read_text().split()[0])
+    return [postmaster, *children_of(postmaster)]
+
+
+def postgres_cpu_s(data_dir: Path) -> float:
+    """CPU seconds of a Postgres and of all its sessions so far."""
+    postmaster, *sessions = postgres_pids(data_dir)
+    return cpu_s(postmaster, with_children=True) + sum(map(cpu_s, sessions))

@@ -1,0 +1,152 @@
+"""A server under measurement: a process of its own, with a Postgres of its own, watched from outside."""
+
+import asyncio
+import os
+import re
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+
+from loadtest.shared.seed import MASTER_KEYS, Shop, seed_shop
+from pos_server.ledger.database import connect
+from pos_server.ledger.migrate import load_migrations, migrate
+from pos_server.postgres.embedded import EmbeddedPostgres
+
+# The same few wallets pay thousands of times: limits made for people would end the run.
+_WIDE_LIMITS = {
+    "POS_DAY_MINOR_MAX": str(2**53 - 1),
+    "POS_PIN_FREE_DAY_COUNT_MAX": str(2**53 - 1),
+    "POS_PIN_FREE_DAY_MINOR_MAX": str(2**53 - 1),
+    "POS_TOP_UP_MINOR_MAX": str(2**53 - 1),
+    "POS_BALANCE_MINOR_MAX": str(2**53 - 1),
+    # One back office opens a whole shop in half a minute.
+    "POS_API_REQUESTS_PER_S": "10000",
+    "POS_API_REQUESTS_BURST": "10000",
+}
+METRICS_TOKEN_VARIABLE = "POS_METRICS_TOKEN"  # noqa: S105 - a name
+METRICS_TOKEN = secrets.token_hex(16)
+POS_SERVER = Path(sys.executable).with_name("pos-server")
+
+
+def say(text: str) -> None:
+    """Progress, for a person."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that accepts connections at `url`."""
+
+    url: str
+    pid: int
+
+    def resident_kib(self) -> int:
+        """Physical memory that the process holds now."""
+        return _resident_kib(self.pid)
+
+    def cpu_s(self) -> float:
+        """CPU seconds that the process has used so far, user and system."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@asynccontextmanager
+async def serving(command: Sequence[str | Path], **variables: str) -> AsyncIterator[Server]:
+    """Run a server that says `serves http://…` on stderr, until the block is left."""
+    keys = {"POS_MASTER_KEYS": MASTER_KEYS, METRICS_TOKEN_VARIABLE: METRICS_TOKEN}
+    environment = os.environ | keys | _WIDE_LIMITS | variables
+    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE, env=environment)
+    if process.stderr is None:
+        raise AssertionError("stderr is a pipe")
+    drain = None
+    try:
+        url = ""
+        while not url:
+            line = (await process.stderr.readline()).decode()
+            if not line:
+                raise SystemExit(f"{command[0]} ended before it served")
+            if match := re.search(r"serves (http://[^ \n]+)", line):
+                url = match[1].rstrip(".")
+        drain = asyncio.create_task(_drain(process.stderr))
+        yield Server(url, process.pid)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+        if drain is not None:
+            await drain
+
+
+@asynccontextmanager
+async def new_ledger() -> AsyncIterator[tuple[str, Path]]:
+    """A new, migrated database in a Postgres of its own: its DSN and data directory. All is gone after the block."""
+    data_dir = Path(tempfile.mkdtemp(prefix="pos-load-"))
+    postgres = EmbeddedPostgres(data_dir)
+    try:
+        dsn = await asyncio.to_thread(postgres.start)
+        async with owner(dsn) as connection:
+            await migrate(connection, load_migrations())
+        yield dsn, data_dir
+    finally:
+        await asyncio.to_thread(postgres.stop)
+        shutil.rmtree(data_dir, ignore_errors=True)
+
+
+@asynccontextmanager
+async def owner(dsn: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection that may do anything."""
+    connection = await connect(dsn, timeout_s=30, role=None)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def pos_server(data_dir: Path, *arguments: str | Path) -> str:
+    """Run a command of an operator on this ledger; returns what it says. Raises SystemExit when it fails."""
+    process = await asyncio.create_subprocess_exec(
+        POS_SERVER,
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=os.environ | {"POS_DATA_DIR": str(data_dir)},
+    )
+    try:
+        out, err = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+    if process.returncode:
+        raise SystemExit(f"pos-server {arguments[0]} failed:\n{out.decode()}{err.decode()}")
+    return out.decode().rstrip()
+
+
+@asynccontextmanager
+async def seeded_pos_server(
+    *, terminals: int, wallets: int, balance_minor: int, **variables: str
+) -> AsyncIterator[tuple[Server, Shop]]:
+    """A `pos-server run` with a new ledger that holds a shop; everything is gone after the block."""
+    async with new_ledger() as (dsn, data_dir):
+        async with owner(dsn) as connection:
+            shop = await seed_shop(connection, terminals=terminals, wallets=wallets, balance_minor=balance_minor)
+        async with serving([POS_SERVER, "run", "--port", "0"], POS_DATABASE_URL=dsn, **variables) as server:
+            yield server, shop
+        say(await pos_server(data_dir, "audit"))
+
+
+def _resident_kib(pid: int) -> int:
+    match = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(match[1]) if match else 0
+
+
+async def _drain(stream: asyncio.StreamReader) -> None:
+    while await stream.read(65536):
+        pass

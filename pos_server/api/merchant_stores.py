@@ -1,0 +1,144 @@
+"""A merchant's part of the REST API: stores, and the terminals in them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import asyncpg
+
+from ..core.credentials.device_keys import DeviceId, DeviceKind
+from ..core.payments.snapshot import TerminalStatus
+from ..core.protocol.notices import Notice, status_notice
+from ..core.rest.fields import NoParameters, Page, Paging
+from ..core.rest.merchant_stores import (
+    Store,
+    StoreCreate,
+    StorePath,
+    Terminal,
+    TerminalActivation,
+    TerminalChange,
+    TerminalCreate,
+    TerminalMade,
+    TerminalPath,
+    TerminalQuery,
+)
+from ..core.rest.problems import ProblemCode
+from ..ledger import directory, stores
+from ..ledger.database import AnyConnection
+from ..ledger.rows import plain_uuid
+from .support.activation_codes import issue_code, tell_code
+from .support.dispatch import Call, Done, Handler
+from .support.idempotent_create import Creating
+from .support.pages import after_id, page
+from .support.problems import problem
+
+
+class MerchantPlaces:
+    """What keys of the role `merchant` may do with stores. `tell` delivers a notice to a device, wherever it is."""
+
+    def __init__(
+        self, pool: asyncpg.Pool, creating: Creating, *, activation_ttl_s: float, tell: Callable[[Notice], None]
+    ) -> None:
+        self._pool = pool
+        self._creating = creating
+        self._activation_ttl_s = activation_ttl_s
+        self._tell = tell
+
+    def handlers(self) -> dict[str, Handler]:
+        """By the names of PLACE_OPERATIONS."""
+        return {
+            "createStore": self.create_store,
+            "listStores": self.list_stores,
+            "getStore": self.get_store,
+            "createTerminal": self.create_terminal,
+            "listTerminals": self.list_terminals,
+            "getTerminal": self.get_terminal,
+            "changeTerminal": self.change_terminal,
+            "createTerminalActivation": self.create_activation,
+        }
+
+    async def create_store(self, call: Call[NoParameters, NoParameters, StoreCreate]) -> Done:
+        merchant_id, _ = call.key.merchant
+
+        async def make(connection: AnyConnection, secret: bytes) -> Store:
+            store_id = await directory.create_store(connection, merchant_id, call.body.name)
+            return Store(store_id=store_id, name=call.body.name)
+
+        return await self._creating.create(call, Store, make)
+
+    async def list_stores(self, call: Call[NoParameters, Paging, None]) -> Done:
+        merchant_id, _ = call.key.merchant
+        rows = await stores.list_stores(self._pool, merchant_id, after_id(call.query), call.query.limit + 1)
+        return Done(page(Page[Store], [Store(**row) for row in rows], call.query, lambda store: str(store.store_id)))
+
+    async def get_store(self, call: Call[StorePath, NoParameters, None]) -> Done:
+        merchant_id, _ = call.key.merchant
+        row = await stores.find_store(self._pool, merchant_id, call.parameters.store_id)
+        if row is None:
+            raise problem(ProblemCode.NOT_FOUND)
+        return Done(Store(**row))
+
+    async def create_terminal(self, call: Call[NoParameters, NoParameters, TerminalCreate]) -> Done:
+        merchant_id, _ = call.key.merchant
+        body = call.body
+
+        async def make(connection: AnyConnection, secret: bytes) -> TerminalMade:
+            if await stores.find_store(connection, merchant_id, body.store_id) is None:
+                raise problem(ProblemCode.NOT_FOUND, "there is no such store", pointer="/store_id")
+            number = await directory.create_terminal(connection, body.store_id, body.name)
+            terminal = await _terminal(connection, merchant_id, number)
+            ends_at = await issue_code(connection, _device(number), secret, self._activation_ttl_s)
+            return TerminalMade(**terminal.model_dump(), activation_code=None, activation_ends_at=ends_at)
+
+        return await self._creating.create(call, TerminalMade, make, tell_code)
+
+    async def list_terminals(self, call: Call[NoParameters, TerminalQuery, None]) -> Done:
+        merchant_id, _ = call.key.merchant
+        query = call.query
+        rows = await stores.list_terminals(
+            self._pool, merchant_id, after_id(query), query.limit + 1, store_id=query.store_id
+        )
+        terminals = [_shown(row) for row in rows]
+        return Done(page(Page[Terminal], terminals, query, lambda terminal: str(terminal.terminal_number)))
+
+    async def get_terminal(self, call: Call[TerminalPath, NoParameters, None]) -> Done:
+        merchant_id, _ = call.key.merchant
+        return Done(await _terminal(self._pool, merchant_id, call.parameters.terminal_number))
+
+    async def change_terminal(self, call: Call[TerminalPath, NoParameters, TerminalChange]) -> Done:
+        merchant_id, _ = call.key.merchant
+        number, status = call.parameters.terminal_number, TerminalStatus(call.body.status)
+        async with self._pool.acquire() as connection, connection.transaction():
+            await _terminal(connection, merchant_id, number)
+            await directory.set_terminal_status(connection, number, status)
+            terminal = await _terminal(connection, merchant_id, number)
+        # A repeat is told too: the change before may have been committed without a word.
+        self._tell(status_notice(number, status))
+        return Done(terminal)
+
+    async def create_activation(self, call: Call[TerminalPath, NoParameters, None]) -> Done:
+        merchant_id, _ = call.key.merchant
+        number = call.parameters.terminal_number
+
+        async def make(connection: AnyConnection, secret: bytes) -> TerminalActivation:
+            await _terminal(connection, merchant_id, number)
+            ends_at = await issue_code(connection, _device(number), secret, self._activation_ttl_s)
+            return TerminalActivation(terminal_number=number, activation_code=None, activation_ends_at=ends_at)
+
+        return await self._creating.create(call, TerminalActivation, make, tell_code)
+
+
+def _device(number: int) -> DeviceId:
+    return DeviceId(DeviceKind.TERMINAL, number)
+
+
+async def _terminal(connection: AnyConnection | asyncpg.Pool, merchant_id: int, number: int) -> Terminal:
+    row = await stores.find_terminal(connection, merchant_id, number)
+    if row is None:
+        raise problem(ProblemCode.NOT_FOUND)
+    return _shown(row)
+
+
+def _shown(row: asyncpg.Record) -> Terminal:
+    columns: dict[str, Any] = dict(row)
+    shift_id = columns.pop("shift_id")
+    return Terminal(**columns, shift_id=None if shift_id is None else plain_uuid(shift_id))

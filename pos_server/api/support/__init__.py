@@ -1,0 +1,1 @@
+"""What every REST handler uses: dispatch, authentication, bodies, pages, problems."""

@@ -1,0 +1,225 @@
+"""Serves the operations of the REST API: who may, is the request what it should be, then the handler, then the answer.
+
+A request is checked in this order: its key (401), how often that key asks (429), its role (403), the path (404), the
+query, headers and body (400, 413, 415), and whether the server has room for it (503). A handler sees a `Call` whose
+parts are models already, and returns `Done` or raises Problem.
+"""
+
+import asyncio
+import re
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Generic, TypeVar
+
+import structlog
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from ...core.credentials.api_keys import ApiKey
+from ...core.errors import ErrorCode
+from ...core.protocol.messages import describe
+from ...core.rate_limits import TokenBucket
+from ...core.rest.endpoints import IDEMPOTENCY_KEY_CHARS_MAX, Kind, RestOperation
+from ...core.rest.fields import Body, Parameters, Resource
+from ...core.rest.idempotency import fingerprint
+from ...core.rest.problems import ProblemCode
+from ...ledger.database import DATABASE_AWAY
+from ...ledger.reports import TakesTooLong
+from ...settings import Settings
+from ...telemetry.logs import about_payment, about_request
+from .authentication import Authentication
+from .bodies import read_json_body
+from .languages import accepted_language
+from .problems import Problem, json_pointer, problem
+
+log = structlog.get_logger(__name__)
+
+ParametersT = TypeVar("ParametersT", bound=Parameters)
+QueryT = TypeVar("QueryT", bound=Parameters)
+BodyT = TypeVar("BodyT", bound=Body | None)
+
+_PRINTABLE = re.compile(rf"[!-~]{{1,{IDEMPOTENCY_KEY_CHARS_MAX}}}")
+_RETRY_AFTER_S = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[ParametersT, QueryT, BodyT]):
+    """A request that is what its operation says. `idempotency_key` is empty unless the operation creates something.
+
+    `if_match` is the `ETag` that the client has read. `language` is that of texts for people.
+    """
+
+    operation: RestOperation
+    key: ApiKey
+    parameters: ParametersT
+    query: QueryT
+    body: BodyT
+    idempotency_key: str
+    if_match: str
+    language: str
+
+    @property
+    def fingerprint(self) -> bytes:
+        """What is equal for a request and its repeats."""
+        body = "" if self.body is None else self.body.model_dump_json()
+        return fingerprint(self.operation.name, self.parameters.model_dump_json(), body)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What the answer shows. `etag` names its version, where the operation has one."""
+
+    resource: Resource
+    status: HTTPStatus = HTTPStatus.OK
+    etag: str | None = None
+
+
+Handler = Callable[[Call[Any, Any, Any]], Awaitable[Done]]
+
+
+class Dispatcher:
+    """`handlers` by the names of `operations`: one for each."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        authentication: Authentication,
+        operations: Sequence[RestOperation],
+        handlers: Mapping[str, Handler],
+    ) -> None:
+        names = [operation.name for operation in operations]
+        if sorted(names) != sorted(handlers):
+            raise AssertionError(f"operations without a handler, or the other way round: {set(names) ^ set(handlers)}")
+        self._settings = settings
+        self._authentication = authentication
+        self._operations = operations
+        self._handlers = handlers
+        self._rates: OrderedDict[int, TokenBucket] = OrderedDict()
+        self._at_work = 0
+
+    def routes(self) -> list[Route]:
+        """One for each path, in an order in which fixed paths come before those with parameters."""
+        by_path: dict[str, dict[str, RestOperation]] = {}
+        for operation in sorted(self._operations, key=lambda operation: operation.path.count("{")):
+            by_path.setdefault(operation.path, {})[operation.method] = operation
+        return [
+            Route(path, self._endpoint(operations), methods=list(operations)) for path, operations in by_path.items()
+        ]
+
+    def _endpoint(self, operations: Mapping[str, RestOperation]) -> Callable[[Request], Awaitable[Response]]:
+        async def serve(request: Request) -> Response:
+            # Starlette answers HEAD where there is a GET.
+            operation = operations["GET" if request.method == "HEAD" else request.method]
+            began_s = time.monotonic()
+            response = await self._respond(operation, request)
+            log.info(
+                "api_request",
+                operation=operation.name,
+                status=int(response.status_code),
+                seconds=round(time.monotonic() - began_s, 4),
+            )
+            return response
+
+        return serve
+
+    async def _respond(self, operation: RestOperation, request: Request) -> Response:
+        request.state.request_id = request_id_of(request)
+        about_request(request.state.request_id)
+        try:
+            key = await self._authentication.require(request)
+            self._check_rate(key)
+            if key.role is not operation.role:
+                raise problem(ProblemCode.ROLE_MISSING)
+            call = await self._read(operation, key, request)
+            about_payment(getattr(call.parameters, "payment_id", None))
+            done = await self._carry_out(operation, call)
+        except Problem as error:
+            return error.response(request.state.request_id)
+        except TakesTooLong:
+            return problem(ProblemCode.TAKES_TOO_LONG).response(request.state.request_id)
+        except DATABASE_AWAY as away:
+            log.warning("database_away", during=operation.name, cause=type(away).__name__)
+            # What was lost on its way may have been carried out.
+            code = ErrorCode.BUSY if operation.kind is Kind.READ else ErrorCode.UNKNOWN_OUTCOME
+            return problem(code, retry_after_s=_RETRY_AFTER_S).response(request.state.request_id)
+        headers = {"X-Request-Id": request.state.request_id, "Cache-Control": "no-store"}
+        if done.etag is not None:
+            headers["ETag"] = done.etag
+        if operation.speaks:
+            headers["Content-Language"] = call.language
+        return Response(done.resource.model_dump_json(), done.status, headers, media_type="application/json")
+
+    async def _carry_out(self, operation: RestOperation, call: Call[Any, Any, Any]) -> Done:
+        if self._at_work >= self._settings.api_requests_max:
+            raise problem(ErrorCode.BUSY, retry_after_s=_RETRY_AFTER_S)
+        self._at_work += 1
+        try:
+            async with asyncio.timeout(self._settings.api_timeout_s):
+                return await self._handlers[operation.name](call)
+        finally:
+            self._at_work -= 1
+
+    def _check_rate(self, key: ApiKey) -> None:
+        now_s = time.monotonic()
+        rate = self._rates.get(key.key_id)
+        if rate is None:
+            rate = TokenBucket(self._settings.api_requests_per_s, self._settings.api_requests_burst, now_s)
+            self._rates[key.key_id] = rate
+            if len(self._rates) > self._settings.api_keys_tracked_max:
+                self._rates.popitem(last=False)
+        if not rate.take(now_s):
+            raise problem(ProblemCode.TOO_MANY_REQUESTS, retry_after_s=_RETRY_AFTER_S)
+
+    async def _read(self, operation: RestOperation, key: ApiKey, request: Request) -> Call[Any, Any, Any]:
+        try:
+            parameters = operation.parameters.model_validate(request.path_params)
+        except ValidationError:
+            raise problem(ProblemCode.NOT_FOUND) from None
+        query = _query(operation, request)
+        idempotency_key, if_match = "", ""
+        if operation.kind is Kind.CREATE:
+            idempotency_key = request.headers.get("idempotency-key", "")
+            if _PRINTABLE.fullmatch(idempotency_key) is None:
+                raise problem(ProblemCode.IDEMPOTENCY_KEY_MISSING)
+        if operation.kind is Kind.REPLACE:
+            if_match = request.headers.get("if-match", "")
+            if not if_match:
+                raise problem(ProblemCode.PRECONDITION_REQUIRED)
+        body = None
+        if operation.body is not None:
+            body = await read_json_body(request, operation.body, self._settings.api_body_bytes_max)
+        return Call(
+            operation,
+            key,
+            parameters,
+            query,
+            body,
+            idempotency_key,
+            if_match,
+            accepted_language(request.headers.get("accept-language", "")),
+        )
+
+
+def _query(operation: RestOperation, request: Request) -> Parameters:
+    given = request.query_params.multi_items()
+    names = [name for name, _ in given]
+    for name in names:
+        if names.count(name) > 1:
+            raise problem(ProblemCode.BAD_FIELD, "give it once", pointer=json_pointer([name]))
+    try:
+        return operation.query.model_validate(dict(given))
+    except ValidationError as error:
+        field, text = describe(error)
+    raise problem(ProblemCode.BAD_FIELD, text, pointer=json_pointer(field))
+
+
+def request_id_of(request: Request) -> str:
+    """The client's own `X-Request-Id` if it is fit for a log, or else a new one."""
+    given = request.headers.get("x-request-id", "")
+    return given if re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", given) else secrets.token_hex(8)

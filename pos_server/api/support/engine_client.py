@@ -1,0 +1,53 @@
+"""Hands an operation to the engine for a REST request; what did not become of it is a Problem."""
+
+from ...core.errors import ErrorCode
+from ...core.payments.operations import CreateRefund, Decided, Operation, Outcome, Refunded, Refused
+from ...core.rest.problems import ProblemCode
+from ...engine.authorizer import Authorizer, QueueFull
+from ...gateway.admission import Admission
+from ...telemetry.logs import about_payment
+from .problems import Problem, problem
+
+_RETRY_AFTER_S = 1
+
+
+class Engine:
+    """The engine as requests use it. All of it raises Problem: 404, 409, 410, 422 or 503 with the error's code."""
+
+    def __init__(self, authorizer: Authorizer, admission: Admission) -> None:
+        self._authorizer = authorizer
+        self._admission = admission
+
+    async def decide(self, operation: Operation) -> Decided:
+        """What became of a payment."""
+        outcome = await self._carry_out(operation)
+        if not isinstance(outcome, Decided):
+            raise AssertionError(f"a payment became a {type(outcome).__name__}")
+        return outcome
+
+    async def refund(self, wish: CreateRefund) -> Refunded:
+        """The refund that was made."""
+        outcome = await self._carry_out(wish)
+        if not isinstance(outcome, Refunded):
+            raise AssertionError(f"a refund became a {type(outcome).__name__}")
+        return outcome
+
+    async def _carry_out(self, operation: Operation) -> Outcome:
+        about_payment(operation.payment_id)
+        if self._admission.draining:
+            raise _problem(ErrorCode.DRAINING)
+        try:
+            outcome = await self._authorizer.carry_out(operation)
+        except QueueFull:
+            raise _problem(ErrorCode.BUSY) from None
+        if isinstance(outcome, Refused):
+            raise _problem(outcome.code)
+        about_payment(outcome.payment.payment_id)
+        return outcome
+
+
+def _problem(code: ErrorCode) -> Problem:
+    if code is ErrorCode.ID_REUSED:
+        # The ids of what a request makes come from its key: see core/rest/idempotency.py.
+        return problem(ProblemCode.IDEMPOTENCY_KEY_REUSED)
+    return problem(code, retry_after_s=_RETRY_AFTER_S if code.retryable else None)

@@ -1,0 +1,1 @@
+"""The `pos-server` command line."""

@@ -1,0 +1,163 @@
+"""What an operator does by hand: block and unblock, take a forgotten PIN away, hand out API keys."""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from datetime import UTC, date, datetime, time
+from pathlib import Path
+
+import asyncpg
+
+from ..clock import is_time_zone
+from ..core.accounting.settlement import csv_text, json_text, totals
+from ..core.credentials.api_keys import API_KEY_BYTES, Role, api_key
+from ..core.errors import PosError
+from ..core.money import format_amount
+from ..core.payments.snapshot import MerchantStatus, TerminalStatus, WalletStatus
+from ..ledger import directory
+from ..ledger.api_keys import ApiKeyRecord, create_api_key, end_api_key, list_api_keys
+from ..ledger.rollup import balances
+from ..ledger.settlement import settle
+
+Action = Callable[[asyncpg.Connection, int], Awaitable[bool]]
+
+# What can be done to whom, by the words on the command line.
+ACTIONS: dict[str, dict[str, Action]] = {
+    "wallet": {
+        "freeze": lambda connection, number: directory.set_wallet_status(connection, number, WalletStatus.FROZEN),
+        "thaw": lambda connection, number: directory.set_wallet_status(connection, number, WalletStatus.ACTIVE),
+        "close": lambda connection, number: directory.set_wallet_status(connection, number, WalletStatus.CLOSED),
+        "reset-pin": directory.reset_pin,
+    },
+    "terminal": {
+        "disable": lambda connection, number: directory.set_terminal_status(
+            connection, number, TerminalStatus.DISABLED
+        ),
+        "enable": lambda connection, number: directory.set_terminal_status(connection, number, TerminalStatus.ACTIVE),
+    },
+    "merchant": {
+        "deactivate": lambda connection, number: directory.set_merchant_status(
+            connection, number, MerchantStatus.INACTIVE
+        ),
+        "activate": lambda connection, number: directory.set_merchant_status(connection, number, MerchantStatus.ACTIVE),
+    },
+}
+
+
+class BadTerms(PosError):
+    """Terms that a merchant cannot have; the text says what can be."""
+
+
+class NotFound(PosError):
+    """There is nothing of this number; the text says what was looked for."""
+
+
+async def act(connection: asyncpg.Connection, kind: str, action: str, number: int) -> str:
+    """Carry out an action of ACTIONS; returns a line for the operator. Raises NotFound."""
+    if not await ACTIONS[kind][action](connection, number):
+        raise NotFound(f"there is no {kind} {number}")
+    return f"{kind} {number}: {action} done"
+
+
+async def change_terms(
+    connection: asyncpg.Connection,
+    merchant_id: int,
+    *,
+    fee_bps: int | None,
+    fee_fixed_minor: int | None,
+    time_zone: str | None,
+    cut_off: time | None,
+) -> str:
+    """Change what is given of a merchant's terms; returns a line that says all of them. Raises NotFound, BadTerms."""
+    if time_zone is not None and not is_time_zone(time_zone):
+        raise BadTerms(f"there is no time zone {time_zone}: write it as Europe/Berlin")
+    try:
+        row = await directory.set_terms(
+            connection,
+            merchant_id,
+            fee_bps=fee_bps,
+            fee_fixed_minor=fee_fixed_minor,
+            time_zone=time_zone,
+            cut_off=cut_off,
+        )
+    except (asyncpg.CheckViolationError, asyncpg.DataError):
+        raise BadTerms("a fee is 0 to 10000 basis points, and its fixed part is not negative") from None
+    if row is None:
+        raise NotFound(f"there is no merchant {merchant_id}")
+    fixed = format_amount(row["fee_fixed_minor"], row["currency"])
+    return (
+        f"merchant {merchant_id} {row['name']}: fee {row['fee_bps'] / 100:g}% and {fixed} a sale, "
+        f"the business day ends at {row['cut_off']:%H:%M} {row['time_zone']}"
+    )
+
+
+async def new_key(connection: asyncpg.Connection, role: Role, merchant_id: int | None, name: str) -> str:
+    """Make an API key; returns it, for the only time. A merchant's key needs the merchant. Raises NotFound."""
+    key = api_key(role, secrets.token_bytes(API_KEY_BYTES))
+    try:
+        await create_api_key(connection, key, role, merchant_id, name)
+    except asyncpg.ForeignKeyViolationError:
+        raise NotFound(f"there is no merchant {merchant_id}") from None
+    return key
+
+
+async def end_key(connection: asyncpg.Connection, key_id: int) -> str:
+    """Revoke an API key; returns a line for the operator. Raises NotFound."""
+    if not await end_api_key(connection, key_id):
+        raise NotFound(f"there is no API key {key_id}: `pos-server keys list` shows them")
+    return f"API key {key_id} is revoked"
+
+
+async def balances_text(connection: asyncpg.Connection) -> str:
+    """What merchants and the house hold now, for the operator: a line each."""
+    return "\n".join(
+        f"{account.kind:<9} {account.owner:<30} {format_amount(account.balance_minor, account.currency):>20}"
+        for account in await balances(connection)
+    )
+
+
+async def settle_into(connection: asyncpg.Connection, business_date: date, now: datetime, folder: Path) -> str:
+    """Settle a business day and write its files; returns lines for the operator. Raises DayNotOver and OSError."""
+    settled = await settle(connection, business_date, now)
+    day = business_date.isoformat()
+    texts = {"csv": csv_text(day, settled.statements), "json": json_text(day, settled.statements)}
+    paths = await asyncio.to_thread(_write_files, folder, f"settlement-{day}", texts)
+    lines = [f"wrote {path}" for path in paths]
+    for currency, total in totals(settled.statements).items():
+        paid, net = (format_amount(total[name], currency) for name in ("paid_out_minor", "net_minor"))
+        lines.append(f"{day}: {total['statements']} merchants, net {net}, paid out {paid}")
+    return "\n".join([*lines, f"{settled.made} statements are new"])
+
+
+def _write_files(folder: Path, name: str, texts: dict[str, str]) -> list[Path]:
+    """Each complete before it has its name: whoever waits for a file never reads half of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for suffix, content in texts.items():
+        path = folder / f"{name}.{suffix}"
+        partial = path.with_suffix(f".{suffix}.partial")
+        partial.write_bytes(content.encode())
+        paths.append(partial.replace(path))
+    return paths
+
+
+async def keys_text(connection: asyncpg.Connection) -> str:
+    """All API keys, for the operator: a line each."""
+    keys = await list_api_keys(connection)
+    if not keys:
+        return "no API keys: `pos-server keys create --role admin` makes one"
+    return "\n".join(
+        f"{key.id:>6}  {_state(key):<7}  {_owner(key)}: {key.name}, made {key.created_at:%Y-%m-%d}, "
+        + (f"last used {key.last_used_at:%Y-%m-%d %H:%M}" if key.last_used_at else "never used")
+        for key in keys
+    )
+
+
+def _state(key: ApiKeyRecord) -> str:
+    if key.ends_at is None:
+        return "active"
+    return "ended" if key.ends_at <= datetime.now(UTC) else "ending"
+
+
+def _owner(key: ApiKeyRecord) -> str:
+    return key.role if key.merchant_id is None else f"merchant {key.merchant_id} {key.merchant_name}"

@@ -1,0 +1,1 @@
+"""The merchant's day: shifts and their reports, settlement statements, and seals over past transfers. Pure."""

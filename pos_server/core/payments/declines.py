@@ -1,0 +1,53 @@
+"""What a decline means besides its text: whether to try again, and what the cashier does next."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from .payment import DeclineCode
+
+
+class NextStep(StrEnum):
+    """What a cashier does after a payment that was not approved."""
+
+    NEW_CODE = "new_code"
+    OTHER_PAYMENT = "other_payment"
+    NEW_ORDER = "new_order"
+    HAND_OUT = "hand_out"
+    WAIT = "wait"
+    CALL_MANAGER = "call_manager"
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """`retryable`: the same customer may pay this order with a new code; otherwise something has to change first."""
+
+    retryable: bool
+    next_step: NextStep
+
+
+ADVICE: dict[DeclineCode, Advice] = {
+    DeclineCode.TERMINAL_DISABLED: Advice(False, NextStep.CALL_MANAGER),
+    DeclineCode.MERCHANT_INACTIVE: Advice(False, NextStep.CALL_MANAGER),
+    DeclineCode.CODE_MALFORMED: Advice(True, NextStep.NEW_CODE),
+    DeclineCode.CODE_INVALID: Advice(True, NextStep.NEW_CODE),
+    DeclineCode.CODE_EXPIRED: Advice(True, NextStep.NEW_CODE),
+    DeclineCode.CODE_USED: Advice(True, NextStep.NEW_CODE),
+    DeclineCode.CANCELED: Advice(False, NextStep.NEW_ORDER),
+    DeclineCode.ALREADY_PAID: Advice(False, NextStep.HAND_OUT),
+    DeclineCode.ALREADY_PENDING: Advice(False, NextStep.WAIT),
+    DeclineCode.WALLET_FROZEN: Advice(False, NextStep.OTHER_PAYMENT),
+    DeclineCode.WALLET_CLOSED: Advice(False, NextStep.OTHER_PAYMENT),
+    DeclineCode.CURRENCY_MISMATCH: Advice(False, NextStep.OTHER_PAYMENT),
+    DeclineCode.AMOUNT_OVER_LIMIT: Advice(False, NextStep.OTHER_PAYMENT),
+    DeclineCode.DAILY_LIMIT: Advice(False, NextStep.OTHER_PAYMENT),
+    DeclineCode.INSUFFICIENT_FUNDS: Advice(False, NextStep.OTHER_PAYMENT),
+    DeclineCode.BALANCE_LIMIT: Advice(False, NextStep.OTHER_PAYMENT),
+    DeclineCode.RISK_REJECTED: Advice(False, NextStep.OTHER_PAYMENT),
+    DeclineCode.PIN_WRONG: Advice(True, NextStep.NEW_CODE),
+    DeclineCode.PIN_LOCKED: Advice(False, NextStep.OTHER_PAYMENT),
+    DeclineCode.CUSTOMER_REJECTED: Advice(True, NextStep.NEW_CODE),
+}
+
+# A payment that nobody confirmed in time may be scanned again; a canceled order needs a new number.
+ADVICE_EXPIRED = Advice(True, NextStep.NEW_CODE)
+ADVICE_CANCELED = Advice(False, NextStep.NEW_ORDER)

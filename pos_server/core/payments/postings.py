@@ -1,0 +1,124 @@
+"""Money that moves: the wallet's row and the transfers, always both."""
+
+from uuid import UUID
+
+from msgspec.structs import replace
+
+from .batch import Desk
+from .fees import fee_returned
+from .payment import SALE, TOP_UP, WITHDRAWAL, Payment
+from .snapshot import HouseAccount, Transfer, TransferKind, Wallet
+
+_KINDS = {
+    SALE: TransferKind.PAYMENT,
+    TOP_UP: TransferKind.TOP_UP,
+    WITHDRAWAL: TransferKind.WITHDRAWAL,
+}
+
+
+def carry_out(desk: Desk, payment: Payment, wallet: Wallet, *, pin_free: bool) -> None:
+    """The money of an approved payment moves: out of its wallet (of `today`), or into it for a top-up.
+
+    What goes out counts for that day. A sale's fee goes from the merchant to the house at the same time.
+    """
+    amount_minor = payment.amount_minor
+    if payment.purpose is TOP_UP:
+        wallet = replace(wallet, balance_minor=wallet.balance_minor + amount_minor, version=wallet.version + 1)
+    else:
+        wallet = replace(
+            wallet,
+            balance_minor=wallet.balance_minor - amount_minor,
+            day_spent_minor=wallet.day_spent_minor + amount_minor,
+            day_pin_free_minor=wallet.day_pin_free_minor + (amount_minor if pin_free else 0),
+            day_pin_free_count=wallet.day_pin_free_count + (1 if pin_free else 0),
+            version=wallet.version + 1,
+        )
+    desk.entries.put_wallet(wallet)
+    debit, credit = _sides(desk, payment, wallet)
+    _post(desk, payment, _KINDS[payment.purpose], payment.payment_id, debit, credit, amount_minor)
+    if payment.fee_minor:
+        fees = _house(desk, payment, HouseAccount.FEES)
+        _post(desk, payment, TransferKind.FEE, payment.payment_id, credit, fees, payment.fee_minor)
+
+
+def take_back(desk: Desk, payment: Payment) -> None:
+    """All of an approved payment's money goes back to where it came from, and its fee.
+
+    Whatever has become of the wallet since. On the day of the payment the day's allowance comes back too.
+    """
+    wallet = _wallet_of(desk, payment)
+    amount_minor, day_spent_minor = payment.amount_minor, wallet.day_spent_minor
+    if payment.purpose is not TOP_UP and (payment.approved_at_ms or 0) >= wallet.day_start_ms:
+        day_spent_minor = max(0, day_spent_minor - amount_minor)
+    change_minor = -amount_minor if payment.purpose is TOP_UP else amount_minor
+    desk.entries.put_wallet(
+        replace(
+            wallet,
+            balance_minor=wallet.balance_minor + change_minor,
+            day_spent_minor=day_spent_minor,
+            version=wallet.version + 1,
+        )
+    )
+    debit, credit = _sides(desk, payment, wallet)
+    _post(desk, payment, TransferKind.CANCEL, payment.payment_id, credit, debit, amount_minor)
+    _return_fee(desk, payment, payment.payment_id, payment.fee_minor)
+
+
+def give_back(desk: Desk, payment: Payment, refund_id: UUID, amount_minor: int) -> Wallet:
+    """A part of a sale's money returns to the wallet, and that part of the fee to the merchant; the wallet afterwards.
+
+    The day's allowance stays used.
+    """
+    wallet = _wallet_of(desk, payment)
+    wallet = replace(wallet, balance_minor=wallet.balance_minor + amount_minor, version=wallet.version + 1)
+    desk.entries.put_wallet(wallet)
+    debit, credit = _sides(desk, payment, wallet)
+    _post(desk, payment, TransferKind.REFUND, refund_id, credit, debit, amount_minor)
+    before = fee_returned(payment.fee_minor, payment.amount_minor, payment.refunded_minor)
+    after = fee_returned(payment.fee_minor, payment.amount_minor, payment.refunded_minor + amount_minor)
+    _return_fee(desk, payment, refund_id, after - before)
+    return wallet
+
+
+def _return_fee(desk: Desk, payment: Payment, source_id: UUID, amount_minor: int) -> None:
+    if amount_minor:
+        merchant = desk.entries.till_of(payment).merchant_account_id
+        fees = _house(desk, payment, HouseAccount.FEES)
+        _post(desk, payment, TransferKind.FEE_RETURN, source_id, fees, merchant, amount_minor)
+
+
+def _sides(desk: Desk, payment: Payment, wallet: Wallet) -> tuple[int, int]:
+    """The accounts that an approved payment debits and credits."""
+    if payment.purpose is SALE:
+        return wallet.account_id, desk.entries.till_of(payment).merchant_account_id
+    if payment.purpose is TOP_UP:
+        return _house(desk, payment, HouseAccount.CASH_IN), wallet.account_id
+    return wallet.account_id, _house(desk, payment, HouseAccount.PAYOUT)
+
+
+def _house(desk: Desk, payment: Payment, account: HouseAccount) -> int:
+    return desk.book.house[account, payment.currency]
+
+
+def _post(
+    desk: Desk, payment: Payment, kind: TransferKind, source_id: UUID, debit: int, credit: int, amount_minor: int
+) -> None:
+    if payment.wallet_number is None:
+        raise AssertionError(f"payment {payment.payment_id} moves money and has no wallet")
+    desk.entries.post(
+        Transfer(
+            kind=kind,
+            source_id=source_id,
+            debit_account_id=debit,
+            credit_account_id=credit,
+            amount_minor=amount_minor,
+            currency=payment.currency,
+            wallet_number=payment.wallet_number,
+        )
+    )
+
+
+def _wallet_of(desk: Desk, payment: Payment) -> Wallet:
+    if payment.wallet_number is None:
+        raise AssertionError(f"payment {payment.payment_id} moves money and has no wallet")
+    return desk.book.wallets[payment.wallet_number]

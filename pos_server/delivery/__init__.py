@@ -1,0 +1,1 @@
+"""Delivers notices to connected devices, at this server and at others."""

@@ -1,0 +1,254 @@
+"""Who is connected, and one bounded outbox each. `deliver` never waits: a peer that does not read is cut."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import structlog
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
+
+from ..core.credentials.device_keys import DeviceId, DeviceKind
+from ..core.errors import CloseCode, ConnectionClosing
+from ..core.protocol.notices import Recipient
+from ..telemetry.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+# In a WebSocket's `state`: a function that sends a text without waiting, or returns False when the peer takes none now.
+SEND_NOW = "send_now"
+# How long a peer that does not read is given to take the close frame.
+CLOSE_TIMEOUT_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxLimits:
+    """What may wait for one peer to read."""
+
+    messages_max: int
+    bytes_max: int
+
+
+class Connection:
+    """An authenticated device's socket, and the messages that wait to be sent on it, in order.
+
+    What can be sent at once is. Else a task writes, but only while there is something to write: ten thousand idle
+    connections have ten thousand readers, and no writer.
+    """
+
+    __slots__ = (
+        "_bytes",
+        "_closing",
+        "_limits",
+        "_metrics",
+        "_outbox",
+        "_send_now",
+        "_sending",
+        "_started",
+        "_websocket",
+        "_writer",
+        "arrival",
+        "device",
+        "generation",
+        "language",
+    )
+
+    def __init__(
+        self,
+        device: DeviceId,
+        generation: int,
+        arrival: float,
+        language: str,
+        websocket: WebSocket,
+        limits: OutboxLimits,
+        metrics: Metrics | None,
+    ) -> None:
+        self._metrics = metrics
+        self.device = device
+        self.generation = generation
+        self.arrival = arrival
+        self.language = language
+        self._websocket = websocket
+        self._send_now: Callable[[str], bool] | None = websocket.scope.get("state", {}).get(SEND_NOW)
+        self._limits = limits
+        # With the time since when each waits, 0 of what `start` was given: that is late anyway.
+        # Not a deque, which takes 0.6 KiB while it is empty.
+        self._outbox: list[tuple[str, float]] = []
+        self._bytes = 0
+        self._started = False
+        self._closing: tuple[CloseCode, str] | None = None
+        self._sending: asyncio.Timeout | None = None
+        self._writer: asyncio.Task[None] | None = None
+
+    def start(self, texts: Iterable[str]) -> None:
+        """Send these, then what was delivered since the connection was opened, and from now on whatever comes."""
+        ahead = list(texts)
+        self._outbox[:0] = [(text, 0.0) for text in ahead]
+        self._bytes += sum(map(_size, ahead))
+        self._started = True
+        self._wake()
+
+    def deliver(self, text: str) -> None:
+        """Queue a message. Never waits: when the outbox is full the connection is cut with SLOW_CONSUMER."""
+        if self._closing is not None:
+            return
+        # Most messages meet nobody on their way: they need neither a task nor a queue.
+        idle = self._started and self._writer is None and not self._outbox
+        if idle and self._send_now is not None and self._send_now(text):
+            return
+        if len(self._outbox) < self._limits.messages_max and self._bytes + _size(text) <= self._limits.bytes_max:
+            self._outbox.append((text, time.monotonic()))
+            self._bytes += _size(text)
+            self._wake()
+            return
+        log.warning("slow_consumer", kind=self.device.kind.value, number=self.device.number)
+        if self._metrics is not None:
+            self._metrics.outbox_drops[self.device.kind] += 1
+        self._outbox.clear()
+        self.close(CloseCode.SLOW_CONSUMER, "too many messages unread")
+        if self._sending is not None:
+            self._sending.reschedule(0)
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """End the connection with this code, after what is queued. The first call counts."""
+        if self._closing is None:
+            self._closing = (code, reason)
+            self._wake()
+
+    async def ended(self) -> None:
+        """The peer is gone or the reader gave up: let a queued close go out, then write no more."""
+        if self._writer is not None and self._closing is not None:
+            await asyncio.wait((self._writer,), timeout=CLOSE_TIMEOUT_S)
+        self._closing = self._closing or (CloseCode.UNAVAILABLE, "")
+        if self._writer is not None:
+            self._writer.cancel()
+            await asyncio.wait((self._writer,))
+
+    def _wake(self) -> None:
+        if self._started and self._writer is None:
+            self._writer = asyncio.create_task(self._write())
+
+    async def _write(self) -> None:
+        try:
+            while self._outbox:
+                text, since_s = self._outbox.pop(0)
+                self._bytes -= _size(text)
+                await self._send(text, since_s)
+            if self._closing is not None:
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await self._websocket.close(*self._closing)
+        except (WebSocketDisconnect, WebSocketDisconnected, TimeoutError):
+            pass  # the reader hears of it too, and ends the connection
+        finally:
+            # Nothing is awaited between the last look at the outbox and here, so no message is left behind.
+            self._writer = None
+
+    async def _send(self, text: str, since_s: float) -> None:
+        try:
+            async with asyncio.timeout(None) as self._sending:
+                await self._websocket.send({"type": "websocket.send", "text": text})
+            if self._metrics is not None and since_s:
+                self._metrics.push.observe(time.monotonic() - since_s)
+        except TimeoutError:
+            pass  # cut by `deliver`: what is left to send is the close
+        finally:
+            self._sending = None
+
+
+def _size(text: str) -> int:
+    """Bytes on the wire. Nearly every message is ASCII, of which Python knows the length without looking."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
+class Connections:
+    """Every authenticated device, at most one connection each: a newer one supersedes the older."""
+
+    def __init__(self, limits: OutboxLimits, metrics: Metrics | None = None) -> None:
+        self._limits = limits
+        self._metrics = metrics
+        self._by_number: dict[tuple[DeviceKind, int], dict[int, Connection]] = {}
+        self._live: set[Connection] = set()
+        self._none_live = asyncio.Event()
+        self._none_live.set()
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(list(self._live))
+
+    def by_kind(self) -> Counter[DeviceKind]:
+        """How many there are of each kind."""
+        return Counter([connection.device.kind for connection in self._live])
+
+    def arrival(self) -> float:
+        """When a socket has come in, which is now: of two connections of a device the newer one stays."""
+        return time.monotonic()
+
+    def of(self, device: DeviceId) -> Connection | None:
+        """The device's connection."""
+        return self._by_number.get((device.kind, device.number), {}).get(device.slot)
+
+    def open(
+        self, device: DeviceId, generation: int, arrival: float, language: str, websocket: WebSocket
+    ) -> Connection:
+        """Register a device's socket; its texts are in `language`. Of two connections of a device the later one stays.
+
+        The other is closed with SUPERSEDED; here ConnectionClosing is raised if it is this one. It may be the older one
+        that authenticates last: its peer has given it up and come again, and must not be thrown out by its own ghost.
+        From here on messages for the device queue up; nothing is sent before `start`.
+        """
+        slots = self._by_number.setdefault((device.kind, device.number), {})
+        other = slots.get(device.slot)
+        if other is not None and other.arrival > arrival:
+            raise ConnectionClosing(CloseCode.SUPERSEDED, "this device connected again")
+        if other is not None:
+            other.close(CloseCode.SUPERSEDED, "this device connected again")
+        connection = slots[device.slot] = Connection(
+            device, generation, arrival, language, websocket, self._limits, self._metrics
+        )
+        self._live.add(connection)
+        self._none_live.clear()
+        return connection
+
+    def forget(self, connection: Connection) -> None:
+        """The connection has ended. One that superseded it stays."""
+        self._live.discard(connection)
+        if not self._live:
+            self._none_live.set()
+        device = connection.device
+        key = (device.kind, device.number)
+        slots = self._by_number.get(key, {})
+        if slots.get(device.slot) is connection:
+            del slots[device.slot]
+            if not slots:
+                del self._by_number[key]
+
+    def deliver(self, recipient: Recipient, in_language: Callable[[str], str]) -> None:
+        """Queue a message for those devices of the recipient that are connected now, each in its language."""
+        slots = self._by_number.get((recipient.kind, recipient.number))
+        if slots is None:
+            return
+        texts: dict[str, str] = {}
+        for slot, connection in list(slots.items()):
+            if recipient.slot not in (None, slot) or recipient.not_slot == slot:
+                continue
+            language = connection.language
+            if language not in texts:
+                texts[language] = in_language(language)
+            connection.deliver(texts[language])
+
+    def is_online(self, recipient: Recipient) -> bool:
+        """Whether any device of the recipient is connected now."""
+        return (recipient.kind, recipient.number) in self._by_number
+
+    def revoke(self, device: DeviceId, generation: int) -> None:
+        """The device's key is now of this generation (or it is revoked: any other than its own): older ones must go."""
+        connection = self.of(device)
+        if connection is not None and connection.generation != generation:
+            connection.close(CloseCode.REVOKED, "this device's key is no longer valid")
+
+    async def all_gone(self) -> None:
+        """Wait until no device is connected."""
+        await self._none_live.wait()

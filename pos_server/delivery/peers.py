@@ -1,0 +1,368 @@
+"""Several servers on one database: each tells the others what their devices must hear, through LISTEN and NOTIFY.
+
+Money needs none of this: rows and their versions decide. It carries news only, outside every payment's transaction, and
+may lose them; who may have missed some reads the rows (`catch_up`). What goes over the channel, as JSON:
+
+    hello, alive, bye      who is there; each is known for as long as it is heard
+    present                all devices of a server: to those it has just met
+    opened, closed         one device came or went: of two connections of a device the older is closed
+    told                   a notice for a device that is connected there
+    missed                 the same, when the notice is too long for the channel
+    revoked                a device has a new key
+    gap                    the sender may have lost news
+
+A server without peers sends a word every few seconds and nothing else.
+"""
+
+import asyncio
+import secrets
+import time
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+import orjson
+import structlog
+
+from ..core.credentials.device_keys import DeviceId, DeviceKind
+from ..core.errors import CloseCode
+from ..core.protocol.messages import encode
+from ..core.protocol.notices import Notice, Recipient
+from ..core.texts import LANGUAGES
+from ..ledger.database import DATABASE_AWAY, connect
+from ..ledger.sql import QUERIES
+from .connections import Connection, Connections
+
+log = structlog.get_logger(__name__)
+
+CHANNEL = "pos_peers"
+# An advisory lock that every listening server shares: the ASCII of "pos-peer", as its two halves.
+_LOCK = (int.from_bytes(b"pos-"), int.from_bytes(b"peer"))
+# Postgres takes less than 8000 bytes.
+_PAYLOAD_BYTES_MAX = 7_900
+_PRESENT_PER_MESSAGE = 300
+_SEND_MAX = 500
+# Longer than a word takes from server to server: what was told this long before a device opened elsewhere, it may have
+# missed there.
+_RECENT_S = 2.0
+_RECENT_MAX = 20_000
+# A connection that arrived this much earlier than ours, and opened after it, is one that its device has given up.
+_GHOST_S = 0.5
+_MEET_WITHIN_S = 1.0
+_CATCHING_UP_MAX = 20
+
+
+@dataclass(slots=True)
+class _Peer:
+    """Another server: when it was last heard, and how many connections of each recipient it has."""
+
+    heard_s: float
+    online: Counter[Recipient] = field(default_factory=Counter)
+
+
+class Peers:
+    """`catch_up` reads, for one connection, what has changed since a time (Unix ms) and delivers it."""
+
+    def __init__(
+        self,
+        dsn: str,
+        connections: Connections,
+        catch_up: Callable[[Connection, int], Awaitable[None]],
+        *,
+        now_ms: Callable[[], int],
+        alive_s: float,
+        queue_max: int,
+        timeout_s: float,
+    ) -> None:
+        self._dsn = dsn
+        self._connections = connections
+        self._catch_up = catch_up
+        self._now_ms = now_ms
+        self._alive_s = alive_s
+        self._queue_max = queue_max
+        self._timeout_s = timeout_s
+        self._me = secrets.token_hex(8)
+        self._peers: dict[str, _Peer] = {}
+        self._queue: deque[str] = deque()
+        self._recent: deque[tuple[float, Notice]] = deque(maxlen=_RECENT_MAX)
+        self._in_flight: set[DeviceId] = set()
+        self._wake = asyncio.Event()
+        self._met = asyncio.Event()
+        self._gap_from_ms: int | None = None
+        self._connection: asyncpg.Connection | None = None
+        self._catching_up: set[asyncio.Task[None]] = set()
+
+    # --- what the server says
+
+    def tell(self, notice: Notice) -> None:
+        """Pass a notice on to every server where its recipient is connected."""
+        if not self._peers:
+            return
+        self._recent.append((self._clock(), notice))
+        if self.is_online(notice.recipient):
+            self._relay(notice)
+
+    def is_online(self, recipient: Recipient) -> bool:
+        """Whether any device of the recipient is connected to another server."""
+        anyone = Recipient(recipient.kind, recipient.number)
+        return any(peer.online[anyone] > 0 for peer in self._peers.values())
+
+    def opened(self, connection: Connection) -> None:
+        """A device has connected here."""
+        if self._peers:
+            self._in_flight.add(connection.device)
+            age_s = max(0.0, self._clock() - connection.arrival)
+            self._say("opened", **_device(connection.device), age_s=age_s)
+
+    def closed(self, device: DeviceId) -> None:
+        """A device's connection here has ended."""
+        self._in_flight.discard(device)
+        if self._peers:
+            self._say("closed", **_device(device))
+
+    def revoked(self, device: DeviceId, generation: int) -> None:
+        """A device has a new key."""
+        if self._peers:
+            self._say("revoked", **_device(device), generation=generation)
+
+    # --- its life
+
+    async def start(self) -> None:
+        """Listen, and meet the servers that are there. Raises asyncpg's errors."""
+        connection = await self._listening()
+        await connection.execute(QUERIES["tell_peers"], [self._message("hello")])
+        if await connection.fetchval(QUERIES["has_peers"], *_LOCK):
+            try:
+                async with asyncio.timeout(_MEET_WITHIN_S):
+                    await self._met.wait()
+            except TimeoutError:
+                pass  # it may be on its way out
+
+    async def run(self) -> None:
+        """Send what is to be said, and a sign of life, until cancelled."""
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(self._alive_s):
+                        await self._wake.wait()
+                except TimeoutError:
+                    self._say("alive")
+                self._wake.clear()
+                self._forget_silent()
+                await self._send()
+        finally:
+            await self._leave()
+
+    async def _send(self) -> None:
+        while self._queue:
+            batch = [self._queue.popleft() for _ in range(min(len(self._queue), _SEND_MAX))]
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    connection = await self._listening()
+                    await connection.execute(QUERIES["tell_peers"], batch)
+            except DATABASE_AWAY as away:
+                log.warning("database_away", during="telling peers", cause=type(away).__name__)
+                self._lost_touch()
+                return
+
+    async def _listening(self) -> asyncpg.Connection:
+        if self._connection is None or self._connection.is_closed():
+            if self._connection is not None:
+                self._lost_touch()
+            connection = await connect(self._dsn, timeout_s=self._timeout_s)
+            # Words are news, not money: nobody waits for the disk. The lock is what another server sees at its start.
+            await connection.execute("set synchronous_commit = off")
+            await connection.execute(QUERIES["join_peers"], *_LOCK)
+            await connection.add_listener(CHANNEL, self._heard)
+            self._connection = connection
+            if self._gap_from_ms is not None:
+                self._say("hello")
+                self._say_present()
+                self._say("gap")
+                self._read_gap(self._gap_from_ms)
+                self._gap_from_ms = None
+        return self._connection
+
+    def _lost_touch(self) -> None:
+        """What peers said meanwhile is lost, and what we said too."""
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+        self._in_flight.clear()
+        if self._peers and self._gap_from_ms is None:
+            self._gap_from_ms = self._now_ms() - int(2 * self._alive_s * 1000)
+
+    async def _leave(self) -> None:
+        for task in self._catching_up:
+            task.cancel()
+        if self._connection is None:
+            return
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._connection.execute(QUERIES["tell_peers"], [self._message("bye")])
+                await self._connection.close()
+        except DATABASE_AWAY:
+            self._connection.terminate()
+
+    def _forget_silent(self) -> None:
+        limit_s = self._clock() - 3 * self._alive_s
+        for name in [name for name, peer in self._peers.items() if peer.heard_s < limit_s]:
+            log.info("peer_silent", peer=name)
+            del self._peers[name]
+
+    # --- what it hears
+
+    def _heard(self, connection: Any, pid: int, channel: str, payload: object) -> None:
+        try:
+            message = orjson.loads(str(payload))
+            self._on_message(message)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            log.warning("peer_not_understood", channel=channel)
+
+    def _on_message(self, message: dict[str, Any]) -> None:
+        kind, sender = message["type"], message["from"]
+        if sender == self._me:
+            if kind == "opened":
+                self._in_flight.discard(_device_of(message))
+            return
+        if kind == "bye":
+            self._peers.pop(sender, None)
+            return
+        peer = self._peers.get(sender)
+        if peer is None or kind == "hello":
+            if kind not in ("hello", "present"):
+                self._say("hello")  # we had lost sight of each other
+            peer = self._meet(sender)
+        peer.heard_s = self._clock()
+        match kind:
+            case "present":
+                if message["first"]:
+                    peer.online.clear()
+                peer.online.update(Recipient(DeviceKind(kind), number) for kind, number in message["devices"])
+            case "opened":
+                device = _device_of(message)
+                peer.online[Recipient(device.kind, device.number)] += 1
+                self._on_opened(device, message["age_s"])
+            case "closed":
+                device = _device_of(message)
+                recipient = Recipient(device.kind, device.number)
+                peer.online[recipient] -= 1
+                if peer.online[recipient] <= 0:
+                    del peer.online[recipient]
+            case "told":
+                recipient = Recipient(DeviceKind(message["kind"]), *message["to"])
+                texts = message["texts"]
+                self._connections.deliver(recipient, lambda language: str(texts[language]))
+            case "missed":
+                recipient = Recipient(DeviceKind(message["kind"]), *message["to"])
+                self._read_gap(self._now_ms() - int(_RECENT_S * 1000), recipient)
+            case "revoked":
+                self._connections.revoke(_device_of(message), message["generation"])
+            case "gap":
+                self._read_gap(self._now_ms() - int(5 * self._alive_s * 1000))
+
+    def _meet(self, name: str) -> _Peer:
+        log.info("peer_met", peer=name)
+        peer = self._peers[name] = _Peer(self._clock())
+        self._met.set()
+        self._say_present()
+        return peer
+
+    def _say_present(self) -> None:
+        devices = [(device.kind, device.number) for device in (c.device for c in self._connections)]
+        for start in range(0, max(1, len(devices)), _PRESENT_PER_MESSAGE):
+            self._say("present", first=start == 0, devices=devices[start : start + _PRESENT_PER_MESSAGE])
+
+    def _on_opened(self, device: DeviceId, age_s: float) -> None:
+        """A device has connected elsewhere: the later connection stays, and hears what it may have just missed."""
+        self._connections_give_way(device, age_s)
+        limit_s = self._clock() - _RECENT_S
+        while self._recent and self._recent[0][0] < limit_s:
+            self._recent.popleft()
+        again = [
+            notice
+            for _, notice in self._recent
+            if (notice.recipient.kind, notice.recipient.number) == (device.kind, device.number)
+        ]
+        for notice in again:
+            self._relay(notice)
+        if again and device.kind is DeviceKind.WALLET:
+            # These show the balance of then. The last message must show that of now: the rows know it.
+            self._relay_missed(again[-1].recipient)
+
+    def _connections_give_way(self, device: DeviceId, age_s: float) -> None:
+        mine = self._connections.of(device)
+        if mine is None or device in self._in_flight:
+            return  # ours was opened later: every server hears of it after the other
+        if self._clock() - age_s < mine.arrival - _GHOST_S:
+            self.opened(mine)  # the other one is a ghost: say so once more, that it goes
+            return
+        mine.close(CloseCode.SUPERSEDED, "this device connected again")
+
+    # --- how
+
+    def _relay(self, notice: Notice) -> None:
+        recipient = notice.recipient
+        texts = {language: encode(notice.render(language)) for language in LANGUAGES}
+        message = self._message("told", kind=recipient.kind, to=_to(recipient), texts=texts)
+        if len(message.encode()) > _PAYLOAD_BYTES_MAX:
+            self._relay_missed(recipient)
+        else:
+            self._enqueue(message)
+
+    def _relay_missed(self, recipient: Recipient) -> None:
+        self._say("missed", kind=recipient.kind, to=_to(recipient))
+
+    def _say(self, word: str, /, **fields: Any) -> None:
+        self._enqueue(self._message(word, **fields))
+
+    def _message(self, word: str, /, **fields: Any) -> str:
+        return orjson.dumps({"type": word, "from": self._me, **fields}).decode()
+
+    def _enqueue(self, message: str) -> None:
+        if len(self._queue) >= self._queue_max:
+            log.warning("peers_queue_full", dropped=len(self._queue))
+            self._queue.clear()
+            self._say_present()
+            self._queue.append(self._message("gap"))
+        self._queue.append(message)
+        self._wake.set()
+
+    def _read_gap(self, since_ms: int, only: Recipient | None = None) -> None:
+        """Tell the devices that are connected here what the rows say has changed."""
+        if len(self._catching_up) >= _CATCHING_UP_MAX:
+            log.warning("peers_catch_up_skipped")
+            return
+        connections = [
+            connection
+            for connection in self._connections
+            if only is None or (connection.device.kind, connection.device.number) == (only.kind, only.number)
+        ]
+        task = asyncio.create_task(self._catch_up_all(connections, since_ms), name="peers-catch-up")
+        self._catching_up.add(task)
+        task.add_done_callback(self._catching_up.discard)
+
+    async def _catch_up_all(self, connections: list[Connection], since_ms: int) -> None:
+        for connection in connections:
+            try:
+                await self._catch_up(connection, since_ms)
+            except DATABASE_AWAY as away:
+                log.warning("database_away", during="catching up", cause=type(away).__name__)
+                return
+
+    def _clock(self) -> float:
+        return time.monotonic()
+
+
+def _to(recipient: Recipient) -> tuple[int, int | None, int | None]:
+    return recipient.number, recipient.slot, recipient.not_slot
+
+
+def _device(device: DeviceId) -> dict[str, Any]:
+    return {"kind": device.kind, "number": device.number, "slot": device.slot}
+
+
+def _device_of(message: dict[str, Any]) -> DeviceId:
+    return DeviceId(DeviceKind(message["kind"]), message["number"], message["slot"])

@@ -1,0 +1,33 @@
+"""Closes live connections whose device has a new key or none: revocation reaches them wherever it was made."""
+
+import asyncio
+
+import asyncpg
+import structlog
+
+from ..ledger.database import DATABASE_AWAY
+from ..ledger.directory import device_generations
+from .connections import Connections
+
+log = structlog.get_logger(__name__)
+
+_DEVICES_PER_QUERY = 1000
+
+
+async def watch_revocations(pool: asyncpg.Pool, connections: Connections, every_s: float) -> None:
+    """Compare live connections with the keys in force, for ever. A server that made the change itself need not wait."""
+    while True:
+        await asyncio.sleep(every_s)
+        try:
+            await close_revoked(pool, connections)
+        except DATABASE_AWAY as away:
+            log.warning("database_away", during="revocation check", cause=type(away).__name__)
+
+
+async def close_revoked(pool: asyncpg.Pool, connections: Connections) -> None:
+    """Close every connection that was authenticated with a key that is no longer in force."""
+    devices = [connection.device for connection in connections]
+    for start in range(0, len(devices), _DEVICES_PER_QUERY):
+        part = devices[start : start + _DEVICES_PER_QUERY]
+        for device, generation in zip(part, await device_generations(pool, part), strict=True):
+            connections.revoke(device, generation)

@@ -1,0 +1,1 @@
+"""The batch engine: every change of a payment passes through it."""

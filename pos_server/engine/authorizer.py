@@ -1,0 +1,361 @@
+"""The batch engine: bounded queue → load → decide → commit → outcomes.
+
+There is no timer. While one batch is at the database, arrivals queue; the next batch takes what is there, up to a
+bound. Alone, an operation waits for nothing; under load batches grow by themselves.
+
+A few lanes work side by side, each with a connection of its own, so that one batch is decided while another is being
+written. They take turns to read and decide, which keeps batches full. A till or a wallet is in one lane at a time: its
+operations are decided in the order in which they came. What an operation does not name (the wallet of a payment that is
+canceled) is guarded by versions, as between servers.
+
+Every operation that was accepted gets exactly one outcome: decided, or BUSY when nothing has happened, or
+UNKNOWN_OUTCOME when a commit may have happened and could not be confirmed. Running a batch again is always safe:
+decisions start from committed rows, and what is stored already is found, not made again.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import asyncpg
+import structlog
+from msgspec import Struct
+
+from ..core.credentials.device_keys import DeviceKind, Keyring
+from ..core.errors import ErrorCode, PosError
+from ..core.payments.decide import decide
+from ..core.payments.operations import Operation, Outcome, Refused, named_by
+from ..core.payments.rules import Rules
+from ..core.protocol.notices import asker_of
+from ..ledger.database import DATABASE_AWAY, connect
+from ..ledger.payments import LEDGER_CONFLICT, HouseAccounts, apply_changes, load_book, warm_up
+from .batch_record import BatchRecord, Watch
+
+log = structlog.get_logger(__name__)
+
+_RETRY_PAUSE_S = 0.05
+# With fewer operations it costs more to split what waits between the lanes than to wait for each other.
+_WORTH_A_BATCH = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthorizerLimits:
+    """Named in settings. `operation_deadline_s`: an operation that waited longer in the queue is answered BUSY.
+
+    `device_operations_max` bounds what one terminal or wallet may have open, so that it can neither fill the queue
+    alone nor try more forged codes at once than the limit on them allows for.
+    """
+
+    queue_operations_max: int
+    device_operations_max: int
+    lanes: int
+    batch_operations_max: int
+    batch_attempts_max: int
+    batch_timeout_s: float
+    operation_deadline_s: float
+    connect_timeout_s: float
+
+
+class Submission(Struct, frozen=True):
+    """An operation in the queue. `reply_to` goes back with its outcome; `deadline_s` is on time.monotonic's clock.
+
+    `device` is whose share of the queue it takes, `named` the till and the wallet that no other lane may be deciding
+    about, `waiting` who awaits the outcome besides the devices that are told.
+    """
+
+    operation: Operation
+    reply_to: str | None
+    deadline_s: float
+    device: tuple[DeviceKind, int] | None
+    named: list[tuple[DeviceKind, int]]
+    waiting: "asyncio.Future[Outcome] | None"
+
+
+class QueueFull(PosError):
+    """The operation was not accepted and nothing has happened."""
+
+
+class _Lane:
+    """A connection that batches go through, one at a time."""
+
+    def __init__(self, dsn: str, connect_timeout_s: float) -> None:
+        self._dsn = dsn
+        self._connect_timeout_s = connect_timeout_s
+        self._connection: asyncpg.Connection | None = None
+
+    async def connected(self) -> asyncpg.Connection:
+        """The connection, a new one when the last was lost. Raises DATABASE_AWAY."""
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await connect(self._dsn, timeout_s=self._connect_timeout_s)
+        return self._connection
+
+    def drop(self) -> None:
+        """Give the connection up: the next one is new."""
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+
+class Authorizer:
+    """The queue and the lanes. `publish` is called once per operation, after its commit.
+
+    It gets the outcome and the `reply_to` of the request, and must not block. `day_start_ms` tells when the business
+    day of a time began. `watch` is told of every batch. `turned_away` counts what was not accepted, or too late to be
+    decided; who finds the queue `full` and asks no further counts here too.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        keyring: Keyring,
+        rules: Rules,
+        limits: AuthorizerLimits,
+        publish: Callable[[Outcome, str | None], None],
+        *,
+        day_start_ms: Callable[[int], int],
+        clock: Callable[[], float] = time.time,
+        watch: Watch | None = None,
+    ) -> None:
+        self.turned_away = 0
+        self._watch = watch
+        self._lanes = [_Lane(dsn, limits.connect_timeout_s) for _ in range(limits.lanes)]
+        self._keyring = keyring
+        self._rules = rules
+        self._limits = limits
+        self._publish = publish
+        self._day_start_ms = day_start_ms
+        self._clock = clock
+        self._queue: deque[Submission] = deque()
+        self._open: dict[tuple[DeviceKind, int], int] = {}
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closed = False
+        self._house = HouseAccounts()
+        self._in_lanes: set[tuple[DeviceKind, int]] = set()
+        self._lanes_at_work = 0
+        self._turn = asyncio.Lock()
+        self._turn_of: _Lane | None = None
+
+    async def warm_up(self) -> None:
+        """Connect, and have Postgres plan the statements, so that the first operation waits for neither."""
+        for lane in self._lanes:
+            await warm_up(await lane.connected())
+
+    def submit(self, operation: Operation, reply_to: str | None = None) -> None:
+        """Accept an operation. Raises QueueFull, also for one device alone, and once `close` was called."""
+        self._accept(operation, reply_to, None)
+
+    async def carry_out(self, operation: Operation) -> Outcome:
+        """Accept an operation and wait for its outcome, which is published too. Raises QueueFull."""
+        waiting: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._accept(operation, None, waiting)
+        return await waiting
+
+    @property
+    def full(self) -> bool:
+        """Whether an operation that came now would not be accepted, whoever asks for it."""
+        return self._closed or len(self._queue) >= self._limits.queue_operations_max
+
+    @property
+    def queued(self) -> int:
+        """How many operations wait in the queue."""
+        return len(self._queue)
+
+    def _accept(self, operation: Operation, reply_to: str | None, waiting: "asyncio.Future[Outcome] | None") -> None:
+        # Not the loop's clock: uvloop's has whole milliseconds.
+        deadline_s = time.monotonic() + self._limits.operation_deadline_s
+        asker = asker_of(operation)
+        device = None if asker is None else (asker.kind, asker.number)
+        if self.full:
+            self.turned_away += 1
+            raise QueueFull
+        if device is not None:
+            already_open = self._open.get(device, 0)
+            if already_open >= self._limits.device_operations_max:
+                self.turned_away += 1
+                raise QueueFull
+            self._open[device] = already_open + 1
+        self._queue.append(Submission(operation, reply_to, deadline_s, device, named_by(operation), waiting))
+        self._idle.clear()
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as lanes:
+                for lane in self._lanes:
+                    lanes.create_task(self._work(lane))
+        finally:
+            for lane in self._lanes:
+                lane.drop()
+
+    async def _work(self, lane: _Lane) -> None:
+        while True:
+            await self._turn.acquire()
+            self._turn_of = lane
+            try:
+                while not (batch := self._take()):
+                    self._wake.clear()
+                    await self._wake.wait()
+                await self._authorize(lane, batch)
+            finally:
+                self._end_turn(lane)
+            self._lanes_at_work -= 1
+            for submission in batch:
+                self._in_lanes.difference_update(submission.named)
+            if self._queue:
+                self._wake.set()  # for what waited for a till or a wallet of this batch
+            elif not self._lanes_at_work:
+                self._idle.set()
+
+    def _end_turn(self, lane: _Lane) -> None:
+        """Let the next lane take a batch, unless that was done already."""
+        if self._turn_of is lane:
+            self._turn_of = None
+            self._turn.release()
+
+    def close(self) -> None:
+        """Accept nothing more; what was accepted still gets its outcome."""
+        self._closed = True
+
+    async def drained(self) -> None:
+        """Wait until every accepted operation has its outcome."""
+        await self._idle.wait()
+
+    def _take(self) -> list[Submission]:
+        """The next batch: what came first, but for tills and wallets that are in another lane, in the same order."""
+        taken: list[Submission] = []
+        left: list[Submission] = []
+        named: set[tuple[DeviceKind, int]] = set()
+        busy = self._in_lanes
+        share = max(len(self._queue) // len(self._lanes), _WORTH_A_BATCH)
+        size = min(share, self._limits.batch_operations_max)
+        while self._queue and len(taken) < size and len(left) < self._limits.batch_operations_max:
+            submission = self._queue.popleft()
+            if busy.isdisjoint(submission.named):
+                taken.append(submission)
+                named.update(submission.named)
+            else:
+                # What comes after it for the same till or wallet must not overtake it.
+                if not left:
+                    busy = set(busy)
+                busy.update(submission.named)
+                left.append(submission)
+        self._queue.extendleft(reversed(left))
+        self._in_lanes |= named
+        self._lanes_at_work += bool(taken)
+        return taken
+
+    async def _authorize(self, lane: _Lane, submissions: list[Submission]) -> None:
+        now_s = time.monotonic()
+        batch = [submission for submission in submissions if submission.deadline_s > now_s]
+        late = [submission for submission in submissions if submission.deadline_s <= now_s]
+        self.turned_away += len(late)
+        self._answer_all(late, _refused(late, ErrorCode.BUSY))
+        if not batch:
+            return
+        record = BatchRecord()
+        try:
+            outcomes = await self._decide_and_commit(lane, [submission.operation for submission in batch], record)
+        except _Failed as failed:
+            self._answer_and_tell(batch, _refused(batch, failed.code), record)
+        except Exception:
+            # A fault of ours in one operation must not take its whole batch along.
+            payment_id = _payment_id(batch[0].operation) if len(batch) == 1 else None
+            log.exception("batch_failed", operations=len(batch), payment_id=payment_id)
+            if len(batch) == 1:
+                self._answer_and_tell(batch, _refused(batch, ErrorCode.UNKNOWN_OUTCOME), record)
+            else:
+                for submission in batch:
+                    await self._authorize(lane, [submission])
+        else:
+            self._answer_and_tell(batch, outcomes, record)
+
+    async def _decide_and_commit(
+        self, lane: _Lane, operations: Sequence[Operation], record: BatchRecord
+    ) -> list[Outcome]:
+        may_have_happened = False
+        for attempt in range(self._limits.batch_attempts_max):
+            if attempt:
+                await asyncio.sleep(_RETRY_PAUSE_S * attempt)
+            applying = False
+            try:
+                async with asyncio.timeout(self._limits.batch_timeout_s):
+                    connection = await lane.connected()
+                    record.loading_s = time.monotonic()
+                    book = await load_book(connection, operations, self._house)
+                    record.deciding_s = time.monotonic()
+                    now_ms = int(self._clock() * 1000)
+                    outcomes, changes = decide(
+                        operations, book, self._keyring, now_ms, self._rules, day_start_ms=self._day_start_ms(now_ms)
+                    )
+                    self._end_turn(lane)
+                    record.applying_s = time.monotonic()
+                    if changes:
+                        applying = True
+                        await apply_changes(connection, changes, now_ms)
+                    record.publishing_s = time.monotonic()
+                    return outcomes
+            except LEDGER_CONFLICT as conflict:
+                record.conflicts += 1
+                log.info("batch_conflict", attempt=attempt + 1, cause=type(conflict).__name__)
+            except DATABASE_AWAY as away:
+                # The statement may have committed before its answer was lost: only rows can tell, on the next attempt.
+                may_have_happened = may_have_happened or applying
+                record.database_failures += 1
+                lane.drop()
+                log.warning("database_away", attempt=attempt + 1, cause=type(away).__name__, applying=applying)
+        raise _Failed(ErrorCode.UNKNOWN_OUTCOME if may_have_happened else ErrorCode.BUSY)
+
+    def _answer_all(self, submissions: Sequence[Submission], outcomes: Sequence[Outcome]) -> None:
+        for submission, outcome in zip(submissions, outcomes, strict=True):
+            self._answer(submission, outcome)
+
+    def _answer_and_tell(
+        self, submissions: Sequence[Submission], outcomes: Sequence[Outcome], record: BatchRecord
+    ) -> None:
+        if self._watch is None:
+            self._answer_all(submissions, outcomes)
+            return
+        queue_s = self._limits.operation_deadline_s
+        record.outcomes = outcomes
+        record.accepted_s = [submission.deadline_s - queue_s for submission in submissions]
+        for submission, outcome in zip(submissions, outcomes, strict=True):
+            self._answer(submission, outcome)
+            record.handed_s.append(time.monotonic())
+        try:
+            self._watch(record)
+        except Exception:
+            log.exception("watch_failed")
+
+    def _answer(self, submission: Submission, outcome: Outcome) -> None:
+        device = submission.device
+        if device is not None:
+            still_open = self._open.pop(device) - 1
+            if still_open:
+                self._open[device] = still_open
+        try:
+            self._publish(outcome, submission.reply_to)
+        except Exception:
+            operation = submission.operation
+            log.exception("publish_failed", operation=type(operation).__name__, payment_id=_payment_id(operation))
+        if submission.waiting is not None and not submission.waiting.done():
+            submission.waiting.set_result(outcome)
+
+
+def _payment_id(operation: Operation) -> str | None:
+    """For the log; a cancel may name an order only."""
+    return None if operation.payment_id is None else str(operation.payment_id)
+
+
+def _refused(submissions: Sequence[Submission], code: ErrorCode) -> list[Outcome]:
+    return [Refused(submission.operation, code) for submission in submissions]
+
+
+class _Failed(Exception):
+    def __init__(self, code: ErrorCode) -> None:
+        super().__init__(code)
+        self.code = code

@@ -1,0 +1,27 @@
+"""Expires payments that nobody confirmed in time. Rows say which, so no restart forgets one."""
+
+from collections.abc import Callable
+
+import asyncpg
+
+from ..core.payments.operations import Expire
+from ..ledger.rows import plain_uuid
+from ..ledger.sql import QUERIES
+from .authorizer import Authorizer, QueueFull
+
+
+class Sweeper:
+    """Hands payments whose time is over to the engine, which decides against a confirmation that comes meanwhile."""
+
+    def __init__(self, authorizer: Authorizer, now_ms: Callable[[], int], batch_max: int) -> None:
+        self._authorizer = authorizer
+        self._now_ms = now_ms
+        self._batch_max = batch_max
+
+    async def sweep(self, connection: asyncpg.Connection) -> None:
+        """One round. A full queue ends it: the rows are still there in the next."""
+        for row in await connection.fetch(QUERIES["payments_to_expire"], self._now_ms(), self._batch_max):
+            try:
+                self._authorizer.submit(Expire(plain_uuid(row["id"])))
+            except QueueFull:
+                return

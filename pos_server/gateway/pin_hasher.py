@@ -1,0 +1,77 @@
+"""Hashes and checks PINs with Argon2id, in a few threads: each takes tens of milliseconds on purpose."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from argon2 import PasswordHasher, Type
+from argon2.exceptions import InvalidHashError, VerificationError
+
+from ..core.credentials.device_keys import Keyring
+from ..core.credentials.pins import PinHash, pin_secret
+from ..core.errors import PosError
+from ..settings import Settings
+
+T = TypeVar("T")
+
+
+class PinsBusy(PosError):
+    """Too many PINs are being checked; this one was not."""
+
+
+class Pins:
+    """Bounded in threads and in what may wait for them. `close` it at the end."""
+
+    def __init__(self, settings: Settings, keyring: Keyring) -> None:
+        self._keyring = keyring
+        self._hasher = PasswordHasher(
+            time_cost=settings.pin_argon2_passes,
+            memory_cost=settings.pin_argon2_memory_kib,
+            parallelism=1,
+            type=Type.ID,
+        )
+        self._threads = ThreadPoolExecutor(settings.pin_workers, thread_name_prefix="pin")
+        self._open_max = settings.pin_workers + settings.pin_checks_max
+        self._open = 0
+
+    async def hash(self, wallet_number: int, pin: str) -> PinHash:
+        """What to store for a new PIN. Raises PinsBusy."""
+        kid = self._keyring.current
+        pepper = self._keyring.pin_pepper(kid)
+        if pepper is None:
+            raise AssertionError("the current master key is in the keyring")
+        secret = pin_secret(pepper, wallet_number, pin)
+        return PinHash(kid, await self._in_thread(lambda: self._hasher.hash(secret)))
+
+    async def is_correct(self, wallet_number: int, pin: str, stored: PinHash) -> bool:
+        """Whether `pin` is the stored one; False too when its master key is retired. Raises PinsBusy."""
+        pepper = self._keyring.pin_pepper(stored.kid)
+        if pepper is None:
+            return False
+        secret = pin_secret(pepper, wallet_number, pin)
+        return await self._in_thread(lambda: self._verify(stored.encoded, secret))
+
+    def _verify(self, encoded: str, secret: bytes) -> bool:
+        try:
+            return self._hasher.verify(encoded, secret)
+        except (VerificationError, InvalidHashError):
+            return False
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        if self._open >= self._open_max:
+            raise PinsBusy
+        self._open += 1
+        future = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        # Counted until the thread is done, also when the caller has gone away meanwhile.
+        future.add_done_callback(self._done)
+        return await asyncio.shield(future)
+
+    def _done(self, future: "asyncio.Future[Any]") -> None:
+        self._open -= 1
+        if not future.cancelled():
+            future.exception()
+
+    def close(self) -> None:
+        """End the threads; what waits is dropped."""
+        self._threads.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,116 @@
+-- name: rollup_horizon
+select last_id from rollup_horizon;
+
+-- name: first_unsealed_before
+-- A transfer before a time that no seal covers.
+select id from transfer
+where id > coalesce((select last_id from seal order by number desc limit 1), 0) and created_at < $1
+order by id limit 1;
+
+-- name: archive_payments
+-- The next 1000 payments by id from $1, and the lines of those that may be archived: final since before $2, and with all
+-- their transfers up to the id $3, which is sealed and rolled up. A line holds every column that is not null.
+select w.id, w.version, u.line, u.refund_ids, u.transfer_ids
+from (select * from payment where id >= $1 order by id limit 1000) as w
+left join lateral (
+    select r.ids as refund_ids, x.ids as transfer_ids,
+        jsonb_strip_nulls(jsonb_build_object('payment',
+            to_jsonb(w) || jsonb_build_object('fingerprint', encode(w.fingerprint, 'hex')),
+            'refunds', r.lines, 'transfers', x.lines))::text as line
+    from (
+        select coalesce(array_agg(r.id), '{}') as ids,
+            coalesce(jsonb_agg(to_jsonb(r) order by r.created_at, r.id), '[]') as lines
+        from refund r where r.payment_id = w.id
+    ) as r
+    cross join lateral (
+        select coalesce(array_agg(t.id), '{}') as ids, coalesce(jsonb_agg(to_jsonb(t) order by t.id), '[]') as lines,
+            coalesce(max(t.id) <= $3 and max(t.created_at) < $2, true) as is_settled
+        from (
+            select * from transfer where source_id = w.id
+                and (kind in ('payment', 'top_up', 'withdrawal', 'fee', 'cancel')
+                    or (kind = 'fee_return' and w.status = 'canceled'))
+            union all
+            select * from transfer where source_id = any(r.ids) and kind in ('refund', 'fee_return')
+        ) as t
+    ) as x
+    where x.is_settled
+) as u on w.changed_at < $2 and w.status <> 'pending'
+order by w.id;
+
+-- name: archive_settlements
+-- The next settlement transfers by id, after $1, made before $2 and with ids up to $3; and their lines.
+select t.id, jsonb_build_object('transfers', jsonb_build_array(jsonb_strip_nulls(to_jsonb(t))))::text as line
+from transfer t where t.kind = 'settlement' and t.id > $1 and t.created_at < $2 and t.id <= $3
+order by t.id limit 1000;
+
+-- name: archive_names
+-- Only while a payment still has the version that was written: whatever changes a payment or adds to it moves that.
+insert into archived_name (merchant_id, id, status, reference)
+select p.merchant_id, p.id, p.status, case when p.status in ('approved', 'canceled') then p.reference end
+from payment p join unnest($1::uuid[], $2::int[]) as c (id, version) on p.id = c.id and p.version = c.version;
+
+-- name: archive_refund_names
+insert into archived_refund (id) select id from refund where id = any($1::uuid[]);
+
+-- name: archive_transfers
+-- Takes transfers out of the ledger and adds them to the balances; returns how many there were.
+with gone as (
+    delete from transfer where id = any($1::bigint[]) returning debit_account_id, credit_account_id, amount_minor
+), entry as (
+    select credit_account_id as account_id, amount_minor from gone
+    union all
+    select debit_account_id, -amount_minor from gone
+), summed as (
+    insert into archived_balance as b (account_id, balance_minor)
+    select account_id, sum(amount_minor) from entry group by account_id
+    on conflict (account_id) do update set balance_minor = b.balance_minor + excluded.balance_minor
+)
+select count(*) from gone;
+
+-- name: archive_refunds
+delete from refund where id = any($1::uuid[]);
+
+-- name: archive_delete_payments
+delete from payment p using unnest($1::uuid[], $2::int[]) as c (id, version)
+where p.id = c.id and p.version = c.version;
+
+-- name: last_archive_part
+select number, sha256 from archive_part order by number desc limit 1;
+
+-- name: add_archive_part
+insert into archive_part (number, before, payments, refunds, settlements, transfers, file, sha256, archived_at)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9);
+
+-- name: archive_parts
+select file, sha256 from archive_part order by number;
+
+-- name: vacuum_archived
+-- What was deleted leaves room that new rows fill.
+vacuum (analyze) payment, refund, transfer;
+
+-- name: forget_transfer_times
+-- The index by time knows ranges of blocks by their oldest and newest row. It never narrows a range by itself: where old
+-- rows were deleted and new ones came, every day of the years between would be looked for.
+select brin_desummarize_range('transfer_created', block)
+from generate_series(0, pg_relation_size('transfer') / current_setting('block_size')::bigint, 32) as block;
+
+-- name: learn_transfer_times
+select brin_summarize_new_values('transfer_created');
+
+-- name: create_archived_digest
+create temporary table archived_digest (id bigint primary key, digest bytea not null);
+
+-- name: drop_archived_digest
+drop table archived_digest;
+
+-- name: add_archived_digests
+insert into archived_digest select * from unnest($1::bigint[], $2::bytea[]) on conflict do nothing;
+
+-- name: nameless_archived
+-- Which of these payments ($1) and refunds ($2) are not known as archived.
+select 'payment ' || q.id as name from unnest($1::uuid[]) as q (id)
+where not exists (select from archived_name a where a.id = q.id)
+union all
+select 'refund ' || q.id from unnest($2::uuid[]) as q (id)
+where not exists (select from archived_refund a where a.id = q.id)
+order by name;

@@ -1,0 +1,273 @@
+-- name: audit_counts
+select (select count(*) from transfer) as transfers, (select count(*) from payment where purpose = 'sale') as payments,
+    (select count(*) from payment where purpose <> 'sale') as cash_movements,
+    (select count(*) from wallet) as wallets,
+    (select coalesce(sum(payments), 0)::bigint from archive_part) as archived_payments;
+
+-- name: audit_accounts_exist
+-- A transfer's two accounts exist and hold its currency. With that, debits and credits cancel out per currency.
+select x.id::text from transfer x
+left join account d on d.id = x.debit_account_id and d.currency = x.currency
+left join account c on c.id = x.credit_account_id and c.currency = x.currency
+where d.id is null or c.id is null
+order by x.id limit $1;
+
+-- name: audit_sum_is_zero
+-- Over the accounts that exist, credits less debits are zero per currency, archived ones included.
+select currency from (
+    select c.currency, x.amount_minor from transfer x join account c on c.id = x.credit_account_id
+    union all
+    select d.currency, -x.amount_minor from transfer x join account d on d.id = x.debit_account_id
+    union all
+    select a.currency, b.balance_minor from archived_balance b join account a on a.id = b.account_id
+) as entry
+group by currency having sum(amount_minor) <> 0
+order by currency limit $1;
+
+-- name: audit_balances
+-- A wallet's balance is what its account was credited less what it was debited, archived transfers included.
+select w.number::text from wallet w
+left join (
+    select account_id, sum(amount_minor) as balance_minor from (
+        select credit_account_id as account_id, amount_minor from transfer
+        union all
+        select debit_account_id, -amount_minor from transfer
+        union all
+        select account_id, balance_minor from archived_balance
+    ) as entry group by account_id
+) as e on e.account_id = w.account_id
+where w.balance_minor <> coalesce(e.balance_minor, 0)
+order by w.number limit $1;
+
+-- name: audit_payments_paid
+-- A payment that was ever approved has its one transfer: of its purpose's kind, same amount, currency and wallet, between
+-- the accounts that its purpose names.
+select p.id::text from (
+    select p.id, p.amount_minor, p.currency, p.wallet_number,
+        case p.purpose when 'sale' then 'payment' else p.purpose end as kind,
+        case p.purpose when 'top_up' then h.id else w.account_id end as debit_account_id,
+        case p.purpose when 'sale' then m.account_id when 'top_up' then w.account_id else h.id end as credit_account_id
+    from payment p
+    left join merchant m on m.id = p.merchant_id
+    left join wallet w on w.number = p.wallet_number
+    left join account h on h.kind = 'house' and h.currency = p.currency
+        and h.name = case p.purpose when 'top_up' then 'cash_in' when 'withdrawal' then 'payout' end
+    where p.status = 'approved' or (p.status = 'canceled' and p.approved_at is not null)
+) as p
+left join transfer x on x.source_id = p.id and x.kind = p.kind and x.amount_minor = p.amount_minor
+    and x.currency = p.currency and x.wallet_number = p.wallet_number
+    and x.debit_account_id = p.debit_account_id and x.credit_account_id = p.credit_account_id
+where x.id is null
+order by p.id limit $1;
+
+-- name: audit_transfers_owed
+-- A transfer of a payment belongs to one that was approved, for the same purpose.
+select x.id::text from transfer x
+left join payment p on p.id = x.source_id and x.kind = case p.purpose when 'sale' then 'payment' else p.purpose end
+    and (p.status = 'approved' or (p.status = 'canceled' and p.approved_at is not null))
+where x.kind in ('payment', 'top_up', 'withdrawal') and p.id is null
+order by x.id limit $1;
+
+-- name: audit_transfers_once
+-- What causes a transfer causes it once.
+select source_id::text from transfer
+group by source_id, kind having count(*) > 1
+order by source_id, kind limit $1;
+
+-- name: audit_cancels_paid
+-- A payment that was canceled after it was approved has its one cancel transfer, the other way round; and no other
+-- payment has one.
+select coalesce(p.id, x.source_id)::text from (
+    select p.id, t.amount_minor, t.currency, t.wallet_number, t.debit_account_id, t.credit_account_id
+    from payment p
+    left join transfer t on t.source_id = p.id and t.kind in ('payment', 'top_up', 'withdrawal')
+    where p.status = 'canceled' and p.approved_at is not null
+) as p
+full join (select * from transfer where kind = 'cancel') as x on x.source_id = p.id
+    and x.amount_minor = p.amount_minor and x.currency = p.currency and x.wallet_number = p.wallet_number
+    and x.debit_account_id = p.credit_account_id and x.credit_account_id = p.debit_account_id
+where p.id is null or x.id is null
+order by 1 limit $1;
+
+-- name: audit_fees
+-- A sale that was ever approved has its one fee transfer if it has a fee; what has gone back of it is what its refunds
+-- (the refunded share, rounded down) or its cancel say.
+select coalesce(p.id, f.id)::text from (
+    select p.id, p.fee_minor, m.account_id as merchant_account_id, h.id as fees_account_id,
+        case when p.status = 'canceled' then p.fee_minor
+            else (p.fee_minor::numeric * p.refunded_minor / p.amount_minor)::numeric end as returned
+    from payment p
+    left join merchant m on m.id = p.merchant_id
+    left join account h on h.kind = 'house' and h.currency = p.currency and h.name = 'fees'
+    where p.fee_minor > 0 and (p.status = 'approved' or (p.status = 'canceled' and p.approved_at is not null))
+) as p
+full join (
+    select coalesce(r.payment_id, x.source_id) as id,
+        sum(x.amount_minor) filter (where x.kind = 'fee') as paid,
+        sum(x.amount_minor) filter (where x.kind = 'fee_return') as returned,
+        min(case x.kind when 'fee' then x.debit_account_id else x.credit_account_id end) as low_merchant,
+        max(case x.kind when 'fee' then x.debit_account_id else x.credit_account_id end) as high_merchant,
+        min(case x.kind when 'fee' then x.credit_account_id else x.debit_account_id end) as low_fees,
+        max(case x.kind when 'fee' then x.credit_account_id else x.debit_account_id end) as high_fees
+    from transfer x
+    left join refund r on x.kind = 'fee_return' and r.id = x.source_id
+    where x.kind in ('fee', 'fee_return')
+    group by 1
+) as f on f.id = p.id
+where p.id is null or f.id is null or f.paid is distinct from p.fee_minor
+    or coalesce(f.returned, 0) <> floor(p.returned)
+    or f.low_merchant <> p.merchant_account_id or f.high_merchant <> p.merchant_account_id
+    or f.low_fees <> p.fees_account_id or f.high_fees <> p.fees_account_id
+order by 1 limit $1;
+
+-- name: audit_refunds_paid
+-- A refund has its one transfer, from the merchant to the wallet of the payment; and every such transfer its refund.
+select coalesce(r.id, x.source_id)::text from (
+    select r.id, r.amount_minor, r.currency, p.wallet_number, w.account_id as wallet_account_id,
+        m.account_id as merchant_account_id
+    from refund r
+    left join payment p on p.id = r.payment_id and p.currency = r.currency and p.merchant_id = r.merchant_id
+        and p.wallet_number = r.wallet_number
+    left join merchant m on m.id = p.merchant_id
+    left join wallet w on w.number = p.wallet_number
+) as r
+full join (select * from transfer where kind = 'refund') as x on x.source_id = r.id
+    and x.amount_minor = r.amount_minor and x.currency = r.currency and x.wallet_number = r.wallet_number
+    and x.debit_account_id = r.merchant_account_id and x.credit_account_id = r.wallet_account_id
+where r.id is null or x.id is null
+order by 1 limit $1;
+
+-- name: audit_refunds_within
+-- What a payment says of its refunds is what they are, and they never exceed it.
+select coalesce(p.id, r.payment_id)::text
+from (select id, amount_minor, refunded_minor, refunds from payment where refunds > 0 or refunded_minor > 0) as p
+full join (
+    select payment_id, sum(amount_minor) as refunded_minor, count(*) as refunds from refund group by payment_id
+) as r on r.payment_id = p.id
+where p.id is null or r.payment_id is null or p.refunded_minor <> r.refunded_minor or p.refunds <> r.refunds
+    or p.refunded_minor > p.amount_minor
+order by 1 limit $1;
+
+-- name: audit_pending_in_time
+-- No payment waits for its PIN long after its time: a minute is more than the sweeper needs.
+select p.id::text from payment p
+where p.status = 'pending' and p.expires_at < now() - interval '1 minute'
+order by p.id limit $1;
+
+-- name: audit_shifts
+-- A closed shift's figures are what its payments, cancels and refunds say, all of them of shifts that there are and none
+-- waiting; and the open shift of a terminal is the one that the terminal names. What was archived cannot be added up any
+-- more, so not the shifts that were opened before the archive's horizon.
+with figures as (
+    select shift_id, jsonb_object_agg(kind, jsonb_build_array(count, amount_minor)) as figures from (
+        select shift_id, kind, count(*) as count, sum(amount_minor) as amount_minor from (
+            select shift_id, case when approved_at is null then status else purpose end as kind, amount_minor
+            from payment where shift_id is not null
+            union all
+            select canceled_shift_id, purpose || '_cancel', amount_minor from payment
+            where canceled_shift_id is not null
+            union all
+            select shift_id, 'refund', amount_minor from refund where shift_id is not null
+        ) as done group by shift_id, kind
+    ) as summed group by shift_id
+)
+select coalesce(s.id, f.shift_id)::text from shift s
+full join figures f on f.shift_id = s.id
+left join terminal t on t.number = s.terminal_number
+where s.id is null or (s.figures <> coalesce(f.figures, '{}')
+        and s.opened_at >= (select coalesce(max(before), '-infinity') from archive_part))
+    or (s.closed_at is not null and f.figures ? 'pending')
+    or (t.shift_id is not distinct from s.id) <> (s.closed_at is null)
+union
+select t.shift_id::text from terminal t
+where t.shift_id is not null and not exists (select from shift s where s.id = t.shift_id)
+order by 1 limit $1;
+
+-- name: audit_rollup
+-- The sum up to the horizon is what the transfers up to it say; archived ones are all below it.
+select coalesce(r.account_id, e.account_id)::text from account_rollup r
+full join (
+    select account_id, sum(amount_minor) as balance_minor from (
+        select credit_account_id as account_id, amount_minor from transfer
+        where id <= (select last_id from rollup_horizon)
+        union all
+        select debit_account_id, -amount_minor from transfer where id <= (select last_id from rollup_horizon)
+        union all
+        select account_id, balance_minor from archived_balance
+    ) as x join account a on a.id = x.account_id and a.kind <> 'wallet'
+    group by account_id
+) as e on e.account_id = r.account_id
+where coalesce(r.balance_minor, 0) <> coalesce(e.balance_minor, 0)
+order by 1 limit $1;
+
+-- name: audit_settlements
+-- A statement is what its transfers say, starts where the one before ended, and was paid by exactly its transfer; and
+-- every settlement transfer has its statement. What was archived cannot be added up any more: not the days that begin
+-- before the archive's horizon, nor the payments of statements that were made before it (audit_archive counts those).
+select coalesce(s.id, x.source_id)::text from (
+    select s.*, m.account_id, h.id as house_id,
+        lag(s.closing_minor, 1, 0::bigint) over days as previous_minor,
+        lag(s.ends_at, 1, s.starts_at) over days as previous_end,
+        coalesce(f.moved_minor, 0) as moved_minor, horizon.before as archived_before
+    from settlement s
+    cross join (select coalesce(max(before), '-infinity') as before from archive_part) as horizon
+    join merchant m on m.id = s.merchant_id
+    left join (
+        -- Each entry looks up its day, which an index finds, so years of days cost no more than one.
+        select day.id, sum(e.amount_minor) as moved_minor from (
+            select credit_account_id as account_id, amount_minor, created_at from transfer
+            where kind in ('payment', 'fee_return')
+            union all
+            select debit_account_id, -amount_minor, created_at from transfer where kind in ('cancel', 'refund', 'fee')
+        ) as e
+        join merchant m on m.account_id = e.account_id
+        cross join lateral (
+            select s.id, s.ends_at from settlement s where s.merchant_id = m.id and s.starts_at <= e.created_at
+            order by s.starts_at desc limit 1
+        ) as day
+        where e.created_at < day.ends_at
+        group by day.id
+    ) as f on f.id = s.id
+    left join account h on h.kind = 'house' and h.name = 'settlement' and h.currency = s.currency
+    window days as (partition by s.merchant_id order by s.business_date)
+) as s
+full join (select * from transfer where kind = 'settlement') as x on x.source_id = s.id
+where s.id is null
+    or (s.moved_minor <> s.net_minor and s.starts_at >= s.archived_before)
+    or s.opening_minor <> s.previous_minor or s.starts_at <> s.previous_end
+    or (s.paid_out_minor > 0 and x.id is null and s.created_at >= s.archived_before)
+    or (s.paid_out_minor = 0 and x.id is not null)
+    or (x.id is not null and (x.amount_minor <> s.paid_out_minor or x.debit_account_id <> s.account_id
+        or x.credit_account_id <> s.house_id or x.currency <> s.currency))
+order by 1 limit $1;
+
+-- name: audit_archive
+-- There are as many names of archived payments and refunds as the parts hold, and as many settlements whose transfer is
+-- not here any more.
+select kind from (
+    select 'payments' as kind, (select count(*) from archived_name) as here,
+        (select coalesce(sum(payments), 0) from archive_part) as archived
+    union all
+    select 'refunds', (select count(*) from archived_refund), (select coalesce(sum(refunds), 0) from archive_part)
+    union all
+    select 'settlements', (
+        select count(*) from settlement s where s.paid_out_minor > 0
+            and s.created_at < (select max(before) from archive_part)
+            and not exists (select from transfer x where x.source_id = s.id and x.kind = 'settlement')
+    ), (select coalesce(sum(settlements), 0) from archive_part)
+) as counted
+where here <> archived
+order by kind limit $1;
+
+-- name: audit_archived_once
+-- What was archived is not in the ledger any more: no payment or refund of that id, and no payment that occupies the same
+-- order.
+select id from (
+    select a.id::text from archived_name a join payment p on p.id = a.id
+    union
+    select a.id::text from archived_refund a join refund r on r.id = a.id
+    union
+    select a.id::text from archived_name a join payment p on p.merchant_id = a.merchant_id and p.reference = a.reference
+    where p.status in ('pending', 'approved', 'canceled')
+) as twice
+order by id limit $1;

@@ -1,0 +1,93 @@
+-- name: settlement_day_ends
+-- When a business day is over for the last of the merchants.
+select max((($1::date + 1) + cut_off) at time zone time_zone) from merchant;
+
+-- name: first_unsettled_date
+-- The first business day up to $1 that some merchant has transfers in and no statement of: the day after its last
+-- statement, or that of its first transfer.
+with never as (
+    select account_id from merchant m where not exists (select from settlement where merchant_id = m.id)
+), first as (
+    select account_id, min(created_at) as first_at from (
+        select credit_account_id as account_id, created_at from transfer where exists (select from never)
+        union all
+        select debit_account_id, created_at from transfer where exists (select from never)
+    ) as entry group by account_id
+)
+select min(coalesce(s.last_date + 1, (f.first_at at time zone m.time_zone - m.cut_off)::date))
+from merchant m
+left join (select merchant_id, max(business_date) as last_date from settlement group by merchant_id) as s
+    on s.merchant_id = m.id
+left join first f on f.account_id = m.account_id and s.merchant_id is null
+where coalesce(s.last_date + 1, (f.first_at at time zone m.time_zone - m.cut_off)::date) <= $1::date;
+
+-- name: settle_day
+-- One business day of every merchant that has no statement of it: what moved on its account, and the payment of what is
+-- owed. Returns how many statements were made.
+with day as (
+    select m.id as merchant_id, m.account_id, m.currency, gen_random_uuid() as id,
+        -- Where the day before ended, also when the merchant's cut-off has changed since.
+        coalesce(b.ends_at, ($1::date + m.cut_off) at time zone m.time_zone) as starts_at,
+        (($1::date + 1) + m.cut_off) at time zone m.time_zone as ends_at, b.closing_minor as carried_minor
+    from merchant m
+    left join lateral (
+        select ends_at, closing_minor from settlement s where s.merchant_id = m.id and s.business_date < $1
+        order by s.business_date desc limit 1
+    ) as b on true
+    where not exists (select from settlement s where s.merchant_id = m.id and s.business_date >= $1)
+), moved as (
+    select credit_account_id as account_id, kind, amount_minor, created_at from transfer
+    where kind in ('payment', 'fee_return') and created_at < (select max(ends_at) from day)
+        and created_at >= (select min(starts_at) from day)
+    union all
+    select debit_account_id, kind, amount_minor, created_at from transfer
+    where kind in ('cancel', 'refund', 'fee') and created_at < (select max(ends_at) from day)
+        and created_at >= (select min(starts_at) from day)
+), flow as (
+    select d.merchant_id,
+        count(*) filter (where kind = 'payment') as sales,
+        coalesce(sum(amount_minor) filter (where kind = 'payment'), 0)::bigint as sales_minor,
+        count(*) filter (where kind = 'cancel') as cancels,
+        coalesce(sum(amount_minor) filter (where kind = 'cancel'), 0)::bigint as cancels_minor,
+        count(*) filter (where kind = 'refund') as refunds,
+        coalesce(sum(amount_minor) filter (where kind = 'refund'), 0)::bigint as refunds_minor,
+        coalesce(sum(amount_minor) filter (where kind = 'fee'), 0)::bigint as fees_minor,
+        coalesce(sum(amount_minor) filter (where kind = 'fee_return'), 0)::bigint as fees_returned_minor
+    from day d join moved t on t.account_id = d.account_id and t.created_at >= d.starts_at and t.created_at < d.ends_at
+    group by d.merchant_id
+), figures as (
+    select d.*, coalesce(d.carried_minor, 0) as opening_minor,
+        coalesce(sales, 0) as sales, coalesce(sales_minor, 0) as sales_minor, coalesce(cancels, 0) as cancels,
+        coalesce(cancels_minor, 0) as cancels_minor, coalesce(refunds, 0) as refunds,
+        coalesce(refunds_minor, 0) as refunds_minor, coalesce(fees_minor, 0) as fees_minor,
+        coalesce(fees_returned_minor, 0) as fees_returned_minor,
+        coalesce(sales_minor - cancels_minor - refunds_minor - fees_minor + fees_returned_minor, 0) as net_minor
+    from day d left join flow f on f.merchant_id = d.merchant_id
+), stated as (
+    insert into settlement (id, merchant_id, business_date, currency, starts_at, ends_at, opening_minor, sales,
+        sales_minor, cancels, cancels_minor, refunds, refunds_minor, fees_minor, fees_returned_minor, net_minor,
+        paid_out_minor, closing_minor)
+    select id, merchant_id, $1, currency, starts_at, ends_at, opening_minor, sales, sales_minor, cancels, cancels_minor,
+        refunds, refunds_minor, fees_minor, fees_returned_minor, net_minor, greatest(opening_minor + net_minor, 0),
+        least(opening_minor + net_minor, 0)
+    from figures
+    returning id, merchant_id, currency, paid_out_minor
+), paid as (
+    insert into transfer (kind, source_id, debit_account_id, credit_account_id, amount_minor, currency, created_at)
+    select 'settlement', s.id, m.account_id, h.id, s.paid_out_minor, s.currency, now()
+    from stated s
+    join merchant m on m.id = s.merchant_id
+    join account h on h.kind = 'house' and h.name = 'settlement' and h.currency = s.currency
+    where s.paid_out_minor > 0
+)
+select count(*) from stated;
+
+-- name: statements
+select s.merchant_id, m.name as merchant_name, s.currency,
+    to_char(s.starts_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as starts_at,
+    to_char(s.ends_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as ends_at,
+    s.opening_minor, s.sales, s.sales_minor, s.cancels, s.cancels_minor, s.refunds, s.refunds_minor, s.fees_minor,
+    s.fees_returned_minor, s.net_minor, s.paid_out_minor, s.closing_minor
+from settlement s join merchant m on m.id = s.merchant_id
+where s.business_date = $1
+order by s.merchant_id;

@@ -1,0 +1,67 @@
+-- part: shift_figures
+-- What was done in a shift by kind: how many and how much; the table is called s. Its payments are those of its terminal
+-- since then. No server's clock is an hour off: it would take no payment codes.
+(select coalesce(jsonb_object_agg(kind, jsonb_build_array(count, amount_minor)), '{}') from (
+    select kind, count(*) as count, sum(amount_minor) as amount_minor from (
+        select case when p.approved_at is null then p.status else p.purpose end as kind, p.amount_minor
+        from payment p
+        where p.terminal_number = s.terminal_number and p.changed_at >= s.opened_at - interval '1 hour'
+            and p.shift_id = s.id
+        union all
+        select p.purpose || '_cancel', p.amount_minor from payment p where p.canceled_shift_id = s.id
+        union all
+        select 'refund', r.amount_minor from refund r where r.shift_id = s.id
+    ) as done group by kind
+) as figures)
+
+-- name: terminal_to_open_shift
+-- Waits for what is being added to its shift, and keeps the next from being added until this commits.
+select status, shift_id from terminal where number = $1 for no key update;
+
+-- name: shift_opened
+select terminal_number, operator, opening_cash_minor from shift where id = $1;
+
+-- name: open_shift
+-- Nothing if there has been a shift of this id, wherever.
+with opened as (
+    insert into shift (id, terminal_number, number, operator, opening_cash_minor, opened_at)
+    select $1, $2, coalesce(max(number), 0) + 1, $3, $4, from_unix_ms($5) from shift where terminal_number = $2
+    on conflict (id) do nothing
+    returning id, terminal_number
+)
+update terminal t set shift_id = o.id from opened o where t.number = o.terminal_number;
+
+-- name: shift_to_close
+select s.closed_at is not null as closed, s.counted_cash_minor, exists (
+    select from payment p where p.status = 'pending' and p.terminal_number = s.terminal_number and p.shift_id = s.id
+) as payment_pending
+from shift s where s.id = $1 and s.terminal_number = $2;
+
+-- name: close_shift
+with closed as (
+    update shift set closed_at = from_unix_ms($3), counted_cash_minor = $4 where id = $1
+)
+update terminal set shift_id = null where number = $2 and shift_id = $1;
+
+-- name: sum_up_shift
+-- A shift that is closed gets no more payments: whoever sums it up, and whenever, finds the same.
+update shift s set figures = {shift_figures} where s.id = $1 and s.closed_at is not null and s.figures is null;
+
+-- name: sum_up_shifts
+-- Those that nobody has looked at since their close was cut short.
+update shift s set figures = {shift_figures} where s.closed_at is not null and s.figures is null;
+
+-- name: open_shift_before
+select terminal_number from shift where closed_at is null and opened_at < $1 order by terminal_number limit 1;
+
+-- name: shift
+select s.id, s.number, s.terminal_number, m.name as merchant_name, st.name as store_name, s.operator, m.currency,
+    s.opening_cash_minor, unix_ms(s.opened_at) as opened_at_ms, unix_ms(s.closed_at) as closed_at_ms,
+    s.counted_cash_minor, to_char(s.opened_at at time zone m.time_zone, 'YYYY-MM-DD HH24:MI') as opened_local,
+    to_char(coalesce(s.closed_at, from_unix_ms($3)) at time zone m.time_zone, 'YYYY-MM-DD HH24:MI') as made_local,
+    coalesce(s.figures, {shift_figures}) as figures
+from terminal t
+join shift s on s.id = coalesce($2, t.shift_id) and s.terminal_number = t.number
+join store st on st.id = t.store_id
+join merchant m on m.id = st.merchant_id
+where t.number = $1;

@@ -1,0 +1,1 @@
+"""Runs an embedded Postgres: its binaries, its data directory, its processes."""

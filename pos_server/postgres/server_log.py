@@ -1,0 +1,51 @@
+"""What the server writes to stderr: where it goes, and an error that quotes its end with advice."""
+
+import contextlib
+import os
+import re
+from pathlib import Path
+from typing import BinaryIO
+
+from pos_server.postgres.os_user import HANDLES, EmbeddedPostgresError, open_private
+
+LOG_BYTES_MAX = 16 * 1024 * 1024
+LOG_TAIL_BYTES_MAX = 8192
+LOG_TAIL_LINES_MAX = 12
+
+# What the log says, and what to do about it; the first that occurs counts.
+ADVICE = (
+    ("No space left on device", "Free some space on the disk of {0}."),
+    ("could not look up effective user ID", "Give the user that runs this an entry in /etc/passwd."),
+    ("Cannot allocate memory", "Free some memory, or choose a smaller shared_buffers_mb."),
+    ("Permission denied", "Make everything in {0}/postgres belong to the owner of {0}/postgres."),
+    ("lock file", "Stop the other Postgres that uses {0}/postgres."),
+    ("", "Mend what these lines name and start again; if {0}/postgres is damaged, restore a backup."),
+)
+
+
+class ServerLog:
+    """The file `postgres.log` in `data_dir`; what was before the last rotation is in `postgres.log.1`."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.path = data_dir / "postgres.log"
+        self._start = 0
+
+    def open(self) -> BinaryIO:
+        """Open the log for the server to append to, begun anew if it has grown too large."""
+        with contextlib.suppress(FileNotFoundError):
+            if self.path.stat().st_size > LOG_BYTES_MAX:
+                self.path.replace(self.path.with_name("postgres.log.1"))
+        log = os.fdopen(open_private(self.path), "ab")
+        self._start = log.tell()
+        return log
+
+    def failure(self, what: str) -> EmbeddedPostgresError:
+        """An error that quotes what the log has got since `open`, with advice."""
+        with self.path.open("rb") as log:
+            log.seek(max(self._start, self.path.stat().st_size - LOG_TAIL_BYTES_MAX))
+            text = log.read(LOG_TAIL_BYTES_MAX).decode("utf-8", "replace").rstrip()
+        # The server's name for its directory says nothing to who reads this.
+        text = re.sub(rf"{HANDLES}/\d+\b(?!/\.s\.PGSQL)", lambda handle: str(self.path.parent / "postgres"), text)
+        lines = "".join(f"\n  {line}" for line in text.splitlines()[-LOG_TAIL_LINES_MAX:])
+        advice = next(advice for sign, advice in ADVICE if sign in text)
+        return EmbeddedPostgresError(f"{what} The end of {self.path}:{lines}\n{advice.format(self.path.parent)}")

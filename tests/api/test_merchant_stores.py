@@ -1,0 +1,158 @@
+"""What keys of the role `merchant` may do with stores and terminals; each sees only its own merchant."""
+
+import asyncpg
+import httpx
+import pytest
+
+from pos_server.cli import operator_commands as operator_desk
+from pos_server.core.credentials.api_keys import Role
+from pos_server.server import RunningServer
+from tests.api.back_office import once, told
+from tests.support import Town, ask, logged_in, new_id, receive, scan_message
+
+pytestmark = pytest.mark.asyncio
+
+
+async def activate(api: httpx.AsyncClient, code: str) -> httpx.Response:
+    return await api.post("/v1/activations", json={"activation_code": code, "request_id": str(new_id())})
+
+
+async def test_a_store_is_made_and_read(api: httpx.AsyncClient, stranger: httpx.AsyncClient, town: Town) -> None:
+    made = await api.post("/v1/stores", json={"name": "Garden"}, headers=once("first"))
+    again = await api.post("/v1/stores", json={"name": "Garden"}, headers=once("first"))
+    assert (made.status_code, again.status_code, again.json()) == (201, 200, made.json())
+    store = made.json()
+    assert store == {"store_id": store["store_id"], "name": "Garden"}
+    path = f"/v1/stores/{store['store_id']}"
+    assert (await api.get(path)).json() == store
+    page = (await api.get("/v1/stores", params={"limit": 1})).json()
+    assert page["items"] == [{"store_id": town.store_id, "name": "Main hall"}]
+    rest = (await api.get("/v1/stores", params={"cursor": page["next_cursor"]})).json()
+    assert rest == {"items": [store], "next_cursor": None}
+    # Another merchant's is not there, and its keys of requests are its own.
+    assert (await stranger.get("/v1/stores")).json()["items"] == []
+    missing, never = await stranger.get(path), await stranger.get("/v1/stores/7000")
+    assert told(missing) == told(never) == (404, "not_found", None)
+    theirs = await stranger.post("/v1/stores", json={"name": "Garden"}, headers=once("first"))
+    assert (theirs.status_code, theirs.json()["store_id"] != store["store_id"]) == (201, True)
+
+
+async def test_a_terminal_is_made_and_activated(
+    api: httpx.AsyncClient, stranger: httpx.AsyncClient, town: Town, admin: asyncpg.Connection
+) -> None:
+    wish = {"store_id": town.store_id, "name": "Bar"}
+    made = await api.post("/v1/terminals", json=wish, headers=once("t"))
+    again = await api.post("/v1/terminals", json=wish, headers=once("t"))
+    assert (made.status_code, again.status_code, again.json()) == (201, 200, made.json())
+    terminal = made.json()
+    code = terminal.pop("activation_code")
+    assert terminal.pop("activation_ends_at") > "2026"
+    path = f"/v1/terminals/{terminal['terminal_number']}"
+    assert terminal == wish | {
+        "terminal_number": terminal["terminal_number"],
+        "status": "active",
+        "activated": False,
+        "shift_id": None,
+    }
+    assert (await api.get(path)).json() == terminal
+    activated = (await activate(api, code)).json()
+    assert (activated["kind"], activated["number"]) == ("terminal", terminal["terminal_number"])
+    assert (await api.get(path)).json() == terminal | {"activated": True}
+    # The code is stored as a hash only.
+    kept = [await admin.fetch(f"select * from {table}") for table in ("activation", "idempotency_key")]
+    rows = "".join(str(dict(row)) for table in kept for row in table)
+    assert code not in rows
+    assert told(await api.post("/v1/terminals", json=wish | {"name": "Yard"}, headers=once("t"))) == (
+        422,
+        "idempotency_key_reused",
+        None,
+    )
+    for client, store_id in ((api, 7_000), (stranger, town.store_id)):
+        body = {"store_id": store_id, "name": "Bar"}
+        refused = await client.post("/v1/terminals", json=body, headers=once())
+        assert told(refused) == (404, "not_found", "/store_id")
+
+
+async def test_terminals_are_listed_by_store(api: httpx.AsyncClient, stranger: httpx.AsyncClient, town: Town) -> None:
+    store_id = (await api.post("/v1/stores", json={"name": "Garden"}, headers=once())).json()["store_id"]
+    made = await api.post("/v1/terminals", json={"store_id": store_id, "name": "Bar"}, headers=once())
+    numbers = [device.device.number for device in town.terminals]
+    everywhere = [*numbers, made.json()["terminal_number"]]
+    for query, expected in (
+        ({}, everywhere),
+        ({"store_id": town.store_id}, numbers),
+        ({"store_id": store_id}, everywhere[-1:]),
+        ({"store_id": 7_000}, []),
+    ):
+        items = (await api.get("/v1/terminals", params=query)).json()["items"]
+        assert [terminal["terminal_number"] for terminal in items] == expected
+    page = (await api.get("/v1/terminals", params={"limit": 2})).json()
+    rest = (await api.get("/v1/terminals", params={"cursor": page["next_cursor"]})).json()
+    assert [terminal["terminal_number"] for terminal in (*page["items"], *rest["items"])] == everywhere
+    assert (await stranger.get("/v1/terminals", params={"store_id": store_id})).json()["items"] == []
+    assert told(await api.get("/v1/terminals", params={"store_id": "x"})) == (400, "bad_field", "/store_id")
+
+
+async def test_a_disabled_terminal_hears_it_and_takes_nothing_more(
+    server: RunningServer, api: httpx.AsyncClient, stranger: httpx.AsyncClient, town: Town
+) -> None:
+    number = town.terminals[0].device.number
+    path = f"/v1/terminals/{number}"
+    async with logged_in(server.url, town.terminals[0]) as till:
+        disabled = await api.patch(path, json={"status": "disabled"})
+        heard = await receive(till)
+        again = await api.patch(path, json={"status": "disabled"})
+        assert await receive(till) == heard
+        declined = await ask(till, scan_message(town.wallets[0].code()))
+        await api.patch(path, json={"status": "active"})
+        reopened = await receive(till)
+        paid = await ask(till, scan_message(town.wallets[0].code()))
+    assert (disabled.status_code, disabled.json()["status"], again.json()) == (200, "disabled", disabled.json())
+    assert (heard["type"], heard["status"]) == ("status.changed", "disabled")
+    assert (declined["status"], declined["decline_code"]) == ("declined", "terminal_disabled")
+    assert (reopened["type"], reopened["status"], paid["status"]) == ("status.changed", "active", "approved")
+    assert told(await api.patch(path, json={"status": "lost"})) == (400, "bad_field", "/status")
+    for client, wrong in ((stranger, path), (api, "/v1/terminals/7000")):
+        assert told(await client.patch(wrong, json={"status": "disabled"})) == (404, "not_found", None)
+        assert told(await client.get(wrong)) == (404, "not_found", None)
+
+
+async def test_a_key_is_rotated_and_the_old_one_works_until_the_code_is_used(
+    server: RunningServer, api: httpx.AsyncClient, stranger: httpx.AsyncClient, town: Town
+) -> None:
+    number = town.terminals[0].device.number
+    path = f"/v1/terminals/{number}/activations"
+    async with logged_in(server.url, town.terminals[0]) as till:
+        made = await api.post(path, headers=once("r"))
+        again = await api.post(path, headers=once("r"))
+        assert (made.status_code, again.status_code, again.json()) == (201, 200, made.json())
+        assert (await ask(till, scan_message(town.wallets[0].code())))["status"] == "approved"
+        activated = await activate(api, made.json()["activation_code"])
+        assert activated.json()["number"] == number
+        await till.wait_closed()
+    assert till.close_code == 4106
+    assert (await activate(api, made.json()["activation_code"])).status_code == 404
+    assert told(await stranger.post(path, headers=once())) == (404, "not_found", None)
+
+
+async def test_the_open_shift_of_a_terminal_is_shown(server: RunningServer, api: httpx.AsyncClient, town: Town) -> None:
+    shift_id = str(new_id())
+    opening = {
+        "type": "shift.open",
+        "message_id": "o",
+        "shift_id": shift_id,
+        "operator": "Ann",
+        "opening_cash_minor": 0,
+    }
+    async with logged_in(server.url, town.terminals[0]) as till:
+        assert (await ask(till, opening))["type"] == "shift.report"
+    terminal = (await api.get(f"/v1/terminals/{town.terminals[0].device.number}")).json()
+    assert terminal["shift_id"] == shift_id
+
+
+async def test_other_roles_may_not(server: RunningServer, town: Town, admin: asyncpg.Connection) -> None:
+    for role in (Role.ADMIN, Role.ISSUER):
+        key = await operator_desk.new_key(admin, role, None, "theirs")
+        async with httpx.AsyncClient(base_url=server.url, headers={"Authorization": f"Bearer {key}"}) as client:
+            for path in ("/v1/stores", "/v1/terminals", "/v1/payments", "/v1/shifts", "/v1/statements", "/v1/balance"):
+                assert told(await client.get(path)) == (403, "role_missing", None)

@@ -1,0 +1,78 @@
+"""What an operator does by hand takes effect with the next payment."""
+
+import asyncpg
+import pytest
+
+from pos_server.cli.operator_commands import ACTIONS, NotFound, act, end_key, keys_text, new_key
+from pos_server.core.credentials.api_keys import Role
+from pos_server.server import RunningServer
+from tests.end_to_end.server_process import pos_server
+from tests.gateway.test_pin import pin_message
+from tests.support import Town, ask, logged_in, scan_message
+
+pytestmark = pytest.mark.asyncio
+
+
+async def test_blocking_and_unblocking(server: RunningServer, town: Town, admin: asyncpg.Connection) -> None:
+    numbers = {
+        "wallet": town.wallets[0].device.number,
+        "terminal": town.terminals[0].device.number,
+        "merchant": town.merchant_id,
+    }
+    async with logged_in(server.url, town.terminals[0]) as till:
+        for kind, block, unblock, code in (
+            ("wallet", "freeze", "thaw", "wallet_frozen"),
+            ("wallet", "close", "thaw", "wallet_closed"),
+            ("terminal", "disable", "enable", "terminal_disabled"),
+            ("merchant", "deactivate", "activate", "merchant_inactive"),
+        ):
+            assert await act(admin, kind, block, numbers[kind]) == f"{kind} {numbers[kind]}: {block} done"
+            assert (await ask(till, scan_message(town.wallets[0].code())))["decline_code"] == code
+            await act(admin, kind, unblock, numbers[kind])
+            assert (await ask(till, scan_message(town.wallets[0].code(), amount_minor=1)))["status"] == "approved"
+
+
+async def test_a_forgotten_pin_is_taken_away(server: RunningServer, town: Town, admin: asyncpg.Connection) -> None:
+    async with logged_in(server.url, town.wallets[0]) as phone:
+        first = pin_message("274951")
+        assert (await ask(phone, first))["type"] == "pin.changed"
+        await act(admin, "wallet", "reset-pin", town.wallets[0].device.number)
+        # The same request again is not taken for done: there was no PIN any more, and now there is one.
+        assert (await ask(phone, first))["type"] == "pin.changed"
+        assert (await ask(phone, pin_message("860317")))["code"] == "pin_wrong"
+
+
+@pytest.mark.parametrize(("kind", "action"), [(kind, action) for kind in ACTIONS for action in ACTIONS[kind]])
+async def test_nothing_of_this_number(kind: str, action: str, admin: asyncpg.Connection) -> None:
+    with pytest.raises(NotFound, match=f"there is no {kind} 77"):
+        await act(admin, kind, action, 77)
+
+
+async def test_keys(town: Town, admin: asyncpg.Connection) -> None:
+    assert await keys_text(admin) == "no API keys: `pos-server keys create --role admin` makes one"
+    key = await new_key(admin, Role.MERCHANT, town.merchant_id, "till roll")
+    assert "active   merchant 1 Corner Canteen: till roll, made 20" in await keys_text(admin)
+    assert key not in await keys_text(admin)
+    assert await end_key(admin, 1) == "API key 1 is revoked"
+    assert "ended" in await keys_text(admin)
+    with pytest.raises(NotFound):
+        await end_key(admin, 2)
+    with pytest.raises(NotFound):
+        await new_key(admin, Role.MERCHANT, 77, "x")
+
+
+async def test_a_merchants_terms(dsn: str, town: Town, admin: asyncpg.Connection) -> None:
+    terms = ("--fee-bps", "150", "--fee-fixed", "2", "--time-zone", "Asia/Shanghai", "--cut-off", "04:00")
+    changed = await pos_server("terms", str(town.merchant_id), *terms, POS_DATABASE_URL=dsn)
+    line = "merchant 1 Corner Canteen: fee 1.5% and 0.02 EUR a sale, the business day ends at 04:00 Asia/Shanghai\n"
+    assert (changed.status, changed.out) == (0, line), changed.err
+    assert (await pos_server("terms", "1", POS_DATABASE_URL=dsn)).out == line
+    for wrong, text in (
+        (("1", "--time-zone", "Nowhere/Land"), "there is no time zone Nowhere/Land"),
+        (("1", "--fee-bps", "10001"), "a fee is 0 to 10000 basis points"),
+        (("1", "--fee-fixed", "-1"), "its fixed part is not negative"),
+        (("77",), "there is no merchant 77"),
+    ):
+        refused = await pos_server("terms", *wrong, POS_DATABASE_URL=dsn)
+        assert (refused.status, text in refused.err) == (3, True), refused.err
+    assert (await pos_server("terms", "1", POS_DATABASE_URL=dsn)).out == line

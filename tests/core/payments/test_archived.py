@@ -1,0 +1,59 @@
+"""What is archived can be named for ever, and never changed."""
+
+import pytest
+
+from pos_server.core.errors import ErrorCode
+from pos_server.core.payments.operations import CreateRefund, MoveCash, Operation, Refused
+from pos_server.core.payments.payment import Purpose, Status
+from pos_server.core.payments.snapshot import Book, Changes, OpenPayment
+from tests.copies import replace
+from tests.core.payments.deciding import WALLET, book, cancel, decided, payment_id, refund, run, scan, verdicts
+
+
+def archived() -> Book:
+    """Payment 1, paid, and the tombstone 2 of an order are in the archive, and so is refund 901. Payment 3 is paid."""
+    rows = book()
+    run(rows, scan(3))
+    rows.archived = {payment_id(1), payment_id(2)}
+    rows.archived_refunds = {payment_id(901)}
+    rows.open_payments |= {
+        (5, "order-1"): OpenPayment(payment_id(1), Status.APPROVED),
+        (5, "order-2"): OpenPayment(payment_id(2), Status.CANCELED),
+    }
+    return rows
+
+
+TOP_UP = MoveCash(payment_id(1), 5, WALLET, "receipt", 100, "EUR", Purpose.TOP_UP)
+
+
+@pytest.mark.parametrize(
+    ("wish", "error"),
+    [
+        pytest.param(scan(1), ErrorCode.PAYMENT_ARCHIVED, id="scan"),
+        pytest.param(scan(1, code="nonsense"), ErrorCode.PAYMENT_ARCHIVED, id="scan with another body"),
+        pytest.param(TOP_UP, ErrorCode.PAYMENT_ARCHIVED, id="top-up"),
+        pytest.param(cancel(1), ErrorCode.PAYMENT_ARCHIVED, id="cancel"),
+        pytest.param(cancel(None, reference="order-1"), ErrorCode.PAYMENT_ARCHIVED, id="cancel of the order"),
+        pytest.param(cancel(None, reference="order-2"), ErrorCode.PAYMENT_ARCHIVED, id="cancel of a canceled order"),
+        pytest.param(refund(902, 1), ErrorCode.PAYMENT_ARCHIVED, id="refund"),
+        pytest.param(refund(901, 1), ErrorCode.PAYMENT_ARCHIVED, id="the archived refund"),
+        pytest.param(refund(901, 1, 3), ErrorCode.ID_REUSED, id="the id of the archived refund"),
+    ],
+)
+def test_what_names_it_is_refused(wish: Operation, error: ErrorCode) -> None:
+    outcomes, changes = run(archived(), wish)
+    assert outcomes == [Refused(wish, error)]
+    assert changes == Changes()
+
+
+def test_its_order_stays_closed() -> None:
+    rows = archived()
+    again, after_cancel = run(rows, scan(4, seq=1, reference="order-1"), scan(5, seq=2, reference="order-2"))[0]
+    assert verdicts([again, after_cancel]) == ["already_paid", "canceled"]
+    assert decided(again).payment.paid_by == payment_id(1)
+    assert rows.wallets[WALLET].balance_minor == 9_000
+
+
+def test_a_refund_may_have_the_id_of_an_archived_payment() -> None:
+    wish: CreateRefund = replace(refund(902, 1, 3), refund_id=payment_id(1))
+    assert verdicts(run(archived(), wish)[0]) == ["refunded"]

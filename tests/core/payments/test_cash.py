@@ -1,0 +1,307 @@
+"""decide() of cash and of fees: who pays whom for which purpose, and how it is taken back. Rows in, outcomes out."""
+
+from typing import Any
+
+import pytest
+
+from pos_server.core.payments.operations import Cancel, Decided, Entry, MoveCash
+from pos_server.core.payments.payment import Purpose, Status
+from pos_server.core.payments.rules import Limits, Risk, Rules
+from pos_server.core.payments.snapshot import Book, MerchantStatus, Transfer, TransferKind, WalletStatus
+from tests.copies import replace
+from tests.core.payments.deciding import (
+    ASKING,
+    CASH_IN,
+    FEES,
+    NO_LIMIT,
+    NOW_MS,
+    PAYOUT,
+    TILL,
+    WALLET,
+    WIDE,
+    book,
+    cancel,
+    confirm,
+    decided,
+    payment_id,
+    refund,
+    run,
+    scan,
+    verdicts,
+    wallet,
+)
+
+MERCHANT = 500
+DAY_LATER_MS = NOW_MS + 24 * 3_600_000
+LIMITED = replace(WIDE, limits=replace(WIDE.limits, top_up_minor_max=5_000, balance_minor_max=14_000))
+
+
+def moved(kind: str, source: int, debit: int, credit: int, amount_minor: int) -> Transfer:
+    return Transfer(TransferKind(kind), payment_id(source), debit, credit, amount_minor, "EUR", WALLET)
+
+
+def with_fee(fee_bps: int = 145, fee_fixed_minor: int = 7) -> Book:
+    rows = book()
+    rows.tills[11] = replace(TILL, fee_bps=fee_bps, fee_fixed_minor=fee_fixed_minor)
+    rows.offices[5] = replace(rows.tills[11], store_name="")
+    return rows
+
+
+def move(number: int = 1, purpose: Purpose = Purpose.TOP_UP, **fields: Any) -> MoveCash:
+    plain = MoveCash(payment_id(number), 5, WALLET, f"order-{number}", 1_000, "EUR", purpose)
+    return replace(plain, **fields)
+
+
+def api_cancel(number: int = 1) -> Cancel:
+    return Cancel(None, 5, "EUR", payment_id(number), None, payment_id(number))
+
+
+# --- at the till
+
+
+def test_a_top_up_goes_from_the_house_to_the_wallet_and_counts_for_nothing() -> None:
+    rows = book()
+    outcomes, changes = run(rows, scan(purpose=Purpose.TOP_UP), rules=ASKING)
+    assert verdicts(outcomes) == ["approved"]
+    assert changes.transfers == [moved("top_up", 1, CASH_IN, 901, 1_000)]
+    assert changes.wallets == {WALLET: replace(wallet(), balance_minor=11_000, version=8)}
+    assert changes.wallet_versions == {WALLET: 7}
+    payment = decided(outcomes[0]).payment
+    assert (payment.purpose, payment.fee_minor, payment.refundable_minor) == (Purpose.TOP_UP, 0, 0)
+
+
+def test_a_withdrawal_needs_the_pin_however_small_and_goes_from_the_wallet_to_the_house() -> None:
+    rows = with_fee()
+    outcomes, changes = run(rows, scan(amount_minor=1, purpose=Purpose.WITHDRAWAL))
+    assert (verdicts(outcomes), changes.transfers) == (["pending"], [])
+    outcomes, changes = run(rows, confirm(1, 1))
+    assert verdicts(outcomes) == ["approved"]
+    assert changes.transfers == [moved("withdrawal", 1, 901, PAYOUT, 1)]
+    assert rows.wallets[WALLET] == replace(wallet(), balance_minor=9_999, version=9, day_spent_minor=1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "rules", "verdict"),
+    [
+        ({"amount_minor": 4_000}, LIMITED, "approved"),
+        ({"amount_minor": 4_001}, LIMITED, "balance_limit"),
+        ({"amount_minor": 5_001}, LIMITED, "amount_over_limit"),
+        ({"amount_minor": 20_000}, WIDE, "approved"),
+        ({"entry": Entry.TYPED}, ASKING, "approved"),
+        ({"amount_minor": 9_000}, ASKING, "approved"),
+        ({"currency": "USD"}, WIDE, "currency_mismatch"),
+        ({}, replace(WIDE, risk=lambda scan, wallet: Risk.ASK_PIN), "pending"),
+        ({}, replace(WIDE, risk=lambda scan, wallet: Risk.REJECT), "risk_rejected"),
+        # A sale's limits are none of a top-up's.
+        ({}, Rules(Limits(0, 0, 0, 0, 0)), "approved"),
+    ],
+)
+def test_what_becomes_of_a_top_up(fields: dict[str, Any], rules: Rules, verdict: str) -> None:
+    outcomes, _ = run(book(), scan(**({"purpose": Purpose.TOP_UP} | fields)), rules=rules)
+    assert verdicts(outcomes) == [verdict]
+
+
+def test_a_top_up_that_the_risk_hook_asks_a_pin_for() -> None:
+    rows = book()
+    run(rows, scan(purpose=Purpose.TOP_UP), rules=replace(WIDE, risk=lambda scan, wallet: Risk.ASK_PIN))
+    outcomes, changes = run(rows, confirm(1, 1))
+    assert verdicts(outcomes) == ["approved"]
+    assert changes.transfers == [moved("top_up", 1, CASH_IN, 901, 1_000)]
+
+
+def test_a_withdrawal_counts_for_the_day_but_not_as_without_a_pin() -> None:
+    rows = book()
+    rules = replace(WIDE, limits=replace(WIDE.limits, day_minor_max=1_500))
+    run(rows, scan(1, purpose=Purpose.WITHDRAWAL), rules=rules)
+    run(rows, confirm(1, 1), rules=rules)
+    assert verdicts(run(rows, scan(2, seq=1, amount_minor=501), scan(3, seq=2, amount_minor=500), rules=rules)[0]) == [
+        "daily_limit",
+        "approved",
+    ]
+    assert rows.wallets[WALLET].day_pin_free_count == 1
+
+
+# --- taken back
+
+
+def test_a_canceled_top_up_goes_back_to_the_house() -> None:
+    rows = book()
+    run(rows, scan(purpose=Purpose.TOP_UP))
+    outcomes, changes = run(rows, cancel(1), cancel(1))
+    assert verdicts(outcomes) == ["canceled", "canceled"]
+    assert changes.transfers == [moved("cancel", 1, 901, CASH_IN, 1_000)]
+    assert rows.wallets[WALLET] == replace(wallet(), version=9)
+
+
+@pytest.mark.parametrize(
+    ("spent_minor", "verdict", "balance_minor"), [(10_000, "canceled", 0), (10_001, "funds_spent", 999)]
+)
+def test_a_top_up_whose_money_is_spent_stays(spent_minor: int, verdict: str, balance_minor: int) -> None:
+    rows = book()
+    run(rows, scan(1, purpose=Purpose.TOP_UP), scan(2, seq=1, amount_minor=spent_minor))
+    outcomes, _ = run(rows, cancel(1))
+    assert verdicts(outcomes) == [verdict]
+    assert rows.wallets[WALLET].balance_minor == balance_minor
+
+
+def test_a_canceled_withdrawal_comes_back_with_the_days_allowance() -> None:
+    rows = book()
+    run(rows, scan(purpose=Purpose.WITHDRAWAL))
+    run(rows, confirm(1, 1))
+    outcomes, changes = run(rows, cancel(1))
+    assert verdicts(outcomes) == ["canceled"]
+    assert changes.transfers == [moved("cancel", 1, PAYOUT, 901, 1_000)]
+    assert rows.wallets[WALLET] == replace(wallet(), version=10)
+
+
+@pytest.mark.parametrize("purpose", [Purpose.TOP_UP, Purpose.WITHDRAWAL])
+def test_cash_is_not_refunded_and_has_the_window_of_a_cancel(purpose: Purpose) -> None:
+    rows = book()
+    run(rows, scan(purpose=purpose))
+    if purpose is Purpose.WITHDRAWAL:
+        run(rows, confirm(1, 1))
+    assert verdicts(run(rows, refund(70, 1))[0]) == ["not_refundable"]
+    assert verdicts(run(rows, cancel(1), now_ms=DAY_LATER_MS + 1)[0]) == ["cancel_too_late"]
+    assert verdicts(run(rows, cancel(1), now_ms=DAY_LATER_MS)[0]) == ["canceled"]
+
+
+# --- through the API
+
+
+@pytest.mark.parametrize(
+    ("purpose", "transfer", "balance_minor", "day_spent_minor"),
+    [
+        (Purpose.TOP_UP, moved("top_up", 1, CASH_IN, 901, 1_000), 11_000, 0),
+        (Purpose.WITHDRAWAL, moved("withdrawal", 1, 901, PAYOUT, 1_000), 9_000, 1_000),
+    ],
+)
+def test_a_back_office_moves_cash_without_a_code_and_a_pin(
+    purpose: Purpose, transfer: Transfer, balance_minor: int, day_spent_minor: int
+) -> None:
+    rows = with_fee()
+    outcomes, changes = run(rows, move(purpose=purpose), rules=ASKING)
+    left = replace(wallet(), balance_minor=balance_minor, day_spent_minor=day_spent_minor, version=8)
+    (outcome,) = outcomes
+    assert decided(outcome).till == rows.offices[5]
+    assert (decided(outcome).payment.status, decided(outcome).payment.terminal_number) == (Status.APPROVED, None)
+    assert (changes.transfers, changes.wallets, changes.devices) == ([transfer], {WALLET: left}, {})
+    assert run(rows, move(purpose=purpose))[0] == [replace(decided(outcome), replayed=True)]
+    assert verdicts(run(rows, move(purpose=purpose, amount_minor=1))[0]) == ["id_reused"]
+    assert verdicts(run(rows, move(2, purpose, reference="order-1"))[0]) == ["already_paid"]
+    assert verdicts(run(rows, cancel(1, terminal=12))[0]) == ["canceled"]
+    assert rows.wallets[WALLET].balance_minor == 10_000
+
+
+@pytest.mark.parametrize(
+    ("fields", "verdict"),
+    [
+        ({"wallet_number": 1_000_000_009}, "wallet_unknown"),
+        ({"amount_minor": 5_001}, "amount_over_limit"),
+        ({"amount_minor": 4_001}, "balance_limit"),
+        ({"amount_minor": 10_001, "purpose": Purpose.WITHDRAWAL}, "insufficient_funds"),
+        ({"currency": "USD"}, "currency_mismatch"),
+    ],
+)
+def test_what_a_back_office_cannot_do(fields: dict[str, Any], verdict: str) -> None:
+    rows = book()
+    outcomes, changes = run(rows, move(**fields), rules=LIMITED)
+    assert (verdicts(outcomes), changes.transfers) == ([verdict], [])
+    assert bool(changes) == (verdict != "wallet_unknown")
+
+
+def test_an_inactive_merchant_and_a_frozen_wallet() -> None:
+    rows = book()
+    rows.wallets[WALLET] = replace(wallet(), status=WalletStatus.FROZEN)
+    assert verdicts(run(rows, move(1))[0]) == ["wallet_frozen"]
+    rows.offices[5] = replace(rows.offices[5], merchant_status=MerchantStatus.INACTIVE)
+    assert verdicts(run(rows, move(2))[0]) == ["merchant_inactive"]
+
+
+def test_what_was_canceled_before_it_came_is_declined() -> None:
+    rows = book()
+    assert verdicts(run(rows, api_cancel(1), move(1), move(1))[0]) == ["canceled"] * 3
+    assert decided(run(rows, move(1))[0][0]).payment.version == 2
+    assert verdicts(run(rows, cancel(None, reference="order-2"), move(2))[0]) == ["canceled", "canceled"]
+
+
+def test_the_api_cancels_what_a_till_sold() -> None:
+    rows = book()
+    run(rows, scan(1))
+    outcomes, changes = run(rows, api_cancel(1))
+    assert isinstance(outcomes[0], Decided)
+    assert outcomes[0].till == rows.tills[11]
+    assert changes.transfers == [moved("cancel", 1, MERCHANT, 901, 1_000)]
+
+
+# --- fees
+
+
+def test_a_sale_with_a_fee() -> None:
+    rows = with_fee()
+    outcomes, changes = run(rows, scan(amount_minor=999))
+    assert decided(outcomes[0]).payment.fee_minor == 21
+    assert changes.transfers == [
+        moved("payment", 1, 901, MERCHANT, 999),
+        moved("fee", 1, MERCHANT, FEES, 21),
+    ]
+    assert rows.wallets[WALLET].balance_minor == 9_001, "the customer pays none of it"
+
+
+def test_the_fee_of_a_pending_sale_is_that_of_the_scan_and_is_charged_with_the_approval() -> None:
+    rows = with_fee()
+    _, changes = run(rows, scan(amount_minor=1_001), rules=ASKING)
+    assert changes.transfers == []
+    rows.tills[11] = TILL
+    _, changes = run(rows, confirm(1, 1))
+    assert changes.transfers == [
+        moved("payment", 1, 901, MERCHANT, 1_001),
+        moved("fee", 1, MERCHANT, FEES, 22),
+    ]
+
+
+@pytest.mark.parametrize("amount_minor", [10_001, NO_LIMIT])
+def test_a_declined_sale_has_no_fee(amount_minor: int) -> None:
+    outcomes, changes = run(with_fee(), scan(amount_minor=amount_minor))
+    assert (decided(outcomes[0]).payment.fee_minor, changes.transfers) == (0, [])
+
+
+def test_a_cancel_returns_all_of_the_fee() -> None:
+    rows = with_fee()
+    run(rows, scan(amount_minor=999))
+    _, changes = run(rows, cancel(1))
+    assert changes.transfers == [
+        moved("cancel", 1, MERCHANT, 901, 999),
+        moved("fee_return", 1, FEES, MERCHANT, 21),
+    ]
+
+
+@pytest.mark.parametrize("batches", [1, 2], ids=["in one batch", "in two batches"])
+@pytest.mark.parametrize(
+    ("refunds", "returned"),
+    [
+        ([999], [21]),
+        ([333, 333, 333], [7, 7, 7]),
+        ([998, 1], [20, 1]),
+        # Nothing is posted for a share of 0, and what was rounded down is made up for.
+        ([40, 40, 919], [0, 1, 20]),
+        ([1, 2, 3, 993], [0, 0, 0, 21]),
+    ],
+)
+def test_refunds_return_their_share_of_the_fee(refunds: list[int], returned: list[int], batches: int) -> None:
+    rows = with_fee()
+    run(rows, scan(amount_minor=999))
+    wishes = [refund(70 + n, amount) for n, amount in enumerate(refunds)]
+    parts = [wishes] if batches == 1 else [[wish] for wish in wishes]
+    transfers = [transfer for part in parts for transfer in run(rows, *part)[1].transfers]
+    expected = []
+    for n, (amount, share) in enumerate(zip(refunds, returned, strict=True)):
+        expected.append(moved("refund", 70 + n, MERCHANT, 901, amount))
+        expected += [moved("fee_return", 70 + n, FEES, MERCHANT, share)] if share else []
+    assert transfers == expected
+    assert sum(returned) == 21
+    assert rows.wallets[WALLET].balance_minor == 10_000
+
+
+def test_a_fee_is_never_more_than_the_sale() -> None:
+    _, changes = run(with_fee(0, 25), scan(amount_minor=3))
+    assert changes.transfers == [moved("payment", 1, 901, MERCHANT, 3), moved("fee", 1, MERCHANT, FEES, 3)]

@@ -1,0 +1,45 @@
+"""A payment as data: what it may become, and what is told of it."""
+
+import pytest
+
+from pos_server.core.payments.payment import OCCUPYING, TRANSITIONS, Status
+from tests.copies import replace
+from tests.core.payments.deciding import book, cancel, decided, run, scan
+
+APPROVED = decided(run(book(), scan(1))[0][0]).payment
+TOMBSTONE = decided(run(book(), cancel(1))[0][0]).payment
+
+
+def test_what_a_payment_may_become() -> None:
+    assert {before and str(before): sorted(after) for before, after in TRANSITIONS.items()} == {
+        None: ["approved", "canceled", "declined", "pending"],
+        "pending": ["approved", "canceled", "declined", "expired"],
+        "approved": ["canceled"],
+        "declined": [],
+        "canceled": ["declined"],
+        "expired": [],
+    }
+
+
+def test_what_keeps_an_order() -> None:
+    assert sorted(OCCUPYING) == ["approved", "canceled", "pending"]
+
+
+@pytest.mark.parametrize(
+    ("status", "refunded_minor", "refundable_minor"),
+    [
+        (Status.APPROVED, 0, 1_000),
+        (Status.APPROVED, 400, 600),
+        (Status.APPROVED, 1_000, 0),
+        (Status.CANCELED, 0, 0),
+        (Status.PENDING, 0, 0),
+        (Status.DECLINED, 0, 0),
+        (Status.EXPIRED, 0, 0),
+    ],
+)
+def test_what_may_be_refunded(status: Status, refunded_minor: int, refundable_minor: int) -> None:
+    assert replace(APPROVED, status=status, refunded_minor=refunded_minor).refundable_minor == refundable_minor
+
+
+def test_tombstones() -> None:
+    assert (APPROVED.is_tombstone, TOMBSTONE.is_tombstone) == (False, True)

@@ -1,0 +1,58 @@
+"""Under load too, every code is one that a wallet could show at that time, and is shown once."""
+
+from loadtest.shared.codes import Codes
+from loadtest.shared.seed import device_of
+from pos_server.core.credentials import payment_code
+from pos_server.core.credentials.device_keys import DeviceKind
+from pos_server.core.credentials.payment_code import SEQ_MAX, STEP_S, VALID
+
+WALLET = device_of(DeviceKind.WALLET, 1_000_000_001)
+STEP = 60_000_000
+NOW_S = float(STEP * STEP_S)
+SHOWN = [(step, seq) for step in (STEP, STEP + 1) for seq in range(SEQ_MAX + 1)]
+
+
+def shown(codes: Codes, now_s: float) -> tuple[int, int] | None:
+    """Step and seq of the next code, which the server would take at `now_s`."""
+    text = codes.next(now_s)
+    if text is None:
+        return None
+    code = payment_code.parse(text)
+    assert code is not None
+    check, step = payment_code.check(code, WALLET.key, payment_code.step_at(now_s), 0)
+    assert check is VALID
+    assert codes.mark == (step, code.seq)
+    return step, code.seq
+
+
+def test_codes_are_of_this_step_then_of_the_next_then_there_are_none() -> None:
+    codes = Codes(WALLET)
+    assert [shown(codes, NOW_S) for _ in SHOWN] == SHOWN
+    assert shown(codes, NOW_S) is None
+    assert shown(codes, NOW_S + STEP_S) == (STEP + 2, 0), "the next step's were shown already"
+
+
+def test_codes_that_were_made_ahead_are_the_ones_that_would_have_been_made() -> None:
+    codes = Codes(WALLET)
+    codes.prepare(NOW_S, 3)
+    assert codes.mark < SHOWN[0], "made is not shown"
+    assert [shown(codes, NOW_S) for _ in range(5)] == SHOWN[:5]
+    eager = Codes(WALLET)
+    eager.prepare(NOW_S, 100)
+    assert [shown(eager, NOW_S) for _ in SHOWN] == SHOWN
+    assert shown(eager, NOW_S) is None
+
+
+def test_codes_that_were_made_too_long_ago_are_not_shown() -> None:
+    codes = Codes(WALLET)
+    codes.prepare(NOW_S, 3)
+    assert shown(codes, NOW_S + STEP_S) == (STEP, 0)
+    # It would come to its turn in the step after that.
+    assert shown(codes, NOW_S + 2 * STEP_S - 1) == (STEP + 1, 0)
+
+
+def test_a_run_goes_on_after_the_last_code_that_was_shown() -> None:
+    before = Codes(WALLET)
+    before.prepare(NOW_S, 5)
+    assert shown(before, NOW_S) == (STEP, 0)
+    assert shown(Codes(WALLET, before.mark), NOW_S) == (STEP, 1)

@@ -1,0 +1,97 @@
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from pos_client.cli.main import terminal_main, wallet_main
+from pos_client.device.credentials import Credentials
+from pos_server.core.credentials.device_keys import DeviceKind
+from tests.pos_client.device.test_activation import ACTIVATION
+from tests.pos_client.fake_server import credentials
+
+ACTIVATION_CODE = "4F7K-20QX-M8ZD-9T3C"
+
+
+def test_a_device_without_credentials_is_told_to_activate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    device = str(tmp_path / "none.json")
+    assert terminal_main(["till", "--device", device]) == 4
+    assert "run `pos-terminal activate --server URL CODE` first" in capsys.readouterr().err
+    assert wallet_main(["code", "--device", device]) == 4
+    assert "run `pos-wallet activate --server URL CODE` first" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("main", [terminal_main, wallet_main])
+def test_help_gives_examples_and_exit_codes(main: object, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])  # type: ignore[operator]
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    assert "examples:" in text
+    assert "130  interrupted" in text
+
+
+@contextmanager
+def activation_server(answer: dict[str, object], status: int = 200) -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """An HTTP server that gives this answer to each POST; yields its URL and the bodies it gets."""
+    bodies: list[dict[str, str]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            content = json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", bodies
+        server.shutdown()
+        thread.join()
+
+
+def test_activate_saves_credentials_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "till.json"
+    with activation_server(ACTIVATION) as (url, bodies):
+        arguments = ["activate", "--server", url, "--device", str(path), ACTIVATION_CODE]
+        assert terminal_main(arguments) == 0
+        assert Credentials.load(path, DeviceKind.TERMINAL) == credentials(DeviceKind.TERMINAL, url)
+        assert capsys.readouterr().out.startswith("Activated terminal 7, A device (EUR).\n")
+        assert [file.name for file in tmp_path.iterdir()] == ["till.json"]
+        assert terminal_main(arguments) == 4
+        assert "choose another --device, or overwrite it with --replace" in capsys.readouterr().err
+        assert len(bodies) == 1
+        assert terminal_main([*arguments, "--replace"]) == 0
+
+
+def test_a_code_for_the_other_kind_of_device_is_not_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with activation_server(ACTIVATION) as (url, bodies):
+        rest = ["--server", url, ACTIVATION_CODE]
+        assert wallet_main(["activate", "--device", str(tmp_path / "wallet.json"), *rest]) == 4
+        assert "run `pos-terminal activate` with the same code" in capsys.readouterr().err
+        assert terminal_main(["activate", "--device", str(tmp_path / "till.json"), *rest]) == 0
+    assert bodies[0] == bodies[1]
+
+
+def test_a_refused_activation_is_one_line_without_the_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with activation_server({"title": "Not found", "code": "activation_unknown"}, 404) as (url, _):
+        arguments = ["activate", "--server", url, "--device", str(tmp_path / "till.json"), ACTIVATION_CODE]
+        assert terminal_main(arguments) == 4
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "does not know this activation code" in error
+    assert ACTIVATION_CODE not in error
+
+
+def test_a_server_that_is_no_url_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["activate", "--server", "pos.test", "--device", str(tmp_path / "till.json"), ACTIVATION_CODE]
+    assert terminal_main(arguments) == 2
+    assert "http or https URL" in capsys.readouterr().err

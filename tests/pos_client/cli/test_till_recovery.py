@@ -1,0 +1,126 @@
+"""`pos-terminal` and the payments that an earlier process lost sight of."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pos_client.cli.console import say
+from pos_client.cli.main import terminal_main
+from pos_server.core.credentials.device_keys import DeviceKind
+from tests.pos_client.cli.test_till_commands import CODE, type_in
+from tests.pos_client.fake_cli import PROGRAM, saved, silent, unsure
+from tests.pos_client.fake_server import PAID, Peer, fake_server_in_thread
+
+
+@pytest.mark.parametrize("next_command", ["scan", "till"])
+def test_a_till_killed_in_the_middle_of_a_payment_learns_its_outcome_at_the_next_start(
+    next_command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans: list[dict[str, Any]] = []
+    sent = threading.Event()
+
+    async def losing(peer: Peer) -> None:
+        await peer.welcome()
+        scans.append(await peer.receive())
+        sent.set()
+
+    async def answering(peer: Peer) -> None:
+        await peer.welcome()
+        while True:
+            scans.append(await peer.receive())
+            scan = {name: scans[-1][name] for name in ("reference", "amount_minor")}
+            await peer.answer(scans[-1], {**PAID, **scan})
+
+    with fake_server_in_thread(losing, answering) as server:
+        device = saved(DeviceKind.TERMINAL, tmp_path, server.url)
+        arguments = ["--device", device, "--amount", "12.50", "--reference", "order-17", "--code", CODE]
+        process = subprocess.Popen([sys.executable, "-c", PROGRAM.format("terminal"), "scan", *arguments])
+        assert sent.wait(20)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(20) == -signal.SIGKILL
+
+        journal = tmp_path / "terminal.journal"
+        assert journal.stat().st_mode & 0o777 == 0o600
+        assert CODE in journal.read_text()
+
+        if next_command == "till":
+            type_in(monkeypatch)
+            assert terminal_main(["till", "--device", device]) == 0
+        else:
+            other = ["--device", device, "--amount", "3", "--reference", "order-18", "--code", CODE[:-1] + "1"]
+            assert terminal_main(["scan", *other]) == 0
+    output = capsys.readouterr()
+    assert output.err == "earlier order order-17 of 12.50 EUR: approved\n"
+    assert scans[1]["payment_id"] == scans[0]["payment_id"]
+    assert [scan["reference"] for scan in scans[1:]] == ["order-17"] + ["order-18"] * (next_command == "scan")
+    assert CODE not in journal.read_text() + output.out + output.err
+
+
+def test_what_is_not_known_at_the_start_is_said_and_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pos_client.cli.till_session.RECOVERY_PATIENCE_S", 0.2)
+    arguments = ["--amount", "12.50", "--reference", "order-17", "--code", CODE, "--json"]
+    with fake_server_in_thread(unsure, silent) as server:
+        device = saved(DeviceKind.TERMINAL, tmp_path, server.url)
+        assert terminal_main(["scan", "--device", device, *arguments]) == 3
+        assert json.loads(capsys.readouterr().out)["outcome"] == "unknown"
+        type_in(monkeypatch)
+        assert terminal_main(["till", "--device", device]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "the outcome of 1 earlier payments is not known yet",
+        "earlier order order-17 of 12.50 EUR: still unknown, this client was closed",
+    ]
+    assert CODE in (tmp_path / "terminal.journal").read_text()
+
+
+def test_an_outcome_that_comes_late_is_told_before_the_next_sale(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pos_client.cli.till_screen.SCAN_TIMEOUT_S", 0.3)
+
+    async def late(peer: Peer) -> None:
+        await peer.welcome()
+        first = await peer.receive()
+        second = await peer.receive()
+        await peer.answer(first, {**PAID, "reference": "order-a"})
+        await peer.answer(second, {**PAID, "reference": "order-b"})
+
+    type_in(monkeypatch, "1", CODE, "x", "2", CODE[:-1] + "1", "")
+    with fake_server_in_thread(late) as server:
+        assert terminal_main(["till", "--device", saved(DeviceKind.TERMINAL, tmp_path, server.url)]) == 0
+    output = capsys.readouterr()
+    assert "UNKNOWN" in output.out
+    assert output.err == "earlier order order-a of 12.50 EUR: approved\n"
+    assert CODE not in (tmp_path / "terminal.journal").read_text()
+
+
+def test_an_earlier_payment_whose_outcome_comes_during_a_sale_is_told_after_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pos_client.cli.till_session.RECOVERY_PATIENCE_S", 0.05)
+    monkeypatch.setattr("pos_client.cli.till_session.complain", say)
+
+    async def late(peer: Peer) -> None:
+        await peer.welcome()
+        earlier, sale = await peer.receive(), await peer.receive()
+        await peer.answer(earlier, {**PAID, "reference": "order-17"})
+        for _ in range(20):  # by then the first answer has gone all the way to whoever waits for it
+            await (await peer.socket.ping())
+        await peer.answer(sale)
+
+    with fake_server_in_thread(unsure, late) as server:
+        device = saved(DeviceKind.TERMINAL, tmp_path, server.url)
+        assert terminal_main(["scan", "--device", device, "--amount", "1", "--code", CODE]) == 3
+        capsys.readouterr()
+        type_in(monkeypatch, "2", CODE[:-1] + "1", "3", "")
+        assert terminal_main(["till", "--device", device]) == 0
+    text = capsys.readouterr().out
+    told = text.index("earlier order")
+    assert text.index("not known yet") < text.index("APPROVED") < told < text.index("Amount in EUR", told)

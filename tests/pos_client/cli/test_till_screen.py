@@ -1,0 +1,167 @@
+"""`pos-terminal till` where a payment waits, or its outcome is unknown, or it is to be canceled."""
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pos_client.cli.main import terminal_main
+from pos_server.core.credentials.device_keys import DeviceKind
+from tests.pos_client.cli.test_till_commands import CODE, type_in
+from tests.pos_client.cli.test_wallet_commands import read_until
+from tests.pos_client.fake_cli import PROGRAM, saved
+from tests.pos_client.fake_server import CANCELED, DECLINED, PAID, PENDING, Peer, Script, fake_server_in_thread
+
+
+def run_till(script: Script, folder: Path) -> int:
+    with fake_server_in_thread(script) as server:
+        return terminal_main(["till", "--device", saved(DeviceKind.TERMINAL, folder, server.url)])
+
+
+@pytest.mark.parametrize(
+    ("wallet_online", "title"), [(True, "WAITING FOR PIN"), (False, "ASK THE CUSTOMER TO OPEN THE WALLET")]
+)
+def test_a_payment_that_waits_for_the_customer_is_shown(
+    wallet_online: bool,
+    title: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scans: list[dict[str, Any]] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.welcome()
+        scans.append(await peer.receive())
+        await peer.answer(scans[0], {**PENDING, "wallet_online": wallet_online, "text": "What to do."})
+        await peer.answer(scans[0], {**PAID, "version": 2})
+
+    type_in(monkeypatch, "80", f"t{CODE}")
+    assert run_till(script, tmp_path) == 0
+    text = capsys.readouterr().out
+    assert text.index(f"{title}\n80.00 EUR\nWhat to do.\nOrder 7-") < text.index("APPROVED\n80.00 EUR")
+    assert (scans[0]["entry"], scans[0]["code"]) == ("typed", CODE)
+    assert CODE not in text
+
+
+def unanswered(*after: dict[str, Any]) -> Script:
+    """A server that cannot tell what became of a scan, and then gives these answers."""
+
+    async def script(peer: Peer) -> None:
+        await peer.welcome()
+        await peer.refuse(await peer.receive(), "unknown_outcome", retryable=True, retry_after_s=60)
+        for answer in after:
+            await peer.answer(await peer.receive(), answer)
+
+    return script
+
+
+def test_an_unknown_payment_can_be_canceled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    type_in(monkeypatch, "1", CODE, "c", "")
+    assert run_till(unanswered(CANCELED), tmp_path) == 0
+    output = capsys.readouterr()
+    assert output.out.index("UNKNOWN\n1.00 EUR\nDo not hand out") < output.out.index("CANCELED\n1.00 EUR\nCanceled.\n")
+    assert output.out.endswith("Press Enter to go on. \nAmount in EUR: \n")
+    assert output.err == ""
+    assert CODE not in (tmp_path / "terminal.journal").read_text()
+
+
+def test_a_cancel_that_is_not_answered_goes_on_besides_and_is_told_later(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.welcome()
+        await peer.refuse(await peer.receive(), "unknown_outcome", retryable=True, retry_after_s=60)
+        await peer.receive()
+        cancel, scan = await peer.receive(), await peer.receive()
+        assert (cancel["type"], scan["type"]) == ("payment.cancel", "payment.scan")
+        await peer.answer(cancel, {**CANCELED, "reference": "order-17"})
+        for _ in range(20):  # by then the first answer has gone all the way to whoever waits for it
+            await (await peer.socket.ping())
+        await peer.answer(scan)
+
+    monkeypatch.setattr("pos_client.cli.till_screen.SCAN_TIMEOUT_S", 0.3)
+    type_in(monkeypatch, "1", CODE, "c", "x", "2", CODE[:-1] + "1", "", "")
+    assert run_till(script, tmp_path) == 0
+    output = capsys.readouterr()
+    assert "NOT CANCELED YET\n1.00 EUR\nDo not hand out the goods." in output.out
+    assert output.err == "earlier order order-17 of 12.50 EUR: canceled, Canceled.\n"
+    after = output.out[output.out.index("APPROVED\n2.00 EUR") :]
+    assert after.index("Press Enter to go on.") < after.index("Amount in EUR:")
+
+
+def test_a_cancel_that_is_refused_stays_in_view(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.welcome()
+        await peer.refuse(await peer.receive(), "unknown_outcome", retryable=True, retry_after_s=60)
+        await peer.refuse(await peer.receive(), "cancel_too_late", retryable=False)
+
+    type_in(monkeypatch, "1", CODE, "c", "")
+    assert run_till(script, tmp_path) == 0
+    text = capsys.readouterr().out
+    assert "NOT CANCELED\n1.00 EUR\nbecause of cancel_too_late (cancel_too_late)" in text
+
+
+def test_a_cancel_that_finds_a_decline_lets_the_order_be_scanned_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    type_in(monkeypatch, "1", CODE, "c", "", CODE[:-1] + "1", "")
+    assert run_till(unanswered({**DECLINED, "retryable": True}, PAID), tmp_path) == 0
+    text = capsys.readouterr().out
+    assert text.index("DECLINED\n1.00 EUR") < text.index("APPROVED\n1.00 EUR")
+
+
+def test_c_cancels_while_the_customer_is_asked(tmp_path: Path) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.welcome()
+        await peer.answer(await peer.receive(), PENDING)
+        cancel = await peer.receive()
+        assert cancel["type"] == "payment.cancel"
+        await peer.answer(cancel, CANCELED)
+
+    master, slave = pty.openpty()
+    with fake_server_in_thread(script) as server:
+        device = saved(DeviceKind.TERMINAL, tmp_path, server.url)
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM.format("terminal"), "till", "--device", device],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env={**os.environ, "COLUMNS": "80", "LINES": "24", "NO_COLOR": "1"},
+        )
+        read_until(master, "Amount in EUR: ")
+        os.write(master, b"80\n")
+        read_until(master, "Enter alone cancels")
+        os.write(master, f"{CODE}\n".encode())
+        read_until(master, "c and Enter cancels the payment")
+        os.write(master, b"is typed by accident\nc\n")
+        text = read_until(master, "Press Enter to go on")
+        os.write(master, b"\n")
+        read_until(master, "Amount in EUR: ")
+        os.write(master, b"\x04")
+        assert process.wait(10) == 0
+    os.close(slave)
+    os.close(master)
+    assert "CANCELED" in text
+    assert "UNKNOWN" not in text
+
+
+def test_a_new_status_of_the_till_is_shown_when_it_comes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.welcome()
+        await peer.send(type="status.changed", status="disabled", text="This till is disabled. Call your manager.")
+        await peer.answer(await peer.receive(), {**DECLINED, "retryable": False})
+
+    type_in(monkeypatch, "1", CODE, "")
+    assert run_till(script, tmp_path) == 0
+    assert capsys.readouterr().err == "This till is disabled. Call your manager.\n"

@@ -1,0 +1,30 @@
+import pytest
+
+from pos_client.device.inbox import Inbox
+from pos_client.errors import ConnectionStopped
+
+
+@pytest.mark.asyncio
+async def test_items_come_in_order_and_then_the_end_again_and_again() -> None:
+    inbox: Inbox[int] = Inbox(5)
+    end = ConnectionStopped(4100, "no")
+    for item in (1, 2, end, end):
+        inbox.put(item)
+    assert len(inbox) == 2
+    assert [await inbox.get(), await inbox.get()] == [1, 2]
+    assert len(inbox) == 0
+    for _ in range(3):
+        with pytest.raises(ConnectionStopped) as stopped:
+            await inbox.get()
+        assert stopped.value is end
+
+
+@pytest.mark.asyncio
+async def test_the_oldest_makes_room_for_the_newest_and_for_the_end() -> None:
+    inbox: Inbox[int] = Inbox(3)
+    for item in range(5):
+        inbox.put(item)
+    inbox.put(ConnectionStopped(4100, "no"))
+    assert [await inbox.get(), await inbox.get()] == [3, 4]
+    with pytest.raises(ConnectionStopped):
+        await inbox.get()

@@ -1,0 +1,272 @@
+"""A till with a journal: what it keeps before it sends, and what the next process makes of it."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from pos_client.errors import OutcomeUnknown, ScanNotDone, ScanRefused
+from pos_client.terminal.client import TerminalClient
+from pos_client.terminal.journal import Journal
+from pos_client.terminal.recovery import RecoveredScan
+from pos_server.core.protocol.messages import TerminalPaymentResult
+from tests.pos_client.fake_server import DECLINED, PAID, FakeServer, Peer, fake_server
+from tests.pos_client.fake_time import no_wait
+
+CODE = "772000000001003123456789"
+PAYMENT_ID = UUID("01890000-0000-7000-8000-000000000001")
+OTHER_ID = "01890000-0000-7000-8000-000000000009"
+DECIDED_AT_MS: int = PAID["decided_at_ms"]
+
+
+async def silent(peer: Peer) -> None:
+    await peer.welcome()
+
+
+async def approving(peer: Peer) -> None:
+    await peer.welcome()
+    while True:
+        await peer.answer(await peer.receive())
+
+
+def journal_of(server: FakeServer, path: Path) -> Journal:
+    journal = Journal(path, f"7 at {server.url}")
+    journal.load()
+    return journal
+
+
+async def leave_open(server: FakeServer, path: Path, reference: str = "order-1") -> None:
+    """Be a process that gets no answer."""
+    async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
+        await till.ready()
+        with pytest.raises(OutcomeUnknown):
+            await till.scan(code=CODE, amount_minor=1250, reference=reference, payment_id=PAYMENT_ID, timeout_s=0.1)
+
+
+@pytest.mark.asyncio
+async def test_a_scan_is_kept_before_it_is_sent_and_taken_out_with_its_answer(tmp_path: Path) -> None:
+    path = tmp_path / "till.journal"
+    kept: list[Journal] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.welcome()
+        scan = await peer.receive()
+        kept.append(journal_of(server, path))
+        await peer.answer(scan)
+
+    async with fake_server(script) as server:
+        async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
+            result = await till.scan(code=CODE, amount_minor=1250, reference="order-1")
+        (entry,) = kept[0].open.values()
+        assert (entry.payment_id, entry.code, entry.amount_minor) == (result.payment_id, CODE, 1250)
+        after = journal_of(server, path)
+    assert after.open == {}
+    assert after.heard == {result.payment_id: 1}
+    assert after.since_ms == DECIDED_AT_MS
+    assert CODE not in path.read_text()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("refusal", "error"),
+    [
+        ({"code": "wrong_currency", "retryable": False}, ScanRefused),
+        ({"code": "busy", "retryable": True, "retry_after_s": 100}, ScanNotDone),
+    ],
+)
+async def test_what_was_never_acted_on_is_not_tried_by_the_next_process(
+    refusal: dict[str, Any], error: type[Exception], tmp_path: Path
+) -> None:
+    path = tmp_path / "till.journal"
+
+    async def script(peer: Peer) -> None:
+        await peer.welcome()
+        await peer.refuse(await peer.receive(), **refusal)
+
+    async with fake_server(script) as server:
+        async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
+            with pytest.raises(error):
+                await till.scan(code=CODE, amount_minor=1250, reference="order-1")
+        assert journal_of(server, path).open == {}
+    assert CODE not in path.read_text()
+
+
+@pytest.mark.asyncio
+async def test_the_next_process_sends_the_same_again_and_tells_what_became_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "till.journal"
+    scans: list[dict[str, Any]] = []
+
+    async def losing(peer: Peer) -> None:
+        await peer.welcome()
+        scans.append(await peer.receive())
+
+    async def answering(peer: Peer) -> None:
+        await peer.welcome()
+        scans.append(await peer.receive())
+        await peer.answer(scans[-1], DECLINED)
+
+    async with fake_server(losing, answering, silent) as server:
+        await leave_open(server, path)
+        async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
+            assert till.left_open == 1
+            (recovered,) = await till.recovered()
+            assert till.unread == 0
+        async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
+            assert await till.recovered() == []
+    bodies = [{name: value for name, value in scan.items() if name != "message_id"} for scan in scans]
+    assert bodies == [bodies[0]] * 2
+    assert isinstance(recovered, RecoveredScan)
+    assert (recovered.payment_id, recovered.reference, recovered.amount_minor) == (PAYMENT_ID, "order-1", 1250)
+    assert isinstance(recovered.outcome, TerminalPaymentResult)
+    assert recovered.outcome.decline_code == "insufficient_funds"
+
+
+@pytest.mark.asyncio
+async def test_a_replay_tells_what_became_of_it_as_well_and_only_once(tmp_path: Path) -> None:
+    path = tmp_path / "till.journal"
+
+    async def replaying(peer: Peer) -> None:
+        await peer.welcome()
+        for _ in range(2):
+            await peer.send(**{**PAID, "payment_id": str(PAYMENT_ID)})
+
+    async with fake_server(silent, replaying) as server:
+        await leave_open(server, path)
+        async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
+            (recovered,) = await till.recovered()
+            assert till.unread == 0
+        assert journal_of(server, path).open == {}
+    assert isinstance(recovered.outcome, TerminalPaymentResult)
+    assert recovered.outcome.status == "approved"
+
+
+@pytest.mark.asyncio
+async def test_a_recovered_scan_that_the_server_refuses_now_stays_unknown_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / "till.journal"
+
+    async def refusing(peer: Peer) -> None:
+        await peer.welcome()
+        await peer.refuse(await peer.receive(), "wrong_currency", retryable=False)
+
+    async with fake_server(silent, refusing) as server:
+        await leave_open(server, path)
+        async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
+            (recovered,) = await till.recovered()
+        assert list(journal_of(server, path).open) == [f"scan {PAYMENT_ID}"]
+    assert isinstance(recovered.outcome, OutcomeUnknown)
+
+
+@pytest.mark.asyncio
+async def test_a_close_before_the_answer_leaves_it_unknown_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / "till.journal"
+    async with fake_server(silent) as server:
+        await leave_open(server, path)
+        async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
+            recovering = asyncio.create_task(till.recovered())
+            await till.ready()
+        (recovered,) = await recovering
+        assert list(journal_of(server, path).open) == [f"scan {PAYMENT_ID}"]
+    assert isinstance(recovered.outcome, OutcomeUnknown)
+
+
+@pytest.mark.asyncio
+async def test_a_late_answer_is_taken_out_when_it_is_read_and_not_before(tmp_path: Path) -> None:
+    path = tmp_path / "till.journal"
+    given_up = asyncio.Event()
+
+    async def late(peer: Peer) -> None:
+        await peer.welcome()
+        scan = await peer.receive()
+        await given_up.wait()
+        await peer.answer(scan)
+
+    async def late_sale(till: TerminalClient) -> None:
+        await till.ready()
+        with pytest.raises(OutcomeUnknown):
+            await till.scan(code=CODE, amount_minor=1250, reference="order-1", timeout_s=0.1)
+        given_up.set()
+        late_result = await till._results.get()
+        till._results.put(late_result)
+
+    async with fake_server(late) as server:
+        async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
+            await late_sale(till)
+        assert len(journal_of(server, path).open) == 1
+        given_up.clear()
+        path.unlink()
+        async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
+            await late_sale(till)
+            await till.result()
+        assert journal_of(server, path).open == {}
+
+
+@pytest.mark.asyncio
+async def test_the_next_process_resumes_and_a_replay_of_what_is_known_is_no_news(tmp_path: Path) -> None:
+    path = tmp_path / "till.journal"
+    since: list[int | None] = []
+    paid: list[str] = []
+
+    async def selling(peer: Peer) -> None:
+        since.append((await peer.welcome())["since_ms"])
+        scan = await peer.receive()
+        paid.append(scan["payment_id"])
+        await peer.answer(scan)
+
+    async def replaying(peer: Peer) -> None:
+        since.append((await peer.welcome())["since_ms"])
+        await peer.send(**{**PAID, "payment_id": paid[0]})
+        await peer.send(**{**PAID, "payment_id": OTHER_ID})
+
+    async with fake_server(selling, replaying, server_time_ms=DECIDED_AT_MS - 1) as server:
+        async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
+            await till.scan(code=CODE, amount_minor=1250, reference="order-1")
+        async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
+            assert str((await till.result()).payment_id) == OTHER_ID
+    assert since == [None, DECIDED_AT_MS]
+
+
+@pytest.mark.asyncio
+async def test_a_client_that_is_closed_at_once_ends(tmp_path: Path) -> None:
+    async with fake_server(silent) as server:
+        await leave_open(server, tmp_path / "till.journal")
+        async with TerminalClient(server.terminal(), journal=tmp_path / "till.journal", backoff=no_wait()) as till:
+            pass
+        assert [str(scan.outcome).split(": ")[1] for scan in await till.recovered()] == ["this client was closed"]
+
+
+@pytest.mark.asyncio
+async def test_a_long_session_without_results_moves_the_place_to_resume_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pos_client.device.resume.REPLAYED_AFTER_S", 0)
+    path = tmp_path / "till.journal"
+    async with fake_server(silent, server_time_ms=DECIDED_AT_MS) as server:
+        Journal(path, f"7 at {server.url}").settle({}, (), DECIDED_AT_MS - 1_000)
+        async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
+            await till.ready()
+        assert journal_of(server, path).since_ms == DECIDED_AT_MS
+
+
+@pytest.mark.asyncio
+async def test_the_same_id_with_another_body_is_an_error_before_anything_is_sent(tmp_path: Path) -> None:
+    path = tmp_path / "till.journal"
+    async with fake_server(silent) as server:
+        await leave_open(server, path)
+        async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
+            with pytest.raises(ValueError, match="was scanned with another code, amount or reference"):
+                await till.scan(code=CODE, amount_minor=1, reference="order-1", payment_id=PAYMENT_ID)
+
+
+@pytest.mark.asyncio
+async def test_a_till_whose_journal_cannot_be_written_still_sells(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        fake_server(approving) as server,
+        TerminalClient(server.terminal(), journal=tmp_path, backoff=no_wait()) as till,
+    ):
+        assert (await till.scan(code=CODE, amount_minor=1250, reference="order-1")).status == "approved"
+    assert "cannot write the journal" in caplog.text
+    assert CODE not in caplog.text

@@ -1,0 +1,267 @@
+"""What a wallet says: yes or no to a payment, a new PIN, and which payments there were."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from pos_client.errors import RequestRefused, RequestUnanswered
+from pos_client.wallet.client import WalletClient
+from pos_server.core.protocol.messages import (
+    ConfirmationRequired,
+    PinChanged,
+    StatusChanged,
+    WalletPaymentResult,
+    WalletRefundResult,
+)
+from tests.pos_client.fake_server import BOUGHT, CONFIRM, Peer, Script, fake_server
+from tests.pos_client.fake_time import no_wait
+
+PAYMENT_ID = UUID(CONFIRM["payment_id"])
+PIN = "739104"
+NEW_PIN = "582047"
+PAGE_END = "01890000-0000-7000-8000-0000000000bb"
+FROZEN = {"type": "status.changed", "status": "frozen", "text": "Your wallet is frozen. Call support."}
+CHANGED = {"type": "pin.changed", "reply_to": None, "text": "The PIN of this wallet was changed."}
+GIVEN_BACK = {
+    **{name: BOUGHT[name] for name in ("payment_id", "merchant_name", "store_name", "currency", "decided_at_ms")},
+    "type": "refund.result",
+    "refund_id": "01890000-0000-7000-8000-0000000000aa",
+    "version": 3,
+    "amount_minor": 100,
+    "refunded_minor": 100,
+    "text": "Canteen refunded 1.00 EUR.",
+    "balance_minor": 1780,
+}
+
+
+@asynccontextmanager
+async def wallet_at(*scripts: Script, **options: Any) -> AsyncIterator[WalletClient]:
+    async with (
+        fake_server(*scripts) as server,
+        WalletClient(server.wallet(), backoff=no_wait(), **options) as wallet,
+    ):
+        await wallet.ready()
+        yield wallet
+
+
+@pytest.mark.asyncio
+async def test_all_kinds_of_notices_come_in_order_and_once() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.welcome()
+        for message in (CONFIRM, CONFIRM, {**BOUGHT, "version": 2}, GIVEN_BACK, GIVEN_BACK, CHANGED):
+            await peer.send(**message)
+
+    async with wallet_at(script) as wallet:
+        kinds = []
+        async for notice in wallet.notices():
+            kinds.append(type(notice))
+            if isinstance(notice, PinChanged):
+                break
+        assert wallet.balance_minor == 1780
+    assert kinds == [ConfirmationRequired, WalletPaymentResult, WalletRefundResult, PinChanged]
+
+
+@pytest.mark.asyncio
+async def test_a_new_status_is_a_notice_and_ready_says_it_again() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.welcome()
+        await peer.send(**FROZEN)
+
+    async with wallet_at(script) as wallet:
+        assert (await wallet.ready()).status == "active"
+        notice = await wallet.next_notice()
+        assert isinstance(notice, StatusChanged)
+        assert (notice.text, wallet.status) == (FROZEN["text"], "frozen")
+
+
+@pytest.mark.asyncio
+async def test_a_confirmation_returns_the_result_which_is_no_notice_then() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.welcome()
+        await peer.send(**CONFIRM)
+        confirm = await peer.receive()
+        said = {name: confirm[name] for name in ("type", "payment_id", "version", "pin")}
+        assert said == {"type": "payment.confirm", "payment_id": str(PAYMENT_ID), "version": 1, "pin": PIN}
+        await peer.answer(confirm, {**BOUGHT, "version": 2})
+        await peer.send(**CHANGED)
+
+    async with wallet_at(script) as wallet:
+        asked = await wallet.next_notice()
+        assert isinstance(asked, ConfirmationRequired)
+        result = await wallet.confirm(asked.payment_id, asked.version, PIN)
+        assert isinstance(await wallet.next_notice(), PinChanged)
+        assert wallet.balance_minor == 1680
+    assert isinstance(result, WalletPaymentResult)
+    assert result.status == "approved"
+
+
+@pytest.mark.asyncio
+async def test_a_wrong_pin_asks_again_with_a_new_version() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.welcome()
+        await peer.answer(await peer.receive(), {**CONFIRM, "version": 2, "pin_tries_left": 2})
+
+    async with wallet_at(script) as wallet:
+        again = await wallet.confirm(PAYMENT_ID, 1, "0000")
+    assert isinstance(again, ConfirmationRequired)
+    assert (again.version, again.pin_tries_left) == (2, 2)
+
+
+@pytest.mark.asyncio
+async def test_the_same_confirmation_is_sent_after_a_reconnect_and_a_replay_answers_it() -> None:
+    confirms = []
+
+    async def dropping(peer: Peer) -> None:
+        await peer.welcome()
+        confirms.append(await peer.receive())
+        peer.drop()
+
+    async def replaying(peer: Peer) -> None:
+        await peer.welcome()
+        confirms.append(await peer.receive())
+        await peer.send(**{**BOUGHT, "version": 2})
+        await peer.answer(confirms[-1], {**BOUGHT, "version": 2})
+        await peer.send(**CHANGED)
+
+    async with wallet_at(dropping, replaying) as wallet:
+        result = await wallet.confirm(PAYMENT_ID, 1, PIN)
+        assert isinstance(await wallet.next_notice(), PinChanged)  # the result was no notice
+    assert isinstance(result, WalletPaymentResult)
+    bodies = [{name: value for name, value in confirm.items() if name != "message_id"} for confirm in confirms]
+    assert bodies == [bodies[0]] * 2
+
+
+@pytest.mark.asyncio
+async def test_a_wrong_pin_on_another_device_does_not_answer() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.welcome()
+        confirm = await peer.receive()
+        await peer.send(**{**CONFIRM, "version": 2, "pin_tries_left": 2})
+        await peer.answer(confirm, {**CONFIRM, "version": 2, "pin_tries_left": 2})
+
+    async with wallet_at(script) as wallet:
+        again = await wallet.confirm(PAYMENT_ID, 1, PIN)
+        notice = await wallet.next_notice()
+    assert isinstance(again, ConfirmationRequired)
+    assert isinstance(notice, ConfirmationRequired)
+
+
+@pytest.mark.asyncio
+async def test_a_rejection_returns_what_became_of_the_payment() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.welcome()
+        reject = await peer.receive()
+        assert reject["type"] == "payment.reject"
+        await peer.answer(reject, {**BOUGHT, "status": "declined", "decline_code": "customer_rejected"})
+
+    async with wallet_at(script) as wallet:
+        result = await wallet.reject(PAYMENT_ID)
+    assert isinstance(result, WalletPaymentResult)
+    assert result.decline_code == "customer_rejected"
+
+
+@pytest.mark.asyncio
+async def test_a_new_pin_keeps_its_request_id_until_it_is_answered() -> None:
+    changes = []
+
+    async def dropping(peer: Peer) -> None:
+        await peer.welcome()
+        changes.append(await peer.receive())
+        peer.drop()
+
+    async def answering(peer: Peer) -> None:
+        await peer.welcome()
+        changes.append(await peer.receive())
+        await peer.refuse(changes[-1], "busy", retryable=True)
+        changes.append(await peer.receive())
+        await peer.send(**{**CHANGED, "reply_to": changes[-1]["message_id"]})
+
+    async with wallet_at(dropping, answering) as wallet:
+        assert (await wallet.set_pin(NEW_PIN, PIN)).text == CHANGED["text"]
+        assert wallet.pin_set
+    assert {(each["request_id"], each["new_pin"], each["old_pin"]) for each in changes} == {
+        (changes[0]["request_id"], NEW_PIN, PIN)
+    }
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        {"code": "pin_too_weak", "retryable": False, "field": "new_pin"},
+        {"code": "pin_locked", "retryable": True, "retry_after_s": 86_400},
+    ],
+)
+async def test_a_refused_pin_says_why_at_once(refusal: dict[str, Any]) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.welcome()
+        await peer.refuse(await peer.receive(), **refusal)
+
+    async with wallet_at(script) as wallet:
+        with pytest.raises(RequestRefused) as refused:
+            await wallet.set_pin(NEW_PIN)
+    error = refused.value
+    assert (error.code, error.field, error.retry_after_s) == (
+        refusal["code"],
+        refusal.get("field"),
+        refusal.get("retry_after_s"),
+    )
+
+
+@pytest.mark.asyncio
+async def test_history_comes_by_the_page() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.welcome()
+        ask = await peer.receive()
+        assert (ask["type"], ask["limit"], ask["cursor"]) == ("history", 2, f"17.{PAGE_END}")
+        payments = [{**CONFIRM, "version": 3}, BOUGHT]
+        await peer.send(
+            type="history.page", reply_to=ask["message_id"], payments=payments, next_cursor=f"16.{PAGE_END}"
+        )
+
+    async with wallet_at(script) as wallet:
+        page = await wallet.history(2, f"17.{PAGE_END}")
+    assert [type(payment) for payment in page.payments] == [ConfirmationRequired, WalletPaymentResult]
+    assert page.next_cursor == f"16.{PAGE_END}"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("pin", ["", "123", "12345678901234", "12a4", "\uff11\uff12\uff13\uff14"])
+async def test_what_is_no_pin_is_not_sent_and_not_repeated(pin: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.welcome()
+
+    async with wallet_at(script) as wallet:
+        with pytest.raises(ValueError, match="pin: ") as error:
+            await wallet.confirm(PAYMENT_ID, 1, pin)
+        with pytest.raises(ValueError, match="new_pin: "):
+            await wallet.set_pin(pin)
+    assert not pin or pin not in str(error.value)
+
+
+@pytest.mark.asyncio
+async def test_pins_reach_no_log_no_file_and_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    logging.getLogger("websockets.server").setLevel(logging.WARNING)
+    asked = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.welcome()
+        await peer.refuse(await peer.receive(), "busy", retryable=True)
+        await peer.receive()
+        asked.set()
+
+    state_file = tmp_path / "state"
+    async with wallet_at(script, state_file=state_file) as wallet:
+        confirming = asyncio.create_task(wallet.confirm(PAYMENT_ID, 1, PIN, timeout_s=0.3))
+        await asked.wait()
+        assert PIN not in repr(wallet._answers) + repr(confirming)
+        with pytest.raises(RequestUnanswered) as error:
+            await confirming
+    assert PIN not in caplog.text + state_file.read_text() + repr(error.value) + str(error.value)

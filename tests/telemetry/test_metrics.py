@@ -1,0 +1,129 @@
+"""What is counted of a batch, to the number."""
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from pos_server.core.errors import ErrorCode
+from pos_server.core.payments.operations import Confirm, Decided, Outcome, Refused, Scan
+from pos_server.core.payments.payment import DeclineCode, Payment, Status
+from pos_server.core.payments.snapshot import MerchantStatus, TerminalStatus, Till
+from pos_server.engine.batch_record import BatchRecord
+from pos_server.telemetry.metrics import Histogram, Metrics
+from tests.support import EUR, new_id
+
+SCAN = Scan(new_id(), 1, 1, "order", 100, EUR, "code")
+CONFIRM = Confirm(SCAN.payment_id, 1, 0, 1, pin_correct=False, pin_generation=1)
+
+
+def decided(status: Status, code: DeclineCode | None = None, *, operation: Scan | Confirm = SCAN) -> Decided:
+    payment = Payment(SCAN.payment_id, b"", 1, 1, 1, "order", 100, EUR, status, code, None, 1, 1)
+    till = Till(TerminalStatus.ACTIVE, MerchantStatus.ACTIVE, 1, "Canteen", "Main hall")
+    return Decided(operation, payment, till, None, replayed=False)
+
+
+def record(*outcomes: Outcome) -> BatchRecord:
+    """Accepted at 1.0 s, loading at 2.0, then 10 ms a stage; outcomes are handed over at 3.0, 4.0 and so on."""
+    count = range(len(outcomes))
+    return BatchRecord(
+        loading_s=2.0,
+        deciding_s=2.01,
+        applying_s=2.02,
+        publishing_s=2.03,
+        outcomes=outcomes,
+        accepted_s=[1.0 for _ in count],
+        handed_s=[3.0 + place for place in count],
+    )
+
+
+def shown(metrics: Metrics) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(metrics)
+    return registry
+
+
+def test_a_value_on_a_bound_is_within_it() -> None:
+    metrics = Metrics()
+    metrics.push.observe(0.1)
+    metrics.push.observe(11.0)
+    registry = shown(metrics)
+    counts = {le: registry.get_sample_value("pos_push_seconds_bucket", {"le": le}) for le in ("0.05", "0.1", "+Inf")}
+    assert counts == {"0.05": 0, "0.1": 1, "+Inf": 2}
+    assert registry.get_sample_value("pos_push_seconds_count") == 2
+    assert registry.get_sample_value("pos_push_seconds_sum") == pytest.approx(11.1)
+
+
+@pytest.mark.parametrize("values", [[], [0.5], [1.0, 0.1, 3.0, 1.0], [2.0, 2.0], [9.0, 9.0, 0.0]])
+def test_many_at_once_are_the_same_as_one_after_the_other(values: list[float]) -> None:
+    one_by_one, at_once = Histogram((0.1, 1.0, 2.0)), Histogram((0.1, 1.0, 2.0))
+    for value in values:
+        one_by_one.observe(value)
+    at_once.observe_all(values)
+    assert at_once._counts == one_by_one._counts
+    assert at_once._sum == pytest.approx(one_by_one._sum)
+
+
+def test_outcomes_are_counted_by_status_and_decline_code_and_repeats_are_not() -> None:
+    metrics = Metrics()
+    repeat = decided(Status.APPROVED)
+    repeat = Decided(SCAN, repeat.payment, repeat.till, None, replayed=True)
+    metrics.batch(
+        record(
+            decided(Status.APPROVED),
+            decided(Status.APPROVED),
+            repeat,
+            decided(Status.DECLINED, DeclineCode.CODE_USED),
+            decided(Status.PENDING),
+            decided(Status.PENDING, operation=CONFIRM),
+            Refused(SCAN, ErrorCode.ID_REUSED),
+        )
+    )
+    families = {family.name: family for family in metrics.collect()}
+    payments = {
+        (sample.labels["outcome"], sample.labels["decline_code"]): sample.value
+        for sample in families["pos_payments"].samples
+    }
+    assert {labels: value for labels, value in payments.items() if value} == {
+        ("approved", ""): 2,
+        ("declined", "code_used"): 1,
+        ("pending", ""): 1,
+    }
+    # What has not happened is there, too: a rate needs a first value.
+    assert len(payments) == len(Status) - 1 + len(DeclineCode)
+    refused = {sample.labels["code"]: sample.value for sample in metrics.refused(turned_away=3).samples}
+    assert {code: value for code, value in refused.items() if value} == {"id_reused": 1, "busy": 3}
+    assert set(refused) == set(ErrorCode)
+
+
+def test_times_are_those_of_the_record() -> None:
+    metrics = Metrics()
+    metrics.batch(record(decided(Status.APPROVED), decided(Status.APPROVED)))
+    registry = shown(metrics)
+
+    def total(name: str, **labels: str) -> float:
+        return registry.get_sample_value(f"{name}_sum", labels) or 0
+
+    assert total("pos_authorization_seconds") == pytest.approx(2.0 + 3.0)
+    assert total("pos_push_seconds") == pytest.approx(0.97 + 1.97)
+    assert total("pos_batch_operations") == 2
+    stages = {stage: total("pos_batch_stage_seconds", stage=stage) for stage in ("load", "decide", "apply", "publish")}
+    assert stages == pytest.approx({"load": 0.01, "decide": 0.01, "apply": 0.01, "publish": 1.97})
+
+
+def test_a_batch_that_was_never_committed_has_no_stages_and_no_push() -> None:
+    metrics = Metrics()
+    metrics.batch(
+        BatchRecord(
+            loading_s=2.0,
+            database_failures=2,
+            conflicts=1,
+            outcomes=[Refused(SCAN, ErrorCode.BUSY)],
+            accepted_s=[1.0],
+            handed_s=[4.0],
+        )
+    )
+    registry = shown(metrics)
+    assert registry.get_sample_value("pos_push_seconds_count") == 0
+    assert registry.get_sample_value("pos_batch_stage_seconds_count", {"stage": "load"}) == 0
+    assert registry.get_sample_value("pos_authorization_seconds_sum") == 3.0
+    assert registry.get_sample_value("pos_database_failures_total") == 2
+    assert registry.get_sample_value("pos_batch_conflicts_total") == 1
