@@ -23,14 +23,14 @@ from .api.asyncapi import AsyncApi
 from .api.health import Health
 from .api.issuer import Issuer
 from .api.merchant_payments import MerchantPayments
-from .api.merchant_reports import MerchantBooks
-from .api.merchant_stores import MerchantPlaces
+from .api.merchant_reports import MerchantReports
+from .api.merchant_stores import MerchantStores
 from .api.metrics import MetricsPage
 from .api.openapi import OpenApi
 from .api.support.authentication import Authentication
 from .api.support.dispatch import Dispatcher, request_id_of
-from .api.support.engine_client import Engine
-from .api.support.idempotent_create import Creating
+from .api.support.engine_client import EngineClient
+from .api.support.idempotent_create import IdempotentCreate
 from .api.support.problems import Problem, problem
 from .clock import BusinessDays, now_ms
 from .core.credentials.device_keys import DeviceKind, Keyring
@@ -42,7 +42,7 @@ from .core.payments.snapshot import Wallet
 from .core.protocol.messages import Draining, encode
 from .core.protocol.notices import Notice, Recipient, notices
 from .core.rate_limits import FailureLimit
-from .core.rest.catalogue import OPERATIONS
+from .core.rest.catalogue import ENDPOINTS
 from .core.rest.problems import ProblemCode
 from .delivery.connections import Connection, Connections, OutboxLimits
 from .delivery.peers import Peers
@@ -51,7 +51,7 @@ from .engine.authorizer import Authorizer, AuthorizerLimits
 from .engine.batch_record import BatchRecord
 from .engine.expiry import Sweeper
 from .gateway.admission import Admission
-from .gateway.pin_hasher import Pins
+from .gateway.pin_hasher import PinHasher
 from .gateway.terminal import TerminalEndpoint
 from .gateway.wallet import WalletEndpoint
 from .ledger.database import create_pool
@@ -148,7 +148,7 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
         dsn, keyring, rules, limits, publish, day_start_ms=days.start_ms, watch=watch if watches else None
     )
     sweeper = Sweeper(authorizer, now_ms, settings.expiry_batch_max)
-    pins = Pins(settings, keyring)
+    pins = PinHasher(settings, keyring)
     peers = Peers(
         dsn,
         connections,
@@ -177,13 +177,13 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
     health = Health(admission, pool, probe_timeout_s=settings.probe_timeout_s)
     openapi = OpenApi()
     page = None if metrics is None else MetricsPage(settings, metrics, authorizer, connections, pool)
-    creating = Creating(pool, keyring)
-    engine = Engine(authorizer, admission)
+    creating = IdempotentCreate(pool, keyring)
+    engine = EngineClient(authorizer, admission)
     reports = Reports(pool, at_once_max=settings.api_reports_max, timeout_s=settings.api_report_timeout_s)
     issuer = Issuer(settings, pool, creating, engine, connections, peers, tell=tell)
-    places = MerchantPlaces(pool, creating, activation_ttl_s=settings.activation_ttl_s, tell=tell)
+    places = MerchantStores(pool, creating, activation_ttl_s=settings.activation_ttl_s, tell=tell)
     payments = MerchantPayments(pool, reports, engine, bad_codes, new_id=uuid7, is_online=is_online)
-    books = MerchantBooks(reports, now_ms=now_ms)
+    books = MerchantReports(reports, now_ms=now_ms)
     handlers = {
         **Admin(pool, creating).handlers(),
         **issuer.handlers(),
@@ -191,7 +191,7 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
         **payments.handlers(),
         **books.handlers(),
     }
-    dispatcher = Dispatcher(settings, authentication, OPERATIONS, handlers)
+    dispatcher = Dispatcher(settings, authentication, ENDPOINTS, handlers)
     rest = Starlette(
         routes=[
             *dispatcher.routes(),

@@ -1,4 +1,4 @@
-"""What every test may use: a real Postgres, a database of its own, a small town of shops and wallets, a server."""
+"""What every test may use: a real Postgres, a database of its own, a small shop of shops and wallets, a server."""
 
 import asyncio
 import itertools
@@ -18,7 +18,7 @@ from pos_server.ledger.database import connect
 from pos_server.ledger.migrate import load_migrations, migrate
 from pos_server.postgres.embedded import EmbeddedPostgres
 from pos_server.server import RunningServer, serving
-from tests.support import KEYRING, Town, build_town, settings
+from tests.support import KEYRING, Shop, build_shop, settings
 
 # How long an example takes says how busy the machine is, nothing else.
 hypothesis.settings.register_profile("pos", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
@@ -113,9 +113,9 @@ async def admin(dsn: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 @pytest_asyncio.fixture
-async def town(connection: asyncpg.Connection) -> Town:
+async def shop(connection: asyncpg.Connection) -> Shop:
     """One merchant with a store and two terminals; three wallets with 100.00 EUR and one device each."""
-    return await build_town(connection)
+    return await build_shop(connection)
 
 
 @pytest_asyncio.fixture

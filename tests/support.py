@@ -21,7 +21,7 @@ from pos_server.core.payments.decide import decide
 from pos_server.core.payments.operations import Decided, MoveCash, Scan
 from pos_server.core.payments.payment import Purpose, Status
 from pos_server.ledger import directory
-from pos_server.ledger.payments import apply_changes, load_book
+from pos_server.ledger.payments import apply_changes, load_snapshot
 from pos_server.settings import Settings, load_settings
 
 KEYRING = Keyring({"k1": bytes(range(32))}, current="k1")
@@ -69,7 +69,7 @@ class TestDevice:
 
 
 @dataclass(slots=True)
-class Town:
+class Shop:
     merchant_id: int
     store_id: int
     terminals: list[TestDevice]
@@ -93,23 +93,23 @@ def new_id() -> uuid.UUID:
     return uuid_utils.compat.uuid7()
 
 
-async def build_town(
+async def build_shop(
     connection: asyncpg.Connection, *, terminals: int = 2, wallets: int = 3, balance_minor: int = 10_000
-) -> Town:
+) -> Shop:
     merchant_id = await directory.create_merchant(connection, "Corner Canteen", EUR)
     store_id = await directory.create_store(connection, merchant_id, "Main hall")
-    town = Town(merchant_id, store_id, [], [])
+    shop = Shop(merchant_id, store_id, [], [])
     for index in range(terminals):
         number = await directory.create_terminal(connection, store_id, f"Till {index}")
-        town.terminals.append(await activated(connection, DeviceId(DeviceKind.TERMINAL, number)))
+        shop.terminals.append(await activated(connection, DeviceId(DeviceKind.TERMINAL, number)))
     for index in range(wallets):
         number = await directory.create_wallet(connection, f"Customer {index}", EUR)
         if balance_minor:
             # Before anybody was connected.
             day_ago_ms = int((time.time() - 86_400) * 1000)
             await top_up(connection, new_id(), merchant_id, number, balance_minor, EUR, now_ms=day_ago_ms)
-        town.wallets.append(await activated(connection, DeviceId(DeviceKind.WALLET, number)))
-    return town
+        shop.wallets.append(await activated(connection, DeviceId(DeviceKind.WALLET, number)))
+    return shop
 
 
 async def top_up(
@@ -126,8 +126,8 @@ async def top_up(
     move = MoveCash(
         payment_id, merchant_id, wallet_number, f"top-up-{payment_id}", amount_minor, currency, Purpose.TOP_UP
     )
-    book = await load_book(connection, [move])
-    (outcome,), changes = decide([move], book, KEYRING, now_ms, RULES, day_start_ms=0)
+    snapshot = await load_snapshot(connection, [move])
+    (outcome,), changes = decide([move], snapshot, KEYRING, now_ms, RULES, day_start_ms=0)
     assert isinstance(outcome, Decided)
     assert outcome.payment.status is Status.APPROVED
     assert outcome.wallet is not None

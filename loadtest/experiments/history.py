@@ -9,7 +9,7 @@ Each way has a database of its own in one Postgres, with `live` sales of the las
     archived     with the names of `archived` payments
     partitioned  payment, refund and transfer in 14 monthly partitions by id, and a table for the references
 
-In every round each of them takes `payments` sales through load_book, decide and apply_changes, in batches of 1 and
+In every round each of them takes `payments` sales through load_snapshot, decide and apply_changes, in batches of 1 and
 then of 50; the order of the ways turns from round to round. The figures are medians over the rounds in microseconds a
 payment, and ratios to `empty`. Then the work of `pos-server archive` itself is timed on the oldest sales of `archived`,
 and its books are audited.
@@ -43,7 +43,7 @@ from pos_server.ledger.archive import archive
 from pos_server.ledger.audit import audit
 from pos_server.ledger.database import connect
 from pos_server.ledger.migrate import load_migrations, migrate
-from pos_server.ledger.payments import HouseAccounts, apply_changes, load_book
+from pos_server.ledger.payments import HouseAccounts, apply_changes, load_snapshot
 from pos_server.ledger.seals import seal_days
 from pos_server.ledger.settlement import settle
 from pos_server.ledger.sql import QUERIES
@@ -241,10 +241,10 @@ def _partitions(live: int) -> str:
 
 
 def _statements(name: str) -> dict[str, str]:
-    load, apply = QUERIES["load_book"], QUERIES["apply_new_payments"]
+    load, apply = QUERIES["load_snapshot"], QUERIES["apply_new_payments"]
     if name == "partitioned":
         load, apply = _changed(load, _LOAD_CHANGES), _changed(apply, _APPLY_CHANGES)
-    return {"load_book": load, "apply_new_payments": apply}
+    return {"load_snapshot": load, "apply_new_payments": apply}
 
 
 def _changed(statement: str, changes: Mapping[str, str]) -> str:
@@ -284,8 +284,8 @@ async def _sell(way: Way, batch: int, payments: int) -> float:
         way.now_ms += _STEP_MS
         scans = [_scan(way) for _ in range(batch)]
         started_s = time.perf_counter()
-        book = await load_book(way.connection, scans, way.house)
-        outcomes, changes = decide(scans, book, KEYRING, way.now_ms, _RULES, day_start_ms=0)
+        snapshot = await load_snapshot(way.connection, scans, way.house)
+        outcomes, changes = decide(scans, snapshot, KEYRING, way.now_ms, _RULES, day_start_ms=0)
         await apply_changes(way.connection, changes, int(time.time() * 1000))
         spent_s += time.perf_counter() - started_s
         for outcome in outcomes:

@@ -39,7 +39,7 @@ from pos_server.engine.authorizer import Authorizer, AuthorizerLimits
 from pos_server.engine.batch_record import BatchRecord
 from pos_server.gateway.frames import split, text_frame
 from pos_server.ledger.database import connect
-from pos_server.ledger.payments import HouseAccounts, apply_changes, load_book
+from pos_server.ledger.payments import HouseAccounts, apply_changes, load_snapshot
 from pos_server.telemetry.metrics import Metrics
 
 _TILLS = 100
@@ -159,10 +159,10 @@ async def _one_batch(
         for scan in scans:
             queue.submit(scan, "m1")
     with costs.of("load"):
-        book = await load_book(connection, scans, house)
+        snapshot = await load_snapshot(connection, scans, house)
     now_ms = time.time_ns() // 1_000_000
     with costs.of("decide"):
-        outcomes, changes = decide(scans, book, KEYRING, now_ms, _RULES, day_start_ms=0)
+        outcomes, changes = decide(scans, snapshot, KEYRING, now_ms, _RULES, day_start_ms=0)
     with costs.of("apply"):
         await apply_changes(connection, changes, now_ms)
     if not all(isinstance(outcome, Decided) and not outcome.payment.decline_code for outcome in outcomes):

@@ -7,7 +7,7 @@ import asyncpg
 
 from pos_client import Credentials
 from pos_server.core.credentials.device_keys import DeviceId, DeviceKind, Keyring
-from pos_server.gateway.pin_hasher import Pins
+from pos_server.gateway.pin_hasher import PinHasher
 from pos_server.ledger import directory
 from pos_server.settings import Settings
 
@@ -87,7 +87,7 @@ async def seed_shop(
 
 async def seed_pins(connection: asyncpg.Connection, wallet_numbers: list[int], settings: Settings) -> None:
     """Give these wallets the PIN, hashed as the server with these settings does: some 20 ms each."""
-    pins = Pins(settings, KEYRING)
+    pins = PinHasher(settings, KEYRING)
     try:
         for number in wallet_numbers:
             stored = await pins.hash(number, PIN)

@@ -24,8 +24,8 @@ from ..core.rest.problems import ProblemCode
 from ..ledger import api_keys, directory
 from ..ledger.api_keys import ApiKeyRecord
 from ..ledger.database import AnyConnection
-from .support.dispatch import Call, Done, Handler
-from .support.idempotent_create import Creating
+from .support.dispatch import ApiCall, Handler, Reply
+from .support.idempotent_create import IdempotentCreate
 from .support.pages import after_id, page
 from .support.problems import problem
 from .support.times import rfc3339, rfc3339_or_none
@@ -34,12 +34,12 @@ from .support.times import rfc3339, rfc3339_or_none
 class Admin:
     """What keys of the role `admin` may do."""
 
-    def __init__(self, pool: asyncpg.Pool, creating: Creating) -> None:
+    def __init__(self, pool: asyncpg.Pool, creating: IdempotentCreate) -> None:
         self._pool = pool
         self._creating = creating
 
     def handlers(self) -> dict[str, Handler]:
-        """By the names of ADMIN_OPERATIONS."""
+        """By the names of ADMIN_ENDPOINTS."""
         return {
             "createMerchant": self.create_merchant,
             "listMerchants": self.list_merchants,
@@ -51,7 +51,7 @@ class Admin:
             "revokeApiKey": self.revoke_api_key,
         }
 
-    async def create_merchant(self, call: Call[NoParameters, NoParameters, MerchantCreate]) -> Done:
+    async def create_merchant(self, call: ApiCall[NoParameters, NoParameters, MerchantCreate]) -> Reply:
         body = call.body
         _check_time_zone(body.time_zone)
 
@@ -69,15 +69,15 @@ class Admin:
 
         return await self._creating.create(call, Merchant, make)
 
-    async def list_merchants(self, call: Call[NoParameters, Paging, None]) -> Done:
+    async def list_merchants(self, call: ApiCall[NoParameters, Paging, None]) -> Reply:
         rows = await directory.list_merchants(self._pool, after_id(call.query), call.query.limit + 1)
         merchants = [_shown(row) for row in rows]
-        return Done(page(Page[Merchant], merchants, call.query, lambda merchant: str(merchant.merchant_id)))
+        return Reply(page(Page[Merchant], merchants, call.query, lambda merchant: str(merchant.merchant_id)))
 
-    async def get_merchant(self, call: Call[MerchantPath, NoParameters, None]) -> Done:
-        return Done(_shown(await directory.find_merchant(self._pool, call.parameters.merchant_id)))
+    async def get_merchant(self, call: ApiCall[MerchantPath, NoParameters, None]) -> Reply:
+        return Reply(_shown(await directory.find_merchant(self._pool, call.parameters.merchant_id)))
 
-    async def change_merchant(self, call: Call[MerchantPath, NoParameters, MerchantChange]) -> Done:
+    async def change_merchant(self, call: ApiCall[MerchantPath, NoParameters, MerchantChange]) -> Reply:
         merchant_id, body = call.parameters.merchant_id, call.body
         if body.time_zone is not None:
             _check_time_zone(body.time_zone)
@@ -92,9 +92,9 @@ class Admin:
                 time_zone=body.time_zone,
                 cut_off=None if body.cut_off is None else time.fromisoformat(body.cut_off),
             )
-            return Done(_shown(row))
+            return Reply(_shown(row))
 
-    async def create_api_key(self, call: Call[NoParameters, NoParameters, ApiKeyCreate]) -> Done:
+    async def create_api_key(self, call: ApiCall[NoParameters, NoParameters, ApiKeyCreate]) -> Reply:
         body = call.body
         if (body.merchant_id is not None) != (body.role is Role.MERCHANT):
             text = "a merchant's key needs the merchant, no other has one"
@@ -107,7 +107,7 @@ class Admin:
 
         return await self._creating.create(call, ApiKeyMade, make, _tell_key)
 
-    async def rotate_api_key(self, call: Call[ApiKeyPath, NoParameters, ApiKeyRotate]) -> Done:
+    async def rotate_api_key(self, call: ApiCall[ApiKeyPath, NoParameters, ApiKeyRotate]) -> Reply:
         async def make(connection: AnyConnection, secret: bytes) -> ApiKeyMade:
             former = await api_keys.find_api_key_record(connection, call.parameters.key_id)
             if former is None:
@@ -117,19 +117,19 @@ class Admin:
 
         return await self._creating.create(call, ApiKeyMade, make, _tell_key)
 
-    async def list_api_keys(self, call: Call[NoParameters, Paging, None]) -> Done:
+    async def list_api_keys(self, call: ApiCall[NoParameters, Paging, None]) -> Reply:
         records = await api_keys.list_api_keys(self._pool, after_id(call.query), call.query.limit + 1)
         keys = [ApiKeyShown(**_key_fields(record)) for record in records]
-        return Done(page(Page[ApiKeyShown], keys, call.query, lambda key: str(key.key_id)))
+        return Reply(page(Page[ApiKeyShown], keys, call.query, lambda key: str(key.key_id)))
 
-    async def revoke_api_key(self, call: Call[ApiKeyPath, NoParameters, None]) -> Done:
+    async def revoke_api_key(self, call: ApiCall[ApiKeyPath, NoParameters, None]) -> Reply:
         key_id = call.parameters.key_id
         async with self._pool.acquire() as connection:
             await api_keys.end_api_key(connection, key_id)
             record = await api_keys.find_api_key_record(connection, key_id)
         if record is None:
             raise problem(ProblemCode.NOT_FOUND)
-        return Done(ApiKeyShown(**_key_fields(record)))
+        return Reply(ApiKeyShown(**_key_fields(record)))
 
 
 def _check_time_zone(name: str) -> None:

@@ -38,15 +38,15 @@ from ..ledger import directory, wallets
 from ..ledger.database import AnyConnection
 from ..settings import Settings
 from .support.activation_codes import issue_code, tell_code
-from .support.dispatch import Call, Done, Handler
-from .support.engine_client import Engine
+from .support.dispatch import ApiCall, Handler, Reply
+from .support.engine_client import EngineClient
 from .support.etags import etag, require_match
-from .support.idempotent_create import Creating
+from .support.idempotent_create import IdempotentCreate
 from .support.pages import after_id, before_id, page
 from .support.problems import problem
 from .support.times import rfc3339_of_ms, rfc3339_or_none
 
-_WalletCall = Call[WalletPath, NoParameters, None]
+_WalletCall = ApiCall[WalletPath, NoParameters, None]
 
 
 class Issuer:
@@ -56,8 +56,8 @@ class Issuer:
         self,
         settings: Settings,
         pool: asyncpg.Pool,
-        creating: Creating,
-        engine: Engine,
+        creating: IdempotentCreate,
+        engine: EngineClient,
         connections: Connections,
         peers: Peers,
         *,
@@ -72,7 +72,7 @@ class Issuer:
         self._tell = tell
 
     def handlers(self) -> dict[str, Handler]:
-        """By the names of ISSUER_OPERATIONS."""
+        """By the names of ISSUER_ENDPOINTS."""
         return {
             "createWallet": self.create_wallet,
             "listWallets": self.list_wallets,
@@ -95,48 +95,48 @@ class Issuer:
 
     # --- wallets
 
-    async def create_wallet(self, call: Call[NoParameters, NoParameters, WalletCreate]) -> Done:
+    async def create_wallet(self, call: ApiCall[NoParameters, NoParameters, WalletCreate]) -> Reply:
         async def make(connection: AnyConnection, secret: bytes) -> Wallet:
             number = await directory.create_wallet(connection, call.body.name, call.body.currency)
             return await _wallet(connection, number)
 
         return await self._creating.create(call, Wallet, make)
 
-    async def list_wallets(self, call: Call[NoParameters, Paging, None]) -> Done:
+    async def list_wallets(self, call: ApiCall[NoParameters, Paging, None]) -> Reply:
         rows = await wallets.list_wallets(self._pool, after_id(call.query), call.query.limit + 1)
         shown = [_shown(row) for row in rows]
-        return Done(page(Page[Wallet], shown, call.query, lambda wallet: str(wallet.wallet_number)))
+        return Reply(page(Page[Wallet], shown, call.query, lambda wallet: str(wallet.wallet_number)))
 
-    async def get_wallet(self, call: _WalletCall) -> Done:
-        return Done(await _wallet(self._pool, call.parameters.wallet_number))
+    async def get_wallet(self, call: _WalletCall) -> Reply:
+        return Reply(await _wallet(self._pool, call.parameters.wallet_number))
 
-    async def change_wallet(self, call: Call[WalletPath, NoParameters, WalletChange]) -> Done:
+    async def change_wallet(self, call: ApiCall[WalletPath, NoParameters, WalletChange]) -> Reply:
         number, status = call.parameters.wallet_number, WalletStatus(call.body.status)
         async with self._pool.acquire() as connection, connection.transaction():
             await directory.set_wallet_status(connection, number, status)
             wallet = await _wallet(connection, number)
         # Of a repeat too: the first may have been cut off between its commit and this.
         self._tell(status_notice(number, status))
-        return Done(wallet)
+        return Reply(wallet)
 
-    async def reset_pin(self, call: _WalletCall) -> Done:
+    async def reset_pin(self, call: _WalletCall) -> Reply:
         async with self._pool.acquire() as connection, connection.transaction():
             await directory.reset_pin(connection, call.parameters.wallet_number)
-            return Done(await _wallet(connection, call.parameters.wallet_number))
+            return Reply(await _wallet(connection, call.parameters.wallet_number))
 
-    async def list_transfers(self, call: Call[WalletPath, Paging, None]) -> Done:
+    async def list_transfers(self, call: ApiCall[WalletPath, Paging, None]) -> Reply:
         number = call.parameters.wallet_number
         await _wallet(self._pool, number)
         rows = await wallets.list_transfers(self._pool, number, before_id(call.query), call.query.limit + 1)
         transfers = [_transfer(row) for row in rows]
-        return Done(page(Page[WalletTransfer], transfers, call.query, lambda transfer: str(transfer.transfer_id)))
+        return Reply(page(Page[WalletTransfer], transfers, call.query, lambda transfer: str(transfer.transfer_id)))
 
     # --- limits
 
-    async def get_limits(self, call: _WalletCall) -> Done:
+    async def get_limits(self, call: _WalletCall) -> Reply:
         return _limits_done(await _limits(self._pool, call.parameters.wallet_number))
 
-    async def replace_limits(self, call: Call[WalletPath, NoParameters, WalletLimitsReplace]) -> Done:
+    async def replace_limits(self, call: ApiCall[WalletPath, NoParameters, WalletLimitsReplace]) -> Reply:
         number = call.parameters.wallet_number
         async with self._pool.acquire() as connection, connection.transaction():
             require_match(call.if_match, await _limits(connection, number, to_change=True))
@@ -145,15 +145,15 @@ class Issuer:
 
     # --- devices
 
-    async def list_devices(self, call: Call[WalletPath, Paging, None]) -> Done:
+    async def list_devices(self, call: ApiCall[WalletPath, Paging, None]) -> Reply:
         await _wallet(self._pool, call.parameters.wallet_number)
         # The cursor is the slot after which the page begins.
         after = -1 if call.query.cursor is None else after_id(call.query)
         rows = await wallets.list_devices(self._pool, call.parameters.wallet_number)
         devices = [WalletDevice(**row) for row in rows if row["slot"] > after]
-        return Done(page(Page[WalletDevice], devices, call.query, lambda device: str(device.slot)))
+        return Reply(page(Page[WalletDevice], devices, call.query, lambda device: str(device.slot)))
 
-    async def create_device(self, call: Call[WalletPath, NoParameters, WalletDeviceCreate]) -> Done:
+    async def create_device(self, call: ApiCall[WalletPath, NoParameters, WalletDeviceCreate]) -> Reply:
         number = call.parameters.wallet_number
 
         async def make(connection: AnyConnection, secret: bytes) -> WalletDeviceActivation:
@@ -169,7 +169,7 @@ class Issuer:
 
         return await self._creating.create(call, WalletDeviceActivation, make, tell_code)
 
-    async def revoke_device(self, call: Call[WalletDevicePath, NoParameters, None]) -> Done:
+    async def revoke_device(self, call: ApiCall[WalletDevicePath, NoParameters, None]) -> Reply:
         number, slot = call.parameters.wallet_number, call.parameters.slot
         async with self._pool.acquire() as connection, connection.transaction():
             generation = await wallets.revoke_device(connection, number, slot)
@@ -178,34 +178,34 @@ class Issuer:
         device = DeviceId(DeviceKind.WALLET, number, slot)
         self._connections.revoke(device, generation)
         self._peers.revoked(device, generation)
-        return Done(WalletDevice(slot=slot, status="revoked"))
+        return Reply(WalletDevice(slot=slot, status="revoked"))
 
     # --- cash
 
-    async def create_top_up(self, call: Call[NoParameters, NoParameters, CashCreate]) -> Done:
+    async def create_top_up(self, call: ApiCall[NoParameters, NoParameters, CashCreate]) -> Reply:
         return await self._move(call, Purpose.TOP_UP)
 
-    async def get_top_up(self, call: Call[CashPath, NoParameters, None]) -> Done:
-        return Done(_cash(await self._find(call.parameters.payment_id, Purpose.TOP_UP)))
+    async def get_top_up(self, call: ApiCall[CashPath, NoParameters, None]) -> Reply:
+        return Reply(_cash(await self._find(call.parameters.payment_id, Purpose.TOP_UP)))
 
-    async def cancel_top_up(self, call: Call[CashPath, NoParameters, None]) -> Done:
+    async def cancel_top_up(self, call: ApiCall[CashPath, NoParameters, None]) -> Reply:
         return await self._cancel(call.parameters.payment_id, Purpose.TOP_UP)
 
-    async def create_withdrawal(self, call: Call[NoParameters, NoParameters, CashCreate]) -> Done:
+    async def create_withdrawal(self, call: ApiCall[NoParameters, NoParameters, CashCreate]) -> Reply:
         return await self._move(call, Purpose.WITHDRAWAL)
 
-    async def get_withdrawal(self, call: Call[CashPath, NoParameters, None]) -> Done:
-        return Done(_cash(await self._find(call.parameters.payment_id, Purpose.WITHDRAWAL)))
+    async def get_withdrawal(self, call: ApiCall[CashPath, NoParameters, None]) -> Reply:
+        return Reply(_cash(await self._find(call.parameters.payment_id, Purpose.WITHDRAWAL)))
 
-    async def cancel_withdrawal(self, call: Call[CashPath, NoParameters, None]) -> Done:
+    async def cancel_withdrawal(self, call: ApiCall[CashPath, NoParameters, None]) -> Reply:
         return await self._cancel(call.parameters.payment_id, Purpose.WITHDRAWAL)
 
-    async def _move(self, call: Call[NoParameters, NoParameters, CashCreate], purpose: Purpose) -> Done:
+    async def _move(self, call: ApiCall[NoParameters, NoParameters, CashCreate], purpose: Purpose) -> Reply:
         body = call.body
         merchant = await directory.find_merchant(self._pool, body.merchant_id)
         if merchant is None:
             raise problem(ProblemCode.NOT_FOUND, "there is no such merchant", pointer="/merchant_id")
-        payment_id = derived_id(call.key.tenant, call.operation.name, call.idempotency_key)
+        payment_id = derived_id(call.key.tenant, call.endpoint.name, call.idempotency_key)
         wish = MoveCash(
             payment_id=payment_id,
             merchant_id=body.merchant_id,
@@ -216,9 +216,9 @@ class Issuer:
             purpose=purpose,
         )
         decided = await self._engine.decide(wish)
-        return Done(_cash(decided.payment), HTTPStatus.OK if decided.replayed else HTTPStatus.CREATED)
+        return Reply(_cash(decided.payment), HTTPStatus.OK if decided.replayed else HTTPStatus.CREATED)
 
-    async def _cancel(self, payment_id: UUID, purpose: Purpose) -> Done:
+    async def _cancel(self, payment_id: UUID, purpose: Purpose) -> Reply:
         payment = await self._find(payment_id, purpose)
         # Payments do not go but into the archive, so this finds what was found: it leaves no tombstone.
         wish = Cancel(
@@ -229,7 +229,7 @@ class Issuer:
             reference=None,
             tombstone_id=payment_id,
         )
-        return Done(_cash((await self._engine.decide(wish)).payment))
+        return Reply(_cash((await self._engine.decide(wish)).payment))
 
     async def _find(self, payment_id: UUID, purpose: Purpose) -> Payment:
         found = await wallets.find_cash(self._pool, payment_id, purpose)
@@ -256,8 +256,8 @@ async def _limits(connection: AnyConnection | asyncpg.Pool, number: int, *, to_c
     return WalletLimits(wallet_number=number, **asdict(limits))
 
 
-def _limits_done(limits: WalletLimits) -> Done:
-    return Done(limits, etag=etag(limits))
+def _limits_done(limits: WalletLimits) -> Reply:
+    return Reply(limits, etag=etag(limits))
 
 
 def _cash(payment: Payment) -> CashPayment:

@@ -32,9 +32,9 @@ from ..core.rest.merchant_payments import (
 from ..core.rest.problems import ProblemCode
 from ..ledger import history, reports, stores
 from ..ledger.reports import PaymentFilter, Reports
-from .support.dispatch import Call, Done, Handler
-from .support.engine_client import Engine
-from .support.pages import after_place, page_by_place
+from .support.dispatch import ApiCall, Handler, Reply
+from .support.engine_client import EngineClient
+from .support.pages import after_cursor, page_by_cursor
 from .support.problems import problem
 from .support.times import moment_of_query, rfc3339_of_ms
 
@@ -50,7 +50,7 @@ class MerchantPayments:
         self,
         pool: asyncpg.Pool,
         reports: Reports,
-        engine: Engine,
+        engine: EngineClient,
         bad_codes: FailureLimit,
         *,
         new_id: Callable[[], UUID],
@@ -64,7 +64,7 @@ class MerchantPayments:
         self._is_online = is_online
 
     def handlers(self) -> dict[str, Handler]:
-        """By the names of PAYMENT_OPERATIONS."""
+        """By the names of PAYMENT_ENDPOINTS."""
         return {
             "createPayment": self.create_payment,
             "listPayments": self.list_payments,
@@ -75,7 +75,7 @@ class MerchantPayments:
             "listRefunds": self.list_refunds,
         }
 
-    async def create_payment(self, call: Call[NoParameters, NoParameters, PaymentCreate]) -> Done:
+    async def create_payment(self, call: ApiCall[NoParameters, NoParameters, PaymentCreate]) -> Reply:
         merchant_id, currency = call.key.merchant
         body = call.body
         if await stores.find_terminal(self._pool, merchant_id, body.terminal_number) is None:
@@ -84,7 +84,7 @@ class MerchantPayments:
         if blocked_s:
             raise problem(ErrorCode.TOO_MANY_BAD_CODES, retry_after_s=math.ceil(blocked_s))
         scan = Scan(
-            payment_id=derived_id(call.key.tenant, call.operation.name, call.idempotency_key),
+            payment_id=derived_id(call.key.tenant, call.endpoint.name, call.idempotency_key),
             terminal_number=body.terminal_number,
             merchant_id=merchant_id,
             reference=body.reference,
@@ -98,9 +98,9 @@ class MerchantPayments:
         status = HTTPStatus.OK if decided.replayed else HTTPStatus.CREATED
         if decided.payment.status is Status.PENDING:
             status = HTTPStatus.ACCEPTED
-        return Done(self._shown(decided.payment, call.language), status)
+        return Reply(self._shown(decided.payment, call.language), status)
 
-    async def list_payments(self, call: Call[NoParameters, PaymentQuery, None]) -> Done:
+    async def list_payments(self, call: ApiCall[NoParameters, PaymentQuery, None]) -> Reply:
         merchant_id, _ = call.key.merchant
         query = call.query
         asked = PaymentFilter(
@@ -111,42 +111,42 @@ class MerchantPayments:
             since=moment_of_query("from", query.from_),
             until=moment_of_query("to", query.to),
         )
-        after = after_place(query)
+        after = after_cursor(query)
         async with self._reports.connection() as connection:
             found = await reports.list_payments(connection, merchant_id, asked, after, query.limit + 1)
         items = [(self._shown(payment, call.language), place) for payment, place in found]
-        return Done(page_by_place(Page[Payment], items, query))
+        return Reply(page_by_cursor(Page[Payment], items, query))
 
-    async def get_payment(self, call: Call[PaymentPath, NoParameters, None]) -> Done:
+    async def get_payment(self, call: ApiCall[PaymentPath, NoParameters, None]) -> Reply:
         payment = await self._find(call.key, call.parameters.payment_id)
-        return Done(self._shown(payment, call.language))
+        return Reply(self._shown(payment, call.language))
 
-    async def cancel_payment(self, call: Call[PaymentPath, NoParameters, None]) -> Done:
+    async def cancel_payment(self, call: ApiCall[PaymentPath, NoParameters, None]) -> Reply:
         # The ids of this API are made here, so nothing can still arrive under one that is not known: no tombstone.
         payment = await self._find(call.key, call.parameters.payment_id)
-        return Done(self._shown(await self._cancel(call.key, payment.payment_id, None), call.language))
+        return Reply(self._shown(await self._cancel(call.key, payment.payment_id, None), call.language))
 
-    async def cancel_reference(self, call: Call[NoParameters, NoParameters, CancelByReference]) -> Done:
-        return Done(self._shown(await self._cancel(call.key, None, call.body.reference), call.language))
+    async def cancel_reference(self, call: ApiCall[NoParameters, NoParameters, CancelByReference]) -> Reply:
+        return Reply(self._shown(await self._cancel(call.key, None, call.body.reference), call.language))
 
-    async def create_refund(self, call: Call[PaymentPath, NoParameters, RefundCreate]) -> Done:
+    async def create_refund(self, call: ApiCall[PaymentPath, NoParameters, RefundCreate]) -> Reply:
         merchant_id, _ = call.key.merchant
         wish = CreateRefund(
-            refund_id=derived_id(call.key.tenant, call.operation.name, call.idempotency_key),
+            refund_id=derived_id(call.key.tenant, call.endpoint.name, call.idempotency_key),
             payment_id=call.parameters.payment_id,
             merchant_id=merchant_id,
             terminal_number=None,
             amount_minor=call.body.amount_minor,
         )
         outcome = await self._engine.refund(wish)
-        return Done(_shown_refund(outcome.refund), HTTPStatus.OK if outcome.replayed else HTTPStatus.CREATED)
+        return Reply(_shown_refund(outcome.refund), HTTPStatus.OK if outcome.replayed else HTTPStatus.CREATED)
 
-    async def list_refunds(self, call: Call[PaymentPath, Paging, None]) -> Done:
+    async def list_refunds(self, call: ApiCall[PaymentPath, Paging, None]) -> Reply:
         payment = await self._find(call.key, call.parameters.payment_id)
-        after = after_place(call.query)
+        after = after_cursor(call.query)
         found = await reports.list_refunds(self._pool, payment.payment_id, after, call.query.limit + 1)
         items = [(_shown_refund(refund), place) for refund, place in found]
-        return Done(page_by_place(Page[Refund], items, call.query))
+        return Reply(page_by_cursor(Page[Refund], items, call.query))
 
     async def _find(self, key: ApiKey, payment_id: UUID) -> StoredPayment:
         merchant_id, _ = key.merchant

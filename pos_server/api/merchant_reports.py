@@ -22,15 +22,15 @@ from ..core.rest.merchant_reports import (
 )
 from ..core.rest.problems import ProblemCode
 from ..ledger import reports, rollup, shifts
-from ..ledger.reports import Place, Reports
+from ..ledger.reports import PageCursor, Reports
 from ..ledger.rows import plain_uuid
-from .support.dispatch import Call, Done, Handler
-from .support.pages import after_place, bad_cursor, page, page_by_place
+from .support.dispatch import ApiCall, Handler, Reply
+from .support.pages import after_cursor, bad_cursor, page, page_by_cursor
 from .support.problems import problem
 from .support.times import rfc3339, rfc3339_of_ms, rfc3339_or_none
 
 
-class MerchantBooks:
+class MerchantReports:
     """What keys of the role `merchant` may read. `now_ms` is the time in Unix milliseconds."""
 
     def __init__(self, reports: Reports, *, now_ms: Callable[[], int]) -> None:
@@ -38,7 +38,7 @@ class MerchantBooks:
         self._now_ms = now_ms
 
     def handlers(self) -> dict[str, Handler]:
-        """By the names of BOOK_OPERATIONS."""
+        """By the names of REPORT_ENDPOINTS."""
         return {
             "listShifts": self.list_shifts,
             "getShift": self.get_shift,
@@ -47,15 +47,15 @@ class MerchantBooks:
             "getBalance": self.get_balance,
         }
 
-    async def list_shifts(self, call: Call[NoParameters, ShiftQuery, None]) -> Done:
+    async def list_shifts(self, call: ApiCall[NoParameters, ShiftQuery, None]) -> Reply:
         merchant_id, _ = call.key.merchant
-        query, after = call.query, after_place(call.query)
+        query, after = call.query, after_cursor(call.query)
         async with self._reports.connection() as connection:
             rows = await reports.list_shifts(connection, merchant_id, query.terminal_number, after, query.limit + 1)
-        items = [(Shift(**_shift_fields(row)), Place(row["opened_at"], row["id"])) for row in rows]
-        return Done(page_by_place(Page[Shift], items, query))
+        items = [(Shift(**_shift_fields(row)), PageCursor(row["opened_at"], row["id"])) for row in rows]
+        return Reply(page_by_cursor(Page[Shift], items, query))
 
-    async def get_shift(self, call: Call[ShiftPath, NoParameters, None]) -> Done:
+    async def get_shift(self, call: ApiCall[ShiftPath, NoParameters, None]) -> Reply:
         merchant_id, _ = call.key.merchant
         shift_id = call.parameters.shift_id
         async with self._reports.connection() as connection:
@@ -65,7 +65,7 @@ class MerchantBooks:
             shift = await shifts.find_shift(connection, terminal_number, shift_id, self._now_ms())
         if shift is None:
             raise AssertionError("a shift that was just found")
-        return Done(
+        return Reply(
             ShiftShown(
                 shift_id=shift.shift_id,
                 shift_number=shift.number,
@@ -88,7 +88,7 @@ class MerchantBooks:
             )
         )
 
-    async def list_statements(self, call: Call[NoParameters, StatementQuery, None]) -> Done:
+    async def list_statements(self, call: ApiCall[NoParameters, StatementQuery, None]) -> Reply:
         merchant_id, _ = call.key.merchant
         query = call.query
         day = None if query.business_date is None else _date(query.business_date)
@@ -99,11 +99,11 @@ class MerchantBooks:
             raise bad_cursor()
         async with self._reports.connection() as connection:
             rows = await reports.list_statements(connection, merchant_id, day, before, query.limit + 1)
-        return Done(
+        return Reply(
             page(Page[Statement], [_statement(row) for row in rows], query, lambda statement: statement.business_date)
         )
 
-    async def get_statement(self, call: Call[StatementPath, NoParameters, None]) -> Done:
+    async def get_statement(self, call: ApiCall[StatementPath, NoParameters, None]) -> Reply:
         merchant_id, _ = call.key.merchant
         day = _date(call.parameters.business_date)
         if day is None:
@@ -112,13 +112,13 @@ class MerchantBooks:
             rows = await reports.list_statements(connection, merchant_id, day, None, 1)
         if not rows:
             raise problem(ProblemCode.NOT_FOUND)
-        return Done(_statement(rows[0]))
+        return Reply(_statement(rows[0]))
 
-    async def get_balance(self, call: Call[NoParameters, NoParameters, None]) -> Done:
+    async def get_balance(self, call: ApiCall[NoParameters, NoParameters, None]) -> Reply:
         merchant_id, currency = call.key.merchant
         async with self._reports.connection() as connection:
             balance_minor = await rollup.merchant_balance(connection, merchant_id)
-        return Done(MerchantBalance(merchant_id=merchant_id, currency=currency, balance_minor=balance_minor))
+        return Reply(MerchantBalance(merchant_id=merchant_id, currency=currency, balance_minor=balance_minor))
 
 
 def _date(text: str) -> date | None:

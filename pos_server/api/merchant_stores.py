@@ -26,17 +26,17 @@ from ..ledger import directory, stores
 from ..ledger.database import AnyConnection
 from ..ledger.rows import plain_uuid
 from .support.activation_codes import issue_code, tell_code
-from .support.dispatch import Call, Done, Handler
-from .support.idempotent_create import Creating
+from .support.dispatch import ApiCall, Handler, Reply
+from .support.idempotent_create import IdempotentCreate
 from .support.pages import after_id, page
 from .support.problems import problem
 
 
-class MerchantPlaces:
+class MerchantStores:
     """What keys of the role `merchant` may do with stores. `tell` delivers a notice to a device, wherever it is."""
 
     def __init__(
-        self, pool: asyncpg.Pool, creating: Creating, *, activation_ttl_s: float, tell: Callable[[Notice], None]
+        self, pool: asyncpg.Pool, creating: IdempotentCreate, *, activation_ttl_s: float, tell: Callable[[Notice], None]
     ) -> None:
         self._pool = pool
         self._creating = creating
@@ -44,7 +44,7 @@ class MerchantPlaces:
         self._tell = tell
 
     def handlers(self) -> dict[str, Handler]:
-        """By the names of PLACE_OPERATIONS."""
+        """By the names of STORE_ENDPOINTS."""
         return {
             "createStore": self.create_store,
             "listStores": self.list_stores,
@@ -56,7 +56,7 @@ class MerchantPlaces:
             "createTerminalActivation": self.create_activation,
         }
 
-    async def create_store(self, call: Call[NoParameters, NoParameters, StoreCreate]) -> Done:
+    async def create_store(self, call: ApiCall[NoParameters, NoParameters, StoreCreate]) -> Reply:
         merchant_id, _ = call.key.merchant
 
         async def make(connection: AnyConnection, secret: bytes) -> Store:
@@ -65,19 +65,19 @@ class MerchantPlaces:
 
         return await self._creating.create(call, Store, make)
 
-    async def list_stores(self, call: Call[NoParameters, Paging, None]) -> Done:
+    async def list_stores(self, call: ApiCall[NoParameters, Paging, None]) -> Reply:
         merchant_id, _ = call.key.merchant
         rows = await stores.list_stores(self._pool, merchant_id, after_id(call.query), call.query.limit + 1)
-        return Done(page(Page[Store], [Store(**row) for row in rows], call.query, lambda store: str(store.store_id)))
+        return Reply(page(Page[Store], [Store(**row) for row in rows], call.query, lambda store: str(store.store_id)))
 
-    async def get_store(self, call: Call[StorePath, NoParameters, None]) -> Done:
+    async def get_store(self, call: ApiCall[StorePath, NoParameters, None]) -> Reply:
         merchant_id, _ = call.key.merchant
         row = await stores.find_store(self._pool, merchant_id, call.parameters.store_id)
         if row is None:
             raise problem(ProblemCode.NOT_FOUND)
-        return Done(Store(**row))
+        return Reply(Store(**row))
 
-    async def create_terminal(self, call: Call[NoParameters, NoParameters, TerminalCreate]) -> Done:
+    async def create_terminal(self, call: ApiCall[NoParameters, NoParameters, TerminalCreate]) -> Reply:
         merchant_id, _ = call.key.merchant
         body = call.body
 
@@ -91,20 +91,20 @@ class MerchantPlaces:
 
         return await self._creating.create(call, TerminalMade, make, tell_code)
 
-    async def list_terminals(self, call: Call[NoParameters, TerminalQuery, None]) -> Done:
+    async def list_terminals(self, call: ApiCall[NoParameters, TerminalQuery, None]) -> Reply:
         merchant_id, _ = call.key.merchant
         query = call.query
         rows = await stores.list_terminals(
             self._pool, merchant_id, after_id(query), query.limit + 1, store_id=query.store_id
         )
         terminals = [_shown(row) for row in rows]
-        return Done(page(Page[Terminal], terminals, query, lambda terminal: str(terminal.terminal_number)))
+        return Reply(page(Page[Terminal], terminals, query, lambda terminal: str(terminal.terminal_number)))
 
-    async def get_terminal(self, call: Call[TerminalPath, NoParameters, None]) -> Done:
+    async def get_terminal(self, call: ApiCall[TerminalPath, NoParameters, None]) -> Reply:
         merchant_id, _ = call.key.merchant
-        return Done(await _terminal(self._pool, merchant_id, call.parameters.terminal_number))
+        return Reply(await _terminal(self._pool, merchant_id, call.parameters.terminal_number))
 
-    async def change_terminal(self, call: Call[TerminalPath, NoParameters, TerminalChange]) -> Done:
+    async def change_terminal(self, call: ApiCall[TerminalPath, NoParameters, TerminalChange]) -> Reply:
         merchant_id, _ = call.key.merchant
         number, status = call.parameters.terminal_number, TerminalStatus(call.body.status)
         async with self._pool.acquire() as connection, connection.transaction():
@@ -113,9 +113,9 @@ class MerchantPlaces:
             terminal = await _terminal(connection, merchant_id, number)
         # A repeat is told too: the change before may have been committed without a word.
         self._tell(status_notice(number, status))
-        return Done(terminal)
+        return Reply(terminal)
 
-    async def create_activation(self, call: Call[TerminalPath, NoParameters, None]) -> Done:
+    async def create_activation(self, call: ApiCall[TerminalPath, NoParameters, None]) -> Reply:
         merchant_id, _ = call.key.merchant
         number = call.parameters.terminal_number
 

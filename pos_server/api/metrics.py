@@ -62,7 +62,7 @@ class MetricsPage(Collector):
     def collect(self) -> Iterator[Metric]:
         """What is as it is at the moment of the scrape."""
         yield from self._of_process
-        yield self._metrics.refused(self._authorizer.turned_away)
+        yield self._metrics.refused(self._authorizer.rejected)
         yield GaugeMetricFamily("pos_queue_operations", "Operations that wait in the queue.", self._authorizer.queued)
         connections = GaugeMetricFamily("pos_connections", "Devices that are connected.", labels=["kind"])
         by_kind = self._connections.by_kind()

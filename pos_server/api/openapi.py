@@ -8,16 +8,16 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..core.rest.catalogue import OPERATIONS
+from ..core.rest.catalogue import ENDPOINTS
 from ..core.rest.openapi import openapi_document
-from ..core.rest.problems import ProblemCode, told
+from ..core.rest.problems import ProblemCode, problem_text
 
 Document = dict[str, Any]
 
 
 def openapi_json() -> bytes:
     """The document, indented, in UTF-8, with a line break at its end."""
-    document = openapi_document(version("pos-server"), OPERATIONS)
+    document = openapi_document(version("pos-server"), ENDPOINTS)
     return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
@@ -79,7 +79,7 @@ def docs_page(document: Document) -> str:
             parts.append(f"<h2 id='{name}'>{name}</h2><p>{_prose(tag['description'])}</p>")
             parts += [_operation(*operation) for operation in by_tag[tag["name"]]]
     parts += ["<h2 id='problems'>Problems</h2>", f"<p>{_prose(_PROBLEMS)}</p>"]
-    rows = [(code.value, str(told(code).status.value), _prose(told(code).text)) for code in ProblemCode]
+    rows = [(code.value, str(problem_text(code).status.value), _prose(problem_text(code).text)) for code in ProblemCode]
     parts.append(_table(("Code", "Status", "Meaning"), rows))
     parts.append("<h2 id='schemas'>Bodies</h2>")
     parts += [_schema(name, schema) for name, schema in sorted(document["components"]["schemas"].items())]

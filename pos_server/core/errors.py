@@ -27,7 +27,7 @@ class ErrorCode(StrEnum):
     ALREADY_REFUNDED = "already_refunded"
     NOT_REFUNDABLE = "not_refundable"
     REFUND_TOO_LATE = "refund_too_late"
-    REFUND_OVER_REST = "refund_over_rest"
+    REFUND_EXCEEDS_REMAINING = "refund_exceeds_remaining"
     TOO_MANY_REFUNDS = "too_many_refunds"
     PIN_NOT_SET = "pin_not_set"
     PIN_TOO_WEAK = "pin_too_weak"

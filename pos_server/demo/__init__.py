@@ -1,4 +1,4 @@
-"""`pos-server demo`: a real server, a small town, and a short store day played against it through real sockets."""
+"""`pos-server demo`: a real server, a small shop, and a short store day played against it through real sockets."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from ..server import RunningServer, serving
 from ..settings import Settings
 from .day import play_day
 from .report import Report, by_hand_text
-from .shop import BackOffice, Town, open_back_office
+from .shop import BackOffice, Shop, open_back_office
 
 # Slot 0 of every wallet is the play's own; by hand one gets another phone of the same wallet.
 _SLOT_BY_HAND = 1
@@ -32,15 +32,15 @@ async def run_demo(
         try:
             async with open_back_office(server.url, connection) as back_office:
                 report = Report(quiet=as_json)
-                town = await back_office.build_town()
-                if not await _unless_stopped(server, play_day(server.url, town, back_office, report)):
+                shop = await back_office.build_shop()
+                if not await _unless_stopped(server, play_day(server.url, shop, back_office, report)):
                     return 0
                 audit_report = await _audit(dsn, settings)
                 report.summary(audit_report)
                 if as_json:
                     print(json.dumps(report.as_json(audit_report)), flush=True)  # noqa: T201
                 if not once:
-                    codes = await _codes_by_hand(back_office, town)
+                    codes = await _codes_by_hand(back_office, shop)
                     report.say(by_hand_text(server.url, *codes, data_dir))
                     await server.stop_wanted()
         finally:
@@ -71,7 +71,7 @@ async def _audit(dsn: str, settings: Settings) -> AuditReport:
         await connection.close()
 
 
-async def _codes_by_hand(back_office: BackOffice, town: Town) -> tuple[str, str]:
-    terminal = DeviceId(DeviceKind.TERMINAL, town.terminals[-1].number)
-    wallet = DeviceId(DeviceKind.WALLET, town.wallets[0].number, _SLOT_BY_HAND)
+async def _codes_by_hand(back_office: BackOffice, shop: Shop) -> tuple[str, str]:
+    terminal = DeviceId(DeviceKind.TERMINAL, shop.terminals[-1].number)
+    wallet = DeviceId(DeviceKind.WALLET, shop.wallets[0].number, _SLOT_BY_HAND)
     return await back_office.activation_code(terminal), await back_office.activation_code(wallet)

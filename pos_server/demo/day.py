@@ -16,7 +16,7 @@ from ..core.credentials.device_keys import DeviceId, DeviceKind
 from ..core.protocol.messages import TerminalPaymentResult, WalletPaymentResult
 from .pin_cancel_refund import Pair, play_evening
 from .report import Outcome, Report, Side
-from .shop import POOR_CUSTOMER, BackOffice, Customer, Terminal, Town
+from .shop import POOR_CUSTOMER, BackOffice, Customer, Shop, Terminal
 
 _NOTICE_TIMEOUT_S = 10.0
 _BETWEEN_SALES_S = 0.1
@@ -59,22 +59,22 @@ class _Till:
     client: TerminalClient
 
 
-async def play_day(url: str, town: Town, back_office: BackOffice, report: Report) -> None:
-    """Activate and connect every device of the town, and let all tills sell at once."""
+async def play_day(url: str, shop: Shop, back_office: BackOffice, report: Report) -> None:
+    """Activate and connect every device of the shop, and let all tills sell at once."""
 
     async def activated(kind: DeviceKind, number: int) -> Credentials:
         code = await back_office.activation_code(DeviceId(kind, number))
         return await activate(url, code, request_id=uuid.uuid4())
 
-    report.opening(url, len(town.terminals), len(town.wallets))
+    report.opening(url, len(shop.terminals), len(shop.wallets))
     async with AsyncExitStack() as stack:
         tills, phones = [], []
-        for terminal in town.terminals:
+        for terminal in shop.terminals:
             credentials = await activated(DeviceKind.TERMINAL, terminal.number)
             client = await stack.enter_async_context(TerminalClient(credentials))
             await client.ready()
             tills.append(_Till(terminal, client))
-        for customer in town.wallets:
+        for customer in shop.wallets:
             credentials = await activated(DeviceKind.WALLET, customer.number)
             wallet = await stack.enter_async_context(WalletClient(credentials))
             await wallet.ready()

@@ -1,4 +1,4 @@
-"""The demo's town: one merchant, two stores, three terminals, ten wallets. Made once, topped up each time.
+"""The demo's shop: one merchant, two stores, three terminals, ten wallets. Made once, topped up each time.
 
 Its back office does all of that as a real one would, through the REST API. Only the first key is made in the database,
 as `pos-server keys create` does.
@@ -48,7 +48,7 @@ class Customer:
 
 
 @dataclass(frozen=True, slots=True)
-class Town:
+class Shop:
     terminals: list[Terminal]
     wallets: list[Customer]
 
@@ -61,9 +61,9 @@ class BackOffice:
         self._merchant = merchant
         self._merchant_id = merchant_id
 
-    async def build_town(self) -> Town:
-        """Find the town or make it, and see to it that everybody has money."""
-        return Town(await self._terminals(), await self._wallets())
+    async def build_shop(self) -> Shop:
+        """Find the shop or make it, and see to it that everybody has money."""
+        return Shop(await self._terminals(), await self._wallets())
 
     async def activation_code(self, device: DeviceId) -> str:
         """A one-time code that makes whoever enters it this device."""

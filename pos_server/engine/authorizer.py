@@ -30,7 +30,7 @@ from ..core.payments.operations import Operation, Outcome, Refused, named_by
 from ..core.payments.rules import Rules
 from ..core.protocol.notices import asker_of
 from ..ledger.database import DATABASE_AWAY, connect
-from ..ledger.payments import LEDGER_CONFLICT, HouseAccounts, apply_changes, load_book, warm_up
+from ..ledger.payments import LEDGER_CONFLICT, HouseAccounts, apply_changes, load_snapshot, warm_up
 from .batch_record import BatchRecord, Watch
 
 log = structlog.get_logger(__name__)
@@ -102,7 +102,7 @@ class Authorizer:
     """The queue and the lanes. `publish` is called once per operation, after its commit.
 
     It gets the outcome and the `reply_to` of the request, and must not block. `day_start_ms` tells when the business
-    day of a time began. `watch` is told of every batch. `turned_away` counts what was not accepted, or too late to be
+    day of a time began. `watch` is told of every batch. `rejected` counts what was not accepted, or too late to be
     decided; who finds the queue `full` and asks no further counts here too.
     """
 
@@ -118,7 +118,7 @@ class Authorizer:
         clock: Callable[[], float] = time.time,
         watch: Watch | None = None,
     ) -> None:
-        self.turned_away = 0
+        self.rejected = 0
         self._watch = watch
         self._lanes = [_Lane(dsn, limits.connect_timeout_s) for _ in range(limits.lanes)]
         self._keyring = keyring
@@ -148,7 +148,7 @@ class Authorizer:
         """Accept an operation. Raises QueueFull, also for one device alone, and once `close` was called."""
         self._accept(operation, reply_to, None)
 
-    async def carry_out(self, operation: Operation) -> Outcome:
+    async def submit_and_wait(self, operation: Operation) -> Outcome:
         """Accept an operation and wait for its outcome, which is published too. Raises QueueFull."""
         waiting: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._accept(operation, None, waiting)
@@ -170,12 +170,12 @@ class Authorizer:
         asker = asker_of(operation)
         device = None if asker is None else (asker.kind, asker.number)
         if self.full:
-            self.turned_away += 1
+            self.rejected += 1
             raise QueueFull
         if device is not None:
             already_open = self._open.get(device, 0)
             if already_open >= self._limits.device_operations_max:
-                self.turned_away += 1
+                self.rejected += 1
                 raise QueueFull
             self._open[device] = already_open + 1
         self._queue.append(Submission(operation, reply_to, deadline_s, device, named_by(operation), waiting))
@@ -253,7 +253,7 @@ class Authorizer:
         now_s = time.monotonic()
         batch = [submission for submission in submissions if submission.deadline_s > now_s]
         late = [submission for submission in submissions if submission.deadline_s <= now_s]
-        self.turned_away += len(late)
+        self.rejected += len(late)
         self._answer_all(late, _refused(late, ErrorCode.BUSY))
         if not batch:
             return
@@ -286,11 +286,16 @@ class Authorizer:
                 async with asyncio.timeout(self._limits.batch_timeout_s):
                     connection = await lane.connected()
                     record.loading_s = time.monotonic()
-                    book = await load_book(connection, operations, self._house)
+                    snapshot = await load_snapshot(connection, operations, self._house)
                     record.deciding_s = time.monotonic()
                     now_ms = int(self._clock() * 1000)
                     outcomes, changes = decide(
-                        operations, book, self._keyring, now_ms, self._rules, day_start_ms=self._day_start_ms(now_ms)
+                        operations,
+                        snapshot,
+                        self._keyring,
+                        now_ms,
+                        self._rules,
+                        day_start_ms=self._day_start_ms(now_ms),
                     )
                     self._end_turn(lane)
                     record.applying_s = time.monotonic()

@@ -47,7 +47,7 @@ _MISUSE = {ErrorCode.BAD_FIELD, ErrorCode.UNKNOWN_TYPE, ErrorCode.WRONG_CURRENCY
 class Conversation:
     """One connection's messages after `authenticate`.
 
-    `turn_away` and `handle` are those of `DeviceEndpoint`: the first answers what there is no room for before it is
+    `refuse_early` and `handle` are those of `DeviceEndpoint`: the first answers what there is no room for before it is
     read, the second acts on what was read.
     """
 
@@ -58,9 +58,9 @@ class Conversation:
         "_pace",
         "_patience",
         "_queries",
+        "_refuse_early",
         "_session",
         "_settings",
-        "_turn_away",
     )
 
     def __init__(
@@ -68,14 +68,14 @@ class Conversation:
         settings: Settings,
         session: Session,
         connection: Connection,
-        turn_away: Callable[[str], str | None],
+        refuse_early: Callable[[str], str | None],
         handle: Callable[[Request], Work | None],
         now_s: float,
     ) -> None:
         self._settings = settings
         self._session = session
         self._connection = connection
-        self._turn_away = turn_away
+        self._refuse_early = refuse_early
         self._handle = handle
         self._pace = TokenBucket(settings.messages_per_s, settings.messages_burst, now_s)
         self._patience = TokenBucket(settings.bad_messages_per_s, settings.bad_messages_burst, now_s)
@@ -94,7 +94,7 @@ class Conversation:
     def take(self, text: str) -> None:
         """Act on one message; its answer or error goes to the connection. Raises ConnectionClosing."""
         settings, now_s = self._settings, time.monotonic()
-        refusal = self._turn_away(text)
+        refusal = self._refuse_early(text)
         if refusal is not None and self._pace.take(now_s):
             self._connection.deliver(refusal)
             return

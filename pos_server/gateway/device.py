@@ -85,7 +85,7 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
     async def missed(self, number: int, language: str, since_ms: int) -> Sequence[ServerMessage] | None:
         """What changed for a device after `since_ms`, oldest first; None when that is more than may be replayed."""
 
-    def turn_away(self, text: str) -> str | None:
+    def refuse_early(self, text: str) -> str | None:
         """The answer's text to a message that there is no room for, without reading all of it; None to have it read."""
         return None
 
@@ -210,7 +210,7 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
             self._settings,
             session,
             connection,
-            self.turn_away,
+            self.refuse_early,
             lambda message: self.handle(message, admitted),
             time.monotonic(),
         )

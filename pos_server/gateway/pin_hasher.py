@@ -16,11 +16,11 @@ from ..settings import Settings
 T = TypeVar("T")
 
 
-class PinsBusy(PosError):
+class PinHasherBusy(PosError):
     """Too many PINs are being checked; this one was not."""
 
 
-class Pins:
+class PinHasher:
     """Bounded in threads and in what may wait for them. `close` it at the end."""
 
     def __init__(self, settings: Settings, keyring: Keyring) -> None:
@@ -36,7 +36,7 @@ class Pins:
         self._open = 0
 
     async def hash(self, wallet_number: int, pin: str) -> PinHash:
-        """What to store for a new PIN. Raises PinsBusy."""
+        """What to store for a new PIN. Raises PinHasherBusy."""
         kid = self._keyring.current
         pepper = self._keyring.pin_pepper(kid)
         if pepper is None:
@@ -45,7 +45,7 @@ class Pins:
         return PinHash(kid, await self._in_thread(lambda: self._hasher.hash(secret)))
 
     async def is_correct(self, wallet_number: int, pin: str, stored: PinHash) -> bool:
-        """Whether `pin` is the stored one; False too when its master key is retired. Raises PinsBusy."""
+        """Whether `pin` is the stored one; False too when its master key is retired. Raises PinHasherBusy."""
         pepper = self._keyring.pin_pepper(stored.kid)
         if pepper is None:
             return False
@@ -60,7 +60,7 @@ class Pins:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         if self._open >= self._open_max:
-            raise PinsBusy
+            raise PinHasherBusy
         self._open += 1
         future = asyncio.get_running_loop().run_in_executor(self._threads, work)
         # Counted until the thread is done, also when the caller has gone away meanwhile.

@@ -116,7 +116,7 @@ class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):
         payments = await history.terminal_payments_since(self._pool, number, since_ms, payments_max + 1)
         return None if len(payments) > payments_max else [self._notice(p, None, language) for p in payments]
 
-    def turn_away(self, text: str) -> str | None:
+    def refuse_early(self, text: str) -> str | None:
         # What is refused is not paid, so it must not cost like a payment: with twice as many scans as the server can
         # decide, to read them all would take a third of its time.
         if not self._authorizer.full or self._admission.draining:
@@ -124,7 +124,7 @@ class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):
         message_id = message_id_of_scan(text)
         if message_id is None:
             return None
-        self._authorizer.turned_away += 1
+        self._authorizer.rejected += 1
         return orjson.dumps(message_id).decode().join(_BUSY)
 
     def handle(self, message: Request, admitted: Admitted[TerminalRecord]) -> Work | None:

@@ -41,7 +41,7 @@ from ..settings import Settings
 from .admission import Admission
 from .conversation import Work, refused
 from .device import Admitted, DeviceEndpoint
-from .pin_hasher import Pins, PinsBusy
+from .pin_hasher import PinHasher, PinHasherBusy
 
 
 class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
@@ -59,7 +59,7 @@ class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
         pool: asyncpg.Pool,
         authorizer: Authorizer,
         rules: Rules,
-        pins: Pins,
+        pins: PinHasher,
         *,
         tell: Callable[[Notice], None],
     ) -> None:
@@ -154,7 +154,7 @@ class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
     async def _check(self, message: Request, number: int, pin: str, stored: PinHash) -> bool:
         try:
             return await self._pins.is_correct(number, pin, stored)
-        except PinsBusy:
+        except PinHasherBusy:
             raise refused(ErrorCode.BUSY, message) from None
 
     async def _set_pin(self, message: PinSet, admitted: Admitted[WalletDeviceRecord]) -> ServerMessage:
@@ -196,7 +196,7 @@ class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
                 raise refused(ErrorCode.PIN_WRONG, message, field="old_pin")
         try:
             new = await self._pins.hash(number, message.new_pin)
-        except PinsBusy:
+        except PinHasherBusy:
             raise refused(ErrorCode.BUSY, message) from None
         if not await pin_rows.set_pin(self._pool, number, stored.generation, new, message.request_id):
             raise refused(ErrorCode.BUSY, message)  # another request was faster

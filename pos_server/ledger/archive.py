@@ -88,7 +88,7 @@ async def archive(
     """Move what was final before `before` (midnight UTC) into files in `out`; returns the parts that were made.
 
     Safe to run twice, at several places at once, and after it was killed: parts that were recorded stay. Raises
-    NotArchivable, NotSettled, and asyncpg's errors.
+    NotArchivable, TransactionsOpen, and asyncpg's errors.
     """
     await connection.execute("select pg_advisory_lock($1)", _ADVISORY_LOCK)
     try:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from ..core.payments.operations import Cancel, Confirm, CreateRefund, Expire, MoveCash, Operation, Reject, Scan
-from ..core.payments.snapshot import Changes
+from ..core.payments.snapshot import Changeset
 
 # By type: what of a record goes into it. Of a wallet and a payment the version that was seen comes first.
 ATTRIBUTES = {
@@ -67,7 +67,7 @@ def key_of(operation: Operation) -> OperationKey:
             return OperationKey(operation.payment_id)
 
 
-def rows_of(changes: Changes, now_ms: int) -> tuple[Any, ...]:
+def rows_of(changes: Changeset, now_ms: int) -> tuple[Any, ...]:
     """The arguments of the statement `apply_changes`; all but the last are those of `apply_new_payments`."""
     seen_wallet, seen_payment = changes.wallet_versions, changes.payment_versions
     return (

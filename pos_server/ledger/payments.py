@@ -8,10 +8,10 @@ from msgspec.structs import replace
 
 from ..core.payments.operations import CreateRefund, Operation
 from ..core.payments.payment import Status
-from ..core.payments.snapshot import Book, Changes, HouseAccount, OpenPayment, TerminalStatus
+from ..core.payments.snapshot import Changeset, HouseAccount, OpenPayment, Snapshot, TerminalStatus
 from .batch_rows import key_of, rows_of
 from .database import AnyConnection
-from .rows import device_of, payment_of, plain_uuid, refund_of, till_of, wallet_of
+from .rows import acceptor_of, device_of, payment_of, plain_uuid, refund_of, wallet_of
 from .sql import QUERIES
 
 # What says that another server was faster: load again, decide again.
@@ -43,74 +43,74 @@ _found = itemgetter(
 _elsewhere = itemgetter("archived_payment_id", "archived_order_id", "open_payment_id")
 
 
-async def load_book(
+async def load_snapshot(
     connection: AnyConnection, operations: Sequence[Operation], house: HouseAccounts | None = None
-) -> Book:
+) -> Snapshot:
     """The committed rows that decisions about `operations` depend on. Raises asyncpg's errors.
 
     `house` keeps the house's accounts from batch to batch: they are made with a currency's first merchant or wallet.
     """
     house = HouseAccounts() if house is None else house
-    book = Book(house=house.ids)
+    snapshot = Snapshot(house=house.ids)
     refund_ids = [operation.refund_id for operation in operations if isinstance(operation, CreateRefund)]
     if refund_ids:
         # Before the payments: a refund that is found is one that its payment knows of.
         for row in await connection.fetch(QUERIES["load_refunds"], refund_ids):
             if row["id"] is not None:
                 refund = refund_of(row)
-                book.refunds[refund.refund_id] = refund
+                snapshot.refunds[refund.refund_id] = refund
             if row["archived_id"] is not None:
-                book.archived_refunds.add(plain_uuid(row["archived_id"]))
+                snapshot.archived_refunds.add(plain_uuid(row["archived_id"]))
     keys = [key_of(operation) for operation in operations]
-    for row in await connection.fetch(QUERIES["load_book"], keys):
+    for row in await connection.fetch(QUERIES["load_snapshot"], keys):
         position, merchant_id, currency, till_number, other_till, wallet_number, device_kid, stored = _found(row)
         key = keys[position - 1]
         if merchant_id is not None:
             if currency not in house.currencies:
                 await house.read(connection)
-            till = till_of(row)
+            acceptor = acceptor_of(row)
             if key.terminal_number is None or (stored is not None and stored["terminal_number"] is None):
                 # What a back office does, or did.
-                book.offices[merchant_id] = replace(
-                    till, terminal_status=TerminalStatus.ACTIVE, store_name="", shift_id=None
+                snapshot.back_offices[merchant_id] = replace(
+                    acceptor, terminal_status=TerminalStatus.ACTIVE, store_name="", shift_id=None
                 )
             if till_number is not None:
-                book.tills[till_number] = till
+                snapshot.terminals[till_number] = acceptor
             if other_till is not None:
-                book.tills[other_till["number"]] = replace(
-                    till,
+                snapshot.terminals[other_till["number"]] = replace(
+                    acceptor,
                     terminal_status=TerminalStatus(other_till["status"]),
                     store_name=other_till["store_name"],
                     shift_id=other_till["shift_id"] and plain_uuid(other_till["shift_id"]),
                 )
         if wallet_number is not None:
-            book.wallets[wallet_number] = wallet_of(row)
+            snapshot.wallets[wallet_number] = wallet_of(row)
         if device_kid is not None:
             device = device_of(row)
-            book.devices[device.wallet_number, device.slot] = device
+            snapshot.devices[device.wallet_number, device.slot] = device
         if stored is not None:
             payment = payment_of(stored)
-            book.payments[payment.payment_id] = payment
+            snapshot.payments[payment.payment_id] = payment
         archived_payment_id, archived_order_id, occupant_id = _elsewhere(row)
         if archived_payment_id is not None:
-            book.archived.add(plain_uuid(archived_payment_id))
+            snapshot.archived.add(plain_uuid(archived_payment_id))
         if archived_order_id is not None:
-            book.archived.add(plain_uuid(archived_order_id))
+            snapshot.archived.add(plain_uuid(archived_order_id))
         if occupant_id is not None and key.merchant_id is not None and key.reference is not None:
             occupant = OpenPayment(plain_uuid(occupant_id), Status(row["open_payment_status"]))
-            book.open_payments[key.merchant_id, key.reference] = occupant
-    return book
+            snapshot.open_payments[key.merchant_id, key.reference] = occupant
+    return snapshot
 
 
 async def warm_up(connection: AnyConnection) -> None:
     """Have the statements of a batch planned, so that the first operation waits for none. Raises asyncpg's errors."""
-    await load_book(connection, [])
-    rows = rows_of(Changes(), 0)
+    await load_snapshot(connection, [])
+    rows = rows_of(Changeset(), 0)
     await connection.fetchval(QUERIES["apply_new_payments"], *rows[:-1])
     await connection.fetchval(QUERIES["apply_changes"], *rows)
 
 
-async def apply_changes(connection: AnyConnection, changes: Changes, now_ms: int) -> None:
+async def apply_changes(connection: AnyConnection, changes: Changeset, now_ms: int) -> None:
     """Write a batch whole, or not at all. Raises one of LEDGER_CONFLICT when rows have changed since the load."""
     rows = rows_of(changes, now_ms)
     if changes.refunds or any(changes.payment_versions.values()):

@@ -21,7 +21,7 @@ class TakesTooLong(PosError):
     """A report was given up: it would read too much."""
 
 
-class Place(NamedTuple):
+class PageCursor(NamedTuple):
     """Where a page ended: the time that the list is ordered by, and the id that decides between equal ones."""
 
     at: datetime
@@ -61,8 +61,8 @@ class Reports:
 
 
 async def list_payments(
-    connection: AnyConnection, merchant_id: int, asked: PaymentFilter, after: Place | None, limit: int
-) -> list[tuple[Payment, Place]]:
+    connection: AnyConnection, merchant_id: int, asked: PaymentFilter, after: PageCursor | None, limit: int
+) -> list[tuple[Payment, PageCursor]]:
     """A merchant's payments, latest change first, after the page that ended at `after`; each with its place."""
     query = "merchant_payments" if asked.reference is None else "merchant_payments_of_order"
     rows = await connection.fetch(
@@ -77,19 +77,19 @@ async def list_payments(
         limit,
         *(() if asked.reference is None else (asked.reference,)),
     )
-    return [(payment_of(row), Place(row["changed_at"], row["id"])) for row in rows]
+    return [(payment_of(row), PageCursor(row["changed_at"], row["id"])) for row in rows]
 
 
 async def list_refunds(
-    connection: AnyConnection | asyncpg.Pool, payment_id: UUID, after: Place | None, limit: int
-) -> list[tuple[Refund, Place]]:
+    connection: AnyConnection | asyncpg.Pool, payment_id: UUID, after: PageCursor | None, limit: int
+) -> list[tuple[Refund, PageCursor]]:
     """A payment's refunds, oldest first, after the page that ended at `after`; each with its place."""
     rows = await connection.fetch(QUERIES["payment_refunds"], payment_id, *(after or (None, None)), limit)
-    return [(refund_of(row), Place(row["created_at"], row["id"])) for row in rows]
+    return [(refund_of(row), PageCursor(row["created_at"], row["id"])) for row in rows]
 
 
 async def list_shifts(
-    connection: AnyConnection, merchant_id: int, terminal_number: int | None, after: Place | None, limit: int
+    connection: AnyConnection, merchant_id: int, terminal_number: int | None, after: PageCursor | None, limit: int
 ) -> list[asyncpg.Record]:
     """A merchant's shifts, opened last first, after the page that ended at `after`."""
     return await connection.fetch(

@@ -42,7 +42,7 @@ class RollUp:
 
 
 async def roll_up(connection: asyncpg.Connection) -> int:
-    """Sum up all that there is now; returns the horizon, an id. Raises NotSettled, and asyncpg's errors."""
+    """Sum up all that there is now; returns the horizon, an id. Raises TransactionsOpen, and asyncpg's errors."""
     ((last_id, running),) = await connection.fetch(QUERIES["last_transfer"])
     await wait_until_ended(connection, running)
     return await _sum_up_to(connection, last_id)

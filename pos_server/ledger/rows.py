@@ -13,11 +13,11 @@ import orjson
 
 from ..core.payments.payment import DeclineCode, Payment, Purpose, Refund, Status
 from ..core.payments.snapshot import (
+    Acceptor,
     DeviceStatus,
     MerchantStatus,
     OwnLimits,
     TerminalStatus,
-    Till,
     Wallet,
     WalletDevice,
     WalletStatus,
@@ -40,9 +40,9 @@ _wallet_state = itemgetter(
 _device = itemgetter("device_wallet_number", "slot", "kid", "generation", "device_status", "spent_mark")
 
 
-def till_of(row: asyncpg.Record) -> Till:
+def acceptor_of(row: asyncpg.Record) -> Acceptor:
     status, merchant_status, account_id, merchant_name, store_name, fee_bps, fee_fixed_minor, shift_id = _till(row)
-    return Till(
+    return Acceptor(
         # A back office has no terminal that could be disabled.
         TerminalStatus.ACTIVE if status is None else _TERMINAL_STATUSES[status],
         _MERCHANT_STATUSES[merchant_status],

@@ -39,7 +39,7 @@ async def seal_days(
     """Seal every day before today that is not sealed yet, in the zone `time_zone`; returns the last hash of the chain.
 
     Safe to run twice and at several places at once: an advisory lock lets one work. A day that has no transfers has
-    a seal too. Raises NotSettled, and asyncpg's errors; days sealed by then stay sealed.
+    a seal too. Raises TransactionsOpen, and asyncpg's errors; days sealed by then stay sealed.
     """
     zone = ZoneInfo(time_zone)
     await connection.execute("select pg_advisory_lock($1)", _ADVISORY_LOCK)

@@ -40,8 +40,8 @@ async def settle(connection: asyncpg.Connection, business_date: date, now: datet
     """Settle a business day for every merchant, and the days before it that are not settled yet; each in one commit.
 
     Safe to run twice and at several places at once. A merchant's day ends at its own cut-off in its own time zone; a
-    transfer belongs to the day of its time stamp. Raises DayNotOver, NotSettled, and asyncpg's errors; days settled
-    by then stay.
+    transfer belongs to the day of its time stamp. Raises DayNotOver, TransactionsOpen, and asyncpg's errors; days
+    that were settled by then stay settled.
     """
     await connection.execute("select pg_advisory_lock($1)", _ADVISORY_LOCK)
     try:

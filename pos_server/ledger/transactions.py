@@ -12,15 +12,15 @@ import asyncpg
 from ..core.errors import PosError
 from .sql import QUERIES
 
-SETTLED_WITHIN_S = 60.0
+TRANSACTIONS_TIMEOUT_S = 60.0
 _CHECK_S = 0.05
 
 
-class NotSettled(PosError):
+class TransactionsOpen(PosError):
     """Transactions have been running for so long that it is not known what they will still add."""
 
     def __str__(self) -> str:
-        return f"a transaction has been open for more than {SETTLED_WITHIN_S:g} s: end it, then run this again"
+        return f"a transaction has been open for more than {TRANSACTIONS_TIMEOUT_S:g} s: end it, then run this again"
 
 
 async def have_ended(connection: asyncpg.Connection, running: Sequence[str]) -> bool:
@@ -29,10 +29,10 @@ async def have_ended(connection: asyncpg.Connection, running: Sequence[str]) -> 
 
 
 async def wait_until_ended(connection: asyncpg.Connection, running: Sequence[str]) -> None:
-    """Wait for these transactions. Raises NotSettled after SETTLED_WITHIN_S, and asyncpg's errors."""
+    """Wait for these transactions. Raises TransactionsOpen after TRANSACTIONS_TIMEOUT_S, and asyncpg's errors."""
     try:
-        async with asyncio.timeout(SETTLED_WITHIN_S):
+        async with asyncio.timeout(TRANSACTIONS_TIMEOUT_S):
             while not await have_ended(connection, running):  # noqa: ASYNC110 - nobody tells us
                 await asyncio.sleep(_CHECK_S)
     except TimeoutError:
-        raise NotSettled from None
+        raise TransactionsOpen from None

@@ -102,16 +102,13 @@ class Metrics(Collector):
             for stage, from_s, to_s in zip(STAGES, began_s, began_s[1:], strict=False):
                 self._stages[stage].observe(to_s - from_s)
 
-    def refused(self, turned_away: int) -> CounterMetricFamily:
-        """Operations that were answered with an error; `turned_away` is what the queue did not take or keep."""
+    def refused(self, rejected: int) -> CounterMetricFamily:
+        """Operations that were answered with an error; `rejected` is what the queue did not take or keep."""
         return _counters(
             "pos_operations_refused",
             "Operations that the engine answered with an error.",
             ("code",),
-            (
-                ((code.value,), self._refused[code] + (turned_away if code is ErrorCode.BUSY else 0))
-                for code in ErrorCode
-            ),
+            (((code.value,), self._refused[code] + (rejected if code is ErrorCode.BUSY else 0)) for code in ErrorCode),
         )
 
     def collect(self) -> Iterator[Metric]:

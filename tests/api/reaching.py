@@ -1,7 +1,7 @@
 """How every operation is asked about something that is there: the table behind the tests that go over all of them.
 
 An operation that is not in REACH fails tests/api/test_authorization.py. Add a function that makes what the operation is
-about, under the merchant `world.town` where it is a merchant's, and says how to ask.
+about, under the merchant `world.shop` where it is a merchant's, and says how to ask.
 """
 
 import json
@@ -18,13 +18,13 @@ from jsonschema import Draft202012Validator, FormatChecker
 from pos_server.api.openapi import openapi_json
 from pos_server.cli import operator_commands as operator_desk
 from pos_server.core.credentials.api_keys import Role
-from pos_server.core.rest.endpoints import Kind, RestOperation
+from pos_server.core.rest.endpoints import Endpoint, Kind
 from pos_server.ledger import api_keys
 from pos_server.ledger.settlement import settle
 from pos_server.server import RunningServer
 from tests.copies import replace
 from tests.gateway.test_shifts import opening
-from tests.support import EUR, Town, ask, build_town, logged_in, new_id
+from tests.support import EUR, Shop, ask, build_shop, logged_in, new_id
 
 DOCUMENT: dict[str, Any] = json.loads(openapi_json())
 # Within what numbers and ids may be, and nobody's.
@@ -66,13 +66,13 @@ class World:
     """Two merchants, and whoever may ask: a client for each role's key, one of the other merchant, and of no use."""
 
     admin: asyncpg.Connection
-    town: Town
+    shop: Shop
     by_role: dict[Role, httpx.AsyncClient]
     other_merchant: httpx.AsyncClient
     # No key, an unknown one, and a revoked one of each role.
     nobodies: list[httpx.AsyncClient]
 
-    async def ask(self, client: httpx.AsyncClient, operation: RestOperation, asked: Asked) -> httpx.Response:
+    async def ask(self, client: httpx.AsyncClient, operation: Endpoint, asked: Asked) -> httpx.Response:
         """The answer, which is what the document says of this operation. A new thing, where one is made."""
         headers = {"Idempotency-Key": str(new_id())} if operation.kind is Kind.CREATE else {}
         if operation.kind is Kind.REPLACE:
@@ -90,8 +90,8 @@ class World:
 
 
 @asynccontextmanager
-async def built_world(server: RunningServer, admin: asyncpg.Connection, town: Town) -> AsyncIterator[World]:
-    other = await build_town(admin, terminals=0, wallets=0)
+async def built_world(server: RunningServer, admin: asyncpg.Connection, shop: Shop) -> AsyncIterator[World]:
+    other = await build_shop(admin, terminals=0, wallets=0)
     async with AsyncExitStack() as stack:
 
         async def client(key: str | None) -> httpx.AsyncClient:
@@ -101,18 +101,18 @@ async def built_world(server: RunningServer, admin: asyncpg.Connection, town: To
         async def new_key(role: Role, merchant_id: int, name: str = "a key") -> str:
             return await operator_desk.new_key(admin, role, merchant_id if role is Role.MERCHANT else None, name)
 
-        by_role = {role: await client(await new_key(role, town.merchant_id)) for role in Role}
-        revoked = [await new_key(role, town.merchant_id, "revoked") for role in Role]
+        by_role = {role: await client(await new_key(role, shop.merchant_id)) for role in Role}
+        revoked = [await new_key(role, shop.merchant_id, "revoked") for role in Role]
         for record in await api_keys.list_api_keys(admin):
             if record.name == "revoked":
                 await api_keys.end_api_key(admin, record.id)
         stranger = await client(await new_key(Role.MERCHANT, other.merchant_id))
         unknown = "pos_admin_" + "a" * 52
         nobodies = [await client(key) for key in (None, unknown, *revoked)]
-        yield World(admin, town, by_role, stranger, nobodies)
+        yield World(admin, shop, by_role, stranger, nobodies)
 
 
-def faults(operation: RestOperation, response: httpx.Response) -> list[str]:
+def faults(operation: Endpoint, response: httpx.Response) -> list[str]:
     """What of an answer is not as the document says: the status, the media type, a header, the body."""
     responses = DOCUMENT["paths"][operation.path][operation.method.lower()]["responses"]
     described = responses.get(str(response.status_code))
@@ -139,7 +139,7 @@ async def nothing_special(world: World) -> Asked:
 
 
 async def the_merchant(world: World) -> Asked:
-    return Asked({"merchant_id": world.town.merchant_id})
+    return Asked({"merchant_id": world.shop.merchant_id})
 
 
 async def a_key(world: World) -> Asked:
@@ -157,7 +157,7 @@ async def merchant_change(world: World) -> Asked:
 
 
 async def new_api_key(world: World) -> Asked:
-    return Asked(body={"role": "merchant", "merchant_id": world.town.merchant_id, "name": "shop"})
+    return Asked(body={"role": "merchant", "merchant_id": world.shop.merchant_id, "name": "shop"})
 
 
 async def rotation(world: World) -> Asked:
@@ -165,7 +165,7 @@ async def rotation(world: World) -> Asked:
 
 
 async def the_wallet(world: World) -> Asked:
-    return Asked({"wallet_number": world.town.wallets[0].device.number})
+    return Asked({"wallet_number": world.shop.wallets[0].device.number})
 
 
 async def new_wallet(world: World) -> Asked:
@@ -185,12 +185,12 @@ async def new_wallet_device(world: World) -> Asked:
 
 
 async def the_wallet_device(world: World) -> Asked:
-    return Asked({"wallet_number": world.town.wallets[0].device.number, "slot": 0})
+    return Asked({"wallet_number": world.shop.wallets[0].device.number, "slot": 0})
 
 
 async def new_cash(world: World) -> Asked:
-    wallet_number = world.town.wallets[0].device.number
-    return Asked(body={"wallet_number": wallet_number, "merchant_id": world.town.merchant_id, "amount_minor": 100})
+    wallet_number = world.shop.wallets[0].device.number
+    return Asked(body={"wallet_number": wallet_number, "merchant_id": world.shop.merchant_id, "amount_minor": 100})
 
 
 async def the_top_up(world: World) -> Asked:
@@ -207,15 +207,15 @@ async def new_store(world: World) -> Asked:
 
 
 async def the_store(world: World) -> Asked:
-    return Asked({"store_id": world.town.store_id})
+    return Asked({"store_id": world.shop.store_id})
 
 
 async def new_terminal(world: World) -> Asked:
-    return Asked(body={"store_id": world.town.store_id, "name": "Till"})
+    return Asked(body={"store_id": world.shop.store_id, "name": "Till"})
 
 
 async def the_terminal(world: World) -> Asked:
-    return Asked({"terminal_number": world.town.terminals[0].device.number})
+    return Asked({"terminal_number": world.shop.terminals[0].device.number})
 
 
 async def terminal_change(world: World) -> Asked:
@@ -225,8 +225,8 @@ async def terminal_change(world: World) -> Asked:
 async def new_payment(world: World) -> Asked:
     return Asked(
         body={
-            "terminal_number": world.town.terminals[0].device.number,
-            "code": world.town.wallets[0].code(),
+            "terminal_number": world.shop.terminals[0].device.number,
+            "code": world.shop.wallets[0].code(),
             "amount_minor": 1_000,
             "reference": f"order-{new_id()}",
         }
@@ -259,7 +259,7 @@ async def refunds_of_a_payment(world: World) -> Asked:
 
 
 async def the_shift(world: World) -> Asked:
-    async with logged_in(str(world.by_role[Role.MERCHANT].base_url), world.town.terminals[0]) as till:
+    async with logged_in(str(world.by_role[Role.MERCHANT].base_url), world.shop.terminals[0]) as till:
         return Asked({"shift_id": (await ask(till, opening()))["shift_id"]})
 
 

@@ -14,7 +14,7 @@ from pos_server.core.credentials.device_keys import DeviceId, DeviceKind
 from pos_server.ledger import directory
 from pos_server.server import RunningServer, serving
 from tests.proxy import proxied
-from tests.support import KEYRING, TestDevice, Town, activated, logged_in, new_id, settings
+from tests.support import KEYRING, Shop, TestDevice, activated, logged_in, new_id, settings
 
 pytestmark = pytest.mark.asyncio
 CODE = activation_code(bytes(range(ACTIVATION_BYTES)))
@@ -42,9 +42,9 @@ def device_of(body: dict[str, Any]) -> TestDevice:
 
 @pytest.mark.parametrize(("kind", "slot"), [("terminal", 0), ("wallet", 0), ("wallet", 9)])
 async def test_a_code_becomes_a_device_that_can_come_in(
-    kind: str, slot: int, http: httpx.AsyncClient, server: RunningServer, town: Town, connection: asyncpg.Connection
+    kind: str, slot: int, http: httpx.AsyncClient, server: RunningServer, shop: Shop, connection: asyncpg.Connection
 ) -> None:
-    known = (town.terminals if kind == "terminal" else town.wallets)[0].device
+    known = (shop.terminals if kind == "terminal" else shop.wallets)[0].device
     await issue(connection, DeviceId(known.kind, known.number, slot))
     response = await post(http)
     assert response.status_code == 200
@@ -64,9 +64,9 @@ async def test_a_code_becomes_a_device_that_can_come_in(
 
 
 async def test_a_lost_answer_can_be_asked_for_again_but_by_nobody_else(
-    http: httpx.AsyncClient, town: Town, connection: asyncpg.Connection
+    http: httpx.AsyncClient, shop: Shop, connection: asyncpg.Connection
 ) -> None:
-    await issue(connection, town.terminals[0].device)
+    await issue(connection, shop.terminals[0].device)
     request_id = new_id()
     first = await post(http, request_id=request_id)
     again = await post(http, request_id=request_id)
@@ -77,31 +77,31 @@ async def test_a_lost_answer_can_be_asked_for_again_but_by_nobody_else(
 
 
 async def test_a_repeat_after_a_newer_activation_gets_no_dead_key(
-    http: httpx.AsyncClient, town: Town, connection: asyncpg.Connection
+    http: httpx.AsyncClient, shop: Shop, connection: asyncpg.Connection
 ) -> None:
     request_id = new_id()
-    await issue(connection, town.terminals[0].device)
+    await issue(connection, shop.terminals[0].device)
     assert (await post(http, request_id=request_id)).status_code == 200
-    await activated(connection, town.terminals[0].device)
+    await activated(connection, shop.terminals[0].device)
     assert (await post(http, request_id=request_id)).status_code == 404
 
 
 @pytest.mark.parametrize("typed", [CODE.lower(), CODE.replace("-", ""), CODE.replace("0", "O"), f" {CODE} "])
 async def test_a_code_may_be_typed_as_people_type(
-    typed: str, http: httpx.AsyncClient, town: Town, connection: asyncpg.Connection
+    typed: str, http: httpx.AsyncClient, shop: Shop, connection: asyncpg.Connection
 ) -> None:
-    await issue(connection, town.terminals[0].device)
+    await issue(connection, shop.terminals[0].device)
     assert (await post(http, typed)).status_code == 200
 
 
-async def test_an_expired_code_is_unknown(http: httpx.AsyncClient, town: Town, connection: asyncpg.Connection) -> None:
-    await issue(connection, town.terminals[0].device, ttl_s=-1)
+async def test_an_expired_code_is_unknown(http: httpx.AsyncClient, shop: Shop, connection: asyncpg.Connection) -> None:
+    await issue(connection, shop.terminals[0].device, ttl_s=-1)
     response = await post(http)
     assert (response.status_code, response.json()["code"]) == (404, "activation_unknown")
 
 
-async def test_the_code_itself_is_not_stored(town: Town, connection: asyncpg.Connection) -> None:
-    await issue(connection, town.terminals[0].device)
+async def test_the_code_itself_is_not_stored(shop: Shop, connection: asyncpg.Connection) -> None:
+    await issue(connection, shop.terminals[0].device)
     stored = await connection.fetchval("select string_agg(a::text, '') from activation a")
     assert CODE not in stored
     assert CODE.replace("-", "") not in stored
@@ -142,8 +142,8 @@ async def test_a_bad_body_is_a_problem_that_names_the_field(
     assert problem["title"]
 
 
-async def test_guessing_is_slow(dsn: str, town: Town, connection: asyncpg.Connection) -> None:
-    await issue(connection, town.terminals[0].device)
+async def test_guessing_is_slow(dsn: str, shop: Shop, connection: asyncpg.Connection) -> None:
+    await issue(connection, shop.terminals[0].device)
     async with (
         serving(settings(activation_failures_max=3), KEYRING, dsn) as server,
         httpx.AsyncClient(base_url=server.url) as http,

@@ -14,7 +14,7 @@ from pos_server.cli import operator_commands as operator_desk
 from pos_server.core.credentials.api_keys import Role
 from pos_server.core.rest.problems import ProblemCode
 from pos_server.server import RunningServer, serving
-from tests.support import KEYRING, Town, new_id, settings
+from tests.support import KEYRING, Shop, new_id, settings
 
 pytestmark = pytest.mark.asyncio
 
@@ -57,7 +57,7 @@ async def test_a_merchant_is_made_read_and_changed(admin_api: httpx.AsyncClient)
     assert told(key) == (422, "idempotency_key_reused", None)
 
 
-async def test_a_list_comes_in_pages(admin_api: httpx.AsyncClient, town: Town) -> None:
+async def test_a_list_comes_in_pages(admin_api: httpx.AsyncClient, shop: Shop) -> None:
     for number in range(4):
         await admin_api.post("/v1/merchants", json={"name": f"Shop {number}", "currency": "EUR"}, headers=once())
     names, cursor, pages = [], None, 0
@@ -99,7 +99,7 @@ async def test_bad_fields_are_named_and_nothing_is_made(
     assert good.status_code == 201
 
 
-async def test_what_every_request_must_be(server: RunningServer, admin_api: httpx.AsyncClient, town: Town) -> None:
+async def test_what_every_request_must_be(server: RunningServer, admin_api: httpx.AsyncClient, shop: Shop) -> None:
     body = {"name": "Kiosk", "currency": "EUR"}
     post = admin_api.post
     assert told(await post("/v1/merchants", json=body)) == (400, "idempotency_key_missing", None)
@@ -131,7 +131,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 async def test_keys_are_made_rotated_and_revoked(
-    server: RunningServer, admin_api: httpx.AsyncClient, town: Town, admin: asyncpg.Connection
+    server: RunningServer, admin_api: httpx.AsyncClient, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     wish = {"role": "admin", "name": "second operator"}
     made = await admin_api.post("/v1/api-keys", json=wish, headers=once("k"))
@@ -155,7 +155,7 @@ async def test_keys_are_made_rotated_and_revoked(
     assert ended.json()["ends_at"] <= listed[key["key_id"]]["ends_at"]
     assert [await answers(server, each["key"]) for each in (key, rotated.json())] == [401, 200]
     assert (await admin_api.delete(f"/v1/api-keys/{key['key_id']}")).json() == ended.json()
-    for body in ({"role": "merchant"}, {"role": "issuer", "merchant_id": town.merchant_id}):
+    for body in ({"role": "merchant"}, {"role": "issuer", "merchant_id": shop.merchant_id}):
         refused = await admin_api.post("/v1/api-keys", json=body | {"name": "x"}, headers=once())
         assert told(refused) == (400, "bad_field", "/merchant_id")
     unknown = {"role": "merchant", "merchant_id": 7_000, "name": "x"}
@@ -192,7 +192,7 @@ async def test_the_same_request_many_times_at_once_makes_one(admin_api: httpx.As
 
 
 async def test_a_key_that_asks_too_often_is_told_when_to_come_back(
-    dsn: str, admin: asyncpg.Connection, town: Town
+    dsn: str, admin: asyncpg.Connection, shop: Shop
 ) -> None:
     key = await operator_desk.new_key(admin, Role.ADMIN, None, "the operator's")
     limits = settings(api_requests_per_s=0.001, api_requests_burst=2)

@@ -8,15 +8,15 @@ from pos_server.cli import operator_commands as operator_desk
 from pos_server.core.credentials.api_keys import Role
 from pos_server.server import RunningServer, serving
 from tests.api.back_office import told
-from tests.support import KEYRING, Town, settings
+from tests.support import KEYRING, Shop, settings
 
 pytestmark = pytest.mark.asyncio
 
 
-async def test_who_may_not(server: RunningServer, town: Town, admin: asyncpg.Connection) -> None:
-    ended = await operator_desk.new_key(admin, Role.MERCHANT, town.merchant_id, "revoked")
+async def test_who_may_not(server: RunningServer, shop: Shop, admin: asyncpg.Connection) -> None:
+    ended = await operator_desk.new_key(admin, Role.MERCHANT, shop.merchant_id, "revoked")
     await operator_desk.end_key(admin, 1)
-    good = await operator_desk.new_key(admin, Role.MERCHANT, town.merchant_id, "good")
+    good = await operator_desk.new_key(admin, Role.MERCHANT, shop.merchant_id, "good")
     async with httpx.AsyncClient(base_url=server.url) as client:
         for headers in (
             {},
@@ -34,7 +34,7 @@ async def test_who_may_not(server: RunningServer, town: Town, admin: asyncpg.Con
             assert answer.status_code == 200
 
 
-async def test_guessing_is_slow(dsn: str, town: Town) -> None:
+async def test_guessing_is_slow(dsn: str, shop: Shop) -> None:
     async with (
         serving(settings(api_key_failures_max=2), KEYRING, dsn) as server,
         httpx.AsyncClient(base_url=server.url) as client,
@@ -46,8 +46,8 @@ async def test_guessing_is_slow(dsn: str, town: Town) -> None:
     assert statuses == [401, 401, 429, 429]
 
 
-async def test_a_key_is_stored_as_a_hash_only(town: Town, admin: asyncpg.Connection) -> None:
-    key = await operator_desk.new_key(admin, Role.MERCHANT, town.merchant_id, "x")
+async def test_a_key_is_stored_as_a_hash_only(shop: Shop, admin: asyncpg.Connection) -> None:
+    key = await operator_desk.new_key(admin, Role.MERCHANT, shop.merchant_id, "x")
     row = await admin.fetchrow("select * from api_key")
     assert row is not None
     assert key not in str(dict(row))

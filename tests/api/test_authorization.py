@@ -12,19 +12,19 @@ import pytest
 import pytest_asyncio
 
 from pos_server.core.credentials.api_keys import Role
-from pos_server.core.rest.catalogue import OPERATIONS
-from pos_server.core.rest.endpoints import RestOperation
+from pos_server.core.rest.catalogue import ENDPOINTS
+from pos_server.core.rest.endpoints import Endpoint
 from pos_server.core.rest.fields import NoParameters
 from pos_server.server import RunningServer
 from tests.api.reaching import REACH, World, built_world
-from tests.support import Town
+from tests.support import Shop
 
 pytestmark = pytest.mark.asyncio
 
 
 @pytest_asyncio.fixture
-async def world(server: RunningServer, admin: asyncpg.Connection, town: Town) -> AsyncIterator[World]:
-    async with built_world(server, admin, town) as built:
+async def world(server: RunningServer, admin: asyncpg.Connection, shop: Shop) -> AsyncIterator[World]:
+    async with built_world(server, admin, shop) as built:
         yield built
 
 
@@ -33,8 +33,8 @@ def told(response: httpx.Response) -> tuple[int, dict[str, Any]]:
     return response.status_code, {name: value for name, value in response.json().items() if name != "request_id"}
 
 
-@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
-async def test_who_may(operation: RestOperation, world: World) -> None:
+@pytest.mark.parametrize("operation", ENDPOINTS, ids=lambda operation: operation.name)
+async def test_who_may(operation: Endpoint, world: World) -> None:
     assert operation.name in REACH, "say in tests/api/reaching.py how this operation is asked"
     own = await REACH[operation.name](world)
     nothing = own.of_nothing()
@@ -64,4 +64,4 @@ async def test_who_may(operation: RestOperation, world: World) -> None:
 
 
 async def test_the_table_has_no_other_operations() -> None:
-    assert set(REACH) <= {operation.name for operation in OPERATIONS}
+    assert set(REACH) <= {operation.name for operation in ENDPOINTS}

@@ -20,12 +20,12 @@ from pos_server.core.rest.merchant_reports import ShiftQuery
 from pos_server.core.rest.merchant_stores import StoreCreate, TerminalChange, TerminalCreate, TerminalQuery
 from pos_server.server import RunningServer
 from tests.gateway.test_shifts import opening
-from tests.support import Town, ask, logged_in
+from tests.support import Shop, ask, logged_in
 
 pytestmark = pytest.mark.asyncio
 
 
-async def test_an_operators_day(server: RunningServer, admin: asyncpg.Connection, town: Town) -> None:
+async def test_an_operators_day(server: RunningServer, admin: asyncpg.Connection, shop: Shop) -> None:
     key = await operator_desk.new_key(admin, Role.ADMIN, None, "the operator's")
     async with ApiClient(server.url, key) as api:
         wish = MerchantCreate(name="Kiosk", currency="EUR", fee_bps=145)
@@ -33,14 +33,14 @@ async def test_an_operators_day(server: RunningServer, admin: asyncpg.Connection
         assert await api.create_merchant(wish, idempotency_key="kiosk") == merchant
         other = await api.create_merchant(wish)
         assert [each.merchant_id async for each in api.list_merchants()] == [
-            town.merchant_id,
+            shop.merchant_id,
             merchant.merchant_id,
             other.merchant_id,
         ]
         changed = await api.change_merchant(merchant.merchant_id, MerchantChange(status="inactive"))
         assert changed == merchant.model_copy(update={"status": "inactive"})
         assert await api.get_merchant(merchant.merchant_id) == changed
-        made = await api.create_api_key(ApiKeyCreate(role=Role.MERCHANT, merchant_id=town.merchant_id, name="shop"))
+        made = await api.create_api_key(ApiKeyCreate(role=Role.MERCHANT, merchant_id=shop.merchant_id, name="shop"))
         rotated = await api.rotate_api_key(made.key_id, ApiKeyRotate(overlap_s=0))
         assert made.key is not None
         assert rotated.key is not None
@@ -67,7 +67,7 @@ async def test_an_operators_day(server: RunningServer, admin: asyncpg.Connection
         assert (wrong.value.pointer, len(wrong.value.request_id or "")) == ("/time_zone", 16)
 
 
-async def test_an_issuers_day(server: RunningServer, admin: asyncpg.Connection, town: Town) -> None:
+async def test_an_issuers_day(server: RunningServer, admin: asyncpg.Connection, shop: Shop) -> None:
     key = await operator_desk.new_key(admin, Role.ISSUER, None, "the issuer's")
     async with ApiClient(server.url, key) as api:
         wallet = await api.create_wallet(WalletCreate(name="Ada", currency="EUR"), idempotency_key="ada")
@@ -76,7 +76,7 @@ async def test_an_issuers_day(server: RunningServer, admin: asyncpg.Connection, 
         activation = await api.create_wallet_device(number, WalletDeviceCreate())
         assert (activation.slot, activation.activation_code is None) == (0, False)
         assert [each.status async for each in api.list_wallet_devices(number)] == ["unused"]
-        cash = CashCreate(wallet_number=number, merchant_id=town.merchant_id, amount_minor=2_000)
+        cash = CashCreate(wallet_number=number, merchant_id=shop.merchant_id, amount_minor=2_000)
         top_up = await api.create_top_up(cash, idempotency_key="receipt-1")
         assert await api.create_top_up(cash, idempotency_key="receipt-1") == top_up
         withdrawal = await api.create_withdrawal(cash.model_copy(update={"amount_minor": 500}))
@@ -105,12 +105,12 @@ async def test_an_issuers_day(server: RunningServer, admin: asyncpg.Connection, 
         assert [each async for each in api.list_wallets()][-1] == closed
 
 
-async def test_a_merchants_day(server: RunningServer, admin: asyncpg.Connection, town: Town) -> None:
-    key = await operator_desk.new_key(admin, Role.MERCHANT, town.merchant_id, "back office")
+async def test_a_merchants_day(server: RunningServer, admin: asyncpg.Connection, shop: Shop) -> None:
+    key = await operator_desk.new_key(admin, Role.MERCHANT, shop.merchant_id, "back office")
     async with ApiClient(server.url, key) as api:
         store = await api.create_store(StoreCreate(name="Station"))
         assert await api.get_store(store.store_id) == store
-        assert [each.store_id async for each in api.list_stores()] == [town.store_id, store.store_id]
+        assert [each.store_id async for each in api.list_stores()] == [shop.store_id, store.store_id]
         made = await api.create_terminal(TerminalCreate(store_id=store.store_id, name="Till 1"))
         till = await api.get_terminal(made.terminal_number)
         assert [each async for each in api.list_terminals(TerminalQuery(store_id=store.store_id))] == [till]
@@ -118,7 +118,7 @@ async def test_a_merchants_day(server: RunningServer, admin: asyncpg.Connection,
         assert len({made.activation_code, again.activation_code, None}) == 3
 
         def order(reference: str) -> PaymentCreate:
-            code = town.wallets[0].code()
+            code = shop.wallets[0].code()
             return PaymentCreate(terminal_number=made.terminal_number, code=code, amount_minor=450, reference=reference)
 
         first = order("order-1")
@@ -135,7 +135,7 @@ async def test_a_merchants_day(server: RunningServer, admin: asyncpg.Connection,
         since = PaymentQuery.model_validate({"from": payment.changed_at, "status": "approved"})
         assert [each.payment_id async for each in api.list_payments(since)] == [payment.payment_id]
         assert (await api.get_balance()).balance_minor == 300
-        async with logged_in(server.url, town.terminals[0]) as socket:
+        async with logged_in(server.url, shop.terminals[0]) as socket:
             opened = await ask(socket, opening(opening_cash_minor=10_000))
         [shift] = [each async for each in api.list_shifts(ShiftQuery(terminal_number=opened["terminal_number"]))]
         report = await api.get_shift(shift.shift_id)

@@ -21,7 +21,7 @@ from tests.gateway.test_pin import pin_message
 from tests.support import (
     ANSWER_TIMEOUT_S,
     KEYRING,
-    Town,
+    Shop,
     activated,
     ask,
     authenticate,
@@ -54,14 +54,14 @@ async def api(server: RunningServer, admin: asyncpg.Connection) -> AsyncIterator
         yield client
 
 
-def path(town: Town, rest: str = "", wallet: int = 0) -> str:
-    return f"/v1/wallets/{town.wallets[wallet].device.number}{rest}"
+def path(shop: Shop, rest: str = "", wallet: int = 0) -> str:
+    return f"/v1/wallets/{shop.wallets[wallet].device.number}{rest}"
 
 
 # --- wallets
 
 
-async def test_a_wallet_is_made_read_and_listed(api: httpx.AsyncClient, town: Town) -> None:
+async def test_a_wallet_is_made_read_and_listed(api: httpx.AsyncClient, shop: Shop) -> None:
     wish = {"name": "Ada", "currency": "JPY"}
     made = await api.post("/v1/wallets", json=wish, headers=once("first"))
     again = await api.post("/v1/wallets", json=wish, headers=once("first"))
@@ -78,7 +78,7 @@ async def test_a_wallet_is_made_read_and_listed(api: httpx.AsyncClient, town: To
     }
     assert (await api.get(f"/v1/wallets/{wallet['wallet_number']}")).json() == wallet
     first = (await api.get("/v1/wallets", params={"limit": 3})).json()
-    assert [item["wallet_number"] for item in first["items"]] == [device.device.number for device in town.wallets]
+    assert [item["wallet_number"] for item in first["items"]] == [device.device.number for device in shop.wallets]
     assert [item["balance_minor"] for item in first["items"]] == [10_000] * 3
     rest = (await api.get("/v1/wallets", params={"cursor": first["next_cursor"]})).json()
     assert rest == {"items": [wallet], "next_cursor": None}
@@ -104,22 +104,22 @@ async def test_a_wallet_that_is_not_there(method: str, rest: str, body: Any, api
     assert told(response) == (404, "not_found", None)
 
 
-async def test_other_roles_may_not(server: RunningServer, town: Town, admin: asyncpg.Connection) -> None:
-    for role, merchant_id in ((Role.ADMIN, None), (Role.MERCHANT, town.merchant_id)):
+async def test_other_roles_may_not(server: RunningServer, shop: Shop, admin: asyncpg.Connection) -> None:
+    for role, merchant_id in ((Role.ADMIN, None), (Role.MERCHANT, shop.merchant_id)):
         key = await operator_desk.new_key(admin, role, merchant_id, "not the issuer's")
         async with httpx.AsyncClient(base_url=server.url, headers={"Authorization": f"Bearer {key}"}) as client:
-            assert told(await client.get(path(town))) == (403, "role_missing", None)
+            assert told(await client.get(path(shop))) == (403, "role_missing", None)
             top_up = await client.post("/v1/top-ups", json={}, headers=once())
             assert told(top_up) == (403, "role_missing", None)
 
 
 async def test_a_new_status_holds_at_once_and_all_devices_hear_of_it(
-    server: RunningServer, api: httpx.AsyncClient, town: Town, connection: asyncpg.Connection
+    server: RunningServer, api: httpx.AsyncClient, shop: Shop, connection: asyncpg.Connection
 ) -> None:
-    second = await activated(connection, DeviceId(DeviceKind.WALLET, town.wallets[0].device.number, 1))
+    second = await activated(connection, DeviceId(DeviceKind.WALLET, shop.wallets[0].device.number, 1))
     async with (
-        logged_in(server.url, town.terminals[0]) as till,
-        logged_in(server.url, town.wallets[0]) as phone,
+        logged_in(server.url, shop.terminals[0]) as till,
+        logged_in(server.url, shop.wallets[0]) as phone,
         logged_in(server.url, second, language="zh-CN") as tablet,
     ):
         for status, text, code in (
@@ -128,125 +128,125 @@ async def test_a_new_status_holds_at_once_and_all_devices_hear_of_it(
             # As on the command line, a closed wallet may be opened again.
             ("active", "Your wallet can be used again.", None),
         ):
-            changed = await api.patch(path(town), json={"status": status})
+            changed = await api.patch(path(shop), json={"status": status})
             assert (changed.status_code, changed.json()["status"]) == (200, status)
             heard = await receive(phone)
             assert heard == {"type": "status.changed", "status": status, "text": text}
             translated = await receive(tablet)
             assert (translated["status"], translated["text"].isascii()) == (status, False)
-            paid = await ask(till, scan_message(town.wallets[0].code()))
+            paid = await ask(till, scan_message(shop.wallets[0].code()))
             assert paid["decline_code"] == code
             await receive(phone)
             await receive(tablet)
     # Sent again, it is told again: the first may have been cut off.
-    async with logged_in(server.url, town.wallets[0]) as phone:
-        assert (await api.patch(path(town), json={"status": "active"})).json()["status"] == "active"
+    async with logged_in(server.url, shop.wallets[0]) as phone:
+        assert (await api.patch(path(shop), json={"status": "active"})).json()["status"] == "active"
         assert (await receive(phone))["status"] == "active"
-    refused = await api.patch(path(town), json={"status": "lost"})
+    refused = await api.patch(path(shop), json={"status": "lost"})
     assert told(refused) == (400, "bad_field", "/status")
-    assert told(await api.patch(path(town), json={})) == (400, "bad_field", "/status")
+    assert told(await api.patch(path(shop), json={})) == (400, "bad_field", "/status")
 
 
 async def test_a_device_at_another_server_hears_of_it(
-    dsn: str, server: RunningServer, api: httpx.AsyncClient, town: Town
+    dsn: str, server: RunningServer, api: httpx.AsyncClient, shop: Shop
 ) -> None:
     async with (
         serving(settings(), KEYRING, dsn) as elsewhere,
-        logged_in(elsewhere.url, town.wallets[0]) as phone,
+        logged_in(elsewhere.url, shop.wallets[0]) as phone,
     ):
-        await api.patch(path(town), json={"status": "frozen"})
+        await api.patch(path(shop), json={"status": "frozen"})
         assert (await receive(phone))["text"] == "Your wallet is frozen. Call support."
 
 
-async def test_ready_says_the_status(server: RunningServer, api: httpx.AsyncClient, town: Town) -> None:
-    await api.patch(path(town), json={"status": "frozen"})
+async def test_ready_says_the_status(server: RunningServer, api: httpx.AsyncClient, shop: Shop) -> None:
+    await api.patch(path(shop), json={"status": "frozen"})
     async with raw_socket(server.url, DeviceKind.WALLET) as phone:
         hello = await receive(phone)
-        ready = await ask(phone, authenticate(town.wallets[0], hello["nonce"]))
+        ready = await ask(phone, authenticate(shop.wallets[0], hello["nonce"]))
         assert (ready["type"], ready["status"]) == ("ready", "frozen")
 
 
-async def test_a_forgotten_pin_is_taken_away(server: RunningServer, api: httpx.AsyncClient, town: Town) -> None:
-    async with logged_in(server.url, town.wallets[0]) as phone:
+async def test_a_forgotten_pin_is_taken_away(server: RunningServer, api: httpx.AsyncClient, shop: Shop) -> None:
+    async with logged_in(server.url, shop.wallets[0]) as phone:
         assert (await ask(phone, pin_message()))["type"] == "pin.changed"
-        assert (await api.get(path(town))).json()["pin_set"] is True
-        reset = await api.delete(path(town, "/pin"))
+        assert (await api.get(path(shop))).json()["pin_set"] is True
+        reset = await api.delete(path(shop, "/pin"))
         assert (reset.status_code, reset.json()["pin_set"]) == (200, False)
-        assert (await api.delete(path(town, "/pin"))).json() == reset.json()
+        assert (await api.delete(path(shop, "/pin"))).json() == reset.json()
         # No old PIN is asked for.
         assert (await ask(phone, pin_message("839201")))["type"] == "pin.changed"
 
 
-async def test_a_locked_pin_says_until_when(api: httpx.AsyncClient, town: Town, admin: asyncpg.Connection) -> None:
+async def test_a_locked_pin_says_until_when(api: httpx.AsyncClient, shop: Shop, admin: asyncpg.Connection) -> None:
     await admin.execute("update wallet set pin_locked_until = '2100-01-02 03:04:05.006Z' where name = 'Customer 0'")
     await admin.execute("update wallet set pin_locked_until = '2001-01-01' where name = 'Customer 1'")
-    assert (await api.get(path(town))).json()["pin_locked_until"] == "2100-01-02T03:04:05.006Z"
-    assert (await api.get(path(town, wallet=1))).json()["pin_locked_until"] is None
-    assert (await api.delete(path(town, "/pin"))).json()["pin_locked_until"] is None
+    assert (await api.get(path(shop))).json()["pin_locked_until"] == "2100-01-02T03:04:05.006Z"
+    assert (await api.get(path(shop, wallet=1))).json()["pin_locked_until"] is None
+    assert (await api.delete(path(shop, "/pin"))).json()["pin_locked_until"] is None
 
 
 # --- limits
 
 
-async def test_limits_are_replaced_by_whoever_has_read_them(api: httpx.AsyncClient, town: Town) -> None:
-    number = town.wallets[0].device.number
-    read = await api.get(path(town, "/limits"))
+async def test_limits_are_replaced_by_whoever_has_read_them(api: httpx.AsyncClient, shop: Shop) -> None:
+    number = shop.wallets[0].device.number
+    read = await api.get(path(shop, "/limits"))
     assert read.json() == NO_LIMITS | {"wallet_number": number}
     wish = NO_LIMITS | {"payment_minor_max": 999, "pin_free_day_count_max": 0}
     tag = {"If-Match": read.headers["etag"]}
-    replaced = await api.put(path(town, "/limits"), json=wish, headers=tag)
+    replaced = await api.put(path(shop, "/limits"), json=wish, headers=tag)
     assert (replaced.status_code, replaced.json()) == (200, wish | {"wallet_number": number})
     assert replaced.headers["etag"] != read.headers["etag"]
-    reread = await api.get(path(town, "/limits"))
+    reread = await api.get(path(shop, "/limits"))
     assert (reread.json(), reread.headers["etag"]) == (replaced.json(), replaced.headers["etag"])
     # Whoever read before that has to read again; who names no version is told to.
-    assert told(await api.put(path(town, "/limits"), json={}, headers=tag)) == (412, "precondition_failed", None)
-    assert told(await api.put(path(town, "/limits"), json={})) == (428, "precondition_required", None)
+    assert told(await api.put(path(shop, "/limits"), json={}, headers=tag)) == (412, "precondition_failed", None)
+    assert told(await api.put(path(shop, "/limits"), json={})) == (428, "precondition_required", None)
     weak = {"If-Match": f"W/{reread.headers['etag']}"}
-    assert told(await api.put(path(town, "/limits"), json={}, headers=weak)) == (412, "precondition_failed", None)
+    assert told(await api.put(path(shop, "/limits"), json={}, headers=weak)) == (412, "precondition_failed", None)
     one_of = {"If-Match": f'"other", {reread.headers["etag"]}'}
-    cleared = await api.put(path(town, "/limits"), json={}, headers=one_of)
+    cleared = await api.put(path(shop, "/limits"), json={}, headers=one_of)
     assert (cleared.json(), cleared.headers["etag"]) == (read.json(), read.headers["etag"])
     # Of another wallet they are another thing.
-    assert (await api.get(path(town, "/limits", wallet=1))).headers["etag"] != read.headers["etag"]
+    assert (await api.get(path(shop, "/limits", wallet=1))).headers["etag"] != read.headers["etag"]
     for fields, pointer in (
         ({"day_minor_max": -1}, "/day_minor_max"),
         ({"day_minor_max": 2**53}, "/day_minor_max"),
         ({"colour": 1}, "/colour"),
     ):
-        refused = await api.put(path(town, "/limits"), json=fields, headers={"If-Match": "*"})
+        refused = await api.put(path(shop, "/limits"), json=fields, headers={"If-Match": "*"})
         assert told(refused) == (400, "bad_field", pointer)
 
 
 async def test_payments_do_not_change_the_version_of_limits(
-    server: RunningServer, api: httpx.AsyncClient, town: Town
+    server: RunningServer, api: httpx.AsyncClient, shop: Shop
 ) -> None:
-    before = (await api.get(path(town, "/limits"))).headers["etag"]
-    async with logged_in(server.url, town.terminals[0]) as till:
-        assert (await ask(till, scan_message(town.wallets[0].code())))["status"] == "approved"
-    assert (await api.get(path(town, "/limits"))).headers["etag"] == before
+    before = (await api.get(path(shop, "/limits"))).headers["etag"]
+    async with logged_in(server.url, shop.terminals[0]) as till:
+        assert (await ask(till, scan_message(shop.wallets[0].code())))["status"] == "approved"
+    assert (await api.get(path(shop, "/limits"))).headers["etag"] == before
 
 
-async def test_of_two_who_replace_the_same_version_one_succeeds(api: httpx.AsyncClient, town: Town) -> None:
-    tag = {"If-Match": (await api.get(path(town, "/limits"))).headers["etag"]}
+async def test_of_two_who_replace_the_same_version_one_succeeds(api: httpx.AsyncClient, shop: Shop) -> None:
+    tag = {"If-Match": (await api.get(path(shop, "/limits"))).headers["etag"]}
     answers = await asyncio.gather(
-        *(api.put(path(town, "/limits"), json={"day_minor_max": amount}, headers=tag) for amount in range(1, 9))
+        *(api.put(path(shop, "/limits"), json={"day_minor_max": amount}, headers=tag) for amount in range(1, 9))
     )
     assert sorted(answer.status_code for answer in answers) == [200] + [412] * 7
 
 
 async def test_limits_hold_at_the_till_for_that_wallet_alone(
-    server: RunningServer, api: httpx.AsyncClient, town: Town
+    server: RunningServer, api: httpx.AsyncClient, shop: Shop
 ) -> None:
     limits = {"payment_minor_max": 1_000, "pin_free_minor_max": 500}
-    assert (await api.put(path(town, "/limits"), json=limits, headers={"If-Match": "*"})).status_code == 200
-    async with logged_in(server.url, town.terminals[0]) as till, logged_in(server.url, town.wallets[0]) as phone:
+    assert (await api.put(path(shop, "/limits"), json=limits, headers={"If-Match": "*"})).status_code == 200
+    async with logged_in(server.url, shop.terminals[0]) as till, logged_in(server.url, shop.wallets[0]) as phone:
         verdicts = []
         for amount_minor in (1_001, 501, 500):
-            answer = await ask(till, scan_message(town.wallets[0].code(), amount_minor=amount_minor))
+            answer = await ask(till, scan_message(shop.wallets[0].code(), amount_minor=amount_minor))
             verdicts.append(answer.get("decline_code") or answer.get("status") or answer["type"])
             await receive(phone)
-        other = await ask(till, scan_message(town.wallets[1].code(), amount_minor=1_001))
+        other = await ask(till, scan_message(shop.wallets[1].code(), amount_minor=1_001))
     assert verdicts == ["amount_over_limit", "payment.pending", "approved"]
     assert other["status"] == "approved"
 
@@ -262,15 +262,15 @@ async def activate(server: RunningServer, code: str) -> tuple[int, dict[str, Any
 
 
 async def test_a_device_is_activated_with_a_code_that_is_kept_nowhere(
-    server: RunningServer, api: httpx.AsyncClient, town: Town, admin: asyncpg.Connection
+    server: RunningServer, api: httpx.AsyncClient, shop: Shop, admin: asyncpg.Connection
 ) -> None:
-    assert (await api.get(path(town, "/devices"))).json() == {
+    assert (await api.get(path(shop, "/devices"))).json() == {
         "items": [{"slot": 0, "status": "active"}],
         "next_cursor": None,
     }
-    made = await api.post(path(town, "/devices"), json={}, headers=once("k"))
-    again = await api.post(path(town, "/devices"), json={}, headers=once("k"))
-    other = await api.post(path(town, "/devices"), json={"slot": 4}, headers=once("k"))
+    made = await api.post(path(shop, "/devices"), json={}, headers=once("k"))
+    again = await api.post(path(shop, "/devices"), json={}, headers=once("k"))
+    other = await api.post(path(shop, "/devices"), json={"slot": 4}, headers=once("k"))
     assert (made.status_code, again.status_code, again.json()) == (201, 200, made.json())
     assert told(other) == (422, "idempotency_key_reused", None)
     code = made.json()["activation_code"]
@@ -281,53 +281,53 @@ async def test_a_device_is_activated_with_a_code_that_is_kept_nowhere(
         for row in await admin.fetch(f"select t::text as row from {table} t"):
             assert code not in row["row"]
     assert await admin.fetchval("select slot from activation where code_hash = $1", activation_hash(code)) == 1
-    assert (await api.get(path(town, "/devices"))).json()["items"][1:] == [{"slot": 1, "status": "unused"}]
+    assert (await api.get(path(shop, "/devices"))).json()["items"][1:] == [{"slot": 1, "status": "unused"}]
     status, identity = await activate(server, code)
-    assert (status, identity["number"], identity["slot"]) == (200, town.wallets[0].device.number, 1)
-    assert (await api.get(path(town, "/devices"))).json()["items"][1:] == [{"slot": 1, "status": "active"}]
-    paged = (await api.get(path(town, "/devices"), params={"limit": 1})).json()
+    assert (status, identity["number"], identity["slot"]) == (200, shop.wallets[0].device.number, 1)
+    assert (await api.get(path(shop, "/devices"))).json()["items"][1:] == [{"slot": 1, "status": "active"}]
+    paged = (await api.get(path(shop, "/devices"), params={"limit": 1})).json()
     assert (paged["items"], paged["next_cursor"]) == ([{"slot": 0, "status": "active"}], "0")
-    rest = (await api.get(path(town, "/devices"), params={"limit": 1, "cursor": "0"})).json()
+    rest = (await api.get(path(shop, "/devices"), params={"limit": 1, "cursor": "0"})).json()
     assert rest == {"items": [{"slot": 1, "status": "active"}], "next_cursor": None}
 
 
 async def test_a_slot_is_given_to_one_device_until_all_are_taken(
-    server: RunningServer, api: httpx.AsyncClient, town: Town, admin: asyncpg.Connection
+    server: RunningServer, api: httpx.AsyncClient, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     async def slot_of(body: dict[str, int]) -> int:
-        response = await api.post(path(town, "/devices"), json=body, headers=once())
+        response = await api.post(path(shop, "/devices"), json=body, headers=once())
         assert response.status_code == 201, response.text
         slot: int = response.json()["slot"]
         return slot
 
     # Also of those that come at once.
     assert sorted(await asyncio.gather(*(slot_of({}) for _ in range(9)))) == [1, 2, 3, 4, 5, 6, 7, 8, 9]
-    full = await api.post(path(town, "/devices"), json={}, headers=once())
+    full = await api.post(path(shop, "/devices"), json={}, headers=once())
     assert told(full) == (409, "no_free_slot", None)
     # A slot that is named may be taken: a phone that was reset gets a new key.
     assert await slot_of({"slot": 0}) == 0
-    assert (await api.delete(path(town, "/devices/0"))).json() == {"slot": 0, "status": "revoked"}
+    assert (await api.delete(path(shop, "/devices/0"))).json() == {"slot": 0, "status": "revoked"}
     assert await slot_of({}) == 0
     # A code that nobody used in its time frees its slot.
     await admin.execute("update activation set expires_at = now() where slot = 5")
     assert await slot_of({}) == 5
-    assert told(await api.post(path(town, "/devices"), json={"slot": 10}, headers=once()))[2] == "/slot"
+    assert told(await api.post(path(shop, "/devices"), json={"slot": 10}, headers=once()))[2] == "/slot"
 
 
 async def test_a_revoked_device_goes_at_once_and_cannot_come_back(
-    server: RunningServer, api: httpx.AsyncClient, town: Town
+    server: RunningServer, api: httpx.AsyncClient, shop: Shop
 ) -> None:
-    async with logged_in(server.url, town.wallets[0]) as phone, logged_in(server.url, town.terminals[0]) as till:
-        revoked = await api.delete(path(town, "/devices/0"))
+    async with logged_in(server.url, shop.wallets[0]) as phone, logged_in(server.url, shop.terminals[0]) as till:
+        revoked = await api.delete(path(shop, "/devices/0"))
         assert (revoked.status_code, revoked.json()) == (200, {"slot": 0, "status": "revoked"})
         await closed_with(phone, 4106)
-        declined = await ask(till, scan_message(town.wallets[0].code()))
+        declined = await ask(till, scan_message(shop.wallets[0].code()))
         assert declined["decline_code"] == "code_invalid"
-    assert (await api.delete(path(town, "/devices/0"))).json() == revoked.json()
+    assert (await api.delete(path(shop, "/devices/0"))).json() == revoked.json()
     with pytest.raises(ConnectionClosed):
-        async with logged_in(server.url, town.wallets[0]):
+        async with logged_in(server.url, shop.wallets[0]):
             pass
-    assert told(await api.delete(path(town, "/devices/7"))) == (404, "not_found", None)
+    assert told(await api.delete(path(shop, "/devices/7"))) == (404, "not_found", None)
 
 
 async def closed_with(socket: Any, code: int) -> None:
@@ -339,28 +339,28 @@ async def closed_with(socket: Any, code: int) -> None:
 
 
 async def test_a_device_that_is_connected_elsewhere_goes_too(
-    dsn: str, api: httpx.AsyncClient, server: RunningServer, town: Town
+    dsn: str, api: httpx.AsyncClient, server: RunningServer, shop: Shop
 ) -> None:
     async with (
         serving(settings(revocation_check_s=3_600), KEYRING, dsn) as elsewhere,
-        logged_in(elsewhere.url, town.wallets[0]) as phone,
+        logged_in(elsewhere.url, shop.wallets[0]) as phone,
     ):
-        assert (await api.delete(path(town, "/devices/0"))).status_code == 200
+        assert (await api.delete(path(shop, "/devices/0"))).status_code == 200
         await closed_with(phone, 4106)
 
 
 async def test_a_revocation_ends_open_codes_and_the_next_key_is_a_new_one(
-    server: RunningServer, api: httpx.AsyncClient, town: Town, admin: asyncpg.Connection
+    server: RunningServer, api: httpx.AsyncClient, shop: Shop, admin: asyncpg.Connection
 ) -> None:
-    lost = (await api.post(path(town, "/devices"), json={"slot": 0}, headers=once())).json()["activation_code"]
-    await api.delete(path(town, "/devices/0"))
-    await api.delete(path(town, "/devices/0"))
+    lost = (await api.post(path(shop, "/devices"), json={"slot": 0}, headers=once())).json()["activation_code"]
+    await api.delete(path(shop, "/devices/0"))
+    await api.delete(path(shop, "/devices/0"))
     assert (await activate(server, lost))[0] == 404
-    new = (await api.post(path(town, "/devices"), json={}, headers=once())).json()
+    new = (await api.post(path(shop, "/devices"), json={}, headers=once())).json()
     status, _ = await activate(server, new["activation_code"])
     row = await admin.fetchrow(
         "select status, generation from wallet_device where wallet_number = $1 and slot = 0",
-        town.wallets[0].device.number,
+        shop.wallets[0].device.number,
     )
     # Its first key, the revocation, once, and the new key.
     assert (new["slot"], status, row["status"], row["generation"]) == (0, 200, "active", 3)

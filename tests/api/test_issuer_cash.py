@@ -15,7 +15,7 @@ from pos_server.ledger.audit import audit
 from pos_server.server import RunningServer, serving
 from tests.api.issuing import issuer_client
 from tests.api.test_admin import once, told
-from tests.support import KEYRING, Town, ask, logged_in, new_id, receive, scan_message, settings
+from tests.support import KEYRING, Shop, ask, logged_in, new_id, receive, scan_message, settings
 
 pytestmark = pytest.mark.asyncio
 UNKNOWN_WALLET = 1_999_999_999
@@ -33,9 +33,9 @@ async def api(server: RunningServer, admin: asyncpg.Connection) -> AsyncIterator
         yield client
 
 
-def body(town: Town, amount_minor: object = 1_000, **fields: object) -> dict[str, object]:
-    number = town.wallets[0].device.number
-    return {"wallet_number": number, "merchant_id": town.merchant_id, "amount_minor": amount_minor} | fields
+def body(shop: Shop, amount_minor: object = 1_000, **fields: object) -> dict[str, object]:
+    number = shop.wallets[0].device.number
+    return {"wallet_number": number, "merchant_id": shop.merchant_id, "amount_minor": amount_minor} | fields
 
 
 @pytest.mark.parametrize(
@@ -67,12 +67,12 @@ async def test_cash_moves_once_and_the_customer_hears(
     text: str,
     taken_back: str,
     server: RunningServer,
-    town: Town,
+    shop: Shop,
     api: httpx.AsyncClient,
     admin: asyncpg.Connection,
 ) -> None:
-    wish = body(town, reference="receipt-1")
-    async with logged_in(server.url, town.wallets[0]) as phone:
+    wish = body(shop, reference="receipt-1")
+    async with logged_in(server.url, shop.wallets[0]) as phone:
         made = await api.post(path, json=wish, headers=once("k"))
         notice = await receive(phone)
         again = await api.post(path, json=wish, headers=once("k"))
@@ -89,8 +89,8 @@ async def test_cash_moves_once_and_the_customer_hears(
         "status": "approved",
         "decline_code": None,
         "text": text,
-        "wallet_number": town.wallets[0].device.number,
-        "merchant_id": town.merchant_id,
+        "wallet_number": shop.wallets[0].device.number,
+        "merchant_id": shop.merchant_id,
         "terminal_number": None,
         "reference": "receipt-1",
         "amount_minor": 1_000,
@@ -117,34 +117,34 @@ async def test_cash_moves_once_and_the_customer_hears(
     assert (await audit(admin)).ok
 
 
-async def test_without_a_reference_the_payment_has_its_id_as_one(town: Town, api: httpx.AsyncClient) -> None:
-    made = (await api.post("/v1/top-ups", json=body(town), headers=once())).json()
+async def test_without_a_reference_the_payment_has_its_id_as_one(shop: Shop, api: httpx.AsyncClient) -> None:
+    made = (await api.post("/v1/top-ups", json=body(shop), headers=once())).json()
     assert made["reference"] == made["payment_id"]
     assert UUID(made["payment_id"]).version == 8
 
 
-async def test_what_is_refused(town: Town, api: httpx.AsyncClient, admin: asyncpg.Connection) -> None:
+async def test_what_is_refused(shop: Shop, api: httpx.AsyncClient, admin: asyncpg.Connection) -> None:
     for path, wish, expected in (
-        ("/v1/top-ups", body(town, wallet_number=UNKNOWN_WALLET), (404, "wallet_unknown", None)),
-        ("/v1/top-ups", body(town, merchant_id=7_000), (404, "not_found", "/merchant_id")),
-        ("/v1/top-ups", body(town, 0), (400, "bad_field", "/amount_minor")),
-        ("/v1/top-ups", body(town, 1.0), (400, "bad_field", "/amount_minor")),
-        ("/v1/top-ups", body(town, wallet_number=2**70), (400, "bad_field", "/wallet_number")),
-        ("/v1/top-ups", body(town, reference=""), (400, "bad_field", "/reference")),
-        ("/v1/top-ups", body(town, purpose="withdrawal"), (400, "bad_field", "/purpose")),
+        ("/v1/top-ups", body(shop, wallet_number=UNKNOWN_WALLET), (404, "wallet_unknown", None)),
+        ("/v1/top-ups", body(shop, merchant_id=7_000), (404, "not_found", "/merchant_id")),
+        ("/v1/top-ups", body(shop, 0), (400, "bad_field", "/amount_minor")),
+        ("/v1/top-ups", body(shop, 1.0), (400, "bad_field", "/amount_minor")),
+        ("/v1/top-ups", body(shop, wallet_number=2**70), (400, "bad_field", "/wallet_number")),
+        ("/v1/top-ups", body(shop, reference=""), (400, "bad_field", "/reference")),
+        ("/v1/top-ups", body(shop, purpose="withdrawal"), (400, "bad_field", "/purpose")),
         ("/v1/withdrawals", {}, (400, "bad_field", "/wallet_number")),
         ("/v1/withdrawals", [], (400, "bad_json", None)),
     ):
         assert told(await api.post(path, json=wish, headers=once())) == expected, wish
-    assert told(await api.post("/v1/top-ups", json=body(town))) == (400, "idempotency_key_missing", None)
+    assert told(await api.post("/v1/top-ups", json=body(shop))) == (400, "idempotency_key_missing", None)
     assert await admin.fetchval("select count(*) from transfer where created_at > now() - interval '1 hour'") == 0
 
 
-async def test_a_decline_is_stored_and_told_in_words(server: RunningServer, town: Town, api: httpx.AsyncClient) -> None:
+async def test_a_decline_is_stored_and_told_in_words(server: RunningServer, shop: Shop, api: httpx.AsyncClient) -> None:
     for _ in range(2):
-        assert (await api.post("/v1/top-ups", json=body(town, 2_000), headers=once())).json()["status"] == "approved"
-    async with logged_in(server.url, town.wallets[0]) as phone:
-        answers = [await api.post("/v1/top-ups", json=body(town, 1), headers=once("over")) for _ in range(2)]
+        assert (await api.post("/v1/top-ups", json=body(shop, 2_000), headers=once())).json()["status"] == "approved"
+    async with logged_in(server.url, shop.wallets[0]) as phone:
+        answers = [await api.post("/v1/top-ups", json=body(shop, 1), headers=once("over")) for _ in range(2)]
         notice = await receive(phone)
     assert [answer.status_code for answer in answers] == [201, 200]
     assert answers[0].json() == answers[1].json()
@@ -173,27 +173,27 @@ async def test_why_it_is_declined(
     fields: dict[str, Any],
     sql: str | None,
     code: str,
-    town: Town,
+    shop: Shop,
     api: httpx.AsyncClient,
     admin: asyncpg.Connection,
 ) -> None:
     if sql is not None:
         await admin.execute(sql)
-    made = await api.post(path, json=body(town) | fields, headers=once())
+    made = await api.post(path, json=body(shop) | fields, headers=once())
     assert (made.status_code, made.json()["status"], made.json()["decline_code"]) == (201, "declined", code)
 
 
 async def test_a_merchant_of_another_currency_cannot_take_the_cash(
-    town: Town, api: httpx.AsyncClient, connection: asyncpg.Connection
+    shop: Shop, api: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
     abroad = await directory.create_merchant(connection, "Kiosk", "JPY")
-    made = await api.post("/v1/top-ups", json=body(town, merchant_id=abroad), headers=once())
+    made = await api.post("/v1/top-ups", json=body(shop, merchant_id=abroad), headers=once())
     assert (made.json()["decline_code"], made.json()["currency"]) == ("currency_mismatch", "JPY")
 
 
-async def test_spent_money_cannot_be_taken_back(town: Town, api: httpx.AsyncClient, admin: asyncpg.Connection) -> None:
-    top_up = (await api.post("/v1/top-ups", json=body(town), headers=once())).json()
-    out = await api.post("/v1/withdrawals", json=body(town, 10_001), headers=once())
+async def test_spent_money_cannot_be_taken_back(shop: Shop, api: httpx.AsyncClient, admin: asyncpg.Connection) -> None:
+    top_up = (await api.post("/v1/top-ups", json=body(shop), headers=once())).json()
+    out = await api.post("/v1/withdrawals", json=body(shop, 10_001), headers=once())
     assert out.json()["status"] == "approved"
     spent = await api.post(f"/v1/top-ups/{top_up['payment_id']}/cancel")
     assert told(spent) == (409, "funds_spent", None)
@@ -203,11 +203,11 @@ async def test_spent_money_cannot_be_taken_back(town: Town, api: httpx.AsyncClie
 
 
 async def test_what_is_no_such_payment_is_not_found_and_leaves_nothing(
-    server: RunningServer, town: Town, api: httpx.AsyncClient, admin: asyncpg.Connection
+    server: RunningServer, shop: Shop, api: httpx.AsyncClient, admin: asyncpg.Connection
 ) -> None:
-    top_up = (await api.post("/v1/top-ups", json=body(town), headers=once())).json()["payment_id"]
-    async with logged_in(server.url, town.terminals[0]) as till:
-        sale = (await ask(till, scan_message(town.wallets[1].code())))["payment_id"]
+    top_up = (await api.post("/v1/top-ups", json=body(shop), headers=once())).json()["payment_id"]
+    async with logged_in(server.url, shop.terminals[0]) as till:
+        sale = (await ask(till, scan_message(shop.wallets[1].code())))["payment_id"]
         tombstone = str(new_id())
         await ask(till, {"type": "payment.cancel", "message_id": "c", "payment_id": tombstone})
     before = await admin.fetchval("select count(*) from payment")
@@ -226,30 +226,30 @@ async def test_what_is_no_such_payment_is_not_found_and_leaves_nothing(
 
 
 async def test_a_tills_top_up_is_read_and_canceled_and_the_till_hears(
-    server: RunningServer, town: Town, api: httpx.AsyncClient, admin: asyncpg.Connection
+    server: RunningServer, shop: Shop, api: httpx.AsyncClient, admin: asyncpg.Connection
 ) -> None:
-    async with logged_in(server.url, town.terminals[0]) as till:
-        paid = await ask(till, scan_message(town.wallets[0].code(), purpose="top_up"))
+    async with logged_in(server.url, shop.terminals[0]) as till:
+        paid = await ask(till, scan_message(shop.wallets[0].code(), purpose="top_up"))
         read = (await api.get(f"/v1/top-ups/{paid['payment_id']}")).json()
         canceled = await api.post(f"/v1/top-ups/{paid['payment_id']}/cancel")
         heard = await receive(till)
-    assert (read["status"], read["terminal_number"]) == ("approved", town.terminals[0].device.number)
+    assert (read["status"], read["terminal_number"]) == ("approved", shop.terminals[0].device.number)
     assert canceled.json()["status"] == "canceled"
     assert (heard["payment_id"], heard["status"], heard["reply_to"]) == (paid["payment_id"], "canceled", None)
     assert (await audit(admin)).ok
 
 
-async def test_an_archived_payment_is_gone(town: Town, api: httpx.AsyncClient, admin: asyncpg.Connection) -> None:
+async def test_an_archived_payment_is_gone(shop: Shop, api: httpx.AsyncClient, admin: asyncpg.Connection) -> None:
     archived = "insert into archived_name (merchant_id, id, status, reference) values ($1, $2, 'approved', $3)"
     for operation, path in (("createTopUp", "/v1/top-ups"), ("createWithdrawal", "/v1/withdrawals")):
         payment_id = derived_id("issuer", operation, "old")
-        await admin.execute(archived, town.merchant_id, payment_id, f"receipt-of-{operation}")
+        await admin.execute(archived, shop.merchant_id, payment_id, f"receipt-of-{operation}")
         for response in (
-            await api.post(path, json=body(town), headers=once("old")),
+            await api.post(path, json=body(shop), headers=once("old")),
             await api.get(f"{path}/{payment_id}"),
             await api.post(f"{path}/{payment_id}/cancel"),
         ):
             assert told(response) == (410, "payment_archived", None)
-    again = await api.post("/v1/top-ups", json=body(town, reference="receipt-of-createTopUp"), headers=once())
+    again = await api.post("/v1/top-ups", json=body(shop, reference="receipt-of-createTopUp"), headers=once())
     assert again.json()["decline_code"] == "already_paid"
     assert await admin.fetchval("select count(*) from transfer where created_at > now() - interval '1 hour'") == 0

@@ -13,7 +13,7 @@ from pos_server.server import RunningServer
 from tests.api.issuing import issuer_client
 from tests.api.test_admin import once, told
 from tests.ledger.archived import archive_old, make_old
-from tests.support import Town, ask, logged_in, new_id, scan_message
+from tests.support import Shop, ask, logged_in, new_id, scan_message
 
 pytestmark = pytest.mark.asyncio
 
@@ -24,12 +24,12 @@ async def api(server: RunningServer, admin: asyncpg.Connection) -> AsyncIterator
         yield client
 
 
-def path(town: Town, rest: str = "/transfers") -> str:
-    return f"/v1/wallets/{town.wallets[0].device.number}{rest}"
+def path(shop: Shop, rest: str = "/transfers") -> str:
+    return f"/v1/wallets/{shop.wallets[0].device.number}{rest}"
 
 
-async def statement(api: httpx.AsyncClient, town: Town, **query: Any) -> list[dict[str, Any]]:
-    items: list[dict[str, Any]] = (await api.get(path(town), params=query)).json()["items"]
+async def statement(api: httpx.AsyncClient, shop: Shop, **query: Any) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = (await api.get(path(shop), params=query)).json()["items"]
     return items
 
 
@@ -37,10 +37,10 @@ def moves(items: list[dict[str, Any]]) -> list[tuple[str, int, int]]:
     return [(item["kind"], item["amount_minor"], item["balance_minor"]) for item in items]
 
 
-async def busy_day(server: RunningServer, api: httpx.AsyncClient, town: Town) -> dict[str, str]:
+async def busy_day(server: RunningServer, api: httpx.AsyncClient, shop: Shop) -> dict[str, str]:
     """Every kind of transfer of the first wallet, and some of another's; returns ids by what they are of."""
-    cash = {"wallet_number": town.wallets[0].device.number, "merchant_id": town.merchant_id}
-    async with logged_in(server.url, town.terminals[0]) as till:
+    cash = {"wallet_number": shop.wallets[0].device.number, "merchant_id": shop.merchant_id}
+    async with logged_in(server.url, shop.terminals[0]) as till:
 
         async def done(message: dict[str, Any]) -> str:
             answer = await ask(till, message)
@@ -48,16 +48,16 @@ async def busy_day(server: RunningServer, api: httpx.AsyncClient, town: Town) ->
             payment_id: str = answer["payment_id"]
             return payment_id
 
-        sale = await done(scan_message(town.wallets[0].code(), amount_minor=2_000))
-        await done(scan_message(town.wallets[1].code(), amount_minor=7_000))
-        taken_back = await done(scan_message(town.wallets[0].code(), amount_minor=300))
+        sale = await done(scan_message(shop.wallets[0].code(), amount_minor=2_000))
+        await done(scan_message(shop.wallets[1].code(), amount_minor=7_000))
+        taken_back = await done(scan_message(shop.wallets[0].code(), amount_minor=300))
         top_up = (await api.post("/v1/top-ups", json=cash | {"amount_minor": 5_000}, headers=once())).json()
         await done({"type": "payment.cancel", "message_id": "c", "payment_id": taken_back})
         out = (await api.post("/v1/withdrawals", json=cash | {"amount_minor": 40}, headers=once())).json()
         for amount_minor in (150, 250):
             refund = {"type": "refund.create", "message_id": "r", "refund_id": str(new_id()), "payment_id": sale}
             await done(refund | {"amount_minor": amount_minor})
-        await ask(till, scan_message(town.wallets[0].code(), amount_minor=1_000_000))
+        await ask(till, scan_message(shop.wallets[0].code(), amount_minor=1_000_000))
         await api.post(f"/v1/withdrawals/{out['payment_id']}/cancel")
     return {"sale": sale, "taken_back": taken_back, "top_up": top_up["payment_id"], "out": out["payment_id"]}
 
@@ -76,69 +76,79 @@ DAY = [
 
 
 async def test_what_moved_is_listed_with_the_balance_after_it(
-    server: RunningServer, api: httpx.AsyncClient, town: Town, admin: asyncpg.Connection
+    server: RunningServer, api: httpx.AsyncClient, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     await admin.execute("update merchant set fee_bps = 100")
-    ids = await busy_day(server, api, town)
-    items = await statement(api, town)
+    ids = await busy_day(server, api, shop)
+    items = await statement(api, shop)
     assert moves(items) == DAY
-    assert (await api.get(path(town, ""))).json()["balance_minor"] == 13_400
+    assert (await api.get(path(shop, ""))).json()["balance_minor"] == 13_400
     names = [ids["out"], ids["sale"], ids["sale"], ids["out"], ids["taken_back"], ids["top_up"], ids["taken_back"]]
     assert [item["payment_id"] for item in items[:-1]] == [*names, ids["sale"]]
-    shop, house = "Corner Canteen", "house"
-    assert [item["counterpart"] for item in items] == [house, shop, shop, house, shop, house, shop, shop, house]
-    assert {item["merchant_id"] for item in items} == {town.merchant_id}
+    merchant, house = "Corner Canteen", "house"
+    assert [item["counterpart"] for item in items] == [
+        house,
+        merchant,
+        merchant,
+        house,
+        merchant,
+        house,
+        merchant,
+        merchant,
+        house,
+    ]
+    assert {item["merchant_id"] for item in items} == {shop.merchant_id}
     assert [item["created_at"] for item in items] == sorted((item["created_at"] for item in items), reverse=True)
     assert all(item["created_at"].endswith("Z") and item["transfer_id"] for item in items)
 
 
-async def test_pages_do_not_shift_when_more_moves(server: RunningServer, api: httpx.AsyncClient, town: Town) -> None:
-    await busy_day(server, api, town)
+async def test_pages_do_not_shift_when_more_moves(server: RunningServer, api: httpx.AsyncClient, shop: Shop) -> None:
+    await busy_day(server, api, shop)
     items: list[dict[str, Any]] = []
     cursor: str | None = None
     first = True
     while first or cursor is not None:
-        page = (await api.get(path(town), params={"limit": 2} | ({"cursor": cursor} if cursor else {}))).json()
+        page = (await api.get(path(shop), params={"limit": 2} | ({"cursor": cursor} if cursor else {}))).json()
         items += page["items"]
         cursor, first = page["next_cursor"], False
-        async with logged_in(server.url, town.terminals[0]) as till:
-            assert (await ask(till, scan_message(town.wallets[0].code(), amount_minor=1)))["status"] == "approved"
+        async with logged_in(server.url, shop.terminals[0]) as till:
+            assert (await ask(till, scan_message(shop.wallets[0].code(), amount_minor=1)))["status"] == "approved"
     assert moves(items) == DAY
-    assert moves(await statement(api, town, limit=1)) == [("payment", -1, 13_395)]
-    assert told(await api.get(path(town), params={"cursor": "x"})) == (400, "bad_field", "/cursor")
+    assert moves(await statement(api, shop, limit=1)) == [("payment", -1, 13_395)]
+    assert told(await api.get(path(shop), params={"cursor": "x"})) == (400, "bad_field", "/cursor")
 
 
 async def test_a_refund_with_the_id_of_a_payment_is_one_transfer(
-    server: RunningServer, api: httpx.AsyncClient, town: Town
+    server: RunningServer, api: httpx.AsyncClient, shop: Shop
 ) -> None:
     """Refunds have a space of ids of their own."""
-    async with logged_in(server.url, town.terminals[0]) as till:
-        sale = (await ask(till, scan_message(town.wallets[0].code())))["payment_id"]
+    async with logged_in(server.url, shop.terminals[0]) as till:
+        sale = (await ask(till, scan_message(shop.wallets[0].code())))["payment_id"]
         refund = {"type": "refund.create", "message_id": "r", "refund_id": sale, "payment_id": sale, "amount_minor": 1}
         assert (await ask(till, refund))["type"] == "refund.result"
-    assert moves(await statement(api, town))[:2] == [("refund", 1, 9_001), ("payment", -1_000, 9_000)]
+    assert moves(await statement(api, shop))[:2] == [("refund", 1, 9_001), ("payment", -1_000, 9_000)]
 
 
-async def test_a_new_wallet_has_none(api: httpx.AsyncClient, town: Town) -> None:
+async def test_a_new_wallet_has_none(api: httpx.AsyncClient, shop: Shop) -> None:
     made = (await api.post("/v1/wallets", json={"name": "Ada", "currency": "EUR"}, headers=once())).json()
     page = (await api.get(f"/v1/wallets/{made['wallet_number']}/transfers")).json()
     assert page == {"items": [], "next_cursor": None}
 
 
 async def test_what_is_archived_ends_the_list_as_one(
-    server: RunningServer, api: httpx.AsyncClient, town: Town, admin: asyncpg.Connection, tmp_path: Path
+    server: RunningServer, api: httpx.AsyncClient, shop: Shop, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    await busy_day(server, api, town)
+    await busy_day(server, api, shop)
     await make_old(admin)
-    async with logged_in(server.url, town.terminals[0]) as till:
-        assert (await ask(till, scan_message(town.wallets[0].code(), amount_minor=400)))["status"] == "approved"
-    before = moves(await statement(api, town))
+    async with logged_in(server.url, shop.terminals[0]) as till:
+        assert (await ask(till, scan_message(shop.wallets[0].code(), amount_minor=400)))["status"] == "approved"
+    before = moves(await statement(api, shop))
     assert before == [("payment", -400, 13_000), *DAY]
     await archive_old(admin, tmp_path)
-    items = await statement(api, town)
+    items = await statement(api, shop)
     assert moves(items) == [("payment", -400, 13_000), ("archived", 13_400, 13_400)]
     last = {name: value for name, value in items[-1].items() if value is not None}
     assert last == {"kind": "archived", "amount_minor": 13_400, "balance_minor": 13_400}
-    page = (await api.get(path(town), params={"limit": 1})).json()
-    rest = (await api.get(path(town), params={"limit": 1, "cursor": page["next_cursor"]})).json()
+    page = (await api.get(path(shop), params={"limit": 1})).json()
+    rest = (await api.get(path(shop), params={"limit": 1, "cursor": page["next_cursor"]})).json()
     assert (moves(rest["items"]), rest["next_cursor"]) == ([("archived", 13_400, 13_400)], None)

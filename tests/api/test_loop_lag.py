@@ -15,14 +15,14 @@ import asyncpg
 import httpx
 import pytest
 
-from pos_server.core.rest.catalogue import OPERATIONS
+from pos_server.core.rest.catalogue import ENDPOINTS
 from pos_server.core.rest.fields import Page
-from pos_server.gateway.pin_hasher import Pins
+from pos_server.gateway.pin_hasher import PinHasher
 from pos_server.server import serving
 from tests.api.reaching import REACH, built_world
 from tests.gateway.test_pin import pin_message
 from tests.gateway.test_shifts import opening, query
-from tests.support import KEYRING, TestDevice, Town, ask, logged_in, settings
+from tests.support import KEYRING, Shop, TestDevice, ask, logged_in, settings
 
 LAG_S_MAX = 0.25
 TICK_S = 0.005
@@ -55,7 +55,7 @@ async def lag() -> AsyncIterator[list[float]]:
 
 
 @pytest.mark.asyncio
-async def test_reports_and_pins_do_not_hold_the_loop(dsn: str, town: Town, admin: asyncpg.Connection) -> None:
+async def test_reports_and_pins_do_not_hold_the_loop(dsn: str, shop: Shop, admin: asyncpg.Connection) -> None:
     await admin.execute(
         "insert into api_key (key_hash, role, name) "
         "select sha256(n::text::bytea), 'issuer', 'one of many' from generate_series(1, $1) n",
@@ -63,15 +63,15 @@ async def test_reports_and_pins_do_not_hold_the_loop(dsn: str, town: Town, admin
     )
     unhurried = {"api_requests_per_s": 1_000_000, "api_requests_burst": 1_000_000, "queries_burst": 1_000_000}
     limits = settings(**COSTLY, **unhurried)
-    pins = Pins(limits, KEYRING)
+    pins = PinHasher(limits, KEYRING)
     began_s = time.monotonic()
     await pins.hash(1, "284917")
     pins.close()
     assert time.monotonic() - began_s > LAG_S_MAX, "a hash on the loop would not be noticed"
 
     worst_s = []
-    async with serving(limits, KEYRING, dsn) as server, built_world(server, admin, town) as world:
-        lists = [operation for operation in OPERATIONS if issubclass(operation.answer, Page)]
+    async with serving(limits, KEYRING, dsn) as server, built_world(server, admin, shop) as world:
+        lists = [operation for operation in ENDPOINTS if issubclass(operation.answer, Page)]
         asked = [await REACH[operation.name](world) for operation in lists]
 
         async def read(number: int) -> None:
@@ -81,7 +81,7 @@ async def test_reports_and_pins_do_not_hold_the_loop(dsn: str, town: Town, admin
             assert answer.status_code == httpx.codes.OK
 
         async def read_the_shift() -> None:
-            async with logged_in(server.url, town.terminals[0]) as till:
+            async with logged_in(server.url, shop.terminals[0]) as till:
                 await ask(till, opening())
                 for _ in range(READS):
                     assert (await ask(till, query()))["report"] == "X"
@@ -90,7 +90,7 @@ async def test_reports_and_pins_do_not_hold_the_loop(dsn: str, town: Town, admin
             async with logged_in(server.url, wallet) as phone:
                 assert (await ask(phone, pin_message()))["type"] == "pin.changed"
 
-        for wallet in town.wallets[:ROUNDS]:
+        for wallet in shop.wallets[:ROUNDS]:
             async with lag() as lags:
                 await asyncio.gather(*(read(number) for number in range(READS)), read_the_shift(), set_the_pin(wallet))
             worst_s.append(max(lags))

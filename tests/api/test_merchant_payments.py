@@ -15,34 +15,34 @@ from pos_server.server import RunningServer, serving
 from tests.api.back_office import back_office, once, told
 from tests.gateway.test_pin import confirm_message, set_pin
 from tests.gateway.test_shifts import opening
-from tests.support import KEYRING, Town, ask, forged, logged_in, new_id, receive, scan_message, settings
+from tests.support import KEYRING, Shop, ask, forged, logged_in, new_id, receive, scan_message, settings
 
 pytestmark = pytest.mark.asyncio
 
 
-def wish(town: Town, **fields: Any) -> dict[str, Any]:
+def wish(shop: Shop, **fields: Any) -> dict[str, Any]:
     """A payment of 10.00 EUR with a fresh code, unless told otherwise."""
     body = {
-        "terminal_number": town.terminals[0].device.number,
-        "code": town.wallets[0].code(),
+        "terminal_number": shop.terminals[0].device.number,
+        "code": shop.wallets[0].code(),
         "amount_minor": 1_000,
         "reference": f"order-{new_id()}",
     }
     return body | fields
 
 
-async def pay(api: httpx.AsyncClient, town: Town, **fields: Any) -> dict[str, Any]:
-    response = await api.post("/v1/payments", json=wish(town, **fields), headers=once())
+async def pay(api: httpx.AsyncClient, shop: Shop, **fields: Any) -> dict[str, Any]:
+    response = await api.post("/v1/payments", json=wish(shop, **fields), headers=once())
     assert response.status_code == 201, response.text
     payment: dict[str, Any] = response.json()
     return payment
 
 
 async def test_a_scanned_code_pays_once_and_everybody_hears(
-    server: RunningServer, town: Town, api: httpx.AsyncClient, stranger: httpx.AsyncClient, admin: asyncpg.Connection
+    server: RunningServer, shop: Shop, api: httpx.AsyncClient, stranger: httpx.AsyncClient, admin: asyncpg.Connection
 ) -> None:
-    body = wish(town, reference="order-1")
-    async with logged_in(server.url, town.terminals[0]) as till, logged_in(server.url, town.wallets[0]) as phone:
+    body = wish(shop, reference="order-1")
+    async with logged_in(server.url, shop.terminals[0]) as till, logged_in(server.url, shop.wallets[0]) as phone:
         made = await api.post("/v1/payments", json=body, headers=once("p"))
         at_till, on_phone = await receive(till), await receive(phone)
     again = await api.post("/v1/payments", json=body, headers=once("p"))
@@ -83,26 +83,26 @@ async def test_a_scanned_code_pays_once_and_everybody_hears(
     assert (await audit(admin)).ok
 
 
-async def test_a_decline_is_a_payment_too(town: Town, api: httpx.AsyncClient) -> None:
-    first = await pay(api, town, amount_minor=10_001)
+async def test_a_decline_is_a_payment_too(shop: Shop, api: httpx.AsyncClient) -> None:
+    first = await pay(api, shop, amount_minor=10_001)
     assert (first["status"], first["decline_code"], first["next_step"]) == (
         "declined",
         "insufficient_funds",
         "other_payment",
     )
-    no_code = await pay(api, town, code="hello")
+    no_code = await pay(api, shop, code="hello")
     assert (no_code["decline_code"], no_code["retryable"]) == ("code_malformed", True)
-    paid = await pay(api, town, reference="order-1")
-    twice = await pay(api, town, reference="order-1")
+    paid = await pay(api, shop, reference="order-1")
+    twice = await pay(api, shop, reference="order-1")
     assert (twice["decline_code"], twice["paid_by"]) == ("already_paid", paid["payment_id"])
 
 
 async def test_what_needs_the_pin_is_pending_until_the_customer_confirms(
-    server: RunningServer, town: Town, api: httpx.AsyncClient
+    server: RunningServer, shop: Shop, api: httpx.AsyncClient
 ) -> None:
-    async with logged_in(server.url, town.wallets[0]) as phone:
+    async with logged_in(server.url, shop.wallets[0]) as phone:
         await set_pin(phone)
-        body = wish(town, entry="typed")
+        body = wish(shop, entry="typed")
         pending = await api.post("/v1/payments", json=body, headers=once("p"))
         asked = await receive(phone)
         path = f"/v1/payments/{pending.json()['payment_id']}"
@@ -118,15 +118,15 @@ async def test_what_needs_the_pin_is_pending_until_the_customer_confirms(
 
 
 async def test_cash_moves_by_a_code_and_a_spent_top_up_stays(
-    town: Town, api: httpx.AsyncClient, admin: asyncpg.Connection
+    shop: Shop, api: httpx.AsyncClient, admin: asyncpg.Connection
 ) -> None:
-    top_up = await pay(api, town, purpose="top_up", amount_minor=2_000)
+    top_up = await pay(api, shop, purpose="top_up", amount_minor=2_000)
     assert (top_up["status"], top_up["purpose"], top_up["refundable_minor"]) == ("approved", "top_up", 0)
     # Cash that goes out needs the PIN, however little it is.
-    withdrawal = await api.post("/v1/payments", json=wish(town, purpose="withdrawal"), headers=once())
+    withdrawal = await api.post("/v1/payments", json=wish(shop, purpose="withdrawal"), headers=once())
     assert (withdrawal.status_code, withdrawal.json()["status"]) == (202, "pending")
     assert (await api.post(f"/v1/payments/{withdrawal.json()['payment_id']}/cancel")).json()["status"] == "canceled"
-    await pay(api, town, amount_minor=11_000)
+    await pay(api, shop, amount_minor=11_000)
     spent = await api.post(f"/v1/payments/{top_up['payment_id']}/cancel")
     assert told(spent) == (409, "funds_spent", None)
     refused = await api.post(f"/v1/payments/{top_up['payment_id']}/refunds", json={"amount_minor": 1}, headers=once())
@@ -135,11 +135,11 @@ async def test_cash_moves_by_a_code_and_a_spent_top_up_stays(
 
 
 async def test_a_payment_counts_in_the_open_shift_of_its_terminal(
-    server: RunningServer, town: Town, api: httpx.AsyncClient
+    server: RunningServer, shop: Shop, api: httpx.AsyncClient
 ) -> None:
-    async with logged_in(server.url, town.terminals[0]) as till:
+    async with logged_in(server.url, shop.terminals[0]) as till:
         opened = await ask(till, opening())
-    payment = await pay(api, town)
+    payment = await pay(api, shop)
     assert payment["shift_id"] == opened["shift_id"]
     shift = (await api.get(f"/v1/shifts/{opened['shift_id']}")).json()
     assert shift["net_sales_minor"] == 1_000
@@ -150,7 +150,7 @@ async def test_a_payment_counts_in_the_open_shift_of_its_terminal(
     assert (await api.get(f"/v1/shifts/{opened['shift_id']}")).json()["net_sales_minor"] == 1_000
 
 
-async def test_bad_bodies_and_other_terminals(town: Town, api: httpx.AsyncClient, stranger: httpx.AsyncClient) -> None:
+async def test_bad_bodies_and_other_terminals(shop: Shop, api: httpx.AsyncClient, stranger: httpx.AsyncClient) -> None:
     for fields, pointer in (
         ({"amount_minor": 0}, "/amount_minor"),
         ({"amount_minor": 1.0}, "/amount_minor"),
@@ -161,58 +161,58 @@ async def test_bad_bodies_and_other_terminals(town: Town, api: httpx.AsyncClient
         ({"purpose": "gift"}, "/purpose"),
         ({"currency": "EUR"}, "/currency"),
     ):
-        refused = await api.post("/v1/payments", json=wish(town, **fields), headers=once())
+        refused = await api.post("/v1/payments", json=wish(shop, **fields), headers=once())
         assert told(refused) == (400, "bad_field", pointer), fields
-    theirs = await stranger.post("/v1/payments", json=wish(town), headers=once())
-    nobodys = await api.post("/v1/payments", json=wish(town, terminal_number=7_000), headers=once())
+    theirs = await stranger.post("/v1/payments", json=wish(shop), headers=once())
+    nobodys = await api.post("/v1/payments", json=wish(shop, terminal_number=7_000), headers=once())
     assert told(theirs) == told(nobodys) == (404, "not_found", "/terminal_number")
 
 
 async def test_forged_codes_block_the_terminal_whichever_way_they_come(
-    dsn: str, town: Town, admin: asyncpg.Connection, capsys: pytest.CaptureFixture[str]
+    dsn: str, shop: Shop, admin: asyncpg.Connection, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = forged(town.wallets[0].code())
+    code = forged(shop.wallets[0].code())
     async with (
         serving(settings(bad_codes_max=2), KEYRING, dsn) as server,
-        back_office(server.url, admin, town.merchant_id) as api,
-        logged_in(server.url, town.terminals[0]) as till,
+        back_office(server.url, admin, shop.merchant_id) as api,
+        logged_in(server.url, shop.terminals[0]) as till,
     ):
         assert (await ask(till, scan_message(code)))["decline_code"] == "code_invalid"
-        assert (await pay(api, town, code=code))["decline_code"] == "code_invalid"
+        assert (await pay(api, shop, code=code))["decline_code"] == "code_invalid"
         assert (await receive(till))["decline_code"] == "code_invalid"
-        blocked = await api.post("/v1/payments", json=wish(town), headers=once())
+        blocked = await api.post("/v1/payments", json=wish(shop), headers=once())
         assert told(blocked) == (429, "too_many_bad_codes", None)
         assert 0 < int(blocked.headers["retry-after"]) <= 60
-        assert (await ask(till, scan_message(town.wallets[0].code())))["code"] == "too_many_bad_codes"
-        other = town.terminals[1].device.number
-        assert (await pay(api, town, terminal_number=other))["status"] == "approved"
+        assert (await ask(till, scan_message(shop.wallets[0].code())))["code"] == "too_many_bad_codes"
+        other = shop.terminals[1].device.number
+        assert (await pay(api, shop, terminal_number=other))["status"] == "approved"
         # Neither a log nor a problem says a code.
-        refused = await api.post("/v1/payments", json=wish(town, code=[code]), headers=once())
+        refused = await api.post("/v1/payments", json=wish(shop, code=[code]), headers=once())
     logged = capsys.readouterr()
     assert "api_request" in logged.out + logged.err
     assert code not in logged.out + logged.err + refused.text
 
 
 async def test_what_is_refused_at_the_api_is_not_told_the_till(
-    server: RunningServer, town: Town, api: httpx.AsyncClient
+    server: RunningServer, shop: Shop, api: httpx.AsyncClient
 ) -> None:
-    body = wish(town)
+    body = wish(shop)
     await api.post("/v1/payments", json=body, headers=once("p"))
-    async with logged_in(server.url, town.terminals[0]) as till:
+    async with logged_in(server.url, shop.terminals[0]) as till:
         await api.post("/v1/payments", json=body | {"amount_minor": 1}, headers=once("p"))
-        answer = await ask(till, scan_message(town.wallets[0].code()))
+        answer = await ask(till, scan_message(shop.wallets[0].code()))
     assert (answer["type"], answer["status"]) == ("payment.result", "approved")
 
 
 async def test_a_payment_is_canceled_by_its_id(
     server: RunningServer,
-    town: Town,
+    shop: Shop,
     api: httpx.AsyncClient,
     stranger: httpx.AsyncClient,
     admin: asyncpg.Connection,
 ) -> None:
-    async with logged_in(server.url, town.terminals[0]) as till:
-        payment_id = (await ask(till, scan_message(town.wallets[0].code())))["payment_id"]
+    async with logged_in(server.url, shop.terminals[0]) as till:
+        payment_id = (await ask(till, scan_message(shop.wallets[0].code())))["payment_id"]
         path = f"/v1/payments/{payment_id}/cancel"
         assert told(await stranger.post(path)) == (404, "payment_unknown", None)
         canceled = await api.post(path)
@@ -225,7 +225,7 @@ async def test_a_payment_is_canceled_by_its_id(
     unknown = new_id()
     assert told(await api.post(f"/v1/payments/{unknown}/cancel")) == (404, "payment_unknown", None)
     assert await admin.fetchval("select count(*) from payment where id = $1", unknown) == 0
-    refunded = await pay(api, town)
+    refunded = await pay(api, shop)
     path = f"/v1/payments/{refunded['payment_id']}"
     await api.post(f"{path}/refunds", json={"amount_minor": 1}, headers=once())
     assert told(await api.post(f"{path}/cancel")) == (409, "already_refunded", None)
@@ -233,9 +233,9 @@ async def test_a_payment_is_canceled_by_its_id(
 
 
 async def test_an_order_is_canceled_by_its_reference_before_it_arrives_too(
-    town: Town, api: httpx.AsyncClient, stranger: httpx.AsyncClient, admin: asyncpg.Connection
+    shop: Shop, api: httpx.AsyncClient, stranger: httpx.AsyncClient, admin: asyncpg.Connection
 ) -> None:
-    paid = await pay(api, town, reference="order-1")
+    paid = await pay(api, shop, reference="order-1")
     # Another merchant's order of the same number is another order.
     theirs = await stranger.post("/v1/cancels", json={"reference": "order-1"})
     assert (theirs.status_code, theirs.json()["amount_minor"]) == (200, None)
@@ -244,7 +244,7 @@ async def test_an_order_is_canceled_by_its_reference_before_it_arrives_too(
     tombstones = await asyncio.gather(*(api.post("/v1/cancels", json={"reference": "order-2"}) for _ in range(5)))
     assert len({response.text for response in tombstones}) == 1
     assert (tombstones[0].status_code, tombstones[0].json()["amount_minor"]) == (200, None)
-    late = await pay(api, town, reference="order-2")
+    late = await pay(api, shop, reference="order-2")
     assert (late["status"], late["decline_code"]) == ("declined", "canceled")
     assert told(await api.post("/v1/cancels", json={})) == (400, "bad_field", "/reference")
     by_id = {"payment_id": paid["payment_id"]}
@@ -253,11 +253,11 @@ async def test_an_order_is_canceled_by_its_reference_before_it_arrives_too(
 
 
 async def test_a_refund_is_made_once_and_everybody_hears(
-    server: RunningServer, town: Town, api: httpx.AsyncClient, admin: asyncpg.Connection
+    server: RunningServer, shop: Shop, api: httpx.AsyncClient, admin: asyncpg.Connection
 ) -> None:
-    payment = await pay(api, town)
+    payment = await pay(api, shop)
     path = f"/v1/payments/{payment['payment_id']}/refunds"
-    async with logged_in(server.url, town.terminals[0]) as till, logged_in(server.url, town.wallets[0]) as phone:
+    async with logged_in(server.url, shop.terminals[0]) as till, logged_in(server.url, shop.wallets[0]) as phone:
         made = await api.post(path, json={"amount_minor": 300}, headers=once("r"))
         at_till, on_phone = await receive(till), await receive(phone)
         again = await api.post(path, json={"amount_minor": 300}, headers=once("r"))
@@ -286,10 +286,10 @@ async def test_a_refund_is_made_once_and_everybody_hears(
 
 
 async def test_refunds_that_are_refused(
-    town: Town, api: httpx.AsyncClient, stranger: httpx.AsyncClient, admin: asyncpg.Connection
+    shop: Shop, api: httpx.AsyncClient, stranger: httpx.AsyncClient, admin: asyncpg.Connection
 ) -> None:
-    payment, other = await pay(api, town), await pay(api, town)
-    declined = await pay(api, town, code="hello")
+    payment, other = await pay(api, shop), await pay(api, shop)
+    declined = await pay(api, shop, code="hello")
     path = f"/v1/payments/{payment['payment_id']}/refunds"
     await api.post(path, json={"amount_minor": 300}, headers=once("r"))
     for where, body, key, expected in (
@@ -300,7 +300,7 @@ async def test_refunds_that_are_refused(
             "r",
             (422, "idempotency_key_reused", None),
         ),
-        (path, {"amount_minor": 701}, "s", (409, "refund_over_rest", None)),
+        (path, {"amount_minor": 701}, "s", (409, "refund_exceeds_remaining", None)),
         (f"/v1/payments/{declined['payment_id']}/refunds", {"amount_minor": 1}, "s", (409, "not_refundable", None)),
         (f"/v1/payments/{new_id()}/refunds", {"amount_minor": 1}, "s", (404, "payment_unknown", None)),
         ("/v1/payments/x/refunds", {"amount_minor": 1}, "s", (404, "not_found", None)),
@@ -319,26 +319,26 @@ async def test_refunds_that_are_refused(
     assert await admin.fetchval("select sum(refunded_minor)::bigint from payment where purpose = 'sale'") == 300
 
 
-async def test_what_is_archived_is_gone(town: Town, api: httpx.AsyncClient, admin: asyncpg.Connection) -> None:
-    old, body = new_id(), wish(town)
+async def test_what_is_archived_is_gone(shop: Shop, api: httpx.AsyncClient, admin: asyncpg.Connection) -> None:
+    old, body = new_id(), wish(shop)
     made = await api.post("/v1/payments", json=body, headers=once("p"))
     archived = "insert into archived_name (merchant_id, id, status, reference) values ($1, $2, 'approved', $3)"
-    await admin.execute(archived, town.merchant_id, old, "order-of-old")
+    await admin.execute(archived, shop.merchant_id, old, "order-of-old")
     gone = (410, "payment_archived", None)
     assert told(await api.get(f"/v1/payments/{old}")) == gone
     assert told(await api.post(f"/v1/payments/{old}/cancel")) == gone
     assert told(await api.post(f"/v1/payments/{old}/refunds", json={"amount_minor": 1}, headers=once())) == gone
     assert told(await api.get(f"/v1/payments/{old}/refunds")) == gone
     assert told(await api.post("/v1/cancels", json={"reference": "order-of-old"})) == gone
-    assert (await pay(api, town, reference="order-of-old"))["decline_code"] == "already_paid"
-    await admin.execute(archived, town.merchant_id, made.json()["payment_id"], None)
+    assert (await pay(api, shop, reference="order-of-old"))["decline_code"] == "already_paid"
+    await admin.execute(archived, shop.merchant_id, made.json()["payment_id"], None)
     assert told(await api.post("/v1/payments", json=body, headers=once("p"))) == gone
     # An archived refund's key stays used.
-    payment = await pay(api, town)
+    payment = await pay(api, shop)
     path = f"/v1/payments/{payment['payment_id']}/refunds"
     refund = await api.post(path, json={"amount_minor": 1}, headers=once("r"))
     await admin.execute("insert into archived_refund (id) values ($1)", refund.json()["refund_id"])
-    other = await pay(api, town)
+    other = await pay(api, shop)
     reused = await api.post(f"/v1/payments/{other['payment_id']}/refunds", json={"amount_minor": 1}, headers=once("r"))
     assert told(reused) == (422, "idempotency_key_reused", None)
 
@@ -359,27 +359,27 @@ async def references(api: httpx.AsyncClient, limit: int = 100, **query: Any) -> 
 
 
 async def test_payments_are_listed_latest_first_and_filtered(
-    town: Town, api: httpx.AsyncClient, stranger: httpx.AsyncClient, admin: asyncpg.Connection
+    shop: Shop, api: httpx.AsyncClient, stranger: httpx.AsyncClient, admin: asyncpg.Connection
 ) -> None:
-    # The town's own top-ups have no terminal, as what the API does.
+    # The shop's own top-ups have no terminal, as what the API does.
     first = await references(api)
     assert len(first) == 3
     garden = (await api.post("/v1/stores", json={"name": "Garden"}, headers=once())).json()["store_id"]
     body = {"store_id": garden, "name": "Bar"}
     bar = (await api.post("/v1/terminals", json=body, headers=once())).json()["terminal_number"]
-    hall = town.terminals[1].device.number
-    await pay(api, town, reference="a")
-    await pay(api, town, reference="b", terminal_number=hall)
-    await pay(api, town, reference="c", terminal_number=bar)
-    await pay(api, town, reference="d", terminal_number=bar, code="hello")
-    await pay(api, town, reference="d", terminal_number=bar)
+    hall = shop.terminals[1].device.number
+    await pay(api, shop, reference="a")
+    await pay(api, shop, reference="b", terminal_number=hall)
+    await pay(api, shop, reference="c", terminal_number=bar)
+    await pay(api, shop, reference="d", terminal_number=bar, code="hello")
+    await pay(api, shop, reference="d", terminal_number=bar)
     await api.post("/v1/cancels", json={"reference": "e"})
     newest = ["e", "d", "d", "c", "b", "a"]
     for limit in (1, 2, 100):
         assert await references(api, limit) == [*newest, *first]
     for query, expected in (
         ({"store_id": garden}, ["d", "d", "c"]),
-        ({"store_id": town.store_id}, ["b", "a"]),
+        ({"store_id": shop.store_id}, ["b", "a"]),
         ({"terminal_number": hall}, ["b"]),
         ({"terminal_number": hall, "store_id": garden}, []),
         ({"terminal_number": 7_000}, []),
@@ -389,7 +389,7 @@ async def test_payments_are_listed_latest_first_and_filtered(
         ({"reference": "d", "status": "approved"}, ["d"]),
         ({"reference": "d", "terminal_number": hall}, []),
         ({"reference": "d", "store_id": garden}, ["d", "d"]),
-        ({"reference": "d", "store_id": town.store_id}, []),
+        ({"reference": "d", "store_id": shop.store_id}, []),
         ({"reference": "nothing"}, []),
     ):
         for limit in (1, 100):
@@ -420,46 +420,46 @@ async def test_payments_are_listed_latest_first_and_filtered(
         assert told(await api.get("/v1/payments", params=wrong)) == (400, "bad_field", pointer)
 
 
-async def test_pages_stay_right_while_payments_change(town: Town, api: httpx.AsyncClient) -> None:
-    paid = [await pay(api, town, reference=f"r{number}", amount_minor=10) for number in range(6)]
+async def test_pages_stay_right_while_payments_change(shop: Shop, api: httpx.AsyncClient) -> None:
+    paid = [await pay(api, shop, reference=f"r{number}", amount_minor=10) for number in range(6)]
     page = (await api.get("/v1/payments", params={"limit": 2})).json()
     assert [payment["reference"] for payment in page["items"]] == ["r5", "r4"]
     # One that was seen and one that was not move to the front, and a new one comes.
     for number in (4, 1):
         await api.post(f"/v1/payments/{paid[number]['payment_id']}/cancel")
-    await pay(api, town, reference="r6", amount_minor=10)
+    await pay(api, shop, reference="r6", amount_minor=10)
     rest = await references(api, 2, cursor=page["next_cursor"])
     assert rest[:3] == ["r3", "r2", "r0"]
     assert await references(api, 2, **{"from": page["items"][0]["changed_at"]}) == ["r6", "r1", "r4", "r5"]
 
 
 async def test_payments_of_one_moment_are_each_shown_once(
-    town: Town, api: httpx.AsyncClient, admin: asyncpg.Connection
+    shop: Shop, api: httpx.AsyncClient, admin: asyncpg.Connection
 ) -> None:
     for number in range(5):
-        await pay(api, town, reference=f"r{number}", amount_minor=10)
+        await pay(api, shop, reference=f"r{number}", amount_minor=10)
     await admin.execute(
         "update payment set changed_at = '2026-03-02 12:00:00.000123Z' where terminal_number is not null"
     )
-    shown = await references(api, 2, terminal_number=town.terminals[0].device.number)
+    shown = await references(api, 2, terminal_number=shop.terminals[0].device.number)
     assert sorted(shown) == [f"r{number}" for number in range(5)]
 
 
-async def test_a_list_reads_a_page_of_each_terminal_by_its_index(admin: asyncpg.Connection, town: Town) -> None:
+async def test_a_list_reads_a_page_of_each_terminal_by_its_index(admin: asyncpg.Connection, shop: Shop) -> None:
     await admin.execute(
         "insert into payment (id, fingerprint, terminal_number, merchant_id, wallet_number, reference, amount_minor, "
         "currency, status, version, changed_at, approved_at) "
         "select gen_random_uuid(), 'x', $1 + n % 2, $2, 1000000001, 'old-' || n, 1, 'EUR', 'approved', 1, "
         "now() - n * interval '1 second', now() from generate_series(1, 20000) as n",
-        town.terminals[0].device.number,
-        town.merchant_id,
+        shop.terminals[0].device.number,
+        shop.merchant_id,
     )
     await admin.execute("analyze payment")
     await admin.execute("set plan_cache_mode = force_generic_plan")
     plan = json.loads(
         await admin.fetchval(
             f"explain (analyze, format json) {QUERIES['merchant_payments']}",
-            town.merchant_id,
+            shop.merchant_id,
             *[None] * 7,
             51,
         )

@@ -16,7 +16,7 @@ from tests.api.back_office import once, told
 from tests.gateway.test_refund import refund_message
 from tests.gateway.test_shifts import closing, opening
 from tests.ledger.test_settlement import D1, D2, NOW, two_days
-from tests.support import Town, ask, logged_in, new_id, scan_message
+from tests.support import Shop, ask, logged_in, new_id, scan_message
 
 pytestmark = pytest.mark.asyncio
 
@@ -32,17 +32,17 @@ def at_api(report: dict[str, Any]) -> dict[str, Any]:
 
 
 async def test_a_shift_shows_what_its_report_says_at_the_till(
-    server: RunningServer, town: Town, api: httpx.AsyncClient, stranger: httpx.AsyncClient
+    server: RunningServer, shop: Shop, api: httpx.AsyncClient, stranger: httpx.AsyncClient
 ) -> None:
-    async with logged_in(server.url, town.terminals[0]) as till:
+    async with logged_in(server.url, shop.terminals[0]) as till:
         opened = await ask(till, opening(opening_cash_minor=10_000))
         path = f"/v1/shifts/{opened['shift_id']}"
-        sold = await ask(till, scan_message(town.wallets[0].code(), amount_minor=900))
+        sold = await ask(till, scan_message(shop.wallets[0].code(), amount_minor=900))
         await ask(till, refund_message(sold["payment_id"], 200))
-        await ask(till, scan_message(town.wallets[0].code(), amount_minor=5_000, purpose="top_up"))
+        await ask(till, scan_message(shop.wallets[0].code(), amount_minor=5_000, purpose="top_up"))
         x_report = (await api.get(path)).json()
         closed = await ask(till, closing(opened, counted_cash_minor=14_990))
-    async with logged_in(server.url, town.terminals[0], language="zh") as till:
+    async with logged_in(server.url, shop.terminals[0], language="zh") as till:
         query = {"type": "shift.query", "message_id": "q", "shift_id": opened["shift_id"]}
         in_chinese = await ask(till, query)
     assert (x_report["report"], x_report["closed_at"], x_report["net_sales_minor"]) == ("X", None, 700)
@@ -56,18 +56,18 @@ async def test_a_shift_shows_what_its_report_says_at_the_till(
 
 
 async def test_shifts_are_listed_opened_last_first(
-    server: RunningServer, town: Town, api: httpx.AsyncClient, stranger: httpx.AsyncClient
+    server: RunningServer, shop: Shop, api: httpx.AsyncClient, stranger: httpx.AsyncClient
 ) -> None:
     shifts = []
     for terminal in (0, 1, 0):
-        async with logged_in(server.url, town.terminals[terminal]) as till:
+        async with logged_in(server.url, shop.terminals[terminal]) as till:
             opened = await ask(till, opening(opening_cash_minor=100))
             await ask(till, closing(opened))
         shifts.insert(0, opened["shift_id"])
     for query, expected in (
         ({}, shifts),
-        ({"terminal_number": town.terminals[0].device.number}, [shifts[0], shifts[2]]),
-        ({"terminal_number": town.terminals[1].device.number}, [shifts[1]]),
+        ({"terminal_number": shop.terminals[0].device.number}, [shifts[0], shifts[2]]),
+        ({"terminal_number": shop.terminals[1].device.number}, [shifts[1]]),
         ({"terminal_number": 7_000}, []),
     ):
         found, cursor = [], None
@@ -88,18 +88,18 @@ async def test_shifts_are_listed_opened_last_first(
 
 
 async def test_statements_are_what_settle_made(
-    town: Town,
+    shop: Shop,
     api: httpx.AsyncClient,
     stranger: httpx.AsyncClient,
     connection: asyncpg.Connection,
     admin: asyncpg.Connection,
 ) -> None:
     assert (await api.get("/v1/statements")).json() == {"items": [], "next_cursor": None}
-    await two_days(connection, town, admin)
+    await two_days(connection, shop, admin)
     made = {}
     for day in (D2, D1):
         settled = await settle(admin, day, NOW)
-        made[day] = next(each for each in settled.statements if each.merchant_id == town.merchant_id)
+        made[day] = next(each for each in settled.statements if each.merchant_id == shop.merchant_id)
     newest = (await api.get(f"/v1/statements/{D1}")).json()
     figures = {
         name: getattr(made[D1], name) for name in newest if name not in ("business_date", "starts_at", "ends_at")
@@ -125,16 +125,16 @@ async def test_statements_are_what_settle_made(
 
 
 async def test_the_balance_is_exact_before_and_after_it_is_rolled_up(
-    server: RunningServer, town: Town, api: httpx.AsyncClient, stranger: httpx.AsyncClient, admin: asyncpg.Connection
+    server: RunningServer, shop: Shop, api: httpx.AsyncClient, stranger: httpx.AsyncClient, admin: asyncpg.Connection
 ) -> None:
     await admin.execute("update merchant set fee_fixed_minor = 7")
     paid_minor = 0
-    async with logged_in(server.url, town.terminals[0]) as till:
+    async with logged_in(server.url, shop.terminals[0]) as till:
         for _ in range(3):
-            payment = await ask(till, scan_message(town.wallets[0].code(), amount_minor=1_000))
+            payment = await ask(till, scan_message(shop.wallets[0].code(), amount_minor=1_000))
             paid_minor += 993
             shown = (await api.get("/v1/balance")).json()
-            assert shown == {"merchant_id": town.merchant_id, "currency": "EUR", "balance_minor": paid_minor}
+            assert shown == {"merchant_id": shop.merchant_id, "currency": "EUR", "balance_minor": paid_minor}
             await roll_up(admin)
             assert (await api.get("/v1/balance")).json() == shown
     refund = {"amount_minor": 500}
@@ -160,7 +160,7 @@ async def test_a_report_that_reads_too_long_is_given_up(dsn: str) -> None:
 
 
 async def test_a_merchant_is_told_to_ask_for_less(
-    server: RunningServer, town: Town, api: httpx.AsyncClient, admin: asyncpg.Connection
+    server: RunningServer, shop: Shop, api: httpx.AsyncClient, admin: asyncpg.Connection
 ) -> None:
     async with admin.transaction():
         # What a report waits for stands for what it reads.

@@ -8,7 +8,7 @@ from pos_server.cli import operator_commands as operator_desk
 from pos_server.core.credentials.api_keys import Role
 from pos_server.server import RunningServer
 from tests.api.back_office import once, told
-from tests.support import Town, ask, logged_in, new_id, receive, scan_message
+from tests.support import Shop, ask, logged_in, new_id, receive, scan_message
 
 pytestmark = pytest.mark.asyncio
 
@@ -17,7 +17,7 @@ async def activate(api: httpx.AsyncClient, code: str) -> httpx.Response:
     return await api.post("/v1/activations", json={"activation_code": code, "request_id": str(new_id())})
 
 
-async def test_a_store_is_made_and_read(api: httpx.AsyncClient, stranger: httpx.AsyncClient, town: Town) -> None:
+async def test_a_store_is_made_and_read(api: httpx.AsyncClient, stranger: httpx.AsyncClient, shop: Shop) -> None:
     made = await api.post("/v1/stores", json={"name": "Garden"}, headers=once("first"))
     again = await api.post("/v1/stores", json={"name": "Garden"}, headers=once("first"))
     assert (made.status_code, again.status_code, again.json()) == (201, 200, made.json())
@@ -26,7 +26,7 @@ async def test_a_store_is_made_and_read(api: httpx.AsyncClient, stranger: httpx.
     path = f"/v1/stores/{store['store_id']}"
     assert (await api.get(path)).json() == store
     page = (await api.get("/v1/stores", params={"limit": 1})).json()
-    assert page["items"] == [{"store_id": town.store_id, "name": "Main hall"}]
+    assert page["items"] == [{"store_id": shop.store_id, "name": "Main hall"}]
     rest = (await api.get("/v1/stores", params={"cursor": page["next_cursor"]})).json()
     assert rest == {"items": [store], "next_cursor": None}
     # Another merchant's is not there, and its keys of requests are its own.
@@ -38,9 +38,9 @@ async def test_a_store_is_made_and_read(api: httpx.AsyncClient, stranger: httpx.
 
 
 async def test_a_terminal_is_made_and_activated(
-    api: httpx.AsyncClient, stranger: httpx.AsyncClient, town: Town, admin: asyncpg.Connection
+    api: httpx.AsyncClient, stranger: httpx.AsyncClient, shop: Shop, admin: asyncpg.Connection
 ) -> None:
-    wish = {"store_id": town.store_id, "name": "Bar"}
+    wish = {"store_id": shop.store_id, "name": "Bar"}
     made = await api.post("/v1/terminals", json=wish, headers=once("t"))
     again = await api.post("/v1/terminals", json=wish, headers=once("t"))
     assert (made.status_code, again.status_code, again.json()) == (201, 200, made.json())
@@ -67,20 +67,20 @@ async def test_a_terminal_is_made_and_activated(
         "idempotency_key_reused",
         None,
     )
-    for client, store_id in ((api, 7_000), (stranger, town.store_id)):
+    for client, store_id in ((api, 7_000), (stranger, shop.store_id)):
         body = {"store_id": store_id, "name": "Bar"}
         refused = await client.post("/v1/terminals", json=body, headers=once())
         assert told(refused) == (404, "not_found", "/store_id")
 
 
-async def test_terminals_are_listed_by_store(api: httpx.AsyncClient, stranger: httpx.AsyncClient, town: Town) -> None:
+async def test_terminals_are_listed_by_store(api: httpx.AsyncClient, stranger: httpx.AsyncClient, shop: Shop) -> None:
     store_id = (await api.post("/v1/stores", json={"name": "Garden"}, headers=once())).json()["store_id"]
     made = await api.post("/v1/terminals", json={"store_id": store_id, "name": "Bar"}, headers=once())
-    numbers = [device.device.number for device in town.terminals]
+    numbers = [device.device.number for device in shop.terminals]
     everywhere = [*numbers, made.json()["terminal_number"]]
     for query, expected in (
         ({}, everywhere),
-        ({"store_id": town.store_id}, numbers),
+        ({"store_id": shop.store_id}, numbers),
         ({"store_id": store_id}, everywhere[-1:]),
         ({"store_id": 7_000}, []),
     ):
@@ -94,19 +94,19 @@ async def test_terminals_are_listed_by_store(api: httpx.AsyncClient, stranger: h
 
 
 async def test_a_disabled_terminal_hears_it_and_takes_nothing_more(
-    server: RunningServer, api: httpx.AsyncClient, stranger: httpx.AsyncClient, town: Town
+    server: RunningServer, api: httpx.AsyncClient, stranger: httpx.AsyncClient, shop: Shop
 ) -> None:
-    number = town.terminals[0].device.number
+    number = shop.terminals[0].device.number
     path = f"/v1/terminals/{number}"
-    async with logged_in(server.url, town.terminals[0]) as till:
+    async with logged_in(server.url, shop.terminals[0]) as till:
         disabled = await api.patch(path, json={"status": "disabled"})
         heard = await receive(till)
         again = await api.patch(path, json={"status": "disabled"})
         assert await receive(till) == heard
-        declined = await ask(till, scan_message(town.wallets[0].code()))
+        declined = await ask(till, scan_message(shop.wallets[0].code()))
         await api.patch(path, json={"status": "active"})
         reopened = await receive(till)
-        paid = await ask(till, scan_message(town.wallets[0].code()))
+        paid = await ask(till, scan_message(shop.wallets[0].code()))
     assert (disabled.status_code, disabled.json()["status"], again.json()) == (200, "disabled", disabled.json())
     assert (heard["type"], heard["status"]) == ("status.changed", "disabled")
     assert (declined["status"], declined["decline_code"]) == ("declined", "terminal_disabled")
@@ -118,15 +118,15 @@ async def test_a_disabled_terminal_hears_it_and_takes_nothing_more(
 
 
 async def test_a_key_is_rotated_and_the_old_one_works_until_the_code_is_used(
-    server: RunningServer, api: httpx.AsyncClient, stranger: httpx.AsyncClient, town: Town
+    server: RunningServer, api: httpx.AsyncClient, stranger: httpx.AsyncClient, shop: Shop
 ) -> None:
-    number = town.terminals[0].device.number
+    number = shop.terminals[0].device.number
     path = f"/v1/terminals/{number}/activations"
-    async with logged_in(server.url, town.terminals[0]) as till:
+    async with logged_in(server.url, shop.terminals[0]) as till:
         made = await api.post(path, headers=once("r"))
         again = await api.post(path, headers=once("r"))
         assert (made.status_code, again.status_code, again.json()) == (201, 200, made.json())
-        assert (await ask(till, scan_message(town.wallets[0].code())))["status"] == "approved"
+        assert (await ask(till, scan_message(shop.wallets[0].code())))["status"] == "approved"
         activated = await activate(api, made.json()["activation_code"])
         assert activated.json()["number"] == number
         await till.wait_closed()
@@ -135,7 +135,7 @@ async def test_a_key_is_rotated_and_the_old_one_works_until_the_code_is_used(
     assert told(await stranger.post(path, headers=once())) == (404, "not_found", None)
 
 
-async def test_the_open_shift_of_a_terminal_is_shown(server: RunningServer, api: httpx.AsyncClient, town: Town) -> None:
+async def test_the_open_shift_of_a_terminal_is_shown(server: RunningServer, api: httpx.AsyncClient, shop: Shop) -> None:
     shift_id = str(new_id())
     opening = {
         "type": "shift.open",
@@ -144,13 +144,13 @@ async def test_the_open_shift_of_a_terminal_is_shown(server: RunningServer, api:
         "operator": "Ann",
         "opening_cash_minor": 0,
     }
-    async with logged_in(server.url, town.terminals[0]) as till:
+    async with logged_in(server.url, shop.terminals[0]) as till:
         assert (await ask(till, opening))["type"] == "shift.report"
-    terminal = (await api.get(f"/v1/terminals/{town.terminals[0].device.number}")).json()
+    terminal = (await api.get(f"/v1/terminals/{shop.terminals[0].device.number}")).json()
     assert terminal["shift_id"] == shift_id
 
 
-async def test_other_roles_may_not(server: RunningServer, town: Town, admin: asyncpg.Connection) -> None:
+async def test_other_roles_may_not(server: RunningServer, shop: Shop, admin: asyncpg.Connection) -> None:
     for role in (Role.ADMIN, Role.ISSUER):
         key = await operator_desk.new_key(admin, role, None, "theirs")
         async with httpx.AsyncClient(base_url=server.url, headers={"Authorization": f"Bearer {key}"}) as client:

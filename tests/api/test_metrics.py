@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pos_server.server import RunningServer, serving
 from tests.monitoring.observed import TOKEN, scrape, some_business
 from tests.proxy import proxied
-from tests.support import KEYRING, Town, ask, logged_in, scan_message, settings
+from tests.support import KEYRING, Shop, ask, logged_in, scan_message, settings
 
 pytestmark = pytest.mark.asyncio
 
@@ -57,16 +57,16 @@ async def test_without_a_token_nobody_may_and_is_told_what_to_set(server: Runnin
     assert await answer(server, f"Bearer {TOKEN}") == (403, "set POS_METRICS_TOKEN, and send it as a bearer token\n")
 
 
-async def test_metrics_that_are_off_are_not_there_and_payments_are_made(dsn: str, town: Town) -> None:
+async def test_metrics_that_are_off_are_not_there_and_payments_are_made(dsn: str, shop: Shop) -> None:
     async with scraped_server(dsn, metrics=False) as server:
         assert (await answer(server, f"Bearer {TOKEN}"))[0] == 404
-        await some_business(server.url, town)
+        await some_business(server.url, shop)
 
 
-async def test_payments_and_their_faults_are_counted(dsn: str, town: Town) -> None:
+async def test_payments_and_their_faults_are_counted(dsn: str, shop: Shop) -> None:
     async with scraped_server(dsn) as server:
         before = await values(server)
-        await some_business(server.url, town)
+        await some_business(server.url, shop)
         after = await values(server)
     counted = {
         key: value - before[key]
@@ -90,12 +90,12 @@ async def test_payments_and_their_faults_are_counted(dsn: str, town: Town) -> No
         assert after["pos_batch_stage_seconds_count", (stage,)] == operations
 
 
-async def test_what_is_there_now(dsn: str, town: Town) -> None:
+async def test_what_is_there_now(dsn: str, shop: Shop) -> None:
     async with (
         scraped_server(dsn) as server,
-        logged_in(server.url, town.terminals[0]),
-        logged_in(server.url, town.wallets[0]),
-        logged_in(server.url, town.wallets[1]),
+        logged_in(server.url, shop.terminals[0]),
+        logged_in(server.url, shop.wallets[0]),
+        logged_in(server.url, shop.wallets[1]),
     ):
         found = await values(server)
     assert (found["pos_connections", ("terminal",)], found["pos_connections", ("wallet",)]) == (1, 2)
@@ -106,26 +106,26 @@ async def test_what_is_there_now(dsn: str, town: Town) -> None:
     assert found["process_cpu_seconds_total", ()] > 0
 
 
-async def test_two_servers_in_one_process_count_apart(dsn: str, town: Town) -> None:
+async def test_two_servers_in_one_process_count_apart(dsn: str, shop: Shop) -> None:
     async with scraped_server(dsn) as one, scraped_server(dsn) as two:
-        async with logged_in(one.url, town.terminals[0]) as till:
-            await ask(till, scan_message(town.wallets[0].code()))
+        async with logged_in(one.url, shop.terminals[0]) as till:
+            await ask(till, scan_message(shop.wallets[0].code()))
         approved = ("pos_payments_total", ("", "approved"))
         assert ((await values(one))[approved], (await values(two))[approved]) == (1, 0)
 
 
-async def test_a_database_that_is_away_is_seen_and_the_scrape_still_answers(dsn: str, town: Town) -> None:
+async def test_a_database_that_is_away_is_seen_and_the_scrape_still_answers(dsn: str, shop: Shop) -> None:
     async with (
         proxied(dsn) as proxy,
         scraped_server(proxy.dsn, batch_attempts_max=2) as server,
-        logged_in(server.url, town.terminals[0]) as till,
+        logged_in(server.url, shop.terminals[0]) as till,
     ):
         proxy.away = True
         await proxy.drop_all()
-        assert (await ask(till, scan_message(town.wallets[0].code())))["code"] == "busy"
+        assert (await ask(till, scan_message(shop.wallets[0].code())))["code"] == "busy"
         away = await values(server)
         proxy.away = False
-        assert (await ask(till, scan_message(town.wallets[0].code())))["status"] == "approved"
+        assert (await ask(till, scan_message(shop.wallets[0].code())))["status"] == "approved"
         back = await values(server)
     assert (away["pos_database_up", ()], back["pos_database_up", ()]) == (0, 1)
     assert away["pos_database_failures_total", ()] == 2
@@ -133,25 +133,25 @@ async def test_a_database_that_is_away_is_seen_and_the_scrape_still_answers(dsn:
     assert away["pos_batch_stage_seconds_count", ("load",)] == 0
 
 
-async def test_a_full_queue_and_a_wait_that_was_too_long_are_counted(dsn: str, town: Town) -> None:
+async def test_a_full_queue_and_a_wait_that_was_too_long_are_counted(dsn: str, shop: Shop) -> None:
     async with scraped_server(dsn, device_operations_max=1) as server:
-        async with logged_in(server.url, town.terminals[0]) as till:
+        async with logged_in(server.url, shop.terminals[0]) as till:
             for _ in range(3):
-                await till.send(scan_text(town))
+                await till.send(scan_text(shop))
             answers = [await till.recv() for _ in range(3)]
         refused = (await values(server))["pos_operations_refused_total", ("busy",)]
     assert refused == sum('"busy"' in str(text) for text in answers) > 0
 
 
 async def test_a_hanging_database_holds_a_scrape_no_longer_than_the_setting(
-    dsn: str, town: Town, admin: asyncpg.Connection
+    dsn: str, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     """All connections of the pool are taken: the probe is given up, the scrape answers, however many ask."""
     async with scraped_server(dsn, database_pool_max=3, probe_timeout_s=0.1) as server:
         async with admin.transaction():
             await admin.execute("lock table wallet")
             # Each of these waits for the lock, with a connection of the pool.
-            waiting = [asyncio.create_task(login(server, town, place)) for place in range(3)]
+            waiting = [asyncio.create_task(login(server, shop, place)) for place in range(3)]
             while await admin.fetchval("select count(*) from pg_locks where not granted") < 3:
                 pass
             scrapes = await asyncio.gather(*(values(server) for _ in range(3)))
@@ -160,10 +160,10 @@ async def test_a_hanging_database_holds_a_scrape_no_longer_than_the_setting(
         assert (await values(server))["pos_database_up", ()] == 1
 
 
-async def login(server: RunningServer, town: Town, wallet: int) -> None:
-    async with logged_in(server.url, town.wallets[wallet]):
+async def login(server: RunningServer, shop: Shop, wallet: int) -> None:
+    async with logged_in(server.url, shop.wallets[wallet]):
         pass
 
 
-def scan_text(town: Town) -> str:
-    return json.dumps(scan_message(town.wallets[0].code()))
+def scan_text(shop: Shop) -> str:
+    return json.dumps(scan_message(shop.wallets[0].code()))

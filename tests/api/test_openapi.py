@@ -13,13 +13,13 @@ import pytest_asyncio
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from pos_server.api.support.dispatch import Dispatcher
-from pos_server.core.rest.catalogue import OPERATIONS
-from pos_server.core.rest.endpoints import Kind, RestOperation
+from pos_server.core.rest.catalogue import ENDPOINTS
+from pos_server.core.rest.endpoints import Endpoint, Kind
 from pos_server.core.rest.fields import Page
 from pos_server.server import RunningServer
 from tests.api.reaching import DOCUMENT, REACH, World, body_faults, built_world
 from tests.end_to_end.server_process import pos_server
-from tests.support import Town, settings
+from tests.support import Shop, settings
 
 SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
 
@@ -41,17 +41,17 @@ def test_it_is_openapi() -> None:
 
 def test_it_has_every_operation_and_no_other() -> None:
     found = {(method, path, operation["operationId"]) for method, path, operation in described()}
-    assert found == {(operation.method, operation.path, operation.name) for operation in OPERATIONS}
-    assert len({operation.name for operation in OPERATIONS}) == len(OPERATIONS)
-    assert len({(operation.method, operation.path) for operation in OPERATIONS}) == len(OPERATIONS)
-    for operation in OPERATIONS:
+    assert found == {(operation.method, operation.path, operation.name) for operation in ENDPOINTS}
+    assert len({operation.name for operation in ENDPOINTS}) == len(ENDPOINTS)
+    assert len({(operation.method, operation.path) for operation in ENDPOINTS}) == len(ENDPOINTS)
+    for operation in ENDPOINTS:
         in_path = set(operation.parameters.model_fields)
         assert in_path == {part[1:-1] for part in operation.path.split("/") if part.startswith("{")}, operation.name
 
 
 def test_an_operation_without_a_handler_does_not_start() -> None:
     with pytest.raises(AssertionError, match="without a handler"):
-        Dispatcher(settings(), None, OPERATIONS, {})  # type: ignore[arg-type]
+        Dispatcher(settings(), None, ENDPOINTS, {})  # type: ignore[arg-type]
 
 
 def test_everything_is_described() -> None:
@@ -118,8 +118,8 @@ async def test_what_is_served_is_what_is_printed(server: RunningServer, tmp_path
 
 
 @pytest_asyncio.fixture
-async def world(server: RunningServer, admin: asyncpg.Connection, town: Town) -> AsyncIterator[World]:
-    async with built_world(server, admin, town) as built:
+async def world(server: RunningServer, admin: asyncpg.Connection, shop: Shop) -> AsyncIterator[World]:
+    async with built_world(server, admin, shop) as built:
         yield built
 
 
@@ -131,8 +131,8 @@ def broken(answer: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
-async def test_answers_are_what_it_says(operation: RestOperation, world: World) -> None:
+@pytest.mark.parametrize("operation", ENDPOINTS, ids=lambda operation: operation.name)
+async def test_answers_are_what_it_says(operation: Endpoint, world: World) -> None:
     asked = await REACH[operation.name](world)
     # It compares each answer with the document.
     answer = await world.ask(world.by_role[operation.role], operation, asked)

@@ -17,13 +17,13 @@ import pytest
 
 from pos_server.cli import operator_commands as operator_desk
 from pos_server.core.credentials.api_keys import Role
-from pos_server.core.rest.catalogue import OPERATIONS
+from pos_server.core.rest.catalogue import ENDPOINTS
 from pos_server.server import serving
-from tests.support import KEYRING, Town, settings
+from tests.support import KEYRING, Shop, settings
 
 NIGHTLY = os.environ.get("POS_TEST_PROFILE") == "nightly"
 # About as many requests, however many operations there are.
-EXAMPLES_MAX = 500 if NIGHTLY else max(5, 800 // len(OPERATIONS))
+EXAMPLES_MAX = 500 if NIGHTLY else max(5, 800 // len(ENDPOINTS))
 STORIES_MAX = 500 if NIGHTLY else 60
 TIMEOUT_S = 3_600 if NIGHTLY else 240
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
@@ -56,9 +56,9 @@ def configuration(keys: dict[Role, str]) -> str:
 
 
 @pytest.mark.asyncio
-async def test_the_document_is_true(dsn: str, town: Town, admin: asyncpg.Connection, tmp_path: Path) -> None:
+async def test_the_document_is_true(dsn: str, shop: Shop, admin: asyncpg.Connection, tmp_path: Path) -> None:
     keys = {
-        role: await operator_desk.new_key(admin, role, town.merchant_id if role is Role.MERCHANT else None, "player")
+        role: await operator_desk.new_key(admin, role, shop.merchant_id if role is Role.MERCHANT else None, "player")
         for role in Role
     }
     # What is played may revoke any key, but for those of the player.

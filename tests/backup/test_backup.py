@@ -28,7 +28,7 @@ from pos_server.settings import Settings, new_master_key, parse_master_keys
 from tests.backup.documented import Operator, operator, section
 from tests.end_to_end.server_process import pos_server, running_server
 from tests.end_to_end.test_crash import credentials, new_town
-from tests.support import MASTER_KEYS, Town, activated, ask, build_town, logged_in, receive, scan_message
+from tests.support import MASTER_KEYS, Shop, activated, ask, build_shop, logged_in, receive, scan_message
 
 pytestmark = pytest.mark.asyncio
 
@@ -41,12 +41,12 @@ class Till:
     """One till that sells to one wallet after the other; `told` is what it heard, payment ids to statuses."""
 
     socket: ClientConnection
-    town: Town
+    shop: Shop
     told: dict[str, str] = field(default_factory=dict)
     turns: Iterator[int] = field(default_factory=itertools.count)
 
     async def sell(self, **fields: Any) -> dict[str, Any]:
-        wallet = self.town.wallets[next(self.turns) % len(self.town.wallets)]
+        wallet = self.shop.wallets[next(self.turns) % len(self.shop.wallets)]
         answer = await ask(self.socket, scan_message(wallet.code(), amount_minor=1, **fields))
         self.told[answer["payment_id"]] = answer["status"]
         return answer
@@ -59,9 +59,9 @@ class Till:
 
 
 @asynccontextmanager
-async def till(url: str, town: Town) -> AsyncIterator[Till]:
-    async with logged_in(url, town.terminals[0]) as socket:
-        yield Till(socket, town)
+async def till(url: str, shop: Shop) -> AsyncIterator[Till]:
+    async with logged_in(url, shop.terminals[0]) as socket:
+        yield Till(socket, shop)
 
 
 @asynccontextmanager
@@ -92,19 +92,19 @@ async def test_a_dump_is_restored_into_a_new_directory_and_serves() -> None:
     async with operator() as op:
         make_keys(op.data)
         async with running_server("--data-dir", op.data) as server:
-            town = await new_town(op.data)
-            async with till(server.url, town) as shop:
+            shop = await new_town(op.data)
+            async with till(server.url, shop) as cashier:
                 for _ in range(10):
-                    assert (await shop.sell())["status"] == "approved"
-                spent = town.wallets[0].code()
-                assert (await ask(shop.socket, scan_message(spent)))["status"] == "approved"
-                waits = await ask(shop.socket, scan_message(town.wallets[1].code(), entry="typed"))
+                    assert (await cashier.sell())["status"] == "approved"
+                spent = shop.wallets[0].code()
+                assert (await ask(cashier.socket, scan_message(spent)))["status"] == "approved"
+                waits = await ask(cashier.socket, scan_message(shop.wallets[1].code(), entry="typed"))
                 assert waits["type"] == "payment.pending"
                 await op.take_names()
                 await op.seal()
                 await op.run(section("The keys").fence("sh"))
                 await op.run(section("Make one").fence("sh"))
-                lost = await shop.sell()
+                lost = await cashier.sell()
             assert await server.stop() == 0
         shutil.rmtree(op.data)
 
@@ -117,7 +117,7 @@ async def test_a_dump_is_restored_into_a_new_directory_and_serves() -> None:
         assert f"last hash {op.variables['HASH']}" in proof.out
         async with ledger(op.new) as connection:
             assert lost["payment_id"] not in (restored := await sales(connection))
-            assert restored.items() >= {key: shop.told[key] for key in list(shop.told)[:10]}.items()
+            assert restored.items() >= {key: cashier.told[key] for key in list(cashier.told)[:10]}.items()
             # As if the backup were of yesterday.
             await connection.execute(
                 "update payment set expires_at = expires_at - interval '1 day' where status = 'pending'"
@@ -127,17 +127,17 @@ async def test_a_dump_is_restored_into_a_new_directory_and_serves() -> None:
             await op.run(section("Prove it").fence("sh"))
 
         async with running_server("--data-dir", op.new) as server:
-            await has_expired(server.url, town, waits["payment_id"])
-            async with till(server.url, town) as shop:
-                assert (await shop.sell())["status"] == "approved"
-                assert (await ask(shop.socket, scan_message(spent)))["decline_code"] == "code_used"
+            await has_expired(server.url, shop, waits["payment_id"])
+            async with till(server.url, shop) as cashier:
+                assert (await cashier.sell())["status"] == "approved"
+                assert (await ask(cashier.socket, scan_message(spent)))["decline_code"] == "code_used"
             assert await server.stop() == 0
         assert (await op.run(section("Prove it").fence("sh"))).out.startswith("audit ok: 14 payments")
 
 
-async def has_expired(url: str, town: Town, payment_id: str) -> None:
+async def has_expired(url: str, shop: Shop, payment_id: str) -> None:
     """Wait until the till hears it, by resume or live."""
-    async with logged_in(url, town.terminals[0], since_ms=0) as socket:
+    async with logged_in(url, shop.terminals[0], since_ms=0) as socket:
         while True:
             told = await receive(socket)
             if (told["payment_id"], told.get("status")) == (payment_id, "expired"):
@@ -152,7 +152,7 @@ async def test_a_restore_never_touches_a_ledger_that_is_there() -> None:
         await op.run(section("Make one").fence("sh"))
         (dump,) = op.backup.iterdir()
         async with ledger(op.data) as connection:
-            await build_town(connection)
+            await build_shop(connection)
         op.variables |= {"NEW": str(op.data), "DUMP": str(dump)}
         for line in section("Restore it").fence("sh").splitlines()[:2]:
             with pytest.raises(AssertionError, match=r"there is a ledger in|already exists"):
@@ -198,10 +198,10 @@ async def test_a_postgres_of_ones_own_is_set_up_dumped_and_restored() -> None:
             assert "applied 0001_ledger.sql" in (await op.run(install.fence("sh"))).out
             await as_administrator(administrator, "alter role pos_owner nocreaterole;\n")
             owner = await connect(dsn, timeout_s=10)
-            town = await build_town(owner)
+            shop = await build_shop(owner)
             await owner.close()
-            async with running_server(**op.variables) as server, till(server.url, town) as shop:
-                assert (await shop.sell())["status"] == "approved"
+            async with running_server(**op.variables) as server, till(server.url, shop) as cashier:
+                assert (await cashier.sell())["status"] == "approved"
                 held = await server_connections(dsn)
                 assert 3 < held <= 3 + Settings.model_fields["database_pool_max"].default
                 await op.seal()
@@ -213,15 +213,15 @@ async def test_a_postgres_of_ones_own_is_set_up_dumped_and_restored() -> None:
             proof = await op.run(restore.fence("sh"))
             assert "audit ok: 1 payments" in proof.out
             assert f"last hash {op.variables['HASH']}" in proof.out
-            async with running_server(**op.variables) as server, till(server.url, town) as shop:
-                assert (await shop.sell())["status"] == "approved"
+            async with running_server(**op.variables) as server, till(server.url, shop) as cashier:
+                assert (await cashier.sell())["status"] == "approved"
 
 
 @dataclass(slots=True)
 class Past:
     """A day with a moment in it: what was sold until then, and what came after and is lost if we go back there."""
 
-    town: Town
+    shop: Shop
     kept: dict[str, str]
     lost: list[dict[str, Any]]
     # An issuer's request, its key, and the key that a phone got: all of them answered after the moment.
@@ -233,37 +233,37 @@ class Past:
 async def trade(op: Operator) -> Past:
     """Archive, back up while payments go on, and note a moment."""
     async with running_server("--data-dir", op.data) as server:
-        town = await new_town(op.data)
+        shop = await new_town(op.data)
         await op.take_names()
         await op.run(section("The keys").fence("sh"))
         await op.run(section("Archive the WAL").fence("sh"))
         assert await server.stop() == 0
     backup, clean_up = section("Make a base backup").fences("sh")
     async with running_server("--data-dir", op.data) as server:
-        async with till(server.url, town) as shop, ledger(op.data) as connection:
+        async with till(server.url, shop) as cashier, ledger(op.data) as connection:
             await op.seal()
             api_key = await operator_desk.new_key(connection, Role.ISSUER, None, "cash desk")
-            await shop.sell()
+            await cashier.sell()
             stop = asyncio.Event()
-            selling = asyncio.create_task(shop.sell_until(stop))
+            selling = asyncio.create_task(cashier.sell_until(stop))
             await op.run(backup)
             stop.set()
             await selling
-            await shop.sell()
-            kept = dict(shop.told)
+            await cashier.sell()
+            kept = dict(cashier.told)
             # Nothing is on its way now, so that this moment lies between two payments.
             op.variables["MOMENT"] = (await connection.fetchval("select clock_timestamp()")).isoformat(" ")
-            lost = [await shop.sell() for _ in range(5)]
-            number = town.wallets[-1].device.number
-            top_up = {"wallet_number": number, "merchant_id": town.merchant_id, "amount_minor": 700}
+            lost = [await cashier.sell() for _ in range(5)]
+            number = shop.wallets[-1].device.number
+            top_up = {"wallet_number": number, "merchant_id": shop.merchant_id, "amount_minor": 700}
             assert await top_up_answer(server.url, api_key, top_up) == HTTPStatus.CREATED
             assert await top_up_answer(server.url, api_key, top_up) == HTTPStatus.OK
-            device = await activated(connection, town.wallets[0].device)
+            device = await activated(connection, shop.wallets[0].device)
         assert await server.stop() == 0
     await op.run(clean_up)
     (base,) = op.backup.glob("base-*")
     op.variables["BASE"] = str(base)
-    return Past(town, kept, lost, top_up, api_key, device.key)
+    return Past(shop, kept, lost, top_up, api_key, device.key)
 
 
 async def top_up_answer(url: str, key: str, body: dict[str, Any]) -> int:
@@ -282,7 +282,7 @@ async def test_any_moment_is_restored_exactly_from_a_backup_made_while_payments_
         assert f"last hash {op.variables['HASH']}" in proof.out
         async with ledger(op.new) as connection:
             assert await sales(connection) == past.kept
-            again = await activated(connection, past.town.wallets[0].device)
+            again = await activated(connection, past.shop.wallets[0].device)
         assert again.key == past.activated, "under the same master key, the next activation makes a lost key again"
         await go_on_after_going_back(op, past)
 
@@ -298,29 +298,29 @@ async def test_any_moment_is_restored_exactly_from_a_backup_made_while_payments_
 
 async def go_on_after_going_back(op: Operator, past: Past) -> None:
     """What the document promises of payments that are lost, with a new master key first."""
-    town, (lost, open_still, *_) = past.town, past.lost
+    shop, (lost, open_still, *_) = past.shop, past.lost
     master_keys = f"{new_master_key('k2')},{MASTER_KEYS}"
     async with running_server("--data-dir", op.new, POS_MASTER_KEYS=master_keys) as server:
-        async with till(server.url, town) as shop:
+        async with till(server.url, shop) as cashier:
             query = {"type": "payment.query", "message_id": "q", "payment_id": lost["payment_id"]}
-            assert (await ask(shop.socket, query))["code"] == "payment_unknown"
-            shop.turns = itertools.count(1)  # the first wallet has been activated anew
+            assert (await ask(cashier.socket, query))["code"] == "payment_unknown"
+            cashier.turns = itertools.count(1)  # the first wallet has been activated anew
             same = {"payment_id": lost["payment_id"], "reference": lost["reference"]}
-            assert (await shop.sell(**same))["status"] == "approved"
-            assert (await shop.sell(reference=lost["reference"]))["decline_code"] == "already_paid"
+            assert (await cashier.sell(**same))["status"] == "approved"
+            assert (await cashier.sell(reference=lost["reference"]))["decline_code"] == "already_paid"
         assert await top_up_answer(server.url, past.api_key, past.top_up) == HTTPStatus.CREATED
         assert await top_up_answer(server.url, past.api_key, past.top_up) == HTTPStatus.OK
-        await a_journal_charges_nothing(op, server.url, town, open_still)
+        await a_journal_charges_nothing(op, server.url, shop, open_still)
         assert await server.stop() == 0
     assert (await pos_server("audit", "--data-dir", op.new)).status == 0
     # What the key of the first wallet's next activation would have been, and what it is with a new master key.
-    device, keyring = town.wallets[0].device, parse_master_keys(master_keys)
+    device, keyring = shop.wallets[0].device, parse_master_keys(master_keys)
     assert keyring.device_key(keyring.current, device, 2) != past.activated
 
 
-async def a_journal_charges_nothing(op: Operator, url: str, town: Town, lost: dict[str, Any]) -> None:
+async def a_journal_charges_nothing(op: Operator, url: str, shop: Shop, lost: dict[str, Any]) -> None:
     """A till that had heard nothing of a payment of five minutes ago sends it again by itself."""
-    mine = credentials(town.terminals[1], url)
+    mine = credentials(shop.terminals[1], url)
     journal = op.home / "till.journal"
     scan = JournaledScan(
         device=f"{mine.number} at {mine.server}",
@@ -329,7 +329,7 @@ async def a_journal_charges_nothing(op: Operator, url: str, town: Town, lost: di
         reference=lost["reference"],
         amount_minor=lost["amount_minor"],
         currency=lost["currency"],
-        code=town.wallets[2].code(steps=-10),
+        code=shop.wallets[2].code(steps=-10),
     )
     Journal(journal, scan.device).add(scan)
     async with TerminalClient(mine, journal=journal) as client:

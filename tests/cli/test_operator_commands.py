@@ -8,18 +8,18 @@ from pos_server.core.credentials.api_keys import Role
 from pos_server.server import RunningServer
 from tests.end_to_end.server_process import pos_server
 from tests.gateway.test_pin import pin_message
-from tests.support import Town, ask, logged_in, scan_message
+from tests.support import Shop, ask, logged_in, scan_message
 
 pytestmark = pytest.mark.asyncio
 
 
-async def test_blocking_and_unblocking(server: RunningServer, town: Town, admin: asyncpg.Connection) -> None:
+async def test_blocking_and_unblocking(server: RunningServer, shop: Shop, admin: asyncpg.Connection) -> None:
     numbers = {
-        "wallet": town.wallets[0].device.number,
-        "terminal": town.terminals[0].device.number,
-        "merchant": town.merchant_id,
+        "wallet": shop.wallets[0].device.number,
+        "terminal": shop.terminals[0].device.number,
+        "merchant": shop.merchant_id,
     }
-    async with logged_in(server.url, town.terminals[0]) as till:
+    async with logged_in(server.url, shop.terminals[0]) as till:
         for kind, block, unblock, code in (
             ("wallet", "freeze", "thaw", "wallet_frozen"),
             ("wallet", "close", "thaw", "wallet_closed"),
@@ -27,16 +27,16 @@ async def test_blocking_and_unblocking(server: RunningServer, town: Town, admin:
             ("merchant", "deactivate", "activate", "merchant_inactive"),
         ):
             assert await act(admin, kind, block, numbers[kind]) == f"{kind} {numbers[kind]}: {block} done"
-            assert (await ask(till, scan_message(town.wallets[0].code())))["decline_code"] == code
+            assert (await ask(till, scan_message(shop.wallets[0].code())))["decline_code"] == code
             await act(admin, kind, unblock, numbers[kind])
-            assert (await ask(till, scan_message(town.wallets[0].code(), amount_minor=1)))["status"] == "approved"
+            assert (await ask(till, scan_message(shop.wallets[0].code(), amount_minor=1)))["status"] == "approved"
 
 
-async def test_a_forgotten_pin_is_taken_away(server: RunningServer, town: Town, admin: asyncpg.Connection) -> None:
-    async with logged_in(server.url, town.wallets[0]) as phone:
+async def test_a_forgotten_pin_is_taken_away(server: RunningServer, shop: Shop, admin: asyncpg.Connection) -> None:
+    async with logged_in(server.url, shop.wallets[0]) as phone:
         first = pin_message("274951")
         assert (await ask(phone, first))["type"] == "pin.changed"
-        await act(admin, "wallet", "reset-pin", town.wallets[0].device.number)
+        await act(admin, "wallet", "reset-pin", shop.wallets[0].device.number)
         # The same request again is not taken for done: there was no PIN any more, and now there is one.
         assert (await ask(phone, first))["type"] == "pin.changed"
         assert (await ask(phone, pin_message("860317")))["code"] == "pin_wrong"
@@ -48,9 +48,9 @@ async def test_nothing_of_this_number(kind: str, action: str, admin: asyncpg.Con
         await act(admin, kind, action, 77)
 
 
-async def test_keys(town: Town, admin: asyncpg.Connection) -> None:
+async def test_keys(shop: Shop, admin: asyncpg.Connection) -> None:
     assert await keys_text(admin) == "no API keys: `pos-server keys create --role admin` makes one"
-    key = await new_key(admin, Role.MERCHANT, town.merchant_id, "till roll")
+    key = await new_key(admin, Role.MERCHANT, shop.merchant_id, "till roll")
     assert "active   merchant 1 Corner Canteen: till roll, made 20" in await keys_text(admin)
     assert key not in await keys_text(admin)
     assert await end_key(admin, 1) == "API key 1 is revoked"
@@ -61,9 +61,9 @@ async def test_keys(town: Town, admin: asyncpg.Connection) -> None:
         await new_key(admin, Role.MERCHANT, 77, "x")
 
 
-async def test_a_merchants_terms(dsn: str, town: Town, admin: asyncpg.Connection) -> None:
+async def test_a_merchants_terms(dsn: str, shop: Shop, admin: asyncpg.Connection) -> None:
     terms = ("--fee-bps", "150", "--fee-fixed", "2", "--time-zone", "Asia/Shanghai", "--cut-off", "04:00")
-    changed = await pos_server("terms", str(town.merchant_id), *terms, POS_DATABASE_URL=dsn)
+    changed = await pos_server("terms", str(shop.merchant_id), *terms, POS_DATABASE_URL=dsn)
     line = "merchant 1 Corner Canteen: fee 1.5% and 0.02 EUR a sale, the business day ends at 04:00 Asia/Shanghai\n"
     assert (changed.status, changed.out) == (0, line), changed.err
     assert (await pos_server("terms", "1", POS_DATABASE_URL=dsn)).out == line

@@ -18,7 +18,7 @@ from pos_server.settings import Settings
 from tests.conformance.autobahn import CONCURRENCY, Result, echo_server, logging_in, run_cases
 from tests.docs.documents import read
 from tests.end_to_end.server_process import pos_server, running_server
-from tests.support import MASTER_KEYS, build_town, settings
+from tests.support import MASTER_KEYS, build_shop, settings
 
 CASES = 517
 RAISED_FRAME_BYTES_MAX = 16 * 1024 * 1024
@@ -114,9 +114,9 @@ async def test_the_stack_below_the_application(
 
 @pytest.mark.asyncio
 async def test_the_real_server_after_ready(dsn: str, connection: asyncpg.Connection, tmp_path: Path) -> None:
-    town = await build_town(connection, terminals=2 * CONCURRENCY)
+    shop = await build_shop(connection, terminals=2 * CONCURRENCY)
     variables = {"POS_DATABASE_URL": dsn, "POS_MASTER_KEYS": MASTER_KEYS}
-    async with running_server(**variables) as server, logging_in(server.url, town.terminals) as url:
+    async with running_server(**variables) as server, logging_in(server.url, shop.terminals) as url:
         check(await run_cases(url, tmp_path), RUNS[2])
         assert await server.stop() == 0
     assert "Traceback" not in server.log

@@ -18,7 +18,7 @@ RETRYABLE = {
     ErrorCode.ALREADY_REFUNDED: False,
     ErrorCode.NOT_REFUNDABLE: False,
     ErrorCode.REFUND_TOO_LATE: False,
-    ErrorCode.REFUND_OVER_REST: False,
+    ErrorCode.REFUND_EXCEEDS_REMAINING: False,
     ErrorCode.TOO_MANY_REFUNDS: False,
     ErrorCode.PIN_NOT_SET: False,
     ErrorCode.PIN_TOO_WEAK: False,

@@ -24,8 +24,8 @@ from tests.proxy import proxied
 from tests.support import (
     ANSWER_TIMEOUT_S,
     KEYRING,
+    Shop,
     TestDevice,
-    Town,
     activated,
     ask,
     authenticate,
@@ -48,13 +48,13 @@ async def servers(dsn: str) -> AsyncIterator[tuple[RunningServer, RunningServer]
 
 
 async def test_a_wallet_at_another_server_is_told(
-    servers: tuple[RunningServer, RunningServer], town: Town, admin: asyncpg.Connection
+    servers: tuple[RunningServer, RunningServer], shop: Shop, admin: asyncpg.Connection
 ) -> None:
     here, there = servers
-    wallet = town.wallets[0]
+    wallet = shop.wallets[0]
     tablet = await activated(admin, DeviceId(DeviceKind.WALLET, wallet.device.number, 1))
     async with (
-        logged_in(here.url, town.terminals[0]) as till,
+        logged_in(here.url, shop.terminals[0]) as till,
         logged_in(there.url, wallet, language="zh") as phone,
         logged_in(here.url, tablet) as other,
     ):
@@ -69,18 +69,18 @@ async def test_a_wallet_at_another_server_is_told(
 
 
 async def test_a_pin_is_asked_for_and_given_across_servers(
-    servers: tuple[RunningServer, RunningServer], town: Town
+    servers: tuple[RunningServer, RunningServer], shop: Shop
 ) -> None:
     here, there = servers
-    wallet = town.wallets[0]
-    async with logged_in(here.url, town.terminals[0]) as till, logged_in(there.url, wallet) as phone:
+    wallet = shop.wallets[0]
+    async with logged_in(here.url, shop.terminals[0]) as till, logged_in(there.url, wallet) as phone:
         await ask(phone, pin_message())
         pending = await ask(till, scan_message(wallet.code(), amount_minor=5_000))
         assert (pending["type"], pending["wallet_online"]) == ("payment.pending", True)
         asked = await receive(phone)
         paid = await ask(phone, confirm_message(asked))
         assert (paid["status"], (await receive(till))["status"]) == ("approved", "approved")
-    async with logged_in(here.url, town.terminals[0]) as till:
+    async with logged_in(here.url, shop.terminals[0]) as till:
         await gone(here, there, wallet)
         pending = await ask(till, scan_message(wallet.code(), amount_minor=5_000))
         if pending["type"] == "payment.result":  # told once more, since the till had just come back
@@ -95,11 +95,11 @@ async def gone(here: RunningServer, there: RunningServer, wallet: TestDevice) ->
 
 
 async def test_a_newer_connection_at_another_server_takes_over(
-    servers: tuple[RunningServer, RunningServer], town: Town
+    servers: tuple[RunningServer, RunningServer], shop: Shop
 ) -> None:
     here, there = servers
-    wallet = town.wallets[0]
-    async with logged_in(here.url, town.terminals[1]) as till, logged_in(here.url, wallet) as old:
+    wallet = shop.wallets[0]
+    async with logged_in(here.url, shop.terminals[1]) as till, logged_in(here.url, wallet) as old:
         async with logged_in(there.url, wallet) as new:
             assert await close_code(old) == CloseCode.SUPERSEDED
             result = await ask(till, scan_message(wallet.code()))
@@ -109,25 +109,25 @@ async def test_a_newer_connection_at_another_server_takes_over(
             assert (await receive(newest))["payment_id"] == result["payment_id"]
 
 
-async def test_connections_from_before_the_servers_met_count_too(dsn: str, town: Town) -> None:
+async def test_connections_from_before_the_servers_met_count_too(dsn: str, shop: Shop) -> None:
     async with (
         serving(settings(), KEYRING, dsn) as here,
-        logged_in(here.url, town.terminals[0]) as till,
-        logged_in(here.url, town.wallets[0]) as phone,
+        logged_in(here.url, shop.terminals[0]) as till,
+        logged_in(here.url, shop.wallets[0]) as phone,
         serving(settings(), KEYRING, dsn) as there,
-        logged_in(there.url, town.terminals[1]) as other_till,
+        logged_in(there.url, shop.terminals[1]) as other_till,
     ):
-        result = await ask(other_till, scan_message(town.wallets[0].code()))
+        result = await ask(other_till, scan_message(shop.wallets[0].code()))
         assert (await receive(phone))["payment_id"] == result["payment_id"]
-        async with logged_in(there.url, town.terminals[0]):
+        async with logged_in(there.url, shop.terminals[0]):
             assert await close_code(till) == CloseCode.SUPERSEDED
 
 
 async def test_a_ghost_at_another_server_does_not_throw_out_the_connection_that_replaced_it(
-    servers: tuple[RunningServer, RunningServer], town: Town, monkeypatch: pytest.MonkeyPatch
+    servers: tuple[RunningServer, RunningServer], shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = servers
-    till = town.terminals[0]
+    till = shop.terminals[0]
     with monkeypatch.context() as earlier:
         # The ghost came in a minute ago, which is more than the margin.
         earlier.setattr(Connections, "arrival", lambda self: time.monotonic() - 60)
@@ -138,16 +138,16 @@ async def test_a_ghost_at_another_server_does_not_throw_out_the_connection_that_
         async with logged_in(there.url, till) as live:
             assert (await ask(ghost, authenticate(till, hello["nonce"])))["type"] == "ready"
             assert await close_code(ghost) == CloseCode.SUPERSEDED
-            assert (await ask(live, scan_message(town.wallets[0].code())))["status"] == "approved"
+            assert (await ask(live, scan_message(shop.wallets[0].code())))["status"] == "approved"
     finally:
         await ghost_socket.__aexit__(None, None, None)
 
 
 async def test_a_new_key_closes_the_old_connection_at_another_server(
-    servers: tuple[RunningServer, RunningServer], town: Town, connection: asyncpg.Connection
+    servers: tuple[RunningServer, RunningServer], shop: Shop, connection: asyncpg.Connection
 ) -> None:
     here, there = servers
-    wallet = town.wallets[0]
+    wallet = shop.wallets[0]
     await directory.issue_activation(connection, wallet.device, "AAAA-BBBB-CCCC-DDDD", ttl_s=60)
     async with logged_in(there.url, wallet) as phone, httpx.AsyncClient() as http:
         body = {"activation_code": "AAAA-BBBB-CCCC-DDDD", "request_id": "019cae74-8e3b-7dff-95dd-8ca8126c0482"}
@@ -155,43 +155,43 @@ async def test_a_new_key_closes_the_old_connection_at_another_server(
         assert await close_code(phone) == CloseCode.REVOKED
 
 
-async def test_words_that_were_lost_are_read_from_the_rows(dsn: str, town: Town, admin: asyncpg.Connection) -> None:
+async def test_words_that_were_lost_are_read_from_the_rows(dsn: str, shop: Shop, admin: asyncpg.Connection) -> None:
     """The listening connection breaks, and a payment is decided meanwhile."""
     async with (
         proxied(dsn) as proxy,
         serving(settings(peers_alive_s=0.1), KEYRING, proxy.dsn) as there,
         serving(settings(peers_alive_s=0.1), KEYRING, dsn) as here,
-        logged_in(there.url, town.wallets[0]) as phone,
-        logged_in(here.url, town.terminals[0]) as till,
+        logged_in(there.url, shop.wallets[0]) as phone,
+        logged_in(here.url, shop.terminals[0]) as till,
     ):
         proxy.away = True
         await proxy.drop_all()
-        result = await ask(till, scan_message(town.wallets[0].code()))
+        result = await ask(till, scan_message(shop.wallets[0].code()))
         proxy.away = False
         assert (await receive(phone))["payment_id"] == result["payment_id"]
 
 
 async def test_nonsense_on_the_channel_is_ignored(
-    servers: tuple[RunningServer, RunningServer], town: Town, admin: asyncpg.Connection
+    servers: tuple[RunningServer, RunningServer], shop: Shop, admin: asyncpg.Connection
 ) -> None:
     here, there = servers
     for payload in ("", "x", "[]", "{}", '{"type":"told"}', '{"type":"opened","from":"x","kind":7}', "\x01"):
         await admin.execute("select pg_notify($1, $2)", CHANNEL, payload)
-    async with logged_in(here.url, town.terminals[0]) as till, logged_in(there.url, town.wallets[0]) as phone:
-        result = await ask(till, scan_message(town.wallets[0].code()))
+    async with logged_in(here.url, shop.terminals[0]) as till, logged_in(there.url, shop.wallets[0]) as phone:
+        result = await ask(till, scan_message(shop.wallets[0].code()))
         assert (await receive(phone))["payment_id"] == result["payment_id"]
 
 
 async def test_a_storm_of_payments_across_servers_loses_none(
-    servers: tuple[RunningServer, RunningServer], town: Town
+    servers: tuple[RunningServer, RunningServer], shop: Shop
 ) -> None:
     here, there = servers
 
     async def heard(phone: ClientConnection, count: int) -> set[str]:
         return {(await receive(phone))["payment_id"] for _ in range(count)}
 
-    wallet = town.wallets[0]
-    async with logged_in(here.url, town.terminals[0]) as till, logged_in(there.url, wallet) as phone:
+    wallet = shop.wallets[0]
+    async with logged_in(here.url, shop.terminals[0]) as till, logged_in(there.url, wallet) as phone:
         messages = [scan_message(wallet.code(), amount_minor=1) for _ in range(10)]
         listening = asyncio.create_task(heard(phone, len(messages)))
         for message in messages:
@@ -201,14 +201,14 @@ async def test_a_storm_of_payments_across_servers_loses_none(
 
 
 async def test_a_wallet_that_moves_ends_with_the_balance_of_now(
-    servers: tuple[RunningServer, RunningServer], town: Town
+    servers: tuple[RunningServer, RunningServer], shop: Shop
 ) -> None:
     """What its former server tells again shows the balance of then."""
     here, there = servers
-    wallet = town.wallets[0]
+    wallet = shop.wallets[0]
     async with (
-        logged_in(here.url, town.terminals[0]) as till,
-        logged_in(there.url, town.terminals[1]) as other_till,
+        logged_in(here.url, shop.terminals[0]) as till,
+        logged_in(there.url, shop.terminals[1]) as other_till,
     ):
         async with logged_in(here.url, wallet) as phone:
             paid = await ask(till, scan_message(wallet.code(), amount_minor=900))

@@ -22,7 +22,7 @@ from pos_server.settings import Settings
 from tests.docker.files import DOCKER, seconds
 from tests.end_to_end.server_process import running_server
 from tests.end_to_end.test_crash import credentials, free_port
-from tests.support import MASTER_KEYS, build_town, new_id
+from tests.support import MASTER_KEYS, build_shop, new_id
 
 CONFIG = (DOCKER / "proxy" / "haproxy.cfg").read_text()
 HAPROXY = shutil.which("haproxy")
@@ -128,17 +128,17 @@ async def running_proxy(directory: Path, server_port: int) -> AsyncIterator[Prox
 async def test_payments_go_on_while_servers_are_restarted_one_after_the_other(
     tmp_path: Path, dsn: str, connection: asyncpg.Connection
 ) -> None:
-    town = await build_town(connection, terminals=2, wallets=12)
+    shop = await build_shop(connection, terminals=2, wallets=12)
     port = free_port()
     own = {"POS_DATABASE_URL": dsn, "POS_MASTER_KEYS": MASTER_KEYS, "POS_TRUSTED_PROXIES": "127.0.0.1"}
     statuses: list[str] = []
 
-    async def sell(till: TerminalClient, shop: int, until: asyncio.Task[int]) -> None:
+    async def sell(till: TerminalClient, position: int, until: asyncio.Task[int]) -> None:
         """Sales at one till, at least until a server has ended and one after it."""
         while True:
             ended = until.done()
-            wallet = town.wallets[2 * (len(statuses) % 6) + shop]
-            result = await till.scan(code=wallet.code(), amount_minor=1, reference=f"{shop}-{len(statuses)}")
+            wallet = shop.wallets[2 * (len(statuses) % 6) + position]
+            result = await till.scan(code=wallet.code(), amount_minor=1, reference=f"{position}-{len(statuses)}")
             statuses.append(result.decline_code or result.status)
             if ended:
                 return
@@ -154,12 +154,12 @@ async def test_payments_go_on_while_servers_are_restarted_one_after_the_other(
             await stack.enter_async_context(
                 TerminalClient(credentials(terminal, proxy.url), backoff=Backoff(base_s=0.1, cap_s=1))
             )
-            for terminal in town.terminals
+            for terminal in shop.terminals
         ]
         # Wherever the tills are at first: each of the two is the only one that is left, once.
         for host, server in zip(SERVERS, servers, strict=True):
             stopping = asyncio.create_task(server.stop())
-            await asyncio.gather(*(sell(till, shop, stopping) for shop, till in enumerate(tills)))
+            await asyncio.gather(*(sell(till, position, stopping) for position, till in enumerate(tills)))
             assert await stopping == 0
             await stack.enter_async_context(running_server("--host", host, port=port, **own))
             await proxy.up(2)

@@ -16,7 +16,7 @@ from pos_server.postgres.binaries import program
 from pos_server.postgres.embedded import EmbeddedPostgres
 from tests.docker.files import DOCKER
 from tests.end_to_end.server_process import pos_server, running_server
-from tests.support import MASTER_KEYS, ask, build_town, logged_in, scan_message
+from tests.support import MASTER_KEYS, ask, build_shop, logged_in, scan_message
 
 pytestmark = pytest.mark.asyncio
 
@@ -53,12 +53,12 @@ async def test_the_owner_migrates_and_the_server_serves(fresh: str) -> None:
     assert migrated.status == 0, migrated.err
     assert migrated.out.startswith("applied 0001_ledger.sql\n")
     connection = await asyncpg.connect(server)
-    town = await build_town(connection, terminals=1, wallets=1)
+    shop = await build_shop(connection, terminals=1, wallets=1)
     async with (
         running_server(POS_DATABASE_URL=server, POS_MASTER_KEYS=MASTER_KEYS) as serving,
-        logged_in(serving.url, town.terminals[0]) as till,
+        logged_in(serving.url, shop.terminals[0]) as till,
     ):
-        assert (await ask(till, scan_message(town.wallets[0].code())))["status"] == "approved"
+        assert (await ask(till, scan_message(shop.wallets[0].code())))["status"] == "approved"
     for statement in (
         "update transfer set amount_minor = 1",
         "delete from payment",

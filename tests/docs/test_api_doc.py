@@ -19,7 +19,7 @@ from pos_server.core.credentials.api_keys import Role
 from pos_server.core.errors import ErrorCode
 from pos_server.core.rest.endpoints import IDEMPOTENCY_KEY_CHARS_MAX
 from pos_server.core.rest.fields import PAGE_DEFAULT, PAGE_MAX
-from pos_server.core.rest.problems import ProblemCode, told
+from pos_server.core.rest.problems import ProblemCode, problem_text
 from pos_server.server import serving
 from pos_server.settings import Settings
 from tests.docs.documents import DOCS, anchor, read
@@ -31,7 +31,7 @@ DOCUMENT = read("api.md")
 PROSE = " ".join(DOCUMENT.text.split())
 THEIR_URL = "http://127.0.0.1:8080"
 TIMEOUT_S = 120
-# What only devices are told, over their WebSockets.
+# Errors that only devices receive, over their WebSockets.
 OF_DEVICES = {
     ErrorCode.BAD_FIELD,
     ErrorCode.UNKNOWN_TYPE,
@@ -52,8 +52,8 @@ def test_every_code_is_in_the_table() -> None:
     due = [
         {
             "Code": code.value,
-            "Status": str(told(code).status.value),
-            "Meaning": told(code).text.replace("`", ""),
+            "Status": str(problem_text(code).status.value),
+            "Meaning": problem_text(code).text.replace("`", ""),
             "Repeat": "yes" if code in LATER or (isinstance(code, ErrorCode) and code.retryable) else "no",
         }
         for code in codes

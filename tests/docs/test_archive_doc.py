@@ -16,7 +16,7 @@ from tests.docs.documents import read
 from tests.docs.world import DEFAULTS
 from tests.ledger.archived import archive_old, make_old
 from tests.ledger.test_payments import run_batch
-from tests.support import Town, new_id
+from tests.support import Shop, new_id
 
 DOCUMENT = read("archive.md")
 TEXT = " ".join(DOCUMENT.text.split())
@@ -24,11 +24,11 @@ TEXT = " ".join(DOCUMENT.text.split())
 
 @pytest.mark.asyncio
 async def test_the_example_is_like_a_real_line(
-    connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection, tmp_path: Path
+    connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
     await admin.execute("update merchant set fee_bps = 150, fee_fixed_minor = 7")
-    sale = town.scan()
-    refund = CreateRefund(new_id(), sale.payment_id, town.merchant_id, town.terminals[0].device.number, 300)
+    sale = shop.scan()
+    refund = CreateRefund(new_id(), sale.payment_id, shop.merchant_id, shop.terminals[0].device.number, 300)
     await run_batch(connection, sale, refund)
     await make_old(admin)
     await archive_old(admin, tmp_path)

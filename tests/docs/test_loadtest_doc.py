@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from importlib.util import find_spec
 
 from loadtest.lunch import plan
 from loadtest.lunch.__main__ import parser_of_options
@@ -55,4 +56,6 @@ def test_bounds_and_objectives_are_those_of_the_code() -> None:
 
 def test_every_command_names_what_is_there() -> None:
     for module in re.findall(r"python -m (loadtest[\w.]*)", DOC.text):
-        assert __import__(module, fromlist=["main"]).main
+        package = find_spec(module)
+        assert package is not None, module
+        assert package.submodule_search_locations is None or find_spec(f"{module}.__main__"), module

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pos_server.telemetry.traces import FLUSH_TIMEOUT_S
 from tests.docs.documents import anchor, read
 from tests.monitoring.observed import ALERTS, DASHBOARD, observed_server, scrape, some_business
-from tests.support import Town
+from tests.support import Shop
 from tests.telemetry.test_traces import spans
 
 DOCUMENT = read("operations.md")
@@ -21,9 +21,9 @@ RULES: list[dict[str, Any]] = [
 
 
 @pytest.mark.asyncio
-async def test_the_table_of_metrics_is_what_a_scrape_has(dsn: str, town: Town) -> None:
+async def test_the_table_of_metrics_is_what_a_scrape_has(dsn: str, shop: Shop) -> None:
     async with observed_server(dsn) as server:
-        await some_business(server.url, town)
+        await some_business(server.url, shop)
         text = await scrape(server.url)
     shown = {}
     for family in text_string_to_metric_families(text):
@@ -56,8 +56,8 @@ def test_the_job_of_the_example_is_that_of_the_queries() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_span_has_what_is_stated(dsn: str, town: Town) -> None:
-    (span,) = await spans(dsn, [town.scan()])
+async def test_a_span_has_what_is_stated(dsn: str, shop: Shop) -> None:
+    (span,) = await spans(dsn, [shop.scan()])
     stated = re.findall(r"`([^`]+)`", DOCUMENT.section("Traces").text)
     assert {name for name in stated if name.startswith("pos.")} == set(span.attributes or ())
     events = [event.name for event in span.events]

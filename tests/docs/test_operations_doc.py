@@ -19,7 +19,7 @@ from pos_server.cli import main as cli
 from pos_server.core.credentials.payment_code import STEP_S
 from pos_server.core.errors import CloseCode
 from pos_server.ledger.database import SERVER_VERSION_MIN
-from pos_server.ledger.transactions import SETTLED_WITHIN_S
+from pos_server.ledger.transactions import TRANSACTIONS_TIMEOUT_S
 from pos_server.postgres.embedded import IMMEDIATE_TIMEOUT_S, EmbeddedPostgres
 from pos_server.settings import METRICS_TOKEN_CHARS_MIN, Settings
 from tests.backup.documented import names
@@ -120,12 +120,12 @@ def test_figures_are_those_of_the_code() -> None:
     assert f"PostgreSQL {SERVER_VERSION_MIN} or newer" in prose
     assert f"closed with {CloseCode.UNAUTHORIZED}" in prose
     assert f"its step of {STEP_S} s" in prose
-    assert SETTLED_WITHIN_S == 60, "give up after a minute"
+    assert TRANSACTIONS_TIMEOUT_S == 60, "give up after a minute"
     assert f"`POS_METRICS_TOKEN` ({METRICS_TOKEN_CHARS_MIN} characters or more" in prose
 
 
 @pytest.mark.asyncio
-async def test_the_queries_run_and_show_what_they_say(admin: asyncpg.Connection, town: object) -> None:
+async def test_the_queries_run_and_show_what_they_say(admin: asyncpg.Connection, shop: object) -> None:
     left, watch = (DOCUMENT.section(title).fence("sql") for title in ("Master keys", "What to watch"))
     assert [tuple(row) for row in await admin.fetch(left)] == [("terminal", "k1", 2), ("wallet device", "k1", 3)]
     open_for, behind, archive = watch.split(";")[:3]

@@ -174,7 +174,7 @@ def span(text: str) -> range:
 
 def outcome(case: str, world: World) -> tuple[Outcome, int]:
     """What comes of one code in a world where `case` is what happens, and the code's mark."""
-    step, device = payment_code.step_at(world.now_ms / 1000), world.book.devices[WALLET, 0]
+    step, device = payment_code.step_at(world.now_ms / 1000), world.snapshot.devices[WALLET, 0]
     mark = payment_code.spent_mark(step, 0)
     match case:
         case "terminal_disabled":
@@ -184,21 +184,21 @@ def outcome(case: str, world: World) -> tuple[Outcome, int]:
         case "code_malformed":
             return world.scan(code=world.code()[:-1]), mark
         case "code_invalid":
-            world.book.devices[WALLET, 0] = replace(device, generation=2)
+            world.snapshot.devices[WALLET, 0] = replace(device, generation=2)
         case "code_expired":
             code = world.code()
             world.now_ms += 2 * payment_code.STEP_S * 1000
             return world.scan(code=code), mark
         case "code_used":
             code = world.code()
-            world.book.devices[WALLET, 0] = replace(device, spent_mark=mark)
+            world.snapshot.devices[WALLET, 0] = replace(device, spent_mark=mark)
             return world.scan(code=code), mark
         case "canceled":
             world.cancel(reference="order")
             return world.scan(reference="order"), mark
         case "already_paid" | "already_pending":
             holder = Status.PENDING if case == "already_pending" else Status.APPROVED
-            world.book.open_payments[MERCHANT, "order"] = OpenPayment(UUID(int=9), holder)
+            world.snapshot.open_payments[MERCHANT, "order"] = OpenPayment(UUID(int=9), holder)
             return world.scan(reference="order"), mark
         case "wallet_frozen":
             world.change_wallet(status=WalletStatus.FROZEN)
@@ -241,7 +241,7 @@ def test_what_spends_a_code(case: str) -> None:
     world = World()
     decided, mark = outcome(case, world)
     assert word(decided) == case
-    assert SPENDING[case] == ("yes" if world.book.devices[WALLET, 0].spent_mark >= mark else "no")
+    assert SPENDING[case] == ("yes" if world.snapshot.devices[WALLET, 0].spent_mark >= mark else "no")
 
 
 def test_spending_table_lists_every_decision() -> None:
@@ -261,11 +261,11 @@ def test_what_comes_later_about_a_payment_spends_no_other_code() -> None:
     """So a wallet counts uses by `payment_id`."""
     world = World()
     pending = world.pending()
-    spent = world.book.devices[WALLET, 0].spent_mark
+    spent = world.snapshot.devices[WALLET, 0].spent_mark
     paid = payment_of(world.confirm(pending))
     world.refund(paid, 1)
     world.cancel(world.pending().payment_id)
-    assert world.book.devices[WALLET, 0].spent_mark == spent + 1
+    assert world.snapshot.devices[WALLET, 0].spent_mark == spent + 1
 
 
 def test_numbers_in_the_prose_are_those_of_the_code() -> None:

@@ -21,9 +21,9 @@ from pos_server.core.payments.operations import Decided, Outcome, Refused, Scan
 from pos_server.core.payments.payment import OCCUPYING, TRANSITIONS, DeclineCode, Purpose, Status
 from pos_server.core.payments.rules import Limits, Risk
 from pos_server.core.payments.snapshot import HouseAccount, TransferKind
-from pos_server.core.rest.catalogue import OPERATIONS
-from pos_server.core.rest.issuer import ISSUER_OPERATIONS
-from pos_server.core.rest.problems import ProblemCode, told
+from pos_server.core.rest.catalogue import ENDPOINTS
+from pos_server.core.rest.issuer import ISSUER_ENDPOINTS
+from pos_server.core.rest.problems import ProblemCode, problem_text
 from pos_server.settings import Settings, load_settings
 from tests.copies import replace
 from tests.docs.documents import Section, read
@@ -135,7 +135,7 @@ def test_the_confirmation_does_not_ask_the_risk_rule_again() -> None:
 
 def test_the_issuers_requests_are_all_there() -> None:
     table = DOCUMENT.section("Wallets and cash").table("Request", "What it does")
-    assert [row["Request"] for row in table] == [f"{made.method} {made.path}" for made in ISSUER_OPERATIONS]
+    assert [row["Request"] for row in table] == [f"{made.method} {made.path}" for made in ISSUER_ENDPOINTS]
 
 
 def test_what_the_issuers_part_says_of_settings_and_codes() -> None:
@@ -150,7 +150,7 @@ def test_what_the_issuers_part_says_of_settings_and_codes() -> None:
         (404, ErrorCode.PAYMENT_UNKNOWN),
     ):
         assert f"`{code}`" in prose
-        assert told(code).status == status
+        assert problem_text(code).status == status
 
 
 # Limits and the day
@@ -393,7 +393,7 @@ RACES: list[tuple[Callable[[World], list[Outcome]], list[str]]] = [
     (refund_before_cancel, ["refunded", "already_refunded"]),
     (cancel_before_refund, ["canceled", "not_refundable"]),
     (spent_before_cancel, ["approved", "approved", "funds_spent"]),
-    (two_refunds, ["refunded", "refund_over_rest"]),
+    (two_refunds, ["refunded", "refund_exceeds_remaining"]),
 ]
 
 
@@ -439,12 +439,12 @@ def test_what_is_idempotent() -> None:
     assert [row["Request"] for row in table] == [*requests, "shift.open", "shift.close", "pin.set"]
     for request, send in requests.items():
         first = send()
-        before = (world.wallet, dict(world.book.payments), dict(world.book.refunds))
+        before = (world.wallet, dict(world.snapshot.payments), dict(world.snapshot.refunds))
         again = send()
         assert not isinstance(first, Refused)
         assert not isinstance(again, Refused)
         assert (again.replayed, again.payment) == (True, first.payment), request
-        assert (world.wallet, world.book.payments, world.book.refunds) == before
+        assert (world.wallet, world.snapshot.payments, world.snapshot.refunds) == before
 
 
 # A risk rule of your own
@@ -457,7 +457,7 @@ def test_the_example_of_a_risk_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     world = World(rules=load_settings().rules())
     assert word(world.scan(2_001, reference="kiosk-1")) == "pending"
     assert word(world.scan(2_000, reference="kiosk-2")) == "approved"
-    assert word(world.scan(2_001, reference="desk-1")) == "approved"
+    assert word(world.scan(2_001, reference="batch-1")) == "approved"
 
 
 @pytest.mark.parametrize(
@@ -508,7 +508,7 @@ def test_every_request_of_a_merchant_is_in_the_table() -> None:
     table = DOCUMENT.section("Merchants").table("Request", "What it does")
     described = [row["Request"] for row in table]
     assert described == [
-        f"{operation.method} {operation.path}" for operation in OPERATIONS if operation.role is Role.MERCHANT
+        f"{operation.method} {operation.path}" for operation in ENDPOINTS if operation.role is Role.MERCHANT
     ]
 
 

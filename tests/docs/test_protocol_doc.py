@@ -39,11 +39,11 @@ from pos_server.core.payments.declines import ADVICE, ADVICE_CANCELED, ADVICE_EX
 from pos_server.core.payments.operations import Cancel, Confirm, CreateRefund, Entry, Operation, Scan
 from pos_server.core.payments.payment import DeclineCode, Payment, Status
 from pos_server.core.payments.snapshot import (
-    Book,
+    Acceptor,
     DeviceStatus,
     MerchantStatus,
+    Snapshot,
     TerminalStatus,
-    Till,
     Wallet,
     WalletDevice,
     WalletStatus,
@@ -71,7 +71,7 @@ from pos_server.server import RunningServer, serving
 from pos_server.settings import Settings
 from tests.copies import replace
 from tests.docs.documents import DOCS, Section, anchor, read
-from tests.support import KEYRING, Town, ask, forged, logged_in, new_id, raw_socket, receive, scan_message, settings
+from tests.support import KEYRING, Shop, ask, forged, logged_in, new_id, raw_socket, receive, scan_message, settings
 
 DOCUMENT = read("protocol.md")
 DEFAULTS = {name: field.default for name, field in Settings.model_fields.items()}
@@ -398,8 +398,8 @@ class Play:
         self.expected: deque[tuple[str, dict[str, Any]]] = deque()  # who is told what next
         self.pin = ""
         self.day_start_ms = BusinessDays(DEFAULTS["time_zone"]).start_ms
-        self.book = Book(
-            tills={1001: Till(TerminalStatus.ACTIVE, MerchantStatus.ACTIVE, 7, "Corner Canteen", "Main hall")},
+        self.snapshot = Snapshot(
+            terminals={1001: Acceptor(TerminalStatus.ACTIVE, MerchantStatus.ACTIVE, 7, "Corner Canteen", "Main hall")},
             wallets={WALLET_NUMBER: Wallet(WALLET_NUMBER, 8, "EUR", 20_000, WalletStatus.ACTIVE, 1)},
             devices={(WALLET_NUMBER, 0): WalletDevice(WALLET_NUMBER, 0, "k1", 1, DeviceStatus.ACTIVE, 0)},
         )
@@ -446,7 +446,7 @@ class Play:
             session.authenticated()
             ready: dict[str, Any] = {"type": "ready", "reply_to": message.message_id, "resumed": True}
             if frame.sender == "wallet":
-                wallet = self.book.wallets[message.id]
+                wallet = self.snapshot.wallets[message.id]
                 ready |= {
                     "balance_minor": wallet.balance_minor,
                     "pin_set": wallet.pin_set,
@@ -464,7 +464,7 @@ class Play:
         after_ms = message.since_ms - DEFAULTS["resume_overlap_s"] * 1000
         return [
             self.at_till(payment, None)
-            for payment in self.book.payments.values()
+            for payment in self.snapshot.payments.values()
             if payment.terminal_number == message.id and payment.changed_at_ms > after_ms
         ]
 
@@ -475,17 +475,17 @@ class Play:
     def answers(self, message: TerminalRequest | WalletRequest, now_ms: int) -> Sequence[tuple[str, dict[str, Any]]]:
         match message:
             case PaymentQuery(payment_id=None, reference=str(reference)):
-                occupant = self.book.open_payments[5, reference]
-                return [("till", self.at_till(self.book.payments[occupant.payment_id], message.message_id))]
+                occupant = self.snapshot.open_payments[5, reference]
+                return [("till", self.at_till(self.snapshot.payments[occupant.payment_id], message.message_id))]
             case PinSet(old_pin=None):
                 return [("wallet", self.set_pin(message))]
         return self.decide(self.operation(message), message.message_id, now_ms)
 
     def set_pin(self, message: PinSet) -> dict[str, Any]:
-        wallet = self.book.wallets[WALLET_NUMBER]
+        wallet = self.snapshot.wallets[WALLET_NUMBER]
         assert not wallet.pin_set
         self.pin = message.new_pin
-        self.book.wallets[WALLET_NUMBER] = replace(wallet, pin_set=True, pin_generation=wallet.pin_generation + 1)
+        self.snapshot.wallets[WALLET_NUMBER] = replace(wallet, pin_set=True, pin_generation=wallet.pin_generation + 1)
         changed = PinChanged(reply_to=message.message_id, text=text(DEFAULT_LANGUAGE, "customer.pin_changed"))
         document: dict[str, Any] = json.loads(messages.encode(changed))
         return document
@@ -510,7 +510,7 @@ class Play:
                     slot=0,
                     version=message.version,
                     pin_correct=message.pin == self.pin,
-                    pin_generation=self.book.wallets[WALLET_NUMBER].pin_generation,
+                    pin_generation=self.snapshot.wallets[WALLET_NUMBER].pin_generation,
                 )
             case PaymentCancel():
                 return Cancel(1001, 5, "EUR", message.payment_id, message.reference, tombstone_id=UUID(int=1))
@@ -520,7 +520,7 @@ class Play:
 
     def decide(self, operation: Operation, reply_to: str, now_ms: int) -> list[tuple[str, dict[str, Any]]]:
         outcomes, _ = decide(
-            [operation], self.book, self.keyring, now_ms, DEFAULT_RULES, day_start_ms=self.day_start_ms(now_ms)
+            [operation], self.snapshot, self.keyring, now_ms, DEFAULT_RULES, day_start_ms=self.day_start_ms(now_ms)
         )
         names = {kind: name for name, kind in self.kinds.items()}
         return [
@@ -637,11 +637,11 @@ def problem_of(response: httpx.Response) -> tuple[int, str]:
 
 @pytest.mark.asyncio
 async def test_activation_can_be_repeated_with_its_request_id(
-    server: RunningServer, town: Town, connection: asyncpg.Connection
+    server: RunningServer, shop: Shop, connection: asyncpg.Connection
 ) -> None:
     code = activation_code(bytes(range(10)))
     await directory.issue_activation(
-        connection, DeviceId(DeviceKind.WALLET, town.wallets[0].device.number, 3), code, ttl_s=60
+        connection, DeviceId(DeviceKind.WALLET, shop.wallets[0].device.number, 3), code, ttl_s=60
     )
     body = {"activation_code": code, "request_id": str(new_id())}
     async with httpx.AsyncClient(base_url=server.url) as http:
@@ -708,11 +708,11 @@ async def no_answer(message: Message) -> None:
 
 
 @pytest.mark.asyncio
-async def test_patience_ends_where_it_is_said_to(server: RunningServer, town: Town) -> None:
+async def test_patience_ends_where_it_is_said_to(server: RunningServer, shop: Shop) -> None:
     burst, every_s = DEFAULTS["bad_messages_burst"], 1 / DEFAULTS["bad_messages_per_s"]
     text = " ".join(DOCUMENT.section("Patience").text.split())
     assert f"{burst} at once, and then one every {every_s:.0f} s, for each connection" in text
-    async with logged_in(server.url, town.terminals[0]) as till:
+    async with logged_in(server.url, shop.terminals[0]) as till:
         for _ in range(burst + 1):
             assert (await ask(till, scan_message("x", currency="USD")))["code"] == "wrong_currency"
         with pytest.raises(ConnectionClosed) as closed:
@@ -722,7 +722,7 @@ async def test_patience_ends_where_it_is_said_to(server: RunningServer, town: To
 
 
 @pytest.mark.asyncio
-async def test_the_errors_of_a_scan_come_in_the_stated_order(dsn: str, town: Town) -> None:
+async def test_the_errors_of_a_scan_come_in_the_stated_order(dsn: str, shop: Shop) -> None:
     """A message with every fault that a running server can find at once gets the first; without that one the next."""
     section = DOCUMENT.section("Errors")
     stated = re.findall(r"`(\w+)`", section.text.partition("A message is checked in this order")[2])
@@ -731,20 +731,20 @@ async def test_the_errors_of_a_scan_come_in_the_stated_order(dsn: str, town: Tow
     of_scan = {row["Message"]: row for row in section.table(*columns)}["payment.scan"]
     assert of_scan[columns[1]].split(", ") == ["wrong_currency", "too_many_bad_codes", "draining", "busy"]
     slow = settings(messages_burst=1, messages_per_s=0.001, bad_codes_max=1)
-    async with serving(slow, KEYRING, dsn) as server, logged_in(server.url, town.terminals[0]) as till:
+    async with serving(slow, KEYRING, dsn) as server, logged_in(server.url, shop.terminals[0]) as till:
         bad = {"currency": "USD"}
         seen = [
             (await ask(till, scan_message("x", type="payment.scam", amount_minor=0)))["code"],
             (await ask(till, scan_message("x", amount_minor=0, **bad)))["code"],
-            (await ask(till, scan_message(forged(town.wallets[0].code()))))["decline_code"],
+            (await ask(till, scan_message(forged(shop.wallets[0].code()))))["decline_code"],
             (await ask(till, scan_message("x", **bad)))["code"],
         ]
     assert seen == ["unknown_type", "bad_field", "code_invalid", "too_many_messages"]
     async with (
         serving(settings(bad_codes_max=1), KEYRING, dsn) as server,
-        logged_in(server.url, town.terminals[0]) as till,
+        logged_in(server.url, shop.terminals[0]) as till,
     ):
-        await ask(till, scan_message(forged(town.wallets[0].code())))
+        await ask(till, scan_message(forged(shop.wallets[0].code())))
         seen = [
             (await ask(till, scan_message("x", **bad)))["code"],
             (await ask(till, scan_message("x")))["code"],
@@ -780,11 +780,11 @@ def test_numbers_in_the_prose_are_the_defaults() -> None:
     ],
 )
 async def test_standard_close_codes_are_those_that_happen(
-    server: RunningServer, town: Town, frame: bytes, code: int
+    server: RunningServer, shop: Shop, frame: bytes, code: int
 ) -> None:
     rows = DOCUMENT.section("Close codes").table("Code", "When", "Then")
     assert str(code) in {row["Code"] for row in rows}
-    async with logged_in(server.url, town.terminals[0]) as socket:
+    async with logged_in(server.url, shop.terminals[0]) as socket:
         socket.transport.write(frame)
         with pytest.raises(ConnectionClosed) as closed:
             async with asyncio.timeout(5):

@@ -37,8 +37,8 @@ from tests.docs.world import (
 from tests.support import (
     EUR,
     KEYRING,
+    Shop,
     TestDevice,
-    Town,
     activated,
     ask,
     authenticate,
@@ -283,12 +283,12 @@ def test_what_a_cancel_does() -> None:
         for make in makers[state]:
             world = World()
             payment = make(world)
-            before = world.book.payments.get(payment.payment_id)
+            before = world.snapshot.payments.get(payment.payment_id)
             outcome = world.cancel(payment.payment_id)
             if "canceled" in becomes and state != "declined, expired or canceled":
                 assert payment_of(outcome).status is Status.CANCELED
             else:
-                assert world.book.payments.get(payment.payment_id) == before
+                assert world.snapshot.payments.get(payment.payment_id) == before
             stated = answer.removeprefix("error ")
             assert word(outcome) == stated if isinstance(outcome, Refused) else answer.startswith("payment.result")
             again = world.cancel(payment.payment_id)
@@ -369,7 +369,7 @@ def test_what_the_document_says_of_refunds() -> None:
     refund_id = world.id()
     first = world.refund(payment, 400, refund_id=refund_id)
     assert isinstance(first, Refunded)
-    assert word(world.refund(payment, 601)) == "refund_over_rest"
+    assert word(world.refund(payment, 601)) == "refund_exceeds_remaining"
     second = world.refund(payment, 600)
     assert (payment_of(second).version, payment_of(second).refundable_minor) == (3, 0)
     assert payment_of(second).status is Status.APPROVED
@@ -411,7 +411,7 @@ def test_who_is_told_of_what() -> None:
 
     def last_wrong() -> Outcome:
         payment = world.pending()
-        world.book.payments[payment.payment_id] = replace(payment, pin_failures=RULES.pin_payment_failures_max - 1)
+        world.snapshot.payments[payment.payment_id] = replace(payment, pin_failures=RULES.pin_payment_failures_max - 1)
         return world.confirm(payment, right=False)
 
     causes: list[list[Outcome]] = [
@@ -461,7 +461,7 @@ def test_cancels_and_refunds_are_refused_in_the_stated_order() -> None:
     world.archive(gone)
     world.change_till(terminal_status=TerminalStatus.DISABLED)
     cancels = [word(world.cancel(payment.payment_id))]
-    used = next(iter(world.book.refunds))
+    used = next(iter(world.snapshot.refunds))
     refunds = [
         word(world.refund(gone, 5000, refund_id=used)),
         word(world.refund(gone, 5000)),
@@ -476,7 +476,7 @@ def test_cancels_and_refunds_are_refused_in_the_stated_order() -> None:
     refunds.append(word(world.refund(payment, 5000)))
     world.rules = RULES
     refunds.append(word(world.refund(payment, 5000)))
-    world.book.payments[payment.payment_id] = replace(payment, refunded_minor=0)
+    world.snapshot.payments[payment.payment_id] = replace(payment, refunded_minor=0)
     cancels.append(word(world.cancel(payment.payment_id)))
     stated = stated_errors()
     later = World()
@@ -492,7 +492,7 @@ async def wallet_with_pin(socket: Any, pin: str = "407186") -> None:
 
 @pytest.mark.asyncio
 async def test_errors_of_requests_are_those_that_the_table_names(
-    dsn: str, town: Town, connection: asyncpg.Connection, admin: asyncpg.Connection
+    dsn: str, shop: Shop, connection: asyncpg.Connection, admin: asyncpg.Connection
 ) -> None:
     """A real server: whatever a request is refused with stands in its row."""
     seen: set[tuple[str, str]] = set()
@@ -504,11 +504,11 @@ async def test_errors_of_requests_are_those_that_the_table_names(
 
     async with (
         serving(settings(queries_burst=4, queries_per_s=0.001, refunds_max=1), KEYRING, dsn) as server,
-        logged_in(server.url, town.terminals[0]) as till,
-        logged_in(server.url, town.wallets[0]) as phone,
+        logged_in(server.url, shop.terminals[0]) as till,
+        logged_in(server.url, shop.wallets[0]) as phone,
     ):
         unknown = {"payment_id": str(new_id())}
-        paid = scan_message(town.wallets[0].code())
+        paid = scan_message(shop.wallets[0].code())
         await ask(till, paid)
         await receive(phone)
         await refused(till, "payment.scan", **paid | {"amount_minor": 1, "type": "payment.scan"})
@@ -516,14 +516,14 @@ async def test_errors_of_requests_are_those_that_the_table_names(
         await refused(till, "payment.query", **unknown)
         archived = {"payment_id": str(new_id())}
         name = "insert into archived_name (merchant_id, id, status) values ($1, $2, 'declined')"
-        await admin.execute(name, town.merchant_id, archived["payment_id"])
+        await admin.execute(name, shop.merchant_id, archived["payment_id"])
         await refused(till, "payment.scan", **scan_message("x", **archived))
         await refused(till, "payment.cancel", **archived)
         await refused(till, "refund.create", **archived, refund_id=str(new_id()), amount_minor=1)
         await refused(till, "payment.query", **archived)
         one = {"refund_id": str(new_id()), "amount_minor": 1}
         await refused(till, "refund.create", **unknown, **one)
-        canceled = scan_message(town.wallets[0].code())
+        canceled = scan_message(shop.wallets[0].code())
         await ask(till, canceled)
         await receive(phone)
         await ask(till, {"type": "payment.cancel", "message_id": "c", "payment_id": canceled["payment_id"]})
@@ -541,7 +541,7 @@ async def test_errors_of_requests_are_those_that_the_table_names(
         await refused(till, "payment.cancel", **of_paid)
         await refused(till, "refund.create", **of_paid, **one | {"refund_id": str(new_id())})
         await refused(till, "refund.create", **of_paid, **one | {"amount_minor": 2})
-        top_up = scan_message(town.wallets[0].code(), purpose="top_up", amount_minor=5)
+        top_up = scan_message(shop.wallets[0].code(), purpose="top_up", amount_minor=5)
         assert (await ask(till, top_up))["status"] == "approved"
         await receive(phone)
         await admin.execute("update wallet set balance_minor = 4")
@@ -572,7 +572,7 @@ async def test_errors_of_requests_are_those_that_the_table_names(
         await refused(till, "refund.create", **of_paid, **one | {"refund_id": str(new_id())})
     async with (
         serving(settings(bad_codes_max=1), KEYRING, dsn) as server,
-        logged_in(server.url, town.terminals[0]) as till,
+        logged_in(server.url, shop.terminals[0]) as till,
     ):
         await refused(till, "shift.open", **shift, operator="Alice")
         await admin.execute("update terminal set status = 'active'")
@@ -582,12 +582,12 @@ async def test_errors_of_requests_are_those_that_the_table_names(
         await refused(till, "shift.open", **shift, operator="Bob")
         await refused(till, "shift.open", shift_id=str(new_id()), operator="Alice")
         await admin.execute("update wallet set pin_locked_until = 'epoch'")
-        await ask(till, scan_message(town.wallets[0].code(), entry="typed", amount_minor=1))
+        await ask(till, scan_message(shop.wallets[0].code(), entry="typed", amount_minor=1))
         await refused(till, "shift.close", **shift)
         await admin.execute("update payment set status = 'canceled' where status = 'pending'")
         await ask(till, {"type": "shift.close", "message_id": "c", **shift})
         await refused(till, "shift.close", **shift, counted_cash_minor=1)
-        await ask(till, scan_message(forged(town.wallets[0].code())))
+        await ask(till, scan_message(forged(shop.wallets[0].code())))
         await refused(till, "payment.scan", **scan_message("x"))
     stated = {(message, code) for message, codes in stated_errors().items() for code in codes}
     assert seen <= stated, seen - stated
@@ -610,11 +610,11 @@ async def other_merchant(
 
 
 @pytest.mark.asyncio
-async def test_a_customer_who_is_offline_is_asked_after_ready(dsn: str, town: Town) -> None:
-    async with serving(settings(), KEYRING, dsn) as server, logged_in(server.url, town.terminals[0]) as till:
-        pending = await ask(till, scan_message(town.wallets[0].code(), entry="typed"))
+async def test_a_customer_who_is_offline_is_asked_after_ready(dsn: str, shop: Shop) -> None:
+    async with serving(settings(), KEYRING, dsn) as server, logged_in(server.url, shop.terminals[0]) as till:
+        pending = await ask(till, scan_message(shop.wallets[0].code(), entry="typed"))
         assert (pending["type"], pending["wallet_online"]) == ("payment.pending", False)
-        async with logged_in(server.url, town.wallets[0]) as phone:
+        async with logged_in(server.url, shop.wallets[0]) as phone:
             required = await receive(phone)
             assert (required["type"], required["payment_id"]) == (
                 "payment.confirmation_required",
@@ -625,28 +625,28 @@ async def test_a_customer_who_is_offline_is_asked_after_ready(dsn: str, town: To
 
 
 @pytest.mark.asyncio
-async def test_each_device_reads_its_own_language(dsn: str, town: Town) -> None:
+async def test_each_device_reads_its_own_language(dsn: str, shop: Shop) -> None:
     async with (
         serving(settings(), KEYRING, dsn) as server,
         raw_socket(server.url, DeviceKind.TERMINAL) as till,
-        logged_in(server.url, town.wallets[0]) as phone,
+        logged_in(server.url, shop.wallets[0]) as phone,
     ):
         hello = await receive(till)
-        await ask(till, authenticate(town.terminals[0], hello["nonce"], language="zh-CN"))
-        paid = await ask(till, scan_message(town.wallets[0].code()))
+        await ask(till, authenticate(shop.terminals[0], hello["nonce"], language="zh-CN"))
+        paid = await ask(till, scan_message(shop.wallets[0].code()))
         assert paid["text"] == "\u5df2\u6536\u6b3e 10.00 EUR\u3002"
         assert (await receive(phone))["text"] == "You paid 10.00 EUR to Corner Canteen."
 
 
 @pytest.mark.asyncio
-async def test_a_new_pin_confirms_what_was_pending_before_it(dsn: str, town: Town) -> None:
+async def test_a_new_pin_confirms_what_was_pending_before_it(dsn: str, shop: Shop) -> None:
     async with (
         serving(settings(), KEYRING, dsn) as server,
-        logged_in(server.url, town.terminals[0]) as till,
-        logged_in(server.url, town.wallets[0]) as phone,
+        logged_in(server.url, shop.terminals[0]) as till,
+        logged_in(server.url, shop.wallets[0]) as phone,
     ):
         await wallet_with_pin(phone)
-        pending = await ask(till, scan_message(town.wallets[0].code(), entry="typed"))
+        pending = await ask(till, scan_message(shop.wallets[0].code(), entry="typed"))
         await receive(phone)
         change = {"type": "pin.set", "message_id": "2", "request_id": str(new_id()), "new_pin": "902531"}
         assert (await ask(phone, change | {"old_pin": "111111"}))["code"] == "pin_wrong"
@@ -667,23 +667,23 @@ async def test_a_new_pin_confirms_what_was_pending_before_it(dsn: str, town: Tow
 
 
 @pytest.mark.asyncio
-async def test_a_refund_that_was_missed_is_replayed_as_its_payment(dsn: str, town: Town) -> None:
+async def test_a_refund_that_was_missed_is_replayed_as_its_payment(dsn: str, shop: Shop) -> None:
     async with serving(settings(), KEYRING, dsn) as server:
         async with (
-            logged_in(server.url, town.terminals[0]) as till,
-            logged_in(server.url, town.terminals[1]) as other,
+            logged_in(server.url, shop.terminals[0]) as till,
+            logged_in(server.url, shop.terminals[1]) as other,
         ):
-            paid = await ask(till, scan_message(town.wallets[0].code()))
+            paid = await ask(till, scan_message(shop.wallets[0].code()))
             refund = {"refund_id": str(new_id()), "payment_id": paid["payment_id"], "amount_minor": 300}
             made = await ask(other, {"type": "refund.create", "message_id": "r", **refund})
             assert await receive(till) == made | {"reply_to": None}
-        for device in (town.terminals[0], town.wallets[0]):
+        for device in (shop.terminals[0], shop.wallets[0]):
             assert await first_missed(server.url, device) == ("payment.result", 2, 300)
 
 
 @pytest.mark.asyncio
 async def test_a_query_answers_every_till_of_the_merchant_and_no_other(
-    dsn: str, town: Town, connection: asyncpg.Connection
+    dsn: str, shop: Shop, connection: asyncpg.Connection
 ) -> None:
     merchant_id = await directory.create_merchant(connection, "Kiosk", EUR)
     store_id = await directory.create_store(connection, merchant_id, "Corner")
@@ -691,14 +691,14 @@ async def test_a_query_answers_every_till_of_the_merchant_and_no_other(
     stranger = await activated(connection, DeviceId(DeviceKind.TERMINAL, number))
     async with (
         serving(settings(), KEYRING, dsn) as server,
-        logged_in(server.url, town.terminals[0]) as till,
-        logged_in(server.url, town.terminals[1]) as other,
+        logged_in(server.url, shop.terminals[0]) as till,
+        logged_in(server.url, shop.terminals[1]) as other,
         logged_in(server.url, stranger) as strange,
     ):
         failed = await ask(till, scan_message("no code", reference="order"))
         by_reference = {"type": "payment.query", "message_id": "q", "reference": "order"}
         assert await ask(other, by_reference) == failed | {"reply_to": "q"}
-        paid = await ask(till, scan_message(town.wallets[0].code(), reference="order"))
+        paid = await ask(till, scan_message(shop.wallets[0].code(), reference="order"))
         by_id = {"type": "payment.query", "message_id": "q", "payment_id": paid["payment_id"]}
         assert await ask(other, by_reference) == await ask(other, by_id) == paid | {"reply_to": "q"}
         for query in (by_reference, by_id):
@@ -706,10 +706,10 @@ async def test_a_query_answers_every_till_of_the_merchant_and_no_other(
 
 
 @pytest.mark.asyncio
-async def test_a_wallet_that_missed_too_much_is_still_asked_for_its_pin(dsn: str, town: Town) -> None:
-    wallet = town.wallets[0]
+async def test_a_wallet_that_missed_too_much_is_still_asked_for_its_pin(dsn: str, shop: Shop) -> None:
+    wallet = shop.wallets[0]
     async with serving(settings(resume_payments_max=1), KEYRING, dsn) as server:
-        async with logged_in(server.url, town.terminals[0]) as till:
+        async with logged_in(server.url, shop.terminals[0]) as till:
             pending = await ask(till, scan_message(wallet.code(), entry="typed"))
             await ask(till, scan_message(wallet.code()))
         async with raw_socket(server.url, DeviceKind.WALLET) as phone:
@@ -724,16 +724,16 @@ async def test_a_wallet_that_missed_too_much_is_still_asked_for_its_pin(dsn: str
 
 
 @pytest.mark.asyncio
-async def test_what_waits_for_a_pin_outlives_its_server_and_expires_at_the_next(dsn: str, town: Town) -> None:
+async def test_what_waits_for_a_pin_outlives_its_server_and_expires_at_the_next(dsn: str, shop: Shop) -> None:
     slow = settings(confirmation_s=0.3, expiry_check_s=60)
-    async with serving(slow, KEYRING, dsn) as server, logged_in(server.url, town.terminals[0]) as till:
-        pending = await ask(till, scan_message(town.wallets[0].code(), entry="typed"))
+    async with serving(slow, KEYRING, dsn) as server, logged_in(server.url, shop.terminals[0]) as till:
+        pending = await ask(till, scan_message(shop.wallets[0].code(), entry="typed"))
     async with (
         serving(settings(), KEYRING, dsn) as server,
         raw_socket(server.url, DeviceKind.TERMINAL) as till,
         raw_socket(server.url, DeviceKind.WALLET) as phone,
     ):
-        for socket, device in ((till, town.terminals[0]), (phone, town.wallets[0])):
+        for socket, device in ((till, shop.terminals[0]), (phone, shop.wallets[0])):
             hello = await receive(socket)
             await ask(socket, authenticate(device, hello["nonce"], since_ms=pending["decided_at_ms"]))
             result = await receive(socket)
@@ -755,8 +755,8 @@ async def test_what_waits_for_a_pin_outlives_its_server_and_expires_at_the_next(
         "9" * 20,
     ],
 )
-async def test_a_made_up_cursor_is_a_bad_field(server: RunningServer, town: Town, time: str) -> None:
-    async with logged_in(server.url, town.wallets[0]) as phone:
+async def test_a_made_up_cursor_is_a_bad_field(server: RunningServer, shop: Shop, time: str) -> None:
+    async with logged_in(server.url, shop.wallets[0]) as phone:
         page = await ask(phone, {"type": "history", "message_id": "h", "cursor": f"{time}.{new_id()}"})
     assert (page["type"], page.get("code"), page.get("field")) == ("error", "bad_field", "cursor")
 

@@ -26,12 +26,12 @@ from pos_server.core.payments.operations import (
 from pos_server.core.payments.payment import Payment
 from pos_server.core.payments.rules import Rules
 from pos_server.core.payments.snapshot import (
-    Book,
+    Acceptor,
     DeviceStatus,
     HouseAccount,
     MerchantStatus,
+    Snapshot,
     TerminalStatus,
-    Till,
     Wallet,
     WalletDevice,
     WalletStatus,
@@ -56,39 +56,39 @@ class World:
     rules: Rules = RULES
     now_ms: int = NOON_MS
     time_zone: str = "UTC"
-    book: Book = field(default_factory=Book)
+    snapshot: Snapshot = field(default_factory=Snapshot)
     _ids: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
     def __post_init__(self) -> None:
-        till = Till(TerminalStatus.ACTIVE, MerchantStatus.ACTIVE, 7, "Corner Canteen", "Main hall")
-        self.book.tills = {TILL: till, OTHER_TILL: till, STRANGERS_TILL: replace(till, merchant_account_id=9)}
-        self.book.offices = {MERCHANT: till}
-        self.book.house = {(account, "EUR"): 90 + index for index, account in enumerate(HouseAccount)}
-        self.book.wallets = {
+        till = Acceptor(TerminalStatus.ACTIVE, MerchantStatus.ACTIVE, 7, "Corner Canteen", "Main hall")
+        self.snapshot.terminals = {TILL: till, OTHER_TILL: till, STRANGERS_TILL: replace(till, merchant_account_id=9)}
+        self.snapshot.back_offices = {MERCHANT: till}
+        self.snapshot.house = {(account, "EUR"): 90 + index for index, account in enumerate(HouseAccount)}
+        self.snapshot.wallets = {
             WALLET: Wallet(WALLET, 8, "EUR", 2_000_000, WalletStatus.ACTIVE, 1, pin_set=True, pin_generation=1)
         }
-        self.book.devices = {(WALLET, 0): WalletDevice(WALLET, 0, "k1", 1, DeviceStatus.ACTIVE, 0)}
+        self.snapshot.devices = {(WALLET, 0): WalletDevice(WALLET, 0, "k1", 1, DeviceStatus.ACTIVE, 0)}
 
     @property
     def wallet(self) -> Wallet:
-        return self.book.wallets[WALLET]
+        return self.snapshot.wallets[WALLET]
 
     def change_wallet(self, **fields: Any) -> None:
-        self.book.wallets[WALLET] = replace(self.wallet, **fields)
+        self.snapshot.wallets[WALLET] = replace(self.wallet, **fields)
 
     def change_till(self, **fields: Any) -> None:
-        self.book.tills[TILL] = replace(self.book.tills[TILL], **fields)
+        self.snapshot.terminals[TILL] = replace(self.snapshot.terminals[TILL], **fields)
 
     def run(self, operation: Operation) -> Outcome:
         day_start_ms = BusinessDays(self.time_zone).start_ms(self.now_ms)
-        [outcome], _ = decide([operation], self.book, KEYRING, self.now_ms, self.rules, day_start_ms=day_start_ms)
+        [outcome], _ = decide([operation], self.snapshot, KEYRING, self.now_ms, self.rules, day_start_ms=day_start_ms)
         return outcome
 
     def code(self) -> str:
         """A code that was not used yet."""
         key = derive_device_key(KEYRING.keys["k1"], DeviceId(DeviceKind.WALLET, WALLET, 0), 1)
         step = payment_code.step_at(self.now_ms / 1000)
-        mark = max(self.book.devices[WALLET, 0].spent_mark + 1, payment_code.spent_mark(step, 0))
+        mark = max(self.snapshot.devices[WALLET, 0].spent_mark + 1, payment_code.spent_mark(step, 0))
         return payment_code.make(key, WALLET, 0, *divmod(mark, payment_code.SEQ_MAX + 1))
 
     def id(self) -> UUID:
@@ -113,8 +113,8 @@ class World:
 
     def archive(self, payment: Payment) -> Payment:
         """The payment leaves the ledger; its id and its order stay."""
-        self.book.archived.add(payment.payment_id)
-        return self.book.payments.pop(payment.payment_id)
+        self.snapshot.archived.add(payment.payment_id)
+        return self.snapshot.payments.pop(payment.payment_id)
 
     def pending(self, **fields: Any) -> Payment:
         """A payment that waits for the PIN."""

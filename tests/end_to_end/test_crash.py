@@ -14,7 +14,7 @@ from pos_client import Credentials, TerminalClient
 from pos_server.ledger.database import connect
 from pos_server.postgres.embedded import EmbeddedPostgres
 from tests.end_to_end.server_process import data_directory, pos_server, running_server
-from tests.support import MASTER_KEYS, TestDevice, Town, build_town
+from tests.support import MASTER_KEYS, Shop, TestDevice, build_shop
 
 pytestmark = pytest.mark.asyncio
 
@@ -44,14 +44,14 @@ def credentials(device: TestDevice, url: str) -> Credentials:
     )
 
 
-async def new_town(data_dir: Path) -> Town:
+async def new_town(data_dir: Path) -> Shop:
     """Seed the ledger of the running server from outside."""
     postgres = EmbeddedPostgres(data_dir)
     dsn = await asyncio.to_thread(postgres.start)
     try:
         connection = await connect(dsn, timeout_s=10)
         try:
-            return await build_town(connection, terminals=TILLS, wallets=TILLS * WALLETS_PER_TILL)
+            return await build_shop(connection, terminals=TILLS, wallets=TILLS * WALLETS_PER_TILL)
         finally:
             await connection.close()
     finally:
@@ -72,18 +72,18 @@ async def test_every_scan_ends_in_one_outcome_across_kills() -> None:
             results.append((str(result.payment_id), result.decline_code or result.status))
 
     async with data_directory() as data_dir:
-        town: Town | None = None
+        shop: Shop | None = None
         sellers: list[asyncio.Task[None]] = []
         clients: list[TerminalClient] = []
         try:
             for kill in range(KILLS + 1):
                 async with running_server("--data-dir", data_dir, port=port, POS_MASTER_KEYS=MASTER_KEYS) as server:
-                    if town is None:
-                        town = await new_town(data_dir)
-                        for index, terminal in enumerate(town.terminals):
+                    if shop is None:
+                        shop = await new_town(data_dir)
+                        for index, terminal in enumerate(shop.terminals):
                             client = TerminalClient(credentials(terminal, server.url))
                             clients.append(await client.__aenter__())
-                            sellers.append(asyncio.create_task(sell(client, town.wallets[index::TILLS])))
+                            sellers.append(asyncio.create_task(sell(client, shop.wallets[index::TILLS])))
                     before = len(results)
                     async with asyncio.timeout(60):
                         while len(results) < before + 25:

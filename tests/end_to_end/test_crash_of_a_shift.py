@@ -23,11 +23,11 @@ async def test_a_shift_that_is_killed_while_it_closes_is_closed_by_the_repeat() 
     async with data_directory() as data_dir:
         server = running_server("--data-dir", data_dir, port=port, POS_MASTER_KEYS=MASTER_KEYS)
         process = await server.__aenter__()
-        town = await new_town(data_dir)
-        async with TerminalClient(credentials(town.terminals[0], process.url)) as till:
+        shop = await new_town(data_dir)
+        async with TerminalClient(credentials(shop.terminals[0], process.url)) as till:
             for kill in range(KILLS):
                 shift = await till.open_shift("Alice", 1_000 * kill)
-                wallets = town.wallets[kill * SALES : (kill + 1) * SALES]
+                wallets = shop.wallets[kill * SALES : (kill + 1) * SALES]
                 for number, wallet in enumerate(wallets):
                     paid = await till.scan(code=wallet.code(), amount_minor=7, reference=f"{kill}-{number}")
                     assert paid.status == "approved"

@@ -11,7 +11,7 @@ from tests.api.back_office import back_office, once
 from tests.api.test_merchant_payments import wish
 from tests.end_to_end.server_process import ServerProcess, running_server
 from tests.proxy import proxied
-from tests.support import MASTER_KEYS, Town
+from tests.support import MASTER_KEYS, Shop
 
 pytestmark = pytest.mark.asyncio
 
@@ -28,11 +28,11 @@ def about(found: list[dict[str, Any]], request_id: str) -> list[tuple[str, str |
 
 
 async def test_requests_and_their_payments_are_named_and_nothing_secret_is(
-    dsn: str, town: Town, admin: asyncpg.Connection
+    dsn: str, shop: Shop, admin: asyncpg.Connection
 ) -> None:
-    body, other = wish(town), wish(town)
+    body, other = wish(shop), wish(shop)
     async with running_server(POS_DATABASE_URL=dsn, POS_MASTER_KEYS=MASTER_KEYS) as server:
-        async with back_office(server.url, admin, town.merchant_id) as api:
+        async with back_office(server.url, admin, shop.merchant_id) as api:
             key = api.headers["Authorization"].removeprefix("Bearer ")
             made = (await api.post("/v1/payments", json=body, headers=once() | {"X-Request-Id": "made"})).json()
             path = f"/v1/payments/{made['payment_id']}"
@@ -53,13 +53,13 @@ async def test_requests_and_their_payments_are_named_and_nothing_secret_is(
         assert secret not in server.log
 
 
-async def test_a_request_that_meets_no_database_is_named(dsn: str, town: Town, admin: asyncpg.Connection) -> None:
+async def test_a_request_that_meets_no_database_is_named(dsn: str, shop: Shop, admin: asyncpg.Connection) -> None:
     async with (
         proxied(dsn) as proxy,
         running_server(
             POS_DATABASE_URL=proxy.dsn, POS_MASTER_KEYS=MASTER_KEYS, POS_DATABASE_CONNECT_TIMEOUT_S="4"
         ) as server,
-        back_office(server.url, admin, town.merchant_id) as api,
+        back_office(server.url, admin, shop.merchant_id) as api,
     ):
         proxy.away = True
         await proxy.drop_all()

@@ -13,17 +13,17 @@ import pytest
 from pos_server.core.credentials.activation import ACTIVATION_BYTES, activation_code
 from pos_server.ledger import directory
 from pos_server.server import RunningServer
-from tests.support import Town
+from tests.support import Shop
 
 RAW_CLIENT = Path(__file__).with_name("raw_client.py")
 
 
 @pytest.mark.asyncio
 async def test_it_does_all_that_a_till_and_a_wallet_can(
-    server: RunningServer, town: Town, connection: asyncpg.Connection
+    server: RunningServer, shop: Shop, connection: asyncpg.Connection
 ) -> None:
     codes = []
-    for device in (town.terminals[0].device, town.wallets[0].device):
+    for device in (shop.terminals[0].device, shop.wallets[0].device):
         codes.append(activation_code(os.urandom(ACTIVATION_BYTES)))
         await directory.issue_activation(connection, device, codes[-1], ttl_s=60)
     process = await asyncio.create_subprocess_exec(
@@ -41,7 +41,7 @@ async def test_it_does_all_that_a_till_and_a_wallet_can(
     assert (seen["rejected"], seen["found"]) == ("customer_rejected", "approved")
     assert seen["refund"] == {
         "refunded_minor": 120,
-        "over": "refund_over_rest",
+        "over": "refund_exceeds_remaining",
         "balance_minor": 10_000 - 3 * 420 + 120,
     }
     assert seen["cancel"] == {"late": "canceled", "balance_minor": 10_000 - 2 * 420 + 120}

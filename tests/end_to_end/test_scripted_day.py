@@ -52,7 +52,15 @@ NOON += Counter(canceled_before=5, withdrawal=6, till_is_cut=5, wallet_is_cut=6,
 EVENING = Counter(sale=11, pin=3, rejected=2, expired=2, refund=16, cancel=5, withdrawal=5, cash_by_office=5)
 EVENING += Counter(till_is_cut=3, wallet_is_cut=4, paid_twice=2, top_up=4, canceled_before=3, code_used=2)
 # What must have come about for the day to be worth adding up.
-EXPECTED = {"approved", "canceled", "expired", "refund.result", "refund_over_rest", "already_refunded", "code_used"}
+EXPECTED = {
+    "approved",
+    "canceled",
+    "expired",
+    "refund.result",
+    "refund_exceeds_remaining",
+    "already_refunded",
+    "code_used",
+}
 EXPECTED |= {"code_invalid", "code_malformed", "currency_mismatch", "already_paid", "insufficient_funds", "pin_wrong"}
 EXPECTED |= {"amount_over_limit", "customer_rejected"}
 

@@ -6,16 +6,16 @@ import pytest
 from tests.end_to_end.server_process import running_server
 from tests.faults.talker import talking
 from tests.gateway.test_pin import OTHER_PIN, PIN, confirm_message, pin_message
-from tests.support import MASTER_KEYS, Town, forged, scan_message
+from tests.support import MASTER_KEYS, Shop, forged, scan_message
 
 pytestmark = pytest.mark.asyncio
 
 
-async def test_pins_and_codes_are_in_no_log_and_no_row(dsn: str, town: Town, admin: asyncpg.Connection) -> None:
-    wallet = town.wallets[0]
+async def test_pins_and_codes_are_in_no_log_and_no_row(dsn: str, shop: Shop, admin: asyncpg.Connection) -> None:
+    wallet = shop.wallets[0]
     secrets = [PIN, OTHER_PIN, wallet.key.hex()]
     async with running_server(POS_DATABASE_URL=dsn, POS_MASTER_KEYS=MASTER_KEYS, POS_PIN_FREE_MINOR_MAX="0") as server:
-        async with talking(server.url, town.terminals[0]) as till, talking(server.url, wallet) as phone:
+        async with talking(server.url, shop.terminals[0]) as till, talking(server.url, wallet) as phone:
             await phone.ask(pin_message("123456"))
             await phone.ask(pin_message(PIN) | {"request_id": 7})
             await phone.ask(pin_message(PIN))

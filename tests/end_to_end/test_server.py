@@ -14,7 +14,7 @@ from pos_server.ledger.database import connect
 from pos_server.ledger.migrate import load_migrations
 from tests.end_to_end.server_process import POS_SERVER, data_directory, environment, pos_server, running_server
 from tests.end_to_end.test_crash import credentials, free_port, new_town
-from tests.support import MASTER_KEYS, Town, ask, forged, logged_in, receive, scan_message
+from tests.support import MASTER_KEYS, Shop, ask, forged, logged_in, receive, scan_message
 
 pytestmark = pytest.mark.asyncio
 
@@ -82,22 +82,22 @@ async def test_two_servers_may_share_a_data_directory() -> None:
         assert not connected_postgres(data_dir)
 
 
-async def test_an_external_database_two_servers_and_no_secret_in_any_log(dsn: str, town: Town) -> None:
+async def test_an_external_database_two_servers_and_no_secret_in_any_log(dsn: str, shop: Shop) -> None:
     """Two servers on one database: what one of them has spent, the other knows."""
     variables = {"POS_DATABASE_URL": dsn, "POS_MASTER_KEYS": MASTER_KEYS}
     async with running_server(**variables) as one, running_server(**variables) as two:
-        code, bad = town.wallets[0].code(), forged(town.wallets[1].code())
-        async with logged_in(one.url, town.terminals[0]) as till, logged_in(one.url, town.wallets[0]) as phone:
+        code, bad = shop.wallets[0].code(), forged(shop.wallets[1].code())
+        async with logged_in(one.url, shop.terminals[0]) as till, logged_in(one.url, shop.wallets[0]) as phone:
             assert (await ask(till, scan_message(code)))["status"] == "approved"
             assert (await receive(phone))["status"] == "approved"
             assert (await ask(till, scan_message(bad)))["decline_code"] == "code_invalid"
             await till.send("{" + code)
-        async with logged_in(two.url, town.terminals[1]) as till:
+        async with logged_in(two.url, shop.terminals[1]) as till:
             assert (await ask(till, scan_message(code)))["decline_code"] == "code_used"
         assert (await one.stop(), await two.stop()) == (0, 0)
     for server in (one, two):
         assert "serves http" in server.log
-        for secret in (code, bad, MASTER_KEYS.partition(":")[2], town.terminals[0].key.hex()):
+        for secret in (code, bad, MASTER_KEYS.partition(":")[2], shop.terminals[0].key.hex()):
             assert secret not in server.log
     audit = await pos_server("audit", "--json", POS_DATABASE_URL=dsn)
     assert (audit.status, json.loads(audit.out)["audit"]) == (0, "ok")
@@ -161,17 +161,17 @@ async def test_an_audit_of_an_empty_database_says_what_to_do(empty_dsn: str) -> 
     assert "run `pos-server migrate` first" in ended.err
 
 
-async def test_an_audit_with_findings_exits_1_and_names_them(dsn: str, town: Town) -> None:
+async def test_an_audit_with_findings_exits_1_and_names_them(dsn: str, shop: Shop) -> None:
     admin = await connect(dsn, timeout_s=10, role=None)
-    await admin.execute("update wallet set balance_minor = 1 where number = $1", town.wallets[0].device.number)
+    await admin.execute("update wallet set balance_minor = 1 where number = $1", shop.wallets[0].device.number)
     await admin.close()
     ended = await pos_server("audit", POS_DATABASE_URL=dsn)
     assert ended.status == 1
     assert "AUDIT FAILED" in ended.out
-    assert f"wallets whose balance differs from their transfers: {town.wallets[0].device.number}" in ended.out
+    assert f"wallets whose balance differs from their transfers: {shop.wallets[0].device.number}" in ended.out
     as_json = json.loads((await pos_server("audit", "--json", POS_DATABASE_URL=dsn)).out)
     assert as_json["audit"] == "failed"
-    assert as_json["findings"][0]["offenders"] == [str(town.wallets[0].device.number)]
+    assert as_json["findings"][0]["offenders"] == [str(shop.wallets[0].device.number)]
 
 
 async def test_migrate_twice(empty_dsn: str) -> None:
@@ -186,12 +186,12 @@ async def test_a_till_comes_back_by_itself_after_a_restart() -> None:
     async with data_directory() as data_dir:
         port = free_port()
         async with running_server("--data-dir", data_dir, port=port, POS_MASTER_KEYS=MASTER_KEYS) as server:
-            town = await new_town(data_dir)
-            till = TerminalClient(credentials(town.terminals[0], server.url))
+            shop = await new_town(data_dir)
+            till = TerminalClient(credentials(shop.terminals[0], server.url))
             await till.__aenter__()
-            first = await till.scan(code=town.wallets[0].code(), amount_minor=1, reference="before")
+            first = await till.scan(code=shop.wallets[0].code(), amount_minor=1, reference="before")
             assert await server.stop() == 0
         async with running_server("--data-dir", data_dir, port=port, POS_MASTER_KEYS=MASTER_KEYS):
-            second = await till.scan(code=town.wallets[1].code(), amount_minor=1, reference="after")
+            second = await till.scan(code=shop.wallets[1].code(), amount_minor=1, reference="after")
         await till.__aexit__()
     assert (first.status, second.status) == ("approved", "approved")

@@ -16,7 +16,7 @@ from pos_server.engine.batch_record import BatchRecord, Watch
 from pos_server.ledger.audit import audit
 from tests.copies import replace
 from tests.proxy import proxied
-from tests.support import KEYRING, RULES, Town, build_town
+from tests.support import KEYRING, RULES, Shop, build_shop
 
 pytestmark = pytest.mark.asyncio
 
@@ -76,9 +76,9 @@ async def payments(connection: asyncpg.Connection) -> int:
     return count
 
 
-async def test_scans_are_decided_in_the_order_they_came(dsn: str, town: Town) -> None:
+async def test_scans_are_decided_in_the_order_they_came(dsn: str, shop: Shop) -> None:
     async with running(dsn) as engine:
-        outcomes = await engine.authorize(*(town.scan(amount_minor=4000) for _ in range(4)))
+        outcomes = await engine.authorize(*(shop.scan(amount_minor=4000) for _ in range(4)))
     assert [status(outcome) for outcome in outcomes] == [
         "approved",
         "approved",
@@ -88,18 +88,18 @@ async def test_scans_are_decided_in_the_order_they_came(dsn: str, town: Town) ->
 
 
 async def test_arrivals_during_a_batch_make_the_next_batch(
-    dsn: str, town: Town, connection: asyncpg.Connection
+    dsn: str, shop: Shop, connection: asyncpg.Connection
 ) -> None:
     """More than one batch's worth at once: bounded batches, everything answered, one commit time per batch."""
     async with running(dsn) as engine:
-        outcomes = await engine.authorize(*(town.scan(index % 3, amount_minor=1) for index in range(25)))
+        outcomes = await engine.authorize(*(shop.scan(index % 3, amount_minor=1) for index in range(25)))
     assert {status(outcome) for outcome in outcomes} == {"approved"}
     sizes = await connection.fetch("select count(*) as size from payment where purpose = 'sale' group by xmin")
     assert sorted(row["size"] for row in sizes) == [5, 10, 10]
 
 
-async def test_a_repeat_gets_the_stored_answer_and_another_body_does_not(dsn: str, town: Town) -> None:
-    scan = town.scan()
+async def test_a_repeat_gets_the_stored_answer_and_another_body_does_not(dsn: str, shop: Shop) -> None:
+    scan = shop.scan()
     async with running(dsn) as engine:
         (first,) = await engine.authorize(scan)
         again, reused = await engine.authorize(scan, replace(scan, amount_minor=2))
@@ -110,24 +110,24 @@ async def test_a_repeat_gets_the_stored_answer_and_another_body_does_not(dsn: st
     assert reused == Refused(replace(scan, amount_minor=2), ErrorCode.ID_REUSED)
 
 
-async def test_a_full_queue_refuses_and_nothing_happens(dsn: str, town: Town, connection: asyncpg.Connection) -> None:
+async def test_a_full_queue_refuses_and_nothing_happens(dsn: str, shop: Shop, connection: asyncpg.Connection) -> None:
     engine = Engine(dsn, replace(LIMITS, queue_operations_max=2, batch_operations_max=2))
-    engine.authorizer.submit(town.scan(), "a")
-    engine.authorizer.submit(town.scan(), "b")
+    engine.authorizer.submit(shop.scan(), "a")
+    engine.authorizer.submit(shop.scan(), "b")
     with pytest.raises(QueueFull):
-        engine.authorizer.submit(town.scan(), "c")
+        engine.authorizer.submit(shop.scan(), "c")
     assert await payments(connection) == 0
 
 
-async def test_one_terminal_cannot_fill_the_queue(dsn: str, town: Town) -> None:
+async def test_one_terminal_cannot_fill_the_queue(dsn: str, shop: Shop) -> None:
     async with running(dsn, replace(LIMITS, device_operations_max=2)) as engine:
-        engine.authorizer.submit(town.scan(), "a")
-        engine.authorizer.submit(town.scan(), "b")
+        engine.authorizer.submit(shop.scan(), "a")
+        engine.authorizer.submit(shop.scan(), "b")
         with pytest.raises(QueueFull):
-            engine.authorizer.submit(town.scan(), "c")
-        engine.authorizer.submit(town.scan(1, terminal=1), "other terminal")
+            engine.authorizer.submit(shop.scan(), "c")
+        engine.authorizer.submit(shop.scan(1, terminal=1), "other terminal")
         await engine.authorizer.drained()
-        engine.authorizer.submit(town.scan(), "d")
+        engine.authorizer.submit(shop.scan(), "d")
         await engine.authorizer.drained()
     assert set(engine.outcomes) == {"a", "b", "other terminal", "d"}
 
@@ -135,7 +135,7 @@ async def test_one_terminal_cannot_fill_the_queue(dsn: str, town: Town) -> None:
 async def test_lanes_work_side_by_side_but_never_on_one_till_or_wallet(
     dsn: str, connection: asyncpg.Connection, admin: asyncpg.Connection
 ) -> None:
-    town = await build_town(connection, terminals=3, wallets=4)
+    shop = await build_shop(connection, terminals=3, wallets=4)
     async with running(dsn) as engine:
 
         async def until(outcomes: int) -> None:
@@ -144,15 +144,15 @@ async def test_lanes_work_side_by_side_but_never_on_one_till_or_wallet(
                     await asyncio.sleep(0)
 
         async with admin.transaction():
-            await admin.execute("select 1 from wallet where number = $1 for update", town.wallets[0].device.number)
-            engine.authorizer.submit(town.scan(0), "stuck")
+            await admin.execute("select 1 from wallet where number = $1 for update", shop.wallets[0].device.number)
+            engine.authorizer.submit(shop.scan(0), "stuck")
             async with asyncio.timeout(5):
                 while not await connection.fetchval("select count(*) from pg_locks where not granted"):
                     pass
-            engine.authorizer.submit(town.scan(1), "same till")
-            engine.authorizer.submit(town.scan(0, terminal=1), "same wallet")
-            engine.authorizer.submit(town.scan(2, terminal=1), "behind it at its till")
-            engine.authorizer.submit(town.scan(3, terminal=2), "neither")
+            engine.authorizer.submit(shop.scan(1), "same till")
+            engine.authorizer.submit(shop.scan(0, terminal=1), "same wallet")
+            engine.authorizer.submit(shop.scan(2, terminal=1), "behind it at its till")
+            engine.authorizer.submit(shop.scan(3, terminal=2), "neither")
             await until(1)
             assert set(engine.outcomes) == {"neither"}
         await engine.authorizer.drained()
@@ -160,29 +160,29 @@ async def test_lanes_work_side_by_side_but_never_on_one_till_or_wallet(
     assert {status(outcome) for outcome in engine.outcomes.values()} == {"approved"}
 
 
-async def test_a_closed_engine_finishes_what_it_accepted(dsn: str, town: Town) -> None:
+async def test_a_closed_engine_finishes_what_it_accepted(dsn: str, shop: Shop) -> None:
     async with running(dsn) as engine:
-        engine.authorizer.submit(town.scan(), "accepted")
+        engine.authorizer.submit(shop.scan(), "accepted")
         engine.authorizer.close()
         with pytest.raises(QueueFull):
-            engine.authorizer.submit(town.scan(), "refused")
+            engine.authorizer.submit(shop.scan(), "refused")
         await engine.authorizer.drained()
     assert [status(outcome) for outcome in engine.outcomes.values()] == ["approved"]
 
 
 async def test_a_scan_that_waited_too_long_is_busy_and_never_runs(
-    dsn: str, town: Town, connection: asyncpg.Connection
+    dsn: str, shop: Shop, connection: asyncpg.Connection
 ) -> None:
     async with running(dsn, replace(LIMITS, operation_deadline_s=0)) as engine:
-        (outcome,) = await engine.authorize(town.scan())
+        (outcome,) = await engine.authorize(shop.scan())
     assert status(outcome) == ErrorCode.BUSY
     assert await payments(connection) == 0
 
 
 async def test_a_database_that_is_away_makes_busy_and_comes_back(
-    dsn: str, town: Town, connection: asyncpg.Connection
+    dsn: str, shop: Shop, connection: asyncpg.Connection
 ) -> None:
-    scan = town.scan()
+    scan = shop.scan()
     async with proxied(dsn) as proxy, running(proxy.dsn, replace(LIMITS, batch_attempts_max=2)) as engine:
         proxy.away = True
         (outcome,) = await engine.authorize(scan)
@@ -205,18 +205,18 @@ def once(rule: Callable[[bytes], bool]) -> Callable[[bytes], bool]:
     return cut
 
 
-async def warm(engine: Engine, town: Town) -> None:
+async def warm(engine: Engine, shop: Shop) -> None:
     """Let the connection prepare its statements, so that what follows on the wire is only their execution."""
-    (outcome,) = await engine.authorize(town.scan(2, amount_minor=1))
+    (outcome,) = await engine.authorize(shop.scan(2, amount_minor=1))
     assert status(outcome) == Status.APPROVED
 
 
 async def test_a_connection_lost_before_the_write_is_tried_again(
-    dsn: str, town: Town, connection: asyncpg.Connection
+    dsn: str, shop: Shop, connection: asyncpg.Connection
 ) -> None:
-    scan = town.scan()
+    scan = shop.scan()
     async with proxied(dsn) as proxy, running(proxy.dsn) as engine:
-        await warm(engine, town)
+        await warm(engine, shop)
         # The write's arguments hold the fingerprint, the read's do not.
         proxy.cut_requests = once(lambda chunk: scan.fingerprint in chunk)
         (outcome,) = await engine.authorize(scan)
@@ -228,11 +228,11 @@ async def test_a_connection_lost_before_the_write_is_tried_again(
 
 
 async def test_a_connection_lost_after_the_commit_finds_the_payment_and_does_not_double_it(
-    dsn: str, town: Town, connection: asyncpg.Connection
+    dsn: str, shop: Shop, connection: asyncpg.Connection
 ) -> None:
     async with proxied(dsn) as proxy, running(proxy.dsn) as engine:
-        await warm(engine, town)
-        scans = [town.scan(index % 3) for index in range(6)]
+        await warm(engine, shop)
+        scans = [shop.scan(index % 3) for index in range(6)]
         written = [False]
 
         def note(chunk: bytes) -> bool:
@@ -249,11 +249,11 @@ async def test_a_connection_lost_after_the_commit_finds_the_payment_and_does_not
 
 
 async def test_an_answer_that_never_comes_is_unknown_and_a_repeat_resolves_it(
-    dsn: str, town: Town, connection: asyncpg.Connection
+    dsn: str, shop: Shop, connection: asyncpg.Connection
 ) -> None:
-    scan = town.scan()
+    scan = shop.scan()
     async with proxied(dsn) as proxy, running(proxy.dsn, replace(LIMITS, batch_attempts_max=2)) as engine:
-        await warm(engine, town)
+        await warm(engine, shop)
 
         def cut_and_go_away(chunk: bytes) -> bool:
             proxy.away = proxy.away or scan.fingerprint in chunk
@@ -271,10 +271,10 @@ async def test_an_answer_that_never_comes_is_unknown_and_a_repeat_resolves_it(
     assert await payments(connection) == 2
 
 
-async def test_a_database_that_hangs_is_given_up_in_time(dsn: str, town: Town, admin: asyncpg.Connection) -> None:
+async def test_a_database_that_hangs_is_given_up_in_time(dsn: str, shop: Shop, admin: asyncpg.Connection) -> None:
     """Somebody holds the wallet's row: the write waits, is abandoned as unknown, and never happens twice."""
-    scan = town.scan()
-    number = town.wallets[0].device.number
+    scan = shop.scan()
+    number = shop.wallets[0].device.number
     async with running(dsn, replace(LIMITS, batch_timeout_s=0.2, batch_attempts_max=2)) as engine:
         async with admin.transaction():
             await admin.execute("select 1 from wallet where number = $1 for update", number)
@@ -287,11 +287,11 @@ async def test_a_database_that_hangs_is_given_up_in_time(dsn: str, town: Town, a
 
 
 async def test_two_servers_on_one_wallet_never_spend_the_same_money(
-    dsn: str, town: Town, admin: asyncpg.Connection
+    dsn: str, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     """20 payments of 20.00 from three wallets of 100.00 over two engines at once."""
     limits = replace(LIMITS, batch_attempts_max=50)
-    scans = [town.scan(index % 3, amount_minor=2000) for index in range(20)]
+    scans = [shop.scan(index % 3, amount_minor=2000) for index in range(20)]
     told: list[BatchRecord] = []
     async with running(dsn, limits, told.append) as one, running(dsn, limits, told.append) as two:
         results = await asyncio.gather(one.authorize(*scans[0::2]), two.authorize(*scans[1::2]))
@@ -305,13 +305,13 @@ async def test_two_servers_on_one_wallet_never_spend_the_same_money(
 
 
 async def test_a_lost_race_is_decided_again_and_told(
-    dsn: str, town: Town, connection: asyncpg.Connection, admin: asyncpg.Connection
+    dsn: str, shop: Shop, connection: asyncpg.Connection, admin: asyncpg.Connection
 ) -> None:
     told: list[BatchRecord] = []
     async with running(dsn, LIMITS, told.append) as engine:
         async with admin.transaction():
             await admin.execute("update wallet set version = version + 1")
-            engine.authorizer.submit(town.scan(), "raced")
+            engine.authorizer.submit(shop.scan(), "raced")
             async with asyncio.timeout(5):
                 while not await connection.fetchval("select count(*) from pg_locks where not granted"):
                     pass
@@ -321,20 +321,20 @@ async def test_a_lost_race_is_decided_again_and_told(
 
 
 async def test_a_fault_of_ours_in_one_scan_does_not_take_the_others_along(
-    dsn: str, town: Town, connection: asyncpg.Connection
+    dsn: str, shop: Shop, connection: asyncpg.Connection
 ) -> None:
     # No terminal has this number: authentication makes sure of it, so here it stands for any bug.
-    broken = town.scan(terminal_number=999_999)
+    broken = shop.scan(terminal_number=999_999)
     with capture_logs() as logs:
         async with running(dsn) as engine:
-            outcomes = await engine.authorize(town.scan(0), broken, town.scan(1))
+            outcomes = await engine.authorize(shop.scan(0), broken, shop.scan(1))
     assert [status(outcome) for outcome in outcomes] == ["approved", ErrorCode.UNKNOWN_OUTCOME, "approved"]
     failed = [(log["operations"], log["payment_id"]) for log in logs if log["event"] == "batch_failed"]
     assert failed == [(3, None), (1, str(broken.payment_id))]
     assert await payments(connection) == 2
 
 
-async def test_a_publisher_that_fails_does_not_stop_the_engine(dsn: str, town: Town) -> None:
+async def test_a_publisher_that_fails_does_not_stop_the_engine(dsn: str, shop: Shop) -> None:
     seen: list[str] = []
 
     def publish(outcome: Outcome, reply_to: str) -> None:
@@ -342,7 +342,7 @@ async def test_a_publisher_that_fails_does_not_stop_the_engine(dsn: str, town: T
         raise RuntimeError("a bug in whoever listens")
 
     authorizer = Authorizer(dsn, KEYRING, RULES, LIMITS, publish, day_start_ms=lambda _: 0)
-    scans = [town.scan(), town.scan()]
+    scans = [shop.scan(), shop.scan()]
     with capture_logs() as logs:
         task = asyncio.create_task(authorizer.run())
         authorizer.submit(scans[0], "first")
@@ -356,7 +356,7 @@ async def test_a_publisher_that_fails_does_not_stop_the_engine(dsn: str, town: T
     ]
 
 
-async def test_a_watch_that_fails_does_not_stop_the_engine(dsn: str, town: Town) -> None:
+async def test_a_watch_that_fails_does_not_stop_the_engine(dsn: str, shop: Shop) -> None:
     published: list[Outcome] = []
     told: list[BatchRecord] = []
 
@@ -369,7 +369,7 @@ async def test_a_watch_that_fails_does_not_stop_the_engine(dsn: str, town: Town)
     )
     task = asyncio.create_task(authorizer.run())
     for _ in range(2):
-        authorizer.submit(town.scan())
+        authorizer.submit(shop.scan())
         await authorizer.drained()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -377,21 +377,21 @@ async def test_a_watch_that_fails_does_not_stop_the_engine(dsn: str, town: Town)
     assert [record.outcomes for record in told] == [[outcome] for outcome in published]
 
 
-async def test_what_is_turned_away_is_counted(dsn: str, town: Town) -> None:
+async def test_what_is_turned_away_is_counted(dsn: str, shop: Shop) -> None:
     engine = Engine(dsn, replace(LIMITS, device_operations_max=1, operation_deadline_s=0))
-    engine.authorizer.submit(town.scan(), "too late")
+    engine.authorizer.submit(shop.scan(), "too late")
     with pytest.raises(QueueFull):
-        engine.authorizer.submit(town.scan(), "one too many")
-    assert (engine.authorizer.turned_away, engine.authorizer.queued) == (1, 1)
+        engine.authorizer.submit(shop.scan(), "one too many")
+    assert (engine.authorizer.rejected, engine.authorizer.queued) == (1, 1)
     task = asyncio.create_task(engine.authorizer.run())
     await engine.authorizer.drained()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert (engine.authorizer.turned_away, engine.authorizer.queued) == (2, 0)
+    assert (engine.authorizer.rejected, engine.authorizer.queued) == (2, 0)
 
 
-async def test_an_undecided_scan_is_named(dsn: str, town: Town) -> None:
-    scan = town.scan()
+async def test_an_undecided_scan_is_named(dsn: str, shop: Shop) -> None:
+    scan = shop.scan()
     async with running(dsn, replace(LIMITS, operation_deadline_s=0)) as engine:
         (outcome,) = await engine.authorize(scan)
     assert outcome == Refused(scan, ErrorCode.BUSY)

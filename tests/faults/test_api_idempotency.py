@@ -18,7 +18,7 @@ import pytest
 from pos_server.cli import operator_commands as operator_desk
 from pos_server.core.credentials.api_keys import Role
 from tests.end_to_end.server_process import ServerProcess, running_server
-from tests.support import MASTER_KEYS, Town
+from tests.support import MASTER_KEYS, Shop
 
 pytestmark = pytest.mark.asyncio
 
@@ -31,7 +31,7 @@ TIMEOUT_S = 120
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A POST that makes a row of `table`. `body(town, number)` is another one for each `number`.
+    """A POST that makes a row of `table`. `body(shop, number)` is another one for each `number`.
 
     `written_last`: the table of which its transaction writes a row when all else is done.
     """
@@ -39,32 +39,32 @@ class Case:
     role: Role
     path: str
     table: str
-    body: Callable[[Town, int], dict[str, Any]]
+    body: Callable[[Shop, int], dict[str, Any]]
     written_last: str = "idempotency_key"
 
 
 CASES = {
     "createMerchant": Case(
-        Role.ADMIN, "/v1/merchants", "merchant", lambda town, number: {"name": f"Shop {number}", "currency": "EUR"}
+        Role.ADMIN, "/v1/merchants", "merchant", lambda shop, number: {"name": f"Shop {number}", "currency": "EUR"}
     ),
     "createApiKey": Case(
-        Role.ADMIN, "/v1/api-keys", "api_key", lambda town, number: {"role": "issuer", "name": f"key {number}"}
+        Role.ADMIN, "/v1/api-keys", "api_key", lambda shop, number: {"role": "issuer", "name": f"key {number}"}
     ),
     "createWallet": Case(
-        Role.ISSUER, "/v1/wallets", "wallet", lambda town, number: {"name": f"Guest {number}", "currency": "EUR"}
+        Role.ISSUER, "/v1/wallets", "wallet", lambda shop, number: {"name": f"Guest {number}", "currency": "EUR"}
     ),
     "createTopUp": Case(
         Role.ISSUER,
         "/v1/top-ups",
         "payment",
-        lambda town, number: {
-            "wallet_number": town.wallets[number % len(town.wallets)].device.number,
-            "merchant_id": town.merchant_id,
+        lambda shop, number: {
+            "wallet_number": shop.wallets[number % len(shop.wallets)].device.number,
+            "merchant_id": shop.merchant_id,
             "amount_minor": number + 1,
         },
         written_last="payment",
     ),
-    "createStore": Case(Role.MERCHANT, "/v1/stores", "store", lambda town, number: {"name": f"Store {number}"}),
+    "createStore": Case(Role.MERCHANT, "/v1/stores", "store", lambda shop, number: {"name": f"Store {number}"}),
 }
 all_cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
@@ -84,8 +84,8 @@ async def a_client(url: str, key: str) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def key_of(case: Case, admin: asyncpg.Connection, town: Town) -> str:
-    return await operator_desk.new_key(admin, case.role, town.merchant_id if case.role is Role.MERCHANT else None, "x")
+async def key_of(case: Case, admin: asyncpg.Connection, shop: Shop) -> str:
+    return await operator_desk.new_key(admin, case.role, shop.merchant_id if case.role is Role.MERCHANT else None, "x")
 
 
 async def count(case: Case, admin: asyncpg.Connection) -> int:
@@ -95,9 +95,9 @@ async def count(case: Case, admin: asyncpg.Connection) -> int:
 # One that keeps a row for its key, and one through the engine: a thousand requests take a while.
 @pytest.mark.parametrize("case", [CASES["createMerchant"], CASES["createTopUp"]], ids=["createMerchant", "createTopUp"])
 async def test_a_thousand_requests_with_a_hundred_keys_make_a_hundred(
-    case: Case, dsn: str, town: Town, admin: asyncpg.Connection
+    case: Case, dsn: str, shop: Shop, admin: asyncpg.Connection
 ) -> None:
-    key = await key_of(case, admin, town)
+    key = await key_of(case, admin, shop)
     before = await count(case, admin)
     answers: dict[int, list[httpx.Response]] = {number: [] for number in range(KEYS)}
 
@@ -105,7 +105,7 @@ async def test_a_thousand_requests_with_a_hundred_keys_make_a_hundred(
         while True:
             try:
                 response = await client.post(
-                    case.path, json=case.body(town, number), headers={"Idempotency-Key": f"key-{number}"}
+                    case.path, json=case.body(shop, number), headers={"Idempotency-Key": f"key-{number}"}
                 )
             except httpx.TransportError:
                 continue  # the server closes connections that are slow to ask
@@ -132,11 +132,11 @@ async def test_a_thousand_requests_with_a_hundred_keys_make_a_hundred(
 
 @all_cases
 async def test_an_answer_that_was_lost_is_told_again_by_the_next_server(
-    case: Case, dsn: str, town: Town, admin: asyncpg.Connection
+    case: Case, dsn: str, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     """kill -9 after the commit, before the answer has come through."""
-    key = await key_of(case, admin, town)
-    body, once = case.body(town, 1), {"Idempotency-Key": "the-first"}
+    key = await key_of(case, admin, shop)
+    body, once = case.body(shop, 1), {"Idempotency-Key": "the-first"}
     before = await count(case, admin)
     lost = b""
     async with a_server(dsn) as first:
@@ -162,7 +162,7 @@ async def test_an_answer_that_was_lost_is_told_again_by_the_next_server(
     assert head.startswith(b"HTTP/1.1 201 ")
     async with a_server(dsn) as second, a_client(second.url, key) as client:
         repeat = await client.post(case.path, json=body, headers=once)
-        other = await client.post(case.path, json=case.body(town, 2), headers=once)
+        other = await client.post(case.path, json=case.body(shop, 2), headers=once)
     assert (repeat.status_code, repeat.content) == (200, answer)
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
     assert await count(case, admin) - before == 1
@@ -170,11 +170,11 @@ async def test_an_answer_that_was_lost_is_told_again_by_the_next_server(
 
 @all_cases
 async def test_what_was_under_way_is_made_once_with_the_repeat(
-    case: Case, dsn: str, town: Town, admin: asyncpg.Connection
+    case: Case, dsn: str, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     """kill -9 in the middle of the transaction, which has made it and waits for a lock of ours."""
-    key = await key_of(case, admin, town)
-    body, once = case.body(town, 1), {"Idempotency-Key": "the-first"}
+    key = await key_of(case, admin, shop)
+    body, once = case.body(shop, 1), {"Idempotency-Key": "the-first"}
     before = await count(case, admin)
     async with a_server(dsn) as first, a_client(first.url, key) as client, admin.transaction():
         await admin.execute(f"lock table {case.written_last} in share mode")

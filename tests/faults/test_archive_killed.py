@@ -19,7 +19,7 @@ from pos_server.ledger.seals import check_seals
 from tests.end_to_end.server_process import POS_SERVER, environment, pos_server
 from tests.ledger.archived import BEFORE, archive_old, make_old
 from tests.ledger.test_payments import run_batch
-from tests.support import Town, new_id
+from tests.support import Shop, new_id
 
 pytestmark = pytest.mark.asyncio
 PAYMENTS_PER_PART = 2
@@ -29,16 +29,16 @@ KILLED_WITHIN_S = 0.1
 KNOWN = {"POS_ARCHIVE_MIN_AGE_DAYS": "1.5", "POS_REFUND_WINDOW_DAYS": "1"}
 
 
-async def old_sales(connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection, rounds: int) -> None:
+async def old_sales(connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, rounds: int) -> None:
     """Old sales of 0.10, thirty a round, every fourth of them with a refund."""
     for _ in range(rounds):
-        wallets = range(len(town.wallets))
+        wallets = range(len(shop.wallets))
         sales = [
-            town.scan(amount_minor=10, code=town.wallets[wallet].code(seq=seq))
+            shop.scan(amount_minor=10, code=shop.wallets[wallet].code(seq=seq))
             for seq in range(10)
             for wallet in wallets
         ]
-        refunds = [CreateRefund(new_id(), sale.payment_id, town.merchant_id, None, 3) for sale in sales[::4]]
+        refunds = [CreateRefund(new_id(), sale.payment_id, shop.merchant_id, None, 3) for sale in sales[::4]]
         await run_batch(connection, *sales, *refunds)
         # A wallet has ten codes in a step.
         await admin.execute("update wallet_device set spent_mark = 0")
@@ -46,9 +46,9 @@ async def old_sales(connection: asyncpg.Connection, town: Town, admin: asyncpg.C
 
 
 async def test_kills_at_random_moments(
-    dsn: str, connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection, tmp_path: Path
+    dsn: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    await old_sales(connection, town, admin, 7)
+    await old_sales(connection, shop, admin, 7)
     everything = {row["id"] for row in await admin.fetch("select id::text from payment")}
     before = await balances(admin)
     variables = environment(POS_DATABASE_URL=dsn, POS_ARCHIVE_PART_PAYMENTS_MAX=str(PAYMENTS_PER_PART), **KNOWN)
@@ -105,10 +105,10 @@ def names(folder: Path) -> list[str]:
 
 
 async def test_a_file_that_was_not_recorded_is_written_anew(
-    dsn: str, connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection, tmp_path: Path
+    dsn: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
     """The database goes away after the file has its name, and before the commit."""
-    await old_sales(connection, town, admin, 1)
+    await old_sales(connection, shop, admin, 1)
     everything = {row["id"] for row in await admin.fetch("select id::text from payment")}
     await admin.execute(
         "create function die() returns trigger language plpgsql as $$ begin "

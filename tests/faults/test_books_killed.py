@@ -13,7 +13,7 @@ from pos_server.ledger.rollup import balances
 from pos_server.ledger.seals import check_seals
 from tests.end_to_end.server_process import POS_SERVER, environment, pos_server, running_server
 from tests.ledger.test_payments import run_batch
-from tests.support import MASTER_KEYS, Town
+from tests.support import MASTER_KEYS, Shop
 
 pytestmark = pytest.mark.asyncio
 # Long enough to be killed in: what works on these tables stands still at each row.
@@ -53,18 +53,18 @@ async def killed(admin: asyncpg.Connection, dsn: str, *arguments: str | Path) ->
     await at_work(admin, wanted=False)
 
 
-async def sell_yesterday(connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection) -> str:
+async def sell_yesterday(connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection) -> str:
     """Sales of 30.00 in all; returns the day (UTC) that they were made on."""
-    await run_batch(connection, town.scan(0), town.scan(1), town.scan(2))
+    await run_batch(connection, shop.scan(0), shop.scan(1), shop.scan(2))
     await admin.execute("update transfer set created_at = created_at - interval '1 day'")
     day: str = await admin.fetchval("select max(created_at at time zone 'UTC')::date::text from transfer")
     return day
 
 
 async def test_settlement(
-    dsn: str, connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection, tmp_path: Path
+    dsn: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    day = await sell_yesterday(connection, town, admin)
+    day = await sell_yesterday(connection, shop, admin)
     await stand_still(admin, "transfer", "new.kind = 'settlement'")
     for _ in range(3):
         await killed(admin, dsn, "settle", "--date", day, "--out", tmp_path)
@@ -80,8 +80,8 @@ async def test_settlement(
     assert (await audit(admin)).ok
 
 
-async def test_seals(dsn: str, connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection) -> None:
-    await sell_yesterday(connection, town, admin)
+async def test_seals(dsn: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection) -> None:
+    await sell_yesterday(connection, shop, admin)
     await stand_still(admin, "seal")
     await killed(admin, dsn, "seal")
     done = await pos_server("seal", POS_DATABASE_URL=dsn)
@@ -90,9 +90,9 @@ async def test_seals(dsn: str, connection: asyncpg.Connection, town: Town, admin
     assert (report.problems, report.transfers) == ([], 6)
 
 
-async def test_roll_up(dsn: str, connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection) -> None:
+async def test_roll_up(dsn: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection) -> None:
     """It runs in the server, so the server is killed."""
-    await run_batch(connection, town.scan(0), town.scan(1))
+    await run_batch(connection, shop.scan(0), shop.scan(1))
     before = await balances(admin)
     await stand_still(admin, "account_rollup")
     for _ in range(3):
@@ -102,7 +102,7 @@ async def test_roll_up(dsn: str, connection: asyncpg.Connection, town: Town, adm
         await at_work(admin, wanted=False)
         assert await balances(admin) == before
         assert (await audit(admin)).ok
-        await run_batch(connection, town.scan(2, amount_minor=1))
+        await run_batch(connection, shop.scan(2, amount_minor=1))
         before = await balances(admin)
     await admin.execute("drop trigger stand_still on account_rollup")
     behind = "select (select max(id) from transfer) > (select last_id from rollup_horizon)"

@@ -18,7 +18,7 @@ from pos_server.ledger.database import connect
 from tests.end_to_end.server_process import pos_server, running_server
 from tests.end_to_end.test_crash import credentials
 from tests.faults.chaos_proxy import chaos_proxy
-from tests.support import MASTER_KEYS, build_town
+from tests.support import MASTER_KEYS, build_shop
 
 SECONDS = float(os.environ.get("POS_FAULT_SECONDS", "12"))
 PAIRS = 100
@@ -63,7 +63,7 @@ class Pair:
 
 async def test_every_scan_ends_in_one_result_at_the_till_and_at_the_wallet(dsn: str) -> None:
     connection = await connect(dsn, timeout_s=10)
-    town = await build_town(connection, terminals=PAIRS, wallets=PAIRS)
+    shop = await build_shop(connection, terminals=PAIRS, wallets=PAIRS)
     await connection.close()
     backoff = Backoff(base_s=0.05, cap_s=0.5)
     async with AsyncExitStack() as stack:
@@ -72,7 +72,7 @@ async def test_every_scan_ends_in_one_result_at_the_till_and_at_the_wallet(dsn: 
         port = int(server.url.rpartition(":")[2])
         proxy = await stack.enter_async_context(chaos_proxy(port, random.Random(7), cut_share=CUT_SHARE))
         pairs = []
-        for terminal, customer in zip(town.terminals, town.wallets, strict=True):
+        for terminal, customer in zip(shop.terminals, shop.wallets, strict=True):
             till = TerminalClient(credentials(terminal, proxy.url), backoff=backoff)
             wallet = WalletClient(credentials(customer, proxy.url), backoff=backoff)
             await stack.enter_async_context(till)

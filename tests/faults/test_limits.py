@@ -23,8 +23,8 @@ from tests.faults.wire import CLOSE, CONTINUATION, TEXT, Wire, frame, upgrade_re
 from tests.support import (
     ANSWER_TIMEOUT_S,
     KEYRING,
+    Shop,
     TestDevice,
-    Town,
     activated,
     ask,
     authenticate,
@@ -82,7 +82,7 @@ def log_in(url: str, device: TestDevice, **options: Any) -> Wire:
     return wire
 
 
-async def test_who_does_not_read_is_cut_and_learns_why_when_it_reads_again(dsn: str, town: Town) -> None:
+async def test_who_does_not_read_is_cut_and_learns_why_when_it_reads_again(dsn: str, shop: Shop) -> None:
     """A till that floods and reads nothing: its answers fill its own buffers, and only its own."""
     limits = settings(
         outbox_messages_max=4,
@@ -105,8 +105,8 @@ async def test_who_does_not_read_is_cut_and_learns_why_when_it_reads_again(dsn: 
             pass
         wire.socket.settimeout(ANSWER_TIMEOUT_S)
 
-    async with serving(limits, KEYRING, dsn) as server, logged_in(server.url, town.terminals[1]) as healthy:
-        slow = await asyncio.to_thread(log_in, server.url, town.terminals[0], receive_buffer_bytes=4096)
+    async with serving(limits, KEYRING, dsn) as server, logged_in(server.url, shop.terminals[1]) as healthy:
+        slow = await asyncio.to_thread(log_in, server.url, shop.terminals[0], receive_buffer_bytes=4096)
         flooding = asyncio.create_task(asyncio.to_thread(flood, slow))
         while not flooding.done():
             sent_s = time.monotonic()
@@ -119,7 +119,7 @@ async def test_who_does_not_read_is_cut_and_learns_why_when_it_reads_again(dsn: 
     assert code == CloseCode.SLOW_CONSUMER
 
 
-async def test_a_wallet_that_does_not_read_is_cut_and_its_payments_go_on(dsn: str, town: Town) -> None:
+async def test_a_wallet_that_does_not_read_is_cut_and_its_payments_go_on(dsn: str, shop: Shop) -> None:
     """The peer is passive: what fills its outbox are other people's payments to it."""
     limits = settings(
         outbox_messages_max=4,
@@ -128,8 +128,8 @@ async def test_a_wallet_that_does_not_read_is_cut_and_its_payments_go_on(dsn: st
         messages_per_s=1e6,
         messages_burst=10**6,
     )
-    wallet = town.wallets[0]
-    async with serving(limits, KEYRING, dsn) as server, logged_in(server.url, town.terminals[0]) as till:
+    wallet = shop.wallets[0]
+    async with serving(limits, KEYRING, dsn) as server, logged_in(server.url, shop.terminals[0]) as till:
         phone = await asyncio.to_thread(log_in, server.url, wallet, receive_buffer_bytes=2048)
         code = wallet.code()
         assert (await ask(till, scan_message(code, amount_minor=1)))["status"] == "approved"
@@ -141,14 +141,14 @@ async def test_a_wallet_that_does_not_read_is_cut_and_its_payments_go_on(dsn: st
     assert ended == CloseCode.SLOW_CONSUMER
 
 
-async def test_too_many_messages_are_refused_and_then_end_the_connection(dsn: str, town: Town) -> None:
+async def test_too_many_messages_are_refused_and_then_end_the_connection(dsn: str, shop: Shop) -> None:
     limits = settings(messages_per_s=0.001, messages_burst=3, bad_messages_per_s=0.001, bad_messages_burst=2)
-    async with serving(limits, KEYRING, dsn) as server, logged_in(server.url, town.terminals[0]) as till:
+    async with serving(limits, KEYRING, dsn) as server, logged_in(server.url, shop.terminals[0]) as till:
         for _ in range(8):
             await till.send(json.dumps(scan_message("no code")))
         messages, code = await messages_to_the_end(till)
-        async with logged_in(server.url, town.terminals[1]) as other:
-            assert (await ask(other, scan_message(town.wallets[0].code())))["status"] == "approved"
+        async with logged_in(server.url, shop.terminals[1]) as other:
+            assert (await ask(other, scan_message(shop.wallets[0].code())))["status"] == "approved"
     refusals = [message for message in messages if message["type"] == "error"]
     assert [(refusal["code"], refusal["retryable"]) for refusal in refusals] == [("too_many_messages", True)] * 3
     assert all(refusal["reply_to"] and refusal["retry_after_s"] == 1 for refusal in refusals)
@@ -156,9 +156,9 @@ async def test_too_many_messages_are_refused_and_then_end_the_connection(dsn: st
     assert code == CloseCode.TOO_MANY_MESSAGES
 
 
-async def test_too_many_bad_messages_end_the_connection(dsn: str, town: Town) -> None:
+async def test_too_many_bad_messages_end_the_connection(dsn: str, shop: Shop) -> None:
     limits = settings(bad_messages_per_s=0.001, bad_messages_burst=4)
-    async with serving(limits, KEYRING, dsn) as server, logged_in(server.url, town.terminals[0]) as till:
+    async with serving(limits, KEYRING, dsn) as server, logged_in(server.url, shop.terminals[0]) as till:
         for _ in range(10):
             await till.send(json.dumps(scan_message("x", amount_minor=0)))
         messages, code = await messages_to_the_end(till)
@@ -172,31 +172,31 @@ async def test_too_many_bad_messages_end_the_connection(dsn: str, town: Town) ->
     ids=["in all", "from one address"],
 )
 async def test_one_connection_too_many_is_denied_before_the_upgrade(
-    limits: dict[str, int], status: int, dsn: str, town: Town
+    limits: dict[str, int], status: int, dsn: str, shop: Shop
 ) -> None:
-    async with serving(settings(**limits), KEYRING, dsn) as server, logged_in(server.url, town.terminals[0]) as till:
+    async with serving(settings(**limits), KEYRING, dsn) as server, logged_in(server.url, shop.terminals[0]) as till:
         async with raw_socket(server.url, TERMINAL) as other:
             await receive(other)
             assert await denied(server.url) == (status, "5")
-            assert (await ask(till, scan_message(town.wallets[0].code())))["status"] == "approved"
+            assert (await ask(till, scan_message(shop.wallets[0].code())))["status"] == "approved"
         # Its place is free again once the server has seen it go.
         async with asyncio.timeout(ANSWER_TIMEOUT_S), AsyncExitStack() as stack:
             while True:
                 try:
-                    await stack.enter_async_context(logged_in(server.url, town.terminals[1]))
+                    await stack.enter_async_context(logged_in(server.url, shop.terminals[1]))
                     break
                 except InvalidStatus:
                     await asyncio.sleep(0.01)
 
 
-async def test_only_allowed_origins_may_connect(dsn: str, town: Town) -> None:
+async def test_only_allowed_origins_may_connect(dsn: str, shop: Shop) -> None:
     origins = frozenset({"https://till.example"})
     async with serving(settings(allowed_origins=origins), KEYRING, dsn) as server:
         for origin in ("https://evil.example", "https://till.example.evil.example", "http://till.example", "null"):
             assert await denied(server.url, origin=origin) == (403, None)
         async with raw_socket(server.url, TERMINAL, origin="https://till.example") as page:
             assert (await receive(page))["type"] == "hello"
-        async with logged_in(server.url, town.terminals[0]):  # a device sends no origin
+        async with logged_in(server.url, shop.terminals[0]):  # a device sends no origin
             pass
 
 
@@ -230,18 +230,18 @@ async def test_among_other_subprotocols_ours_is_taken(server: RunningServer) -> 
 
 
 async def test_a_server_on_its_way_out_denies_new_connections_and_finishes_what_it_has(
-    dsn: str, town: Town, admin: asyncpg.Connection
+    dsn: str, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     block = serving(settings(), KEYRING, dsn)
     server = await block.__aenter__()
-    async with logged_in(server.url, town.terminals[0]) as till:
+    async with logged_in(server.url, shop.terminals[0]) as till:
         async with admin.transaction():
             # The decision waits for this lock, and the drain for the decision.
             await admin.execute("lock table payment in access exclusive mode")
-            await till.send(json.dumps(scan_message(town.wallets[0].code())))
+            await till.send(json.dumps(scan_message(shop.wallets[0].code())))
             leaving = asyncio.create_task(block.__aexit__(None, None, None))
             await not_ready(server.url)
-            late = await ask(till, scan_message(town.wallets[1].code()))
+            late = await ask(till, scan_message(shop.wallets[1].code()))
             assert (late["type"], late["code"], late["retryable"]) == ("error", "draining", True)
             assert await denied(server.url) == (503, "1")
         messages, code = await messages_to_the_end(till)
@@ -253,17 +253,17 @@ async def test_a_server_on_its_way_out_denies_new_connections_and_finishes_what_
     assert code == CloseCode.DRAINING
 
 
-async def test_who_answers_no_ping_is_dropped_and_told_why(dsn: str, town: Town) -> None:
+async def test_who_answers_no_ping_is_dropped_and_told_why(dsn: str, shop: Shop) -> None:
     limits = settings(heartbeat_s=1, heartbeat_timeout_s=0.5)
-    async with serving(limits, KEYRING, dsn) as server, logged_in(server.url, town.terminals[1]) as healthy:
-        silent = await asyncio.to_thread(log_in, server.url, town.terminals[0])
+    async with serving(limits, KEYRING, dsn) as server, logged_in(server.url, shop.terminals[1]) as healthy:
+        silent = await asyncio.to_thread(log_in, server.url, shop.terminals[0])
         began_s = time.monotonic()
         code = await asyncio.to_thread(silent.close_code)
         took_s = time.monotonic() - began_s
         await asyncio.to_thread(silent.read_to_end)
         silent.close()
         # The healthy one, whose library answers pings, outlives several heartbeats.
-        assert (await ask(healthy, scan_message(town.wallets[0].code())))["status"] == "approved"
+        assert (await ask(healthy, scan_message(shop.wallets[0].code())))["status"] == "approved"
     assert code == CloseCode.HEARTBEAT_LOST
     assert 1 <= took_s < 1 + 0.5 + 1
 
@@ -280,11 +280,11 @@ async def test_accepted_sockets_have_the_options_of_the_listening_one() -> None:
             assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) in (32 * 1024, 64 * 1024)
 
 
-async def test_a_running_server_sets_them_too(dsn: str, town: Town) -> None:
+async def test_a_running_server_sets_them_too(dsn: str, shop: Shop) -> None:
     """Its sockets are in this process: the one whose peer is ours is among them."""
     limits = settings(tcp_user_timeout_s=7)
     async with serving(limits, KEYRING, dsn) as server:
-        peer = await asyncio.to_thread(log_in, server.url, town.terminals[0])
+        peer = await asyncio.to_thread(log_in, server.url, shop.terminals[0])
         found = []
         for name in os.listdir("/proc/self/fd"):
             try:
@@ -299,14 +299,14 @@ async def test_a_running_server_sets_them_too(dsn: str, town: Town) -> None:
 
 @pytest.mark.parametrize("kind", [DeviceKind.TERMINAL, DeviceKind.WALLET])
 async def test_a_new_key_made_by_another_hand_ends_the_old_connection_at_the_next_check(
-    kind: DeviceKind, dsn: str, town: Town, connection: asyncpg.Connection
+    kind: DeviceKind, dsn: str, shop: Shop, connection: asyncpg.Connection
 ) -> None:
-    device = (town.terminals if kind is DeviceKind.TERMINAL else town.wallets)[0]
+    device = (shop.terminals if kind is DeviceKind.TERMINAL else shop.wallets)[0]
     check_s = 1.0
     async with (
         serving(settings(revocation_check_s=check_s), KEYRING, dsn) as server,
         logged_in(server.url, device) as one,
-        logged_in(server.url, town.terminals[1]) as bystander,
+        logged_in(server.url, shop.terminals[1]) as bystander,
     ):
         await activated(connection, device.device)
         began_s = time.monotonic()
@@ -361,9 +361,9 @@ async def test_a_peer_that_trickles_its_request_gains_no_time(dsn: str) -> None:
         assert 0.9 < await asyncio.to_thread(trickle) < 2
 
 
-async def test_a_connection_that_is_served_outlives_that_limit(dsn: str, town: Town) -> None:
+async def test_a_connection_that_is_served_outlives_that_limit(dsn: str, shop: Shop) -> None:
     async with serving(settings(authentication_timeout_s=1), KEYRING, dsn) as server:
-        till = await asyncio.to_thread(log_in, server.url, town.terminals[0])
+        till = await asyncio.to_thread(log_in, server.url, shop.terminals[0])
         till.socket.settimeout(2)
         with pytest.raises(TimeoutError):
             await asyncio.to_thread(till.read_message)
@@ -395,10 +395,10 @@ async def test_an_upgrade_with_headers_beyond_measure_is_answered_and_closed(ser
     ],
 )
 async def test_bad_utf8_and_a_close_in_one_read_are_one_end(
-    server: RunningServer, town: Town, text: bytes, code: int
+    server: RunningServer, shop: Shop, text: bytes, code: int
 ) -> None:
     def end() -> int | None:
-        wire = log_in(server.url, town.terminals[0])
+        wire = log_in(server.url, shop.terminals[0])
         wire.send(text + frame(CLOSE, b"\x03\xe8"))
         closed_with = wire.close_code()
         wire.close()
@@ -407,8 +407,8 @@ async def test_bad_utf8_and_a_close_in_one_read_are_one_end(
     assert await asyncio.to_thread(end) == code
 
 
-async def test_the_old_key_does_not_come_back(dsn: str, town: Town, connection: asyncpg.Connection) -> None:
-    old = town.terminals[0]
+async def test_the_old_key_does_not_come_back(dsn: str, shop: Shop, connection: asyncpg.Connection) -> None:
+    old = shop.terminals[0]
     async with serving(settings(revocation_check_s=0.1), KEYRING, dsn) as server, logged_in(server.url, old) as till:
         new = await activated(connection, old.device)
         assert (await messages_to_the_end(till))[1] == CloseCode.REVOKED
@@ -438,7 +438,7 @@ async def test_behind_a_trusted_proxy_each_client_has_its_own_limit(trusted: str
 
 
 async def test_a_fault_of_ours_before_ready_has_a_close_code(
-    server: RunningServer, town: Town, monkeypatch: pytest.MonkeyPatch
+    server: RunningServer, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(*arguments: object) -> None:
         raise RuntimeError("a bug")
@@ -446,5 +446,5 @@ async def test_a_fault_of_ours_before_ready_has_a_close_code(
     monkeypatch.setattr("pos_server.ledger.history.wallet_pending", broken)
     async with raw_socket(server.url, DeviceKind.WALLET) as socket:
         hello = await receive(socket)
-        await socket.send(json.dumps(authenticate(town.wallets[0], hello["nonce"])))
+        await socket.send(json.dumps(authenticate(shop.wallets[0], hello["nonce"])))
         assert (await messages_to_the_end(socket))[1] == CloseCode.UNAVAILABLE

@@ -16,7 +16,7 @@ from pos_server.settings import Settings
 from tests.end_to_end.server_process import ServerProcess, pos_server, running_server
 from tests.faults.malformed import CANARY, End, Login, Session, sessions
 from tests.faults.wire import CLOSE, TEXT, Wire, frame, upgrade_request
-from tests.support import MASTER_KEYS, TestDevice, Town, ask, authenticate, build_town, logged_in, scan_message
+from tests.support import MASTER_KEYS, Shop, TestDevice, ask, authenticate, build_shop, logged_in, scan_message
 
 pytestmark = pytest.mark.asyncio
 
@@ -83,12 +83,12 @@ def _log_in(wire: Wire, session: Session, device: TestDevice, nonce: str) -> Non
 class HealthyTill:
     """Pays all the time, while `going`."""
 
-    def __init__(self, server: ServerProcess, town: Town) -> None:
+    def __init__(self, server: ServerProcess, shop: Shop) -> None:
         self.going = True
         self.approved = 0
         self.longest_s = 0.0
         self._server = server
-        self._town = town
+        self._town = shop
 
     async def pay(self) -> None:
         async with logged_in(self._server.url, self._town.terminals[0]) as till:
@@ -166,22 +166,22 @@ def play_all(server: ServerProcess, till: TestDevice, phone: TestDevice, watch: 
 # While this thread of Hypothesis draws, the till's in the other may use `random` for a ping.
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module:hypothesis.errors.HypothesisDeprecationWarning")
 async def test_a_thousand_malformed_sessions_harm_nobody(dsn: str, connection: asyncpg.Connection) -> None:
-    town = await build_town(connection, wallets=WALLETS)
+    shop = await build_shop(connection, wallets=WALLETS)
     variables = {"POS_DATABASE_URL": dsn, "POS_MASTER_KEYS": MASTER_KEYS}
     async with running_server(**variables) as server:
         files = open_files(server.process.pid)
-        till = HealthyTill(server, town)
+        till = HealthyTill(server, shop)
         paying = asyncio.create_task(till.pay())
         watch = Watch(server, asyncio.get_running_loop())
         try:
-            await asyncio.to_thread(play_all, server, town.terminals[1], town.wallets[0], watch)
+            await asyncio.to_thread(play_all, server, shop.terminals[1], shop.wallets[0], watch)
         finally:
             watch.close()
             till.going = False
             await paying
         grown_bytes = resident_bytes(server.process.pid) - watch.warm_resident_bytes
-        async with logged_in(server.url, town.terminals[1]) as newcomer:
-            paid = await ask(newcomer, scan_message(town.wallets[0].code(), amount_minor=1))
+        async with logged_in(server.url, shop.terminals[1]) as newcomer:
+            paid = await ask(newcomer, scan_message(shop.wallets[0].code(), amount_minor=1))
         files_after = await asyncio.to_thread(settled_files, server.process.pid, files)
         assert await server.stop() == 0
     assert watch.played >= SESSIONS
@@ -189,7 +189,7 @@ async def test_a_thousand_malformed_sessions_harm_nobody(dsn: str, connection: a
     assert till.approved > 10
     assert grown_bytes < RSS_GROWTH_BYTES_MAX
     assert files_after <= files + Settings.model_fields["database_pool_max"].default
-    for secret in ("Traceback", CANARY, town.terminals[1].key.hex()):
+    for secret in ("Traceback", CANARY, shop.terminals[1].key.hex()):
         assert secret not in server.log, server.log[max(0, server.log.find(secret) - 300) :][:3000]
     assert (await pos_server("audit", POS_DATABASE_URL=dsn)).status == 0
     approved = await connection.fetchval("select count(*) from payment where status = 'approved' and purpose = 'sale'")

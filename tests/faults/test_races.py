@@ -22,7 +22,7 @@ from tests.faults.talker import Message, Talker, talking
 from tests.gateway.test_cancel import cancel_message
 from tests.gateway.test_pin import OTHER_PIN, PIN, confirm_message, pin_message
 from tests.gateway.test_refund import refund_message
-from tests.support import MASTER_KEYS, TestDevice, Town, build_town, scan_message
+from tests.support import MASTER_KEYS, Shop, TestDevice, build_shop, scan_message
 
 pytestmark = pytest.mark.asyncio
 
@@ -40,7 +40,7 @@ class Stage:
     dsn: str
     urls: list[str]
     tills: list[Talker]
-    town: Town
+    shop: Shop
 
     async def rounds(self, play: Callable[[TestDevice], Awaitable[str]]) -> Counter[str]:
         """Play every round; returns how often each outcome came."""
@@ -51,7 +51,7 @@ class Stage:
                 return await play(wallet)
 
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(wallet)) for wallet in self.town.wallets]
+            tasks = [group.create_task(one(wallet)) for wallet in self.shop.wallets]
         outcomes = Counter(task.result() for task in tasks)
         print(f"\n{ROUNDS} rounds: {dict(outcomes)}")  # noqa: T201 - what `pytest -s` is run for
         return outcomes
@@ -66,7 +66,7 @@ class Stage:
 @pytest_asyncio.fixture
 async def stage(dsn: str) -> AsyncIterator[Stage]:
     connection = await connect(dsn, timeout_s=10)
-    town = await build_town(connection, terminals=2, wallets=ROUNDS, balance_minor=10_000)
+    shop = await build_shop(connection, terminals=2, wallets=ROUNDS, balance_minor=10_000)
     await connection.close()
     variables = {
         "POS_DATABASE_URL": dsn,
@@ -83,9 +83,9 @@ async def stage(dsn: str) -> AsyncIterator[Stage]:
         servers = [await stack.enter_async_context(running_server(**variables)) for _ in range(2)]
         tills = [
             await stack.enter_async_context(talking(server.url, terminal))
-            for server, terminal in zip(servers, town.terminals, strict=True)
+            for server, terminal in zip(servers, shop.terminals, strict=True)
         ]
-        yield Stage(dsn, [server.url for server in servers], tills, town)
+        yield Stage(dsn, [server.url for server in servers], tills, shop)
 
 
 async def both(first: Awaitable[Message], second: Awaitable[Message]) -> tuple[Message, Message]:
@@ -159,7 +159,7 @@ async def test_refund_against_refund_to_more_than_the_rest(stage: Stage) -> None
         )
         assert sorted([one.get("code", one["type"]), other.get("code", other["type"])]) == [
             "refund.result",
-            "refund_over_rest",
+            "refund_exceeds_remaining",
         ]
         return "first" if one["type"] == "refund.result" else "second"
 

@@ -13,7 +13,7 @@ from pos_client import Backoff, TerminalClient
 from pos_server.ledger.database import connect
 from tests.end_to_end.server_process import pos_server, running_server
 from tests.end_to_end.test_crash import credentials, free_port
-from tests.support import MASTER_KEYS, TestDevice, build_town
+from tests.support import MASTER_KEYS, TestDevice, build_shop
 
 pytestmark = pytest.mark.asyncio
 
@@ -28,7 +28,7 @@ WALLETS_PER_TILL = 6
 
 async def test_a_restart_under_load_loses_no_result(dsn: str) -> None:
     connection = await connect(dsn, timeout_s=10)
-    town = await build_town(connection, terminals=TILLS, wallets=TILLS * WALLETS_PER_TILL, balance_minor=100)
+    shop = await build_shop(connection, terminals=TILLS, wallets=TILLS * WALLETS_PER_TILL, balance_minor=100)
     await connection.close()
     outcomes: dict[UUID, str] = {}
     stop = asyncio.Event()
@@ -58,12 +58,12 @@ async def test_a_restart_under_load_loses_no_result(dsn: str) -> None:
                 await stack.enter_async_context(
                     TerminalClient(credentials(terminal, first.url), backoff=Backoff(base_s=0.1, cap_s=1))
                 )
-                for terminal in town.terminals
+                for terminal in shop.terminals
             ]
             await asyncio.gather(*(till.ready() for till in tills))
             start_s = clock()
             sellers = [
-                asyncio.create_task(sell(till, town.wallets[index::TILLS], start_s + index / SCANS_PER_S))
+                asyncio.create_task(sell(till, shop.wallets[index::TILLS], start_s + index / SCANS_PER_S))
                 for index, till in enumerate(tills)
             ]
             await asyncio.sleep(SECONDS_BEFORE)

@@ -10,7 +10,7 @@ from pos_server.ledger import directory
 from pos_server.ledger.audit import audit
 from pos_server.server import RunningServer, serving
 from tests.gateway.test_pin import confirm_message, pin_message
-from tests.support import EUR, KEYRING, Town, activated, ask, logged_in, new_id, receive, scan_message, settings
+from tests.support import EUR, KEYRING, Shop, activated, ask, logged_in, new_id, receive, scan_message, settings
 
 pytestmark = pytest.mark.asyncio
 
@@ -20,10 +20,10 @@ def cancel_message(**fields: Any) -> dict[str, Any]:
 
 
 async def test_a_paid_order_is_canceled_and_the_money_comes_back(
-    server: RunningServer, town: Town, admin: asyncpg.Connection
+    server: RunningServer, shop: Shop, admin: asyncpg.Connection
 ) -> None:
-    wallet = town.wallets[0]
-    async with logged_in(server.url, town.terminals[0]) as till, logged_in(server.url, wallet) as phone:
+    wallet = shop.wallets[0]
+    async with logged_in(server.url, shop.terminals[0]) as till, logged_in(server.url, wallet) as phone:
         scan = scan_message(wallet.code())
         paid = await ask(till, scan)
         await receive(phone)
@@ -47,11 +47,11 @@ async def test_a_paid_order_is_canceled_and_the_money_comes_back(
 
 @pytest.mark.parametrize("by", ["payment_id", "reference"])
 async def test_what_was_never_seen_is_closed_and_a_late_scan_is_declined(
-    by: str, server: RunningServer, town: Town, admin: asyncpg.Connection
+    by: str, server: RunningServer, shop: Shop, admin: asyncpg.Connection
 ) -> None:
-    wallet = town.wallets[0]
+    wallet = shop.wallets[0]
     late = scan_message(wallet.code())
-    async with logged_in(server.url, town.terminals[0]) as till, logged_in(server.url, wallet) as phone:
+    async with logged_in(server.url, shop.terminals[0]) as till, logged_in(server.url, wallet) as phone:
         cancel = cancel_message(**{by: late[by]})
         tombstone = await ask(till, cancel)
         assert (tombstone["status"], tombstone["amount_minor"]) == ("canceled", None)
@@ -67,12 +67,12 @@ async def test_what_was_never_seen_is_closed_and_a_late_scan_is_declined(
     assert (await audit(admin)).ok
 
 
-async def test_a_pending_payment_is_canceled(dsn: str, town: Town) -> None:
-    wallet = town.wallets[0]
+async def test_a_pending_payment_is_canceled(dsn: str, shop: Shop) -> None:
+    wallet = shop.wallets[0]
     async with (
         serving(settings(pin_free_minor_max=0), KEYRING, dsn) as server,
-        logged_in(server.url, town.terminals[0]) as till,
-        logged_in(server.url, town.terminals[1]) as manager,
+        logged_in(server.url, shop.terminals[0]) as till,
+        logged_in(server.url, shop.terminals[1]) as manager,
         logged_in(server.url, wallet) as phone,
     ):
         await ask(phone, pin_message())
@@ -88,19 +88,19 @@ async def test_a_pending_payment_is_canceled(dsn: str, town: Town) -> None:
         assert (await ask(phone, confirm_message(asked)))["status"] == "canceled"
 
 
-async def test_what_failed_stays_as_it_is(server: RunningServer, town: Town) -> None:
-    async with logged_in(server.url, town.terminals[0]) as till:
-        declined = await ask(till, scan_message(town.wallets[0].code(), amount_minor=99_999))
+async def test_what_failed_stays_as_it_is(server: RunningServer, shop: Shop) -> None:
+    async with logged_in(server.url, shop.terminals[0]) as till:
+        declined = await ask(till, scan_message(shop.wallets[0].code(), amount_minor=99_999))
         answer = await ask(till, cancel_message(payment_id=declined["payment_id"]))
     assert answer == declined | {"reply_to": "cancel"}
 
 
-async def test_too_late(dsn: str, town: Town, admin: asyncpg.Connection) -> None:
+async def test_too_late(dsn: str, shop: Shop, admin: asyncpg.Connection) -> None:
     async with (
         serving(settings(cancel_window_s=3600), KEYRING, dsn) as server,
-        logged_in(server.url, town.terminals[0]) as till,
+        logged_in(server.url, shop.terminals[0]) as till,
     ):
-        paid = await ask(till, scan_message(town.wallets[0].code()))
+        paid = await ask(till, scan_message(shop.wallets[0].code()))
         cancel = cancel_message(payment_id=paid["payment_id"])
         await admin.execute("update payment set approved_at = approved_at - interval '3601 s'")
         answer = await ask(till, cancel)
@@ -108,14 +108,14 @@ async def test_too_late(dsn: str, town: Town, admin: asyncpg.Connection) -> None
 
 
 async def test_other_merchants_and_disabled_tills(
-    server: RunningServer, town: Town, connection: asyncpg.Connection, admin: asyncpg.Connection
+    server: RunningServer, shop: Shop, connection: asyncpg.Connection, admin: asyncpg.Connection
 ) -> None:
     stranger_id = await directory.create_merchant(connection, "Other shop", EUR)
     store_id = await directory.create_store(connection, stranger_id, "Elsewhere")
     number = await directory.create_terminal(connection, store_id, "Till")
     stranger = await activated(connection, DeviceId(DeviceKind.TERMINAL, number))
-    async with logged_in(server.url, town.terminals[0]) as till, logged_in(server.url, stranger) as other:
-        paid = await ask(till, scan_message(town.wallets[0].code()))
+    async with logged_in(server.url, shop.terminals[0]) as till, logged_in(server.url, stranger) as other:
+        paid = await ask(till, scan_message(shop.wallets[0].code()))
         assert (await ask(other, cancel_message(payment_id=paid["payment_id"])))["code"] == "id_reused"
         theirs = await ask(other, cancel_message(reference=paid["reference"]))
         assert (theirs["status"], theirs["amount_minor"]) == ("canceled", None), "an order of their own"
@@ -129,7 +129,7 @@ async def test_other_merchants_and_disabled_tills(
 @pytest.mark.parametrize(
     "fields", [{}, {"payment_id": str(new_id()), "reference": "x"}, {"payment_id": None}], ids=["none", "both", "null"]
 )
-async def test_one_of_id_and_reference(fields: dict[str, Any], server: RunningServer, town: Town) -> None:
-    async with logged_in(server.url, town.terminals[0]) as till:
+async def test_one_of_id_and_reference(fields: dict[str, Any], server: RunningServer, shop: Shop) -> None:
+    async with logged_in(server.url, shop.terminals[0]) as till:
         answer = await ask(till, cancel_message(**fields))
     assert (answer["code"], answer["field"], answer["reply_to"]) == ("bad_field", "payment_id", "cancel")

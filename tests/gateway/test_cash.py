@@ -12,7 +12,7 @@ from pos_server.server import RunningServer, serving
 from tests.gateway.test_cancel import cancel_message
 from tests.gateway.test_pin import ask_for_pin, confirm_message, set_pin
 from tests.gateway.test_refund import refund_message
-from tests.support import KEYRING, Town, ask, logged_in, receive, scan_message, settings
+from tests.support import KEYRING, Shop, ask, logged_in, receive, scan_message, settings
 
 pytestmark = pytest.mark.asyncio
 
@@ -35,9 +35,9 @@ async def transfers(admin: asyncpg.Connection) -> list[tuple[str, str, str, int]
     return [tuple(row) for row in rows]
 
 
-async def test_a_top_up_and_its_cancel(server: RunningServer, town: Town, admin: asyncpg.Connection) -> None:
-    wallet = town.wallets[0]
-    async with logged_in(server.url, town.terminals[0]) as till, logged_in(server.url, wallet) as phone:
+async def test_a_top_up_and_its_cancel(server: RunningServer, shop: Shop, admin: asyncpg.Connection) -> None:
+    wallet = shop.wallets[0]
+    async with logged_in(server.url, shop.terminals[0]) as till, logged_in(server.url, wallet) as phone:
         scan = scan_message(wallet.code(), amount_minor=3_000, purpose="top_up")
         done = await ask(till, scan)
         assert (done["type"], done["status"], done["purpose"]) == ("payment.result", "approved", "top_up")
@@ -59,9 +59,9 @@ async def test_a_top_up_and_its_cancel(server: RunningServer, town: Town, admin:
     assert (await audit(admin)).ok
 
 
-async def test_what_a_top_up_may_not(server: RunningServer, town: Town, admin: asyncpg.Connection) -> None:
-    wallet = town.wallets[0]
-    async with logged_in(server.url, town.terminals[0]) as till:
+async def test_what_a_top_up_may_not(server: RunningServer, shop: Shop, admin: asyncpg.Connection) -> None:
+    wallet = shop.wallets[0]
+    async with logged_in(server.url, shop.terminals[0]) as till:
 
         async def top_up(amount_minor: int) -> dict[str, Any]:
             return await ask(till, scan_message(wallet.code(), amount_minor=amount_minor, purpose="top_up"))
@@ -81,9 +81,9 @@ async def test_what_a_top_up_may_not(server: RunningServer, town: Town, admin: a
     assert (await audit(admin)).ok
 
 
-async def test_a_withdrawal_waits_for_the_pin(server: RunningServer, town: Town, admin: asyncpg.Connection) -> None:
-    wallet = town.wallets[0]
-    async with logged_in(server.url, town.terminals[0]) as till, logged_in(server.url, wallet) as phone:
+async def test_a_withdrawal_waits_for_the_pin(server: RunningServer, shop: Shop, admin: asyncpg.Connection) -> None:
+    wallet = shop.wallets[0]
+    async with logged_in(server.url, shop.terminals[0]) as till, logged_in(server.url, wallet) as phone:
         await set_pin(phone)
         asked = await ask_for_pin(till, phone, wallet.code(), amount_minor=400, purpose="withdrawal")
         assert asked["purpose"] == "withdrawal"
@@ -103,25 +103,25 @@ async def test_a_withdrawal_waits_for_the_pin(server: RunningServer, town: Town,
 
 
 @pytest.mark.parametrize("purpose", ["top_up", "withdrawal"])
-async def test_one_order_is_paid_once_whatever_for(purpose: str, server: RunningServer, town: Town) -> None:
-    async with logged_in(server.url, town.terminals[0]) as till:
-        paid = await ask(till, scan_message(town.wallets[0].code(), reference="order-9"))
-        again = scan_message(town.wallets[0].code(), reference="order-9", purpose=purpose)
+async def test_one_order_is_paid_once_whatever_for(purpose: str, server: RunningServer, shop: Shop) -> None:
+    async with logged_in(server.url, shop.terminals[0]) as till:
+        paid = await ask(till, scan_message(shop.wallets[0].code(), reference="order-9"))
+        again = scan_message(shop.wallets[0].code(), reference="order-9", purpose=purpose)
         answer = await ask(till, again)
     assert (answer["decline_code"], answer["paid_by"]) == ("already_paid", paid["payment_id"])
 
 
 async def test_fees_of_a_sale_its_refunds_and_its_cancel(
-    server: RunningServer, town: Town, admin: asyncpg.Connection
+    server: RunningServer, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     await admin.execute("update merchant set fee_bps = 145, fee_fixed_minor = 7")
-    async with logged_in(server.url, town.terminals[0]) as till:
-        sold = await ask(till, scan_message(town.wallets[0].code(), amount_minor=999))
+    async with logged_in(server.url, shop.terminals[0]) as till:
+        sold = await ask(till, scan_message(shop.wallets[0].code(), amount_minor=999))
         for amount_minor in (40, 400, 559):
             assert (await ask(till, refund_message(sold["payment_id"], amount_minor)))["type"] == "refund.result"
-        other = await ask(till, scan_message(town.wallets[1].code(), amount_minor=1_000))
+        other = await ask(till, scan_message(shop.wallets[1].code(), amount_minor=1_000))
         await ask(till, cancel_message(payment_id=other["payment_id"]))
-        await ask(till, scan_message(town.wallets[2].code(), amount_minor=1_000, purpose="top_up"))
+        await ask(till, scan_message(shop.wallets[2].code(), amount_minor=1_000, purpose="top_up"))
     assert await transfers(admin) == [
         ("payment", "wallet", "merchant", 999),
         ("fee", "merchant", "fees", 21),

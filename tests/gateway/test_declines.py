@@ -16,7 +16,7 @@ from pos_server.core.texts import LANGUAGES, decline_text
 from pos_server.server import serving
 from tests.gateway.test_cancel import cancel_message
 from tests.gateway.test_pin import OTHER_PIN, confirm_message, pin_message
-from tests.support import KEYRING, TestDevice, Town, ask, forged, logged_in, receive, scan_message, settings
+from tests.support import KEYRING, Shop, TestDevice, ask, forged, logged_in, receive, scan_message, settings
 
 pytestmark = pytest.mark.asyncio
 
@@ -177,7 +177,7 @@ async def test_every_code_has_its_case() -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("code", CASES)
-async def test_decline(code: DeclineCode, language: str, dsn: str, town: Town, admin: asyncpg.Connection) -> None:
+async def test_decline(code: DeclineCode, language: str, dsn: str, shop: Shop, admin: asyncpg.Connection) -> None:
     limits = settings(
         pin_free_minor_max=PIN_FREE_MAX,
         day_minor_max=DAY_MAX,
@@ -185,10 +185,10 @@ async def test_decline(code: DeclineCode, language: str, dsn: str, town: Town, a
         balance_minor_max=BALANCE_MAX,
         risk_hook="tests.gateway.test_declines:reject_the_beast",
     )
-    wallet = town.wallets[0]
+    wallet = shop.wallets[0]
     async with (
         serving(limits, KEYRING, dsn) as server,
-        logged_in(server.url, town.terminals[0], language=language) as till,
+        logged_in(server.url, shop.terminals[0], language=language) as till,
         logged_in(server.url, wallet, language=f"{language}-XX") as phone,
     ):
         scan = await CASES[code](Scene(till, phone, wallet, admin))

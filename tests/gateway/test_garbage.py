@@ -10,7 +10,7 @@ import pytest
 from websockets.server import ServerProtocol
 
 from pos_server.server import RunningServer, _WebSocketProtocol
-from tests.support import ANSWER_TIMEOUT_S, Town, ask, logged_in, receive, scan_message
+from tests.support import ANSWER_TIMEOUT_S, Shop, ask, logged_in, receive, scan_message
 
 pytestmark = pytest.mark.asyncio
 
@@ -20,13 +20,13 @@ def protocols() -> int:
     return sum(type(thing) in (_WebSocketProtocol, ServerProtocol) for thing in gc.get_objects())
 
 
-async def test_a_connection_that_has_ended_is_freed_at_once(server: RunningServer, town: Town) -> None:
+async def test_a_connection_that_has_ended_is_freed_at_once(server: RunningServer, shop: Shop) -> None:
     gc.collect()
     assert protocols() == 0
     gc.disable()
     try:
         for _ in range(3):
-            till, phone = town.terminals[0], town.wallets[0]
+            till, phone = shop.terminals[0], shop.wallets[0]
             async with logged_in(server.url, till) as at_till, logged_in(server.url, phone) as on_phone:
                 assert (await ask(at_till, scan_message(phone.code())))["status"] == "approved"
                 await receive(on_phone)

@@ -11,7 +11,7 @@ from pos_server.ledger import directory, history
 from pos_server.server import RunningServer, serving
 from tests.ledger.archived import archive_old, make_old
 from tests.ledger.test_payments import run_batch
-from tests.support import KEYRING, Town, ask, logged_in, new_id, receive, scan_message, settings
+from tests.support import KEYRING, Shop, ask, logged_in, new_id, receive, scan_message, settings
 
 pytestmark = pytest.mark.asyncio
 
@@ -20,9 +20,9 @@ def query_message(**fields: Any) -> dict[str, Any]:
     return {"type": "payment.query", "message_id": "query"} | fields
 
 
-async def test_a_payment_by_id_and_by_reference(server: RunningServer, town: Town) -> None:
-    async with logged_in(server.url, town.terminals[0]) as till, logged_in(server.url, town.terminals[1]) as other:
-        paid = await ask(till, scan_message(town.wallets[0].code()))
+async def test_a_payment_by_id_and_by_reference(server: RunningServer, shop: Shop) -> None:
+    async with logged_in(server.url, shop.terminals[0]) as till, logged_in(server.url, shop.terminals[1]) as other:
+        paid = await ask(till, scan_message(shop.wallets[0].code()))
         for socket in (till, other):
             for by in ("payment_id", "reference"):
                 assert await ask(socket, query_message(**{by: paid[by]})) == paid | {"reply_to": "query"}
@@ -31,32 +31,32 @@ async def test_a_payment_by_id_and_by_reference(server: RunningServer, town: Tow
         assert (await ask(till, query_message(reference="nothing")))["code"] == "payment_unknown"
 
 
-async def test_of_an_order_what_holds_it_or_else_what_failed_last(server: RunningServer, town: Town) -> None:
-    async with logged_in(server.url, town.terminals[0]) as till:
+async def test_of_an_order_what_holds_it_or_else_what_failed_last(server: RunningServer, shop: Shop) -> None:
+    async with logged_in(server.url, shop.terminals[0]) as till:
         for amount_minor in (99_999, 88_888):
-            failed = await ask(till, scan_message(town.wallets[0].code(), reference="o", amount_minor=amount_minor))
+            failed = await ask(till, scan_message(shop.wallets[0].code(), reference="o", amount_minor=amount_minor))
         assert (await ask(till, query_message(reference="o")))["payment_id"] == failed["payment_id"]
-        paid = await ask(till, scan_message(town.wallets[0].code(), reference="o"))
-        await ask(till, scan_message(town.wallets[0].code(), reference="o"))
+        paid = await ask(till, scan_message(shop.wallets[0].code(), reference="o"))
+        await ask(till, scan_message(shop.wallets[0].code(), reference="o"))
         assert (await ask(till, query_message(reference="o")))["payment_id"] == paid["payment_id"]
 
 
-async def test_the_tills_last_payments(server: RunningServer, town: Town) -> None:
-    async with logged_in(server.url, town.terminals[0]) as till, logged_in(server.url, town.terminals[1]) as other:
-        paid = [await ask(till, scan_message(town.wallets[0].code())) for _ in range(3)]
-        await ask(other, scan_message(town.wallets[1].code()))
+async def test_the_tills_last_payments(server: RunningServer, shop: Shop) -> None:
+    async with logged_in(server.url, shop.terminals[0]) as till, logged_in(server.url, shop.terminals[1]) as other:
+        paid = [await ask(till, scan_message(shop.wallets[0].code())) for _ in range(3)]
+        await ask(other, scan_message(shop.wallets[1].code()))
         answer = await ask(till, {"type": "payments.recent", "message_id": "r", "limit": 2})
     assert (answer["type"], answer["reply_to"]) == ("payments.list", "r")
     assert answer["payments"] == [result | {"reply_to": None} for result in (paid[2], paid[1])]
 
 
-async def test_a_wallets_history_a_page_at_a_time(server: RunningServer, town: Town) -> None:
-    wallet = town.wallets[0]
-    async with logged_in(server.url, town.terminals[0]) as till, logged_in(server.url, wallet) as phone:
+async def test_a_wallets_history_a_page_at_a_time(server: RunningServer, shop: Shop) -> None:
+    wallet = shop.wallets[0]
+    async with logged_in(server.url, shop.terminals[0]) as till, logged_in(server.url, wallet) as phone:
         for _ in range(5):
             await ask(till, scan_message(wallet.code(), amount_minor=100))
             await receive(phone)
-        await ask(till, scan_message(town.wallets[1].code()))
+        await ask(till, scan_message(shop.wallets[1].code()))
         seen, cursor = list[str](), None
         for expected in (2, 2, 2):
             fields = {} if cursor is None else {"cursor": cursor}
@@ -73,25 +73,25 @@ async def test_a_wallets_history_a_page_at_a_time(server: RunningServer, town: T
             assert (answer["code"], answer["field"]) == ("bad_field", "cursor")
 
 
-async def test_queries_are_bounded_and_payments_go_on(dsn: str, town: Town) -> None:
+async def test_queries_are_bounded_and_payments_go_on(dsn: str, shop: Shop) -> None:
     async with (
         serving(settings(queries_per_s=0.001, queries_burst=3), KEYRING, dsn) as server,
-        logged_in(server.url, town.terminals[0]) as till,
+        logged_in(server.url, shop.terminals[0]) as till,
     ):
         answers = [await ask(till, query_message(reference="x")) for _ in range(5)]
         assert [answer["code"] for answer in answers] == ["payment_unknown"] * 3 + ["too_many_queries"] * 2
         assert (answers[-1]["retryable"], answers[-1]["retry_after_s"]) == (True, 1)
-        assert (await ask(till, scan_message(town.wallets[0].code())))["status"] == "approved"
+        assert (await ask(till, scan_message(shop.wallets[0].code())))["status"] == "approved"
 
 
 async def test_an_archived_payment_is_known_as_one(
-    server: RunningServer, town: Town, connection: asyncpg.Connection, admin: asyncpg.Connection, tmp_path: Path
+    server: RunningServer, shop: Shop, connection: asyncpg.Connection, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    sale, declined = town.scan(0), town.scan(1, amount_minor=99_999)
+    sale, declined = shop.scan(0), shop.scan(1, amount_minor=99_999)
     await run_batch(connection, sale, declined)
     await make_old(admin)
     await archive_old(admin, tmp_path)
-    async with logged_in(server.url, town.terminals[0]) as till:
+    async with logged_in(server.url, shop.terminals[0]) as till:
         for asked in (
             query_message(payment_id=str(sale.payment_id)),
             query_message(reference=sale.reference),
@@ -101,7 +101,7 @@ async def test_an_archived_payment_is_known_as_one(
             assert (answer["code"], answer["retryable"]) == ("payment_archived", False)
         # Nothing holds this order any more.
         assert (await ask(till, query_message(reference=declined.reference)))["code"] == "payment_unknown"
-        again = await ask(till, scan_message(town.wallets[2].code(), reference=sale.reference))
+        again = await ask(till, scan_message(shop.wallets[2].code(), reference=sale.reference))
         assert (again["decline_code"], again["paid_by"]) == ("already_paid", str(sale.payment_id))
         # The one that holds the order, not the one that failed for it.
         assert (await ask(till, query_message(reference=sale.reference)))["code"] == "payment_archived"

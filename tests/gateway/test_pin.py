@@ -12,7 +12,7 @@ from websockets.asyncio.client import ClientConnection
 from pos_server.core.credentials.device_keys import DeviceId, DeviceKind
 from pos_server.ledger.audit import audit
 from pos_server.server import RunningServer, serving
-from tests.support import KEYRING, Town, activated, ask, logged_in, new_id, receive, scan_message, settings
+from tests.support import KEYRING, Shop, activated, ask, logged_in, new_id, receive, scan_message, settings
 
 pytestmark = pytest.mark.asyncio
 
@@ -50,12 +50,12 @@ async def set_pin(phone: ClientConnection) -> None:
 
 
 async def test_a_payment_waits_for_its_pin_and_then_is_paid(
-    server: RunningServer, town: Town, admin: asyncpg.Connection
+    server: RunningServer, shop: Shop, admin: asyncpg.Connection
 ) -> None:
-    wallet = town.wallets[0]
+    wallet = shop.wallets[0]
     tablet = await activated(admin, DeviceId(DeviceKind.WALLET, wallet.device.number, 3))
     async with (
-        logged_in(server.url, town.terminals[0]) as till,
+        logged_in(server.url, shop.terminals[0]) as till,
         logged_in(server.url, wallet) as phone,
         logged_in(server.url, tablet) as other,
     ):
@@ -93,17 +93,17 @@ async def test_a_payment_waits_for_its_pin_and_then_is_paid(
     assert (await audit(admin)).ok
 
 
-async def test_a_small_payment_needs_no_pin_but_a_typed_code_does(server: RunningServer, town: Town) -> None:
-    wallet = town.wallets[0]
-    async with logged_in(server.url, town.terminals[0]) as till:
+async def test_a_small_payment_needs_no_pin_but_a_typed_code_does(server: RunningServer, shop: Shop) -> None:
+    wallet = shop.wallets[0]
+    async with logged_in(server.url, shop.terminals[0]) as till:
         small = await ask(till, scan_message(wallet.code(), amount_minor=499))
         typed = await ask(till, scan_message(wallet.code(), amount_minor=1, entry="typed"))
     assert (small["status"], typed["type"]) == ("approved", "payment.pending")
 
 
-async def test_a_till_hears_at_once_that_no_phone_is_there(server: RunningServer, town: Town) -> None:
-    wallet = town.wallets[0]
-    async with logged_in(server.url, town.terminals[0]) as till:
+async def test_a_till_hears_at_once_that_no_phone_is_there(server: RunningServer, shop: Shop) -> None:
+    wallet = shop.wallets[0]
+    async with logged_in(server.url, shop.terminals[0]) as till:
         pending = await ask(till, scan_message(wallet.code()))
         assert pending["wallet_online"] is False
         assert "open the wallet" in pending["text"]
@@ -118,10 +118,10 @@ async def test_a_till_hears_at_once_that_no_phone_is_there(server: RunningServer
         assert (await receive(till))["status"] == "approved"
 
 
-async def test_the_same_wrong_pin_sent_again_counts_once(server: RunningServer, town: Town) -> None:
-    async with logged_in(server.url, town.terminals[0]) as till, logged_in(server.url, town.wallets[0]) as phone:
+async def test_the_same_wrong_pin_sent_again_counts_once(server: RunningServer, shop: Shop) -> None:
+    async with logged_in(server.url, shop.terminals[0]) as till, logged_in(server.url, shop.wallets[0]) as phone:
         await set_pin(phone)
-        asked = await ask_for_pin(till, phone, town.wallets[0].code())
+        asked = await ask_for_pin(till, phone, shop.wallets[0].code())
         first = await ask(phone, confirm_message(asked, OTHER_PIN))
         again = await ask(phone, confirm_message(asked, OTHER_PIN))
         assert first == again
@@ -130,9 +130,9 @@ async def test_the_same_wrong_pin_sent_again_counts_once(server: RunningServer, 
         assert (await ask(phone, confirm_message(again)))["status"] == "approved"
 
 
-async def test_three_wrong_pins_end_the_payment_and_five_lock_the_wallet(server: RunningServer, town: Town) -> None:
-    wallet = town.wallets[0]
-    async with logged_in(server.url, town.terminals[0]) as till, logged_in(server.url, wallet) as phone:
+async def test_three_wrong_pins_end_the_payment_and_five_lock_the_wallet(server: RunningServer, shop: Shop) -> None:
+    wallet = shop.wallets[0]
+    async with logged_in(server.url, shop.terminals[0]) as till, logged_in(server.url, wallet) as phone:
         await set_pin(phone)
         asked = await ask_for_pin(till, phone, wallet.code())
         for _ in range(3):
@@ -155,9 +155,9 @@ async def test_three_wrong_pins_end_the_payment_and_five_lock_the_wallet(server:
         assert (await ask(till, scan_message(wallet.code(), amount_minor=100)))["status"] == "approved"
 
 
-async def test_a_customer_may_reject(server: RunningServer, town: Town) -> None:
-    async with logged_in(server.url, town.terminals[0]) as till, logged_in(server.url, town.wallets[0]) as phone:
-        asked = await ask_for_pin(till, phone, town.wallets[0].code())
+async def test_a_customer_may_reject(server: RunningServer, shop: Shop) -> None:
+    async with logged_in(server.url, shop.terminals[0]) as till, logged_in(server.url, shop.wallets[0]) as phone:
+        asked = await ask_for_pin(till, phone, shop.wallets[0].code())
         reject = {"type": "payment.reject", "message_id": "no", "payment_id": asked["payment_id"]}
         answer = await ask(phone, reject)
         assert (answer["status"], answer["decline_code"]) == ("declined", "customer_rejected")
@@ -165,14 +165,14 @@ async def test_a_customer_may_reject(server: RunningServer, town: Town) -> None:
         assert (await receive(till))["decline_code"] == "customer_rejected"
 
 
-async def test_another_wallets_payment_is_unknown(server: RunningServer, town: Town) -> None:
+async def test_another_wallets_payment_is_unknown(server: RunningServer, shop: Shop) -> None:
     async with (
-        logged_in(server.url, town.terminals[0]) as till,
-        logged_in(server.url, town.wallets[0]) as phone,
-        logged_in(server.url, town.wallets[1]) as stranger,
+        logged_in(server.url, shop.terminals[0]) as till,
+        logged_in(server.url, shop.wallets[0]) as phone,
+        logged_in(server.url, shop.wallets[1]) as stranger,
     ):
         await set_pin(stranger)
-        asked = await ask_for_pin(till, phone, town.wallets[0].code())
+        asked = await ask_for_pin(till, phone, shop.wallets[0].code())
         for message in (
             confirm_message(asked),
             {"type": "payment.reject", "message_id": "no", "payment_id": asked["payment_id"]},
@@ -180,30 +180,30 @@ async def test_another_wallets_payment_is_unknown(server: RunningServer, town: T
             assert (await ask(stranger, message))["code"] == "payment_unknown"
 
 
-async def test_a_payment_expires_and_both_sides_hear_of_it(dsn: str, town: Town) -> None:
+async def test_a_payment_expires_and_both_sides_hear_of_it(dsn: str, shop: Shop) -> None:
     async with (
         serving(settings(pin_free_minor_max=0, confirmation_s=0.2), KEYRING, dsn) as server,
-        logged_in(server.url, town.terminals[0]) as till,
-        logged_in(server.url, town.wallets[0]) as phone,
+        logged_in(server.url, shop.terminals[0]) as till,
+        logged_in(server.url, shop.wallets[0]) as phone,
     ):
-        asked = await ask_for_pin(till, phone, town.wallets[0].code(), reference="order-slow")
+        asked = await ask_for_pin(till, phone, shop.wallets[0].code(), reference="order-slow")
         expired, told = await receive(till), await receive(phone)
         assert (expired["status"], expired["retryable"], expired["decline_code"]) == ("expired", True, None)
         assert (told["status"], told["payment_id"]) == ("expired", asked["payment_id"])
         await set_pin(phone)
         assert (await ask(phone, confirm_message(asked)))["status"] == "expired"
-        assert (await ask(till, scan_message(town.wallets[0].code(), reference="order-slow")))["type"] == (
+        assert (await ask(till, scan_message(shop.wallets[0].code(), reference="order-slow")))["type"] == (
             "payment.pending"
         )
 
 
-async def test_a_payment_expires_at_the_next_start_too(dsn: str, town: Town, admin: asyncpg.Connection) -> None:
+async def test_a_payment_expires_at_the_next_start_too(dsn: str, shop: Shop, admin: asyncpg.Connection) -> None:
     never = settings(pin_free_minor_max=0, confirmation_s=0.2, expiry_check_s=1000)
-    async with serving(never, KEYRING, dsn) as server, logged_in(server.url, town.terminals[0]) as till:
-        pending = await ask(till, scan_message(town.wallets[0].code()))
+    async with serving(never, KEYRING, dsn) as server, logged_in(server.url, shop.terminals[0]) as till:
+        pending = await ask(till, scan_message(shop.wallets[0].code()))
     async with (
         serving(settings(), KEYRING, dsn) as server,
-        logged_in(server.url, town.terminals[0]) as till,
+        logged_in(server.url, shop.terminals[0]) as till,
         asyncio.timeout(10),
     ):
         query = {"type": "payment.query", "message_id": "q", "payment_id": pending["payment_id"]}
@@ -212,8 +212,8 @@ async def test_a_payment_expires_at_the_next_start_too(dsn: str, town: Town, adm
     assert answer["status"] == "expired"
 
 
-async def test_setting_a_pin(server: RunningServer, town: Town, admin: asyncpg.Connection) -> None:
-    async with logged_in(server.url, town.wallets[0]) as phone:
+async def test_setting_a_pin(server: RunningServer, shop: Shop, admin: asyncpg.Connection) -> None:
+    async with logged_in(server.url, shop.wallets[0]) as phone:
         for weak in ("0000", "123456", "987654", "7777777"):
             refusal = await ask(phone, pin_message(weak))
             assert (refusal["code"], refusal["field"]) == ("pin_too_weak", "new_pin")
@@ -235,9 +235,9 @@ async def test_setting_a_pin(server: RunningServer, town: Town, admin: asyncpg.C
     assert PIN not in rows[0]["pin_hash"]
 
 
-async def test_whether_the_new_pin_is_the_old_one_is_not_told(server: RunningServer, town: Town) -> None:
+async def test_whether_the_new_pin_is_the_old_one_is_not_told(server: RunningServer, shop: Shop) -> None:
     """Otherwise a thief with the phone could guess without being counted."""
-    async with logged_in(server.url, town.wallets[0]) as phone:
+    async with logged_in(server.url, shop.wallets[0]) as phone:
         await set_pin(phone)
         right = await ask(phone, pin_message(PIN, old_pin=OTHER_PIN))
         wrong = await ask(phone, pin_message("402816", old_pin=OTHER_PIN))
@@ -246,10 +246,10 @@ async def test_whether_the_new_pin_is_the_old_one_is_not_told(server: RunningSer
 
 
 async def test_balance_and_limits_are_decided_again_at_the_confirmation(
-    server: RunningServer, town: Town, admin: asyncpg.Connection
+    server: RunningServer, shop: Shop, admin: asyncpg.Connection
 ) -> None:
-    wallet = town.wallets[0]
-    async with logged_in(server.url, town.terminals[0]) as till, logged_in(server.url, wallet) as phone:
+    wallet = shop.wallets[0]
+    async with logged_in(server.url, shop.terminals[0]) as till, logged_in(server.url, wallet) as phone:
         await set_pin(phone)
         asked = [await ask_for_pin(till, phone, wallet.code(), amount_minor=6_000) for _ in range(2)]
         assert (await ask(phone, confirm_message(asked[0])))["status"] == "approved"

@@ -9,7 +9,7 @@ import pytest
 from pos_server.ledger.audit import audit
 from pos_server.server import RunningServer, serving
 from tests.gateway.test_cancel import cancel_message
-from tests.support import KEYRING, Town, ask, logged_in, new_id, receive, scan_message, settings
+from tests.support import KEYRING, Shop, ask, logged_in, new_id, receive, scan_message, settings
 
 pytestmark = pytest.mark.asyncio
 
@@ -19,11 +19,11 @@ def refund_message(payment_id: str, amount_minor: int = 300, **fields: Any) -> d
     return message | {"payment_id": payment_id, "amount_minor": amount_minor} | fields
 
 
-async def test_refunds_in_parts(server: RunningServer, town: Town, admin: asyncpg.Connection) -> None:
-    wallet = town.wallets[0]
+async def test_refunds_in_parts(server: RunningServer, shop: Shop, admin: asyncpg.Connection) -> None:
+    wallet = shop.wallets[0]
     async with (
-        logged_in(server.url, town.terminals[0]) as till,
-        logged_in(server.url, town.terminals[1]) as manager,
+        logged_in(server.url, shop.terminals[0]) as till,
+        logged_in(server.url, shop.terminals[1]) as manager,
         logged_in(server.url, wallet) as phone,
     ):
         paid = await ask(till, scan_message(wallet.code()))
@@ -45,10 +45,10 @@ async def test_refunds_in_parts(server: RunningServer, town: Town, admin: asyncp
         )
         assert (await ask(manager, wish))["refund_id"] == first["refund_id"]
         assert (await ask(manager, wish | {"amount_minor": 301}))["code"] == "id_reused"
-        assert (await ask(manager, refund_message(paid["payment_id"], 701)))["code"] == "refund_over_rest"
+        assert (await ask(manager, refund_message(paid["payment_id"], 701)))["code"] == "refund_exceeds_remaining"
         last = await ask(till, refund_message(paid["payment_id"], 700))
         assert (last["refundable_minor"], last["version"]) == (0, 3)
-        assert (await ask(till, refund_message(paid["payment_id"], 1)))["code"] == "refund_over_rest"
+        assert (await ask(till, refund_message(paid["payment_id"], 1)))["code"] == "refund_exceeds_remaining"
         assert (await ask(till, cancel_message(payment_id=paid["payment_id"])))["code"] == "already_refunded"
         query = {"type": "payment.query", "message_id": "q", "reference": paid["reference"]}
         state = await ask(till, query)
@@ -58,19 +58,19 @@ async def test_refunds_in_parts(server: RunningServer, town: Town, admin: asyncp
 
 
 async def test_a_storm_of_refunds_never_exceeds_what_was_paid(
-    server: RunningServer, town: Town, admin: asyncpg.Connection
+    server: RunningServer, shop: Shop, admin: asyncpg.Connection
 ) -> None:
-    async with logged_in(server.url, town.terminals[0]) as till:
-        paid = await ask(till, scan_message(town.wallets[0].code()))
-    answers = await asyncio.gather(*(refunds_of(server.url, town, terminal, paid["payment_id"]) for terminal in (0, 1)))
+    async with logged_in(server.url, shop.terminals[0]) as till:
+        paid = await ask(till, scan_message(shop.wallets[0].code()))
+    answers = await asyncio.gather(*(refunds_of(server.url, shop, terminal, paid["payment_id"]) for terminal in (0, 1)))
     codes = [answer.get("code", answer["type"]) for part in answers for answer in part if answer.get("reply_to")]
-    assert sorted(codes) == ["refund.result"] * 3 + ["refund_over_rest"] * 17
+    assert sorted(codes) == ["refund.result"] * 3 + ["refund_exceeds_remaining"] * 17
     assert await admin.fetchval("select refunded_minor from payment where purpose = 'sale'") == 900
     assert (await audit(admin)).ok
 
 
-async def refunds_of(url: str, town: Town, terminal: int, payment_id: str) -> list[dict[str, Any]]:
-    async with logged_in(url, town.terminals[terminal]) as till:
+async def refunds_of(url: str, shop: Shop, terminal: int, payment_id: str) -> list[dict[str, Any]]:
+    async with logged_in(url, shop.terminals[terminal]) as till:
         answers = list[dict[str, Any]]()
         for _ in range(10):
             answers.append(await ask(till, refund_message(payment_id, 300)))
@@ -79,19 +79,19 @@ async def refunds_of(url: str, town: Town, terminal: int, payment_id: str) -> li
         return answers
 
 
-async def test_what_cannot_be_refunded(dsn: str, town: Town, admin: asyncpg.Connection) -> None:
+async def test_what_cannot_be_refunded(dsn: str, shop: Shop, admin: asyncpg.Connection) -> None:
     async with (
         serving(settings(refunds_max=2, refund_window_days=30), KEYRING, dsn) as server,
-        logged_in(server.url, town.terminals[0]) as till,
+        logged_in(server.url, shop.terminals[0]) as till,
     ):
         assert (await ask(till, refund_message(str(new_id()))))["code"] == "payment_unknown"
-        declined = await ask(till, scan_message(town.wallets[0].code(), amount_minor=99_999))
+        declined = await ask(till, scan_message(shop.wallets[0].code(), amount_minor=99_999))
         assert (await ask(till, refund_message(declined["payment_id"])))["code"] == "not_refundable"
-        paid = await ask(till, scan_message(town.wallets[0].code()))
+        paid = await ask(till, scan_message(shop.wallets[0].code()))
         for _ in range(2):
             assert (await ask(till, refund_message(paid["payment_id"], 1)))["type"] == "refund.result"
         assert (await ask(till, refund_message(paid["payment_id"], 1)))["code"] == "too_many_refunds"
-        old = await ask(till, scan_message(town.wallets[0].code()))
+        old = await ask(till, scan_message(shop.wallets[0].code()))
         await admin.execute("update payment set approved_at = approved_at - interval '31 days'")
         assert (await ask(till, refund_message(old["payment_id"], 1)))["code"] == "refund_too_late"
         for bad in (0, -1, 1.0, 2**53, "1"):
@@ -99,14 +99,14 @@ async def test_what_cannot_be_refunded(dsn: str, town: Town, admin: asyncpg.Conn
             assert (answer["code"], answer["field"]) == ("bad_field", "amount_minor")
 
 
-async def test_a_till_that_was_away_hears_of_a_refund(server: RunningServer, town: Town) -> None:
-    wallet = town.wallets[0]
-    async with logged_in(server.url, town.terminals[0]) as till:
+async def test_a_till_that_was_away_hears_of_a_refund(server: RunningServer, shop: Shop) -> None:
+    wallet = shop.wallets[0]
+    async with logged_in(server.url, shop.terminals[0]) as till:
         paid = await ask(till, scan_message(wallet.code()))
-    async with logged_in(server.url, town.terminals[1]) as manager:
+    async with logged_in(server.url, shop.terminals[1]) as manager:
         await ask(manager, refund_message(paid["payment_id"]))
     since = {"since_ms": paid["decided_at_ms"]}
-    for device in (town.terminals[0], wallet):
+    for device in (shop.terminals[0], wallet):
         async with logged_in(server.url, device, **since) as socket:
             missed = await receive(socket)
         assert (missed["version"], missed["refunded_minor"]) == (2, 300)

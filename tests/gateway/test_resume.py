@@ -17,8 +17,8 @@ from pos_server.server import RunningServer, serving
 from tests.gateway.test_terminal import close_code
 from tests.support import (
     KEYRING,
+    Shop,
     TestDevice,
-    Town,
     activated,
     ask,
     authenticate,
@@ -41,9 +41,9 @@ async def resumed(
         yield socket, await ask(socket, authenticate(device, hello["nonce"], since_ms=since_ms))
 
 
-async def pay(url: str, town: Town, wallet: int = 0, **fields: Any) -> dict[str, Any]:
-    async with logged_in(url, town.terminals[0]) as till:
-        return await ask(till, scan_message(town.wallets[wallet].code(), **fields))
+async def pay(url: str, shop: Shop, wallet: int = 0, **fields: Any) -> dict[str, Any]:
+    async with logged_in(url, shop.terminals[0]) as till:
+        return await ask(till, scan_message(shop.wallets[wallet].code(), **fields))
 
 
 async def nothing_more(socket: ClientConnection, device: TestDevice) -> None:
@@ -53,73 +53,73 @@ async def nothing_more(socket: ClientConnection, device: TestDevice) -> None:
 
 
 async def test_a_wallet_that_was_away_hears_of_its_payments_and_has_the_balance(
-    server: RunningServer, town: Town
+    server: RunningServer, shop: Shop
 ) -> None:
-    first = await pay(server.url, town)
-    second = await pay(server.url, town, amount_minor=99_999)
-    await pay(server.url, town, wallet=1)
-    async with resumed(server.url, town.wallets[0], first["decided_at_ms"]) as (phone, ready):
+    first = await pay(server.url, shop)
+    second = await pay(server.url, shop, amount_minor=99_999)
+    await pay(server.url, shop, wallet=1)
+    async with resumed(server.url, shop.wallets[0], first["decided_at_ms"]) as (phone, ready):
         assert (ready["resumed"], ready["balance_minor"]) == (True, 9_000)
         missed = [await receive(phone), await receive(phone)]
-        await nothing_more(phone, town.wallets[0])
+        await nothing_more(phone, shop.wallets[0])
     assert [notice["payment_id"] for notice in missed] == [first["payment_id"], second["payment_id"]]
     assert [notice["decline_code"] for notice in missed] == [None, "insufficient_funds"]
     assert {notice["balance_minor"] for notice in missed} == {9_000}
     assert {notice["merchant_name"] for notice in missed} == {"Corner Canteen"}
 
 
-async def test_a_till_that_was_away_hears_of_its_own_results(server: RunningServer, town: Town) -> None:
-    result = await pay(server.url, town)
-    async with logged_in(server.url, town.terminals[1]) as other:
-        await ask(other, scan_message(town.wallets[1].code()))
-    async with resumed(server.url, town.terminals[0], result["decided_at_ms"]) as (till, ready):
+async def test_a_till_that_was_away_hears_of_its_own_results(server: RunningServer, shop: Shop) -> None:
+    result = await pay(server.url, shop)
+    async with logged_in(server.url, shop.terminals[1]) as other:
+        await ask(other, scan_message(shop.wallets[1].code()))
+    async with resumed(server.url, shop.terminals[0], result["decided_at_ms"]) as (till, ready):
         assert ready["resumed"]
         assert await receive(till) == result | {"reply_to": None}
-        await nothing_more(till, town.terminals[0])
+        await nothing_more(till, shop.terminals[0])
 
 
-async def test_without_since_nothing_is_replayed(server: RunningServer, town: Town) -> None:
-    await pay(server.url, town)
-    async with resumed(server.url, town.terminals[0], None) as (till, ready):
+async def test_without_since_nothing_is_replayed(server: RunningServer, shop: Shop) -> None:
+    await pay(server.url, shop)
+    async with resumed(server.url, shop.terminals[0], None) as (till, ready):
         assert ready["resumed"]
-        await nothing_more(till, town.terminals[0])
+        await nothing_more(till, shop.terminals[0])
 
 
 async def test_what_is_older_than_the_overlap_is_not_replayed(
-    server: RunningServer, town: Town, admin: asyncpg.Connection
+    server: RunningServer, shop: Shop, admin: asyncpg.Connection
 ) -> None:
-    old = await pay(server.url, town)
+    old = await pay(server.url, shop)
     await admin.execute("update payment set changed_at = changed_at - interval '60 seconds'")
-    new = await pay(server.url, town, wallet=1)
-    async with resumed(server.url, town.terminals[0], old["decided_at_ms"]) as (till, _):
+    new = await pay(server.url, shop, wallet=1)
+    async with resumed(server.url, shop.terminals[0], old["decided_at_ms"]) as (till, _):
         assert (await receive(till))["payment_id"] == new["payment_id"]
-        await nothing_more(till, town.terminals[0])
+        await nothing_more(till, shop.terminals[0])
 
 
-async def test_a_gap_too_large_to_replay_is_said_so(dsn: str, town: Town) -> None:
+async def test_a_gap_too_large_to_replay_is_said_so(dsn: str, shop: Shop) -> None:
     async with serving(settings(resume_payments_max=2), KEYRING, dsn) as server:
-        results = [await pay(server.url, town, wallet=index) for index in range(3)]
-        async with resumed(server.url, town.terminals[0], results[0]["decided_at_ms"]) as (till, ready):
+        results = [await pay(server.url, shop, wallet=index) for index in range(3)]
+        async with resumed(server.url, shop.terminals[0], results[0]["decided_at_ms"]) as (till, ready):
             assert ready["resumed"] is False
-            await nothing_more(till, town.terminals[0])
+            await nothing_more(till, shop.terminals[0])
 
 
 async def test_a_payment_that_commits_while_a_device_comes_in_is_not_lost_between_rows_and_pushes(
-    server: RunningServer, town: Town
+    server: RunningServer, shop: Shop
 ) -> None:
     """Reconnect over and over while payments are made: every one is heard of, by replay or by push."""
     heard: set[str] = set()
     paid: list[str] = []
     since_ms = 0
-    async with logged_in(server.url, town.terminals[0]) as till:
+    async with logged_in(server.url, shop.terminals[0]) as till:
 
         async def sell() -> None:
             for number in range(30):
-                message = scan_message(town.wallets[number % 3].code(), amount_minor=1)
+                message = scan_message(shop.wallets[number % 3].code(), amount_minor=1)
                 paid.append((await ask(till, message))["payment_id"])
 
         selling = asyncio.create_task(sell())
-        phones = [town.wallets[0], town.wallets[1], town.wallets[2]]
+        phones = [shop.wallets[0], shop.wallets[1], shop.wallets[2]]
         newest = [since_ms] * 3
         rounds_after_end = 0
         while rounds_after_end < 3:
@@ -137,18 +137,18 @@ async def test_a_payment_that_commits_while_a_device_comes_in_is_not_lost_betwee
 
 
 async def test_the_balance_is_never_older_than_the_results_it_comes_with(
-    server: RunningServer, town: Town, monkeypatch: pytest.MonkeyPatch
+    server: RunningServer, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A payment commits after the missed ones were read: it is pushed, and `ready` already counts it."""
-    first = await pay(server.url, town)
+    first = await pay(server.url, shop)
 
     async def read_and_be_overtaken(*arguments: Any) -> Any:
         rows = await wallet_payments_since(*arguments)
-        await pay(server.url, town)
+        await pay(server.url, shop)
         return rows
 
     monkeypatch.setattr("pos_server.ledger.history.wallet_payments_since", read_and_be_overtaken)
-    async with resumed(server.url, town.wallets[0], first["decided_at_ms"]) as (phone, ready):
+    async with resumed(server.url, shop.wallets[0], first["decided_at_ms"]) as (phone, ready):
         assert ready["balance_minor"] == 8_000
         assert [(await receive(phone))["balance_minor"] for _ in range(2)] == [8_000, 8_000]
 
@@ -164,37 +164,37 @@ async def _available(socket: ClientConnection) -> AsyncIterator[str]:
 
 
 async def test_activating_a_device_anew_closes_its_live_connection(
-    server: RunningServer, town: Town, connection: asyncpg.Connection
+    server: RunningServer, shop: Shop, connection: asyncpg.Connection
 ) -> None:
     """The key was changed elsewhere; this server notices at its next check."""
-    async with logged_in(server.url, town.wallets[0]) as phone:
-        await activated(connection, town.wallets[0].device)
+    async with logged_in(server.url, shop.wallets[0]) as phone:
+        await activated(connection, shop.wallets[0].device)
         assert await close_code(phone) == CloseCode.REVOKED
 
 
-async def test_a_revoked_phone_is_closed_and_others_stay(dsn: str, town: Town, admin: asyncpg.Connection) -> None:
+async def test_a_revoked_phone_is_closed_and_others_stay(dsn: str, shop: Shop, admin: asyncpg.Connection) -> None:
     async with (
         serving(settings(revocation_check_s=0.05), KEYRING, dsn) as server,
-        logged_in(server.url, town.wallets[0]) as stolen,
-        logged_in(server.url, town.wallets[1]) as other,
-        logged_in(server.url, town.terminals[0]) as till,
+        logged_in(server.url, shop.wallets[0]) as stolen,
+        logged_in(server.url, shop.wallets[1]) as other,
+        logged_in(server.url, shop.terminals[0]) as till,
     ):
-        number = town.wallets[0].device.number
+        number = shop.wallets[0].device.number
         await admin.execute("update wallet_device set status = 'revoked' where wallet_number = $1", number)
         assert await close_code(stolen) == CloseCode.REVOKED
-        await ask(till, scan_message(town.wallets[1].code()))
+        await ask(till, scan_message(shop.wallets[1].code()))
         assert (await receive(other))["status"] == "approved"
 
 
-async def test_a_server_that_drains_says_so_and_finishes_what_it_has(dsn: str, town: Town) -> None:
+async def test_a_server_that_drains_says_so_and_finishes_what_it_has(dsn: str, shop: Shop) -> None:
     running = serving(settings(), KEYRING, dsn)
     server = await running.__aenter__()
-    async with raw_socket(server.url, town.terminals[0].device.kind) as till:
+    async with raw_socket(server.url, shop.terminals[0].device.kind) as till:
         hello = await receive(till)
-        await ask(till, authenticate(town.terminals[0], hello["nonce"]))
+        await ask(till, authenticate(shop.terminals[0], hello["nonce"]))
         # The answer to the first says that the second is read: it is under way when the server stops.
         await till.send(json.dumps(scan_message("x", message_id="first")))
-        await till.send(json.dumps(scan_message(town.wallets[0].code())))
+        await till.send(json.dumps(scan_message(shop.wallets[0].code())))
         assert (await receive(till))["reply_to"] == "first"
         heard = asyncio.create_task(_all(till))
         await running.__aexit__(None, None, None)

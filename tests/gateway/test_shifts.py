@@ -19,7 +19,7 @@ from tests.gateway.test_pin import ask_for_pin, confirm_message, set_pin
 from tests.gateway.test_refund import refund_message
 from tests.support import (
     KEYRING,
-    Town,
+    Shop,
     ask,
     authenticate,
     logged_in,
@@ -59,10 +59,10 @@ def totals(report: dict[str, Any]) -> dict[str, tuple[int, int]]:
 
 
 async def test_a_shift_from_its_opening_to_its_z_report(
-    server: RunningServer, town: Town, admin: asyncpg.Connection
+    server: RunningServer, shop: Shop, admin: asyncpg.Connection
 ) -> None:
-    wallet = town.wallets[0]
-    async with logged_in(server.url, town.terminals[0]) as till, logged_in(server.url, wallet) as phone:
+    wallet = shop.wallets[0]
+    async with logged_in(server.url, shop.terminals[0]) as till, logged_in(server.url, wallet) as phone:
         await set_pin(phone)
         before = await ask(till, scan_message(wallet.code(), amount_minor=150))
         wish = opening(opening_cash_minor=10_000)
@@ -115,16 +115,16 @@ async def test_a_shift_from_its_opening_to_its_z_report(
     assert (await audit(admin)).ok
 
 
-async def test_the_printed_report(server: RunningServer, town: Town) -> None:
-    wallet = town.wallets[0]
-    async with logged_in(server.url, town.terminals[0]) as till:
+async def test_the_printed_report(server: RunningServer, shop: Shop) -> None:
+    wallet = shop.wallets[0]
+    async with logged_in(server.url, shop.terminals[0]) as till:
         shift = await ask(till, opening(operator="Alice", opening_cash_minor=10_000))
         await ask(till, scan_message(wallet.code(), amount_minor=900))
         await ask(till, scan_message(wallet.code(), amount_minor=2_000, purpose="top_up"))
         await ask(till, closing(shift, counted_cash_minor=12_000))
-    async with logged_in(server.url, town.terminals[0], language="zh-CN") as till:
+    async with logged_in(server.url, shop.terminals[0], language="zh-CN") as till:
         chinese = await ask(till, query(shift_id=shift["shift_id"]))
-    async with logged_in(server.url, town.terminals[0]) as till:
+    async with logged_in(server.url, shop.terminals[0]) as till:
         report = await ask(till, query(shift_id=shift["shift_id"]))
     lines = report["text"].split("\n")
     dated = [line for line in lines if not line.startswith(("Opened", "Closed"))]
@@ -133,7 +133,7 @@ async def test_the_printed_report(server: RunningServer, town: Town) -> None:
               Corner Canteen
                 Main hall
 ------------------------------------------
-Z-REPORT 1                   Terminal {town.terminals[0].device.number}
+Z-REPORT 1                   Terminal {shop.terminals[0].device.number}
 Operator                             Alice
 Currency                               EUR
 ------------------------------------------
@@ -163,17 +163,17 @@ Not paid
         assert columns(line) <= 42, line
 
 
-async def test_times_are_those_of_the_shop(server: RunningServer, town: Town, admin: asyncpg.Connection) -> None:
+async def test_times_are_those_of_the_shop(server: RunningServer, shop: Shop, admin: asyncpg.Connection) -> None:
     await admin.execute("update merchant set time_zone = 'Asia/Tokyo'")
-    async with logged_in(server.url, town.terminals[0]) as till:
+    async with logged_in(server.url, shop.terminals[0]) as till:
         shift = await ask(till, opening())
     local = await admin.fetchval("select to_char(opened_at at time zone 'Asia/Tokyo', 'YYYY-MM-DD HH24:MI') from shift")
     assert f"Opened{local:>36}" in shift["text"].split("\n")
 
 
-async def test_a_shift_is_opened_once(server: RunningServer, town: Town) -> None:
+async def test_a_shift_is_opened_once(server: RunningServer, shop: Shop) -> None:
     wish = opening()
-    async with logged_in(server.url, town.terminals[0]) as till, logged_in(server.url, town.terminals[1]) as other:
+    async with logged_in(server.url, shop.terminals[0]) as till, logged_in(server.url, shop.terminals[1]) as other:
         first = await ask(till, wish)
         again = await ask(till, wish)
         assert (again["shift_number"], again["opened_at_ms"]) == (1, first["opened_at_ms"])
@@ -190,17 +190,17 @@ async def test_a_shift_is_opened_once(server: RunningServer, town: Town) -> None
         assert (await ask(till, closing(first, counted_cash_minor=5)))["code"] == "id_reused"
 
 
-async def test_ready_names_the_open_shift(server: RunningServer, town: Town) -> None:
-    async with logged_in(server.url, town.terminals[0]) as till:
+async def test_ready_names_the_open_shift(server: RunningServer, shop: Shop) -> None:
+    async with logged_in(server.url, shop.terminals[0]) as till:
         shift = await ask(till, opening())
-    assert await shift_in_ready(server, town) == shift["shift_id"]
-    async with logged_in(server.url, town.terminals[0]) as till:
+    assert await shift_in_ready(server, shop) == shift["shift_id"]
+    async with logged_in(server.url, shop.terminals[0]) as till:
         await ask(till, closing(shift))
-    assert await shift_in_ready(server, town) is None
+    assert await shift_in_ready(server, shop) is None
 
 
-async def shift_in_ready(server: RunningServer, town: Town) -> str | None:
-    device = town.terminals[0]
+async def shift_in_ready(server: RunningServer, shop: Shop) -> str | None:
+    device = shop.terminals[0]
     async with raw_socket(server.url, device.device.kind) as socket:
         hello = await receive(socket)
         ready = await ask(socket, authenticate(device, hello["nonce"]))
@@ -209,10 +209,10 @@ async def shift_in_ready(server: RunningServer, town: Town) -> str | None:
 
 
 async def test_what_another_till_takes_back_counts_in_its_own_shift(
-    server: RunningServer, town: Town, admin: asyncpg.Connection
+    server: RunningServer, shop: Shop, admin: asyncpg.Connection
 ) -> None:
-    wallet = town.wallets[0]
-    async with logged_in(server.url, town.terminals[0]) as till, logged_in(server.url, town.terminals[1]) as other:
+    wallet = shop.wallets[0]
+    async with logged_in(server.url, shop.terminals[0]) as till, logged_in(server.url, shop.terminals[1]) as other:
         mine, theirs = await ask(till, opening()), await ask(other, opening())
         sold = await ask(till, scan_message(wallet.code(), amount_minor=900))
         topped_up = await ask(till, scan_message(wallet.code(), amount_minor=800, purpose="top_up"))
@@ -228,17 +228,17 @@ async def test_what_another_till_takes_back_counts_in_its_own_shift(
 
 
 async def test_a_disabled_terminal_closes_its_shift_and_opens_none(
-    server: RunningServer, town: Town, admin: asyncpg.Connection
+    server: RunningServer, shop: Shop, admin: asyncpg.Connection
 ) -> None:
-    async with logged_in(server.url, town.terminals[0]) as till:
+    async with logged_in(server.url, shop.terminals[0]) as till:
         shift = await ask(till, opening())
         await admin.execute("update terminal set status = 'disabled'")
         assert (await ask(till, closing(shift)))["report"] == "Z"
         assert (await ask(till, opening()))["code"] == "terminal_disabled"
 
 
-async def test_bad_fields_are_named(server: RunningServer, town: Town) -> None:
-    async with logged_in(server.url, town.terminals[0]) as till:
+async def test_bad_fields_are_named(server: RunningServer, shop: Shop) -> None:
+    async with logged_in(server.url, shop.terminals[0]) as till:
         for fields, field in (
             ({"operator": ""}, "operator"),
             ({"operator": "x" * 41}, "operator"),
@@ -251,19 +251,19 @@ async def test_bad_fields_are_named(server: RunningServer, town: Town) -> None:
             assert (answer["code"], answer["field"]) == ("bad_field", field)
 
 
-async def test_closing_beside_payments_leaves_none_out(dsn: str, town: Town, admin: asyncpg.Connection) -> None:
+async def test_closing_beside_payments_leaves_none_out(dsn: str, shop: Shop, admin: asyncpg.Connection) -> None:
     """Whatever is decided while the shift closes is in its report or after it; two servers, twelve shifts."""
     limits = settings(queries_per_s=1000, queries_burst=1000)
     inside = outside = 0
     async with (
         serving(limits, KEYRING, dsn) as one,
         serving(limits, KEYRING, dsn) as two,
-        logged_in(one.url, town.terminals[0]) as till,
-        logged_in(two.url, town.terminals[1]) as other,
+        logged_in(one.url, shop.terminals[0]) as till,
+        logged_in(two.url, shop.terminals[1]) as other,
     ):
         for _ in range(8):
             shift = await ask(till, opening())
-            scans = [scan_message(wallet.code(), amount_minor=1) for wallet in town.wallets]
+            scans = [scan_message(wallet.code(), amount_minor=1) for wallet in shop.wallets]
             scans += [scan_message("1234") for _ in range(3)]
             answers = await race(till, scans, closing(shift))
             results = [answer for answer in answers if answer["type"] == "payment.result"]

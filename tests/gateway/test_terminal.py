@@ -18,8 +18,8 @@ from tests.proxy import proxied
 from tests.support import (
     ANSWER_TIMEOUT_S,
     KEYRING,
+    Shop,
     TestDevice,
-    Town,
     activated,
     ask,
     authenticate,
@@ -58,16 +58,16 @@ async def test_hello_comes_first_and_says_what_a_client_needs(server: RunningSer
     assert (hello["type"], hello["protocol"], len(hello["nonce"])) == ("hello", "pos.v1", 64)
 
 
-async def test_ready_names_the_shop(server: RunningServer, town: Town) -> None:
+async def test_ready_names_the_shop(server: RunningServer, shop: Shop) -> None:
     async with raw_socket(server.url, TERMINAL) as socket:
         hello = await receive(socket)
-        ready = await ask(socket, authenticate(town.terminals[0], hello["nonce"]))
+        ready = await ask(socket, authenticate(shop.terminals[0], hello["nonce"]))
     assert ready.pop("server_time_ms") >= hello["server_time_ms"]
     assert ready == {
         "type": "ready",
         "reply_to": "auth",
         "resumed": True,
-        "terminal_number": town.terminals[0].device.number,
+        "terminal_number": shop.terminals[0].device.number,
         "merchant_name": "Corner Canteen",
         "store_name": "Main hall",
         "currency": "EUR",
@@ -75,9 +75,9 @@ async def test_ready_names_the_shop(server: RunningServer, town: Town) -> None:
     }
 
 
-async def test_a_scan_is_answered_to_till_and_wallet(server: RunningServer, town: Town) -> None:
-    async with logged_in(server.url, town.terminals[0]) as till, logged_in(server.url, town.wallets[0]) as wallet:
-        message = scan_message(town.wallets[0].code())
+async def test_a_scan_is_answered_to_till_and_wallet(server: RunningServer, shop: Shop) -> None:
+    async with logged_in(server.url, shop.terminals[0]) as till, logged_in(server.url, shop.wallets[0]) as wallet:
+        message = scan_message(shop.wallets[0].code())
         result = await ask(till, message)
         notice = await receive(wallet)
     assert result["decided_at_ms"] == notice["decided_at_ms"]
@@ -98,53 +98,53 @@ async def test_a_scan_is_answered_to_till_and_wallet(server: RunningServer, town
 
 
 async def test_every_device_of_the_wallet_hears_of_it(
-    server: RunningServer, town: Town, connection: asyncpg.Connection
+    server: RunningServer, shop: Shop, connection: asyncpg.Connection
 ) -> None:
-    number = town.wallets[0].device.number
+    number = shop.wallets[0].device.number
     second = await activated(connection, DeviceId(DeviceKind.WALLET, number, 1))
     async with (
-        logged_in(server.url, town.terminals[0]) as till,
-        logged_in(server.url, town.wallets[0]) as first_phone,
+        logged_in(server.url, shop.terminals[0]) as till,
+        logged_in(server.url, shop.wallets[0]) as first_phone,
         logged_in(server.url, second) as second_phone,
-        logged_in(server.url, town.wallets[1]) as stranger,
+        logged_in(server.url, shop.wallets[1]) as stranger,
     ):
         result = await ask(till, scan_message(second.code()))
         for phone in (first_phone, second_phone):
             assert (await receive(phone))["payment_id"] == result["payment_id"]
         # The stranger's next message is about its own payment: it was not told of this one.
-        other = await ask(till, scan_message(town.wallets[1].code()))
+        other = await ask(till, scan_message(shop.wallets[1].code()))
         assert (await receive(stranger))["payment_id"] == other["payment_id"]
 
 
-async def test_an_already_paid_order_names_its_payment(server: RunningServer, town: Town) -> None:
-    async with logged_in(server.url, town.terminals[0]) as till, logged_in(server.url, town.terminals[1]) as other:
-        first = await ask(till, scan_message(town.wallets[0].code(), reference="order-1"))
-        second = await ask(other, scan_message(town.wallets[1].code(), reference="order-1"))
+async def test_an_already_paid_order_names_its_payment(server: RunningServer, shop: Shop) -> None:
+    async with logged_in(server.url, shop.terminals[0]) as till, logged_in(server.url, shop.terminals[1]) as other:
+        first = await ask(till, scan_message(shop.wallets[0].code(), reference="order-1"))
+        second = await ask(other, scan_message(shop.wallets[1].code(), reference="order-1"))
     assert (second["decline_code"], second["paid_by"]) == ("already_paid", first["payment_id"])
 
 
 async def test_the_same_scan_again_gets_the_same_result(
-    server: RunningServer, town: Town, connection: asyncpg.Connection
+    server: RunningServer, shop: Shop, connection: asyncpg.Connection
 ) -> None:
-    message = scan_message(town.wallets[0].code())
-    async with logged_in(server.url, town.terminals[0]) as till:
+    message = scan_message(shop.wallets[0].code())
+    async with logged_in(server.url, shop.terminals[0]) as till:
         first = await ask(till, message)
         second = await ask(till, message | {"message_id": "again"})
-    async with logged_in(server.url, town.terminals[0]) as till:
+    async with logged_in(server.url, shop.terminals[0]) as till:
         third = await ask(till, message)
     assert second == first | {"reply_to": "again"}
     assert third == first
     assert await payments(connection) == 1
 
 
-async def test_the_same_id_with_another_body_is_an_error(server: RunningServer, town: Town) -> None:
-    message = scan_message(town.wallets[0].code())
-    async with logged_in(server.url, town.terminals[0]) as till, logged_in(server.url, town.terminals[1]) as other:
+async def test_the_same_id_with_another_body_is_an_error(server: RunningServer, shop: Shop) -> None:
+    message = scan_message(shop.wallets[0].code())
+    async with logged_in(server.url, shop.terminals[0]) as till, logged_in(server.url, shop.terminals[1]) as other:
         await ask(till, message)
         answers = [
             await ask(till, message | {"amount_minor": 1}),
             await ask(till, message | {"reference": "another"}),
-            await ask(till, message | {"code": town.wallets[0].code()}),
+            await ask(till, message | {"code": shop.wallets[0].code()}),
             await ask(other, message),
         ]
     assert [(answer["type"], answer["code"], answer["retryable"]) for answer in answers] == [
@@ -177,10 +177,10 @@ async def test_the_same_id_with_another_body_is_an_error(server: RunningServer, 
     ids=lambda value: str(value)[:40],
 )
 async def test_a_bad_field_is_named_and_nothing_is_stored(
-    fields: dict[str, Any], field: str, server: RunningServer, town: Town, connection: asyncpg.Connection
+    fields: dict[str, Any], field: str, server: RunningServer, shop: Shop, connection: asyncpg.Connection
 ) -> None:
-    message = scan_message(town.wallets[0].code())
-    async with logged_in(server.url, town.terminals[0]) as till:
+    message = scan_message(shop.wallets[0].code())
+    async with logged_in(server.url, shop.terminals[0]) as till:
         answer = await ask(till, message | fields)
         assert (answer["type"], answer["field"], answer["retryable"]) == ("error", field, False)
         if "message_id" not in fields:
@@ -189,9 +189,9 @@ async def test_a_bad_field_is_named_and_nothing_is_stored(
         assert (await ask(till, message))["status"] == "approved"
 
 
-async def test_fields_that_are_not_known_are_ignored(server: RunningServer, town: Town) -> None:
-    async with logged_in(server.url, town.terminals[0]) as till:
-        result = await ask(till, scan_message(town.wallets[0].code(), loyalty={"points": 3}))
+async def test_fields_that_are_not_known_are_ignored(server: RunningServer, shop: Shop) -> None:
+    async with logged_in(server.url, shop.terminals[0]) as till:
+        result = await ask(till, scan_message(shop.wallets[0].code(), loyalty={"points": 3}))
     assert result["status"] == "approved"
 
 
@@ -210,52 +210,52 @@ async def test_fields_that_are_not_known_are_ignored(server: RunningServer, town
     ids=["not json", "deep", "array", "number", "empty", "binary", "over 4 KiB"],
 )
 async def test_a_frame_that_is_no_message_ends_the_connection(
-    frame: str | bytes, code: int, ready: bool, server: RunningServer, town: Town
+    frame: str | bytes, code: int, ready: bool, server: RunningServer, shop: Shop
 ) -> None:
-    async with logged_in(server.url, town.terminals[0]) if ready else raw_socket(server.url, TERMINAL) as socket:
+    async with logged_in(server.url, shop.terminals[0]) if ready else raw_socket(server.url, TERMINAL) as socket:
         await socket.send(frame)
         assert await close_code(socket) == code
-    async with logged_in(server.url, town.terminals[0]) as till:
-        assert (await ask(till, scan_message(town.wallets[0].code())))["status"] == "approved"
+    async with logged_in(server.url, shop.terminals[0]) as till:
+        assert (await ask(till, scan_message(shop.wallets[0].code())))["status"] == "approved"
 
 
-async def test_invalid_utf8_ends_the_connection(server: RunningServer, town: Town) -> None:
-    async with logged_in(server.url, town.terminals[0]) as till:
+async def test_invalid_utf8_ends_the_connection(server: RunningServer, shop: Shop) -> None:
+    async with logged_in(server.url, shop.terminals[0]) as till:
         await till.send(b'{"type":"\xff\xfe"}', text=True)
         assert await close_code(till) == 1007
 
 
-async def test_a_frame_of_exactly_the_limit_is_read(server: RunningServer, town: Town) -> None:
-    message = json.dumps(scan_message(town.wallets[0].code()))
-    async with logged_in(server.url, town.terminals[0]) as till:
+async def test_a_frame_of_exactly_the_limit_is_read(server: RunningServer, shop: Shop) -> None:
+    message = json.dumps(scan_message(shop.wallets[0].code()))
+    async with logged_in(server.url, shop.terminals[0]) as till:
         await till.send(message + " " * (4096 - len(message)))
         assert (await receive(till))["status"] == "approved"
 
 
 async def test_a_message_before_authentication_ends_the_connection(
-    server: RunningServer, town: Town, connection: asyncpg.Connection
+    server: RunningServer, shop: Shop, connection: asyncpg.Connection
 ) -> None:
     async with raw_socket(server.url, TERMINAL) as socket:
-        await socket.send(json.dumps(scan_message(town.wallets[0].code())))
+        await socket.send(json.dumps(scan_message(shop.wallets[0].code())))
         assert await close_code(socket) == CloseCode.NOT_AUTHENTICATED
     assert await payments(connection) == 0
 
 
-async def test_authenticating_twice_ends_the_connection(server: RunningServer, town: Town) -> None:
-    async with logged_in(server.url, town.terminals[0]) as till:
-        await till.send(json.dumps(authenticate(town.terminals[0], "00" * 32)))
+async def test_authenticating_twice_ends_the_connection(server: RunningServer, shop: Shop) -> None:
+    async with logged_in(server.url, shop.terminals[0]) as till:
+        await till.send(json.dumps(authenticate(shop.terminals[0], "00" * 32)))
         assert await close_code(till) == CloseCode.ALREADY_AUTHENTICATED
 
 
-def _wrong(town: Town, case: str, nonce: str) -> dict[str, Any]:
-    till = town.terminals[0]
+def _wrong(shop: Shop, case: str, nonce: str) -> dict[str, Any]:
+    till = shop.terminals[0]
     match case:
         case "wrong key":
             return authenticate(TestDevice(till.device, till.kid, bytes(32)), nonce)
         case "another nonce":
             return authenticate(till, "00" * 32)
         case "another device's mac":
-            return authenticate(town.terminals[1], nonce, id=till.device.number)
+            return authenticate(shop.terminals[1], nonce, id=till.device.number)
         case "unknown terminal":
             return authenticate(till, nonce, id=999_999)
         case "unknown slot":
@@ -263,7 +263,7 @@ def _wrong(town: Town, case: str, nonce: str) -> dict[str, Any]:
         case "unknown kid":
             return authenticate(till, nonce, kid="k9")
         case _:
-            return authenticate(town.wallets[0], nonce)
+            return authenticate(shop.wallets[0], nonce)
 
 
 @pytest.mark.parametrize(
@@ -278,17 +278,17 @@ def _wrong(town: Town, case: str, nonce: str) -> dict[str, Any]:
         "a wallet",
     ],
 )
-async def test_who_cannot_prove_itself_is_told_to_stop(case: str, server: RunningServer, town: Town) -> None:
+async def test_who_cannot_prove_itself_is_told_to_stop(case: str, server: RunningServer, shop: Shop) -> None:
     async with raw_socket(server.url, TERMINAL) as socket:
         hello = await receive(socket)
-        await socket.send(json.dumps(_wrong(town, case, hello["nonce"])))
+        await socket.send(json.dumps(_wrong(shop, case, hello["nonce"])))
         assert await close_code(socket) == CloseCode.UNAUTHORIZED
 
 
 async def test_a_key_from_before_the_last_activation_is_worthless(
-    server: RunningServer, town: Town, connection: asyncpg.Connection
+    server: RunningServer, shop: Shop, connection: asyncpg.Connection
 ) -> None:
-    old = town.terminals[0]
+    old = shop.terminals[0]
     new = await activated(connection, old.device)
     async with raw_socket(server.url, TERMINAL) as socket:
         hello = await receive(socket)
@@ -299,16 +299,16 @@ async def test_a_key_from_before_the_last_activation_is_worthless(
 
 
 async def test_a_terminal_that_was_never_activated_cannot_come_in(
-    server: RunningServer, town: Town, admin: asyncpg.Connection
+    server: RunningServer, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     await admin.execute("update terminal set kid = null, generation = 0")
     async with raw_socket(server.url, TERMINAL) as socket:
         hello = await receive(socket)
-        await socket.send(json.dumps(authenticate(town.terminals[0], hello["nonce"])))
+        await socket.send(json.dumps(authenticate(shop.terminals[0], hello["nonce"])))
         assert await close_code(socket) == CloseCode.UNAUTHORIZED
 
 
-async def test_who_does_not_authenticate_in_time_is_closed(dsn: str, town: Town) -> None:
+async def test_who_does_not_authenticate_in_time_is_closed(dsn: str, shop: Shop) -> None:
     async with (
         serving(settings(authentication_timeout_s=1), KEYRING, dsn) as server,
         raw_socket(server.url, TERMINAL) as socket,
@@ -316,10 +316,10 @@ async def test_who_does_not_authenticate_in_time_is_closed(dsn: str, town: Town)
         assert await close_code(socket) == CloseCode.AUTHENTICATION_TIMEOUT
 
 
-async def test_a_second_connection_supersedes_the_first(server: RunningServer, town: Town) -> None:
-    async with logged_in(server.url, town.terminals[0]) as first, logged_in(server.url, town.terminals[0]) as second:
+async def test_a_second_connection_supersedes_the_first(server: RunningServer, shop: Shop) -> None:
+    async with logged_in(server.url, shop.terminals[0]) as first, logged_in(server.url, shop.terminals[0]) as second:
         assert await close_code(first) == CloseCode.SUPERSEDED
-        assert (await ask(second, scan_message(town.wallets[0].code())))["status"] == "approved"
+        assert (await ask(second, scan_message(shop.wallets[0].code())))["status"] == "approved"
 
 
 async def test_without_the_subprotocol_the_upgrade_is_denied(server: RunningServer) -> None:
@@ -330,13 +330,13 @@ async def test_without_the_subprotocol_the_upgrade_is_denied(server: RunningServ
     assert b"pos.v1" in denied.value.response.body
 
 
-async def test_too_many_forged_codes_lock_the_terminal_and_not_the_wallet(dsn: str, town: Town) -> None:
+async def test_too_many_forged_codes_lock_the_terminal_and_not_the_wallet(dsn: str, shop: Shop) -> None:
     async with (
         serving(settings(bad_codes_max=3), KEYRING, dsn) as server,
-        logged_in(server.url, town.terminals[0]) as till,
-        logged_in(server.url, town.terminals[1]) as other,
+        logged_in(server.url, shop.terminals[0]) as till,
+        logged_in(server.url, shop.terminals[1]) as other,
     ):
-        wallet = town.wallets[0]
+        wallet = shop.wallets[0]
         for _ in range(3):
             assert (await ask(till, scan_message(forged(wallet.code(seq=0)))))["decline_code"] == "code_invalid"
         refused = await ask(till, scan_message(wallet.code()))
@@ -345,25 +345,25 @@ async def test_too_many_forged_codes_lock_the_terminal_and_not_the_wallet(dsn: s
         assert (await ask(other, scan_message(wallet.code())))["status"] == "approved"
 
 
-async def test_a_repeat_of_a_forged_scan_counts_once(dsn: str, town: Town) -> None:
+async def test_a_repeat_of_a_forged_scan_counts_once(dsn: str, shop: Shop) -> None:
     async with (
         serving(settings(bad_codes_max=2), KEYRING, dsn) as server,
-        logged_in(server.url, town.terminals[0]) as till,
+        logged_in(server.url, shop.terminals[0]) as till,
     ):
-        message = scan_message(forged(town.wallets[0].code(seq=0)))
+        message = scan_message(forged(shop.wallets[0].code(seq=0)))
         for _ in range(4):
             assert (await ask(till, message))["decline_code"] == "code_invalid"
 
 
 async def test_a_database_that_is_away_is_a_retryable_error_and_nothing_half_done(
-    dsn: str, town: Town, connection: asyncpg.Connection
+    dsn: str, shop: Shop, connection: asyncpg.Connection
 ) -> None:
     async with (
         proxied(dsn) as proxy,
         serving(settings(batch_attempts_max=2), KEYRING, proxy.dsn) as server,
-        logged_in(server.url, town.terminals[0]) as till,
+        logged_in(server.url, shop.terminals[0]) as till,
     ):
-        message = scan_message(town.wallets[0].code())
+        message = scan_message(shop.wallets[0].code())
         proxy.away = True
         await proxy.drop_all()
         answer = await ask(till, message)
@@ -374,22 +374,22 @@ async def test_a_database_that_is_away_is_a_retryable_error_and_nothing_half_don
 
 
 async def test_a_full_queue_answers_a_scan_before_it_is_read_and_nothing_else(
-    dsn: str, town: Town, admin: asyncpg.Connection, connection: asyncpg.Connection
+    dsn: str, shop: Shop, admin: asyncpg.Connection, connection: asyncpg.Connection
 ) -> None:
     one_at_a_time = settings(batch_lanes=1, batch_operations_max=1, queue_operations_max=1)
     async with (
         serving(one_at_a_time, KEYRING, dsn) as server,
-        logged_in(server.url, town.terminals[0]) as first,
-        logged_in(server.url, town.terminals[1]) as second,
+        logged_in(server.url, shop.terminals[0]) as first,
+        logged_in(server.url, shop.terminals[1]) as second,
     ):
         async with admin.transaction():
             await admin.execute("lock table payment in share row exclusive mode")
-            await first.send(json.dumps(scan_message(town.wallets[0].code())))
+            await first.send(json.dumps(scan_message(shop.wallets[0].code())))
             async with asyncio.timeout(10):
                 while not await connection.fetchval("select exists (select from pg_locks where not granted)"):
                     pass
-            await second.send(json.dumps(scan_message(town.wallets[1].code())))
-            unread = scan_message(town.wallets[2].code()) | {"amount_minor": -1}
+            await second.send(json.dumps(scan_message(shop.wallets[1].code())))
+            unread = scan_message(shop.wallets[2].code()) | {"amount_minor": -1}
             refused = await ask(second, unread)
             assert refused == {
                 "type": "error",
@@ -411,35 +411,35 @@ async def test_a_full_queue_answers_a_scan_before_it_is_read_and_nothing_else(
         assert await payments(connection) == 2
 
 
-async def test_who_comes_while_the_database_is_away_is_told_to_come_back(dsn: str, town: Town) -> None:
+async def test_who_comes_while_the_database_is_away_is_told_to_come_back(dsn: str, shop: Shop) -> None:
     async with proxied(dsn) as proxy, serving(settings(), KEYRING, proxy.dsn) as server:
         proxy.away = True
         await proxy.drop_all()
         async with raw_socket(server.url, TERMINAL) as socket:
             hello = await receive(socket)
-            await socket.send(json.dumps(authenticate(town.terminals[0], hello["nonce"])))
+            await socket.send(json.dumps(authenticate(shop.terminals[0], hello["nonce"])))
             assert await close_code(socket) == CloseCode.UNAVAILABLE
 
 
-async def test_a_server_that_stops_finishes_and_says_so(dsn: str, town: Town) -> None:
+async def test_a_server_that_stops_finishes_and_says_so(dsn: str, shop: Shop) -> None:
     async with serving(settings(), KEYRING, dsn) as server:
         socket = await connect(
             server.url.replace("http", "ws") + "/v1/terminal",
             subprotocols=["pos.v1"],  # type: ignore[list-item]
         )
         hello = await receive(socket)
-        await ask(socket, authenticate(town.terminals[0], hello["nonce"]))
-        message = scan_message(town.wallets[0].code())
+        await ask(socket, authenticate(shop.terminals[0], hello["nonce"]))
+        message = scan_message(shop.wallets[0].code())
         await socket.send(json.dumps(message))
         result = await receive(socket)
     assert result["status"] == "approved"
     assert await close_code(socket) == CloseCode.DRAINING
 
 
-async def test_ids_in_any_case_are_the_same_payment(server: RunningServer, town: Town) -> None:
+async def test_ids_in_any_case_are_the_same_payment(server: RunningServer, shop: Shop) -> None:
     identifier = str(new_id())
-    message = scan_message(town.wallets[0].code(), payment_id=identifier)
-    async with logged_in(server.url, town.terminals[0]) as till:
+    message = scan_message(shop.wallets[0].code(), payment_id=identifier)
+    async with logged_in(server.url, shop.terminals[0]) as till:
         first = await ask(till, message)
         second = await ask(till, message | {"payment_id": identifier.upper()})
     assert first == second

@@ -9,13 +9,13 @@ from pos_server.core.credentials.device_keys import DeviceKind
 from pos_server.core.errors import CloseCode
 from pos_server.server import RunningServer
 from tests.gateway.test_terminal import close_code
-from tests.support import Town, activated, ask, authenticate, logged_in, raw_socket, receive, scan_message
+from tests.support import Shop, activated, ask, authenticate, logged_in, raw_socket, receive, scan_message
 
 pytestmark = pytest.mark.asyncio
 
 
-async def test_ready_holds_the_balance(server: RunningServer, town: Town) -> None:
-    wallet = town.wallets[0]
+async def test_ready_holds_the_balance(server: RunningServer, shop: Shop) -> None:
+    wallet = shop.wallets[0]
     async with raw_socket(server.url, DeviceKind.WALLET) as socket:
         hello = await receive(socket)
         ready = await ask(socket, authenticate(wallet, hello["nonce"]))
@@ -33,34 +33,34 @@ async def test_ready_holds_the_balance(server: RunningServer, town: Town) -> Non
     }
 
 
-async def test_a_wallet_cannot_scan(server: RunningServer, town: Town, connection: asyncpg.Connection) -> None:
-    async with logged_in(server.url, town.wallets[0]) as phone:
-        answer = await ask(phone, scan_message(town.wallets[0].code()))
+async def test_a_wallet_cannot_scan(server: RunningServer, shop: Shop, connection: asyncpg.Connection) -> None:
+    async with logged_in(server.url, shop.wallets[0]) as phone:
+        answer = await ask(phone, scan_message(shop.wallets[0].code()))
     assert (answer["type"], answer["code"], answer["field"]) == ("error", "unknown_type", "type")
     assert await connection.fetchval("select count(*) from payment where purpose = 'sale'") == 0
 
 
-async def test_an_unknown_wallet_and_a_wrong_key_look_the_same(server: RunningServer, town: Town) -> None:
+async def test_an_unknown_wallet_and_a_wrong_key_look_the_same(server: RunningServer, shop: Shop) -> None:
     for fields in ({"id": 9_999_999_999}, {"slot": 1}, {"mac": "0" * 64}):
         async with raw_socket(server.url, DeviceKind.WALLET) as socket:
             hello = await receive(socket)
-            await socket.send(json.dumps(authenticate(town.wallets[0], hello["nonce"]) | fields))
+            await socket.send(json.dumps(authenticate(shop.wallets[0], hello["nonce"]) | fields))
             assert await close_code(socket) == CloseCode.UNAUTHORIZED
 
 
-async def test_a_revoked_phone_stays_out(server: RunningServer, town: Town, admin: asyncpg.Connection) -> None:
+async def test_a_revoked_phone_stays_out(server: RunningServer, shop: Shop, admin: asyncpg.Connection) -> None:
     await admin.execute("update wallet_device set status = 'revoked'")
     async with raw_socket(server.url, DeviceKind.WALLET) as socket:
         hello = await receive(socket)
-        await socket.send(json.dumps(authenticate(town.wallets[0], hello["nonce"])))
+        await socket.send(json.dumps(authenticate(shop.wallets[0], hello["nonce"])))
         assert await close_code(socket) == CloseCode.UNAUTHORIZED
 
 
 async def test_a_new_phone_in_the_slot_starts_fresh_and_ends_the_old_ones_codes(
-    server: RunningServer, town: Town, connection: asyncpg.Connection
+    server: RunningServer, shop: Shop, connection: asyncpg.Connection
 ) -> None:
-    old = town.wallets[0]
-    async with logged_in(server.url, town.terminals[0]) as till:
+    old = shop.wallets[0]
+    async with logged_in(server.url, shop.terminals[0]) as till:
         for _ in range(3):
             assert (await ask(till, scan_message(old.code())))["status"] == "approved"
         new = await activated(connection, old.device)

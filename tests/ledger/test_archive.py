@@ -27,7 +27,7 @@ from tests.end_to_end.server_process import pos_server
 from tests.ledger.archived import BEFORE, NOW, age, archive_old, make_old
 from tests.ledger.test_audit import sell
 from tests.ledger.test_payments import run_batch
-from tests.support import Town, new_id
+from tests.support import Shop, new_id
 
 pytestmark = pytest.mark.asyncio
 
@@ -69,18 +69,18 @@ def write(folder: Path, contents: list[dict[str, Any]]) -> None:
         part.writelines(json.dumps(line) + "\n" for line in contents)
 
 
-async def every_kind(connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection) -> dict[str, str]:
+async def every_kind(connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection) -> dict[str, str]:
     """An old payment of every kind, settled and sealed; their ids by name."""
-    ids = await sell(connection, town)
+    ids = await sell(connection, shop)
     await make_old(admin)
     return ids
 
 
 async def test_units_leave_whole_and_everything_still_fits(
-    connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection, tmp_path: Path
+    connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    ids = await every_kind(connection, town, admin)
-    await run_batch(connection, town.scan(0, amount_minor=50))
+    ids = await every_kind(connection, shop, admin)
+    await run_batch(connection, shop.scan(0, amount_minor=50))
     counts = "select (select count(*) from payment), (select count(*) from refund), (select count(*) from transfer)"
     payments, refunds, transfers = await admin.fetchrow(counts)
     before = await balances(admin)
@@ -103,9 +103,9 @@ async def test_units_leave_whole_and_everything_still_fits(
 
 
 async def test_a_line_holds_every_column_that_is_not_null(
-    connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection, tmp_path: Path
+    connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    ids = await every_kind(connection, town, admin)
+    ids = await every_kind(connection, shop, admin)
     rows = {
         table: {str(row["id"]): dict(row) for row in await admin.fetch(f"select * from {table}")}
         for table in ("payment", "refund", "transfer")
@@ -131,9 +131,9 @@ def as_json(value: object) -> object:
 
 
 async def test_parts_are_bounded_and_chained_and_a_second_run_has_nothing_left(
-    connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection, tmp_path: Path
+    connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    await every_kind(connection, town, admin)
+    await every_kind(connection, shop, admin)
     total = await admin.fetchval("select count(*) from payment where status <> 'pending'")
     parts = await archive_old(admin, tmp_path, part_payments_max=4)
     assert sum(part.payments for part in parts) == total
@@ -158,10 +158,10 @@ async def test_parts_are_bounded_and_chained_and_a_second_run_has_nothing_left(
 
 
 async def test_a_refund_may_have_the_id_of_its_payment(
-    connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection, tmp_path: Path
+    connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    sale = town.scan()
-    await run_batch(connection, sale, CreateRefund(sale.payment_id, sale.payment_id, town.merchant_id, None, 100))
+    sale = shop.scan()
+    await run_batch(connection, sale, CreateRefund(sale.payment_id, sale.payment_id, shop.merchant_id, None, 100))
     await make_old(admin)
     (part,) = await archive_old(admin, tmp_path)
     assert (part.payments, part.refunds) == (4, 1)
@@ -169,12 +169,12 @@ async def test_a_refund_may_have_the_id_of_its_payment(
 
 
 async def test_the_books_go_on_after_an_archive(
-    connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection, tmp_path: Path
+    connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    await every_kind(connection, town, admin)
+    await every_kind(connection, shop, admin)
     await archive_old(admin, tmp_path)
     last = await admin.fetchval("select max(last_id) from seal")
-    await run_batch(connection, town.scan(0, amount_minor=70))
+    await run_batch(connection, shop.scan(0, amount_minor=70))
     assert await roll_up(admin) == await admin.fetchval("select max(id) from transfer")
     await well(admin, tmp_path)
     await admin.execute("update transfer set created_at = $2 where id > $1", last, NOW - timedelta(days=1))
@@ -188,9 +188,9 @@ async def test_the_books_go_on_after_an_archive(
 
 
 async def test_what_it_refuses_says_what_to_do(
-    connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection, tmp_path: Path
+    connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    await run_batch(connection, town.scan())
+    await run_batch(connection, shop.scan())
     await age(admin, days=5)
 
     async def refusal(before: Any = BEFORE) -> str:
@@ -215,7 +215,7 @@ async def test_what_it_refuses_says_what_to_do(
     assert (part.payments, part.settlements) == (4, 0)
 
 
-async def test_the_server_may_not_archive(connection: asyncpg.Connection, town: Town) -> None:
+async def test_the_server_may_not_archive(connection: asyncpg.Connection, shop: Shop) -> None:
     for table in ("archived_name", "archived_refund", "archive_part", "archived_balance"):
         await connection.fetch(f"select * from {table}")
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
@@ -223,9 +223,9 @@ async def test_the_server_may_not_archive(connection: asyncpg.Connection, town: 
 
 
 async def test_two_at_once_move_everything_once(
-    dsn: str, connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection, tmp_path: Path
+    dsn: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    await every_kind(connection, town, admin)
+    await every_kind(connection, shop, admin)
     total = await admin.fetchval("select count(*) from payment where status <> 'pending'")
     other = await connect(dsn, timeout_s=10, role=None)
     try:
@@ -237,10 +237,10 @@ async def test_two_at_once_move_everything_once(
 
 
 async def test_a_payment_with_a_transfer_that_is_not_sealed_stays(
-    connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection, tmp_path: Path
+    connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
     """Clocks of servers differ: a transfer may be a moment younger than its payment's last change."""
-    sale, other = town.scan(0), town.scan(1)
+    sale, other = shop.scan(0), shop.scan(1)
     await run_batch(connection, sale, other)
     await make_old(admin)
     of_sale = "update transfer set created_at = $2 where source_id = $1"
@@ -251,10 +251,10 @@ async def test_a_payment_with_a_transfer_that_is_not_sealed_stays(
 
 
 async def test_a_line_is_what_was_sealed(
-    connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection, tmp_path: Path
+    connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
     """The digest of a line is that of the row, in the SQL function and in the code that reads the parts."""
-    await every_kind(connection, town, admin)
+    await every_kind(connection, shop, admin)
     digests = {row["id"]: row["digest"] for row in await admin.fetch(QUERIES["transfer_digests"], 0, 10**6, None)}
     await archive_old(admin, tmp_path)
     found = [unit.digests for unit in read_units(tmp_path / "payments-000001.jsonl.gz")]
@@ -303,22 +303,22 @@ async def test_the_audit_finds_damage(
     damage: str,
     expected: dict[str, list[str]],
     connection: asyncpg.Connection,
-    town: Town,
+    shop: Shop,
     admin: asyncpg.Connection,
     tmp_path: Path,
 ) -> None:
-    ids = await every_kind(connection, town, admin)
+    ids = await every_kind(connection, shop, admin)
     await archive_old(admin, tmp_path)
     # A young settlement, which stays.
-    await run_batch(connection, town.scan(0, amount_minor=70))
+    await run_batch(connection, shop.scan(0, amount_minor=70))
     await admin.execute("update transfer set created_at = $1 where kind = 'payment'", NOW - timedelta(days=1))
     yesterday = NOW.date() - timedelta(days=1)
     await settle(admin, yesterday, NOW)
     await roll_up(admin)
     await well(admin, tmp_path)
-    number = town.wallets[0].device.number
+    number = shop.wallets[0].device.number
     ids["account"] = str(await admin.fetchval("select account_id from wallet where number = $1", number))
-    ids["merchant"] = str(await admin.fetchval("select account_id from merchant where id = $1", town.merchant_id))
+    ids["merchant"] = str(await admin.fetchval("select account_id from merchant where id = $1", shop.merchant_id))
     ids["house"] = str(await admin.fetchval("select id from account where name = 'settlement'"))
     statement = "select id::text from settlement where business_date = $1 and paid_out_minor > 0"
     ids["statement"] = await admin.fetchval(statement, yesterday)
@@ -335,11 +335,11 @@ async def test_the_audit_finds_damage(
 
 
 async def test_a_live_row_that_is_deleted_after_an_archive_is_named(
-    connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection, tmp_path: Path
+    connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    await every_kind(connection, town, admin)
+    await every_kind(connection, shop, admin)
     await archive_old(admin, tmp_path)
-    await run_batch(connection, town.scan(0, amount_minor=70))
+    await run_batch(connection, shop.scan(0, amount_minor=70))
     await seal_days(admin, NOW + timedelta(days=1), "UTC", lambda seal: None)
     archived = await admin.fetchval("select sum(transfers) from archive_part")
     lost = await admin.fetchval("delete from transfer where kind = 'payment' returning id")
@@ -354,9 +354,9 @@ CHANGED = "payments-000001.jsonl.gz was changed: its SHA-256 is not the recorded
 
 
 async def test_a_changed_line_is_named(
-    connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection, tmp_path: Path
+    connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    ids = await every_kind(connection, town, admin)
+    ids = await every_kind(connection, shop, admin)
     await archive_old(admin, tmp_path)
     contents = lines(tmp_path)
     at = next(index for index, line in enumerate(contents[1:], 1) if line["payment"]["id"] == ids["paid"])
@@ -378,9 +378,9 @@ async def test_a_changed_line_is_named(
 
 @pytest.mark.parametrize("damage", ["gone", "cut off", "no part", "no header", "odd ids"])
 async def test_a_part_that_cannot_be_read_is_named(
-    damage: str, connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection, tmp_path: Path
+    damage: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    await every_kind(connection, town, admin)
+    await every_kind(connection, shop, admin)
     await archive_old(admin, tmp_path)
     path = tmp_path / "payments-000001.jsonl.gz"
     if damage == "gone":
@@ -401,9 +401,9 @@ async def test_a_part_that_cannot_be_read_is_named(
 
 
 async def test_a_name_that_was_removed_is_named_from_the_parts(
-    connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection, tmp_path: Path
+    connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    ids = await every_kind(connection, town, admin)
+    ids = await every_kind(connection, shop, admin)
     await archive_old(admin, tmp_path)
     await admin.execute("delete from archived_name where id = $1::text::uuid", ids["paid"])
     await admin.execute("delete from archived_refund where id = $1::text::uuid", ids["refund"])
@@ -415,9 +415,9 @@ async def test_a_name_that_was_removed_is_named_from_the_parts(
 
 
 async def test_a_transfer_that_came_back_is_named(
-    connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection, tmp_path: Path
+    connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    await every_kind(connection, town, admin)
+    await every_kind(connection, shop, admin)
     await admin.execute("create table kept as select * from transfer order by id limit 1")
     await archive_old(admin, tmp_path)
     await admin.execute("alter table transfer alter id drop identity; insert into transfer select * from kept")
@@ -430,9 +430,9 @@ async def test_a_transfer_that_came_back_is_named(
 
 
 async def test_the_command(
-    dsn: str, connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection, tmp_path: Path
+    dsn: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    await every_kind(connection, town, admin)
+    await every_kind(connection, shop, admin)
     known = {"POS_DATABASE_URL": dsn, "POS_ARCHIVE_MIN_AGE_DAYS": "1.5", "POS_REFUND_WINDOW_DAYS": "1"}
     total = await admin.fetchval("select count(*) from payment where status <> 'pending'")
     archiving = ("archive", "--before", str(BEFORE), "--out", tmp_path)
@@ -452,12 +452,12 @@ async def test_the_command(
 
 
 async def test_shifts_keep_their_figures_when_their_payments_have_gone(
-    dsn: str, connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection, tmp_path: Path
+    dsn: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    shift_id, till = new_id(), town.terminals[0].device.number
+    shift_id, till = new_id(), shop.terminals[0].device.number
     async with await create_pool(dsn, timeout_s=10, size_max=1) as pool:
         await open_shift(pool, shift_id, till, "Alice", 0, now_ms())
-        await run_batch(connection, town.scan(0), town.scan(1))
+        await run_batch(connection, shop.scan(0), shop.scan(1))
         await admin.execute(
             "alter table shift disable trigger shift_is_fixed; "
             "update shift set opened_at = opened_at - interval '5 days'; "

@@ -15,7 +15,7 @@ from tests.copies import replace
 from tests.engine.test_authorizer import running, status
 from tests.ledger.archived import archive_old, make_old
 from tests.ledger.test_payments import balance, run_batch
-from tests.support import EUR, RULES, Town, new_id
+from tests.support import EUR, RULES, Shop, new_id
 
 pytestmark = pytest.mark.asyncio
 YEAR_MS = 366 * 86_400_000
@@ -30,7 +30,7 @@ async def until_somebody_waits(admin: asyncpg.Connection) -> None:
 
 
 @asynccontextmanager
-async def held_back(dsn: str, town: Town) -> AsyncIterator[asyncpg.Connection]:
+async def held_back(dsn: str, shop: Shop) -> AsyncIterator[asyncpg.Connection]:
     """No decision about a wallet can be stored until the block is left: they were loaded before."""
     holder = await connect(dsn, timeout_s=10, role=None)
     try:
@@ -46,25 +46,25 @@ async def test_what_is_decided_before_the_archive_and_stored_after_it_is_refused
     kind: str,
     dsn: str,
     connection: asyncpg.Connection,
-    town: Town,
+    shop: Shop,
     admin: asyncpg.Connection,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # As if this server had longer windows than the one that archives.
     monkeypatch.setattr("tests.engine.test_authorizer.RULES", replace(RULES, cancel_window_ms=YEAR_MS))
-    sale, late = town.scan(0), town.scan(1)
-    till = town.terminals[0].device.number
-    await run_batch(connection, sale, Cancel(till, town.merchant_id, EUR, late.payment_id, None, new_id()))
+    sale, late = shop.scan(0), shop.scan(1)
+    till = shop.terminals[0].device.number
+    await run_batch(connection, sale, Cancel(till, shop.merchant_id, EUR, late.payment_id, None, new_id()))
     await make_old(admin)
     operations: dict[str, Operation] = {
-        "refund": CreateRefund(new_id(), sale.payment_id, town.merchant_id, till, 100),
-        "cancel": Cancel(till, town.merchant_id, EUR, sale.payment_id, None, new_id()),
-        "cancel of the order": Cancel(till, town.merchant_id, EUR, None, sale.reference, new_id()),
-        "late scan": replace(late, code=town.wallets[1].code()),
+        "refund": CreateRefund(new_id(), sale.payment_id, shop.merchant_id, till, 100),
+        "cancel": Cancel(till, shop.merchant_id, EUR, sale.payment_id, None, new_id()),
+        "cancel of the order": Cancel(till, shop.merchant_id, EUR, None, sale.reference, new_id()),
+        "late scan": replace(late, code=shop.wallets[1].code()),
     }
     async with running(dsn) as engine:
-        async with held_back(dsn, town) as holder:
+        async with held_back(dsn, shop) as holder:
             engine.authorizer.submit(operations[kind], "0")
             await until_somebody_waits(holder)
             (part,) = await archive_old(admin, tmp_path)
@@ -73,21 +73,21 @@ async def test_what_is_decided_before_the_archive_and_stored_after_it_is_refused
     assert status(engine.outcomes["0"]) == "payment_archived"
     assert await admin.fetchval("select count(*) from payment") == 0
     assert await admin.fetchval("select count(*) from transfer") == 0
-    assert [await balance(connection, town, wallet) for wallet in range(2)] == [9_000, 10_000]
+    assert [await balance(connection, shop, wallet) for wallet in range(2)] == [9_000, 10_000]
     assert (await audit(admin)).findings == []
 
 
 async def test_what_changes_after_it_was_written_stays_in_the_ledger(
-    dsn: str, connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection, tmp_path: Path
+    dsn: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
     """A refund is stored between the file and the deletion: its payment is left out of the part, which is made anew."""
-    sale, other = town.scan(0), town.scan(1)
+    sale, other = shop.scan(0), shop.scan(1)
     await run_batch(connection, sale, other)
     await make_old(admin)
     watcher = await connect(dsn, timeout_s=10)
     try:
         async with connection.transaction():
-            await run_batch(connection, CreateRefund(new_id(), sale.payment_id, town.merchant_id, None, 100))
+            await run_batch(connection, CreateRefund(new_id(), sale.payment_id, shop.merchant_id, None, 100))
             moving = asyncio.create_task(archive_old(admin, tmp_path))
             await until_somebody_waits(watcher)
         (part,) = await moving
@@ -100,9 +100,9 @@ async def test_what_changes_after_it_was_written_stays_in_the_ledger(
 
 
 async def test_an_order_and_an_id_are_paid_once_while_their_payments_are_archived(
-    dsn: str, connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection, tmp_path: Path
+    dsn: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    sales = [town.scan(index % 3, amount_minor=10) for index in range(12)]
+    sales = [shop.scan(index % 3, amount_minor=10) for index in range(12)]
     await run_batch(connection, *sales)
     await make_old(admin)
     seen: set[str] = set()
@@ -110,7 +110,7 @@ async def test_an_order_and_an_id_are_paid_once_while_their_payments_are_archive
         moving = asyncio.create_task(archive_old(admin, tmp_path, part_payments_max=2))
         while not moving.done():
             for sale in sales[:4]:
-                same_order = town.scan(0, amount_minor=10, reference=sale.reference, code=sale.code)
+                same_order = shop.scan(0, amount_minor=10, reference=sale.reference, code=sale.code)
                 repeat, again = await engine.authorize(sale, same_order)
                 assert isinstance(again, Decided)
                 # The code was used before the order is looked at.
@@ -119,29 +119,29 @@ async def test_an_order_and_an_id_are_paid_once_while_their_payments_are_archive
         assert sum(part.payments for part in await moving) == 15
         repeats = await engine.authorize(*sales)
         assert {status(outcome) for outcome in repeats} == {"payment_archived"}
-        fresh = [town.scan(0, reference=sale.reference, code=town.wallets[0].code(seq=9)) for sale in sales[:1]]
+        fresh = [shop.scan(0, reference=sale.reference, code=shop.wallets[0].code(seq=9)) for sale in sales[:1]]
         (again,) = await engine.authorize(*fresh)
         assert isinstance(again, Decided)
         assert (status(again), again.payment.paid_by) == ("already_paid", sales[0].payment_id)
     assert seen <= {"approved", "payment_archived"}
     assert await admin.fetchval("select count(*) from transfer where kind = 'payment'") == 0
-    assert [await balance(connection, town, wallet) for wallet in range(3)] == [9_960] * 3
+    assert [await balance(connection, shop, wallet) for wallet in range(3)] == [9_960] * 3
     assert (await audit(admin)).findings == []
 
 
 async def test_every_operation_on_what_is_archived(
-    connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection, tmp_path: Path
+    connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    till = town.terminals[0].device.number
-    sale, canceled = town.scan(0), town.scan(1)
-    refund = CreateRefund(new_id(), sale.payment_id, town.merchant_id, till, 100)
+    till = shop.terminals[0].device.number
+    sale, canceled = shop.scan(0), shop.scan(1)
+    refund = CreateRefund(new_id(), sale.payment_id, shop.merchant_id, till, 100)
     cancels = [
-        Cancel(till, town.merchant_id, EUR, canceled.payment_id, None, new_id()),
-        Cancel(till, town.merchant_id, EUR, None, "never-seen", new_id()),
+        Cancel(till, shop.merchant_id, EUR, canceled.payment_id, None, new_id()),
+        Cancel(till, shop.merchant_id, EUR, None, "never-seen", new_id()),
     ]
     await run_batch(connection, sale, canceled, refund, *cancels)
     await make_old(admin)
-    live = town.scan(1)
+    live = shop.scan(1)
     await archive_old(admin, tmp_path)
     await run_batch(connection, live)
     asked: list[tuple[Operation, str]] = [
@@ -150,13 +150,13 @@ async def test_every_operation_on_what_is_archived(
         (refund, "payment_archived"),
         (replace(refund, payment_id=live.payment_id), "id_reused"),
         (replace(refund, refund_id=new_id(), payment_id=live.payment_id), "refunded"),
-        (Cancel(till, town.merchant_id, EUR, sale.payment_id, None, new_id()), "payment_archived"),
-        (Cancel(till, town.merchant_id, EUR, None, sale.reference, new_id()), "payment_archived"),
-        (Cancel(till, town.merchant_id, EUR, None, "never-seen", new_id()), "payment_archived"),
-        (town.scan(2, reference=sale.reference), "already_paid"),
-        (town.scan(2, reference=canceled.reference), "canceled"),
-        (town.scan(2, reference="never-seen"), "canceled"),
-        (town.scan(2), "approved"),
+        (Cancel(till, shop.merchant_id, EUR, sale.payment_id, None, new_id()), "payment_archived"),
+        (Cancel(till, shop.merchant_id, EUR, None, sale.reference, new_id()), "payment_archived"),
+        (Cancel(till, shop.merchant_id, EUR, None, "never-seen", new_id()), "payment_archived"),
+        (shop.scan(2, reference=sale.reference), "already_paid"),
+        (shop.scan(2, reference=canceled.reference), "canceled"),
+        (shop.scan(2, reference="never-seen"), "canceled"),
+        (shop.scan(2), "approved"),
     ]
     outcomes = await run_batch(connection, *(operation for operation, _ in asked))
     assert [word(outcome) for outcome in outcomes] == [expected for _, expected in asked]

@@ -13,38 +13,38 @@ from pos_server.ledger.audit import OFFENDERS_LISTED_MAX, audit
 from pos_server.ledger.sql import QUERIES
 from tests.end_to_end.server_process import pos_server
 from tests.ledger.test_payments import run_batch
-from tests.support import EUR, Town, new_id
+from tests.support import EUR, Shop, new_id
 
 pytestmark = pytest.mark.asyncio
 
 
-async def sell(connection: asyncpg.Connection, town: Town) -> dict[str, str]:
+async def sell(connection: asyncpg.Connection, shop: Shop) -> dict[str, str]:
     """A day with a payment of every kind; their ids by name, and those of refunds, transfers and wallets."""
-    till = town.terminals[0].device.number
+    till = shop.terminals[0].device.number
     sales = {
-        "paid": town.scan(0),
-        "also_paid": town.scan(1),
-        "declined": town.scan(2, amount_minor=99_999),
-        "canceled": town.scan(0, amount_minor=500),
-        "refunded": town.scan(1, amount_minor=700),
-        "pending": town.scan(2, entry=Entry.TYPED),
-        "withdrawn": town.scan(2, entry=Entry.TYPED),
+        "paid": shop.scan(0),
+        "also_paid": shop.scan(1),
+        "declined": shop.scan(2, amount_minor=99_999),
+        "canceled": shop.scan(0, amount_minor=500),
+        "refunded": shop.scan(1, amount_minor=700),
+        "pending": shop.scan(2, entry=Entry.TYPED),
+        "withdrawn": shop.scan(2, entry=Entry.TYPED),
     }
     refunds = {
-        "refund": CreateRefund(new_id(), sales["refunded"].payment_id, town.merchant_id, till, 300),
-        "other_refund": CreateRefund(new_id(), sales["refunded"].payment_id, town.merchant_id, None, 100),
+        "refund": CreateRefund(new_id(), sales["refunded"].payment_id, shop.merchant_id, till, 300),
+        "other_refund": CreateRefund(new_id(), sales["refunded"].payment_id, shop.merchant_id, None, 100),
     }
     cancels = [
-        Cancel(till, town.merchant_id, EUR, sales["canceled"].payment_id, None, new_id()),
-        Cancel(till, town.merchant_id, EUR, sales["withdrawn"].payment_id, None, new_id()),
-        Cancel(till, town.merchant_id, EUR, None, "order-never-seen", new_id()),
-        Cancel(till, town.merchant_id, EUR, new_id(), None, new_id()),
+        Cancel(till, shop.merchant_id, EUR, sales["canceled"].payment_id, None, new_id()),
+        Cancel(till, shop.merchant_id, EUR, sales["withdrawn"].payment_id, None, new_id()),
+        Cancel(till, shop.merchant_id, EUR, None, "order-never-seen", new_id()),
+        Cancel(till, shop.merchant_id, EUR, new_id(), None, new_id()),
     ]
     await run_batch(connection, *sales.values(), *refunds.values(), *cancels)
-    await sell_with_a_fee_and_move_cash(connection, town, sales, refunds)
+    await sell_with_a_fee_and_move_cash(connection, shop, sales, refunds)
     ids = {name: str(sale.payment_id) for name, sale in sales.items()}
     ids |= {name: str(refund.refund_id) for name, refund in refunds.items()}
-    ids |= {f"wallet_{index}": str(wallet.device.number) for index, wallet in enumerate(town.wallets)}
+    ids |= {f"wallet_{index}": str(wallet.device.number) for index, wallet in enumerate(shop.wallets)}
     for index, row in enumerate(await connection.fetch("select id from payment where purpose = 'top_up' order by id")):
         ids[f"top_up_{index}"] = str(row["id"])
     for name in ("paid", "canceled", "cash_out"):
@@ -54,7 +54,7 @@ async def sell(connection: asyncpg.Connection, town: Town) -> dict[str, str]:
 
 
 async def sell_with_a_fee_and_move_cash(
-    connection: asyncpg.Connection, town: Town, asked: dict[str, Any], refunds: dict[str, CreateRefund]
+    connection: asyncpg.Connection, shop: Shop, asked: dict[str, Any], refunds: dict[str, CreateRefund]
 ) -> None:
     """To a merchant of its own; adds to the names."""
     merchant_id = await directory.create_merchant(connection, "Kiosk", EUR)
@@ -62,9 +62,9 @@ async def sell_with_a_fee_and_move_cash(
     store_id = await directory.create_store(connection, merchant_id, "Hall")
     till = await directory.create_terminal(connection, store_id, "Till")
     place = {"terminal_number": till, "merchant_id": merchant_id}
-    sales = {name: town.scan(1, amount_minor=999, **place) for name in ("with_fee", "canceled_with_fee")}
+    sales = {name: shop.scan(1, amount_minor=999, **place) for name in ("with_fee", "canceled_with_fee")}
     refund = CreateRefund(new_id(), sales["with_fee"].payment_id, merchant_id, till, 500)
-    wallet = town.wallets[2].device.number
+    wallet = shop.wallets[2].device.number
     cash = {
         name: MoveCash(new_id(), merchant_id, wallet, name, amount_minor, EUR, purpose)
         for name, amount_minor, purpose in (
@@ -85,8 +85,8 @@ async def findings(admin: asyncpg.Connection) -> dict[str, list[str]]:
     return {finding.check: finding.offenders for finding in (await audit(admin)).findings}
 
 
-async def test_an_honest_ledger_is_ok(connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection) -> None:
-    await sell(connection, town)
+async def test_an_honest_ledger_is_ok(connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection) -> None:
+    await sell(connection, shop)
     report = await audit(admin)
     assert report.findings == []
     assert report.ok
@@ -332,10 +332,10 @@ async def test_damage_is_found_and_named(
     damage: str,
     expected: dict[str, list[str]],
     connection: asyncpg.Connection,
-    town: Town,
+    shop: Shop,
     admin: asyncpg.Connection,
 ) -> None:
-    ids = await sell(connection, town)
+    ids = await sell(connection, shop)
     await admin.execute("alter table payment disable trigger payment_is_fixed")
     await admin.execute(re.sub("<(.+?)>", lambda name: ids[name[1]], damage))
     found = await findings(admin)
@@ -343,7 +343,7 @@ async def test_damage_is_found_and_named(
 
 
 async def test_an_audit_lists_no_more_than_it_must(
-    connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection
+    connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     await admin.execute(
         "insert into transfer (kind, source_id, debit_account_id, credit_account_id, amount_minor, currency, "
@@ -353,7 +353,7 @@ async def test_an_audit_lists_no_more_than_it_must(
     assert len((await findings(admin))["transfers_owed"]) == OFFENDERS_LISTED_MAX == 100
 
 
-async def test_it_says_which_check_it_runs_and_how_long_each_took(admin: asyncpg.Connection, town: Town) -> None:
+async def test_it_says_which_check_it_runs_and_how_long_each_took(admin: asyncpg.Connection, shop: Shop) -> None:
     told: list[tuple[str, float | None]] = []
     await audit(admin, lambda check, seconds: told.append((check, seconds)))
     begun, done = told[::2], told[1::2]
@@ -363,7 +363,7 @@ async def test_it_says_which_check_it_runs_and_how_long_each_took(admin: asyncpg
     assert all(seconds is not None and seconds >= 0 for _, seconds in done)
 
 
-async def test_the_command_tells_on_stderr_when_asked_to(dsn: str, town: Town) -> None:
+async def test_the_command_tells_on_stderr_when_asked_to(dsn: str, shop: Shop) -> None:
     silent = await pos_server("audit", "--json", POS_DATABASE_URL=dsn)
     told = await pos_server("audit", "--json", "--progress", POS_DATABASE_URL=dsn)
     assert (silent.status, silent.err) == (told.status, "") == (0, "")

@@ -5,7 +5,7 @@ import pytest
 
 from pos_server.server import serving
 from tests.gateway.test_pin import ask_for_pin
-from tests.support import KEYRING, Town, logged_in, receive, settings
+from tests.support import KEYRING, Shop, logged_in, receive, settings
 
 pytestmark = pytest.mark.asyncio
 
@@ -21,17 +21,17 @@ async def leaders(admin: asyncpg.Connection) -> list[int]:
     return [row["pid"] for row in await admin.fetch(_LEADERS, *_HALVES)]
 
 
-async def test_one_leads_and_the_next_takes_over(dsn: str, town: Town, admin: asyncpg.Connection) -> None:
+async def test_one_leads_and_the_next_takes_over(dsn: str, shop: Shop, admin: asyncpg.Connection) -> None:
     quick = settings(pin_free_minor_max=0, confirmation_s=0.2)
     async with (
         serving(quick, KEYRING, dsn) as here,
         serving(quick, KEYRING, dsn),
-        logged_in(here.url, town.terminals[0]) as till,
-        logged_in(here.url, town.wallets[0]) as phone,
+        logged_in(here.url, shop.terminals[0]) as till,
+        logged_in(here.url, shop.wallets[0]) as phone,
     ):
         seen = set[int]()
         for _ in range(3):
-            await ask_for_pin(till, phone, town.wallets[0].code())
+            await ask_for_pin(till, phone, shop.wallets[0].code())
             assert (await receive(till))["status"] == "expired"
             assert (await receive(phone))["status"] == "expired"
             (leader,) = await leaders(admin)

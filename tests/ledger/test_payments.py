@@ -10,45 +10,45 @@ from loadtest.shared.seed import seed_shop
 from pos_server.core.payments.decide import decide
 from pos_server.core.payments.operations import Decided, Operation, Outcome
 from pos_server.core.payments.payment import DeclineCode, Status
-from pos_server.core.payments.snapshot import Changes
-from pos_server.ledger.payments import LEDGER_CONFLICT, apply_changes, load_book
+from pos_server.core.payments.snapshot import Changeset
+from pos_server.ledger.payments import LEDGER_CONFLICT, apply_changes, load_snapshot
 from pos_server.ledger.sql import QUERIES
 from tests.copies import replace
-from tests.support import KEYRING, RULES, Town, activated, forged
+from tests.support import KEYRING, RULES, Shop, activated, forged
 
 pytestmark = pytest.mark.asyncio
 
 
 async def run_batch(connection: asyncpg.Connection, *scans: Operation) -> list[Outcome]:
     now_ms = int(time.time() * 1000)
-    book = await load_book(connection, scans)
-    decisions, changes = decide(scans, book, KEYRING, now_ms, RULES, day_start_ms=0)
+    snapshot = await load_snapshot(connection, scans)
+    decisions, changes = decide(scans, snapshot, KEYRING, now_ms, RULES, day_start_ms=0)
     await apply_changes(connection, changes, now_ms)
     return decisions
 
 
-async def balance(connection: asyncpg.Connection, town: Town, wallet: int = 0) -> int:
-    number = town.wallets[wallet].device.number
+async def balance(connection: asyncpg.Connection, shop: Shop, wallet: int = 0) -> int:
+    number = shop.wallets[wallet].device.number
     value: int = await connection.fetchval("select balance_minor from wallet where number = $1", number)
     return value
 
 
-async def test_an_approved_payment_moves_money_once(connection: asyncpg.Connection, town: Town) -> None:
-    scan = town.scan(amount_minor=1234)
+async def test_an_approved_payment_moves_money_once(connection: asyncpg.Connection, shop: Shop) -> None:
+    scan = shop.scan(amount_minor=1234)
     (decision,) = await run_batch(connection, scan)
 
     assert isinstance(decision, Decided)
     assert decision.payment.status is Status.APPROVED
-    assert await balance(connection, town) == 10_000 - 1234
+    assert await balance(connection, shop) == 10_000 - 1234
     row = await connection.fetchrow("select * from transfer where source_id = $1", scan.payment_id)
     assert row is not None
     assert (row["kind"], row["amount_minor"], row["currency"]) == ("payment", 1234, "EUR")
-    merchant_account = await connection.fetchval("select account_id from merchant where id = $1", town.merchant_id)
+    merchant_account = await connection.fetchval("select account_id from merchant where id = $1", shop.merchant_id)
     assert row["credit_account_id"] == merchant_account
 
 
-async def test_a_stored_payment_is_found_with_every_field(connection: asyncpg.Connection, town: Town) -> None:
-    approved, declined = town.scan(), town.scan(1, amount_minor=999_999)
+async def test_a_stored_payment_is_found_with_every_field(connection: asyncpg.Connection, shop: Shop) -> None:
+    approved, declined = shop.scan(), shop.scan(1, amount_minor=999_999)
     first = await run_batch(connection, approved, declined)
     again = await run_batch(connection, approved, declined)
 
@@ -58,19 +58,19 @@ async def test_a_stored_payment_is_found_with_every_field(connection: asyncpg.Co
         assert after.replayed
         assert after.payment == before.payment
         assert after.wallet == before.wallet
-    assert await balance(connection, town) == 9_000
+    assert await balance(connection, shop) == 9_000
 
 
-async def test_a_batch_of_every_kind_is_stored_together(connection: asyncpg.Connection, town: Town) -> None:
+async def test_a_batch_of_every_kind_is_stored_together(connection: asyncpg.Connection, shop: Shop) -> None:
     same_order = "order-same"
     scans = [
-        town.scan(reference=same_order),
-        town.scan(1, reference=same_order),
-        town.scan(code="not a code"),
-        town.scan(code=forged(town.wallets[0].code())),
-        town.scan(code=town.wallets[0].code(steps=-3)),
-        town.scan(2, amount_minor=10_001),
-        town.scan(),
+        shop.scan(reference=same_order),
+        shop.scan(1, reference=same_order),
+        shop.scan(code="not a code"),
+        shop.scan(code=forged(shop.wallets[0].code())),
+        shop.scan(code=shop.wallets[0].code(steps=-3)),
+        shop.scan(2, amount_minor=10_001),
+        shop.scan(),
     ]
     decisions = await run_batch(connection, *scans)
     codes = [decision.payment.decline_code for decision in decisions if isinstance(decision, Decided)]
@@ -91,60 +91,60 @@ async def test_a_batch_of_every_kind_is_stored_together(connection: asyncpg.Conn
     )
 
 
-async def test_a_code_is_spent_with_the_payment_and_stays_spent(connection: asyncpg.Connection, town: Town) -> None:
-    code = town.wallets[0].code()
-    await run_batch(connection, town.scan(code=code))
-    (second,) = await run_batch(connection, town.scan(code=code, terminal=1))
+async def test_a_code_is_spent_with_the_payment_and_stays_spent(connection: asyncpg.Connection, shop: Shop) -> None:
+    code = shop.wallets[0].code()
+    await run_batch(connection, shop.scan(code=code))
+    (second,) = await run_batch(connection, shop.scan(code=code, terminal=1))
     assert isinstance(second, Decided)
     assert second.payment.decline_code is DeclineCode.CODE_USED
-    assert await balance(connection, town) == 9_000
+    assert await balance(connection, shop) == 9_000
 
 
-async def test_a_decision_on_old_rows_is_refused_whole(connection: asyncpg.Connection, town: Town) -> None:
+async def test_a_decision_on_old_rows_is_refused_whole(connection: asyncpg.Connection, shop: Shop) -> None:
     """Two servers decide about one wallet at once: the second one's batch leaves nothing at all."""
-    mine, other = town.scan(amount_minor=6_000), town.scan(1)
-    theirs = town.scan(amount_minor=6_000)
+    mine, other = shop.scan(amount_minor=6_000), shop.scan(1)
+    theirs = shop.scan(amount_minor=6_000)
     now_ms = int(time.time() * 1000)
-    book = await load_book(connection, [mine, other])
+    snapshot = await load_snapshot(connection, [mine, other])
     await run_batch(connection, theirs)
 
-    _, changes = decide([mine, other], book, KEYRING, now_ms, RULES, day_start_ms=0)
+    _, changes = decide([mine, other], snapshot, KEYRING, now_ms, RULES, day_start_ms=0)
     with pytest.raises(LEDGER_CONFLICT):
         await apply_changes(connection, changes, now_ms)
 
     assert await connection.fetchval("select count(*) from payment where purpose = 'sale'") == 1
-    assert (await balance(connection, town), await balance(connection, town, 1)) == (4_000, 10_000)
+    assert (await balance(connection, shop), await balance(connection, shop, 1)) == (4_000, 10_000)
 
 
-async def test_two_servers_cannot_both_be_paid_for_one_order(connection: asyncpg.Connection, town: Town) -> None:
-    mine, theirs = town.scan(0, reference="order-x"), town.scan(1, reference="order-x")
+async def test_two_servers_cannot_both_be_paid_for_one_order(connection: asyncpg.Connection, shop: Shop) -> None:
+    mine, theirs = shop.scan(0, reference="order-x"), shop.scan(1, reference="order-x")
     now_ms = int(time.time() * 1000)
-    book = await load_book(connection, [mine])
+    snapshot = await load_snapshot(connection, [mine])
     await run_batch(connection, theirs)
-    _, changes = decide([mine], book, KEYRING, now_ms, RULES, day_start_ms=0)
+    _, changes = decide([mine], snapshot, KEYRING, now_ms, RULES, day_start_ms=0)
     with pytest.raises(LEDGER_CONFLICT):
         await apply_changes(connection, changes, now_ms)
-    assert await balance(connection, town, 0) == 10_000
+    assert await balance(connection, shop, 0) == 10_000
 
 
 async def test_a_device_that_was_activated_anew_cannot_be_debited_by_its_old_key(
-    connection: asyncpg.Connection, town: Town
+    connection: asyncpg.Connection, shop: Shop
 ) -> None:
-    scan = town.scan()
+    scan = shop.scan()
     now_ms = int(time.time() * 1000)
-    book = await load_book(connection, [scan])
-    _, changes = decide([scan], book, KEYRING, now_ms, RULES, day_start_ms=0)
-    await activated(connection, town.wallets[0].device)
+    snapshot = await load_snapshot(connection, [scan])
+    _, changes = decide([scan], snapshot, KEYRING, now_ms, RULES, day_start_ms=0)
+    await activated(connection, shop.wallets[0].device)
     with pytest.raises(LEDGER_CONFLICT):
         await apply_changes(connection, changes, now_ms)
 
 
-async def test_the_database_itself_refuses_a_negative_balance(connection: asyncpg.Connection, town: Town) -> None:
-    scan = town.scan()
+async def test_the_database_itself_refuses_a_negative_balance(connection: asyncpg.Connection, shop: Shop) -> None:
+    scan = shop.scan()
     now_ms = int(time.time() * 1000)
-    book = await load_book(connection, [scan])
-    _, changes = decide([scan], book, KEYRING, now_ms, RULES, day_start_ms=0)
-    number = town.wallets[0].device.number
+    snapshot = await load_snapshot(connection, [scan])
+    _, changes = decide([scan], snapshot, KEYRING, now_ms, RULES, day_start_ms=0)
+    number = shop.wallets[0].device.number
     changes.wallets[number] = replace(changes.wallets[number], balance_minor=-1)
     with pytest.raises(asyncpg.CheckViolationError):
         await apply_changes(connection, changes, now_ms)
@@ -167,18 +167,18 @@ async def test_the_database_itself_refuses_a_negative_balance(connection: asyncp
         "update migration set checksum = ''",
     ],
 )
-async def test_the_servers_role_may_not(statement: str, connection: asyncpg.Connection, town: Town) -> None:
-    await run_batch(connection, town.scan())
+async def test_the_servers_role_may_not(statement: str, connection: asyncpg.Connection, shop: Shop) -> None:
+    await run_batch(connection, shop.scan())
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await connection.execute(statement)
 
 
-async def test_an_empty_batch_of_changes_changes_nothing(connection: asyncpg.Connection, town: Town) -> None:
-    await apply_changes(connection, Changes(), 0)
+async def test_an_empty_batch_of_changes_changes_nothing(connection: asyncpg.Connection, shop: Shop) -> None:
+    await apply_changes(connection, Changeset(), 0)
     assert await connection.fetchval("select count(*) from payment where purpose = 'sale'") == 0
 
 
-@pytest.mark.parametrize("query", ["load_book", "apply_new_payments", "apply_changes"])
+@pytest.mark.parametrize("query", ["load_snapshot", "apply_new_payments", "apply_changes"])
 async def test_a_plan_made_while_the_tables_are_empty_reads_none_of_them_whole(
     query: str, connection: asyncpg.Connection
 ) -> None:

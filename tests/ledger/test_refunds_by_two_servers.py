@@ -8,7 +8,7 @@ import pytest
 from pos_server.core.payments.operations import CreateRefund, Refunded
 from pos_server.ledger.payments import LEDGER_CONFLICT
 from tests.ledger.test_payments import run_batch
-from tests.support import Town, new_id
+from tests.support import Shop, new_id
 
 pytestmark = pytest.mark.asyncio
 
@@ -31,11 +31,11 @@ class Interrupted:
 
 
 async def test_the_same_refund_at_two_servers_is_never_told_with_an_older_payment(
-    connection: asyncpg.Connection, town: Town
+    connection: asyncpg.Connection, shop: Shop
 ) -> None:
-    sale = town.scan()
+    sale = shop.scan()
     await run_batch(connection, sale)
-    wish = CreateRefund(new_id(), sale.payment_id, town.merchant_id, None, 400)
+    wish = CreateRefund(new_id(), sale.payment_id, shop.merchant_id, None, 400)
     interrupted: Any = Interrupted(connection, wish)
 
     # Either it is not found, and the rows say that it was made meanwhile …

@@ -4,8 +4,8 @@ import asyncpg
 import pytest
 
 from pos_server.ledger import directory
-from pos_server.ledger.reports import PaymentFilter, Place, list_payments
-from tests.support import EUR, Town
+from pos_server.ledger.reports import PageCursor, PaymentFilter, list_payments
+from tests.support import EUR, Shop
 
 pytestmark = pytest.mark.asyncio
 
@@ -22,7 +22,7 @@ from generate_series(1, $5) i
 
 async def all_pages(connection: asyncpg.Connection, merchant_id: int, asked: PaymentFilter, limit: int) -> list[str]:
     found: list[str] = []
-    after: Place | None = None
+    after: PageCursor | None = None
     while page := await list_payments(connection, merchant_id, asked, after, limit):
         found += [payment.reference for payment, _ in page]
         after = page[-1][1]
@@ -35,7 +35,7 @@ async def all_pages(connection: asyncpg.Connection, merchant_id: int, asked: Pay
     [(1, 1, 50), (4, 1, 50), (4, 6, 1_000_000), (60, 1, 1_000_000), (60, 12, 200), (60, 40, 1_000_000)],
 )
 async def test_pages_are_in_the_order_of_all(
-    admin: asyncpg.Connection, town: Town, terminals: int, skew: float, moments: int, limit: int
+    admin: asyncpg.Connection, shop: Shop, terminals: int, skew: float, moments: int, limit: int
 ) -> None:
     merchant_id = await directory.create_merchant(admin, "Crowd", EUR)
     stores = [await directory.create_store(admin, merchant_id, name) for name in ("Hall", "Yard")]
@@ -43,7 +43,7 @@ async def test_pages_are_in_the_order_of_all(
         await directory.create_terminal(admin, stores[place % 2], f"Till {place}") for place in range(terminals)
     ]
     await admin.execute(_PAYMENTS, merchant_id, [*numbers, None], skew, moments, 300)
-    await admin.execute(_PAYMENTS, town.merchant_id, [town.terminals[0].device.number, None], 1.0, moments, 20)
+    await admin.execute(_PAYMENTS, shop.merchant_id, [shop.terminals[0].device.number, None], 1.0, moments, 20)
 
     async def sorted_by_postgres(where: str, *values: object) -> list[str]:
         rows = await admin.fetch(

@@ -11,7 +11,7 @@ from pos_server.ledger.database import connect
 from pos_server.ledger.rollup import RollUp, balances
 from pos_server.server import RunningServer
 from tests.ledger.test_payments import run_batch
-from tests.support import Town, ask, logged_in, scan_message
+from tests.support import Shop, ask, logged_in, scan_message
 
 pytestmark = pytest.mark.asyncio
 
@@ -25,11 +25,11 @@ async def horizon(connection: asyncpg.Connection) -> int:
     return last_id
 
 
-async def test_a_balance_is_right_before_and_after_each_step(connection: asyncpg.Connection, town: Town) -> None:
+async def test_a_balance_is_right_before_and_after_each_step(connection: asyncpg.Connection, shop: Shop) -> None:
     roll_up, paid_minor = RollUp(), 0
     horizons = [await horizon(connection)]
     for wallet in (0, 1, 2, 0, 1, 2):
-        await run_batch(connection, town.scan(wallet, amount_minor=700))
+        await run_batch(connection, shop.scan(wallet, amount_minor=700))
         paid_minor += 700
         assert (await held(connection))["Corner Canteen"] == paid_minor
         await roll_up.step(connection)
@@ -41,7 +41,7 @@ async def test_a_balance_is_right_before_and_after_each_step(connection: asyncpg
 
 
 async def test_the_horizon_waits_for_a_transfer_that_commits_late(
-    dsn: str, connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection
+    dsn: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     """It has a smaller id than one that is committed already: summed up too early, it would never count."""
     roll_up, late = RollUp(), await connect(dsn, timeout_s=10)
@@ -50,8 +50,8 @@ async def test_the_horizon_waits_for_a_transfer_that_commits_late(
         await roll_up.step(connection)
         before = await horizon(connection)
         async with late.transaction():
-            await run_batch(late, town.scan(0, amount_minor=500))
-            await run_batch(connection, town.scan(1, amount_minor=300))
+            await run_batch(late, shop.scan(0, amount_minor=500))
+            await run_batch(connection, shop.scan(1, amount_minor=300))
             for _ in range(3):
                 await roll_up.step(connection)
             assert await horizon(connection) == before
@@ -67,13 +67,13 @@ async def test_the_horizon_waits_for_a_transfer_that_commits_late(
 
 
 async def test_two_that_roll_up_at_once_count_nothing_twice(
-    dsn: str, connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection
+    dsn: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     others = [await connect(dsn, timeout_s=10) for _ in range(2)]
     steps = [RollUp(), RollUp()]
     try:
         for number in range(12):
-            await run_batch(connection, town.scan(number % 3, amount_minor=100))
+            await run_batch(connection, shop.scan(number % 3, amount_minor=100))
             await asyncio.gather(*(step.step(other) for step, other in zip(steps, others, strict=True)))
             assert (await held(connection))["Corner Canteen"] == 100 * (number + 1)
     finally:
@@ -83,9 +83,9 @@ async def test_two_that_roll_up_at_once_count_nothing_twice(
 
 
 async def test_a_step_that_dies_leaves_nothing(
-    dsn: str, connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection
+    dsn: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection
 ) -> None:
-    await run_batch(connection, town.scan())
+    await run_batch(connection, shop.scan())
     dying = await connect(dsn, timeout_s=10)
     roll_up = RollUp()
     await roll_up.step(dying)
@@ -109,9 +109,9 @@ async def test_a_step_that_dies_leaves_nothing(
 
 
 async def test_the_audit_names_a_sum_that_is_wrong(
-    connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection
+    connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection
 ) -> None:
-    await run_batch(connection, town.scan())
+    await run_batch(connection, shop.scan())
     roll_up = RollUp()
     await roll_up.step(connection)
     await roll_up.step(connection)
@@ -120,10 +120,10 @@ async def test_the_audit_names_a_sum_that_is_wrong(
 
 
 async def test_a_running_server_rolls_up_by_itself(
-    server: RunningServer, town: Town, connection: asyncpg.Connection
+    server: RunningServer, shop: Shop, connection: asyncpg.Connection
 ) -> None:
-    async with logged_in(server.url, town.terminals[0]) as till, asyncio.timeout(15):
-        await ask(till, scan_message(town.wallets[0].code()))
+    async with logged_in(server.url, shop.terminals[0]) as till, asyncio.timeout(15):
+        await ask(till, scan_message(shop.wallets[0].code()))
         while await horizon(connection) == 0:  # noqa: ASYNC110 - the rows are all there is to see
             await asyncio.sleep(0.01)
     assert "merchant  Corner Canteen                            10.00 EUR" in await balances_text(connection)

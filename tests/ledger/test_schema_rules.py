@@ -7,20 +7,20 @@ import pytest
 
 from pos_server.core.payments.operations import CreateRefund
 from tests.ledger.test_payments import run_batch
-from tests.support import Town, forged, new_id
+from tests.support import Shop, forged, new_id
 
 pytestmark = pytest.mark.asyncio
 
 APPROVED, DECLINED, REFUNDED = "approved", "declined", "refunded"
 
 
-async def stored(connection: asyncpg.Connection, town: Town, which: str) -> Any:
+async def stored(connection: asyncpg.Connection, shop: Shop, which: str) -> Any:
     """The id of a payment of that kind."""
-    scan = town.scan(0) if which != DECLINED else town.scan(0, code=forged(town.wallets[0].code()))
+    scan = shop.scan(0) if which != DECLINED else shop.scan(0, code=forged(shop.wallets[0].code()))
     await run_batch(connection, scan)
     if which == REFUNDED:
-        terminal = town.terminals[0].device.number
-        await run_batch(connection, CreateRefund(new_id(), scan.payment_id, town.merchant_id, terminal, 1))
+        terminal = shop.terminals[0].device.number
+        await run_batch(connection, CreateRefund(new_id(), scan.payment_id, shop.merchant_id, terminal, 1))
     return scan.payment_id
 
 
@@ -54,9 +54,9 @@ async def stored(connection: asyncpg.Connection, town: Town, which: str) -> Any:
     ],
 )
 async def test_of_a_payment(
-    which: str, wrong: str, connection: asyncpg.Connection, admin: asyncpg.Connection, town: Town
+    which: str, wrong: str, connection: asyncpg.Connection, admin: asyncpg.Connection, shop: Shop
 ) -> None:
-    payment_id = await stored(connection, town, which)
+    payment_id = await stored(connection, shop, which)
     await admin.execute("alter table payment disable trigger user")
     await admin.execute("update payment set reference = reference || '2' where id = $1", payment_id)
     with pytest.raises(asyncpg.CheckViolationError, match="payment_is_sound"):
@@ -64,13 +64,13 @@ async def test_of_a_payment(
 
 
 @pytest.mark.parametrize("wrong", ["amount_minor = 1", "wallet_number = 1", "status = 'approved', approved_at = now()"])
-async def test_of_a_tombstone(wrong: str, admin: asyncpg.Connection, town: Town) -> None:
+async def test_of_a_tombstone(wrong: str, admin: asyncpg.Connection, shop: Shop) -> None:
     await admin.execute("alter table payment disable trigger user")
     await admin.execute(
         "insert into payment (id, merchant_id, amount_minor, currency, status, version, changed_at) "
         "values ($1, $2, 0, 'EUR', 'canceled', 1, now())",
         new_id(),
-        town.merchant_id,
+        shop.merchant_id,
     )
     with pytest.raises(asyncpg.CheckViolationError, match="payment_is_sound"):
         await admin.execute(f"update payment set {wrong} where status = 'canceled'")
@@ -86,8 +86,8 @@ async def test_of_a_tombstone(wrong: str, admin: asyncpg.Connection, town: Town)
         "wallet_number = null",
     ],
 )
-async def test_of_a_transfer(wrong: str, connection: asyncpg.Connection, admin: asyncpg.Connection, town: Town) -> None:
-    await stored(connection, town, APPROVED)
+async def test_of_a_transfer(wrong: str, connection: asyncpg.Connection, admin: asyncpg.Connection, shop: Shop) -> None:
+    await stored(connection, shop, APPROVED)
     with pytest.raises(asyncpg.CheckViolationError, match="transfer_is_sound"):
         await admin.execute(f"update transfer set {wrong}")
     await admin.execute("update transfer set wallet_number = null, kind = 'settlement' where kind = 'payment'")
@@ -106,6 +106,6 @@ async def test_of_a_transfer(wrong: str, connection: asyncpg.Connection, admin: 
         "wallet_device set status = 'stolen'",
     ],
 )
-async def test_of_a_wallet_and_its_devices(wrong: str, admin: asyncpg.Connection, town: Town) -> None:
+async def test_of_a_wallet_and_its_devices(wrong: str, admin: asyncpg.Connection, shop: Shop) -> None:
     with pytest.raises(asyncpg.CheckViolationError):
         await admin.execute(f"update {wrong}")

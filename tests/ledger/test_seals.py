@@ -10,7 +10,7 @@ from pos_server.ledger.database import connect
 from pos_server.ledger.seals import SealReport, check_seals, seal_days
 from tests.end_to_end.server_process import pos_server
 from tests.ledger.test_payments import run_batch
-from tests.support import Town
+from tests.support import Shop
 
 pytestmark = pytest.mark.asyncio
 # Yesterday at noon: however long the tests run, and at whatever time of day, the days before it are over.
@@ -28,10 +28,10 @@ async def check(admin: asyncpg.Connection, expected: str | None = None) -> SealR
     return await check_seals(admin, silent, expected)
 
 
-async def three_days(connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection) -> list[int]:
+async def three_days(connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection) -> list[int]:
     """Three sealed days, the second one without transfers, and an open one; returns the ids of the sealed transfers."""
     for days_ago in (3, 1, 0):
-        await run_batch(connection, *(town.scan(wallet) for wallet in range(3)))
+        await run_batch(connection, *(shop.scan(wallet) for wallet in range(3)))
         last = "select id from transfer order by id desc limit 3"
         await admin.execute(f"update transfer set created_at = $1 where id in ({last})", NOW - timedelta(days=days_ago))
     await admin.execute("delete from transfer where kind = 'top_up'")
@@ -43,9 +43,9 @@ async def three_days(connection: asyncpg.Connection, town: Town, admin: asyncpg.
 
 
 async def test_days_that_are_over_are_sealed_once(
-    connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection
+    connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection
 ) -> None:
-    ids = await three_days(connection, town, admin)
+    ids = await three_days(connection, shop, admin)
     seals = await admin.fetch("select number, day, transfers, previous_hash, hash from seal order by number")
     assert [seal["transfers"] for seal in seals] == [3, 0, 3]
     assert [seal["day"] for seal in seals] == [(NOW - timedelta(days=days)).date() for days in (3, 2, 1)]
@@ -85,9 +85,9 @@ async def test_days_that_are_over_are_sealed_once(
     ],
 )
 async def test_damage_is_named(
-    damage: str, named: list[str], connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection
+    damage: str, named: list[str], connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection
 ) -> None:
-    ids = await three_days(connection, town, admin)
+    ids = await three_days(connection, shop, admin)
 
     def filled(text: str) -> str:
         for index, number in enumerate(ids):
@@ -102,9 +102,9 @@ async def test_damage_is_named(
 
 
 async def test_an_added_transfer_is_named(
-    connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection
+    connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection
 ) -> None:
-    ids = await three_days(connection, town, admin)
+    ids = await three_days(connection, shop, admin)
     await admin.execute("delete from transfer where id = $1", ids[1])
     await admin.execute("alter table transfer alter id drop identity; drop index transfer_source")
     await admin.execute(
@@ -117,9 +117,9 @@ async def test_an_added_transfer_is_named(
 
 
 async def test_a_chain_that_was_made_anew_lacks_the_hash_that_was_kept(
-    connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection
+    connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection
 ) -> None:
-    ids = await three_days(connection, town, admin)
+    ids = await three_days(connection, shop, admin)
     kept = (await check(admin)).last_hash.hex()
     assert (await check(admin, kept)).ok
     await admin.execute("update transfer set amount_minor = 1 where id = $1", ids[0])
@@ -130,14 +130,14 @@ async def test_a_chain_that_was_made_anew_lacks_the_hash_that_was_kept(
 
 
 async def test_a_transaction_that_is_still_open_is_waited_for(
-    dsn: str, connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+    dsn: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await three_days(connection, town, admin)
+    await three_days(connection, shop, admin)
     other = await connect(dsn, timeout_s=10)
     try:
         async with other.transaction():
-            await run_batch(other, town.scan())
-            monkeypatch.setattr("pos_server.ledger.transactions.SETTLED_WITHIN_S", 0.2)
+            await run_batch(other, shop.scan())
+            monkeypatch.setattr("pos_server.ledger.transactions.TRANSACTIONS_TIMEOUT_S", 0.2)
             tomorrow = NOW + timedelta(days=2)
             with pytest.raises(Exception, match="a transaction has been open"):
                 await seal_days(admin, tomorrow, "UTC", silent)
@@ -148,8 +148,8 @@ async def test_a_transaction_that_is_still_open_is_waited_for(
         await other.close()
 
 
-async def test_the_commands(dsn: str, connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection) -> None:
-    await three_days(connection, town, admin)
+async def test_the_commands(dsn: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection) -> None:
+    await three_days(connection, shop, admin)
     await admin.execute("delete from seal")
     sealed = await pos_server("seal", POS_DATABASE_URL=dsn)
     assert (sealed.status, len(sealed.out.strip())) == (0, 64), sealed.err

@@ -16,10 +16,10 @@ from pos_server.ledger import directory
 from pos_server.ledger.audit import audit
 from pos_server.ledger.database import connect
 from pos_server.ledger.settlement import DayNotOver, settle
-from pos_server.ledger.transactions import NotSettled
+from pos_server.ledger.transactions import TransactionsOpen
 from tests.end_to_end.server_process import pos_server
 from tests.ledger.test_payments import run_batch
-from tests.support import EUR, Town, new_id
+from tests.support import EUR, Shop, new_id
 
 pytestmark = pytest.mark.asyncio
 NOW = datetime.now(UTC)
@@ -34,19 +34,19 @@ async def at(admin: asyncpg.Connection, when: datetime, after_id: int) -> int:
     return last_id
 
 
-async def two_days(connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection) -> None:
+async def two_days(connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection) -> None:
     """On D2 three sales, one canceled; on D1 a sale and a late refund; now a sale. Fee 1.5% + 0.02."""
     await admin.execute("update merchant set fee_bps = 150, fee_fixed_minor = 2")
     last = await at(admin, datetime(D2.year, D2.month, D2.day, tzinfo=UTC) - timedelta(days=1), 0)
-    sales = [town.scan(wallet, amount_minor=amount) for wallet, amount in ((0, 1000), (1, 333), (2, 500))]
-    terminal = town.terminals[0].device.number
+    sales = [shop.scan(wallet, amount_minor=amount) for wallet, amount in ((0, 1000), (1, 333), (2, 500))]
+    terminal = shop.terminals[0].device.number
     await run_batch(connection, *sales)
-    await run_batch(connection, Cancel(terminal, town.merchant_id, EUR, sales[2].payment_id, None, new_id()))
+    await run_batch(connection, Cancel(terminal, shop.merchant_id, EUR, sales[2].payment_id, None, new_id()))
     last = await at(admin, datetime(D2.year, D2.month, D2.day, 12, tzinfo=UTC), last)
-    await run_batch(connection, town.scan(0, amount_minor=777))
-    await run_batch(connection, CreateRefund(new_id(), sales[0].payment_id, town.merchant_id, terminal, 400))
+    await run_batch(connection, shop.scan(0, amount_minor=777))
+    await run_batch(connection, CreateRefund(new_id(), sales[0].payment_id, shop.merchant_id, terminal, 400))
     last = await at(admin, datetime(D1.year, D1.month, D1.day, 23, 59, 59, tzinfo=UTC), last)
-    await run_batch(connection, town.scan(1, amount_minor=50))
+    await run_batch(connection, shop.scan(1, amount_minor=50))
 
 
 FEES_D2 = fee_of(1000, 150, 2) + fee_of(333, 150, 2) + fee_of(500, 150, 2)
@@ -54,8 +54,8 @@ NET_D2 = 1000 + 333 + 500 - 500 - FEES_D2 + fee_of(500, 150, 2)
 NET_D1 = 777 - 400 - fee_of(777, 150, 2) + fee_of(1000, 150, 2) * 400 // 1000
 
 
-async def test_two_scripted_days(connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection) -> None:
-    await two_days(connection, town, admin)
+async def test_two_scripted_days(connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection) -> None:
+    await two_days(connection, shop, admin)
     settled = await settle(admin, D1, NOW)
     (statement,) = settled.statements
     assert (statement.opening_minor, statement.sales, statement.sales_minor) == (0, 1, 777)
@@ -74,15 +74,15 @@ async def test_two_scripted_days(connection: asyncpg.Connection, town: Town, adm
 
 
 async def test_what_a_merchant_owes_is_carried(
-    connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection
+    connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     last = await at(admin, datetime(D2.year, D2.month, D2.day, tzinfo=UTC) - timedelta(days=1), 0)
-    sale = town.scan(0, amount_minor=1000)
+    sale = shop.scan(0, amount_minor=1000)
     await run_batch(connection, sale)
     last = await at(admin, datetime(D2.year, D2.month, D2.day, 1, tzinfo=UTC), last)
     assert (await settle(admin, D2, NOW)).statements[0].paid_out_minor == 1000
     last = await admin.fetchval("select max(id) from transfer")
-    await run_batch(connection, CreateRefund(new_id(), sale.payment_id, town.merchant_id, None, 600))
+    await run_batch(connection, CreateRefund(new_id(), sale.payment_id, shop.merchant_id, None, 600))
     await at(admin, datetime(D1.year, D1.month, D1.day, 1, tzinfo=UTC), last)
     (statement,) = (await settle(admin, D1, NOW)).statements
     assert (statement.net_minor, statement.paid_out_minor, statement.closing_minor) == (-600, 0, -600)
@@ -90,13 +90,13 @@ async def test_what_a_merchant_owes_is_carried(
 
 
 async def test_a_day_ends_at_the_merchants_cut_off_in_its_zone(
-    connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection
+    connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     await admin.execute("update merchant set time_zone = 'Asia/Shanghai', cut_off = '04:00'")
     last = await at(admin, datetime(D2.year, D2.month, D2.day, tzinfo=UTC) - timedelta(days=2), 0)
     # 04:00 in Shanghai is 20:00 UTC of the day before.
     for wallet, (hour, minute) in enumerate(((19, 59), (20, 0))):
-        await run_batch(connection, town.scan(wallet, amount_minor=100 + wallet))
+        await run_batch(connection, shop.scan(wallet, amount_minor=100 + wallet))
         last = await at(admin, datetime(D2.year, D2.month, D2.day, hour, minute, tzinfo=UTC), last)
     assert [s.sales_minor for s in (await settle(admin, D2, NOW)).statements] == [100]
     with pytest.raises(DayNotOver, match="is not over everywhere: settle it after"):
@@ -104,9 +104,9 @@ async def test_a_day_ends_at_the_merchants_cut_off_in_its_zone(
 
 
 async def test_a_day_that_is_killed_in_the_middle_is_settled_by_the_next_run(
-    dsn: str, connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection
+    dsn: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection
 ) -> None:
-    await two_days(connection, town, admin)
+    await two_days(connection, shop, admin)
     await admin.execute(
         "create function die() returns trigger language plpgsql as $$ begin "
         "perform pg_terminate_backend(pg_backend_pid()); return new; end $$; "
@@ -134,9 +134,9 @@ async def test_a_day_that_is_killed_in_the_middle_is_settled_by_the_next_run(
     ],
 )
 async def test_the_audit_finds_a_statement_that_is_wrong(
-    damage: str, connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection
+    damage: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection
 ) -> None:
-    await two_days(connection, town, admin)
+    await two_days(connection, shop, admin)
     await settle(admin, D1, NOW)
     await admin.execute(damage)
     assert "settlements" in [finding.check for finding in (await audit(admin)).findings]
@@ -147,9 +147,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 async def test_the_command_and_its_files(
-    dsn: str, connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection, tmp_path: Path
+    dsn: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    await two_days(connection, town, admin)
+    await two_days(connection, shop, admin)
     first = await pos_server("settle", "--date", D1.isoformat(), "--out", tmp_path, POS_DATABASE_URL=dsn)
     assert first.status == 0, first.err
     assert "1 statements are new" in first.out
@@ -188,15 +188,15 @@ async def test_a_day_with_nothing_has_empty_files(
 
 
 async def test_a_transaction_that_stays_open_is_named_and_nothing_is_settled(
-    dsn: str, connection: asyncpg.Connection, town: Town, admin: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+    dsn: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await two_days(connection, town, admin)
-    monkeypatch.setattr("pos_server.ledger.transactions.SETTLED_WITHIN_S", 0.2)
+    await two_days(connection, shop, admin)
+    monkeypatch.setattr("pos_server.ledger.transactions.TRANSACTIONS_TIMEOUT_S", 0.2)
     other = await connect(dsn, timeout_s=10)
     try:
         async with other.transaction():
             await other.execute("select 1")
-            with pytest.raises(NotSettled, match="end it, then run this again"):
+            with pytest.raises(TransactionsOpen, match="end it, then run this again"):
                 await settle(admin, D1, NOW)
         assert await admin.fetchval("select count(*) from settlement") == 0
         assert (await settle(admin, D1, NOW)).made == 1

@@ -16,7 +16,7 @@ from pos_server.ledger.audit import audit
 from pos_server.ledger.database import connect, create_pool
 from pos_server.ledger.shifts import close_shift, find_shift, open_shift
 from tests.ledger.test_payments import run_batch
-from tests.support import EUR, Town, new_id
+from tests.support import EUR, Shop, new_id
 
 pytestmark = pytest.mark.asyncio
 NOW_MS = now_ms()
@@ -28,15 +28,15 @@ async def pool(dsn: str) -> AsyncIterator[asyncpg.Pool]:
         yield made
 
 
-async def opened(pool: asyncpg.Pool, town: Town, terminal: int = 0) -> UUID:
+async def opened(pool: asyncpg.Pool, shop: Shop, terminal: int = 0) -> UUID:
     shift_id = new_id()
-    number = town.terminals[terminal].device.number
+    number = shop.terminals[terminal].device.number
     assert await open_shift(pool, shift_id, number, "Alice", 100, NOW_MS - 60_000) is None
     return shift_id
 
 
-async def closed(pool: asyncpg.Pool, town: Town, shift_id: UUID) -> Shift:
-    number = town.terminals[0].device.number
+async def closed(pool: asyncpg.Pool, shop: Shop, shift_id: UUID) -> Shift:
+    number = shop.terminals[0].device.number
     assert await close_shift(pool, shift_id, number, None, NOW_MS) is None
     shift = await find_shift(pool, number, shift_id, NOW_MS)
     assert shift is not None
@@ -44,16 +44,16 @@ async def closed(pool: asyncpg.Pool, town: Town, shift_id: UUID) -> Shift:
 
 
 async def test_a_crash_between_the_two_commits_of_a_close_is_made_good(
-    pool: asyncpg.Pool, town: Town, connection: asyncpg.Connection, admin: asyncpg.Connection
+    pool: asyncpg.Pool, shop: Shop, connection: asyncpg.Connection, admin: asyncpg.Connection
 ) -> None:
-    shift_id = await opened(pool, town)
-    number = town.terminals[0].device.number
-    await run_batch(connection, town.scan(0), town.scan(1))
+    shift_id = await opened(pool, shop)
+    number = shop.terminals[0].device.number
+    await run_batch(connection, shop.scan(0), shop.scan(1))
     assert await close_shift(pool, shift_id, number, 7, NOW_MS) is None
     # Here the server was killed: the shift is closed, and not summed up.
     assert await admin.fetchval("select figures from shift") is None
     assert (await audit(admin)).ok
-    await run_batch(connection, town.scan(2))
+    await run_batch(connection, shop.scan(2))
     assert await close_shift(pool, shift_id, number, 7, NOW_MS + 5) is None
     shift = await find_shift(pool, number, shift_id, NOW_MS + 5)
     assert shift is not None
@@ -63,32 +63,32 @@ async def test_a_crash_between_the_two_commits_of_a_close_is_made_good(
 
 
 async def test_a_close_that_is_killed_leaves_the_shift_open(
-    pool: asyncpg.Pool, town: Town, admin: asyncpg.Connection
+    pool: asyncpg.Pool, shop: Shop, admin: asyncpg.Connection
 ) -> None:
-    shift_id = await opened(pool, town)
+    shift_id = await opened(pool, shop)
     await admin.execute(
         "create function die() returns trigger language plpgsql as $$ begin "
         "perform pg_terminate_backend(pg_backend_pid()); return new; end $$; "
         "create trigger die before update on shift for each row execute function die()"
     )
     with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
-        await close_shift(pool, shift_id, town.terminals[0].device.number, None, NOW_MS)
+        await close_shift(pool, shift_id, shop.terminals[0].device.number, None, NOW_MS)
     await admin.execute("drop trigger die on shift")
     assert (await audit(admin)).ok
     assert await admin.fetchval("select shift_id from terminal where shift_id is not null") == shift_id
-    assert (await closed(pool, town, shift_id)).is_closed
+    assert (await closed(pool, shop, shift_id)).is_closed
     assert (await audit(admin)).ok
 
 
 async def test_a_close_waits_for_what_is_being_added(
-    dsn: str, pool: asyncpg.Pool, town: Town, admin: asyncpg.Connection
+    dsn: str, pool: asyncpg.Pool, shop: Shop, admin: asyncpg.Connection
 ) -> None:
-    shift_id = await opened(pool, town)
+    shift_id = await opened(pool, shop)
     late = await connect(dsn, timeout_s=10)
     try:
         async with late.transaction():
-            await run_batch(late, town.scan(0))
-            closing = asyncio.create_task(closed(pool, town, shift_id))
+            await run_batch(late, shop.scan(0))
+            closing = asyncio.create_task(closed(pool, shop, shift_id))
             waits = "select exists (select from pg_locks where not granted and pid <> pg_backend_pid())"
             async with asyncio.timeout(10):
                 while not await admin.fetchval(waits):  # noqa: ASYNC110 - Postgres tells nobody
@@ -101,9 +101,9 @@ async def test_a_close_waits_for_what_is_being_added(
 
 
 async def test_the_server_cannot_change_a_shift_that_is_closed(
-    pool: asyncpg.Pool, town: Town, connection: asyncpg.Connection
+    pool: asyncpg.Pool, shop: Shop, connection: asyncpg.Connection
 ) -> None:
-    shift = await closed(pool, town, await opened(pool, town))
+    shift = await closed(pool, shop, await opened(pool, shop))
     for change in (
         "update shift set figures = '{}'::jsonb || '{\"sale\": [1, 1]}'",
         "update shift set counted_cash_minor = 5",
@@ -119,20 +119,20 @@ async def test_the_server_cannot_change_a_shift_that_is_closed(
 
 
 async def test_a_payment_keeps_its_shift(
-    pool: asyncpg.Pool, town: Town, connection: asyncpg.Connection, admin: asyncpg.Connection
+    pool: asyncpg.Pool, shop: Shop, connection: asyncpg.Connection, admin: asyncpg.Connection
 ) -> None:
-    await opened(pool, town)
-    till = town.terminals[0].device.number
-    paid, canceled = town.scan(0), town.scan(1)
+    await opened(pool, shop)
+    till = shop.terminals[0].device.number
+    paid, canceled = shop.scan(0), shop.scan(1)
     await run_batch(
-        connection, paid, canceled, Cancel(till, town.merchant_id, EUR, canceled.payment_id, None, new_id())
+        connection, paid, canceled, Cancel(till, shop.merchant_id, EUR, canceled.payment_id, None, new_id())
     )
     for change in ("shift_id = null", "shift_id = gen_random_uuid()", "canceled_shift_id = gen_random_uuid()"):
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match="what it is about cannot change"):
             await connection.execute(f"update payment set {change} where id = $1", canceled.payment_id)
 
 
-async def test_a_terminal_that_is_unknown_has_no_shift(pool: asyncpg.Pool, town: Town) -> None:
+async def test_a_terminal_that_is_unknown_has_no_shift(pool: asyncpg.Pool, shop: Shop) -> None:
     assert await find_shift(pool, 1, None, NOW_MS) is None
     assert await find_shift(pool, 1, new_id(), NOW_MS) is None
     assert await close_shift(pool, new_id(), 1, None, NOW_MS) is ErrorCode.SHIFT_UNKNOWN
@@ -163,18 +163,18 @@ async def test_a_terminal_that_is_unknown_has_no_shift(pool: asyncpg.Pool, town:
     ],
 )
 async def test_the_audit_names_a_shift_that_was_damaged(
-    damage: str, found: str, pool: asyncpg.Pool, town: Town, connection: asyncpg.Connection, admin: asyncpg.Connection
+    damage: str, found: str, pool: asyncpg.Pool, shop: Shop, connection: asyncpg.Connection, admin: asyncpg.Connection
 ) -> None:
-    till = town.terminals[0].device.number
-    ids = {"closed": await opened(pool, town), "open": await opened(pool, town, terminal=1)}
-    sales = {"paid": town.scan(0), "canceled": town.scan(1), "declined": town.scan(2, amount_minor=99_999)}
+    till = shop.terminals[0].device.number
+    ids = {"closed": await opened(pool, shop), "open": await opened(pool, shop, terminal=1)}
+    sales = {"paid": shop.scan(0), "canceled": shop.scan(1), "declined": shop.scan(2, amount_minor=99_999)}
     await run_batch(
         connection,
         *sales.values(),
-        CreateRefund(new_id(), sales["paid"].payment_id, town.merchant_id, till, 300),
-        Cancel(till, town.merchant_id, EUR, sales["canceled"].payment_id, None, new_id()),
+        CreateRefund(new_id(), sales["paid"].payment_id, shop.merchant_id, till, 300),
+        Cancel(till, shop.merchant_id, EUR, sales["canceled"].payment_id, None, new_id()),
     )
-    shift = await closed(pool, town, ids["closed"])
+    shift = await closed(pool, shop, ids["closed"])
     assert set(shift.totals) == {TotalKind.SALE, TotalKind.REFUND, TotalKind.SALE_CANCEL, TotalKind.DECLINED}
     assert (await audit(admin)).ok
     for trigger, table in (("payment_is_fixed", "payment"), ("shift_is_fixed", "shift")):

@@ -17,7 +17,7 @@ from pos_server.core.payments.rules import Limits, Risk, Rules
 from pos_server.ledger import directory, pins
 from pos_server.ledger.audit import AuditReport, audit
 from pos_server.ledger.database import connect
-from pos_server.ledger.payments import LEDGER_CONFLICT, apply_changes, load_book
+from pos_server.ledger.payments import LEDGER_CONFLICT, apply_changes, load_snapshot
 from pos_server.ledger.rows import plain_uuid
 from pos_server.ledger.sql import QUERIES
 from tests.model import model
@@ -129,9 +129,9 @@ class RealLedger:
         return self._run(self._decide(operations, now_ms, outrun))
 
     async def _decide(self, operations: Sequence[Operation], now_ms: int, outrun: bool) -> list[Outcome]:
-        book = await load_book(self._connection, operations)
+        snapshot = await load_snapshot(self._connection, operations)
         day_start_ms = now_ms // model.DAY * model.DAY
-        outcomes, changes = decide(operations, book, KEYRING, now_ms, RULES, day_start_ms=day_start_ms)
+        outcomes, changes = decide(operations, snapshot, KEYRING, now_ms, RULES, day_start_ms=day_start_ms)
         if outrun and changes.wallets:
             await self._admin.execute("update wallet set version = version + 1")
             with pytest.raises(LEDGER_CONFLICT):

@@ -302,7 +302,7 @@ class Model:
         if len(payment.refunds) == REFUNDS_MAX:
             return Answer("too_many_refunds")
         if sum(payment.refunds) + amount > payment.amount:
-            return Answer("refund_over_rest")
+            return Answer("refund_exceeds_remaining")
         self.refunds[refund_id] = (payment_id, merchant, amount)
         payment.refunds.append(amount)
         self.wallets[payment.wallet].balance += amount

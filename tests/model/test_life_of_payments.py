@@ -47,7 +47,7 @@ EVERYTHING = (
         ErrorCode.ALREADY_REFUNDED,
         ErrorCode.NOT_REFUNDABLE,
         ErrorCode.REFUND_TOO_LATE,
-        ErrorCode.REFUND_OVER_REST,
+        ErrorCode.REFUND_EXCEEDS_REMAINING,
         ErrorCode.TOO_MANY_REFUNDS,
         ErrorCode.BUSY,
     }

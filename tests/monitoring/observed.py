@@ -11,7 +11,7 @@ from tests.end_to_end.server_process import ServerProcess, running_server
 from tests.faults.talker import talking
 from tests.gateway.test_pin import OTHER_PIN, confirm_message, pin_message
 from tests.monitoring.promql import Samples
-from tests.support import MASTER_KEYS, Town, forged, scan_message
+from tests.support import MASTER_KEYS, Shop, forged, scan_message
 
 DOCKER = Path(__file__).parents[2] / "docker"
 ALERTS = DOCKER / "prometheus" / "alerts.yaml"
@@ -36,18 +36,18 @@ async def scrape(url: str) -> str:
     return response.text
 
 
-async def some_business(url: str, town: Town) -> None:
+async def some_business(url: str, shop: Shop) -> None:
     """Two payments approved, one of them asked for twice and canceled, the other after a wrong PIN; two declined.
 
     And a refund that is refused.
     """
-    wallet = town.wallets[0]
-    async with talking(url, town.terminals[0]) as till, talking(url, wallet) as phone:
+    wallet = shop.wallets[0]
+    async with talking(url, shop.terminals[0]) as till, talking(url, wallet) as phone:
         scan = scan_message(wallet.code())
         for _ in range(2):
             assert (await till.ask(scan))["status"] == "approved"
         assert (await till.ask(scan_message(scan["code"])))["decline_code"] == "code_used"
-        assert (await till.ask(scan_message(forged(town.wallets[1].code()))))["decline_code"] == "code_invalid"
+        assert (await till.ask(scan_message(forged(shop.wallets[1].code()))))["decline_code"] == "code_invalid"
         cancel = {"type": "payment.cancel", "payment_id": scan["payment_id"]}
         assert (await till.ask(cancel))["status"] == "canceled"
         refund = {"type": "refund.create", "refund_id": scan["payment_id"], "payment_id": scan["payment_id"]}

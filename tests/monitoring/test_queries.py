@@ -11,7 +11,7 @@ import yaml
 
 from tests.monitoring.observed import ALERTS, DASHBOARD, observed_server, samples_of, scrape, some_business
 from tests.monitoring.promql import Samples, evaluate
-from tests.support import Town
+from tests.support import Shop
 
 RULES: list[dict[str, Any]] = [
     rule for group in yaml.safe_load(ALERTS.read_text("utf-8"))["groups"] for rule in group["rules"]
@@ -32,10 +32,10 @@ SICK: dict[str, tuple[str, dict[str, str], float]] = {
 }
 
 
-async def observed(dsn: str, town: Town) -> Samples:
+async def observed(dsn: str, shop: Shop) -> Samples:
     async with observed_server(dsn) as server:
         before = await scrape(server.url)
-        await some_business(server.url, town)
+        await some_business(server.url, shop)
         return samples_of(before, await scrape(server.url))
 
 
@@ -53,8 +53,8 @@ def firing(samples: Samples) -> set[str]:
 
 
 @pytest.mark.asyncio
-async def test_every_panel_shows_something_and_no_alert_fires(dsn: str, town: Town) -> None:
-    samples = await observed(dsn, town)
+async def test_every_panel_shows_something_and_no_alert_fires(dsn: str, shop: Shop) -> None:
+    samples = await observed(dsn, shop)
     for panel in PANELS:
         for target in panel["targets"]:
             result = evaluate(target["expr"].replace("$__rate_interval", "1m"), samples)
@@ -68,8 +68,8 @@ async def test_every_panel_shows_something_and_no_alert_fires(dsn: str, town: To
 
 
 @pytest.mark.asyncio
-async def test_each_alert_fires_when_it_should(dsn: str, town: Town) -> None:
-    samples = await observed(dsn, town)
+async def test_each_alert_fires_when_it_should(dsn: str, shop: Shop) -> None:
+    samples = await observed(dsn, shop)
     assert set(SICK) == {rule["alert"] for rule in RULES}
     # One server without its database is all of them here.
     together = {"PosNoneReady", "PosDatabaseDown"}

@@ -20,7 +20,7 @@ from tests.docs.documents import read
 from tests.end_to_end.test_crash import free_port
 from tests.monitoring.observed import ALERTS, TOKEN, observed_server, some_business
 from tests.monitoring.test_queries import PANELS, RULES
-from tests.support import Town
+from tests.support import Shop
 
 pytestmark = [
     pytest.mark.asyncio,
@@ -91,14 +91,14 @@ async def until_there(http: httpx.AsyncClient, expression: str) -> None:
             await asyncio.sleep(0.2)
 
 
-async def test_a_real_prometheus_takes_the_rules_and_finds_every_series(dsn: str, town: Town, tmp_path: Path) -> None:
+async def test_a_real_prometheus_takes_the_rules_and_finds_every_series(dsn: str, shop: Shop, tmp_path: Path) -> None:
     await run("promtool", "check", "rules", ALERTS)
     async with observed_server(dsn) as server:
         config = configured(tmp_path, server.url.removeprefix("http://"))
         await run("promtool", "check", "config", config)
         async with prometheus(config) as http:
             await until_there(http, 'pos_database_up{job="pos-server"} == 1')
-            await some_business(server.url, town)
+            await some_business(server.url, shop)
             await until_there(http, 'rate(pos_payments_total{outcome="canceled"}[1m]) > 0')
             for panel in PANELS:
                 for target in panel["targets"]:

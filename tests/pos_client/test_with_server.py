@@ -26,7 +26,7 @@ from pos_server.core.protocol.messages import (
 )
 from pos_server.ledger import directory
 from pos_server.server import RunningServer, serving
-from tests.support import KEYRING, Town, new_id, settings
+from tests.support import KEYRING, Shop, new_id, settings
 
 
 async def activated(connection: asyncpg.Connection, server: RunningServer, device: DeviceId) -> Credentials:
@@ -43,10 +43,10 @@ async def activated(connection: asyncpg.Connection, server: RunningServer, devic
 
 @pytest.mark.asyncio
 async def test_a_sale_from_activation_to_notice(
-    server: RunningServer, town: Town, connection: asyncpg.Connection
+    server: RunningServer, shop: Shop, connection: asyncpg.Connection
 ) -> None:
-    terminal = await activated(connection, server, town.terminals[0].device)
-    customer = await activated(connection, server, town.wallets[0].device)
+    terminal = await activated(connection, server, shop.terminals[0].device)
+    customer = await activated(connection, server, shop.wallets[0].device)
     async with TerminalClient(terminal) as till, WalletClient(customer) as wallet:
         assert (await till.ready()).merchant_name == "Corner Canteen"
         assert (await wallet.ready()).balance_minor == 10_000
@@ -73,9 +73,9 @@ async def test_a_sale_from_activation_to_notice(
 
 @pytest.mark.asyncio
 async def test_a_second_program_with_the_same_credentials_takes_over(
-    server: RunningServer, town: Town, connection: asyncpg.Connection
+    server: RunningServer, shop: Shop, connection: asyncpg.Connection
 ) -> None:
-    customer = await activated(connection, server, town.wallets[0].device)
+    customer = await activated(connection, server, shop.wallets[0].device)
     async with WalletClient(customer) as first:
         await first.ready()
         async with WalletClient(customer) as second:
@@ -88,10 +88,10 @@ async def test_a_second_program_with_the_same_credentials_takes_over(
 
 @pytest.mark.asyncio
 async def test_a_revoked_key_is_told_to_activate_again(
-    server: RunningServer, town: Town, connection: asyncpg.Connection
+    server: RunningServer, shop: Shop, connection: asyncpg.Connection
 ) -> None:
-    earlier = await activated(connection, server, town.wallets[0].device)
-    await activated(connection, server, town.wallets[0].device)
+    earlier = await activated(connection, server, shop.wallets[0].device)
+    await activated(connection, server, shop.wallets[0].device)
     async with WalletClient(earlier) as wallet:
         with pytest.raises(ConnectionStopped, match="activate it again") as stopped:
             await wallet.ready()
@@ -100,10 +100,10 @@ async def test_a_revoked_key_is_told_to_activate_again(
 
 @pytest.mark.asyncio
 async def test_devices_that_were_off_hear_what_they_missed(
-    server: RunningServer, town: Town, connection: asyncpg.Connection, tmp_path: Path
+    server: RunningServer, shop: Shop, connection: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    terminal = await activated(connection, server, town.terminals[0].device)
-    customer = await activated(connection, server, town.wallets[0].device)
+    terminal = await activated(connection, server, shop.terminals[0].device)
+    customer = await activated(connection, server, shop.wallets[0].device)
     state_file = tmp_path / "wallet.state"
     async with WalletClient(customer, state_file=state_file) as wallet:
         await wallet.ready()
@@ -124,11 +124,11 @@ async def asking_server(dsn: str) -> AsyncIterator[RunningServer]:
 
 @pytest.mark.asyncio
 async def test_a_payment_that_needs_the_pin_is_confirmed_and_refunded(
-    asking_server: RunningServer, town: Town, connection: asyncpg.Connection
+    asking_server: RunningServer, shop: Shop, connection: asyncpg.Connection
 ) -> None:
-    terminal = await activated(connection, asking_server, town.terminals[0].device)
-    other_terminal = await activated(connection, asking_server, town.terminals[1].device)
-    customer = await activated(connection, asking_server, town.wallets[0].device)
+    terminal = await activated(connection, asking_server, shop.terminals[0].device)
+    other_terminal = await activated(connection, asking_server, shop.terminals[1].device)
+    customer = await activated(connection, asking_server, shop.wallets[0].device)
     waiting: list[PaymentPending] = []
     async with (
         TerminalClient(terminal, language="zh") as till,
@@ -169,7 +169,7 @@ async def test_a_payment_that_needs_the_pin_is_confirmed_and_refunded(
         assert isinstance(await till.result(), TerminalRefundResult)
         with pytest.raises(RefundRefused) as too_much:
             await till.refund(paid.payment_id, 5_001)
-        assert too_much.value.code == "refund_over_rest"
+        assert too_much.value.code == "refund_exceeds_remaining"
 
         (latest,) = await till.recent(1)
         page = await wallet.history(5)
@@ -179,10 +179,10 @@ async def test_a_payment_that_needs_the_pin_is_confirmed_and_refunded(
 
 @pytest.mark.asyncio
 async def test_a_pending_payment_is_rejected_canceled_or_expires(
-    asking_server: RunningServer, town: Town, connection: asyncpg.Connection
+    asking_server: RunningServer, shop: Shop, connection: asyncpg.Connection
 ) -> None:
-    terminal = await activated(connection, asking_server, town.terminals[0].device)
-    customer = await activated(connection, asking_server, town.wallets[0].device)
+    terminal = await activated(connection, asking_server, shop.terminals[0].device)
+    customer = await activated(connection, asking_server, shop.wallets[0].device)
 
     async with TerminalClient(terminal) as till, WalletClient(customer) as wallet:
         await wallet.ready()
@@ -215,10 +215,10 @@ async def test_a_pending_payment_is_rejected_canceled_or_expires(
 
 @pytest.mark.asyncio
 async def test_a_cancel_returns_the_money_and_closes_what_never_arrived(
-    server: RunningServer, town: Town, connection: asyncpg.Connection
+    server: RunningServer, shop: Shop, connection: asyncpg.Connection
 ) -> None:
-    terminal = await activated(connection, server, town.terminals[0].device)
-    customer = await activated(connection, server, town.wallets[0].device)
+    terminal = await activated(connection, server, shop.terminals[0].device)
+    customer = await activated(connection, server, shop.wallets[0].device)
     async with TerminalClient(terminal) as till, WalletClient(customer) as wallet:
         await wallet.ready()
         paid = await till.scan(code=wallet.code().digits, amount_minor=1_000, reference="order-a")
@@ -241,10 +241,10 @@ async def test_a_cancel_returns_the_money_and_closes_what_never_arrived(
 
 @pytest.mark.asyncio
 async def test_a_journaled_scan_is_decided_once_however_often_it_is_recovered(
-    server: RunningServer, town: Town, connection: asyncpg.Connection, tmp_path: Path
+    server: RunningServer, shop: Shop, connection: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    terminal = await activated(connection, server, town.terminals[0].device)
-    customer = await activated(connection, server, town.wallets[0].device)
+    terminal = await activated(connection, server, shop.terminals[0].device)
+    customer = await activated(connection, server, shop.wallets[0].device)
     entry = JournaledScan(
         device=f"{terminal.number} at {terminal.server}",
         payment_id=new_id(),

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry
 from pos_server.core.errors import ErrorCode
 from pos_server.core.payments.operations import Confirm, Decided, Outcome, Refused, Scan
 from pos_server.core.payments.payment import DeclineCode, Payment, Status
-from pos_server.core.payments.snapshot import MerchantStatus, TerminalStatus, Till
+from pos_server.core.payments.snapshot import Acceptor, MerchantStatus, TerminalStatus
 from pos_server.engine.batch_record import BatchRecord
 from pos_server.telemetry.metrics import Histogram, Metrics
 from tests.support import EUR, new_id
@@ -17,7 +17,7 @@ CONFIRM = Confirm(SCAN.payment_id, 1, 0, 1, pin_correct=False, pin_generation=1)
 
 def decided(status: Status, code: DeclineCode | None = None, *, operation: Scan | Confirm = SCAN) -> Decided:
     payment = Payment(SCAN.payment_id, b"", 1, 1, 1, "order", 100, EUR, status, code, None, 1, 1)
-    till = Till(TerminalStatus.ACTIVE, MerchantStatus.ACTIVE, 1, "Canteen", "Main hall")
+    till = Acceptor(TerminalStatus.ACTIVE, MerchantStatus.ACTIVE, 1, "Canteen", "Main hall")
     return Decided(operation, payment, till, None, replayed=False)
 
 
@@ -65,7 +65,7 @@ def test_many_at_once_are_the_same_as_one_after_the_other(values: list[float]) -
 def test_outcomes_are_counted_by_status_and_decline_code_and_repeats_are_not() -> None:
     metrics = Metrics()
     repeat = decided(Status.APPROVED)
-    repeat = Decided(SCAN, repeat.payment, repeat.till, None, replayed=True)
+    repeat = Decided(SCAN, repeat.payment, repeat.acceptor, None, replayed=True)
     metrics.batch(
         record(
             decided(Status.APPROVED),
@@ -89,7 +89,7 @@ def test_outcomes_are_counted_by_status_and_decline_code_and_repeats_are_not() -
     }
     # What has not happened is there, too: a rate needs a first value.
     assert len(payments) == len(Status) - 1 + len(DeclineCode)
-    refused = {sample.labels["code"]: sample.value for sample in metrics.refused(turned_away=3).samples}
+    refused = {sample.labels["code"]: sample.value for sample in metrics.refused(rejected=3).samples}
     assert {code: value for code, value in refused.items() if value} == {"id_reused": 1, "busy": 3}
     assert set(refused) == set(ErrorCode)
 

@@ -19,7 +19,7 @@ from tests.copies import replace
 from tests.end_to_end.server_process import pos_server, running_server
 from tests.engine.test_authorizer import LIMITS
 from tests.proxy import proxied
-from tests.support import KEYRING, MASTER_KEYS, RULES, Town, ask, logged_in, scan_message
+from tests.support import KEYRING, MASTER_KEYS, RULES, Shop, ask, logged_in, scan_message
 
 pytestmark = pytest.mark.asyncio
 
@@ -43,9 +43,9 @@ async def spans(
     return exporter.get_finished_spans()
 
 
-async def test_a_payment_is_a_span_with_its_stages_in_order(dsn: str, town: Town) -> None:
-    scan = town.scan()
-    used = town.scan(code=scan.code)
+async def test_a_payment_is_a_span_with_its_stages_in_order(dsn: str, shop: Shop) -> None:
+    scan = shop.scan()
+    used = shop.scan(code=scan.code)
     approved, declined = await spans(dsn, [scan, used])
     assert approved.name == "Scan"
     assert approved.attributes == {
@@ -69,26 +69,26 @@ async def test_a_payment_is_a_span_with_its_stages_in_order(dsn: str, town: Town
     assert scan.code not in approved.to_json()
 
 
-async def test_what_was_not_decided_is_an_error_with_the_stages_it_came_to(dsn: str, town: Town) -> None:
+async def test_what_was_not_decided_is_an_error_with_the_stages_it_came_to(dsn: str, shop: Shop) -> None:
     async with proxied(dsn) as proxy:
         proxy.away = True
-        (span,) = await spans(proxy.dsn, [town.scan()], limits=replace(LIMITS, batch_attempts_max=1))
+        (span,) = await spans(proxy.dsn, [shop.scan()], limits=replace(LIMITS, batch_attempts_max=1))
     assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, "busy")
     assert [event.name for event in span.events] == ["queued"]
 
 
-async def test_a_share_of_payments_is_traced_by_their_ids(dsn: str, town: Town) -> None:
+async def test_a_share_of_payments_is_traced_by_their_ids(dsn: str, shop: Shop) -> None:
     low, high = UUID(int=(7 << 76) + 1), UUID(int=(7 << 76) + (1 << 32) - 1)
-    scans = [town.scan(0, payment_id=low), town.scan(1, payment_id=high)]
+    scans = [shop.scan(0, payment_id=low), shop.scan(1, payment_id=high)]
     (traced,) = await spans(dsn, scans, sample=0.5)
     assert traced.attributes is not None
     assert traced.attributes["pos.payment_id"] == str(low)
 
 
-async def test_the_standard_variables_name_the_service(dsn: str, town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_standard_variables_name_the_service(dsn: str, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_SERVICE_NAME", "canteen")
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
-    (span,) = await spans(dsn, [town.scan()])
+    (span,) = await spans(dsn, [shop.scan()])
     assert span.resource.attributes["service.name"] == "canteen"
     assert span.resource.attributes["deployment.environment.name"] == "test"
 
@@ -107,7 +107,7 @@ async def test_a_share_that_is_none_is_refused_at_start(value: str) -> None:
     assert "POS_TRACE_SAMPLE" in ended.err
 
 
-async def test_spans_go_to_the_collector_of_the_standard_variable(dsn: str, town: Town) -> None:
+async def test_spans_go_to_the_collector_of_the_standard_variable(dsn: str, shop: Shop) -> None:
     arrived: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     async def collect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -123,8 +123,8 @@ async def test_spans_go_to_the_collector_of_the_standard_variable(dsn: str, town
     collector = await asyncio.start_server(collect, "127.0.0.1", 0)
     async with collector:
         port = collector.sockets[0].getsockname()[1]
-        message = scan_message(town.wallets[0].code())
-        await traced_payment(dsn, town, message, f"http://127.0.0.1:{port}", compression="none")
+        message = scan_message(shop.wallets[0].code())
+        await traced_payment(dsn, shop, message, f"http://127.0.0.1:{port}", compression="none")
         got = await asyncio.wait_for(arrived, 15)
     assert got.startswith(b"/v1/traces")
     assert message["payment_id"].encode() in got
@@ -133,7 +133,7 @@ async def test_spans_go_to_the_collector_of_the_standard_variable(dsn: str, town
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["away", "hangs"])
 async def test_without_a_collector_payments_are_made_and_the_server_ends_in_order(
-    dsn: str, town: Town, hangs: bool, monkeypatch: pytest.MonkeyPatch
+    dsn: str, shop: Shop, hangs: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
     with socket.socket() as collector:
@@ -141,11 +141,11 @@ async def test_without_a_collector_payments_are_made_and_the_server_ends_in_orde
         if hangs:
             collector.listen()
         endpoint = f"http://127.0.0.1:{collector.getsockname()[1]}"
-        await traced_payment(dsn, town, scan_message(town.wallets[0].code()), endpoint)
+        await traced_payment(dsn, shop, scan_message(shop.wallets[0].code()), endpoint)
 
 
 async def traced_payment(
-    dsn: str, town: Town, message: dict[str, object], endpoint: str, *, compression: str = "gzip"
+    dsn: str, shop: Shop, message: dict[str, object], endpoint: str, *, compression: str = "gzip"
 ) -> None:
     variables = {
         "POS_DATABASE_URL": dsn,
@@ -155,6 +155,6 @@ async def traced_payment(
         "OTEL_EXPORTER_OTLP_COMPRESSION": compression,
     }
     async with running_server(**variables) as server:
-        async with logged_in(server.url, town.terminals[0]) as till:
+        async with logged_in(server.url, shop.terminals[0]) as till:
             assert (await ask(till, message))["status"] == "approved"
         assert await server.stop() == 0

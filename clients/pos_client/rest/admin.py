@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 
 from pos_server.core.rest.admin import (
-    ADMIN_OPERATIONS,
+    ADMIN_ENDPOINTS,
     ApiKeyCreate,
     ApiKeyMade,
     ApiKeyPath,
@@ -18,7 +18,7 @@ from pos_server.core.rest.fields import Page
 
 from .calls import ApiCalls
 
-_OF = {operation.name: operation for operation in ADMIN_OPERATIONS}
+_OF = {endpoint.name: endpoint for endpoint in ADMIN_ENDPOINTS}
 
 
 class AdminCalls(ApiCalls):

@@ -1,4 +1,4 @@
-"""One request to the REST API, for any operation: path, query, body in; a model out.
+"""One request to the REST API, for any endpoint: path, query, body in; a model out.
 
 Sent again, a bounded number of times, where that is safe: a connection was lost, the server is busy (503), a gateway
 in front of it gave up (502, 504), the key asks too often (429), or the same request is being worked on (409
@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from pos_server.core.credentials.api_keys import API_KEY_CHARS_MAX
 from pos_server.core.errors import ErrorCode
-from pos_server.core.rest.endpoints import IDEMPOTENCY_KEY_CHARS_MAX, Kind, RestOperation
+from pos_server.core.rest.endpoints import IDEMPOTENCY_KEY_CHARS_MAX, Endpoint, Kind
 from pos_server.core.rest.fields import PAGE_MAX, Body, Page, Parameters, Resource
 from pos_server.core.rest.problems import ProblemCode, ProblemDetails
 
@@ -92,7 +92,7 @@ class ApiCalls:
 
     async def call(
         self,
-        operation: RestOperation,
+        endpoint: Endpoint,
         answer: type[AnswerT],
         path: Parameters | None = None,
         *,
@@ -101,12 +101,12 @@ class ApiCalls:
         idempotency_key: str | None = None,
     ) -> AnswerT:
         """The resource that `ask` gets."""
-        asked = await self.ask(operation, answer, path, query=query, body=body, idempotency_key=idempotency_key)
+        asked = await self.ask(endpoint, answer, path, query=query, body=body, idempotency_key=idempotency_key)
         return asked.resource
 
     async def ask(
         self,
-        operation: RestOperation,
+        endpoint: Endpoint,
         answer: type[AnswerT],
         path: Parameters | None = None,
         *,
@@ -115,15 +115,15 @@ class ApiCalls:
         idempotency_key: str | None = None,
         if_match: str | None = None,
     ) -> Answer[AnswerT]:
-        """Carry `operation` out; its answer is an `answer`. A new `idempotency_key` is made where one is needed.
+        """Carry `endpoint` out; its answer is an `answer`. A new `idempotency_key` is made where one is needed.
 
         Raises ApiError; ValueError when `idempotency_key` cannot be one.
         """
-        if operation.kind is Kind.CREATE and idempotency_key is None:
+        if endpoint.kind is Kind.CREATE and idempotency_key is None:
             idempotency_key = str(uuid4())
         if idempotency_key is not None and _NAME.fullmatch(idempotency_key) is None:
             raise ValueError(f"an Idempotency-Key has 1 to {IDEMPOTENCY_KEY_CHARS_MAX} printable ASCII characters")
-        request = self._request(operation, path, query, body, idempotency_key, if_match)
+        request = self._request(endpoint, path, query, body, idempotency_key, if_match)
         maybe_done = False
         for attempt in range(ATTEMPTS_MAX):
             wait_s = 0
@@ -132,16 +132,16 @@ class ApiCalls:
             except httpx.RequestError as error:
                 reason = f"no answer from {self._url}: {error or type(error).__name__}"
                 failure = ApiError(None, None, reason, idempotency_key=idempotency_key)
-                failure.maybe_done = operation.kind is not Kind.READ and not isinstance(error, _NOT_SENT)
+                failure.maybe_done = endpoint.kind is not Kind.READ and not isinstance(error, _NOT_SENT)
                 may_repeat = True
             else:
                 if response.is_success:
-                    return self._answer(answer, response, operation, idempotency_key)
-                failure, may_repeat = self._refusal(response, operation, idempotency_key)
+                    return self._answer(answer, response, endpoint, idempotency_key)
+                failure, may_repeat = self._refusal(response, endpoint, idempotency_key)
                 wait_s = _retry_after_s(response)
             # Of any of the tries: the last may have been refused before it was looked at.
             maybe_done = failure.maybe_done = maybe_done or failure.maybe_done
-            if maybe_done and operation.kind is Kind.REPLACE:
+            if maybe_done and endpoint.kind is Kind.REPLACE:
                 may_repeat = False
             if not may_repeat or wait_s > RETRY_AFTER_S_MAX or attempt + 1 == ATTEMPTS_MAX:
                 break
@@ -150,16 +150,16 @@ class ApiCalls:
 
     async def items(
         self,
-        operation: RestOperation,
+        endpoint: Endpoint,
         page: type[Page[ItemT]],
         path: Parameters | None = None,
         *,
         query: Parameters | None = None,
     ) -> AsyncIterator[ItemT]:
         """Everything of a list, page by page, each read when it is needed. Raises ApiError."""
-        query = query or operation.query.model_validate({"limit": PAGE_MAX})
+        query = query or endpoint.query.model_validate({"limit": PAGE_MAX})
         while True:
-            got = await self.call(operation, page, path, query=query)
+            got = await self.call(endpoint, page, path, query=query)
             for item in got.items:
                 yield item
             if got.next_cursor is None:
@@ -168,7 +168,7 @@ class ApiCalls:
 
     def _request(
         self,
-        operation: RestOperation,
+        endpoint: Endpoint,
         path: Parameters | None,
         query: Parameters | None,
         body: Body | None,
@@ -176,7 +176,7 @@ class ApiCalls:
         if_match: str | None,
     ) -> httpx.Request:
         texts = {} if path is None else path.model_dump(mode="json")
-        url = self._url + operation.path.format(**{name: quote(str(text), safe="") for name, text in texts.items()})
+        url = self._url + endpoint.path.format(**{name: quote(str(text), safe="") for name, text in texts.items()})
         headers = {}
         if body is not None:
             headers["Content-Type"] = "application/json"
@@ -185,7 +185,7 @@ class ApiCalls:
         if if_match is not None:
             headers["If-Match"] = if_match
         return self._client.build_request(
-            operation.method,
+            endpoint.method,
             url,
             params=None if query is None else query.model_dump(mode="json", by_alias=True, exclude_none=True),
             # What was left out stays as it is: null would be something else.
@@ -194,7 +194,7 @@ class ApiCalls:
         )
 
     def _answer(
-        self, answer: type[AnswerT], response: httpx.Response, operation: RestOperation, idempotency_key: str | None
+        self, answer: type[AnswerT], response: httpx.Response, endpoint: Endpoint, idempotency_key: str | None
     ) -> Answer[AnswerT]:
         try:
             resource = answer.model_validate_json(response.content)
@@ -207,13 +207,13 @@ class ApiCalls:
                 detail,
                 request_id=response.headers.get("X-Request-Id"),
                 idempotency_key=idempotency_key,
-                maybe_done=operation.kind is not Kind.READ,
+                maybe_done=endpoint.kind is not Kind.READ,
             ) from None
-        is_repeat = operation.kind is Kind.CREATE and response.status_code == httpx.codes.OK
+        is_repeat = endpoint.kind is Kind.CREATE and response.status_code == httpx.codes.OK
         return Answer(resource, response.headers.get("ETag"), is_repeat)
 
     def _refusal(
-        self, response: httpx.Response, operation: RestOperation, idempotency_key: str | None
+        self, response: httpx.Response, endpoint: Endpoint, idempotency_key: str | None
     ) -> tuple[ApiError, bool]:
         """What was refused, and whether the same request may be sent again."""
         status = response.status_code
@@ -232,7 +232,7 @@ class ApiCalls:
         )
         in_progress = code == ProblemCode.IN_PROGRESS
         unclear = in_progress or (status >= httpx.codes.INTERNAL_SERVER_ERROR and code not in _NOT_DONE)
-        failure.maybe_done = unclear and operation.kind is not Kind.READ
+        failure.maybe_done = unclear and endpoint.kind is not Kind.READ
         # The same would take too long again.
         may_repeat = code != ProblemCode.TAKES_TOO_LONG and (in_progress or status in _LATER_STATUSES)
         return failure, may_repeat

@@ -1,4 +1,4 @@
-"""The REST API as methods: one for each operation of `pos_server.core.rest`, in its models.
+"""The REST API as methods: one for each endpoint of `pos_server.core.rest`, in its models.
 
     async with ApiClient("http://127.0.0.1:8080", key) as api:
         merchant = await api.create_merchant(MerchantCreate(name="Kiosk", currency="EUR"))
@@ -15,4 +15,4 @@ from .merchant import MerchantCalls
 
 
 class ApiClient(AdminCalls, IssuerCalls, MerchantCalls):
-    """All operations. Which of them a key may use is its role's."""
+    """All endpoints. Which of them a key may use is its role's."""

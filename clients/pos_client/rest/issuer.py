@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pos_server.core.rest.fields import Page
 from pos_server.core.rest.issuer import (
-    ISSUER_OPERATIONS,
+    ISSUER_ENDPOINTS,
     CashCreate,
     CashPath,
     CashPayment,
@@ -24,7 +24,7 @@ from pos_server.core.rest.issuer import (
 
 from .calls import Answer, ApiCalls
 
-_OF = {operation.name: operation for operation in ISSUER_OPERATIONS}
+_OF = {endpoint.name: endpoint for endpoint in ISSUER_ENDPOINTS}
 
 
 class IssuerCalls(ApiCalls):

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pos_server.core.rest.fields import Page
 from pos_server.core.rest.merchant_payments import (
-    PAYMENT_OPERATIONS,
+    PAYMENT_ENDPOINTS,
     CancelByReference,
     Payment,
     PaymentCreate,
@@ -15,7 +15,7 @@ from pos_server.core.rest.merchant_payments import (
     RefundCreate,
 )
 from pos_server.core.rest.merchant_reports import (
-    BOOK_OPERATIONS,
+    REPORT_ENDPOINTS,
     MerchantBalance,
     Shift,
     ShiftPath,
@@ -26,7 +26,7 @@ from pos_server.core.rest.merchant_reports import (
     StatementQuery,
 )
 from pos_server.core.rest.merchant_stores import (
-    PLACE_OPERATIONS,
+    STORE_ENDPOINTS,
     Store,
     StoreCreate,
     StorePath,
@@ -41,7 +41,7 @@ from pos_server.core.rest.merchant_stores import (
 
 from .calls import ApiCalls
 
-_OF = {operation.name: operation for operation in (*BOOK_OPERATIONS, *PAYMENT_OPERATIONS, *PLACE_OPERATIONS)}
+_OF = {endpoint.name: endpoint for endpoint in (*REPORT_ENDPOINTS, *PAYMENT_ENDPOINTS, *STORE_ENDPOINTS)}
 
 
 class MerchantCalls(ApiCalls):

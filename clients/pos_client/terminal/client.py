@@ -226,7 +226,7 @@ class TerminalClient(DeviceClient[TerminalReady, _Said]):
         """Give `amount_minor` (minor units) of an approved payment back; any till of the merchant may.
 
         To ask again after RefundUnknown, pass its `refund_id`: a refund is never made twice. Raises ValueError,
-        RefundRefused (such as `refund_over_rest`), RefundUnknown, RefundNotDone, ConnectionStopped.
+        RefundRefused (such as `refund_exceeds_remaining`), RefundUnknown, RefundNotDone, ConnectionStopped.
         """
         is_repeat = refund_id is not None
         refund = checked(RefundCreate, refund_id=refund_id or uuid7(), payment_id=payment_id, amount_minor=amount_minor)

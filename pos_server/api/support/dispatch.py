@@ -1,8 +1,8 @@
-"""Serves the operations of the REST API: who may, is the request what it should be, then the handler, then the answer.
+"""Serves the endpoints of the REST API: who may, is the request what it should be, then the handler, then the answer.
 
 A request is checked in this order: its key (401), how often that key asks (429), its role (403), the path (404), the
-query, headers and body (400, 413, 415), and whether the server has room for it (503). A handler sees a `Call` whose
-parts are models already, and returns `Done` or raises Problem.
+query, headers and body (400, 413, 415), and whether the server has room for it (503). A handler sees a `ApiCall` whose
+parts are models already, and returns `Reply` or raises Problem.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from ...core.credentials.api_keys import ApiKey
 from ...core.errors import ErrorCode
 from ...core.protocol.messages import describe
 from ...core.rate_limits import TokenBucket
-from ...core.rest.endpoints import IDEMPOTENCY_KEY_CHARS_MAX, Kind, RestOperation
+from ...core.rest.endpoints import IDEMPOTENCY_KEY_CHARS_MAX, Endpoint, Kind
 from ...core.rest.fields import Body, Parameters, Resource
 from ...core.rest.idempotency import fingerprint
 from ...core.rest.problems import ProblemCode
@@ -49,13 +49,13 @@ _RETRY_AFTER_S = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Call(Generic[ParametersT, QueryT, BodyT]):
-    """A request that is what its operation says. `idempotency_key` is empty unless the operation creates something.
+class ApiCall(Generic[ParametersT, QueryT, BodyT]):
+    """A request that is what its endpoint says. `idempotency_key` is empty unless the endpoint creates something.
 
     `if_match` is the `ETag` that the client has read. `language` is that of texts for people.
     """
 
-    operation: RestOperation
+    endpoint: Endpoint
     key: ApiKey
     parameters: ParametersT
     query: QueryT
@@ -68,59 +68,57 @@ class Call(Generic[ParametersT, QueryT, BodyT]):
     def fingerprint(self) -> bytes:
         """What is equal for a request and its repeats."""
         body = "" if self.body is None else self.body.model_dump_json()
-        return fingerprint(self.operation.name, self.parameters.model_dump_json(), body)
+        return fingerprint(self.endpoint.name, self.parameters.model_dump_json(), body)
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """What the answer shows. `etag` names its version, where the operation has one."""
+class Reply:
+    """What the answer shows. `etag` names its version, where the endpoint has one."""
 
     resource: Resource
     status: HTTPStatus = HTTPStatus.OK
     etag: str | None = None
 
 
-Handler = Callable[[Call[Any, Any, Any]], Awaitable[Done]]
+Handler = Callable[[ApiCall[Any, Any, Any]], Awaitable[Reply]]
 
 
 class Dispatcher:
-    """`handlers` by the names of `operations`: one for each."""
+    """`handlers` by the names of `endpoints`: one for each."""
 
     def __init__(
         self,
         settings: Settings,
         authentication: Authentication,
-        operations: Sequence[RestOperation],
+        endpoints: Sequence[Endpoint],
         handlers: Mapping[str, Handler],
     ) -> None:
-        names = [operation.name for operation in operations]
+        names = [endpoint.name for endpoint in endpoints]
         if sorted(names) != sorted(handlers):
-            raise AssertionError(f"operations without a handler, or the other way round: {set(names) ^ set(handlers)}")
+            raise AssertionError(f"endpoints without a handler, or the other way round: {set(names) ^ set(handlers)}")
         self._settings = settings
         self._authentication = authentication
-        self._operations = operations
+        self._endpoints = endpoints
         self._handlers = handlers
         self._rates: OrderedDict[int, TokenBucket] = OrderedDict()
         self._at_work = 0
 
     def routes(self) -> list[Route]:
         """One for each path, in an order in which fixed paths come before those with parameters."""
-        by_path: dict[str, dict[str, RestOperation]] = {}
-        for operation in sorted(self._operations, key=lambda operation: operation.path.count("{")):
-            by_path.setdefault(operation.path, {})[operation.method] = operation
-        return [
-            Route(path, self._endpoint(operations), methods=list(operations)) for path, operations in by_path.items()
-        ]
+        by_path: dict[str, dict[str, Endpoint]] = {}
+        for endpoint in sorted(self._endpoints, key=lambda endpoint: endpoint.path.count("{")):
+            by_path.setdefault(endpoint.path, {})[endpoint.method] = endpoint
+        return [Route(path, self._endpoint(endpoints), methods=list(endpoints)) for path, endpoints in by_path.items()]
 
-    def _endpoint(self, operations: Mapping[str, RestOperation]) -> Callable[[Request], Awaitable[Response]]:
+    def _endpoint(self, endpoints: Mapping[str, Endpoint]) -> Callable[[Request], Awaitable[Response]]:
         async def serve(request: Request) -> Response:
             # Starlette answers HEAD where there is a GET.
-            operation = operations["GET" if request.method == "HEAD" else request.method]
+            endpoint = endpoints["GET" if request.method == "HEAD" else request.method]
             began_s = time.monotonic()
-            response = await self._respond(operation, request)
+            response = await self._respond(endpoint, request)
             log.info(
                 "api_request",
-                operation=operation.name,
+                endpoint=endpoint.name,
                 status=int(response.status_code),
                 seconds=round(time.monotonic() - began_s, 4),
             )
@@ -128,40 +126,40 @@ class Dispatcher:
 
         return serve
 
-    async def _respond(self, operation: RestOperation, request: Request) -> Response:
+    async def _respond(self, endpoint: Endpoint, request: Request) -> Response:
         request.state.request_id = request_id_of(request)
         about_request(request.state.request_id)
         try:
             key = await self._authentication.require(request)
             self._check_rate(key)
-            if key.role is not operation.role:
+            if key.role is not endpoint.role:
                 raise problem(ProblemCode.ROLE_MISSING)
-            call = await self._read(operation, key, request)
+            call = await self._read(endpoint, key, request)
             about_payment(getattr(call.parameters, "payment_id", None))
-            done = await self._carry_out(operation, call)
+            done = await self._handle(endpoint, call)
         except Problem as error:
             return error.response(request.state.request_id)
         except TakesTooLong:
             return problem(ProblemCode.TAKES_TOO_LONG).response(request.state.request_id)
         except DATABASE_AWAY as away:
-            log.warning("database_away", during=operation.name, cause=type(away).__name__)
+            log.warning("database_away", during=endpoint.name, cause=type(away).__name__)
             # What was lost on its way may have been carried out.
-            code = ErrorCode.BUSY if operation.kind is Kind.READ else ErrorCode.UNKNOWN_OUTCOME
+            code = ErrorCode.BUSY if endpoint.kind is Kind.READ else ErrorCode.UNKNOWN_OUTCOME
             return problem(code, retry_after_s=_RETRY_AFTER_S).response(request.state.request_id)
         headers = {"X-Request-Id": request.state.request_id, "Cache-Control": "no-store"}
         if done.etag is not None:
             headers["ETag"] = done.etag
-        if operation.speaks:
+        if endpoint.speaks:
             headers["Content-Language"] = call.language
         return Response(done.resource.model_dump_json(), done.status, headers, media_type="application/json")
 
-    async def _carry_out(self, operation: RestOperation, call: Call[Any, Any, Any]) -> Done:
+    async def _handle(self, endpoint: Endpoint, call: ApiCall[Any, Any, Any]) -> Reply:
         if self._at_work >= self._settings.api_requests_max:
             raise problem(ErrorCode.BUSY, retry_after_s=_RETRY_AFTER_S)
         self._at_work += 1
         try:
             async with asyncio.timeout(self._settings.api_timeout_s):
-                return await self._handlers[operation.name](call)
+                return await self._handlers[endpoint.name](call)
         finally:
             self._at_work -= 1
 
@@ -176,26 +174,26 @@ class Dispatcher:
         if not rate.take(now_s):
             raise problem(ProblemCode.TOO_MANY_REQUESTS, retry_after_s=_RETRY_AFTER_S)
 
-    async def _read(self, operation: RestOperation, key: ApiKey, request: Request) -> Call[Any, Any, Any]:
+    async def _read(self, endpoint: Endpoint, key: ApiKey, request: Request) -> ApiCall[Any, Any, Any]:
         try:
-            parameters = operation.parameters.model_validate(request.path_params)
+            parameters = endpoint.parameters.model_validate(request.path_params)
         except ValidationError:
             raise problem(ProblemCode.NOT_FOUND) from None
-        query = _query(operation, request)
+        query = _query(endpoint, request)
         idempotency_key, if_match = "", ""
-        if operation.kind is Kind.CREATE:
+        if endpoint.kind is Kind.CREATE:
             idempotency_key = request.headers.get("idempotency-key", "")
             if _PRINTABLE.fullmatch(idempotency_key) is None:
                 raise problem(ProblemCode.IDEMPOTENCY_KEY_MISSING)
-        if operation.kind is Kind.REPLACE:
+        if endpoint.kind is Kind.REPLACE:
             if_match = request.headers.get("if-match", "")
             if not if_match:
                 raise problem(ProblemCode.PRECONDITION_REQUIRED)
         body = None
-        if operation.body is not None:
-            body = await read_json_body(request, operation.body, self._settings.api_body_bytes_max)
-        return Call(
-            operation,
+        if endpoint.body is not None:
+            body = await read_json_body(request, endpoint.body, self._settings.api_body_bytes_max)
+        return ApiCall(
+            endpoint,
             key,
             parameters,
             query,
@@ -206,14 +204,14 @@ class Dispatcher:
         )
 
 
-def _query(operation: RestOperation, request: Request) -> Parameters:
+def _query(endpoint: Endpoint, request: Request) -> Parameters:
     given = request.query_params.multi_items()
     names = [name for name, _ in given]
     for name in names:
         if names.count(name) > 1:
             raise problem(ProblemCode.BAD_FIELD, "give it once", pointer=json_pointer([name]))
     try:
-        return operation.query.model_validate(dict(given))
+        return endpoint.query.model_validate(dict(given))
     except ValidationError as error:
         field, text = describe(error)
     raise problem(ProblemCode.BAD_FIELD, text, pointer=json_pointer(field))

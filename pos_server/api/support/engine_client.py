@@ -11,7 +11,7 @@ from .problems import Problem, problem
 _RETRY_AFTER_S = 1
 
 
-class Engine:
+class EngineClient:
     """The engine as requests use it. All of it raises Problem: 404, 409, 410, 422 or 503 with the error's code."""
 
     def __init__(self, authorizer: Authorizer, admission: Admission) -> None:
@@ -20,24 +20,24 @@ class Engine:
 
     async def decide(self, operation: Operation) -> Decided:
         """What became of a payment."""
-        outcome = await self._carry_out(operation)
+        outcome = await self._submit_and_wait(operation)
         if not isinstance(outcome, Decided):
             raise AssertionError(f"a payment became a {type(outcome).__name__}")
         return outcome
 
-    async def refund(self, wish: CreateRefund) -> Refunded:
+    async def refund(self, refund_request: CreateRefund) -> Refunded:
         """The refund that was made."""
-        outcome = await self._carry_out(wish)
+        outcome = await self._submit_and_wait(refund_request)
         if not isinstance(outcome, Refunded):
             raise AssertionError(f"a refund became a {type(outcome).__name__}")
         return outcome
 
-    async def _carry_out(self, operation: Operation) -> Outcome:
+    async def _submit_and_wait(self, operation: Operation) -> Outcome:
         about_payment(operation.payment_id)
         if self._admission.draining:
             raise _problem(ErrorCode.DRAINING)
         try:
-            outcome = await self._authorizer.carry_out(operation)
+            outcome = await self._authorizer.submit_and_wait(operation)
         except QueueFull:
             raise _problem(ErrorCode.BUSY) from None
         if isinstance(outcome, Refused):

@@ -12,7 +12,7 @@ from ...core.rest.idempotency import derived_secret
 from ...core.rest.problems import ProblemCode
 from ...ledger.database import AnyConnection
 from ...ledger.idempotency import InProgress, KeyReused, once
-from .dispatch import Call, Done
+from .dispatch import ApiCall, Reply
 from .problems import problem
 
 ResourceT = TypeVar("ResourceT", bound=Resource)
@@ -21,7 +21,7 @@ Make = Callable[[AnyConnection, bytes], Awaitable[ResourceT]]
 Tell = Callable[[ResourceT, bytes], ResourceT]
 
 
-class Creating:
+class IdempotentCreate:
     """Needs the ledger's pool, and the keyring that secrets are made with."""
 
     def __init__(self, pool: asyncpg.Pool, keyring: Keyring) -> None:
@@ -30,11 +30,11 @@ class Creating:
 
     async def create(
         self,
-        call: Call[Any, Any, Any],
+        call: ApiCall[Any, Any, Any],
         answer: type[ResourceT],
         make: Make[ResourceT],
         tell: Tell[ResourceT] | None = None,
-    ) -> Done:
+    ) -> Reply:
         """201 with what `make` made in its transaction, 200 for a repeat; `tell` puts secrets in, which are not kept.
 
         Secrets whose master key is retired are not told again. Raises Problem: 409 `in_progress`, 422
@@ -42,7 +42,7 @@ class Creating:
         """
 
         def secret_of(kid: str) -> bytes | None:
-            return derived_secret(self._keyring, kid, call.key.tenant, call.operation.name, call.idempotency_key)
+            return derived_secret(self._keyring, kid, call.key.tenant, call.endpoint.name, call.idempotency_key)
 
         async def make_json(connection: AnyConnection) -> str:
             secret = secret_of(self._keyring.current)
@@ -62,4 +62,4 @@ class Creating:
         secret = secret_of(kept.kid)
         if tell is not None and secret is not None:
             made = tell(made, secret)
-        return Done(made, HTTPStatus.OK if kept.is_repeat else HTTPStatus.CREATED)
+        return Reply(made, HTTPStatus.OK if kept.is_repeat else HTTPStatus.CREATED)

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from ...core.rest.fields import Page, Paging, Resource
 from ...core.rest.problems import ProblemCode
-from ...ledger.reports import Place
+from ...ledger.reports import PageCursor
 from .problems import problem
 
 ItemT = TypeVar("ItemT", bound=Resource)
@@ -26,7 +26,7 @@ def page(
     return kind(items=shown, next_cursor=cursor_of(shown[-1]) if len(items) > asked.limit else None)
 
 
-def page_by_place(kind: type[Page[ItemT]], items: Sequence[tuple[ItemT, Place]], asked: Paging) -> Page[ItemT]:
+def page_by_cursor(kind: type[Page[ItemT]], items: Sequence[tuple[ItemT, PageCursor]], asked: Paging) -> Page[ItemT]:
     """The same of a list that is ordered by a time and an id."""
     shown = items[: asked.limit]
     cursor = _cursor(shown[-1][1]) if len(items) > asked.limit else None
@@ -42,14 +42,14 @@ def after_id(asked: Paging) -> int:
     return int(asked.cursor)
 
 
-def after_place(asked: Paging) -> Place | None:
+def after_cursor(asked: Paging) -> PageCursor | None:
     """Where the page before ended, of a list that is ordered by a time and an id; None at its start. Raises Problem."""
     if asked.cursor is None:
         return None
     parts = _PLACE.fullmatch(asked.cursor)
     if parts is None:
         raise bad_cursor()
-    return Place(_EPOCH + int(parts[1]) * _MICROSECOND, UUID(parts[2]))
+    return PageCursor(_EPOCH + int(parts[1]) * _MICROSECOND, UUID(parts[2]))
 
 
 def before_id(asked: Paging) -> int | None:
@@ -62,5 +62,5 @@ def bad_cursor() -> Exception:
     return problem(ProblemCode.BAD_FIELD, "that is no cursor of this list", pointer="/cursor")
 
 
-def _cursor(place: Place) -> str:
+def _cursor(place: PageCursor) -> str:
     return f"{(place.at - _EPOCH) // _MICROSECOND}.{UUID(int=place.id.int)}"

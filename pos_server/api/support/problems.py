@@ -6,7 +6,7 @@ from http import HTTPStatus
 from starlette.responses import Response
 
 from ...core.errors import ErrorCode
-from ...core.rest.problems import ProblemCode, ProblemDetails, told
+from ...core.rest.problems import ProblemCode, ProblemDetails, problem_text
 
 
 class Problem(Exception):
@@ -52,7 +52,7 @@ def problem(
     retry_after_s: int | None = None,
 ) -> Problem:
     """The problem of this code, with its usual text if none is given."""
-    usual = told(code)
+    usual = problem_text(code)
     headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
     if code is ProblemCode.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"

@@ -3,7 +3,8 @@
 A batch is decided in order, and each decision sees the ones before it: two payments of one wallet in one batch
 cannot spend the same money, two scans of one code cannot both pass, a cancel finds the scan that came before it.
 
-    desk.py            the batch at work, and how a payment gets its next version
+    snapshot.py        the rows that a batch needs, and the rows that it writes
+    batch.py           the batch at work, and how a payment gets its next version
     scans.py           a scan, and the verdict on its code, its order and its wallet
     confirmations.py   the PIN step: confirm, reject, expire
     reversals.py       cancel and refund
@@ -13,40 +14,46 @@ cannot spend the same money, two scans of one code cannot both pass, a cancel fi
 from collections.abc import Sequence
 
 from ..credentials.device_keys import Keyring
-from .batch import Desk
+from .batch import Batch
 from .confirmations import decide_confirm, decide_expire, decide_reject
 from .operations import Cancel, Confirm, CreateRefund, Expire, MoveCash, Operation, Outcome, Reject, Scan
 from .reversals import decide_cancel, decide_refund
 from .rules import Rules
 from .scans import decide_move_cash, decide_scan
-from .snapshot import Book, Changes, Entries
+from .snapshot import Changeset, Snapshot
 
 
 def decide(
-    operations: Sequence[Operation], book: Book, keyring: Keyring, now_ms: int, rules: Rules, *, day_start_ms: int
-) -> tuple[list[Outcome], Changes]:
-    """Decide operations in order against `book`, at `now_ms`; `day_start_ms` is when the business day began.
+    operations: Sequence[Operation],
+    snapshot: Snapshot,
+    keyring: Keyring,
+    now_ms: int,
+    rules: Rules,
+    *,
+    day_start_ms: int,
+) -> tuple[list[Outcome], Changeset]:
+    """Decide operations in order against `snapshot`, at `now_ms`; `day_start_ms` is when the business day began.
 
     Both are Unix milliseconds. Returns one outcome per operation, in the same order, and all that has to be written for
-    them. A scan's terminal must be in `book.tills`. Raises nothing for anything a customer or a till can do.
+    them. A scan's terminal must be in `snapshot.terminals`. Raises nothing for anything a customer or a till can do.
     """
-    desk = Desk(book, Entries(book), keyring, now_ms, rules, day_start_ms)
-    return [_decide(desk, operation) for operation in operations], desk.entries.changes
+    batch = Batch(snapshot, keyring, now_ms, rules, day_start_ms)
+    return [_decide(batch, operation) for operation in operations], batch.changes
 
 
-def _decide(desk: Desk, operation: Operation) -> Outcome:
+def _decide(batch: Batch, operation: Operation) -> Outcome:
     match operation:
         case Scan():
-            return decide_scan(desk, operation)
+            return decide_scan(batch, operation)
         case MoveCash():
-            return decide_move_cash(desk, operation)
+            return decide_move_cash(batch, operation)
         case Confirm():
-            return decide_confirm(desk, operation)
+            return decide_confirm(batch, operation)
         case Reject():
-            return decide_reject(desk, operation)
+            return decide_reject(batch, operation)
         case Cancel():
-            return decide_cancel(desk, operation)
+            return decide_cancel(batch, operation)
         case CreateRefund():
-            return decide_refund(desk, operation)
+            return decide_refund(batch, operation)
         case Expire():
-            return decide_expire(desk, operation)
+            return decide_expire(batch, operation)

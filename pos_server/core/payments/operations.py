@@ -13,7 +13,7 @@ from ..credentials.payment_code import PaymentCode, parse
 from ..errors import ErrorCode
 from ..records import repr_without
 from .payment import SALE, Payment, Purpose, Refund
-from .snapshot import Till, Wallet
+from .snapshot import Acceptor, Wallet
 
 
 class Entry(StrEnum):
@@ -28,7 +28,7 @@ TYPED: Final = Entry.TYPED
 
 
 class Scan(Struct, frozen=True, gc=False):
-    """A till's wish to be paid: one scanned code and one amount. `payment_id` is the idempotency key.
+    """A till's refund_request to be paid: one scanned code and one amount. `payment_id` is the idempotency key.
 
     `parsed_code` follows from `code`: None when that is none.
     """
@@ -163,7 +163,7 @@ class Decided(Struct, frozen=True, gc=False):
 
     operation: Scan | MoveCash | Confirm | Reject | Cancel | Expire
     payment: Payment
-    till: Till
+    acceptor: Acceptor
     wallet: Wallet | None
     replayed: bool = False
     pin_tries_left: int = 0
@@ -175,7 +175,7 @@ class Refunded(Struct, frozen=True, gc=False):
     operation: CreateRefund
     refund: Refund
     payment: Payment
-    till: Till
+    acceptor: Acceptor
     wallet: Wallet
     replayed: bool = False
 

@@ -4,7 +4,7 @@ from uuid import UUID
 
 from msgspec.structs import replace
 
-from .batch import Desk
+from .batch import Batch
 from .fees import fee_returned
 from .payment import SALE, TOP_UP, WITHDRAWAL, Payment
 from .snapshot import HouseAccount, Transfer, TransferKind, Wallet
@@ -16,7 +16,7 @@ _KINDS = {
 }
 
 
-def carry_out(desk: Desk, payment: Payment, wallet: Wallet, *, pin_free: bool) -> None:
+def transfer_money(batch: Batch, payment: Payment, wallet: Wallet, *, pin_free: bool) -> None:
     """The money of an approved payment moves: out of its wallet (of `today`), or into it for a top-up.
 
     What goes out counts for that day. A sale's fee goes from the merchant to the house at the same time.
@@ -33,25 +33,25 @@ def carry_out(desk: Desk, payment: Payment, wallet: Wallet, *, pin_free: bool) -
             day_pin_free_count=wallet.day_pin_free_count + (1 if pin_free else 0),
             version=wallet.version + 1,
         )
-    desk.entries.put_wallet(wallet)
-    debit, credit = _sides(desk, payment, wallet)
-    _post(desk, payment, _KINDS[payment.purpose], payment.payment_id, debit, credit, amount_minor)
+    batch.put_wallet(wallet)
+    debit, credit = _sides(batch, payment, wallet)
+    _post(batch, payment, _KINDS[payment.purpose], payment.payment_id, debit, credit, amount_minor)
     if payment.fee_minor:
-        fees = _house(desk, payment, HouseAccount.FEES)
-        _post(desk, payment, TransferKind.FEE, payment.payment_id, credit, fees, payment.fee_minor)
+        fees = _house(batch, payment, HouseAccount.FEES)
+        _post(batch, payment, TransferKind.FEE, payment.payment_id, credit, fees, payment.fee_minor)
 
 
-def take_back(desk: Desk, payment: Payment) -> None:
+def take_back(batch: Batch, payment: Payment) -> None:
     """All of an approved payment's money goes back to where it came from, and its fee.
 
     Whatever has become of the wallet since. On the day of the payment the day's allowance comes back too.
     """
-    wallet = _wallet_of(desk, payment)
+    wallet = _wallet_of(batch, payment)
     amount_minor, day_spent_minor = payment.amount_minor, wallet.day_spent_minor
     if payment.purpose is not TOP_UP and (payment.approved_at_ms or 0) >= wallet.day_start_ms:
         day_spent_minor = max(0, day_spent_minor - amount_minor)
     change_minor = -amount_minor if payment.purpose is TOP_UP else amount_minor
-    desk.entries.put_wallet(
+    batch.put_wallet(
         replace(
             wallet,
             balance_minor=wallet.balance_minor + change_minor,
@@ -59,53 +59,53 @@ def take_back(desk: Desk, payment: Payment) -> None:
             version=wallet.version + 1,
         )
     )
-    debit, credit = _sides(desk, payment, wallet)
-    _post(desk, payment, TransferKind.CANCEL, payment.payment_id, credit, debit, amount_minor)
-    _return_fee(desk, payment, payment.payment_id, payment.fee_minor)
+    debit, credit = _sides(batch, payment, wallet)
+    _post(batch, payment, TransferKind.CANCEL, payment.payment_id, credit, debit, amount_minor)
+    _return_fee(batch, payment, payment.payment_id, payment.fee_minor)
 
 
-def give_back(desk: Desk, payment: Payment, refund_id: UUID, amount_minor: int) -> Wallet:
+def give_back(batch: Batch, payment: Payment, refund_id: UUID, amount_minor: int) -> Wallet:
     """A part of a sale's money returns to the wallet, and that part of the fee to the merchant; the wallet afterwards.
 
     The day's allowance stays used.
     """
-    wallet = _wallet_of(desk, payment)
+    wallet = _wallet_of(batch, payment)
     wallet = replace(wallet, balance_minor=wallet.balance_minor + amount_minor, version=wallet.version + 1)
-    desk.entries.put_wallet(wallet)
-    debit, credit = _sides(desk, payment, wallet)
-    _post(desk, payment, TransferKind.REFUND, refund_id, credit, debit, amount_minor)
+    batch.put_wallet(wallet)
+    debit, credit = _sides(batch, payment, wallet)
+    _post(batch, payment, TransferKind.REFUND, refund_id, credit, debit, amount_minor)
     before = fee_returned(payment.fee_minor, payment.amount_minor, payment.refunded_minor)
     after = fee_returned(payment.fee_minor, payment.amount_minor, payment.refunded_minor + amount_minor)
-    _return_fee(desk, payment, refund_id, after - before)
+    _return_fee(batch, payment, refund_id, after - before)
     return wallet
 
 
-def _return_fee(desk: Desk, payment: Payment, source_id: UUID, amount_minor: int) -> None:
+def _return_fee(batch: Batch, payment: Payment, source_id: UUID, amount_minor: int) -> None:
     if amount_minor:
-        merchant = desk.entries.till_of(payment).merchant_account_id
-        fees = _house(desk, payment, HouseAccount.FEES)
-        _post(desk, payment, TransferKind.FEE_RETURN, source_id, fees, merchant, amount_minor)
+        merchant = batch.acceptor_of(payment).merchant_account_id
+        fees = _house(batch, payment, HouseAccount.FEES)
+        _post(batch, payment, TransferKind.FEE_RETURN, source_id, fees, merchant, amount_minor)
 
 
-def _sides(desk: Desk, payment: Payment, wallet: Wallet) -> tuple[int, int]:
+def _sides(batch: Batch, payment: Payment, wallet: Wallet) -> tuple[int, int]:
     """The accounts that an approved payment debits and credits."""
     if payment.purpose is SALE:
-        return wallet.account_id, desk.entries.till_of(payment).merchant_account_id
+        return wallet.account_id, batch.acceptor_of(payment).merchant_account_id
     if payment.purpose is TOP_UP:
-        return _house(desk, payment, HouseAccount.CASH_IN), wallet.account_id
-    return wallet.account_id, _house(desk, payment, HouseAccount.PAYOUT)
+        return _house(batch, payment, HouseAccount.CASH_IN), wallet.account_id
+    return wallet.account_id, _house(batch, payment, HouseAccount.PAYOUT)
 
 
-def _house(desk: Desk, payment: Payment, account: HouseAccount) -> int:
-    return desk.book.house[account, payment.currency]
+def _house(batch: Batch, payment: Payment, account: HouseAccount) -> int:
+    return batch.snapshot.house[account, payment.currency]
 
 
 def _post(
-    desk: Desk, payment: Payment, kind: TransferKind, source_id: UUID, debit: int, credit: int, amount_minor: int
+    batch: Batch, payment: Payment, kind: TransferKind, source_id: UUID, debit: int, credit: int, amount_minor: int
 ) -> None:
     if payment.wallet_number is None:
         raise AssertionError(f"payment {payment.payment_id} moves money and has no wallet")
-    desk.entries.post(
+    batch.post(
         Transfer(
             kind=kind,
             source_id=source_id,
@@ -118,7 +118,7 @@ def _post(
     )
 
 
-def _wallet_of(desk: Desk, payment: Payment) -> Wallet:
+def _wallet_of(batch: Batch, payment: Payment) -> Wallet:
     if payment.wallet_number is None:
         raise AssertionError(f"payment {payment.payment_id} moves money and has no wallet")
-    return desk.book.wallets[payment.wallet_number]
+    return batch.snapshot.wallets[payment.wallet_number]

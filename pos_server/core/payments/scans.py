@@ -8,15 +8,15 @@ from msgspec.structs import replace
 from ..credentials import payment_code
 from ..credentials.device_keys import WALLET, DeviceId, Keyring
 from ..errors import ErrorCode
-from .batch import Desk, decided, unchanged
+from .batch import Batch, decided, unchanged
 from .fees import fee_of
 from .operations import TYPED, Decided, MoveCash, Outcome, Refused, Scan
 from .payment import APPROVED, CANCELED, DECLINED, PENDING, SALE, WITHDRAWAL, DeclineCode, Payment
-from .postings import carry_out
+from .postings import transfer_money
 from .rules import ASK_PIN, REJECT, Limits, is_pin_free, is_pin_locked, today, why_not
-from .snapshot import Book, DeviceStatus, MerchantStatus, TerminalStatus, Wallet, WalletDevice
+from .snapshot import DeviceStatus, MerchantStatus, Snapshot, TerminalStatus, Wallet, WalletDevice
 
-_TILL_ACTIVE: Final = TerminalStatus.ACTIVE  # as in payments.py
+_TERMINAL_ACTIVE: Final = TerminalStatus.ACTIVE  # as in payments.py
 _MERCHANT_ACTIVE: Final = MerchantStatus.ACTIVE
 _DEVICE_ACTIVE: Final = DeviceStatus.ACTIVE
 
@@ -33,54 +33,58 @@ class _Verdict(Struct, frozen=True, gc=False):
     needs_pin: bool = False
 
 
-def decide_scan(desk: Desk, scan: Scan) -> Outcome:
+def decide_scan(batch: Batch, scan: Scan) -> Outcome:
     """A payment: approved, declined, or pending until the customer's PIN; or what is stored under its id."""
-    if scan.payment_id in desk.book.archived:
+    if scan.payment_id in batch.snapshot.archived:
         return Refused(scan, ErrorCode.PAYMENT_ARCHIVED)
-    stored = desk.book.payments.get(scan.payment_id)
+    stored = batch.snapshot.payments.get(scan.payment_id)
     if stored is not None and not _was_canceled_before(stored, scan):
-        return _repeated(desk, scan, stored)
-    verdict = _judge_scan(desk, scan, is_canceled=stored is not None)
+        return _repeated(batch, scan, stored)
+    verdict = _judge_scan(batch, scan, is_canceled=stored is not None)
     if verdict.spent is not None:
-        desk.entries.put_device(verdict.spent)
-    return _store(desk, scan, scan.terminal_number, verdict, version=stored.version + 1 if stored else 1)
+        batch.put_device(verdict.spent)
+    return _store(batch, scan, scan.terminal_number, verdict, version=stored.version + 1 if stored else 1)
 
 
-def decide_move_cash(desk: Desk, move: MoveCash) -> Outcome:
+def decide_move_cash(batch: Batch, move: MoveCash) -> Outcome:
     """A top-up or a withdrawal on a back office's word: approved or declined; or what is stored under its id."""
-    if move.payment_id in desk.book.archived:
+    if move.payment_id in batch.snapshot.archived:
         return Refused(move, ErrorCode.PAYMENT_ARCHIVED)
-    stored = desk.book.payments.get(move.payment_id)
+    stored = batch.snapshot.payments.get(move.payment_id)
     if stored is not None and not _was_canceled_before(stored, move):
-        return _repeated(desk, move, stored)
-    wallet = desk.book.wallets.get(move.wallet_number)
+        return _repeated(batch, move, stored)
+    wallet = batch.snapshot.wallets.get(move.wallet_number)
     if wallet is None:
         return Refused(move, ErrorCode.WALLET_UNKNOWN)
-    wallet = today(wallet, desk.day_start_ms)
-    limits = desk.rules.limits_for(wallet, move.currency)
-    if desk.book.offices[move.merchant_id].merchant_status is not MerchantStatus.ACTIVE:
+    wallet = today(wallet, batch.day_start_ms)
+    limits = batch.rules.limits_for(wallet, move.currency)
+    if batch.snapshot.back_offices[move.merchant_id].merchant_status is not MerchantStatus.ACTIVE:
         decline: DeclineCode | None = DeclineCode.MERCHANT_INACTIVE
     else:
-        decline = _closed(desk.book, move, is_canceled=stored is not None) or why_not(
+        decline = _closed(batch.snapshot, move, is_canceled=stored is not None) or why_not(
             wallet, move.amount_minor, move.currency, move.purpose, limits
         )
-    return _store(desk, move, None, _Verdict(decline, wallet), version=stored.version + 1 if stored else 1)
+    return _store(batch, move, None, _Verdict(decline, wallet), version=stored.version + 1 if stored else 1)
 
 
-def _repeated(desk: Desk, operation: Scan | MoveCash, stored: Payment) -> Outcome:
+def _repeated(batch: Batch, operation: Scan | MoveCash, stored: Payment) -> Outcome:
     if stored.fingerprint != operation.fingerprint:
         return Refused(operation, ErrorCode.ID_REUSED)
-    return unchanged(desk, operation, stored)
+    return unchanged(batch, operation, stored)
 
 
 def _store(
-    desk: Desk, operation: Scan | MoveCash, terminal_number: int | None, verdict: _Verdict, version: int
+    batch: Batch, operation: Scan | MoveCash, terminal_number: int | None, verdict: _Verdict, version: int
 ) -> Decided:
     """Store the payment that a verdict makes, with its money when it is approved."""
-    occupant = desk.book.open_payments.get((operation.merchant_id, operation.reference))
+    occupant = batch.snapshot.open_payments.get((operation.merchant_id, operation.reference))
     named = occupant is not None and verdict.decline in (DeclineCode.ALREADY_PAID, DeclineCode.ALREADY_PENDING)
     approved = verdict.decline is None and not verdict.needs_pin
-    till = desk.book.offices[operation.merchant_id] if terminal_number is None else desk.book.tills[terminal_number]
+    acceptor = (
+        batch.snapshot.back_offices[operation.merchant_id]
+        if terminal_number is None
+        else batch.snapshot.terminals[terminal_number]
+    )
     is_sale = verdict.decline is None and operation.purpose is SALE
     payment = Payment(
         payment_id=operation.payment_id,
@@ -95,20 +99,20 @@ def _store(
         decline_code=verdict.decline,
         paid_by=occupant.payment_id if occupant and named else None,
         version=version,
-        changed_at_ms=desk.now_ms,
-        approved_at_ms=desk.now_ms if approved else None,
-        expires_at_ms=desk.now_ms + desk.rules.confirmation_ms if verdict.needs_pin else None,
+        changed_at_ms=batch.now_ms,
+        approved_at_ms=batch.now_ms if approved else None,
+        expires_at_ms=batch.now_ms + batch.rules.confirmation_ms if verdict.needs_pin else None,
         purpose=operation.purpose,
-        fee_minor=fee_of(operation.amount_minor, till.fee_bps, till.fee_fixed_minor) if is_sale else 0,
-        shift_id=desk.entries.join_shift(terminal_number),
+        fee_minor=fee_of(operation.amount_minor, acceptor.fee_bps, acceptor.fee_fixed_minor) if is_sale else 0,
+        shift_id=batch.join_shift(terminal_number),
     )
-    desk.entries.put_payment(payment)
+    batch.put_payment(payment)
     if verdict.wallet is not None and approved:
-        carry_out(desk, payment, verdict.wallet, pin_free=operation.purpose is SALE)
+        transfer_money(batch, payment, verdict.wallet, pin_free=operation.purpose is SALE)
     elif verdict.wallet is not None:
         # Also when no money moves: the version guards the spent code.
-        desk.entries.put_wallet(replace(verdict.wallet, version=verdict.wallet.version + 1))
-    return decided(desk, operation, payment)
+        batch.put_wallet(replace(verdict.wallet, version=verdict.wallet.version + 1))
+    return decided(batch, operation, payment)
 
 
 def _was_canceled_before(stored: Payment, operation: Scan | MoveCash) -> bool:
@@ -116,46 +120,46 @@ def _was_canceled_before(stored: Payment, operation: Scan | MoveCash) -> bool:
     return stored.is_tombstone and stored.merchant_id == operation.merchant_id and stored.reference is None
 
 
-def _judge_scan(desk: Desk, scan: Scan, *, is_canceled: bool) -> _Verdict:
-    book = desk.book
-    till = book.tills[scan.terminal_number]
-    if till.terminal_status is not _TILL_ACTIVE:
+def _judge_scan(batch: Batch, scan: Scan, *, is_canceled: bool) -> _Verdict:
+    snapshot = batch.snapshot
+    acceptor = snapshot.terminals[scan.terminal_number]
+    if acceptor.terminal_status is not _TERMINAL_ACTIVE:
         return _Verdict(DeclineCode.TERMINAL_DISABLED)
-    if till.merchant_status is not _MERCHANT_ACTIVE:
+    if acceptor.merchant_status is not _MERCHANT_ACTIVE:
         return _Verdict(DeclineCode.MERCHANT_INACTIVE)
     code = scan.parsed_code
     if code is None:
         return _Verdict(DeclineCode.CODE_MALFORMED)
-    wallet = book.wallets.get(code.wallet_number)
-    device = book.devices.get((code.wallet_number, code.slot))
-    device_key = _key_of(desk.keyring, device)
+    wallet = snapshot.wallets.get(code.wallet_number)
+    device = snapshot.devices.get((code.wallet_number, code.slot))
+    device_key = _key_of(batch.keyring, device)
     if wallet is None or device is None or device_key is None:
         return _Verdict(DeclineCode.CODE_INVALID)
-    now_step = payment_code.step_at(desk.now_ms / 1000)
-    check, step = payment_code.check(code, device_key, now_step, desk.rules.code_expired_steps)
+    now_step = payment_code.step_at(batch.now_ms / 1000)
+    check, step = payment_code.check(code, device_key, now_step, batch.rules.code_expired_steps)
     if check is payment_code.INVALID:
         return _Verdict(DeclineCode.CODE_INVALID)
 
     mark = payment_code.spent_mark(step, code.seq)
     spent = replace(device, spent_mark=max(mark, device.spent_mark))
-    wallet = today(wallet, desk.day_start_ms)
-    limits = desk.rules.limits_for(wallet, scan.currency)
+    wallet = today(wallet, batch.day_start_ms)
+    limits = batch.rules.limits_for(wallet, scan.currency)
     decline: DeclineCode | None
     if check is payment_code.EXPIRED:
         decline = DeclineCode.CODE_EXPIRED
     elif mark <= device.spent_mark:
         decline = DeclineCode.CODE_USED
     else:
-        decline = _closed(book, scan, is_canceled=is_canceled) or why_not(
+        decline = _closed(snapshot, scan, is_canceled=is_canceled) or why_not(
             wallet, scan.amount_minor, scan.currency, scan.purpose, limits
         )
     if decline is not None:
         return _Verdict(decline, wallet, spent)
-    risk = desk.rules.risk(scan, wallet)
+    risk = batch.rules.risk(scan, wallet)
     if risk is REJECT:
         return _Verdict(DeclineCode.RISK_REJECTED, wallet, spent)
     needs_pin = risk is ASK_PIN or _needs_pin(scan, wallet, limits)
-    if needs_pin and is_pin_locked(wallet, desk.now_ms):
+    if needs_pin and is_pin_locked(wallet, batch.now_ms):
         return _Verdict(DeclineCode.PIN_LOCKED, wallet, spent)
     return _Verdict(None, wallet, spent, needs_pin)
 
@@ -167,9 +171,9 @@ def _needs_pin(scan: Scan, wallet: Wallet, limits: Limits) -> bool:
     return scan.entry is TYPED or not is_pin_free(wallet, scan.amount_minor, limits)
 
 
-def _closed(book: Book, scan: Scan | MoveCash, *, is_canceled: bool) -> DeclineCode | None:
+def _closed(snapshot: Snapshot, scan: Scan | MoveCash, *, is_canceled: bool) -> DeclineCode | None:
     """Why this order cannot be paid any more, or not now."""
-    occupant = book.open_payments.get((scan.merchant_id, scan.reference))
+    occupant = snapshot.open_payments.get((scan.merchant_id, scan.reference))
     if is_canceled or (occupant and occupant.status is CANCELED):
         return DeclineCode.CANCELED
     if occupant is None:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from .payment import OCCUPYING, Payment, Refund, Status
+from .payment import Payment, Refund, Status
 
 
 class TerminalStatus(StrEnum):
@@ -87,7 +87,7 @@ class HouseAccount(StrEnum):
     SETTLEMENT = "settlement"
 
 
-class Till(Struct, frozen=True, gc=False):
+class Acceptor(Struct, frozen=True, gc=False):
     """What a decision needs to know of a terminal and of its merchant, or of a merchant's back office.
 
     A fee is `fee_bps` hundredths of a percent of a sale, and `fee_fixed_minor`. `shift_id` is the shift that is open.
@@ -111,16 +111,16 @@ class OpenPayment(Struct, frozen=True, gc=False):
 
 
 @dataclass(slots=True)
-class Book:
+class Snapshot:
     """The rows a batch needs, loaded before the decision. `decide` keeps it up to date as it goes.
 
-    `open_payments` maps (merchant_id, reference) to the payment that occupies that reference, `offices` a merchant_id
-    to its back office, `house` (account, currency) to the account's id. `archived` and `archived_refunds` hold ids
-    whose rows are in the archive: used for ever, and never to be changed. An archived payment still occupies its
-    reference.
+    `terminals` maps a terminal's number to its acceptor, `back_offices` a merchant_id to that of its back office.
+    `open_payments` maps (merchant_id, reference) to the payment that occupies the reference. `house` maps (account,
+    currency) to the account's id. `archived` and `archived_refunds` hold ids whose rows are in the archive: they stay
+    used and cannot change. An archived payment still occupies its reference.
     """
 
-    tills: dict[int, Till] = field(default_factory=dict)
+    terminals: dict[int, Acceptor] = field(default_factory=dict)
     wallets: dict[int, Wallet] = field(default_factory=dict)
     devices: dict[tuple[int, int], WalletDevice] = field(default_factory=dict)
     payments: dict[UUID, Payment] = field(default_factory=dict)
@@ -128,7 +128,7 @@ class Book:
     refunds: dict[UUID, Refund] = field(default_factory=dict)
     archived: set[UUID] = field(default_factory=set)
     archived_refunds: set[UUID] = field(default_factory=set)
-    offices: dict[int, Till] = field(default_factory=dict)
+    back_offices: dict[int, Acceptor] = field(default_factory=dict)
     house: Mapping[tuple[HouseAccount, str], int] = field(default_factory=dict)
 
 
@@ -162,7 +162,7 @@ class Transfer(Struct, frozen=True, gc=False):
 
 
 @dataclass(slots=True)
-class Changes:
+class Changeset:
     """Everything a batch writes, in one commit: rows as they now are, and transfers.
 
     `wallet_versions` and `payment_versions` hold the version that each changed row had when it was loaded: the guard
@@ -181,57 +181,3 @@ class Changes:
 
     def __bool__(self) -> bool:
         return bool(self.payments)
-
-
-class Entries:
-    """Writes to a book and to the changes of its batch, so that both always say the same."""
-
-    def __init__(self, book: Book) -> None:
-        self.book = book
-        self.changes = Changes()
-
-    def put_payment(self, payment: Payment) -> None:
-        """A new payment, or the next version of one."""
-        before = self.book.payments.get(payment.payment_id)
-        self.changes.payment_versions.setdefault(payment.payment_id, before.version if before else 0)
-        self.book.payments[payment.payment_id] = self.changes.payments[payment.payment_id] = payment
-        if payment.reference is None:
-            return
-        order = (payment.merchant_id, payment.reference)
-        occupant = self.book.open_payments.get(order)
-        if payment.status in OCCUPYING:
-            self.book.open_payments[order] = OpenPayment(payment.payment_id, payment.status)
-        elif occupant is not None and occupant.payment_id == payment.payment_id:
-            del self.book.open_payments[order]
-
-    def till_of(self, payment: Payment) -> Till:
-        """Where a payment was made."""
-        if payment.terminal_number is None:
-            return self.book.offices[payment.merchant_id]
-        return self.book.tills[payment.terminal_number]
-
-    def join_shift(self, terminal_number: int | None) -> UUID | None:
-        """The shift that is open at a till, for what is about to be added to it; None for a back office."""
-        shift_id = None if terminal_number is None else self.book.tills[terminal_number].shift_id
-        if terminal_number is not None and shift_id is not None:
-            self.changes.shifts[terminal_number] = shift_id
-        return shift_id
-
-    def put_wallet(self, wallet: Wallet) -> None:
-        """The next version of a wallet."""
-        self.changes.wallet_versions.setdefault(wallet.number, self.book.wallets[wallet.number].version)
-        self.book.wallets[wallet.number] = self.changes.wallets[wallet.number] = wallet
-
-    def put_device(self, device: WalletDevice) -> None:
-        """A device with a code spent."""
-        key = (device.wallet_number, device.slot)
-        self.book.devices[key] = self.changes.devices[key] = device
-
-    def put_refund(self, refund: Refund) -> None:
-        """A new refund."""
-        self.book.refunds[refund.refund_id] = refund
-        self.changes.refunds.append(refund)
-
-    def post(self, transfer: Transfer) -> None:
-        """Money moves."""
-        self.changes.transfers.append(transfer)

@@ -3,7 +3,7 @@
 docs/protocol.md describes them for people who write clients, core/protocol/asyncapi.py for their tools. Unknown fields
 are ignored, so that either side can be newer; unknown types are answered with an error.
 
-What a client sends is checked against its annotations. What the server sends is only described by them (`_said`): a
+What a client sends is checked against its annotations. What the server sends is only described by them (`described`): a
 client must take codes and values that a newer server adds.
 """
 
@@ -43,7 +43,7 @@ _ONE_OF = "one_of"
 _CURSOR = r"^[0-9]{1,15}\.[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 
 
-def _said(description: str, **schema: Any) -> Any:
+def described(description: str, **schema: Any) -> Any:
     """Describes a field, with more of JSON Schema, and checks nothing."""
     return Field(description=description, json_schema_extra=schema)
 
@@ -65,51 +65,54 @@ Pin = Annotated[
     StringConstraints(pattern=r"^[0-9]{4,12}$"),
     Field(description="4 to 12 digits"),
 ]
-PaymentId = Annotated[UUID, _said("names the payment for ever; made by the till, best as a UUIDv7", pattern=_UUID)]
-ShiftId = Annotated[UUID, _said("names the shift for ever; made by the till, best as a UUIDv7", pattern=_UUID)]
+PaymentId = Annotated[UUID, described("names the payment for ever; made by the till, best as a UUIDv7", pattern=_UUID)]
+ShiftId = Annotated[UUID, described("names the shift for ever; made by the till, best as a UUIDv7", pattern=_UUID)]
 _Cash = Annotated[int, Field(ge=0, le=MAX_AMOUNT_MINOR)]
 
 # What the server says
 _Number = {"minimum": 1, "maximum": 2**53 - 1}
-_Currency = Annotated[str, _said("ISO 4217 alphabetic code", pattern="^[A-Z]{3}$")]
-_Amount = Annotated[int, _said("amount in minor units of the currency", minimum=1, maximum=MAX_AMOUNT_MINOR)]
+_Currency = Annotated[str, described("ISO 4217 alphabetic code", pattern="^[A-Z]{3}$")]
+_Amount = Annotated[int, described("amount in minor units of the currency", minimum=1, maximum=MAX_AMOUNT_MINOR)]
 _Balance = Annotated[
-    int, _said("what is in the wallet now, in minor units of its currency", minimum=0, maximum=MAX_AMOUNT_MINOR)
+    int, described("what is in the wallet now, in minor units of its currency", minimum=0, maximum=MAX_AMOUNT_MINOR)
 ]
-_ServerTime = Annotated[int, _said("the server's clock in Unix milliseconds", minimum=0)]
-_DecidedAt = Annotated[int, _said("when it was decided, in Unix milliseconds", minimum=0)]
-_Version = Annotated[int, _said("counts the changes of this payment; drop what is not newer than seen", minimum=1)]
-_Status = Annotated[str, _said("what became of the payment", enum=[status.value for status in Status])]
+_ServerTime = Annotated[int, described("the server's clock in Unix milliseconds", minimum=0)]
+_DecidedAt = Annotated[int, described("when it was decided, in Unix milliseconds", minimum=0)]
+_Version = Annotated[int, described("counts the changes of this payment; drop what is not newer than seen", minimum=1)]
+_Status = Annotated[str, described("what became of the payment", enum=[status.value for status in Status])]
 _DeclineCode = Annotated[
-    str, _said("why it was declined; see `x-decline-codes`", enum=[code.value for code in DeclineCode])
+    str, described("why it was declined; see `x-decline-codes`", enum=[code.value for code in DeclineCode])
 ]
-_Resumed = Annotated[bool, _said("false: too much was missed to be sent again, ask for what is open")]
+_Resumed = Annotated[bool, described("false: too much was missed to be sent again, ask for what is open")]
 _NextStep = Annotated[
-    str | None, _said("what the cashier does next; null when there is nothing to do", enum=[*map(str, NextStep), None])
+    str | None,
+    described("what the cashier does next; null when there is nothing to do", enum=[*map(str, NextStep), None]),
 ]
-_Purpose = Annotated[str, _said("what the money is for", enum=[purpose.value for purpose in Purpose])]
-_ExpiresAt = Annotated[int, _said("until when the customer may confirm, in Unix milliseconds", minimum=0)]
-_Refunded = Annotated[int, _said("how much of it was refunded so far", minimum=0, maximum=MAX_AMOUNT_MINOR)]
-_Tries = Annotated[int, _said("how many wrong PINs are still allowed for it", minimum=0)]
-_Merchants = Annotated[str | None, _said("the merchant's order number; null when canceled by id before it was scanned")]
+_Purpose = Annotated[str, described("what the money is for", enum=[purpose.value for purpose in Purpose])]
+_ExpiresAt = Annotated[int, described("until when the customer may confirm, in Unix milliseconds", minimum=0)]
+_Refunded = Annotated[int, described("how much of it was refunded so far", minimum=0, maximum=MAX_AMOUNT_MINOR)]
+_Tries = Annotated[int, described("how many wrong PINs are still allowed for it", minimum=0)]
+_Merchants = Annotated[
+    str | None, described("the merchant's order number; null when canceled by id before it was scanned")
+]
 _AmountOrNone = Annotated[
     int | None,
-    _said(
+    described(
         "in minor units of the currency; null when it was canceled before it was scanned",
         minimum=1,
         maximum=MAX_AMOUNT_MINOR,
     ),
 ]
 _ReplyTo = Annotated[
-    str, _said("the `message_id` that this answers", maxLength=MESSAGE_ID_CHARS_MAX, pattern=_PRINTABLE)
+    str, described("the `message_id` that this answers", maxLength=MESSAGE_ID_CHARS_MAX, pattern=_PRINTABLE)
 ]
-_MerchantName = Annotated[str, _said("who is paid")]
+_MerchantName = Annotated[str, described("who is paid")]
 _WalletStatus = Annotated[
-    str, _said("whether the wallet can pay and be topped up", enum=[status.value for status in WalletStatus])
+    str, described("whether the wallet can pay and be topped up", enum=[status.value for status in WalletStatus])
 ]
 # A terminal's and a wallet's, each once.
 _STATUSES = list(dict.fromkeys(status.value for status in (*TerminalStatus, *WalletStatus)))
-_StoreName = Annotated[str, _said("where the till stands")]
+_StoreName = Annotated[str, described("where the till stands")]
 
 
 class _ClientMessage(BaseModel):
@@ -165,7 +168,7 @@ class PaymentScan(_ClientMessage):
 
 
 class _ByIdOrReference(_ClientMessage):
-    payment_id: Annotated[UUID | None, _said("which payment; or else give `reference`", pattern=_UUID)] = None
+    payment_id: Annotated[UUID | None, described("which payment; or else give `reference`", pattern=_UUID)] = None
     reference: Annotated[Reference | None, Field(description="which order; or else give `payment_id`")] = None
 
     @model_validator(mode="after")
@@ -198,7 +201,9 @@ class RefundCreate(_ClientMessage):
     """Give some of an approved payment back. Safe to send again with the same `refund_id` until answered."""
 
     type: Literal["refund.create"] = "refund.create"
-    refund_id: Annotated[UUID, _said("names the refund for ever; made by the till, best as a UUIDv7", pattern=_UUID)]
+    refund_id: Annotated[
+        UUID, described("names the refund for ever; made by the till, best as a UUIDv7", pattern=_UUID)
+    ]
     payment_id: PaymentId
     amount_minor: PositiveMinor
 
@@ -225,7 +230,7 @@ class PinSet(_ClientMessage):
     """Sets the wallet's PIN, or changes it with the old one. Safe to send again with the same `request_id`."""
 
     type: Literal["pin.set"] = "pin.set"
-    request_id: Annotated[UUID, _said("made by the wallet for this change", pattern=_UUID)]
+    request_id: Annotated[UUID, described("made by the wallet for this change", pattern=_UUID)]
     new_pin: Annotated[Pin, Field(repr=False)]
     old_pin: Annotated[Pin | None, Field(repr=False, description="the PIN of now; leave it out when there is none")] = (
         None
@@ -271,9 +276,9 @@ class ShiftQuery(_ClientMessage):
     """Asks for a shift's report: of the open shift without closing it, or of a closed one once more."""
 
     type: Literal["shift.query"] = "shift.query"
-    shift_id: Annotated[UUID | None, _said("which shift of this till; or else the one that is open", pattern=_UUID)] = (
-        None
-    )
+    shift_id: Annotated[
+        UUID | None, described("which shift of this till; or else the one that is open", pattern=_UUID)
+    ] = None
 
 
 TerminalRequest = (
@@ -286,7 +291,7 @@ _message_ids: TypeAdapter[str] = TypeAdapter(MessageId)
 _client_messages: TypeAdapter[ClientMessage] = TypeAdapter(Annotated[ClientMessage, Field(discriminator="type")])
 
 
-class _Said(Struct, frozen=True, kw_only=True, gc=False):
+class ServerStruct(Struct, frozen=True, kw_only=True, gc=False):
     """What the server says. To pydantic it is a model with the same fields: that describes it, and clients read it."""
 
     @classmethod
@@ -300,55 +305,55 @@ class _Said(Struct, frozen=True, kw_only=True, gc=False):
         return no_info_after_validator_function(lambda fields: cls(**dict(fields)), handler(model))
 
 
-class Hello(_Said, frozen=True, kw_only=True, gc=False):
+class Hello(ServerStruct, frozen=True, kw_only=True, gc=False):
     """The server's first message. `nonce` (hex) is to be signed; `server_time_ms` sets the wallet's clock."""
 
     type: Literal["hello"] = "hello"
-    protocol: Annotated[str, _said("the subprotocol", const=SUBPROTOCOL)] = SUBPROTOCOL
+    protocol: Annotated[str, described("the subprotocol", const=SUBPROTOCOL)] = SUBPROTOCOL
     nonce: Annotated[
         str,
-        _said(
+        described(
             f"{NONCE_BYTES} random bytes in hex, new for each connection", pattern=f"^[0-9a-f]{{{NONCE_BYTES * 2}}}$"
         ),
     ]
     server_time_ms: _ServerTime
-    heartbeat_s: Annotated[int, _said("how often the server sends a WebSocket ping", minimum=1)]
-    authenticate_within_s: Annotated[int, _said("how long the server waits for `authenticate`", minimum=1)]
-    frame_bytes_max: Annotated[int, _said("the longest message that the server takes, in bytes", minimum=1)]
+    heartbeat_s: Annotated[int, described("how often the server sends a WebSocket ping", minimum=1)]
+    authenticate_within_s: Annotated[int, described("how long the server waits for `authenticate`", minimum=1)]
+    frame_bytes_max: Annotated[int, described("the longest message that the server takes, in bytes", minimum=1)]
 
 
-class TerminalReady(_Said, frozen=True, kw_only=True, gc=False):
+class TerminalReady(ServerStruct, frozen=True, kw_only=True, gc=False):
     """The terminal is authenticated and may scan. What it missed follows, unless `resumed` says it was too much."""
 
     type: Literal["ready"] = "ready"
     reply_to: _ReplyTo
     server_time_ms: _ServerTime
     resumed: _Resumed
-    terminal_number: Annotated[int, _said("the terminal's number", **_Number)]
+    terminal_number: Annotated[int, described("the terminal's number", **_Number)]
     merchant_name: _MerchantName
     store_name: _StoreName
     currency: _Currency
-    shift_id: Annotated[UUID | None, _said("the shift that is open here; null when there is none", pattern=_UUID)] = (
-        None
-    )
+    shift_id: Annotated[
+        UUID | None, described("the shift that is open here; null when there is none", pattern=_UUID)
+    ] = None
 
 
-class WalletReady(_Said, frozen=True, kw_only=True, gc=False):
+class WalletReady(ServerStruct, frozen=True, kw_only=True, gc=False):
     """The wallet device is authenticated and will be told of its payments; first of those it missed."""
 
     type: Literal["ready"] = "ready"
     reply_to: _ReplyTo
     server_time_ms: _ServerTime
     resumed: _Resumed
-    wallet_number: Annotated[int, _said("the wallet's number", **_Number)]
-    slot: Annotated[int, _said("which device of the wallet", minimum=0, maximum=SLOT_MAX)]
+    wallet_number: Annotated[int, described("the wallet's number", **_Number)]
+    slot: Annotated[int, described("which device of the wallet", minimum=0, maximum=SLOT_MAX)]
     currency: _Currency
     balance_minor: _Balance
-    pin_set: Annotated[bool, _said("whether the wallet has a PIN")]
+    pin_set: Annotated[bool, described("whether the wallet has a PIN")]
     status: _WalletStatus = WalletStatus.ACTIVE.value
 
 
-class TerminalPaymentResult(_Said, frozen=True, kw_only=True, gc=False):
+class TerminalPaymentResult(ServerStruct, frozen=True, kw_only=True, gc=False):
     """What became of a payment, for the till. `paid_by` names the payment that holds an order already."""
 
     type: Literal["payment.result"] = "payment.result"
@@ -361,98 +366,100 @@ class TerminalPaymentResult(_Said, frozen=True, kw_only=True, gc=False):
     purpose: _Purpose = Purpose.SALE.value
     status: _Status
     decline_code: _DeclineCode | None
-    retryable: Annotated[bool, _said("the same customer may pay this order with a new code and a new `payment_id`")]
+    retryable: Annotated[bool, described("the same customer may pay this order with a new code and a new `payment_id`")]
     next_step: _NextStep
-    text: Annotated[str, _said("for the cashier")]
+    text: Annotated[str, described("for the cashier")]
     paid_by: (
-        Annotated[UUID, _said("the payment that holds the order, when it is paid or pending", pattern=_UUID)] | None
+        Annotated[UUID, described("the payment that holds the order, when it is paid or pending", pattern=_UUID)] | None
     )
     refunded_minor: _Refunded
     decided_at_ms: _DecidedAt
 
 
-class PaymentPending(_Said, frozen=True, kw_only=True, gc=False):
+class PaymentPending(ServerStruct, frozen=True, kw_only=True, gc=False):
     """A payment waits for the customer's PIN, for the till. Its `payment.result` follows by itself."""
 
     type: Literal["payment.pending"] = "payment.pending"
     reply_to: _ReplyTo | None
     payment_id: PaymentId
     version: _Version
-    reference: Annotated[str, _said("the merchant's order number")]
+    reference: Annotated[str, described("the merchant's order number")]
     amount_minor: _Amount
     currency: _Currency
     purpose: _Purpose = Purpose.SALE.value
     expires_at_ms: _ExpiresAt
     wallet_online: Annotated[
-        bool, _said("false: no device of the wallet is connected, so the customer must open the app")
+        bool, described("false: no device of the wallet is connected, so the customer must open the app")
     ]
-    text: Annotated[str, _said("for the cashier")]
+    text: Annotated[str, described("for the cashier")]
     decided_at_ms: _DecidedAt
 
 
-class PaymentList(_Said, frozen=True, kw_only=True, gc=False):
+class PaymentList(ServerStruct, frozen=True, kw_only=True, gc=False):
     """The till's last payments, latest change first."""
 
     type: Literal["payments.list"] = "payments.list"
     reply_to: _ReplyTo
     payments: Annotated[
-        tuple[TerminalPaymentResult | PaymentPending, ...], _said("as they are now, each with `reply_to` null")
+        tuple[TerminalPaymentResult | PaymentPending, ...], described("as they are now, each with `reply_to` null")
     ]
 
 
-class TerminalRefundResult(_Said, frozen=True, kw_only=True, gc=False):
+class TerminalRefundResult(ServerStruct, frozen=True, kw_only=True, gc=False):
     """A refund was made, for the till. `reply_to` is null for the till of the payment when another asked for it."""
 
     type: Literal["refund.result"] = "refund.result"
     reply_to: _ReplyTo | None
-    refund_id: Annotated[UUID, _said("names the refund for ever", pattern=_UUID)]
+    refund_id: Annotated[UUID, described("names the refund for ever", pattern=_UUID)]
     payment_id: PaymentId
     version: _Version
-    reference: Annotated[str, _said("the merchant's order number")]
+    reference: Annotated[str, described("the merchant's order number")]
     amount_minor: _Amount
     currency: _Currency
     refunded_minor: _Refunded
-    refundable_minor: Annotated[int, _said("what may still be refunded", minimum=0, maximum=MAX_AMOUNT_MINOR)]
-    text: Annotated[str, _said("for the cashier")]
+    refundable_minor: Annotated[int, described("what may still be refunded", minimum=0, maximum=MAX_AMOUNT_MINOR)]
+    text: Annotated[str, described("for the cashier")]
     decided_at_ms: _DecidedAt
 
 
-class ShiftTotal(_Said, frozen=True, kw_only=True, gc=False):
+class ShiftTotal(ServerStruct, frozen=True, kw_only=True, gc=False):
     """How many of a kind, and how much."""
 
-    kind: Annotated[str, _said("what is counted", enum=[kind.value for kind in TotalKind])]
-    count: Annotated[int, _said("how many", minimum=0)]
-    amount_minor: Annotated[int, _said("their sum in minor units, never negative", minimum=0)]
+    kind: Annotated[str, described("what is counted", enum=[kind.value for kind in TotalKind])]
+    count: Annotated[int, described("how many", minimum=0)]
+    amount_minor: Annotated[int, described("their sum in minor units, never negative", minimum=0)]
 
 
-class ShiftReport(_Said, frozen=True, kw_only=True, gc=False):
+class ShiftReport(ServerStruct, frozen=True, kw_only=True, gc=False):
     """What was done in a shift: the X-report while it is open, the Z-report, which never changes, once it is closed."""
 
     type: Literal["shift.report"] = "shift.report"
     reply_to: _ReplyTo
-    report: Annotated[str, _said("X while the shift is open, Z once it is closed", enum=["X", "Z"])]
+    report: Annotated[str, described("X while the shift is open, Z once it is closed", enum=["X", "Z"])]
     shift_id: ShiftId
-    shift_number: Annotated[int, _said("counts the shifts of the terminal", **_Number)]
-    terminal_number: Annotated[int, _said("the terminal's number", **_Number)]
+    shift_number: Annotated[int, described("counts the shifts of the terminal", **_Number)]
+    terminal_number: Annotated[int, described("the terminal's number", **_Number)]
     merchant_name: _MerchantName
     store_name: _StoreName
-    operator: Annotated[str, _said("who worked at the till")]
+    operator: Annotated[str, described("who worked at the till")]
     currency: _Currency
-    opened_at_ms: Annotated[int, _said("when it was opened, in Unix milliseconds", minimum=0)]
+    opened_at_ms: Annotated[int, described("when it was opened, in Unix milliseconds", minimum=0)]
     closed_at_ms: Annotated[
-        int | None, _said("when it was closed, in Unix milliseconds; null while it is open", minimum=0)
+        int | None, described("when it was closed, in Unix milliseconds; null while it is open", minimum=0)
     ]
-    made_at_ms: Annotated[int, _said("what the report shows is as of then: of a Z-report, when it closed", minimum=0)]
-    totals: Annotated[tuple[ShiftTotal, ...], _said("one of each kind, in a fixed order")]
-    net_sales_minor: Annotated[int, _said("sales less their cancels and refunds; may be negative")]
-    opening_cash_minor: Annotated[int, _said("what was in the drawer at first, in minor units", minimum=0)]
-    expected_cash_minor: Annotated[int, _said("what should be in the drawer now; may be negative")]
-    counted_cash_minor: Annotated[int | None, _said("what was counted; null when nobody did", minimum=0)]
-    cash_difference_minor: Annotated[int | None, _said("counted less expected; null when nobody counted")]
-    text: Annotated[str, _said(f"to be printed: lines of at most {REPORT_COLUMNS} columns")]
+    made_at_ms: Annotated[
+        int, described("what the report shows is as of then: of a Z-report, when it closed", minimum=0)
+    ]
+    totals: Annotated[tuple[ShiftTotal, ...], described("one of each kind, in a fixed order")]
+    net_sales_minor: Annotated[int, described("sales less their cancels and refunds; may be negative")]
+    opening_cash_minor: Annotated[int, described("what was in the drawer at first, in minor units", minimum=0)]
+    expected_cash_minor: Annotated[int, described("what should be in the drawer now; may be negative")]
+    counted_cash_minor: Annotated[int | None, described("what was counted; null when nobody did", minimum=0)]
+    cash_difference_minor: Annotated[int | None, described("counted less expected; null when nobody counted")]
+    text: Annotated[str, described(f"to be printed: lines of at most {REPORT_COLUMNS} columns")]
 
 
-class WalletPaymentResult(_Said, frozen=True, kw_only=True, gc=False):
+class WalletPaymentResult(ServerStruct, frozen=True, kw_only=True, gc=False):
     """The same, for the customer: who was paid, and what is left."""
 
     type: Literal["payment.result"] = "payment.result"
@@ -466,13 +473,13 @@ class WalletPaymentResult(_Said, frozen=True, kw_only=True, gc=False):
     purpose: _Purpose = Purpose.SALE.value
     status: _Status
     decline_code: _DeclineCode | None
-    text: Annotated[str, _said("for the customer")]
+    text: Annotated[str, described("for the customer")]
     refunded_minor: _Refunded
     balance_minor: _Balance
     decided_at_ms: _DecidedAt
 
 
-class ConfirmationRequired(_Said, frozen=True, kw_only=True, gc=False):
+class ConfirmationRequired(ServerStruct, frozen=True, kw_only=True, gc=False):
     """The customer is asked for the PIN, on every device; again after a wrong one, with a new `version`."""
 
     type: Literal["payment.confirmation_required"] = "payment.confirmation_required"
@@ -486,15 +493,15 @@ class ConfirmationRequired(_Said, frozen=True, kw_only=True, gc=False):
     purpose: _Purpose = Purpose.SALE.value
     expires_at_ms: _ExpiresAt
     pin_tries_left: _Tries
-    text: Annotated[str, _said("for the customer")]
+    text: Annotated[str, described("for the customer")]
     decided_at_ms: _DecidedAt
 
 
-class WalletRefundResult(_Said, frozen=True, kw_only=True, gc=False):
+class WalletRefundResult(ServerStruct, frozen=True, kw_only=True, gc=False):
     """Money came back, for the customer."""
 
     type: Literal["refund.result"] = "refund.result"
-    refund_id: Annotated[UUID, _said("names the refund for ever", pattern=_UUID)]
+    refund_id: Annotated[UUID, described("names the refund for ever", pattern=_UUID)]
     payment_id: PaymentId
     version: _Version
     merchant_name: _MerchantName
@@ -502,57 +509,57 @@ class WalletRefundResult(_Said, frozen=True, kw_only=True, gc=False):
     amount_minor: _Amount
     currency: _Currency
     refunded_minor: _Refunded
-    text: Annotated[str, _said("for the customer")]
+    text: Annotated[str, described("for the customer")]
     balance_minor: _Balance
     decided_at_ms: _DecidedAt
 
 
-class PinChanged(_Said, frozen=True, kw_only=True, gc=False):
+class PinChanged(ServerStruct, frozen=True, kw_only=True, gc=False):
     """The wallet's PIN was set or changed; every device hears of it, whoever did it."""
 
     type: Literal["pin.changed"] = "pin.changed"
     reply_to: _ReplyTo | None
-    text: Annotated[str, _said("for the customer")]
+    text: Annotated[str, described("for the customer")]
 
 
-class StatusChanged(_Said, frozen=True, kw_only=True, gc=False):
+class StatusChanged(ServerStruct, frozen=True, kw_only=True, gc=False):
     """The terminal was disabled or enabled, or the wallet frozen, thawed or closed; no one on this connection asked."""
 
     type: Literal["status.changed"] = "status.changed"
-    status: Annotated[str, _said("what it is from now on", enum=_STATUSES)]
-    text: Annotated[str, _said("for the cashier, or the customer")]
+    status: Annotated[str, described("what it is from now on", enum=_STATUSES)]
+    text: Annotated[str, described("for the cashier, or the customer")]
 
 
-class HistoryPage(_Said, frozen=True, kw_only=True, gc=False):
+class HistoryPage(ServerStruct, frozen=True, kw_only=True, gc=False):
     """A page of the wallet's payments, latest change first."""
 
     type: Literal["history.page"] = "history.page"
     reply_to: _ReplyTo
     payments: Annotated[
-        tuple[WalletPaymentResult | ConfirmationRequired, ...], _said("as they are now, each with `reply_to` null")
+        tuple[WalletPaymentResult | ConfirmationRequired, ...], described("as they are now, each with `reply_to` null")
     ]
-    next_cursor: Annotated[str, _said("asks for the next page; null on the last", pattern=_CURSOR)] | None
+    next_cursor: Annotated[str, described("asks for the next page; null on the last", pattern=_CURSOR)] | None
 
 
-class Error(_Said, frozen=True, kw_only=True, gc=False):
+class Error(ServerStruct, frozen=True, kw_only=True, gc=False):
     """A message was not acted on, or its outcome is not known; `code` is stable, `message` is for people."""
 
     type: Literal["error"] = "error"
     reply_to: _ReplyTo | None
-    code: Annotated[str, _said("stable; see `x-error-codes`", enum=[code.value for code in ErrorCode])]
-    message: Annotated[str, _said("for people, in English")]
-    field: Annotated[str, _said("the first wrong field, nested ones with dots")] | None = None
-    retryable: Annotated[bool, _said("whether the same message, sent again later, can succeed")]
-    retry_after_s: Annotated[int, _said("how long to wait before that, where the server knows", minimum=0)] | None = (
-        None
-    )
+    code: Annotated[str, described("stable; see `x-error-codes`", enum=[code.value for code in ErrorCode])]
+    message: Annotated[str, described("for people, in English")]
+    field: Annotated[str, described("the first wrong field, nested ones with dots")] | None = None
+    retryable: Annotated[bool, described("whether the same message, sent again later, can succeed")]
+    retry_after_s: (
+        Annotated[int, described("how long to wait before that, where the server knows", minimum=0)] | None
+    ) = None
 
 
-class Draining(_Said, frozen=True, kw_only=True, gc=False):
+class Draining(ServerStruct, frozen=True, kw_only=True, gc=False):
     """The server is about to close this connection: reconnect after a random time of up to `reconnect_within_s`."""
 
     type: Literal["draining"] = "draining"
-    reconnect_within_s: Annotated[int, _said("the bound of that time", minimum=1)]
+    reconnect_within_s: Annotated[int, described("the bound of that time", minimum=1)]
 
 
 TerminalMessage = Annotated[

@@ -51,7 +51,7 @@ ERROR_TEXTS = {
     ErrorCode.ALREADY_REFUNDED: "some of the payment was refunded, so it cannot be canceled; refund the rest instead",
     ErrorCode.NOT_REFUNDABLE: "only an approved payment can be refunded",
     ErrorCode.REFUND_TOO_LATE: "the payment is too old to be refunded",
-    ErrorCode.REFUND_OVER_REST: "the amount is more than what is left of the payment",
+    ErrorCode.REFUND_EXCEEDS_REMAINING: "the amount is more than what is left of the payment",
     ErrorCode.TOO_MANY_REFUNDS: "the payment was refunded too often",
     ErrorCode.PIN_NOT_SET: "the wallet has no PIN yet; set one first",
     ErrorCode.PIN_TOO_WEAK: "the PIN is too easy to guess; choose another",
@@ -133,7 +133,7 @@ def asker_of(operation: Operation) -> Recipient | None:
 
 
 def _payment_notices(decided: Decided, reply_to: str | None, wallet_online: bool) -> list[Notice]:
-    payment, till, wallet = decided.payment, decided.till, decided.wallet
+    payment, acceptor, wallet = decided.payment, decided.acceptor, decided.wallet
     asker = asker_of(decided.operation)
     # A scan that is sent again tells both sides again; of anything else, nobody but who asked.
     only_asker = decided.replayed and not isinstance(decided.operation, Scan)
@@ -149,7 +149,9 @@ def _payment_notices(decided: Decided, reply_to: str | None, wallet_online: bool
         told.append(Notice(Recipient(TERMINAL, number), partial(at_till, None)))
     if wallet is None:
         return told
-    on_phone = partial(wallet_notice, payment, till.merchant_name, till.store_name, wallet, decided.pin_tries_left)
+    on_phone = partial(
+        wallet_notice, payment, acceptor.merchant_name, acceptor.store_name, wallet, decided.pin_tries_left
+    )
     others = Recipient(WALLET, wallet.number)
     if asker is not None and asker.kind is WALLET:
         told.append(Notice(asker, partial(on_phone, reply_to)))
@@ -197,18 +199,18 @@ def _refund_at_till(refunded: Refunded, reply_to: str | None, language: str) -> 
 
 
 def _refund_on_phone(refunded: Refunded, language: str) -> WalletRefundResult:
-    refund, payment, till = refunded.refund, refunded.payment, refunded.till
+    refund, payment, acceptor = refunded.refund, refunded.payment, refunded.acceptor
     amount = format_amount(refund.amount_minor, refund.currency)
     return WalletRefundResult(
         refund_id=refund.refund_id,
         payment_id=payment.payment_id,
         version=payment.version,
-        merchant_name=till.merchant_name,
-        store_name=till.store_name,
+        merchant_name=acceptor.merchant_name,
+        store_name=acceptor.store_name,
         amount_minor=refund.amount_minor,
         currency=refund.currency,
         refunded_minor=payment.refunded_minor,
-        text=text(language, "customer.refund", amount=amount, merchant=till.merchant_name),
+        text=text(language, "customer.refund", amount=amount, merchant=acceptor.merchant_name),
         balance_minor=refunded.wallet.balance_minor,
         decided_at_ms=refund.created_at_ms,
     )

@@ -2,12 +2,12 @@
 
     fields.py        what fields are made of, and the models that bodies, paths and queries build on
     problems.py      every `code` of a problem, with its status and its text
-    operations.py    what an operation is
-    admin.py …       the operations and the bodies of a role
-    catalogue.py     the operations of all roles
+    endpoints.py     what an endpoint is
+    admin.py …       the endpoints and the bodies of a role
+    catalogue.py     the endpoints of all roles
     links.py         where an answer leads
     idempotency.py   what an `Idempotency-Key` stands for
     openapi.py       the document
 
-The server binds operations to handlers (pos_server/api), pos_client calls them.
+The server binds endpoints to handlers (pos_server/api), pos_client calls them.
 """

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from ..credentials.api_keys import Role
-from .endpoints import Kind, RestOperation
+from .endpoints import Endpoint, Kind
 from .fields import Body, Currency, Minor, Name, Page, Paging, Parameters, Resource, SerialId, Time
 
 FEE_BPS_MAX = 10_000
@@ -104,8 +104,8 @@ class ApiKeyPath(Parameters):
     key_id: Annotated[SerialId, Field(description="which key")]
 
 
-ADMIN_OPERATIONS = (
-    RestOperation(
+ADMIN_ENDPOINTS = (
+    Endpoint(
         name="createMerchant",
         role=Role.ADMIN,
         kind=Kind.CREATE,
@@ -115,7 +115,7 @@ ADMIN_OPERATIONS = (
         body=MerchantCreate,
         answer=Merchant,
     ),
-    RestOperation(
+    Endpoint(
         name="listMerchants",
         role=Role.ADMIN,
         kind=Kind.READ,
@@ -125,7 +125,7 @@ ADMIN_OPERATIONS = (
         query=Paging,
         answer=Page[Merchant],
     ),
-    RestOperation(
+    Endpoint(
         name="getMerchant",
         role=Role.ADMIN,
         kind=Kind.READ,
@@ -135,7 +135,7 @@ ADMIN_OPERATIONS = (
         parameters=MerchantPath,
         answer=Merchant,
     ),
-    RestOperation(
+    Endpoint(
         name="changeMerchant",
         role=Role.ADMIN,
         kind=Kind.CHANGE,
@@ -146,7 +146,7 @@ ADMIN_OPERATIONS = (
         body=MerchantChange,
         answer=Merchant,
     ),
-    RestOperation(
+    Endpoint(
         name="createApiKey",
         role=Role.ADMIN,
         kind=Kind.CREATE,
@@ -156,7 +156,7 @@ ADMIN_OPERATIONS = (
         body=ApiKeyCreate,
         answer=ApiKeyMade,
     ),
-    RestOperation(
+    Endpoint(
         name="listApiKeys",
         role=Role.ADMIN,
         kind=Kind.READ,
@@ -166,7 +166,7 @@ ADMIN_OPERATIONS = (
         query=Paging,
         answer=Page[ApiKeyShown],
     ),
-    RestOperation(
+    Endpoint(
         name="rotateApiKey",
         role=Role.ADMIN,
         kind=Kind.CREATE,
@@ -177,7 +177,7 @@ ADMIN_OPERATIONS = (
         body=ApiKeyRotate,
         answer=ApiKeyMade,
     ),
-    RestOperation(
+    Endpoint(
         name="revokeApiKey",
         role=Role.ADMIN,
         kind=Kind.CHANGE,

@@ -1,9 +1,9 @@
 """Every operation of the REST API, once."""
 
-from .admin import ADMIN_OPERATIONS
-from .issuer import ISSUER_OPERATIONS
-from .merchant_payments import PAYMENT_OPERATIONS
-from .merchant_reports import BOOK_OPERATIONS
-from .merchant_stores import PLACE_OPERATIONS
+from .admin import ADMIN_ENDPOINTS
+from .issuer import ISSUER_ENDPOINTS
+from .merchant_payments import PAYMENT_ENDPOINTS
+from .merchant_reports import REPORT_ENDPOINTS
+from .merchant_stores import STORE_ENDPOINTS
 
-OPERATIONS = (*ADMIN_OPERATIONS, *ISSUER_OPERATIONS, *PLACE_OPERATIONS, *PAYMENT_OPERATIONS, *BOOK_OPERATIONS)
+ENDPOINTS = (*ADMIN_ENDPOINTS, *ISSUER_ENDPOINTS, *STORE_ENDPOINTS, *PAYMENT_ENDPOINTS, *REPORT_ENDPOINTS)

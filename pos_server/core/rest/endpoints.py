@@ -24,7 +24,7 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RestOperation:
+class Endpoint:
     """One method of one path. `conflicts`: the state of things may forbid it (409). `pends`: it may answer 202.
 
     `archives`: what it is about may be in the archive (410). `speaks`: its answer has texts for people, in the language

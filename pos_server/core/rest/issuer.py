@@ -8,7 +8,7 @@ from pydantic import Field
 from ..credentials.api_keys import Role
 from ..payments.payment import DeclineCode, Purpose, Status
 from ..payments.snapshot import WalletStatus
-from .endpoints import Kind, RestOperation
+from .endpoints import Endpoint, Kind
 from .fields import (
     Body,
     Currency,
@@ -174,8 +174,8 @@ class WalletTransfer(Resource):
     created_at: Time | None
 
 
-ISSUER_OPERATIONS = (
-    RestOperation(
+ISSUER_ENDPOINTS = (
+    Endpoint(
         name="createWallet",
         role=Role.ISSUER,
         kind=Kind.CREATE,
@@ -185,7 +185,7 @@ ISSUER_OPERATIONS = (
         body=WalletCreate,
         answer=Wallet,
     ),
-    RestOperation(
+    Endpoint(
         name="listWallets",
         role=Role.ISSUER,
         kind=Kind.READ,
@@ -195,7 +195,7 @@ ISSUER_OPERATIONS = (
         query=Paging,
         answer=Page[Wallet],
     ),
-    RestOperation(
+    Endpoint(
         name="getWallet",
         role=Role.ISSUER,
         kind=Kind.READ,
@@ -205,7 +205,7 @@ ISSUER_OPERATIONS = (
         parameters=WalletPath,
         answer=Wallet,
     ),
-    RestOperation(
+    Endpoint(
         name="changeWallet",
         role=Role.ISSUER,
         kind=Kind.CHANGE,
@@ -216,7 +216,7 @@ ISSUER_OPERATIONS = (
         body=WalletChange,
         answer=Wallet,
     ),
-    RestOperation(
+    Endpoint(
         name="resetWalletPin",
         role=Role.ISSUER,
         kind=Kind.CHANGE,
@@ -226,7 +226,7 @@ ISSUER_OPERATIONS = (
         parameters=WalletPath,
         answer=Wallet,
     ),
-    RestOperation(
+    Endpoint(
         name="getWalletLimits",
         role=Role.ISSUER,
         kind=Kind.READ,
@@ -237,7 +237,7 @@ ISSUER_OPERATIONS = (
         answer=WalletLimits,
         versioned=True,
     ),
-    RestOperation(
+    Endpoint(
         name="replaceWalletLimits",
         role=Role.ISSUER,
         kind=Kind.REPLACE,
@@ -249,7 +249,7 @@ ISSUER_OPERATIONS = (
         answer=WalletLimits,
         versioned=True,
     ),
-    RestOperation(
+    Endpoint(
         name="listWalletDevices",
         role=Role.ISSUER,
         kind=Kind.READ,
@@ -260,7 +260,7 @@ ISSUER_OPERATIONS = (
         query=Paging,
         answer=Page[WalletDevice],
     ),
-    RestOperation(
+    Endpoint(
         name="createWalletDevice",
         role=Role.ISSUER,
         kind=Kind.CREATE,
@@ -271,7 +271,7 @@ ISSUER_OPERATIONS = (
         body=WalletDeviceCreate,
         answer=WalletDeviceActivation,
     ),
-    RestOperation(
+    Endpoint(
         name="revokeWalletDevice",
         role=Role.ISSUER,
         kind=Kind.CHANGE,
@@ -281,7 +281,7 @@ ISSUER_OPERATIONS = (
         parameters=WalletDevicePath,
         answer=WalletDevice,
     ),
-    RestOperation(
+    Endpoint(
         name="listWalletTransfers",
         role=Role.ISSUER,
         kind=Kind.READ,
@@ -292,7 +292,7 @@ ISSUER_OPERATIONS = (
         query=Paging,
         answer=Page[WalletTransfer],
     ),
-    RestOperation(
+    Endpoint(
         name="createTopUp",
         role=Role.ISSUER,
         kind=Kind.CREATE,
@@ -303,7 +303,7 @@ ISSUER_OPERATIONS = (
         answer=CashPayment,
         archives=True,
     ),
-    RestOperation(
+    Endpoint(
         name="getTopUp",
         role=Role.ISSUER,
         kind=Kind.READ,
@@ -314,7 +314,7 @@ ISSUER_OPERATIONS = (
         answer=CashPayment,
         archives=True,
     ),
-    RestOperation(
+    Endpoint(
         name="cancelTopUp",
         role=Role.ISSUER,
         kind=Kind.CHANGE,
@@ -326,7 +326,7 @@ ISSUER_OPERATIONS = (
         conflicts=True,
         archives=True,
     ),
-    RestOperation(
+    Endpoint(
         name="createWithdrawal",
         role=Role.ISSUER,
         kind=Kind.CREATE,
@@ -337,7 +337,7 @@ ISSUER_OPERATIONS = (
         answer=CashPayment,
         archives=True,
     ),
-    RestOperation(
+    Endpoint(
         name="getWithdrawal",
         role=Role.ISSUER,
         kind=Kind.READ,
@@ -348,7 +348,7 @@ ISSUER_OPERATIONS = (
         answer=CashPayment,
         archives=True,
     ),
-    RestOperation(
+    Endpoint(
         name="cancelWithdrawal",
         role=Role.ISSUER,
         kind=Kind.CHANGE,

@@ -8,7 +8,7 @@ from ..credentials.api_keys import Role
 from ..money import MAX_AMOUNT_MINOR, Currency
 from ..payments.declines import NextStep
 from ..payments.payment import DeclineCode, Purpose, Status
-from .endpoints import Kind, RestOperation
+from .endpoints import Endpoint, Kind
 from .fields import (
     Body,
     Id,
@@ -137,8 +137,8 @@ class Refund(Resource):
     created_at: Time
 
 
-PAYMENT_OPERATIONS = (
-    RestOperation(
+PAYMENT_ENDPOINTS = (
+    Endpoint(
         name="createPayment",
         role=Role.MERCHANT,
         kind=Kind.CREATE,
@@ -151,7 +151,7 @@ PAYMENT_OPERATIONS = (
         archives=True,
         speaks=True,
     ),
-    RestOperation(
+    Endpoint(
         name="listPayments",
         role=Role.MERCHANT,
         kind=Kind.READ,
@@ -162,7 +162,7 @@ PAYMENT_OPERATIONS = (
         answer=Page[Payment],
         speaks=True,
     ),
-    RestOperation(
+    Endpoint(
         name="getPayment",
         role=Role.MERCHANT,
         kind=Kind.READ,
@@ -174,7 +174,7 @@ PAYMENT_OPERATIONS = (
         archives=True,
         speaks=True,
     ),
-    RestOperation(
+    Endpoint(
         name="cancelPayment",
         role=Role.MERCHANT,
         kind=Kind.CHANGE,
@@ -187,7 +187,7 @@ PAYMENT_OPERATIONS = (
         archives=True,
         speaks=True,
     ),
-    RestOperation(
+    Endpoint(
         name="cancelReference",
         role=Role.MERCHANT,
         kind=Kind.CHANGE,
@@ -200,7 +200,7 @@ PAYMENT_OPERATIONS = (
         archives=True,
         speaks=True,
     ),
-    RestOperation(
+    Endpoint(
         name="createRefund",
         role=Role.MERCHANT,
         kind=Kind.CREATE,
@@ -212,7 +212,7 @@ PAYMENT_OPERATIONS = (
         answer=Refund,
         archives=True,
     ),
-    RestOperation(
+    Endpoint(
         name="listRefunds",
         role=Role.MERCHANT,
         kind=Kind.READ,

@@ -7,7 +7,7 @@ from pydantic import Field, StringConstraints
 from ..accounting.shifts import REPORT_COLUMNS, TotalKind
 from ..credentials.api_keys import Role
 from ..money import Currency
-from .endpoints import Kind, RestOperation
+from .endpoints import Endpoint, Kind
 from .fields import Id, Minor, Page, Paging, Parameters, Resource, SerialId, SumMinor, TerminalNumber, Time
 
 _Count = Annotated[int, Field(ge=0, description="how many")]
@@ -119,8 +119,8 @@ class MerchantBalance(Resource):
     balance_minor: SumMinor
 
 
-BOOK_OPERATIONS = (
-    RestOperation(
+REPORT_ENDPOINTS = (
+    Endpoint(
         name="listShifts",
         role=Role.MERCHANT,
         kind=Kind.READ,
@@ -130,7 +130,7 @@ BOOK_OPERATIONS = (
         query=ShiftQuery,
         answer=Page[Shift],
     ),
-    RestOperation(
+    Endpoint(
         name="getShift",
         role=Role.MERCHANT,
         kind=Kind.READ,
@@ -141,7 +141,7 @@ BOOK_OPERATIONS = (
         answer=ShiftShown,
         speaks=True,
     ),
-    RestOperation(
+    Endpoint(
         name="listStatements",
         role=Role.MERCHANT,
         kind=Kind.READ,
@@ -151,7 +151,7 @@ BOOK_OPERATIONS = (
         query=StatementQuery,
         answer=Page[Statement],
     ),
-    RestOperation(
+    Endpoint(
         name="getStatement",
         role=Role.MERCHANT,
         kind=Kind.READ,
@@ -161,7 +161,7 @@ BOOK_OPERATIONS = (
         parameters=StatementPath,
         answer=Statement,
     ),
-    RestOperation(
+    Endpoint(
         name="getBalance",
         role=Role.MERCHANT,
         kind=Kind.READ,

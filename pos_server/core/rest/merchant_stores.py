@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ..credentials.api_keys import Role
-from .endpoints import Kind, RestOperation
+from .endpoints import Endpoint, Kind
 from .fields import Body, Id, Name, Page, Paging, Parameters, Resource, SerialId, TerminalNumber, Time
 
 _TerminalStatus = Annotated[
@@ -92,8 +92,8 @@ class TerminalQuery(Paging):
     store_id: Annotated[SerialId | None, Field(description="those in this store")] = None
 
 
-PLACE_OPERATIONS = (
-    RestOperation(
+STORE_ENDPOINTS = (
+    Endpoint(
         name="createStore",
         role=Role.MERCHANT,
         kind=Kind.CREATE,
@@ -103,7 +103,7 @@ PLACE_OPERATIONS = (
         body=StoreCreate,
         answer=Store,
     ),
-    RestOperation(
+    Endpoint(
         name="listStores",
         role=Role.MERCHANT,
         kind=Kind.READ,
@@ -113,7 +113,7 @@ PLACE_OPERATIONS = (
         query=Paging,
         answer=Page[Store],
     ),
-    RestOperation(
+    Endpoint(
         name="getStore",
         role=Role.MERCHANT,
         kind=Kind.READ,
@@ -123,7 +123,7 @@ PLACE_OPERATIONS = (
         parameters=StorePath,
         answer=Store,
     ),
-    RestOperation(
+    Endpoint(
         name="createTerminal",
         role=Role.MERCHANT,
         kind=Kind.CREATE,
@@ -133,7 +133,7 @@ PLACE_OPERATIONS = (
         body=TerminalCreate,
         answer=TerminalMade,
     ),
-    RestOperation(
+    Endpoint(
         name="listTerminals",
         role=Role.MERCHANT,
         kind=Kind.READ,
@@ -143,7 +143,7 @@ PLACE_OPERATIONS = (
         query=TerminalQuery,
         answer=Page[Terminal],
     ),
-    RestOperation(
+    Endpoint(
         name="getTerminal",
         role=Role.MERCHANT,
         kind=Kind.READ,
@@ -153,7 +153,7 @@ PLACE_OPERATIONS = (
         parameters=TerminalPath,
         answer=Terminal,
     ),
-    RestOperation(
+    Endpoint(
         name="changeTerminal",
         role=Role.MERCHANT,
         kind=Kind.CHANGE,
@@ -164,7 +164,7 @@ PLACE_OPERATIONS = (
         body=TerminalChange,
         answer=Terminal,
     ),
-    RestOperation(
+    Endpoint(
         name="createTerminalActivation",
         role=Role.MERCHANT,
         kind=Kind.CREATE,

@@ -1,4 +1,4 @@
-"""The REST API for tools and people: an OpenAPI 3.1 document, made from the operations that the server serves.
+"""The REST API for tools and people: an OpenAPI 3.1 document, made from the endpoints that the server serves.
 
 https://spec.openapis.org/oas/v3.1.1. Schemas are JSON Schema 2020-12, as pydantic makes them.
 """
@@ -13,7 +13,7 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from ..credentials.api_keys import Role
 from ..texts import LANGUAGES
-from .endpoints import IDEMPOTENCY_KEY_CHARS_MAX, Kind, RestOperation
+from .endpoints import IDEMPOTENCY_KEY_CHARS_MAX, Endpoint, Kind
 from .fields import Parameters
 from .links import links
 from .problems import ProblemDetails
@@ -42,31 +42,31 @@ _RETRY_AFTER = {"description": "seconds to wait before the next try", "schema": 
 _MAY_RETRY = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.CONFLICT}
 
 
-def openapi_document(version: str, operations: Sequence[RestOperation]) -> Document:
+def openapi_document(version: str, endpoints: Sequence[Endpoint]) -> Document:
     """The document of a server of this `version`, ready for JSON. The same input gives the same output, in order."""
     models: list[tuple[type[BaseModel], Any]] = [(ProblemDetails, "serialization")]
-    for operation in operations:
-        models.append((operation.answer, "serialization"))
-        models += [(parameters, "validation") for parameters in (operation.parameters, operation.query)]
-        if operation.body is not None:
-            models.append((operation.body, "validation"))
+    for endpoint in endpoints:
+        models.append((endpoint.answer, "serialization"))
+        models += [(parameters, "validation") for parameters in (endpoint.parameters, endpoint.query)]
+        if endpoint.body is not None:
+            models.append((endpoint.body, "validation"))
     references, definitions = models_json_schema(
         list(dict.fromkeys(models)), ref_template="#/components/schemas/{model}", schema_generator=_Schemas
     )
     schemas = definitions["$defs"]
-    # Parameters stand one by one with their operations, not as bodies.
+    # Parameters stand one by one with their endpoints, not as bodies.
     parameters = {
         model: schemas.pop(reference["$ref"].rpartition("/")[2])
         for (model, _), reference in references.items()
         if issubclass(model, Parameters)
     }
     paths: dict[str, Document] = {}
-    for operation in operations:
-        described = _operation(operation, references, parameters)
-        found = links(operation, operations)
-        for status in operation.statuses if found else ():
+    for endpoint in endpoints:
+        described = _operation(endpoint, references, parameters)
+        found = links(endpoint, endpoints)
+        for status in endpoint.statuses if found else ():
             described["responses"][str(status.value)]["links"] = found
-        paths.setdefault(operation.path, {})[operation.method.lower()] = described
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = described
     return {
         "openapi": OPENAPI_VERSION,
         "info": {
@@ -99,39 +99,39 @@ class _Schemas(GenerateJsonSchema):
 
 
 def _operation(
-    operation: RestOperation, references: dict[Any, Document], parameters: dict[type[Parameters], Document]
+    endpoint: Endpoint, references: dict[Any, Document], parameters: dict[type[Parameters], Document]
 ) -> Document:
     described: Document = {
-        "operationId": operation.name,
-        "tags": [operation.role.value],
-        "summary": operation.summary,
-        "security": [{operation.role.value: []}],
+        "operationId": endpoint.name,
+        "tags": [endpoint.role.value],
+        "summary": endpoint.summary,
+        "security": [{endpoint.role.value: []}],
         "parameters": [
-            *_parameters(parameters[operation.parameters], "path"),
-            *_parameters(parameters[operation.query], "query"),
-            *_header_parameters(operation),
+            *_parameters(parameters[endpoint.parameters], "path"),
+            *_parameters(parameters[endpoint.query], "query"),
+            *_header_parameters(endpoint),
         ],
     }
-    if operation.body is not None:
-        schema = references[operation.body, "validation"]
+    if endpoint.body is not None:
+        schema = references[endpoint.body, "validation"]
         described["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
-    answer = {"application/json": {"schema": references[operation.answer, "serialization"]}}
+    answer = {"application/json": {"schema": references[endpoint.answer, "serialization"]}}
     problem = {"application/problem+json": {"schema": references[ProblemDetails, "serialization"]}}
     etag = {"ETag": {"description": "names this version of it", "schema": {"type": "string"}}}
     described["responses"] = {
         str(status.value): {
             "description": _SAID[status],
-            "headers": _HEADERS | (etag if operation.versioned else {}),
+            "headers": _HEADERS | (etag if endpoint.versioned else {}),
             "content": answer,
         }
-        for status in operation.statuses
+        for status in endpoint.statuses
     } | {
         str(status.value): {
             "description": status.phrase,
             "headers": _HEADERS | ({"Retry-After": _RETRY_AFTER} if status in _MAY_RETRY else {}),
             "content": problem,
         }
-        for status in operation.problem_statuses
+        for status in endpoint.problem_statuses
     }
     return described
 
@@ -164,15 +164,15 @@ def _parameters(schema: Document, where: str) -> list[Document]:
     return found
 
 
-def _header_parameters(operation: RestOperation) -> list[Document]:
+def _header_parameters(endpoint: Endpoint) -> list[Document]:
     headers: list[Document] = []
-    if operation.kind is Kind.CREATE:
+    if endpoint.kind is Kind.CREATE:
         schema = {"type": "string", "pattern": "^[!-~]+$", "minLength": 1, "maxLength": IDEMPOTENCY_KEY_CHARS_MAX}
         text = "names what is made: a new one for each new thing, the same for a repeat"
         headers.append(_header("Idempotency-Key", text, schema, required=True))
-    if operation.kind is Kind.REPLACE:
+    if endpoint.kind is Kind.REPLACE:
         headers.append(_header("If-Match", "the `ETag` of what is replaced", {"type": "string"}, required=True))
-    if operation.speaks:
+    if endpoint.speaks:
         text = f"the language of texts for people: {', '.join(LANGUAGES)}; the first is used for any other"
         headers.append(_header("Accept-Language", text, {"type": "string"}, required=False))
     return headers

@@ -106,15 +106,15 @@ class ProblemDetails(Resource):
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ProblemText:
     """A code's status and text."""
 
     status: HTTPStatus
     text: str
 
 
-def told(code: ProblemCode | ErrorCode) -> Told:
+def problem_text(code: ProblemCode | ErrorCode) -> ProblemText:
     """What is answered with this code."""
     if isinstance(code, ProblemCode):
-        return Told(*_OWN[code])
-    return Told(_OF_ERRORS.get(code, HTTPStatus.CONFLICT), ERROR_TEXTS[code])
+        return ProblemText(*_OWN[code])
+    return ProblemText(_OF_ERRORS.get(code, HTTPStatus.CONFLICT), ERROR_TEXTS[code])

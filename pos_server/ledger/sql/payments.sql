@@ -52,7 +52,7 @@ when (select count(*) from moved) <> cardinality($1) then ledger_conflict('walle
     when (select count(*) from spent) <> cardinality($2) then ledger_conflict('spent code')
     when (select count(*) from shift_locked) <> cardinality($6) then ledger_conflict('shift closed')
 
--- name: load_book
+-- name: load_snapshot
 -- All a batch of operations needs, one row each: the till that asks, the payment of that id or else the one that occupies
 -- the order, its till, and the wallet: the payment's, or else that of the code, with the device that made the code. Of an
 -- archived payment only that it is one, and the order that it occupies; in one snapshot with the live rows, so that a

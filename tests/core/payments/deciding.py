@@ -26,13 +26,13 @@ from pos_server.core.payments.operations import (
 from pos_server.core.payments.payment import TRANSITIONS
 from pos_server.core.payments.rules import Limits, Rules
 from pos_server.core.payments.snapshot import (
-    Book,
-    Changes,
+    Acceptor,
+    Changeset,
     DeviceStatus,
     HouseAccount,
     MerchantStatus,
+    Snapshot,
     TerminalStatus,
-    Till,
     Wallet,
     WalletDevice,
     WalletStatus,
@@ -46,8 +46,8 @@ DAY_START_MS = NOW_MS // DAY_MS * DAY_MS
 MASTER_KEY = bytes(range(32))
 KEYRING = Keyring({"k1": MASTER_KEY}, current="k1")
 WALLET, OTHER_WALLET, UNKNOWN_WALLET = 1_000_000_001, 1_000_000_002, 1_000_000_003
-TILL = Till(TerminalStatus.ACTIVE, MerchantStatus.ACTIVE, 500, "Corner Canteen", "Main hall")
-OTHER_TILL = replace(TILL, merchant_account_id=600, merchant_name="Kiosk")
+ACCEPTOR = Acceptor(TerminalStatus.ACTIVE, MerchantStatus.ACTIVE, 500, "Corner Canteen", "Main hall")
+OTHER_ACCEPTOR = replace(ACCEPTOR, merchant_account_id=600, merchant_name="Kiosk")
 CASH_IN, PAYOUT, FEES = 90, 91, 92
 HOUSE = {
     (HouseAccount.CASH_IN, "EUR"): CASH_IN,
@@ -141,18 +141,20 @@ def device(number: int = WALLET, slot: int = 0) -> WalletDevice:
     return WalletDevice(number, slot, "k1", 1, DeviceStatus.ACTIVE, 0)
 
 
-def book() -> Book:
+def snapshot() -> Snapshot:
     """Two tills of merchant 5 and one of merchant 6; two wallets with 100.00 EUR, the first with two devices."""
-    return Book(
-        tills={11: TILL, 12: replace(TILL, store_name="Garden"), 21: OTHER_TILL},
+    return Snapshot(
+        terminals={11: ACCEPTOR, 12: replace(ACCEPTOR, store_name="Garden"), 21: OTHER_ACCEPTOR},
         wallets={number: wallet(number) for number in (WALLET, OTHER_WALLET)},
         devices={key: device(*key) for key in ((WALLET, 0), (WALLET, 1), (OTHER_WALLET, 0))},
-        offices={5: replace(TILL, store_name=""), 6: replace(OTHER_TILL, store_name="")},
+        back_offices={5: replace(ACCEPTOR, store_name=""), 6: replace(OTHER_ACCEPTOR, store_name="")},
         house=HOUSE,
     )
 
 
-def run(rows: Book, *operations: Operation, now_ms: int = NOW_MS, rules: Rules = WIDE) -> tuple[list[Outcome], Changes]:
+def run(
+    rows: Snapshot, *operations: Operation, now_ms: int = NOW_MS, rules: Rules = WIDE
+) -> tuple[list[Outcome], Changeset]:
     """Decide a batch; the day is that of `now_ms`, in UTC. Every change of a status must be among TRANSITIONS."""
     statuses = {known.payment_id: known.status for known in rows.payments.values()}
     outcomes, changes = decide(operations, rows, KEYRING, now_ms, rules, day_start_ms=now_ms // DAY_MS * DAY_MS)

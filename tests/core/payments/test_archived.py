@@ -5,14 +5,14 @@ import pytest
 from pos_server.core.errors import ErrorCode
 from pos_server.core.payments.operations import CreateRefund, MoveCash, Operation, Refused
 from pos_server.core.payments.payment import Purpose, Status
-from pos_server.core.payments.snapshot import Book, Changes, OpenPayment
+from pos_server.core.payments.snapshot import Changeset, OpenPayment, Snapshot
 from tests.copies import replace
-from tests.core.payments.deciding import WALLET, book, cancel, decided, payment_id, refund, run, scan, verdicts
+from tests.core.payments.deciding import WALLET, cancel, decided, payment_id, refund, run, scan, snapshot, verdicts
 
 
-def archived() -> Book:
+def archived() -> Snapshot:
     """Payment 1, paid, and the tombstone 2 of an order are in the archive, and so is refund 901. Payment 3 is paid."""
-    rows = book()
+    rows = snapshot()
     run(rows, scan(3))
     rows.archived = {payment_id(1), payment_id(2)}
     rows.archived_refunds = {payment_id(901)}
@@ -43,7 +43,7 @@ TOP_UP = MoveCash(payment_id(1), 5, WALLET, "receipt", 100, "EUR", Purpose.TOP_U
 def test_what_names_it_is_refused(wish: Operation, error: ErrorCode) -> None:
     outcomes, changes = run(archived(), wish)
     assert outcomes == [Refused(wish, error)]
-    assert changes == Changes()
+    assert changes == Changeset()
 
 
 def test_its_order_stays_closed() -> None:

@@ -7,19 +7,18 @@ import pytest
 from pos_server.core.payments.operations import Cancel, Decided, Entry, MoveCash
 from pos_server.core.payments.payment import Purpose, Status
 from pos_server.core.payments.rules import Limits, Risk, Rules
-from pos_server.core.payments.snapshot import Book, MerchantStatus, Transfer, TransferKind, WalletStatus
+from pos_server.core.payments.snapshot import MerchantStatus, Snapshot, Transfer, TransferKind, WalletStatus
 from tests.copies import replace
 from tests.core.payments.deciding import (
+    ACCEPTOR,
     ASKING,
     CASH_IN,
     FEES,
     NO_LIMIT,
     NOW_MS,
     PAYOUT,
-    TILL,
     WALLET,
     WIDE,
-    book,
     cancel,
     confirm,
     decided,
@@ -27,6 +26,7 @@ from tests.core.payments.deciding import (
     refund,
     run,
     scan,
+    snapshot,
     verdicts,
     wallet,
 )
@@ -40,10 +40,10 @@ def moved(kind: str, source: int, debit: int, credit: int, amount_minor: int) ->
     return Transfer(TransferKind(kind), payment_id(source), debit, credit, amount_minor, "EUR", WALLET)
 
 
-def with_fee(fee_bps: int = 145, fee_fixed_minor: int = 7) -> Book:
-    rows = book()
-    rows.tills[11] = replace(TILL, fee_bps=fee_bps, fee_fixed_minor=fee_fixed_minor)
-    rows.offices[5] = replace(rows.tills[11], store_name="")
+def with_fee(fee_bps: int = 145, fee_fixed_minor: int = 7) -> Snapshot:
+    rows = snapshot()
+    rows.terminals[11] = replace(ACCEPTOR, fee_bps=fee_bps, fee_fixed_minor=fee_fixed_minor)
+    rows.back_offices[5] = replace(rows.terminals[11], store_name="")
     return rows
 
 
@@ -60,7 +60,7 @@ def api_cancel(number: int = 1) -> Cancel:
 
 
 def test_a_top_up_goes_from_the_house_to_the_wallet_and_counts_for_nothing() -> None:
-    rows = book()
+    rows = snapshot()
     outcomes, changes = run(rows, scan(purpose=Purpose.TOP_UP), rules=ASKING)
     assert verdicts(outcomes) == ["approved"]
     assert changes.transfers == [moved("top_up", 1, CASH_IN, 901, 1_000)]
@@ -97,12 +97,12 @@ def test_a_withdrawal_needs_the_pin_however_small_and_goes_from_the_wallet_to_th
     ],
 )
 def test_what_becomes_of_a_top_up(fields: dict[str, Any], rules: Rules, verdict: str) -> None:
-    outcomes, _ = run(book(), scan(**({"purpose": Purpose.TOP_UP} | fields)), rules=rules)
+    outcomes, _ = run(snapshot(), scan(**({"purpose": Purpose.TOP_UP} | fields)), rules=rules)
     assert verdicts(outcomes) == [verdict]
 
 
 def test_a_top_up_that_the_risk_hook_asks_a_pin_for() -> None:
-    rows = book()
+    rows = snapshot()
     run(rows, scan(purpose=Purpose.TOP_UP), rules=replace(WIDE, risk=lambda scan, wallet: Risk.ASK_PIN))
     outcomes, changes = run(rows, confirm(1, 1))
     assert verdicts(outcomes) == ["approved"]
@@ -110,7 +110,7 @@ def test_a_top_up_that_the_risk_hook_asks_a_pin_for() -> None:
 
 
 def test_a_withdrawal_counts_for_the_day_but_not_as_without_a_pin() -> None:
-    rows = book()
+    rows = snapshot()
     rules = replace(WIDE, limits=replace(WIDE.limits, day_minor_max=1_500))
     run(rows, scan(1, purpose=Purpose.WITHDRAWAL), rules=rules)
     run(rows, confirm(1, 1), rules=rules)
@@ -125,7 +125,7 @@ def test_a_withdrawal_counts_for_the_day_but_not_as_without_a_pin() -> None:
 
 
 def test_a_canceled_top_up_goes_back_to_the_house() -> None:
-    rows = book()
+    rows = snapshot()
     run(rows, scan(purpose=Purpose.TOP_UP))
     outcomes, changes = run(rows, cancel(1), cancel(1))
     assert verdicts(outcomes) == ["canceled", "canceled"]
@@ -137,7 +137,7 @@ def test_a_canceled_top_up_goes_back_to_the_house() -> None:
     ("spent_minor", "verdict", "balance_minor"), [(10_000, "canceled", 0), (10_001, "funds_spent", 999)]
 )
 def test_a_top_up_whose_money_is_spent_stays(spent_minor: int, verdict: str, balance_minor: int) -> None:
-    rows = book()
+    rows = snapshot()
     run(rows, scan(1, purpose=Purpose.TOP_UP), scan(2, seq=1, amount_minor=spent_minor))
     outcomes, _ = run(rows, cancel(1))
     assert verdicts(outcomes) == [verdict]
@@ -145,7 +145,7 @@ def test_a_top_up_whose_money_is_spent_stays(spent_minor: int, verdict: str, bal
 
 
 def test_a_canceled_withdrawal_comes_back_with_the_days_allowance() -> None:
-    rows = book()
+    rows = snapshot()
     run(rows, scan(purpose=Purpose.WITHDRAWAL))
     run(rows, confirm(1, 1))
     outcomes, changes = run(rows, cancel(1))
@@ -156,7 +156,7 @@ def test_a_canceled_withdrawal_comes_back_with_the_days_allowance() -> None:
 
 @pytest.mark.parametrize("purpose", [Purpose.TOP_UP, Purpose.WITHDRAWAL])
 def test_cash_is_not_refunded_and_has_the_window_of_a_cancel(purpose: Purpose) -> None:
-    rows = book()
+    rows = snapshot()
     run(rows, scan(purpose=purpose))
     if purpose is Purpose.WITHDRAWAL:
         run(rows, confirm(1, 1))
@@ -182,7 +182,7 @@ def test_a_back_office_moves_cash_without_a_code_and_a_pin(
     outcomes, changes = run(rows, move(purpose=purpose), rules=ASKING)
     left = replace(wallet(), balance_minor=balance_minor, day_spent_minor=day_spent_minor, version=8)
     (outcome,) = outcomes
-    assert decided(outcome).till == rows.offices[5]
+    assert decided(outcome).acceptor == rows.back_offices[5]
     assert (decided(outcome).payment.status, decided(outcome).payment.terminal_number) == (Status.APPROVED, None)
     assert (changes.transfers, changes.wallets, changes.devices) == ([transfer], {WALLET: left}, {})
     assert run(rows, move(purpose=purpose))[0] == [replace(decided(outcome), replayed=True)]
@@ -203,33 +203,33 @@ def test_a_back_office_moves_cash_without_a_code_and_a_pin(
     ],
 )
 def test_what_a_back_office_cannot_do(fields: dict[str, Any], verdict: str) -> None:
-    rows = book()
+    rows = snapshot()
     outcomes, changes = run(rows, move(**fields), rules=LIMITED)
     assert (verdicts(outcomes), changes.transfers) == ([verdict], [])
     assert bool(changes) == (verdict != "wallet_unknown")
 
 
 def test_an_inactive_merchant_and_a_frozen_wallet() -> None:
-    rows = book()
+    rows = snapshot()
     rows.wallets[WALLET] = replace(wallet(), status=WalletStatus.FROZEN)
     assert verdicts(run(rows, move(1))[0]) == ["wallet_frozen"]
-    rows.offices[5] = replace(rows.offices[5], merchant_status=MerchantStatus.INACTIVE)
+    rows.back_offices[5] = replace(rows.back_offices[5], merchant_status=MerchantStatus.INACTIVE)
     assert verdicts(run(rows, move(2))[0]) == ["merchant_inactive"]
 
 
 def test_what_was_canceled_before_it_came_is_declined() -> None:
-    rows = book()
+    rows = snapshot()
     assert verdicts(run(rows, api_cancel(1), move(1), move(1))[0]) == ["canceled"] * 3
     assert decided(run(rows, move(1))[0][0]).payment.version == 2
     assert verdicts(run(rows, cancel(None, reference="order-2"), move(2))[0]) == ["canceled", "canceled"]
 
 
 def test_the_api_cancels_what_a_till_sold() -> None:
-    rows = book()
+    rows = snapshot()
     run(rows, scan(1))
     outcomes, changes = run(rows, api_cancel(1))
     assert isinstance(outcomes[0], Decided)
-    assert outcomes[0].till == rows.tills[11]
+    assert outcomes[0].acceptor == rows.terminals[11]
     assert changes.transfers == [moved("cancel", 1, MERCHANT, 901, 1_000)]
 
 
@@ -251,7 +251,7 @@ def test_the_fee_of_a_pending_sale_is_that_of_the_scan_and_is_charged_with_the_a
     rows = with_fee()
     _, changes = run(rows, scan(amount_minor=1_001), rules=ASKING)
     assert changes.transfers == []
-    rows.tills[11] = TILL
+    rows.terminals[11] = ACCEPTOR
     _, changes = run(rows, confirm(1, 1))
     assert changes.transfers == [
         moved("payment", 1, 901, MERCHANT, 1_001),

@@ -9,10 +9,10 @@ from pos_server.core.errors import ErrorCode
 from pos_server.core.payments.operations import Decided, Operation, Refused
 from pos_server.core.payments.payment import DeclineCode, Payment, Status
 from pos_server.core.payments.snapshot import (
-    Book,
-    Changes,
+    Changeset,
     MerchantStatus,
     OpenPayment,
+    Snapshot,
     TerminalStatus,
     Transfer,
     TransferKind,
@@ -20,16 +20,15 @@ from pos_server.core.payments.snapshot import (
 )
 from tests.copies import replace
 from tests.core.payments.deciding import (
+    ACCEPTOR,
     ASKING,
     DAY_MS,
     DAY_START_MS,
     NOW_MS,
     OTHER_WALLET,
     STEP,
-    TILL,
     WALLET,
     after,
-    book,
     cancel,
     code,
     confirm,
@@ -41,6 +40,7 @@ from tests.core.payments.deciding import (
     reject,
     run,
     scan,
+    snapshot,
     verdicts,
     wallet,
 )
@@ -66,9 +66,9 @@ PENDING = Payment(
 )
 
 
-def waiting(*others: int) -> Book:
+def waiting(*others: int) -> Snapshot:
     """Payment 1, and perhaps others, of 20.00 EUR each, wait for the PIN of the first wallet, of version 8."""
-    rows = book()
+    rows = snapshot()
     rows.devices[WALLET, 0] = replace(device(), spent_mark=mark(0))
     rows.wallets[WALLET] = replace(wallet(), version=8)
     for number in (1, *others):
@@ -93,8 +93,8 @@ def test_the_right_pin() -> None:
     outcomes, changes = run(rows, confirm(), now_ms=NOW_MS + 1, rules=ASKING)
     payment = then(version=2, status=Status.APPROVED, approved_at_ms=NOW_MS + 1)
     left = replace(wallet(), balance_minor=8_000, version=9, day_spent_minor=2_000)
-    assert outcomes == [Decided(confirm(), payment, TILL, left)]
-    assert changes == Changes(
+    assert outcomes == [Decided(confirm(), payment, ACCEPTOR, left)]
+    assert changes == Changeset(
         payments={payment_id(1): payment},
         payment_versions={payment_id(1): 1},
         transfers=[Transfer(TransferKind.PAYMENT, payment_id(1), 901, 500, 2_000, "EUR", WALLET)],
@@ -110,8 +110,8 @@ def test_a_wrong_pin() -> None:
     outcomes, changes = run(rows, wrong, now_ms=NOW_MS + 1, rules=ASKING)
     payment = then(version=2, pin_failures=1)
     left = replace(wallet(), version=9, pin_failures=1)
-    assert outcomes == [Decided(wrong, payment, TILL, left, pin_tries_left=2)]
-    assert changes == Changes(
+    assert outcomes == [Decided(wrong, payment, ACCEPTOR, left, pin_tries_left=2)]
+    assert changes == Changeset(
         payments={payment_id(1): payment},
         payment_versions={payment_id(1): 1},
         wallets={WALLET: left},
@@ -202,7 +202,7 @@ def test_refused(answer: Operation, error: ErrorCode) -> None:
     rows, before = waiting(), waiting()
     outcomes, changes = run(rows, answer, rules=ASKING)
     assert outcomes == [Refused(answer, error)]
-    assert (changes, rows) == (Changes(), before)
+    assert (changes, rows) == (Changeset(), before)
 
 
 # --- what is decided again when the PIN is right
@@ -243,7 +243,7 @@ def test_the_wallet_is_looked_at_again(fields: dict[str, Any], decline: DeclineC
 )
 def test_the_shop_is_looked_at_again(fields: dict[str, Any], decline: DeclineCode) -> None:
     rows = waiting()
-    rows.tills[11] = replace(TILL, **fields)
+    rows.terminals[11] = replace(ACCEPTOR, **fields)
     rows.wallets[WALLET] = replace(wallet(), status=WalletStatus.FROZEN)
     (outcome,), changes = run(rows, confirm(), rules=ASKING)
     assert decided(outcome).payment.decline_code is decline
@@ -350,7 +350,7 @@ def test_a_rejected_order_may_be_scanned_again_in_the_same_batch() -> None:
 
 
 def test_a_payment_that_is_scanned_and_confirmed_in_one_batch_is_new() -> None:
-    rows = book()
+    rows = snapshot()
     outcomes, changes = run(rows, LARGE, confirm(), rules=ASKING)
     assert verdicts(outcomes) == ["pending", "approved"]
     assert changes.payment_versions == {payment_id(1): 0}

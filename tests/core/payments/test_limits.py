@@ -5,19 +5,19 @@ import pytest
 from pos_server.core.payments.operations import MoveCash
 from pos_server.core.payments.payment import Purpose
 from pos_server.core.payments.rules import Risk
-from pos_server.core.payments.snapshot import Book, OwnLimits
+from pos_server.core.payments.snapshot import OwnLimits, Snapshot
 from tests.copies import replace
 from tests.core.payments.deciding import (
     ASKING,
     OTHER_WALLET,
     WALLET,
     WIDE,
-    book,
     code,
     confirm,
     payment_id,
     run,
     scan,
+    snapshot,
     verdicts,
     wallet,
 )
@@ -25,9 +25,9 @@ from tests.core.payments.deciding import (
 TIGHT = replace(ASKING, limits=replace(ASKING.limits, payment_minor_max=1_000, top_up_minor_max=1_000))
 
 
-def limited(**limits: int) -> Book:
+def limited(**limits: int) -> Snapshot:
     """The first wallet has these limits of its own."""
-    rows = book()
+    rows = snapshot()
     rows.wallets[WALLET] = replace(wallet(), limits=OwnLimits(**limits))
     return rows
 
@@ -61,12 +61,12 @@ def test_what_may_be_paid_without_the_pin_is_the_wallets_own() -> None:
 
 def test_a_wallets_own_limit_may_be_wider_than_the_servers() -> None:
     large = scan(amount_minor=1_001)
-    assert verdicts(run(book(), large, rules=TIGHT)[0]) == ["amount_over_limit"]
+    assert verdicts(run(snapshot(), large, rules=TIGHT)[0]) == ["amount_over_limit"]
     assert verdicts(run(limited(payment_minor_max=2_000), large, rules=TIGHT)[0]) == ["pending"]
 
 
 def test_a_limit_that_was_set_while_the_payment_waited_for_its_pin_holds() -> None:
-    rows = book()
+    rows = snapshot()
     (asked,), _ = run(rows, scan(amount_minor=2_000), rules=ASKING)
     assert verdicts([asked]) == ["pending"]
     rows.wallets[WALLET] = replace(rows.wallets[WALLET], limits=OwnLimits(payment_minor_max=1_999))

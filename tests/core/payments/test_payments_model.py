@@ -1,9 +1,9 @@
 """Random histories of scans: decide(), in batches, against a model that knows no batches, nor limits, nor PINs.
 
 The model is told what every code is instead of computing it, keeps plain dicts, and looks at one scan at a time.
-decide() runs twice, each time with the history cut elsewhere: once with one Book kept throughout, and once as the
-server does it, with a Book loaded for every batch from a store that only `Changes` are written to. tests/model/ does
-the same for the whole life of a payment, with Postgres.
+decide() runs twice, each time with the history cut elsewhere: once with one Snapshot kept throughout, and once as the
+server does it, with a Snapshot loaded for every batch from a store that only a Changeset is written to. tests/model/
+does the same for the whole life of a payment, with Postgres.
 """
 
 import copy
@@ -23,13 +23,13 @@ from pos_server.core.payments.operations import Decided, Outcome, Refused, Scan
 from pos_server.core.payments.payment import Payment, Status
 from pos_server.core.payments.rules import Limits, Rules
 from pos_server.core.payments.snapshot import (
-    Book,
-    Changes,
+    Acceptor,
+    Changeset,
     DeviceStatus,
     MerchantStatus,
     OpenPayment,
+    Snapshot,
     TerminalStatus,
-    Till,
     Transfer,
     Wallet,
     WalletDevice,
@@ -65,9 +65,9 @@ SHOWN_DEVICES = [(1_000_000_001, 0), (1_000_000_002, 0)] * 4 + DEVICES
 SCANNING_TERMINALS = [11, 12, 21] * 4 + list(MERCHANT_OF)
 
 
-def tills() -> dict[int, Till]:
+def tills() -> dict[int, Acceptor]:
     return {
-        terminal: Till(
+        terminal: Acceptor(
             TerminalStatus.DISABLED if terminal == DISABLED_TERMINAL else TerminalStatus.ACTIVE,
             MerchantStatus.INACTIVE if merchant == INACTIVE_MERCHANT else MerchantStatus.ACTIVE,
             500 + merchant,
@@ -256,27 +256,27 @@ def told(decision: Outcome) -> Answer:
 
 @dataclass
 class Rows:
-    """What a database would hold, written to by `Changes` alone."""
+    """What a database would hold, written to by `Changeset` alone."""
 
     wallets: dict[int, Wallet] = field(default_factory=lambda: dict(WALLETS))
     devices: dict[tuple[int, int], WalletDevice] = field(default_factory=devices)
     payments: dict[UUID, Payment] = field(default_factory=dict)
     transfers: list[Transfer] = field(default_factory=list)
 
-    def load(self, scans: Sequence[Scan]) -> Book:
-        """A Book with the rows that these scans need, and no others."""
-        book = Book()
+    def load(self, scans: Sequence[Scan]) -> Snapshot:
+        """A Snapshot with the rows that these scans need, and no others."""
+        snapshot = Snapshot()
         for scan in scans:
-            book.tills[scan.terminal_number] = tills()[scan.terminal_number]
+            snapshot.terminals[scan.terminal_number] = tills()[scan.terminal_number]
             code = payment_code.parse(scan.code)
             if code is not None:
                 device = (code.wallet_number, code.slot)
-                book.wallets |= {n: wallet for n, wallet in self.wallets.items() if n == code.wallet_number}
-                book.devices |= {key: found for key, found in self.devices.items() if key == device}
-            book.payments |= {key: found for key, found in self.payments.items() if key == scan.payment_id}
+                snapshot.wallets |= {n: wallet for n, wallet in self.wallets.items() if n == code.wallet_number}
+                snapshot.devices |= {key: found for key, found in self.devices.items() if key == device}
+            snapshot.payments |= {key: found for key, found in self.payments.items() if key == scan.payment_id}
             order = (scan.merchant_id, scan.reference)
-            book.open_payments |= {key: found for key, found in self.open_payments.items() if key == order}
-        return book
+            snapshot.open_payments |= {key: found for key, found in self.open_payments.items() if key == order}
+        return snapshot
 
     @property
     def open_payments(self) -> dict[tuple[int, str], OpenPayment]:
@@ -286,7 +286,7 @@ class Rows:
             if payment.status is Status.APPROVED and payment.reference is not None
         }
 
-    def apply(self, changes: Changes) -> None:
+    def apply(self, changes: Changeset) -> None:
         """Write a batch, as strict as a database's constraints."""
         assert changes.wallets.keys() == changes.wallet_versions.keys()
         for number, wallet in changes.wallets.items():
@@ -306,25 +306,25 @@ class Rows:
         self.transfers += changes.transfers
 
 
-def run(book: Book, batch: list[Attempt]) -> tuple[list[Outcome], Changes]:
+def run(snapshot: Snapshot, batch: list[Attempt]) -> tuple[list[Outcome], Changeset]:
     """decide(), and a second time on a deep copy, which must not be different in anything."""
     scans, now_ms = [attempt.scan for attempt in batch], batch[0].now_ms
-    twin_book, twin_scans = copy.deepcopy((book, scans))
-    result = decide(scans, book, KEYRING, now_ms, RULES, day_start_ms=0)
+    twin_book, twin_scans = copy.deepcopy((snapshot, scans))
+    result = decide(scans, snapshot, KEYRING, now_ms, RULES, day_start_ms=0)
     twin = decide(twin_scans, twin_book, KEYRING, now_ms, RULES, day_start_ms=0)
-    assert (result, book) == (twin, twin_book)
+    assert (result, snapshot) == (twin, twin_book)
     return result
 
 
 def run_with_kept_book(cut: list[list[Attempt]]) -> tuple[list[Outcome], Rows]:
-    book, rows = Book(tills(), dict(WALLETS), devices()), Rows()
+    snapshot, rows = Snapshot(tills(), dict(WALLETS), devices()), Rows()
     decisions: list[Outcome] = []
     for batch in cut:
-        decided, changes = run(book, batch)
+        decided, changes = run(snapshot, batch)
         rows.apply(changes)
         decisions += decided
-    assert (book.wallets, book.devices, book.payments) == (rows.wallets, rows.devices, rows.payments)
-    assert book.open_payments == rows.open_payments
+    assert (snapshot.wallets, snapshot.devices, snapshot.payments) == (rows.wallets, rows.devices, rows.payments)
+    assert snapshot.open_payments == rows.open_payments
     return decisions, rows
 
 

@@ -9,10 +9,10 @@ from pos_server.core.errors import ErrorCode
 from pos_server.core.payments.operations import Cancel, CreateRefund, Decided, Operation, Refunded, Refused
 from pos_server.core.payments.payment import Payment, Refund, Status
 from pos_server.core.payments.snapshot import (
-    Book,
-    Changes,
+    Changeset,
     MerchantStatus,
     OpenPayment,
+    Snapshot,
     TerminalStatus,
     Transfer,
     TransferKind,
@@ -21,14 +21,13 @@ from pos_server.core.payments.snapshot import (
 )
 from tests.copies import replace
 from tests.core.payments.deciding import (
+    ACCEPTOR,
     DAY_MS,
     DAY_START_MS,
     NOW_MS,
-    TILL,
     WALLET,
     WIDE,
     after,
-    book,
     cancel,
     code,
     decided,
@@ -38,6 +37,7 @@ from tests.core.payments.deciding import (
     refunded,
     run,
     scan,
+    snapshot,
     verdicts,
     wallet,
 )
@@ -46,9 +46,9 @@ DAY_LATER_MS = NOW_MS + 24 * 3_600_000
 YEAR_LATER_MS = NOW_MS + 365 * 24 * 3_600_000
 
 
-def sold(amount_minor: int = 1_000, *others: int) -> Book:
+def sold(amount_minor: int = 1_000, *others: int) -> Snapshot:
     """Payment 1 of the first wallet, approved, and perhaps others. The wallet's version goes up by one each."""
-    rows = book()
+    rows = snapshot()
     run(rows, *(scan(n, seq=n, amount_minor=amount) for n, amount in enumerate([amount_minor, *others], start=1)))
     return rows
 
@@ -95,8 +95,8 @@ def test_a_cancel_gives_the_money_back(wish: Cancel) -> None:
     payment = paid(1_234, status=Status.CANCELED, version=2, changed_at_ms=NOW_MS + 1)
     # The day's allowance comes back, what was paid without a PIN does not.
     left = replace(wallet(), version=9, day_pin_free_minor=1_234, day_pin_free_count=1)
-    assert outcomes == [Decided(wish, payment, TILL, left)]
-    assert changes == Changes(
+    assert outcomes == [Decided(wish, payment, ACCEPTOR, left)]
+    assert changes == Changeset(
         payments={payment_id(1): payment},
         payment_versions={payment_id(1): 1},
         transfers=[Transfer(TransferKind.CANCEL, payment_id(1), 500, 901, 1_234, "EUR", WALLET)],
@@ -114,7 +114,7 @@ def test_a_cancel_gives_the_money_back(wish: Cancel) -> None:
     ],
 )
 def test_a_cancel_of_what_was_never_seen_leaves_a_tombstone(wish: Cancel, number: int, reference: str | None) -> None:
-    rows = book()
+    rows = snapshot()
     outcomes, changes = run(rows, wish)
     tombstone = Payment(
         payment_id=payment_id(number),
@@ -131,8 +131,8 @@ def test_a_cancel_of_what_was_never_seen_leaves_a_tombstone(wish: Cancel, number
         version=1,
         changed_at_ms=NOW_MS,
     )
-    assert outcomes == [Decided(wish, tombstone, TILL, None)]
-    assert changes == Changes(payments={payment_id(number): tombstone}, payment_versions={payment_id(number): 0})
+    assert outcomes == [Decided(wish, tombstone, ACCEPTOR, None)]
+    assert changes == Changeset(payments={payment_id(number): tombstone}, payment_versions={payment_id(number): 0})
     expected = {(5, reference): OpenPayment(payment_id(number), Status.CANCELED)} if reference else {}
     assert rows.open_payments == expected
 
@@ -161,7 +161,7 @@ def test_a_cancel_of_what_cannot_be_paid_changes_nothing(
 
 def test_a_cancel_after_a_decline_closes_the_order() -> None:
     """By its reference: of the order there is nothing but what failed, and the next try may be on its way."""
-    rows = book()
+    rows = snapshot()
     tries = [scan(1, code=forged(code())), cancel(None, reference="order-1"), scan(2, reference="order-1")]
     outcomes, _ = run(rows, *tries)
     assert verdicts(outcomes) == ["code_invalid", "canceled", "canceled"]
@@ -181,11 +181,11 @@ def test_a_cancel_after_a_decline_closes_the_order() -> None:
 )
 def test_cancels_that_are_refused(wish: Cancel, error: ErrorCode) -> None:
     rows = sold(1_000, 1_000, 1_000)
-    rows.tills[13] = replace(TILL, terminal_status=TerminalStatus.DISABLED)
+    rows.terminals[13] = replace(ACCEPTOR, terminal_status=TerminalStatus.DISABLED)
     run(rows, refund(902, 1, 2), refund(903, 1_000, 3), cancel(7))
     outcomes, changes = run(rows, wish)
     assert outcomes == [Refused(wish, error)]
-    assert changes == Changes()
+    assert changes == Changeset()
 
 
 @pytest.mark.parametrize(("now_ms", "said"), [(DAY_LATER_MS, "canceled"), (DAY_LATER_MS + 1, "cancel_too_late")])
@@ -232,7 +232,7 @@ def test_money_comes_back_whatever_has_become_of_the_wallet(wish: Operation, sta
 @pytest.mark.parametrize("wish", [cancel(1), refund(901, 1_000)], ids=["cancel", "refund"])
 def test_money_comes_back_from_an_inactive_merchant(wish: Operation) -> None:
     rows = sold()
-    rows.tills[11] = replace(TILL, merchant_status=MerchantStatus.INACTIVE)
+    rows.terminals[11] = replace(ACCEPTOR, merchant_status=MerchantStatus.INACTIVE)
     run(rows, wish)
     assert rows.wallets[WALLET].balance_minor == 10_000
 
@@ -247,8 +247,8 @@ def test_a_refund_of_a_part() -> None:
     payment = paid(version=2, changed_at_ms=NOW_MS + 1, refunded_minor=300, refunds=1)
     made = Refund(payment_id(901), payment_id(1), 5, 12, WALLET, 300, "EUR", NOW_MS + 1)
     left = replace(after(9, 1_000), balance_minor=9_300)  # the day's allowance stays spent
-    assert outcomes == [Refunded(wish, made, payment, TILL, left)]
-    assert changes == Changes(
+    assert outcomes == [Refunded(wish, made, payment, ACCEPTOR, left)]
+    assert changes == Changeset(
         payments={payment_id(1): payment},
         payment_versions={payment_id(1): 1},
         refunds=[made],
@@ -269,11 +269,11 @@ def test_a_refund_through_the_api_has_no_terminal() -> None:
     ("amounts", "said", "refunded_minor"),
     [
         ([1_000], ["refunded"], 1_000),
-        ([1_001], ["refund_over_rest"], 0),
+        ([1_001], ["refund_exceeds_remaining"], 0),
         ([400, 600], ["refunded", "refunded"], 1_000),
-        ([400, 601], ["refunded", "refund_over_rest"], 400),
-        ([400, 601, 600], ["refunded", "refund_over_rest", "refunded"], 1_000),
-        ([1_000, 1], ["refunded", "refund_over_rest"], 1_000),
+        ([400, 601], ["refunded", "refund_exceeds_remaining"], 400),
+        ([400, 601, 600], ["refunded", "refund_exceeds_remaining", "refunded"], 1_000),
+        ([1_000, 1], ["refunded", "refund_exceeds_remaining"], 1_000),
     ],
     ids=str,
 )
@@ -307,10 +307,10 @@ def test_the_same_refund_twice_is_made_once(batches: int) -> None:
 def test_a_refund_is_shown_again_whatever_has_changed_since() -> None:
     rows = sold()
     run(rows, refund(901, 1_000))
-    rows.tills[11] = replace(TILL, terminal_status=TerminalStatus.DISABLED)
+    rows.terminals[11] = replace(ACCEPTOR, terminal_status=TerminalStatus.DISABLED)
     outcomes, changes = run(rows, refund(901, 1_000), now_ms=YEAR_LATER_MS * 2)
     assert verdicts(outcomes) == ["refunded"]
-    assert changes == Changes()
+    assert changes == Changeset()
 
 
 @pytest.mark.parametrize(
@@ -325,16 +325,16 @@ def test_a_refund_is_shown_again_whatever_has_changed_since() -> None:
         pytest.param(refund(902, 1, terminal=13), ErrorCode.TERMINAL_DISABLED, id="at a disabled till"),
         pytest.param(refund(902, 1, 3), ErrorCode.NOT_REFUNDABLE, id="canceled"),
         pytest.param(refund(902, 1, 4), ErrorCode.NOT_REFUNDABLE, id="declined"),
-        pytest.param(refund(902, 701), ErrorCode.REFUND_OVER_REST, id="more than the rest"),
+        pytest.param(refund(902, 701), ErrorCode.REFUND_EXCEEDS_REMAINING, id="more than the rest"),
     ],
 )
 def test_refunds_that_are_refused(wish: CreateRefund, error: ErrorCode) -> None:
     rows = sold(1_000, 1_000, 1_000, 99_999)
-    rows.tills[13] = replace(TILL, terminal_status=TerminalStatus.DISABLED)
+    rows.terminals[13] = replace(ACCEPTOR, terminal_status=TerminalStatus.DISABLED)
     run(rows, refund(901, 300), cancel(3), cancel(7))
     outcomes, changes = run(rows, wish)
     assert outcomes == [Refused(wish, error)]
-    assert changes == Changes()
+    assert changes == Changeset()
 
 
 @pytest.mark.parametrize(("now_ms", "said"), [(YEAR_LATER_MS, "refunded"), (YEAR_LATER_MS + 1, "refund_too_late")])
@@ -398,7 +398,7 @@ def test_a_payment_has_a_bounded_number_of_refunds() -> None:
 )
 @pytest.mark.parametrize("batches", [1, 2], ids=["in one batch", "each in its own"])
 def test_what_comes_together(operations: list[Operation], said: list[str], left: int, batches: int) -> None:
-    rows = book()
+    rows = snapshot()
     outcomes, moved = [], 0
     for part in parts(operations, batches):
         done, changes = run(rows, *part)
@@ -409,7 +409,7 @@ def test_what_comes_together(operations: list[Operation], said: list[str], left:
 
 
 def test_the_wallets_of_a_batch_are_shown_as_each_decision_left_them() -> None:
-    outcomes, changes = run(book(), scan(1), scan(2, seq=1), cancel(1), refund(901, 500, 2))
+    outcomes, changes = run(snapshot(), scan(1), scan(2, seq=1), cancel(1), refund(901, 500, 2))
     shown: list[Wallet | None] = [outcome.wallet for outcome in outcomes if not isinstance(outcome, Refused)]
     assert [found and (found.balance_minor, found.version) for found in shown] == [
         (9_000, 8),

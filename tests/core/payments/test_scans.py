@@ -20,13 +20,13 @@ from pos_server.core.payments.operations import Decided, Entry, Refused, Scan
 from pos_server.core.payments.payment import DeclineCode, Payment, Status
 from pos_server.core.payments.rules import Risk, Rules
 from pos_server.core.payments.snapshot import (
-    Book,
-    Changes,
+    Acceptor,
+    Changeset,
     DeviceStatus,
     MerchantStatus,
     OpenPayment,
+    Snapshot,
     TerminalStatus,
-    Till,
     Transfer,
     TransferKind,
     Wallet,
@@ -35,6 +35,7 @@ from pos_server.core.payments.snapshot import (
 )
 from tests.copies import replace
 from tests.core.payments.deciding import (
+    ACCEPTOR,
     ASKING,
     DAY_MS,
     DAY_START_MS,
@@ -43,12 +44,10 @@ from tests.core.payments.deciding import (
     NOW_MS,
     OTHER_WALLET,
     STEP,
-    TILL,
     UNKNOWN_WALLET,
     WALLET,
     WIDE,
     after,
-    book,
     cancel,
     code,
     decided,
@@ -58,6 +57,7 @@ from tests.core.payments.deciding import (
     payment_id,
     run,
     scan,
+    snapshot,
     verdicts,
     wallet,
 )
@@ -65,7 +65,7 @@ from tests.core.payments.deciding import (
 EARLIER = UUID(int=99)
 
 
-def spent_marks(rows: Book) -> dict[tuple[int, int], int]:
+def spent_marks(rows: Snapshot) -> dict[tuple[int, int], int]:
     return {key: found.spent_mark for key, found in rows.devices.items() if found.spent_mark}
 
 
@@ -73,7 +73,7 @@ def spent_marks(rows: Book) -> dict[tuple[int, int], int]:
 
 
 def test_an_approved_payment() -> None:
-    rows = book()
+    rows = snapshot()
     paid = scan(1, amount_minor=1234)
     decisions, changes = run(rows, paid)
 
@@ -102,8 +102,8 @@ def test_an_approved_payment() -> None:
         day_pin_free_count=1,
     )
     spent = WalletDevice(WALLET, 0, "k1", 1, DeviceStatus.ACTIVE, mark(0))
-    assert decisions == [Decided(paid, payment, TILL, left)]
-    assert changes == Changes(
+    assert decisions == [Decided(paid, payment, ACCEPTOR, left)]
+    assert changes == Changeset(
         payments={payment_id(1): payment},
         payment_versions={payment_id(1): 0},
         transfers=[Transfer(TransferKind.PAYMENT, payment_id(1), 901, 500, 1234, "EUR", WALLET)],
@@ -111,7 +111,7 @@ def test_an_approved_payment() -> None:
         wallet_versions={WALLET: 7},
         devices={(WALLET, 0): spent},
     )
-    expected = book()
+    expected = snapshot()
     expected.wallets[WALLET] = left
     expected.devices[WALLET, 0] = spent
     expected.payments[payment_id(1)] = payment
@@ -120,7 +120,7 @@ def test_an_approved_payment() -> None:
 
 
 def test_a_declined_payment_of_a_known_wallet() -> None:
-    rows = book()
+    rows = snapshot()
     refused = scan(1, amount_minor=10_001)
     decisions, changes = run(rows, refused)
 
@@ -140,8 +140,8 @@ def test_a_declined_payment_of_a_known_wallet() -> None:
         changed_at_ms=NOW_MS,
     )
     left = replace(wallet(), version=8)
-    assert decisions == [Decided(refused, payment, TILL, left)]
-    assert changes == Changes(
+    assert decisions == [Decided(refused, payment, ACCEPTOR, left)]
+    assert changes == Changeset(
         payments={payment_id(1): payment},
         payment_versions={payment_id(1): 0},
         wallets={WALLET: left},
@@ -152,7 +152,7 @@ def test_a_declined_payment_of_a_known_wallet() -> None:
 
 
 def test_a_declined_payment_of_nobody() -> None:
-    rows = book()
+    rows = snapshot()
     refused = scan(1, code=forged(code()))
     decisions, changes = run(rows, refused)
 
@@ -171,14 +171,14 @@ def test_a_declined_payment_of_nobody() -> None:
         version=1,
         changed_at_ms=NOW_MS,
     )
-    assert decisions == [Decided(refused, payment, TILL, None)]
-    assert changes == Changes({payment_id(1): payment}, {payment_id(1): 0})
-    assert rows == replace(book(), payments={payment_id(1): payment})
+    assert decisions == [Decided(refused, payment, ACCEPTOR, None)]
+    assert changes == Changeset({payment_id(1): payment}, {payment_id(1): 0})
+    assert rows == replace(snapshot(), payments={payment_id(1): payment})
 
 
 def test_an_empty_batch() -> None:
-    decisions, changes = run(book())
-    assert (decisions, changes) == ([], Changes())
+    decisions, changes = run(snapshot())
+    assert (decisions, changes) == ([], Changeset())
     assert not changes
 
 
@@ -191,7 +191,7 @@ Cause = Callable[["Situation"], None]
 class Situation:
     """A scan that would be approved, until causes are applied to it."""
 
-    till: Till = TILL
+    till: Acceptor = ACCEPTOR
     wallet: Wallet = field(default_factory=wallet)
     device: WalletDevice = field(default_factory=device)
     occupant: Status | None = None
@@ -200,10 +200,10 @@ class Situation:
     typed_after: str = ""
     rules: Rules = WIDE
 
-    def decide(self) -> tuple[Decided, Changes]:
-        rows = Book({11: self.till}, {WALLET: self.wallet}, {(WALLET, 0): self.device})
+    def decide(self) -> tuple[Decided, Changeset]:
+        rows = Snapshot({11: self.till}, {WALLET: self.wallet}, {(WALLET, 0): self.device})
         if self.canceled:
-            earlier = Book({11: TILL})
+            earlier = Snapshot({11: ACCEPTOR})
             run(earlier, cancel(1))
             rows.payments |= earlier.payments
         if self.occupant is not None:
@@ -404,24 +404,24 @@ def test_of_any_set_of_causes_the_first_is_given() -> None:
     ],
 )
 def test_codes(scanned: str, verdict: str) -> None:
-    decisions, _ = run(book(), scan(code=scanned))
+    decisions, _ = run(snapshot(), scan(code=scanned))
     assert verdicts(decisions) == [verdict]
 
 
 def test_a_code_made_with_a_terminals_key_is_forged() -> None:
     key = derive_device_key(MASTER_KEY, DeviceId(DeviceKind.TERMINAL, WALLET), 1)
-    decisions, _ = run(book(), scan(code=payment_code.make(key, WALLET, 0, STEP, 0)))
+    decisions, _ = run(snapshot(), scan(code=payment_code.make(key, WALLET, 0, STEP, 0)))
     assert verdicts(decisions) == ["code_invalid"]
 
 
 def test_a_device_whose_master_key_is_retired_cannot_pay() -> None:
-    rows = book()
+    rows = snapshot()
     rows.devices[WALLET, 0] = replace(device(), kid="k0")
     assert verdicts(run(rows, scan())[0]) == ["code_invalid"]
 
 
 def test_a_device_without_its_wallet_row_cannot_pay() -> None:
-    rows = book()
+    rows = snapshot()
     del rows.wallets[WALLET]
     assert verdicts(run(rows, scan())[0]) == ["code_invalid"]
 
@@ -438,7 +438,7 @@ def test_a_device_without_its_wallet_row_cannot_pay() -> None:
     ],
 )
 def test_a_step_turns_on_its_millisecond(into_step_ms: int, step: int, verdict: str) -> None:
-    decisions, _ = run(book(), scan(code=code(step=step)), now_ms=STEP * 30_000 + into_step_ms)
+    decisions, _ = run(snapshot(), scan(code=code(step=step)), now_ms=STEP * 30_000 + into_step_ms)
     assert verdicts(decisions) == [verdict]
 
 
@@ -453,7 +453,7 @@ def test_a_step_turns_on_its_millisecond(into_step_ms: int, step: int, verdict: 
     ],
 )
 def test_a_wallet_can_be_emptied_and_no_more(amount_minor: int, verdict: str, balance_minor: int) -> None:
-    rows = book()
+    rows = snapshot()
     decisions, _ = run(rows, scan(amount_minor=amount_minor))
     assert verdicts(decisions) == [verdict]
     assert rows.wallets[WALLET].balance_minor == balance_minor
@@ -465,14 +465,14 @@ def test_a_wallet_can_be_emptied_and_no_more(amount_minor: int, verdict: str, ba
     ids=["forged", "unknown wallet", "unknown device", "revoked generation", "far ahead"],
 )
 def test_forged_and_unknown_look_the_same(bad_code: str) -> None:
-    def seen(scanned: str) -> tuple[Decided, Changes, Book]:
+    def seen(scanned: str) -> tuple[Decided, Changeset, Snapshot]:
         """Everything that comes out, without the code that went in."""
-        rows = book()
+        rows = snapshot()
         (decision,), changes = run(rows, scan(code=scanned))
         outcome = decided(decision)
         payment = replace(outcome.payment, fingerprint=b"")
         changes.payments = rows.payments = {payment.payment_id: payment}
-        return Decided(scan(code=""), payment, outcome.till, outcome.wallet, outcome.replayed), changes, rows
+        return Decided(scan(code=""), payment, outcome.acceptor, outcome.wallet, outcome.replayed), changes, rows
 
     assert seen(bad_code) == seen(forged(code(wallet=OTHER_WALLET)))
 
@@ -502,9 +502,9 @@ def test_forged_and_unknown_look_the_same(bad_code: str) -> None:
 )
 @pytest.mark.parametrize("batches", [1, 2], ids=["in one batch", "in two batches"])
 def test_what_spends_a_code(first: Scan, first_verdict: str, second_verdict: str, batches: int) -> None:
-    rows = book()
-    rows.tills[13] = replace(TILL, terminal_status=TerminalStatus.DISABLED)
-    rows.tills[14] = replace(TILL, merchant_status=MerchantStatus.INACTIVE)
+    rows = snapshot()
+    rows.terminals[13] = replace(ACCEPTOR, terminal_status=TerminalStatus.DISABLED)
+    rows.terminals[14] = replace(ACCEPTOR, merchant_status=MerchantStatus.INACTIVE)
     rows.open_payments[5, "order-paid"] = OpenPayment(EARLIER, Status.APPROVED)
     second = scan(2, amount_minor=1)
     if batches == 1:
@@ -516,7 +516,7 @@ def test_what_spends_a_code(first: Scan, first_verdict: str, second_verdict: str
 
 @pytest.mark.parametrize("status", [WalletStatus.FROZEN, WalletStatus.CLOSED])
 def test_a_wallet_that_may_not_pay_still_spends_its_code(status: WalletStatus) -> None:
-    rows = book()
+    rows = snapshot()
     rows.wallets[WALLET] = replace(wallet(), status=status)
     assert verdicts(run(rows, scan(1))[0]) == [f"wallet_{status}"]
     rows.wallets[WALLET] = replace(rows.wallets[WALLET], status=WalletStatus.ACTIVE)
@@ -525,7 +525,7 @@ def test_a_wallet_that_may_not_pay_still_spends_its_code(status: WalletStatus) -
 
 def test_an_expired_code_is_spent_too() -> None:
     """Once: an earlier server time, on another machine, must not find it fresh."""
-    rows = book()
+    rows = snapshot()
     old = code(3, step=STEP - 2)
     decisions, changes = run(rows, scan(1, code=old))
     assert verdicts(decisions) == ["code_expired"]
@@ -534,27 +534,27 @@ def test_an_expired_code_is_spent_too() -> None:
 
 
 def test_an_expired_code_does_not_unspend_newer_ones() -> None:
-    rows = book()
+    rows = snapshot()
     decisions, changes = run(rows, scan(1, seq=4), scan(2, code=code(9, step=STEP - 5)), scan(3, seq=4))
     assert verdicts(decisions) == ["approved", "code_expired", "code_used"]
     assert changes.devices[WALLET, 0].spent_mark == mark(4)
 
 
 def test_a_used_code_does_not_unspend_newer_ones() -> None:
-    rows = book()
+    rows = snapshot()
     decisions, _ = run(rows, scan(1, seq=4), scan(2, seq=2), scan(3, seq=4), scan(4, seq=5))
     assert verdicts(decisions) == ["approved", "code_used", "code_used", "approved"]
     assert spent_marks(rows) == {(WALLET, 0): mark(5)}
 
 
 def test_all_codes_of_a_step_can_be_used_in_order() -> None:
-    rows = book()
+    rows = snapshot()
     decisions, _ = run(rows, *(scan(seq + 1, seq=seq, amount_minor=1) for seq in range(10)))
     assert verdicts(decisions) == ["approved"] * 10
 
 
 def test_an_expired_code_that_was_used_is_called_expired() -> None:
-    rows = book()
+    rows = snapshot()
     old = code(step=STEP - 1)
     decisions = run(rows, scan(1, code=old))[0] + run(rows, scan(2, code=old), now_ms=NOW_MS + 30_000)[0]
     assert verdicts(decisions) == ["approved", "code_expired"]
@@ -564,14 +564,14 @@ def test_an_expired_code_that_was_used_is_called_expired() -> None:
 
 
 def test_one_code_scanned_at_two_tills_pays_once() -> None:
-    rows = book()
+    rows = snapshot()
     decisions, changes = run(rows, scan(1), scan(2, terminal_number=21, merchant_id=6))
     assert verdicts(decisions) == ["approved", "code_used"]
     assert [transfer.source_id for transfer in changes.transfers] == [payment_id(1)]
 
 
 def test_two_payments_cannot_spend_the_same_money() -> None:
-    rows = book()
+    rows = snapshot()
     decisions, changes = run(
         rows,
         scan(1, seq=0, amount_minor=6_000),
@@ -599,7 +599,7 @@ def test_two_payments_cannot_spend_the_same_money() -> None:
 
 
 def test_the_guard_is_the_version_that_was_loaded() -> None:
-    rows = book()
+    rows = snapshot()
     assert run(rows, scan(1, seq=0), scan(2, seq=1))[1].wallet_versions == {WALLET: 7}
     both = run(rows, scan(3, seq=2), scan(4, code=code(wallet=OTHER_WALLET)))[1]
     assert both.wallet_versions == {WALLET: 9, OTHER_WALLET: 7}
@@ -607,7 +607,7 @@ def test_the_guard_is_the_version_that_was_loaded() -> None:
 
 
 def test_only_what_was_touched_is_written() -> None:
-    rows = book()
+    rows = snapshot()
     changes = run(rows, scan(1, code=code(wallet=OTHER_WALLET)), scan(2, code=forged(code())))[1]
     assert list(changes.wallets) == list(changes.wallet_versions) == [OTHER_WALLET]
     assert list(changes.devices) == [(OTHER_WALLET, 0)]
@@ -627,7 +627,7 @@ def test_only_what_was_touched_is_written() -> None:
 )
 @pytest.mark.parametrize("batches", [1, 2], ids=["in one batch", "in two batches"])
 def test_an_order_is_paid_once(second: dict[str, Any], verdict: str, paid_by: UUID | None, batches: int) -> None:
-    rows = book()
+    rows = snapshot()
     scans = [scan(1), scan(2, seq=1, **({"reference": "order-1"} | second))]
     if batches == 1:
         decisions, _ = run(rows, *scans)
@@ -638,7 +638,7 @@ def test_an_order_is_paid_once(second: dict[str, Any], verdict: str, paid_by: UU
 
 
 def test_a_declined_order_may_be_tried_again() -> None:
-    rows = book()
+    rows = snapshot()
     decisions, _ = run(
         rows,
         scan(1, seq=0, reference="order", amount_minor=20_000),
@@ -651,7 +651,7 @@ def test_a_declined_order_may_be_tried_again() -> None:
 
 
 def test_merchants_are_credited_on_their_own_accounts() -> None:
-    changes = run(book(), scan(1), scan(2, seq=1, terminal_number=21, merchant_id=6))[1]
+    changes = run(snapshot(), scan(1), scan(2, seq=1, terminal_number=21, merchant_id=6))[1]
     assert changes.transfers == [
         Transfer(TransferKind.PAYMENT, payment_id(1), 901, 500, 1000, "EUR", WALLET),
         Transfer(TransferKind.PAYMENT, payment_id(2), 901, 600, 1000, "EUR", WALLET),
@@ -671,7 +671,7 @@ def test_merchants_are_credited_on_their_own_accounts() -> None:
 )
 @pytest.mark.parametrize("batches", [1, 2], ids=["in one batch", "in two batches"])
 def test_the_same_id_and_body_get_the_same_payment(first: Scan, verdict: str, batches: int) -> None:
-    rows = book()
+    rows = snapshot()
     if batches == 1:
         (decision, again), changes = run(rows, first, copy.deepcopy(first))
         assert len(changes.payments) == 1
@@ -680,7 +680,7 @@ def test_the_same_id_and_body_get_the_same_payment(first: Scan, verdict: str, ba
         (decision,), _ = run(rows, first)
         before = copy.deepcopy(rows)
         (again,), changes = run(rows, copy.deepcopy(first), now_ms=NOW_MS + 86_400_000)
-        assert changes == Changes()
+        assert changes == Changeset()
         assert not changes
         assert rows == before
     assert verdicts([decision]) == [verdict]
@@ -689,27 +689,29 @@ def test_the_same_id_and_body_get_the_same_payment(first: Scan, verdict: str, ba
 
 def test_a_replay_is_answered_whatever_has_changed_since() -> None:
     """The stored answer, for ever: not that the till is disabled now, nor that the code is old."""
-    rows = book()
+    rows = snapshot()
     (first,), _ = run(rows, scan(1))
-    rows.tills[11] = replace(TILL, terminal_status=TerminalStatus.DISABLED, merchant_status=MerchantStatus.INACTIVE)
+    rows.terminals[11] = replace(
+        ACCEPTOR, terminal_status=TerminalStatus.DISABLED, merchant_status=MerchantStatus.INACTIVE
+    )
     rows.wallets[WALLET] = replace(wallet(), status=WalletStatus.CLOSED, balance_minor=5, version=40)
     rows.devices.clear()
     before = copy.deepcopy(rows)
     (again,), changes = run(rows, scan(1), now_ms=NOW_MS + 10**9)
-    assert again == Decided(scan(1), decided(first).payment, rows.tills[11], rows.wallets[WALLET], replayed=True)
-    assert changes == Changes()
+    assert again == Decided(scan(1), decided(first).payment, rows.terminals[11], rows.wallets[WALLET], replayed=True)
+    assert changes == Changeset()
     assert rows == before
 
 
 def test_a_replay_shows_the_wallet_as_it_is_now() -> None:
-    rows = book()
+    rows = snapshot()
     decisions, _ = run(rows, scan(1, seq=0), scan(2, seq=1), scan(1, seq=0))
     assert decided(decisions[2]).wallet == after(9, 1_000, 1_000)
     assert decided(decisions[2]).payment == decided(decisions[0]).payment
 
 
 def test_a_replay_whose_wallet_is_not_loaded() -> None:
-    rows = book()
+    rows = snapshot()
     (first,), _ = run(rows, scan(1))
     rows.wallets.clear()
     (again,), _ = run(rows, scan(1))
@@ -733,7 +735,7 @@ def test_a_replay_whose_wallet_is_not_loaded() -> None:
 @pytest.mark.parametrize("batches", [1, 2], ids=["in one batch", "in two batches"])
 def test_the_same_id_with_another_body_changes_nothing(changed: dict[str, Any], batches: int) -> None:
     other = scan(1, **changed)
-    only, alone = book(), book()
+    only, alone = snapshot(), snapshot()
     _, expected_changes = run(alone, scan(1))
     if batches == 1:
         (first, second), changes = run(only, scan(1), other)
@@ -741,21 +743,21 @@ def test_the_same_id_with_another_body_changes_nothing(changed: dict[str, Any], 
     else:
         (first,), _ = run(only, scan(1))
         (second,), changes = run(only, other)
-        assert changes == Changes()
+        assert changes == Changeset()
     assert verdicts([first]) == ["approved"]
     assert second == Refused(other, ErrorCode.ID_REUSED)
     assert only == alone
 
 
 def test_an_id_reused_spends_no_code() -> None:
-    rows = book()
+    rows = snapshot()
     decisions, _ = run(rows, scan(1), scan(1, seq=1), scan(2, seq=1))
     assert verdicts(decisions) == ["approved", "id_reused", "approved"]
 
 
 def test_decisions_come_in_the_order_of_the_scans() -> None:
     scans = [scan(1), scan(1, seq=1), scan(1), scan(2, code="x"), scan(3, seq=1)]
-    decisions, _ = run(book(), *scans)
+    decisions, _ = run(snapshot(), *scans)
     assert [decision.operation for decision in decisions] == scans
     assert verdicts(decisions) == ["approved", "id_reused", "approved", "code_malformed", "approved"]
 
@@ -764,7 +766,7 @@ def test_the_same_input_has_the_same_output() -> None:
     scans = [scan(1), scan(2, seq=0), scan(3, seq=1, amount_minor=9_500), scan(1), scan(4, code="x")]
     results = []
     for _ in range(3):
-        rows = book()
+        rows = snapshot()
         results.append((run(rows, *copy.deepcopy(scans)), rows))
     assert results[0] == results[1] == results[2]
 
@@ -799,12 +801,12 @@ def limited(**limits: int) -> Rules:
     ],
 )
 def test_limits(limits: dict[str, int], of_today: dict[str, int], amount_minor: int, verdict: str) -> None:
-    rows = book()
+    rows = snapshot()
     rows.wallets[WALLET] = replace(wallet(), **of_today)
     outcomes, _ = run(rows, scan(amount_minor=amount_minor), rules=limited(**limits))
     assert verdicts(outcomes) == [verdict]
     # Yesterday's counts are no more, and a currency may have limits of its own.
-    rows = book()
+    rows = snapshot()
     rows.wallets[WALLET] = replace(wallet(), day_start_ms=DAY_START_MS - 1, **of_today)
     rules = replace(limited(payment_minor_max=0), currency_limits={"EUR": limited(**limits).limits})
     outcomes, _ = run(rows, scan(amount_minor=1), rules=rules)
@@ -815,7 +817,7 @@ def test_limits(limits: dict[str, int], of_today: dict[str, int], amount_minor: 
 def test_a_batch_counts_what_came_before(batches: int) -> None:
     rules = limited(pin_free_day_count_max=2, pin_free_day_minor_max=500, day_minor_max=1_000)
     scans = [scan(n, seq=n, amount_minor=amount) for n, amount in enumerate([400, 101, 100, 1, 501], start=1)]
-    rows = book()
+    rows = snapshot()
     if batches == 1:
         outcomes, _ = run(rows, *scans, rules=rules)
     else:
@@ -826,7 +828,7 @@ def test_a_batch_counts_what_came_before(batches: int) -> None:
 
 def test_a_new_day_counts_anew() -> None:
     rules = limited(day_minor_max=1_000)
-    rows = book()
+    rows = snapshot()
     midnight = DAY_START_MS + DAY_MS
     step = midnight // 30_000
     late, early = code(step=step - 1), code(1, step=step)
@@ -838,7 +840,7 @@ def test_a_new_day_counts_anew() -> None:
 
 
 def test_the_business_day_begins_when_it_is_said_to() -> None:
-    rows = book()
+    rows = snapshot()
     rows.wallets[WALLET] = replace(wallet(), day_start_ms=NOW_MS - 1, day_spent_minor=1)
     for day_start_ms, spent_minor in ((NOW_MS - 1, 1_001), (NOW_MS, 1_000)):
         _, changes = decide(
@@ -852,7 +854,7 @@ def test_the_business_day_begins_when_it_is_said_to() -> None:
 
 
 def test_a_payment_that_waits_for_its_pin() -> None:
-    rows = book()
+    rows = snapshot()
     large = scan(1, amount_minor=1_001)
     outcomes, changes = run(rows, large, rules=ASKING)
     payment = Payment(
@@ -872,8 +874,8 @@ def test_a_payment_that_waits_for_its_pin() -> None:
         expires_at_ms=NOW_MS + 60_000,
     )
     left = replace(wallet(), version=8)
-    assert outcomes == [Decided(large, payment, TILL, left, pin_tries_left=3)]
-    assert changes == Changes(
+    assert outcomes == [Decided(large, payment, ACCEPTOR, left, pin_tries_left=3)]
+    assert changes == Changeset(
         payments={payment_id(1): payment},
         payment_versions={payment_id(1): 0},
         wallets={WALLET: left},
@@ -896,7 +898,7 @@ def test_a_payment_that_waits_for_its_pin() -> None:
 )
 def test_typed_codes_and_the_risk_hook(entry: Entry, risk: Risk, verdict: str) -> None:
     rules = replace(WIDE, risk=lambda scan, wallet: risk)
-    outcomes, _ = run(book(), scan(entry=entry), rules=rules)
+    outcomes, _ = run(snapshot(), scan(entry=entry), rules=rules)
     assert verdicts(outcomes) == [verdict]
 
 
@@ -907,7 +909,7 @@ def test_the_risk_hook_sees_the_scan_and_the_wallet_of_today() -> None:
         seen.append((scan, wallet))
         return Risk.ACCEPT
 
-    rows = book()
+    rows = snapshot()
     rows.wallets[WALLET] = replace(wallet(), day_start_ms=0, day_spent_minor=5)
     too_much, forgery = scan(2, seq=1, amount_minor=10_001), scan(3, code=forged(code()))
     run(rows, scan(1), too_much, forgery, rules=replace(WIDE, risk=hook))
@@ -920,32 +922,32 @@ def test_the_risk_hook_sees_the_scan_and_the_wallet_of_today() -> None:
     [(NOW_MS - 1, "pending"), (NOW_MS, "pending"), (NOW_MS + 1, "pin_locked")],
 )
 def test_a_locked_pin_declines_only_what_needs_it(locked_until_ms: int, verdict: str) -> None:
-    rows = book()
+    rows = snapshot()
     rows.wallets[WALLET] = replace(wallet(), pin_locked_until_ms=locked_until_ms)
     outcomes, _ = run(rows, scan(1, amount_minor=1_001), scan(2, seq=1), rules=ASKING)
     assert verdicts(outcomes) == [verdict, "approved"]
 
 
 def test_an_order_that_waits_for_a_pin_takes_no_second_scan() -> None:
-    outcomes, _ = run(book(), scan(1, amount_minor=1_001), scan(2, seq=1, reference="order-1"), rules=ASKING)
+    outcomes, _ = run(snapshot(), scan(1, amount_minor=1_001), scan(2, seq=1, reference="order-1"), rules=ASKING)
     assert verdicts(outcomes) == ["pending", "already_pending"]
     assert decided(outcomes[1]).payment.paid_by == payment_id(1)
 
 
 def test_a_scan_sent_again_while_it_waits_shows_what_is_left() -> None:
-    rows = book()
+    rows = snapshot()
     large = scan(1, amount_minor=1_001)
     (first,), _ = run(rows, large, rules=ASKING)
     (again,), changes = run(rows, large, now_ms=NOW_MS + 59_000, rules=ASKING)
     assert again == replace(decided(first), replayed=True)
-    assert changes == Changes()
+    assert changes == Changeset()
 
 
 # --- scans that come after their cancel
 
 
 def test_a_late_scan_of_a_canceled_id() -> None:
-    rows = book()
+    rows = snapshot()
     run(rows, cancel(1, terminal=12))
     late = scan(1)
     outcomes, changes = run(rows, late, now_ms=NOW_MS + 1)
@@ -965,8 +967,8 @@ def test_a_late_scan_of_a_canceled_id() -> None:
         changed_at_ms=NOW_MS + 1,
     )
     left = replace(wallet(), version=8)
-    assert outcomes == [Decided(late, payment, TILL, left)]
-    assert changes == Changes(
+    assert outcomes == [Decided(late, payment, ACCEPTOR, left)]
+    assert changes == Changeset(
         payments={payment_id(1): payment},
         payment_versions={payment_id(1): 1},
         wallets={WALLET: left},
@@ -992,7 +994,7 @@ def test_a_late_scan_of_a_canceled_id() -> None:
     ],
 )
 def test_late_scans(late: Scan, verdict: str, version: int | None) -> None:
-    rows = book()
+    rows = snapshot()
     run(rows, cancel(1))
     outcomes, changes = run(rows, late)
     assert verdicts(outcomes) == [verdict]
@@ -1002,7 +1004,7 @@ def test_late_scans(late: Scan, verdict: str, version: int | None) -> None:
 @pytest.mark.parametrize("batches", [1, 2], ids=["in one batch", "in two batches"])
 def test_a_canceled_order_stays_closed(batches: int) -> None:
     """Also when somebody scans under the id of the tombstone itself, which is the server's."""
-    rows = book()
+    rows = snapshot()
     by_reference = cancel(None, reference="order-1", tombstone=900)
     scans = [scan(1), scan(900, seq=1, reference="order-1"), scan(2, seq=1, reference="order-1")]
     parts = [[by_reference, *scans]] if batches == 1 else [[by_reference], scans]

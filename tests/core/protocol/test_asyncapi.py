@@ -43,7 +43,7 @@ from pos_server.core.protocol.session import Session
 from pos_server.core.texts import LANGUAGES, decline_text
 from pos_server.server import RunningServer, serving
 from tests.end_to_end.server_process import pos_server
-from tests.support import KEYRING, TestDevice, Town, activated, authenticate, new_id, receive, scan_message, settings
+from tests.support import KEYRING, Shop, TestDevice, activated, authenticate, new_id, receive, scan_message, settings
 
 with warnings.catch_warnings():
     # Two of its models have a field called `schema`.
@@ -281,10 +281,10 @@ def schema_of(channel: str, frame: dict[str, Any]) -> str:
 PIN = "407186"
 
 
-async def play(dsn: str, town: Town, second_phone: TestDevice, issuer_key: str) -> list[tuple[str, dict[str, Any]]]:
+async def play(dsn: str, shop: Shop, second_phone: TestDevice, issuer_key: str) -> list[tuple[str, dict[str, Any]]]:
     """A short day: every message that the server has, and most reasons for it."""
     frames: list[tuple[str, dict[str, Any]]] = []
-    till_device, wallet_device = town.terminals[0], town.wallets[0]
+    till_device, wallet_device = shop.terminals[0], shop.wallets[0]
     async with AsyncExitStack() as sockets:
 
         async def dial(server: RunningServer, channel: str) -> Wire:
@@ -458,10 +458,10 @@ def broken(name: str, frame: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.asyncio
-async def test_the_server_sends_what_it_says(dsn: str, town: Town, connection: asyncpg.Connection) -> None:
-    second_phone = await activated(connection, DeviceId(DeviceKind.WALLET, town.wallets[0].device.number, 1))
+async def test_the_server_sends_what_it_says(dsn: str, shop: Shop, connection: asyncpg.Connection) -> None:
+    second_phone = await activated(connection, DeviceId(DeviceKind.WALLET, shop.wallets[0].device.number, 1))
     issuer_key = await operator_desk.new_key(connection, Role.ISSUER, None, "the issuer's")
-    frames = await play(dsn, town, second_phone, issuer_key)
+    frames = await play(dsn, shop, second_phone, issuer_key)
     assert {name for name, _ in frames} == set(OF_SERVER)
     for name, frame in frames:
         assert [fault for fault in broken(name, frame) if accepts(name, fault)] == []

@@ -22,7 +22,7 @@ from pos_server.core.payments.operations import (
     Scan,
 )
 from pos_server.core.payments.payment import DeclineCode, Payment, Refund, Status
-from pos_server.core.payments.snapshot import MerchantStatus, TerminalStatus, Till, Wallet, WalletStatus
+from pos_server.core.payments.snapshot import Acceptor, MerchantStatus, TerminalStatus, Wallet, WalletStatus
 from pos_server.core.protocol.messages import (
     ConfirmationRequired,
     Error,
@@ -56,7 +56,7 @@ REJECT = Reject(PAYMENT_ID, NUMBER, slot=2)
 CANCEL = Cancel(11, 5, "EUR", PAYMENT_ID, None, tombstone_id=EARLIER_ID)
 EXPIRE = Expire(PAYMENT_ID)
 WISH = CreateRefund(REFUND_ID, PAYMENT_ID, merchant_id=5, terminal_number=11, amount_minor=250)
-TILL = Till(TerminalStatus.ACTIVE, MerchantStatus.ACTIVE, 500, "Corner Canteen", "Main hall")
+ACCEPTOR = Acceptor(TerminalStatus.ACTIVE, MerchantStatus.ACTIVE, 500, "Corner Canteen", "Main hall")
 WALLET = Wallet(NUMBER, 900, "EUR", 8_750, WalletStatus.ACTIVE, 4, pin_set=True)
 APPROVED = Payment(
     payment_id=PAYMENT_ID,
@@ -147,7 +147,7 @@ REFUNDED = Refunded(
     WISH,
     REFUND,
     replace(APPROVED, version=2, refunded_minor=250, refunds=1, changed_at_ms=1_800_000_099_000),
-    TILL,
+    ACCEPTOR,
     replace(WALLET, balance_minor=9_000),
 )
 REFUND_AT_TILL = TerminalRefundResult(
@@ -196,7 +196,7 @@ def declined(code: DeclineCode, *, wallet: bool, paid_by: UUID | None = None) ->
         paid_by=paid_by,
         approved_at_ms=None,
     )
-    return Decided(SCAN, payment, TILL, WALLET if wallet else None)
+    return Decided(SCAN, payment, ACCEPTOR, WALLET if wallet else None)
 
 
 # --- scans
@@ -205,22 +205,26 @@ def declined(code: DeclineCode, *, wallet: bool, paid_by: UUID | None = None) ->
 @pytest.mark.parametrize(
     ("outcome", "expected"),
     [
-        pytest.param(Decided(SCAN, APPROVED, TILL, WALLET), [(TILL_11, AT_TILL), (WALLET_1, ON_PHONE)], id="approved"),
         pytest.param(
-            Decided(SCAN, APPROVED, TILL, replace(WALLET, balance_minor=7_000), replayed=True),
+            Decided(SCAN, APPROVED, ACCEPTOR, WALLET), [(TILL_11, AT_TILL), (WALLET_1, ON_PHONE)], id="approved"
+        ),
+        pytest.param(
+            Decided(SCAN, APPROVED, ACCEPTOR, replace(WALLET, balance_minor=7_000), replayed=True),
             [(TILL_11, AT_TILL), (WALLET_1, replace(ON_PHONE, balance_minor=7_000))],
             id="replayed: the stored payment, the balance of now",
         ),
         pytest.param(
-            Decided(SCAN, APPROVED, TILL, None, replayed=True), [(TILL_11, AT_TILL)], id="replayed, wallet not loaded"
+            Decided(SCAN, APPROVED, ACCEPTOR, None, replayed=True),
+            [(TILL_11, AT_TILL)],
+            id="replayed, wallet not loaded",
         ),
         pytest.param(
-            Decided(SCAN, PENDING, TILL, WALLET, pin_tries_left=3),
+            Decided(SCAN, PENDING, ACCEPTOR, WALLET, pin_tries_left=3),
             [(TILL_11, PENDING_AT_TILL), (WALLET_1, ASKED_ON_PHONE)],
             id="pending",
         ),
         pytest.param(
-            Decided(SCAN, PENDING, TILL, replace(WALLET, pin_set=False), pin_tries_left=3),
+            Decided(SCAN, PENDING, ACCEPTOR, replace(WALLET, pin_set=False), pin_tries_left=3),
             [
                 (TILL_11, PENDING_AT_TILL),
                 (
@@ -231,7 +235,7 @@ def declined(code: DeclineCode, *, wallet: bool, paid_by: UUID | None = None) ->
             id="pending, and the wallet has no PIN yet",
         ),
         pytest.param(
-            Decided(SCAN, PENDING, TILL, WALLET, pin_tries_left=3, replayed=True),
+            Decided(SCAN, PENDING, ACCEPTOR, WALLET, pin_tries_left=3, replayed=True),
             [(TILL_11, PENDING_AT_TILL), (WALLET_1, ASKED_ON_PHONE)],
             id="replayed while pending: both are told again",
         ),
@@ -307,7 +311,7 @@ def test_a_scan(outcome: Outcome, expected: list[tuple[Recipient, ServerMessage]
 
 
 def test_a_till_whose_customer_is_offline_is_told_so() -> None:
-    (_, at_till), (_, on_phone) = told(Decided(SCAN, PENDING, TILL, WALLET, pin_tries_left=3), wallet_online=False)
+    (_, at_till), (_, on_phone) = told(Decided(SCAN, PENDING, ACCEPTOR, WALLET, pin_tries_left=3), wallet_online=False)
     assert at_till == replace(
         PENDING_AT_TILL, wallet_online=False, text="Ask the customer to open the wallet and enter the PIN."
     )
@@ -334,7 +338,7 @@ def test_every_decline_tells_each_person_their_text(code: DeclineCode, language:
 
 
 def test_a_right_pin_tells_the_till_the_asking_device_and_the_others() -> None:
-    approved = Decided(CONFIRM, replace(APPROVED, version=2), TILL, WALLET)
+    approved = Decided(CONFIRM, replace(APPROVED, version=2), ACCEPTOR, WALLET)
     assert told(approved) == [
         (TILL_11, replace(AT_TILL, reply_to=None, version=2)),
         (ASKER, replace(ON_PHONE, reply_to="m1", version=2)),
@@ -345,7 +349,7 @@ def test_a_right_pin_tells_the_till_the_asking_device_and_the_others() -> None:
 def test_a_wrong_pin_stays_between_the_customer_and_the_server() -> None:
     asked_again = replace(ASKED_ON_PHONE, version=2, pin_tries_left=2, text="Wrong PIN. Tries left: 2.")
     wrong = replace(PENDING, version=2, pin_failures=1)
-    assert told(Decided(CONFIRM, wrong, TILL, WALLET, pin_tries_left=2)) == [
+    assert told(Decided(CONFIRM, wrong, ACCEPTOR, WALLET, pin_tries_left=2)) == [
         (ASKER, replace(asked_again, reply_to="m1")),
         (OTHERS, asked_again),
     ]
@@ -353,7 +357,7 @@ def test_a_wrong_pin_stays_between_the_customer_and_the_server() -> None:
 
 @pytest.mark.parametrize("operation", [CONFIRM, REJECT], ids=["confirm", "reject"])
 def test_a_repeat_of_a_phone_is_answered_to_that_phone_alone(operation: Confirm | Reject) -> None:
-    assert told(Decided(operation, APPROVED, TILL, WALLET, replayed=True)) == [
+    assert told(Decided(operation, APPROVED, ACCEPTOR, WALLET, replayed=True)) == [
         (ASKER, replace(ON_PHONE, reply_to="m1"))
     ]
 
@@ -369,7 +373,7 @@ def test_a_rejection_is_told_to_all() -> None:
 
 def test_an_expiry_is_told_to_both_sides_and_answers_nobody() -> None:
     expired = replace(PENDING, status=Status.EXPIRED, version=2)
-    assert told(Decided(EXPIRE, expired, TILL, WALLET), None) == [
+    assert told(Decided(EXPIRE, expired, ACCEPTOR, WALLET), None) == [
         (
             TILL_11,
             replace(
@@ -401,7 +405,7 @@ CANCELED_AT_TILL: dict[str, Any] = {"version": 2, "status": "canceled", "next_st
 
 def test_a_cancel_of_an_approved_payment_says_that_the_money_went_back() -> None:
     canceled = replace(APPROVED, status=Status.CANCELED, version=2)
-    assert told(Decided(CANCEL, canceled, TILL, WALLET)) == [
+    assert told(Decided(CANCEL, canceled, ACCEPTOR, WALLET)) == [
         (TILL_11, replace(AT_TILL, **CANCELED_AT_TILL, text="Canceled. 12.50 EUR went back to the customer.")),
         (
             WALLET_1,
@@ -417,7 +421,7 @@ def test_a_cancel_of_an_approved_payment_says_that_the_money_went_back() -> None
 
 def test_a_cancel_of_a_pending_payment_says_that_nothing_was_charged() -> None:
     canceled = replace(PENDING, status=Status.CANCELED, version=2)
-    (_, at_till), (_, on_phone) = told(Decided(CANCEL, canceled, TILL, WALLET))
+    (_, at_till), (_, on_phone) = told(Decided(CANCEL, canceled, ACCEPTOR, WALLET))
     assert at_till == replace(AT_TILL, **CANCELED_AT_TILL, text="Canceled. Nothing is charged.")
     assert on_phone == replace(
         ON_PHONE, version=2, status="canceled", text="Corner Canteen canceled the payment. Nothing was charged."
@@ -427,17 +431,17 @@ def test_a_cancel_of_a_pending_payment_says_that_nothing_was_charged() -> None:
 def test_a_cancel_by_another_till_is_told_to_the_till_of_the_payment_too() -> None:
     canceled = replace(APPROVED, status=Status.CANCELED, version=2)
     by_12 = replace(CANCEL, terminal_number=12)
-    recipients = [(to, message.reply_to) for to, message in told(Decided(by_12, canceled, TILL, WALLET))]  # type: ignore[union-attr]
+    recipients = [(to, message.reply_to) for to, message in told(Decided(by_12, canceled, ACCEPTOR, WALLET))]  # type: ignore[union-attr]
     assert recipients == [(TILL_12, "m1"), (TILL_11, None), (WALLET_1, None)]
 
 
 def test_a_repeated_cancel_is_answered_to_who_asked_alone() -> None:
     canceled = replace(APPROVED, status=Status.CANCELED, version=2)
-    assert [to for to, _ in told(Decided(CANCEL, canceled, TILL, WALLET, replayed=True))] == [TILL_11]
+    assert [to for to, _ in told(Decided(CANCEL, canceled, ACCEPTOR, WALLET, replayed=True))] == [TILL_11]
 
 
 def test_a_tombstone_has_neither_amount_nor_reference() -> None:
-    assert told(Decided(CANCEL, TOMBSTONE, TILL, None)) == [
+    assert told(Decided(CANCEL, TOMBSTONE, ACCEPTOR, None)) == [
         (
             TILL_11,
             replace(
@@ -475,7 +479,7 @@ def test_a_repeated_refund_is_answered_to_who_asked_alone() -> None:
 
 
 def test_a_refunded_payment_says_how_much_came_back() -> None:
-    (_, at_till), (_, on_phone) = told(Decided(SCAN, REFUNDED.payment, TILL, WALLET, replayed=True))
+    (_, at_till), (_, on_phone) = told(Decided(SCAN, REFUNDED.payment, ACCEPTOR, WALLET, replayed=True))
     assert at_till == replace(
         AT_TILL,
         version=2,
@@ -529,12 +533,12 @@ def test_errors_without_a_culprit_in_the_message_have_their_text_here() -> None:
 )
 def test_amounts_are_written_in_their_currency(amount_minor: int, currency: str, at_till: str, on_phone: str) -> None:
     payment = replace(APPROVED, amount_minor=amount_minor, currency=currency)
-    texts = [getattr(message, "text", None) for _, message in told(Decided(SCAN, payment, TILL, WALLET))]
+    texts = [getattr(message, "text", None) for _, message in told(Decided(SCAN, payment, ACCEPTOR, WALLET))]
     assert texts == [at_till, on_phone]
 
 
 def test_a_notice_is_made_in_the_language_of_the_device() -> None:
-    at_till, on_phone = notices(Decided(SCAN, APPROVED, TILL, WALLET), "m1")
+    at_till, on_phone = notices(Decided(SCAN, APPROVED, ACCEPTOR, WALLET), "m1")
     assert getattr(at_till.render("zh"), "text", None) == "\u5df2\u6536\u6b3e 12.50 EUR\u3002"
     assert at_till.render("en") == AT_TILL
     assert on_phone.render("en") == ON_PHONE
@@ -566,7 +570,7 @@ def test_a_new_status_is_told_to_all_devices_of_the_terminal_or_the_wallet(
 
 def test_a_code_is_in_no_notice() -> None:
     outcomes: list[Outcome] = [
-        Decided(SCAN, APPROVED, TILL, WALLET),
+        Decided(SCAN, APPROVED, ACCEPTOR, WALLET),
         *(declined(code, wallet=True) for code in DeclineCode),
         Refused(SCAN, ErrorCode.ID_REUSED),
         Refused(SCAN, ErrorCode.BUSY),

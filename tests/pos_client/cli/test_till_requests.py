@@ -145,9 +145,9 @@ def test_an_unknown_refund_exits_3_and_says_how_to_find_out(tmp_path: Path, caps
 
 
 def test_a_refused_refund_exits_4(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    script = refusing("refund_over_rest")
+    script = refusing("refund_exceeds_remaining")
     assert run(script, tmp_path, "refund", "--payment-id", PAYMENT_ID, "--amount", "3") == 4
-    assert capsys.readouterr().err == "pos-terminal: because of refund_over_rest (refund_over_rest)\n"
+    assert capsys.readouterr().err == "pos-terminal: because of refund_exceeds_remaining (refund_exceeds_remaining)\n"
 
 
 @pytest.mark.parametrize("as_json", [False, True])

@@ -15,8 +15,8 @@ from pos_client.rest.calls import ATTEMPTS_MAX, ApiCalls
 from pos_client.rest.calls import Answer as AnAnswer
 from pos_server.core.credentials.api_keys import Role
 from pos_server.core.rest.admin import ApiKeyCreate, ApiKeyMade, MerchantChange, MerchantCreate
-from pos_server.core.rest.catalogue import OPERATIONS
-from pos_server.core.rest.endpoints import Kind, RestOperation
+from pos_server.core.rest.catalogue import ENDPOINTS
+from pos_server.core.rest.endpoints import Endpoint, Kind
 from pos_server.core.rest.fields import Body, Page, Resource
 from tests.pos_client.device.test_activation import Answer, problem
 from tests.pos_client.fake_time import Naps, no_wait
@@ -61,7 +61,7 @@ def client(server: Server, naps: Naps | None = None) -> ApiClient:
 
 
 def test_every_operation_has_a_method_in_its_models() -> None:
-    for operation in OPERATIONS:
+    for operation in ENDPOINTS:
         method = getattr(ApiClient, re.sub(r"(?<!^)(?=[A-Z])", "_", operation.name).lower())
         assert method.__doc__, operation.name
         hints = get_type_hints(method)
@@ -222,7 +222,7 @@ class Noted(Resource):
     text: str
 
 
-REPLACING = RestOperation(
+REPLACING = Endpoint(
     name="replaceNote",
     role=Role.ADMIN,
     kind=Kind.REPLACE,

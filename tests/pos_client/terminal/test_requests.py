@@ -134,14 +134,14 @@ async def test_a_refused_refund_says_why_and_is_not_kept(tmp_path: Path) -> None
 
     async def refusing(peer: Peer) -> None:
         await peer.welcome()
-        await peer.refuse(await peer.receive(), "refund_over_rest", retryable=False)
+        await peer.refuse(await peer.receive(), "refund_exceeds_remaining", retryable=False)
 
     async with fake_server(refusing) as server:
         async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
             with pytest.raises(RefundRefused) as refused:
                 await till.refund(PAYMENT_ID, 300)
         assert journal_of(server, path).open == {}
-    assert refused.value.code == "refund_over_rest"
+    assert refused.value.code == "refund_exceeds_remaining"
 
 
 @pytest.mark.asyncio
