@@ -16,6 +16,17 @@ from .core.credentials.device_keys import MASTER_KEY_BYTES_MIN, Keyring
 from .core.errors import PosError
 from .core.money import MAX_AMOUNT_MINOR
 from .core.payments.rules import Limits, RiskHook, Rules, accept_all
+from .core.rate_limits import FailureLimit
+from .limits import (
+    AdmissionLimits,
+    ApiLimits,
+    AuthorizerLimits,
+    ConversationLimits,
+    DeviceLimits,
+    DrainLimits,
+    OutboxLimits,
+    PinHasherLimits,
+)
 
 METRICS_TOKEN_CHARS_MIN = 16
 
@@ -228,6 +239,79 @@ class Settings(BaseSettings):
             refund_window_ms=int(self.refund_window_days * 24 * 3_600_000),
             refunds_max=self.refunds_max,
         )
+
+    def authorizer_limits(self) -> AuthorizerLimits:
+        return AuthorizerLimits(
+            queue_operations_max=self.queue_operations_max,
+            device_operations_max=self.device_operations_max,
+            lanes=self.batch_lanes,
+            batch_operations_max=self.batch_operations_max,
+            batch_attempts_max=self.batch_attempts_max,
+            batch_timeout_s=self.batch_timeout_s,
+            operation_deadline_s=self.operation_deadline_s,
+            connect_timeout_s=self.database_connect_timeout_s,
+        )
+
+    def outbox_limits(self) -> OutboxLimits:
+        return OutboxLimits(self.outbox_messages_max, self.outbox_bytes_max)
+
+    def admission_limits(self) -> AdmissionLimits:
+        return AdmissionLimits(
+            connections_max=self.connections_max,
+            address_connections_max=self.address_connections_max,
+            origins=self.allowed_origins,
+        )
+
+    def device_limits(self) -> DeviceLimits:
+        return DeviceLimits(
+            heartbeat_s=self.heartbeat_s,
+            authentication_timeout_s=self.authentication_timeout_s,
+            frame_bytes_max=self.frame_bytes_max,
+            resume_overlap_ms=int(self.resume_overlap_s * 1000),
+            resume_payments_max=self.resume_payments_max,
+            conversation=ConversationLimits(
+                messages_per_s=self.messages_per_s,
+                messages_burst=self.messages_burst,
+                bad_messages_per_s=self.bad_messages_per_s,
+                bad_messages_burst=self.bad_messages_burst,
+                queries_per_s=self.queries_per_s,
+                queries_burst=self.queries_burst,
+                requests_max=self.connection_requests_max,
+            ),
+        )
+
+    def drain_limits(self) -> DrainLimits:
+        return DrainLimits(timeout_s=self.drain_timeout_s, reconnect_within_s=self.drain_reconnect_within_s)
+
+    def pin_hasher_limits(self) -> PinHasherLimits:
+        return PinHasherLimits(
+            passes=self.pin_argon2_passes,
+            memory_kib=self.pin_argon2_memory_kib,
+            threads=self.pin_workers,
+            waiting_max=self.pin_checks_max,
+        )
+
+    def api_limits(self) -> ApiLimits:
+        return ApiLimits(
+            body_bytes_max=self.api_body_bytes_max,
+            timeout_s=self.api_timeout_s,
+            requests_max=self.api_requests_max,
+            requests_per_s=self.api_requests_per_s,
+            requests_burst=self.api_requests_burst,
+            keys_tracked_max=self.api_keys_tracked_max,
+        )
+
+    def forged_codes(self) -> FailureLimit:
+        """A count of forged codes by terminal."""
+        return FailureLimit(self.bad_codes_max, self.bad_codes_window_s, self.addresses_tracked_max)
+
+    def wrong_api_keys(self) -> FailureLimit:
+        """A count of wrong API keys by address."""
+        return FailureLimit(self.api_key_failures_max, self.api_key_failures_window_s, self.addresses_tracked_max)
+
+    def wrong_activation_codes(self) -> FailureLimit:
+        """A count of wrong activation codes by address."""
+        return FailureLimit(self.activation_failures_max, self.activation_failures_window_s, self.addresses_tracked_max)
 
 
 def load_settings(**overrides: object) -> Settings:

@@ -35,11 +35,12 @@ from pos_server.core.protocol.messages import PaymentScan, encode
 from pos_server.core.protocol.notices import notices
 from pos_server.core.protocol.session import Session
 from pos_server.core.texts import DEFAULT_LANGUAGE
-from pos_server.engine.authorizer import Authorizer, AuthorizerLimits
+from pos_server.engine.authorizer import Authorizer
 from pos_server.engine.batch_record import BatchRecord
 from pos_server.gateway.frames import split, text_frame
 from pos_server.ledger.database import connect
 from pos_server.ledger.payments import HouseAccounts, apply_changes, load_snapshot
+from pos_server.limits import AuthorizerLimits
 from pos_server.telemetry.metrics import Metrics
 
 _TILLS = 100

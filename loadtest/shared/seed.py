@@ -87,7 +87,7 @@ async def seed_shop(
 
 async def seed_pins(connection: asyncpg.Connection, wallet_numbers: list[int], settings: Settings) -> None:
     """Give these wallets the PIN, hashed as the server with these settings does: some 20 ms each."""
-    pins = PinHasher(settings, KEYRING)
+    pins = PinHasher(settings.pin_hasher_limits(), KEYRING)
     try:
         for number in wallet_numbers:
             stored = await pins.hash(number, PIN)

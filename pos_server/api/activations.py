@@ -14,11 +14,9 @@ from ..core.credentials.activation import Activation, ActivationRequest
 from ..core.credentials.device_keys import Keyring
 from ..core.rate_limits import FailureLimit
 from ..core.rest.problems import ProblemCode
-from ..delivery.connections import Connections
-from ..delivery.peers import Peers
+from ..delivery.publisher import Publisher
 from ..ledger import directory
 from ..ledger.database import DATABASE_AWAY
-from ..settings import Settings
 from ..telemetry.logs import about_request
 from .support.bodies import database_away, read_body
 from .support.dispatch import request_id_of
@@ -28,19 +26,22 @@ log = structlog.get_logger(__name__)
 
 
 class Activations:
-    """Wrong codes are counted by address, so that guessing is slow."""
+    """Trades activation codes for keys. `wrong_codes` counts failures by address, so that guessing is slow."""
 
     def __init__(
-        self, settings: Settings, keyring: Keyring, pool: asyncpg.Pool, connections: Connections, peers: Peers
+        self,
+        keyring: Keyring,
+        pool: asyncpg.Pool,
+        publisher: Publisher,
+        wrong_codes: FailureLimit,
+        *,
+        body_bytes_max: int,
     ) -> None:
-        self._settings = settings
-        self._connections = connections
-        self._peers = peers
+        self._publisher = publisher
         self._keyring = keyring
         self._pool = pool
-        self._failures = FailureLimit(
-            settings.activation_failures_max, settings.activation_failures_window_s, settings.addresses_tracked_max
-        )
+        self._failures = wrong_codes
+        self._body_bytes_max = body_bytes_max
 
     async def create(self, request: Request) -> Response:
         """Answers 200 with `core.activation.Activation`; the same `request_id` gets the same answer again."""
@@ -49,7 +50,7 @@ class Activations:
         blocked_s = self._failures.blocked_for_s(address, time.monotonic())
         if blocked_s:
             raise problem(ProblemCode.TOO_MANY_ATTEMPTS, retry_after_s=math.ceil(blocked_s))
-        body = await read_body(request, ActivationRequest, self._settings.activation_body_bytes_max)
+        body = await read_body(request, ActivationRequest, self._body_bytes_max)
         kid = self._keyring.current
         try:
             async with self._pool.acquire() as connection:
@@ -67,9 +68,8 @@ class Activations:
                 "activation_unknown",
                 "this activation code is unknown, expired or used; ask for a new one",
             )
-        # Whoever holds the device's former key goes, wherever it is connected.
-        self._connections.revoke(activated.device, activated.generation)
-        self._peers.revoked(activated.device, activated.generation)
+        # A connection under the device's previous key is closed, wherever it is.
+        self._publisher.revoke(activated.device, activated.generation)
         log.info("device_activated", kind=activated.device.kind.value, number=activated.device.number)
         answer = Activation(
             kind=activated.device.kind,

@@ -7,7 +7,7 @@ import asyncpg
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
-from ..gateway.admission import Admission
+from ..engine.authorizer import Authorizer
 from ..ledger.database import DATABASE_AWAY
 from ..ledger.migrate import load_migrations, schema_number
 
@@ -15,8 +15,8 @@ from ..ledger.migrate import load_migrations, schema_number
 class Health:
     """Ready means: not on its way out, and the database answers in time and has the schema of this version."""
 
-    def __init__(self, admission: Admission, pool: asyncpg.Pool, *, probe_timeout_s: float) -> None:
-        self._admission = admission
+    def __init__(self, authorizer: Authorizer, pool: asyncpg.Pool, *, probe_timeout_s: float) -> None:
+        self._authorizer = authorizer
         self._pool = pool
         self._probe_timeout_s = probe_timeout_s
         self._schema_number = load_migrations()[-1].number
@@ -25,7 +25,7 @@ class Health:
         return PlainTextResponse("alive\n")
 
     async def ready(self, request: Request) -> PlainTextResponse:
-        if self._admission.draining:
+        if self._authorizer.is_closed:
             return _not_ready("draining")
         try:
             # The wait for a connection of the pool is in it.

@@ -1,6 +1,5 @@
 """The issuer's part of the REST API: wallets, their limits and devices, cash, and what moved in a wallet."""
 
-from collections.abc import Callable
 from http import HTTPStatus
 from uuid import UUID
 
@@ -11,7 +10,7 @@ from ..core.credentials.device_keys import DeviceId, DeviceKind
 from ..core.payments.operations import Cancel, MoveCash
 from ..core.payments.payment import Payment, Purpose
 from ..core.payments.snapshot import OwnLimits, WalletStatus
-from ..core.protocol.notices import Notice, status_notice, terminal_notice
+from ..core.protocol.notices import status_notice, terminal_notice
 from ..core.rest.fields import NoParameters, Page, Paging
 from ..core.rest.idempotency import derived_id
 from ..core.rest.issuer import (
@@ -32,11 +31,9 @@ from ..core.rest.issuer import (
 )
 from ..core.rest.problems import ProblemCode
 from ..core.texts import DEFAULT_LANGUAGE
-from ..delivery.connections import Connections
-from ..delivery.peers import Peers
+from ..delivery.publisher import Publisher
 from ..ledger import directory, wallets
 from ..ledger.database import AnyConnection
-from ..settings import Settings
 from .support.activation_codes import issue_code, tell_code
 from .support.dispatch import ApiCall, Handler, Reply
 from .support.engine_client import EngineClient
@@ -50,26 +47,22 @@ _WalletCall = ApiCall[WalletPath, NoParameters, None]
 
 
 class Issuer:
-    """What keys of the role `issuer` may do. `tell` delivers a notice everywhere."""
+    """Handlers for the role `issuer`."""
 
     def __init__(
         self,
-        settings: Settings,
         pool: asyncpg.Pool,
         creating: IdempotentCreate,
         engine: EngineClient,
-        connections: Connections,
-        peers: Peers,
+        publisher: Publisher,
         *,
-        tell: Callable[[Notice], None],
+        activation_ttl_s: float,
     ) -> None:
-        self._activation_ttl_s = settings.activation_ttl_s
+        self._activation_ttl_s = activation_ttl_s
         self._pool = pool
         self._creating = creating
         self._engine = engine
-        self._connections = connections
-        self._peers = peers
-        self._tell = tell
+        self._publisher = publisher
 
     def handlers(self) -> dict[str, Handler]:
         """By the names of ISSUER_ENDPOINTS."""
@@ -116,7 +109,7 @@ class Issuer:
             await directory.set_wallet_status(connection, number, status)
             wallet = await _wallet(connection, number)
         # Of a repeat too: the first may have been cut off between its commit and this.
-        self._tell(status_notice(number, status))
+        self._publisher.notify(status_notice(number, status))
         return Reply(wallet)
 
     async def reset_pin(self, call: _WalletCall) -> Reply:
@@ -176,8 +169,7 @@ class Issuer:
         if generation is None:
             raise problem(ProblemCode.NOT_FOUND)
         device = DeviceId(DeviceKind.WALLET, number, slot)
-        self._connections.revoke(device, generation)
-        self._peers.revoked(device, generation)
+        self._publisher.revoke(device, generation)
         return Reply(WalletDevice(slot=slot, status="revoked"))
 
     # --- cash

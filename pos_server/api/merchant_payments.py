@@ -9,14 +9,13 @@ from uuid import UUID
 import asyncpg
 
 from ..core.credentials.api_keys import ApiKey
-from ..core.credentials.device_keys import DeviceKind
 from ..core.errors import ErrorCode
 from ..core.payments.operations import Cancel, CreateRefund, Entry, Scan
 from ..core.payments.payment import Payment as StoredPayment
 from ..core.payments.payment import Purpose, Status
 from ..core.payments.payment import Refund as StoredRefund
 from ..core.protocol.messages import TerminalPaymentResult
-from ..core.protocol.notices import Recipient, terminal_notice
+from ..core.protocol.notices import terminal_notice
 from ..core.rate_limits import FailureLimit
 from ..core.rest.fields import NoParameters, Page, Paging
 from ..core.rest.idempotency import derived_id
@@ -30,6 +29,7 @@ from ..core.rest.merchant_payments import (
     RefundCreate,
 )
 from ..core.rest.problems import ProblemCode
+from ..delivery.publisher import Publisher
 from ..ledger import history, reports, stores
 from ..ledger.reports import PaymentFilter, Reports
 from .support.dispatch import ApiCall, Handler, Reply
@@ -40,10 +40,10 @@ from .support.times import moment_of_query, rfc3339_of_ms
 
 
 class MerchantPayments:
-    """What keys of the role `merchant` may do with payments.
+    """Handlers for the role `merchant`: payments, cancels and refunds.
 
-    `bad_codes` counts forged codes by terminal number, whichever way they came; whoever publishes decisions records
-    them. `new_id` makes the id of a tombstone; `is_online` knows whether a wallet has a device connected anywhere.
+    `forged_codes` counts forged codes by terminal number, over WebSockets and REST together; the publisher records
+    them. `new_id` makes the id of a tombstone.
     """
 
     def __init__(
@@ -51,17 +51,17 @@ class MerchantPayments:
         pool: asyncpg.Pool,
         reports: Reports,
         engine: EngineClient,
-        bad_codes: FailureLimit,
+        publisher: Publisher,
+        forged_codes: FailureLimit,
         *,
         new_id: Callable[[], UUID],
-        is_online: Callable[[Recipient], bool],
     ) -> None:
         self._pool = pool
         self._reports = reports
         self._engine = engine
-        self._bad_codes = bad_codes
+        self._publisher = publisher
+        self._forged_codes = forged_codes
         self._new_id = new_id
-        self._is_online = is_online
 
     def handlers(self) -> dict[str, Handler]:
         """By the names of PAYMENT_ENDPOINTS."""
@@ -80,7 +80,7 @@ class MerchantPayments:
         body = call.body
         if await stores.find_terminal(self._pool, merchant_id, body.terminal_number) is None:
             raise problem(ProblemCode.NOT_FOUND, "there is no such terminal", pointer="/terminal_number")
-        blocked_s = self._bad_codes.blocked_for_s(body.terminal_number, time.monotonic())
+        blocked_s = self._forged_codes.blocked_for_s(body.terminal_number, time.monotonic())
         if blocked_s:
             raise problem(ErrorCode.TOO_MANY_BAD_CODES, retry_after_s=math.ceil(blocked_s))
         scan = Scan(
@@ -168,11 +168,8 @@ class MerchantPayments:
         return (await self._engine.decide(cancel)).payment
 
     def _shown(self, payment: StoredPayment, language: str) -> Payment:
-        wallet_online = True
-        if payment.status is Status.PENDING and payment.wallet_number is not None:
-            wallet_online = self._is_online(Recipient(DeviceKind.WALLET, payment.wallet_number))
-        # What the cashier would read at the till.
-        notice = terminal_notice(payment, None, language, wallet_online=wallet_online)
+        # The text is the one that the cashier would read at the till.
+        notice = terminal_notice(payment, None, language, wallet_online=self._publisher.wallet_online(payment))
         result = notice if isinstance(notice, TerminalPaymentResult) else None
         return Payment(
             payment_id=payment.payment_id,

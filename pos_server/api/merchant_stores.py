@@ -1,13 +1,12 @@
 """A merchant's part of the REST API: stores, and the terminals in them."""
 
-from collections.abc import Callable
 from typing import Any
 
 import asyncpg
 
 from ..core.credentials.device_keys import DeviceId, DeviceKind
 from ..core.payments.snapshot import TerminalStatus
-from ..core.protocol.notices import Notice, status_notice
+from ..core.protocol.notices import status_notice
 from ..core.rest.fields import NoParameters, Page, Paging
 from ..core.rest.merchant_stores import (
     Store,
@@ -22,6 +21,7 @@ from ..core.rest.merchant_stores import (
     TerminalQuery,
 )
 from ..core.rest.problems import ProblemCode
+from ..delivery.publisher import Publisher
 from ..ledger import directory, stores
 from ..ledger.database import AnyConnection
 from ..ledger.rows import plain_uuid
@@ -33,15 +33,15 @@ from .support.problems import problem
 
 
 class MerchantStores:
-    """What keys of the role `merchant` may do with stores. `tell` delivers a notice to a device, wherever it is."""
+    """Handlers for the role `merchant`: stores and terminals."""
 
     def __init__(
-        self, pool: asyncpg.Pool, creating: IdempotentCreate, *, activation_ttl_s: float, tell: Callable[[Notice], None]
+        self, pool: asyncpg.Pool, creating: IdempotentCreate, publisher: Publisher, *, activation_ttl_s: float
     ) -> None:
         self._pool = pool
         self._creating = creating
         self._activation_ttl_s = activation_ttl_s
-        self._tell = tell
+        self._publisher = publisher
 
     def handlers(self) -> dict[str, Handler]:
         """By the names of STORE_ENDPOINTS."""
@@ -112,7 +112,7 @@ class MerchantStores:
             await directory.set_terminal_status(connection, number, status)
             terminal = await _terminal(connection, merchant_id, number)
         # A repeat is told too: the change before may have been committed without a word.
-        self._tell(status_notice(number, status))
+        self._publisher.notify(status_notice(number, status))
         return Reply(terminal)
 
     async def create_activation(self, call: ApiCall[TerminalPath, NoParameters, None]) -> Reply:

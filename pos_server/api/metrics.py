@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
 from prometheus_client.registry import Collector
+from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
@@ -18,7 +19,6 @@ from ..core.credentials.device_keys import DeviceKind
 from ..delivery.connections import Connections
 from ..engine.authorizer import Authorizer
 from ..ledger.database import answers
-from ..settings import Settings
 from ..telemetry.metrics import Metrics
 
 
@@ -26,11 +26,17 @@ class MetricsPage(Collector):
     """One scrape is made at a time: others wait, so that however many ask, they take one connection of the pool."""
 
     def __init__(
-        self, settings: Settings, metrics: Metrics, authorizer: Authorizer, connections: Connections, pool: asyncpg.Pool
+        self,
+        metrics: Metrics,
+        authorizer: Authorizer,
+        connections: Connections,
+        pool: asyncpg.Pool,
+        *,
+        token: SecretStr | None,
+        probe_timeout_s: float,
     ) -> None:
-        token = settings.metrics_token
         self._authorization = None if token is None else f"Bearer {token.get_secret_value()}".encode()
-        self._probe_timeout_s = settings.probe_timeout_s
+        self._probe_timeout_s = probe_timeout_s
         self._metrics = metrics
         self._authorizer = authorizer
         self._connections = connections

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 
 import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
@@ -12,29 +11,22 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDiscon
 from ..core.credentials.device_keys import DeviceId, DeviceKind
 from ..core.errors import CloseCode, ConnectionClosing
 from ..core.protocol.notices import Recipient
+from ..limits import OutboxLimits
 from ..telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
-# In a WebSocket's `state`: a function that sends a text without waiting, or returns False when the peer takes none now.
-SEND_NOW = "send_now"
 # How long a peer that does not read is given to take the close frame.
 CLOSE_TIMEOUT_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class OutboxLimits:
-    """What may wait for one peer to read."""
-
-    messages_max: int
-    bytes_max: int
+# Sends a text without waiting, or returns False when the peer takes none now.
+SendNow = Callable[[str], bool]
 
 
 class Connection:
     """An authenticated device's socket, and the messages that wait to be sent on it, in order.
 
-    What can be sent at once is. Else a task writes, but only while there is something to write: ten thousand idle
-    connections have ten thousand readers, and no writer.
+    A message is sent at once where the peer takes it. Otherwise a task writes, but only while messages wait: ten
+    thousand idle connections have ten thousand readers, and no writer.
     """
 
     __slots__ = (
@@ -61,6 +53,7 @@ class Connection:
         arrival: float,
         language: str,
         websocket: WebSocket,
+        send_now: SendNow,
         limits: OutboxLimits,
         metrics: Metrics | None,
     ) -> None:
@@ -70,7 +63,7 @@ class Connection:
         self.arrival = arrival
         self.language = language
         self._websocket = websocket
-        self._send_now: Callable[[str], bool] | None = websocket.scope.get("state", {}).get(SEND_NOW)
+        self._send_now = send_now
         self._limits = limits
         # With the time since when each waits, 0 of what `start` was given: that is late anyway.
         # Not a deque, which takes 0.6 KiB while it is empty.
@@ -95,7 +88,7 @@ class Connection:
             return
         # Most messages meet nobody on their way: they need neither a task nor a queue.
         idle = self._started and self._writer is None and not self._outbox
-        if idle and self._send_now is not None and self._send_now(text):
+        if idle and self._send_now(text):
             return
         if len(self._outbox) < self._limits.messages_max and self._bytes + _size(text) <= self._limits.bytes_max:
             self._outbox.append((text, time.monotonic()))
@@ -191,7 +184,13 @@ class Connections:
         return self._by_number.get((device.kind, device.number), {}).get(device.slot)
 
     def open(
-        self, device: DeviceId, generation: int, arrival: float, language: str, websocket: WebSocket
+        self,
+        device: DeviceId,
+        generation: int,
+        arrival: float,
+        language: str,
+        websocket: WebSocket,
+        send_now: SendNow,
     ) -> Connection:
         """Register a device's socket; its texts are in `language`. Of two connections of a device the later one stays.
 
@@ -206,7 +205,7 @@ class Connections:
         if other is not None:
             other.close(CloseCode.SUPERSEDED, "this device connected again")
         connection = slots[device.slot] = Connection(
-            device, generation, arrival, language, websocket, self._limits, self._metrics
+            device, generation, arrival, language, websocket, send_now, self._limits, self._metrics
         )
         self._live.add(connection)
         self._none_live.clear()

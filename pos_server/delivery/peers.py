@@ -62,14 +62,17 @@ class _Peer:
     online: Counter[Recipient] = field(default_factory=Counter)
 
 
+# Reads the payments of one connection's device that have changed since a time (Unix ms), and delivers them.
+CatchUp = Callable[[Connection, int], Awaitable[None]]
+
+
 class Peers:
-    """`catch_up` reads, for one connection, what has changed since a time (Unix ms) and delivers it."""
+    """The other servers on the same database, and the devices that are connected to them."""
 
     def __init__(
         self,
         dsn: str,
         connections: Connections,
-        catch_up: Callable[[Connection, int], Awaitable[None]],
         *,
         now_ms: Callable[[], int],
         alive_s: float,
@@ -78,7 +81,7 @@ class Peers:
     ) -> None:
         self._dsn = dsn
         self._connections = connections
-        self._catch_up = catch_up
+        self._catch_up: CatchUp | None = None
         self._now_ms = now_ms
         self._alive_s = alive_s
         self._queue_max = queue_max
@@ -96,7 +99,7 @@ class Peers:
 
     # --- what the server says
 
-    def tell(self, notice: Notice) -> None:
+    def notify(self, notice: Notice) -> None:
         """Pass a notice on to every server where its recipient is connected."""
         if not self._peers:
             return
@@ -129,8 +132,9 @@ class Peers:
 
     # --- its life
 
-    async def start(self) -> None:
+    async def start(self, catch_up: CatchUp) -> None:
         """Listen, and meet the servers that are there. Raises asyncpg's errors."""
+        self._catch_up = catch_up
         connection = await self._listening()
         await connection.execute(QUERIES["tell_peers"], [self._message("hello")])
         if await connection.fetchval(QUERIES["has_peers"], *_LOCK):
@@ -332,7 +336,7 @@ class Peers:
 
     def _read_gap(self, since_ms: int, only: Recipient | None = None) -> None:
         """Tell the devices that are connected here what the rows say has changed."""
-        if len(self._catching_up) >= _CATCHING_UP_MAX:
+        if self._catch_up is None or len(self._catching_up) >= _CATCHING_UP_MAX:
             log.warning("peers_catch_up_skipped")
             return
         connections = [
@@ -340,14 +344,14 @@ class Peers:
             for connection in self._connections
             if only is None or (connection.device.kind, connection.device.number) == (only.kind, only.number)
         ]
-        task = asyncio.create_task(self._catch_up_all(connections, since_ms), name="peers-catch-up")
+        task = asyncio.create_task(self._catch_up_all(self._catch_up, connections, since_ms), name="peers-catch-up")
         self._catching_up.add(task)
         task.add_done_callback(self._catching_up.discard)
 
-    async def _catch_up_all(self, connections: list[Connection], since_ms: int) -> None:
+    async def _catch_up_all(self, catch_up: CatchUp, connections: list[Connection], since_ms: int) -> None:
         for connection in connections:
             try:
-                await self._catch_up(connection, since_ms)
+                await catch_up(connection, since_ms)
             except DATABASE_AWAY as away:
                 log.warning("database_away", during="catching up", cause=type(away).__name__)
                 return

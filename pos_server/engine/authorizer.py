@@ -17,7 +17,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import asyncpg
 import structlog
@@ -31,6 +30,7 @@ from ..core.payments.rules import Rules
 from ..core.protocol.notices import asker_of
 from ..ledger.database import DATABASE_AWAY, connect
 from ..ledger.payments import LEDGER_CONFLICT, HouseAccounts, apply_changes, load_snapshot, warm_up
+from ..limits import AuthorizerLimits
 from .batch_record import BatchRecord, Watch
 
 log = structlog.get_logger(__name__)
@@ -38,24 +38,6 @@ log = structlog.get_logger(__name__)
 _RETRY_PAUSE_S = 0.05
 # With fewer operations it costs more to split what waits between the lanes than to wait for each other.
 _WORTH_A_BATCH = 50
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuthorizerLimits:
-    """Named in settings. `operation_deadline_s`: an operation that waited longer in the queue is answered BUSY.
-
-    `device_operations_max` bounds what one terminal or wallet may have open, so that it can neither fill the queue
-    alone nor try more forged codes at once than the limit on them allows for.
-    """
-
-    queue_operations_max: int
-    device_operations_max: int
-    lanes: int
-    batch_operations_max: int
-    batch_attempts_max: int
-    batch_timeout_s: float
-    operation_deadline_s: float
-    connect_timeout_s: float
 
 
 class Submission(Struct, frozen=True):
@@ -73,8 +55,12 @@ class Submission(Struct, frozen=True):
     waiting: "asyncio.Future[Outcome] | None"
 
 
-class QueueFull(PosError):
-    """The operation was not accepted and nothing has happened."""
+class NotAccepted(PosError):
+    """The engine did not accept an operation, and nothing has happened. `code` is BUSY or DRAINING."""
+
+    def __init__(self, code: ErrorCode) -> None:
+        super().__init__(code)
+        self.code = code
 
 
 class _Lane:
@@ -102,8 +88,8 @@ class Authorizer:
     """The queue and the lanes. `publish` is called once per operation, after its commit.
 
     It gets the outcome and the `reply_to` of the request, and must not block. `day_start_ms` tells when the business
-    day of a time began. `watch` is told of every batch. `rejected` counts what was not accepted, or too late to be
-    decided; who finds the queue `full` and asks no further counts here too.
+    day of a time began. `watch` receives a record of every batch. `rejected` counts operations that were refused
+    because the queue was full, or that expired in it.
     """
 
     def __init__(
@@ -145,19 +131,29 @@ class Authorizer:
             await warm_up(await lane.connected())
 
     def submit(self, operation: Operation, reply_to: str | None = None) -> None:
-        """Accept an operation. Raises QueueFull, also for one device alone, and once `close` was called."""
+        """Accept an operation. Raises NotAccepted: the queue or the device's share is full, or `close` was called."""
         self._accept(operation, reply_to, None)
 
     async def submit_and_wait(self, operation: Operation) -> Outcome:
-        """Accept an operation and wait for its outcome, which is published too. Raises QueueFull."""
+        """Accept an operation and wait for its outcome, which is published too. Raises NotAccepted."""
         waiting: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._accept(operation, None, waiting)
         return await waiting
 
     @property
-    def full(self) -> bool:
-        """Whether an operation that came now would not be accepted, whoever asks for it."""
-        return self._closed or len(self._queue) >= self._limits.queue_operations_max
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the queue takes no further operation, whoever asks for it."""
+        return len(self._queue) >= self._limits.queue_operations_max
+
+    def refuse_busy(self) -> NotAccepted:
+        """Count an operation as rejected, and return the exception that says so."""
+        self.rejected += 1
+        return NotAccepted(ErrorCode.BUSY)
 
     @property
     def queued(self) -> int:
@@ -169,14 +165,14 @@ class Authorizer:
         deadline_s = time.monotonic() + self._limits.operation_deadline_s
         asker = asker_of(operation)
         device = None if asker is None else (asker.kind, asker.number)
-        if self.full:
-            self.rejected += 1
-            raise QueueFull
+        if self._closed:
+            raise NotAccepted(ErrorCode.DRAINING)
+        if self.is_full:
+            raise self.refuse_busy()
         if device is not None:
             already_open = self._open.get(device, 0)
             if already_open >= self._limits.device_operations_max:
-                self.rejected += 1
-                raise QueueFull
+                raise self.refuse_busy()
             self._open[device] = already_open + 1
         self._queue.append(Submission(operation, reply_to, deadline_s, device, named_by(operation), waiting))
         self._idle.clear()

@@ -1,4 +1,4 @@
-"""What the engine tells metrics and traces of a batch that is over: its outcomes, and when it passed each stage."""
+"""The record of a finished batch, for metrics and traces: its outcomes, and when it passed each stage."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -8,12 +8,13 @@ from ..core.payments.operations import Outcome
 
 @dataclass(slots=True)
 class BatchRecord:
-    """Times are seconds on the clock of `time.monotonic`. Of a batch that ran more than once they are the last run's.
+    """Times are seconds of `time.monotonic`, from the last attempt if a batch was attempted more than once.
 
-    `loading_s`, `deciding_s`, `applying_s` and `publishing_s` are when that stage began, 0 when it was not reached;
-    `publishing_s` is also when the commit was answered. Of each operation, in the order of `outcomes`: `accepted_s`
-    when it came into the queue, `handed_s` when its notices had gone to the sockets, or to the outboxes of peers that
-    took none then. `conflicts` and `database_failures` count the runs that ended so.
+    - `loading_s`, `deciding_s`, `applying_s`, `publishing_s`: when the stage began, 0 if it was not reached.
+      `publishing_s` is also when the commit was acknowledged.
+    - `accepted_s`, `handed_s`: one time per operation, in the order of `outcomes`. When the queue accepted it, and when
+      its notices had gone to the sockets, or to the outboxes of peers that took none then.
+    - `conflicts`, `database_failures`: attempts that ended that way.
     """
 
     loading_s: float = 0.0
@@ -28,4 +29,16 @@ class BatchRecord:
 
 
 Watch = Callable[[BatchRecord], None]
-"""Called once a batch, after everything was answered. Must not block."""
+"""Called once per batch, after every operation was answered. Must not block."""
+
+
+def fan_out(watches: Sequence[Watch]) -> Watch | None:
+    """Return a watch that calls all of `watches`; None if there are none."""
+    if not watches:
+        return None
+
+    def watch_all(record: BatchRecord) -> None:
+        for watch in watches:
+            watch(record)
+
+    return watch_all

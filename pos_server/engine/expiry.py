@@ -7,7 +7,7 @@ import asyncpg
 from ..core.payments.operations import Expire
 from ..ledger.rows import plain_uuid
 from ..ledger.sql import QUERIES
-from .authorizer import Authorizer, QueueFull
+from .authorizer import Authorizer, NotAccepted
 
 
 class Sweeper:
@@ -19,9 +19,9 @@ class Sweeper:
         self._batch_max = batch_max
 
     async def sweep(self, connection: asyncpg.Connection) -> None:
-        """One round. A full queue ends it: the rows are still there in the next."""
+        """Submit one round. A full queue ends it: the next round finds the same rows."""
         for row in await connection.fetch(QUERIES["payments_to_expire"], self._now_ms(), self._batch_max):
             try:
                 self._authorizer.submit(Expire(plain_uuid(row["id"])))
-            except QueueFull:
+            except NotAccepted:
                 return

@@ -1,23 +1,22 @@
-"""Who may open a WebSocket at all: decided before the upgrade, with a real HTTP status."""
+"""Decides who may open a WebSocket at all, before the upgrade, with an HTTP status."""
 
 from collections import Counter
+from collections.abc import Callable
 from http import HTTPStatus
 
 from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket
 
 from ..core.protocol.messages import SUBPROTOCOL
-from ..settings import Settings
+from ..limits import AdmissionLimits
 
 
 class Admission:
-    """Counts connections in all and by address, and knows whether the server is on its way out."""
+    """Counts connections in all and by address, and refuses further ones at a bound or while the server drains."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.draining = False
-        self._connections_max = settings.connections_max
-        self._address_connections_max = settings.address_connections_max
-        self._origins = settings.allowed_origins
+    def __init__(self, limits: AdmissionLimits, *, is_draining: Callable[[], bool]) -> None:
+        self._limits = limits
+        self._is_draining = is_draining
         self._connections = 0
         self._by_address: Counter[str] = Counter()
 
@@ -26,13 +25,13 @@ class Admission:
         origin = websocket.headers.get("origin")
         if SUBPROTOCOL not in websocket.scope["subprotocols"]:
             return _refused(HTTPStatus.BAD_REQUEST, f"offer the WebSocket subprotocol {SUBPROTOCOL}")
-        if origin is not None and origin not in self._origins:
+        if origin is not None and origin not in self._limits.origins:
             return _refused(HTTPStatus.FORBIDDEN, "this origin is not among POS_ALLOWED_ORIGINS")
-        if self.draining:
+        if self._is_draining():
             return _refused(HTTPStatus.SERVICE_UNAVAILABLE, "the server is restarting", retry_after_s=1)
-        if self._connections >= self._connections_max:
+        if self._connections >= self._limits.connections_max:
             return _refused(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections", retry_after_s=5)
-        if self._by_address[_address(websocket)] >= self._address_connections_max:
+        if self._by_address[_address(websocket)] >= self._limits.address_connections_max:
             return _refused(HTTPStatus.TOO_MANY_REQUESTS, "too many connections from this address", retry_after_s=5)
         return None
 

@@ -1,4 +1,4 @@
-"""What an authenticated device says, message by message: its limits, its answers, and its misuse."""
+"""An authenticated device's messages, one by one: their limits, their answers, and misuse."""
 
 import asyncio
 import time
@@ -9,7 +9,6 @@ import structlog
 from ..core.errors import CloseCode, ErrorCode, MessageError
 from ..core.protocol.messages import (
     Authenticate,
-    Error,
     History,
     PaymentConfirm,
     PaymentQuery,
@@ -22,78 +21,77 @@ from ..core.protocol.messages import (
     ShiftQuery,
     encode,
 )
-from ..core.protocol.notices import ERROR_TEXTS
+from ..core.protocol.notices import error_message, message_error
 from ..core.protocol.session import Session
 from ..core.rate_limits import TokenBucket
 from ..delivery.connections import Connection
 from ..ledger.database import DATABASE_AWAY
-from ..settings import Settings
+from ..limits import ConversationLimits
 
 log = structlog.get_logger(__name__)
 
 # Called in a task of its own: a coroutine made before that would be left over when the connection ends first.
 Work = Callable[[], Awaitable[ServerMessage | None]]
 
-# What reads, some of it much, and is bounded by a rate of its own: a till that asks too often has taken whole networks
-# down.
+# Requests that read, bounded by a rate of their own: tills that poll too often have taken whole networks down.
 _QUERIES = frozenset({PaymentQuery, PaymentsRecent, History, ShiftOpen, ShiftClose, ShiftQuery})
-# What waits for the database or a thread besides the reader.
+# Requests that wait for the database or a thread, each in a task of its own.
 _SLOW = _QUERIES | {PaymentConfirm, PinSet}
 
-# What a correct client never sends, or not so often: it has little patience to spend on these.
+# Errors that a correct client never causes, or rarely: too many of them close the connection.
 _MISUSE = {ErrorCode.BAD_FIELD, ErrorCode.UNKNOWN_TYPE, ErrorCode.WRONG_CURRENCY, ErrorCode.TOO_MANY_MESSAGES}
 
 
 class Conversation:
     """One connection's messages after `authenticate`.
 
-    `refuse_early` and `handle` are those of `DeviceEndpoint`: the first answers what there is no room for before it is
-    read, the second acts on what was read.
+    `refuse_early` and `handle` are those of `DeviceEndpoint`: the first refuses a message before it is parsed, the
+    second acts on a parsed one.
     """
 
     __slots__ = (
-        "_at_work",
         "_connection",
         "_handle",
+        "_limits",
         "_pace",
         "_patience",
         "_queries",
         "_refuse_early",
         "_session",
-        "_settings",
+        "_tasks",
     )
 
     def __init__(
         self,
-        settings: Settings,
+        limits: ConversationLimits,
         session: Session,
         connection: Connection,
         refuse_early: Callable[[str], str | None],
         handle: Callable[[Request], Work | None],
         now_s: float,
     ) -> None:
-        self._settings = settings
+        self._limits = limits
         self._session = session
         self._connection = connection
         self._refuse_early = refuse_early
         self._handle = handle
-        self._pace = TokenBucket(settings.messages_per_s, settings.messages_burst, now_s)
-        self._patience = TokenBucket(settings.bad_messages_per_s, settings.bad_messages_burst, now_s)
+        self._pace = TokenBucket(limits.messages_per_s, limits.messages_burst, now_s)
+        self._patience = TokenBucket(limits.bad_messages_per_s, limits.bad_messages_burst, now_s)
         # Made when first needed: ten thousand idle connections need neither.
         self._queries: TokenBucket | None = None
-        self._at_work: set[asyncio.Task[None]] | None = None
+        self._tasks: set[asyncio.Task[None]] | None = None
 
-    def hear(self, text: str) -> Exception | None:
-        """`take` for a caller that has no use for exceptions: returns what it raises."""
+    def receive_or_fail(self, text: str) -> Exception | None:
+        """Call `receive`, and return the exception that it raises: for DirectSocket.listen."""
         try:
-            self.take(text)
+            self.receive(text)
         except Exception as failure:
             return failure
         return None
 
-    def take(self, text: str) -> None:
+    def receive(self, text: str) -> None:
         """Act on one message; its answer or error goes to the connection. Raises ConnectionClosing."""
-        settings, now_s = self._settings, time.monotonic()
+        limits, now_s = self._limits, time.monotonic()
         refusal = self._refuse_early(text)
         if refusal is not None and self._pace.take(now_s):
             self._connection.deliver(refusal)
@@ -105,45 +103,33 @@ class Conversation:
             if not self._pace.take(now_s):
                 raise refused(ErrorCode.TOO_MANY_MESSAGES, message, retry_after_s=1)
             if type(message) in _QUERIES:
-                self._queries = self._queries or TokenBucket(settings.queries_per_s, settings.queries_burst, now_s)
+                self._queries = self._queries or TokenBucket(limits.queries_per_s, limits.queries_burst, now_s)
                 if not self._queries.take(now_s):
                     raise refused(ErrorCode.TOO_MANY_QUERIES, message, retry_after_s=1)
-            if type(message) in _SLOW and len(self._at_work or ()) >= settings.connection_requests_max:
+            if type(message) in _SLOW and len(self._tasks or ()) >= limits.requests_max:
                 raise refused(ErrorCode.BUSY, message)
             work = self._handle(message)
             if work is not None:
-                self._at_work = set() if self._at_work is None else self._at_work
+                self._tasks = set() if self._tasks is None else self._tasks
                 task = asyncio.create_task(_answer(work, message, self._connection))
-                self._at_work.add(task)
-                task.add_done_callback(self._at_work.discard)
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
         except MessageError as error:
             self._connection.deliver(encode(error_message(error)))
             if error.code in _MISUSE and not self._patience.take(now_s):
                 raise self._session.close(CloseCode.TOO_MANY_MESSAGES, "too many bad messages") from None
 
     def end(self) -> None:
-        """Nobody waits for what is still at work."""
-        for task in self._at_work or ():
+        """Cancel the requests at work: nobody waits for their answers."""
+        for task in self._tasks or ():
             task.cancel()
 
 
 def refused(
     code: ErrorCode, message: Request, *, field: str | None = None, retry_after_s: int | None = None
 ) -> MessageError:
-    """The error that answers `message`, with the code's usual text."""
-    return MessageError(code, ERROR_TEXTS[code], field=field, reply_to=message.message_id, retry_after_s=retry_after_s)
-
-
-def error_message(error: MessageError) -> Error:
-    """What tells the client of an error."""
-    return Error(
-        reply_to=error.reply_to,
-        code=error.code.value,
-        message=error.detail,
-        field=error.field,
-        retryable=error.code.retryable,
-        retry_after_s=error.retry_after_s,
-    )
+    """Return the error that answers `message`, with the code's usual text."""
+    return message_error(code, message.message_id, field=field, retry_after_s=retry_after_s)
 
 
 def _about(message: Request) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What both kinds of device share: the handshake, resume, the reader with its limits, and an orderly end."""
+"""The endpoint that both kinds of device share: handshake, resume, reader with its limits, orderly end."""
 
 import asyncio
 import hmac
@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import asyncpg
 import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ..clock import now_ms
 from ..core.credentials.device_keys import NONCE_BYTES, DeviceId, DeviceKind, Keyring, authentication_mac
 from ..core.errors import CloseCode, ConnectionClosing
+from ..core.payments.operations import Operation
 from ..core.protocol.messages import (
     SUBPROTOCOL,
     Authenticate,
@@ -27,23 +29,16 @@ from ..core.protocol.messages import (
 )
 from ..core.protocol.session import Session, State
 from ..core.texts import language_of
-from ..delivery.connections import CLOSE_TIMEOUT_S, Connection, Connections
-from ..delivery.peers import Peers
+from ..delivery.connections import CLOSE_TIMEOUT_S, Connection
+from ..delivery.publisher import Publisher
+from ..engine.authorizer import Authorizer, NotAccepted
 from ..ledger.database import DATABASE_AWAY
-from ..settings import Settings
+from ..limits import DeviceLimits
 from .admission import Admission
-from .conversation import Conversation, Work
+from .conversation import Conversation, Work, refused
+from .direct_socket import FAILURE, DirectSocket, direct_socket
 
 log = structlog.get_logger(__name__)
-
-# In the connection's `state`, when the WebSocket protocol itself has ended it: the close code (1002, 1007 or 1009).
-REFUSED_FRAME_CODE = "refused_frame_code"
-
-# In the connection's `state`: a function that takes the one that hears texts as they come, without the application's
-# task being woken. It returns None, or what the task is to raise; from then on texts go to the task again.
-LISTEN = "listen"
-# In what the application receives: what its hearer returned.
-FAILURE = "failure"
 
 RecordT = TypeVar("RecordT")
 Ready = TerminalReady | WalletReady
@@ -51,7 +46,7 @@ Ready = TerminalReady | WalletReady
 
 @dataclass(frozen=True, slots=True)
 class Admitted(Generic[RecordT]):
-    """A device that has proved itself: its key's generation, its row, and the language of its texts."""
+    """An authenticated device: its key's generation, its row, and the language of its texts."""
 
     device: DeviceId
     generation: int
@@ -59,46 +54,63 @@ class Admitted(Generic[RecordT]):
     language: str
 
 
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """The parts of the server that an endpoint uses: keys, admission, delivery, the ledger's pool, the engine."""
+
+    keyring: Keyring
+    admission: Admission
+    publisher: Publisher
+    pool: asyncpg.Pool
+    authorizer: Authorizer
+
+
 class DeviceEndpoint(ABC, Generic[RecordT]):
-    """Serves the WebSockets of one kind of device. Subclasses say who may come in and what a message does."""
+    """Serves the WebSockets of one kind of device. Subclasses admit devices and act on their messages."""
 
     kind: DeviceKind
 
-    def __init__(
-        self, settings: Settings, keyring: Keyring, admission: Admission, connections: Connections, peers: Peers
-    ) -> None:
-        self._settings = settings
-        self._keyring = keyring
-        self._admission = admission
-        self._connections = connections
-        self._peers = peers
+    def __init__(self, limits: DeviceLimits, backend: Backend) -> None:
+        self._limits = limits
+        self._keyring = backend.keyring
+        self._admission = backend.admission
+        self._publisher = backend.publisher
+        self._pool = backend.pool
+        self._authorizer = backend.authorizer
 
     @abstractmethod
     async def admit(self, message: Authenticate, nonce: bytes) -> Admitted[RecordT]:
-        """The device that sent `message`, if it proves itself. Raises ConnectionClosing."""
+        """Return the device that sent `message`, if it proves its key. Raises ConnectionClosing."""
 
     @abstractmethod
     async def resume(self, message: Authenticate, admitted: Admitted[RecordT]) -> tuple[Ready, Sequence[ServerMessage]]:
-        """The `ready` for the device, and the results it may have missed."""
+        """Return `ready` for the device, and the results that it may have missed."""
 
     @abstractmethod
     async def missed(self, number: int, language: str, since_ms: int) -> Sequence[ServerMessage] | None:
-        """What changed for a device after `since_ms`, oldest first; None when that is more than may be replayed."""
+        """Return the device's payments that changed after `since_ms`, oldest first; None if too many to replay."""
 
     def refuse_early(self, text: str) -> str | None:
-        """The answer's text to a message that there is no room for, without reading all of it; None to have it read."""
+        """Return the refusal of a message that there is no room for, before it is parsed; None to have it parsed."""
         return None
 
     @abstractmethod
     def handle(self, message: Request, admitted: Admitted[RecordT]) -> Work | None:
         """Act on a message of an authenticated device. Raises MessageError.
 
-        What takes longer than a moment is returned, to be run besides the reader; it returns its answer, or None when
-        that comes otherwise, and may raise MessageError too.
+        Work that waits for the database or a thread is returned, to run in a task of its own. It returns the answer, or
+        None if the answer comes with a notice; it may raise MessageError too.
         """
 
+    def submit(self, operation: Operation, message: Request) -> None:
+        """Hand an operation to the engine; its outcome answers `message`. Raises MessageError: BUSY or DRAINING."""
+        try:
+            self._authorizer.submit(operation, message.message_id)
+        except NotAccepted as refusal:
+            raise refused(refusal.code, message) from None
+
     async def serve(self, websocket: WebSocket) -> None:
-        """One connection, from the upgrade to its end."""
+        """Serve one connection, from the upgrade to its end."""
         refusal = self._admission.refusal(websocket)
         if refusal is not None:
             log.info("connection_denied", kind=self.kind.value, status=refusal.status_code)
@@ -111,12 +123,12 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
             self._admission.leave(websocket)
 
     async def _serve_admitted(self, websocket: WebSocket) -> None:
-        session = Session(self.kind)
+        session, socket = Session(self.kind), None
         try:
             await websocket.accept(SUBPROTOCOL)
-            arrival = self._connections.arrival()
-            # No name for what `authenticate` said: this frame lives as long as the connection.
-            await self._talk(websocket, arrival, session, *await self._authenticate(websocket, session))
+            arrival, socket = self._publisher.arrival(), direct_socket(websocket)
+            # `authenticate` gets no name here: this frame lives as long as the connection.
+            await self._talk(websocket, socket, arrival, session, *await self._authenticate(websocket, session))
         except ConnectionClosing as closing:
             log.info("connection_refused", kind=self.kind.value, code=closing.code.value, reason=closing.reason)
             await _close(websocket, closing)
@@ -127,23 +139,22 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
             log.exception("connection_failed", kind=self.kind.value)
             await _close(websocket, ConnectionClosing(CloseCode.UNAVAILABLE, "server fault, come back"))
             return
-        code = websocket.scope["state"].get(REFUSED_FRAME_CODE)
-        # One line a connection: what this session ended by itself is logged already.
-        if code is not None and session.state is not State.CLOSED:
-            log.info("connection_refused", kind=self.kind.value, code=code)
+        # One line per connection: an end by this session is logged already.
+        if socket is not None and socket.refused_frame_code is not None and session.state is not State.CLOSED:
+            log.info("connection_refused", kind=self.kind.value, code=socket.refused_frame_code)
 
     async def _authenticate(self, websocket: WebSocket, session: Session) -> tuple[Authenticate, Admitted[RecordT]]:
         nonce = secrets.token_bytes(NONCE_BYTES)
         hello = Hello(
             nonce=nonce.hex(),
             server_time_ms=now_ms(),
-            heartbeat_s=self._settings.heartbeat_s,
-            authenticate_within_s=self._settings.authentication_timeout_s,
-            frame_bytes_max=self._settings.frame_bytes_max,
+            heartbeat_s=self._limits.heartbeat_s,
+            authenticate_within_s=self._limits.authentication_timeout_s,
+            frame_bytes_max=self._limits.frame_bytes_max,
         )
         await websocket.send({"type": "websocket.send", "text": encode(hello)})
         try:
-            async with asyncio.timeout(self._settings.authentication_timeout_s):
+            async with asyncio.timeout(self._limits.authentication_timeout_s):
                 message = session.receive(await _receive_text(websocket))
         except TimeoutError:
             raise session.close(CloseCode.AUTHENTICATION_TIMEOUT, "authenticate sooner") from None
@@ -160,27 +171,29 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
     def check_mac(
         self, message: Authenticate, nonce: bytes, device: DeviceId, kid: str | None, generation: int
     ) -> None:
-        """Raises ConnectionClosing unless `message` proves the device's current key."""
+        """Raise ConnectionClosing unless `message` proves the device's current key."""
         key = self._keyring.device_key(kid, device, generation) if kid is not None and kid == message.kid else None
         mac = bytes.fromhex(message.mac)
         if key is None or not hmac.compare_digest(authentication_mac(key, nonce, message.id), mac):
             raise ConnectionClosing(CloseCode.UNAUTHORIZED, "unknown device or wrong key")
 
     def admitted(self, message: Authenticate, device: DeviceId, generation: int, record: RecordT) -> Admitted[RecordT]:
-        """What `admit` returns for a device that has proved itself with `message`."""
+        """Return the result of `admit` for a device that has proved its key with `message`."""
         return Admitted(device, generation, record, language_of(message.language))
 
     async def _talk(
         self,
         websocket: WebSocket,
+        socket: DirectSocket,
         arrival: float,
         session: Session,
         message: Authenticate,
         admitted: Admitted[RecordT],
     ) -> None:
-        # Registered before the rows are read: what is decided from here on is delivered, what was before is read.
-        connection = self._connections.open(admitted.device, admitted.generation, arrival, admitted.language, websocket)
-        self._peers.opened(connection)
+        # Registered before the rows are read: later decisions are delivered, earlier ones are read.
+        connection = self._publisher.open(
+            admitted.device, admitted.generation, arrival, admitted.language, websocket, socket.send_now
+        )
         try:
             try:
                 ready, missed = await self.resume(message, admitted)
@@ -190,7 +203,7 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
             connection.start(map(encode, (ready, *missed)))
             del message, ready, missed  # or this frame would keep them as long as the connection lasts
             try:
-                await self._converse(websocket, session, connection, admitted)
+                await self._converse(websocket, socket, session, connection, admitted)
             except ConnectionClosing as closing:
                 log.info("connection_closed", kind=self.kind.value, code=closing.code.value, reason=closing.reason)
                 session.close(closing.code, closing.reason)
@@ -199,28 +212,30 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
                 connection.close(CloseCode.UNAVAILABLE, "server fault, come back")
                 raise
         finally:
-            self._connections.forget(connection)
-            self._peers.closed(connection.device)
+            self._publisher.forget(connection)
             await connection.ended()
 
     async def _converse(
-        self, websocket: WebSocket, session: Session, connection: Connection, admitted: Admitted[RecordT]
+        self,
+        websocket: WebSocket,
+        socket: DirectSocket,
+        session: Session,
+        connection: Connection,
+        admitted: Admitted[RecordT],
     ) -> None:
         conversation = Conversation(
-            self._settings,
+            self._limits.conversation,
             session,
             connection,
             self.refuse_early,
             lambda message: self.handle(message, admitted),
             time.monotonic(),
         )
-        listen = websocket.scope["state"].get(LISTEN)
         try:
-            # From here on texts go straight to the conversation; what came before them, and the end, come by this way.
-            if listen is not None:  # else the connection is lost already
-                listen(conversation.hear)
+            # From here on texts go directly to the conversation. Earlier texts, and the end, come by ASGI.
+            socket.listen(conversation.receive_or_fail)
             while True:
-                conversation.take(await _receive_text(websocket))
+                conversation.receive(await _receive_text(websocket))
         except WebSocketDisconnect:
             return
         finally:

@@ -11,32 +11,32 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from ..core.credentials.device_keys import Keyring
 from ..core.credentials.pins import PinHash, pin_secret
 from ..core.errors import PosError
-from ..settings import Settings
+from ..limits import PinHasherLimits
 
 T = TypeVar("T")
 
 
 class PinHasherBusy(PosError):
-    """Too many PINs are being checked; this one was not."""
+    """Too many PINs are being checked: this one was not."""
 
 
 class PinHasher:
-    """Bounded in threads and in what may wait for them. `close` it at the end."""
+    """Argon2id in a bounded number of threads, with a bounded number of waiting checks. Call `close` at the end."""
 
-    def __init__(self, settings: Settings, keyring: Keyring) -> None:
+    def __init__(self, limits: PinHasherLimits, keyring: Keyring) -> None:
         self._keyring = keyring
         self._hasher = PasswordHasher(
-            time_cost=settings.pin_argon2_passes,
-            memory_cost=settings.pin_argon2_memory_kib,
+            time_cost=limits.passes,
+            memory_cost=limits.memory_kib,
             parallelism=1,
             type=Type.ID,
         )
-        self._threads = ThreadPoolExecutor(settings.pin_workers, thread_name_prefix="pin")
-        self._open_max = settings.pin_workers + settings.pin_checks_max
+        self._threads = ThreadPoolExecutor(limits.threads, thread_name_prefix="pin")
+        self._open_max = limits.threads + limits.waiting_max
         self._open = 0
 
     async def hash(self, wallet_number: int, pin: str) -> PinHash:
-        """What to store for a new PIN. Raises PinHasherBusy."""
+        """Return what to store for a new PIN. Raises PinHasherBusy."""
         kid = self._keyring.current
         pepper = self._keyring.pin_pepper(kid)
         if pepper is None:
@@ -45,7 +45,7 @@ class PinHasher:
         return PinHash(kid, await self._in_thread(lambda: self._hasher.hash(secret)))
 
     async def is_correct(self, wallet_number: int, pin: str, stored: PinHash) -> bool:
-        """Whether `pin` is the stored one; False too when its master key is retired. Raises PinHasherBusy."""
+        """Return whether `pin` is the stored one; False also when its master key is retired. Raises PinHasherBusy."""
         pepper = self._keyring.pin_pepper(stored.kid)
         if pepper is None:
             return False
@@ -73,5 +73,5 @@ class PinHasher:
             future.exception()
 
     def close(self) -> None:
-        """End the threads; what waits is dropped."""
+        """End the threads and drop the checks that wait."""
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""`/v1/terminal`: tills scan codes here and hear what became of them."""
+"""`/v1/terminal`: tills scan codes here and receive the results."""
 
 import math
 import time
@@ -6,14 +6,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from uuid import UUID
 
-import asyncpg
 import orjson
 
 from ..clock import now_ms
-from ..core.credentials.device_keys import DeviceId, DeviceKind, Keyring
-from ..core.errors import CloseCode, ConnectionClosing, ErrorCode, MessageError
-from ..core.payments.operations import Cancel, CreateRefund, Entry, Operation, Scan
-from ..core.payments.payment import Payment, Purpose, Status
+from ..core.credentials.device_keys import DeviceId, DeviceKind
+from ..core.errors import CloseCode, ConnectionClosing, ErrorCode
+from ..core.payments.operations import Cancel, CreateRefund, Entry, Scan
+from ..core.payments.payment import Payment, Purpose
 from ..core.protocol.messages import (
     Authenticate,
     PaymentCancel,
@@ -33,55 +32,34 @@ from ..core.protocol.messages import (
     encode,
     message_id_of_scan,
 )
-from ..core.protocol.notices import ERROR_TEXTS, Recipient, shift_notice, terminal_notice
+from ..core.protocol.notices import error_message, message_error, shift_notice, terminal_notice
 from ..core.rate_limits import FailureLimit
-from ..delivery.connections import Connections
-from ..delivery.peers import Peers
-from ..engine.authorizer import Authorizer, QueueFull
 from ..ledger import directory, history, shifts
 from ..ledger.directory import TerminalRecord
 from ..ledger.rows import plain_uuid
-from ..settings import Settings
-from .admission import Admission
-from .conversation import Work, error_message, refused
-from .device import Admitted, DeviceEndpoint
+from ..limits import DeviceLimits
+from .conversation import Work, refused
+from .device import Admitted, Backend, DeviceEndpoint
 
 # By name: an enum's own call takes ten times as long, and every scan needs both.
 _ENTRIES = {str(entry): entry for entry in Entry}
 _PURPOSES = {str(purpose): purpose for purpose in Purpose}
-# What is before and after the `message_id` in the refusal of a scan. Made once: an exception, a message and its text
-# for each would be more work than all the rest of it.
-_BUSY = encode(error_message(MessageError(ErrorCode.BUSY, ERROR_TEXTS[ErrorCode.BUSY], reply_to="?"))).split('"?"')
+# The text before and after the `message_id` in the refusal of a scan. Made once: building an exception, a message and
+# its text each time would be most of a refusal's cost.
+_BUSY = encode(error_message(message_error(ErrorCode.BUSY, "?"))).split('"?"')
 
 
 class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):
-    """`bad_codes` counts forged codes by terminal number; whoever publishes decisions records them.
-
-    `new_id` makes the id of a tombstone; `is_online` knows whether a wallet has a device connected anywhere.
-    """
+    """Tills. `forged_codes` counts forged codes by terminal number; `new_id` makes the id of a tombstone."""
 
     kind = DeviceKind.TERMINAL
 
     def __init__(
-        self,
-        settings: Settings,
-        keyring: Keyring,
-        admission: Admission,
-        connections: Connections,
-        peers: Peers,
-        pool: asyncpg.Pool,
-        authorizer: Authorizer,
-        bad_codes: FailureLimit,
-        *,
-        new_id: Callable[[], UUID],
-        is_online: Callable[[Recipient], bool],
+        self, limits: DeviceLimits, backend: Backend, forged_codes: FailureLimit, *, new_id: Callable[[], UUID]
     ) -> None:
-        super().__init__(settings, keyring, admission, connections, peers)
-        self._pool = pool
-        self._authorizer = authorizer
-        self._bad_codes = bad_codes
+        super().__init__(limits, backend)
+        self._forged_codes = forged_codes
         self._new_id = new_id
-        self._is_online = is_online
 
     async def admit(self, message: Authenticate, nonce: bytes) -> Admitted[TerminalRecord]:
         terminal = await directory.find_terminal(self._pool, message.id) if message.slot == 0 else None
@@ -97,7 +75,7 @@ class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):
         time_ms = now_ms()
         missed: Sequence[ServerMessage] | None = ()
         if message.since_ms is not None:
-            since_ms = message.since_ms - int(self._settings.resume_overlap_s * 1000)
+            since_ms = message.since_ms - self._limits.resume_overlap_ms
             missed = await self.missed(message.id, admitted.language, since_ms)
         ready = TerminalReady(
             reply_to=message.message_id,
@@ -112,19 +90,19 @@ class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):
         return ready, missed or ()
 
     async def missed(self, number: int, language: str, since_ms: int) -> Sequence[ServerMessage] | None:
-        payments_max = self._settings.resume_payments_max
+        payments_max = self._limits.resume_payments_max
         payments = await history.terminal_payments_since(self._pool, number, since_ms, payments_max + 1)
         return None if len(payments) > payments_max else [self._notice(p, None, language) for p in payments]
 
     def refuse_early(self, text: str) -> str | None:
-        # What is refused is not paid, so it must not cost like a payment: with twice as many scans as the server can
-        # decide, to read them all would take a third of its time.
-        if not self._authorizer.full or self._admission.draining:
+        # A refusal must not cost as much as a payment: at twice the load that the server can decide, parsing every
+        # scan would take a third of its time.
+        if not self._authorizer.is_full or self._authorizer.is_closed:
             return None
         message_id = message_id_of_scan(text)
         if message_id is None:
             return None
-        self._authorizer.rejected += 1
+        self._authorizer.refuse_busy()
         return orjson.dumps(message_id).decode().join(_BUSY)
 
     def handle(self, message: Request, admitted: Admitted[TerminalRecord]) -> Work | None:
@@ -134,14 +112,14 @@ class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):
             case PaymentCancel():
                 self._cancel(message, admitted)
             case RefundCreate():
-                wish = CreateRefund(
+                refund_request = CreateRefund(
                     refund_id=message.refund_id,
                     payment_id=message.payment_id,
                     merchant_id=admitted.record.merchant_id,
                     terminal_number=admitted.device.number,
                     amount_minor=message.amount_minor,
                 )
-                self._submit(wish, message)
+                self.submit(refund_request, message)
             case PaymentQuery():
                 return partial(self._query, message, admitted)
             case PaymentsRecent():
@@ -156,7 +134,7 @@ class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):
         number, terminal = admitted.device.number, admitted.record
         if message.currency != terminal.currency:
             raise refused(ErrorCode.WRONG_CURRENCY, message, field="currency")
-        blocked_s = self._bad_codes.blocked_for_s(number, time.monotonic())
+        blocked_s = self._forged_codes.blocked_for_s(number, time.monotonic())
         if blocked_s:
             raise refused(ErrorCode.TOO_MANY_BAD_CODES, message, retry_after_s=math.ceil(blocked_s))
         scan = Scan(
@@ -170,7 +148,7 @@ class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):
             entry=_ENTRIES[message.entry],
             purpose=_PURPOSES[message.purpose],
         )
-        self._submit(scan, message)
+        self.submit(scan, message)
 
     def _cancel(self, message: PaymentCancel, admitted: Admitted[TerminalRecord]) -> None:
         cancel = Cancel(
@@ -181,15 +159,7 @@ class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):
             reference=message.reference,
             tombstone_id=self._new_id(),
         )
-        self._submit(cancel, message)
-
-    def _submit(self, operation: Operation, message: Request) -> None:
-        if self._admission.draining:
-            raise refused(ErrorCode.DRAINING, message)
-        try:
-            self._authorizer.submit(operation, message.message_id)
-        except QueueFull:
-            raise refused(ErrorCode.BUSY, message) from None
+        self.submit(cancel, message)
 
     async def _query(self, message: PaymentQuery, admitted: Admitted[TerminalRecord]) -> ServerMessage:
         merchant_id = admitted.record.merchant_id
@@ -210,7 +180,7 @@ class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):
     ) -> ServerMessage:
         number, time_ms = admitted.device.number, now_ms()
         refusal: ErrorCode | None = None
-        if self._admission.draining and not isinstance(message, ShiftQuery):
+        if self._authorizer.is_closed and not isinstance(message, ShiftQuery):
             refusal = ErrorCode.DRAINING
         elif isinstance(message, ShiftOpen):
             refusal = await shifts.open_shift(
@@ -228,7 +198,4 @@ class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):
         return shift_notice(shift, message.message_id, admitted.language)
 
     def _notice(self, payment: Payment, reply_to: str | None, language: str) -> TerminalPaymentResult | PaymentPending:
-        wallet_online = True
-        if payment.status is Status.PENDING and payment.wallet_number is not None:
-            wallet_online = self._is_online(Recipient(DeviceKind.WALLET, payment.wallet_number))
-        return terminal_notice(payment, reply_to, language, wallet_online=wallet_online)
+        return terminal_notice(payment, reply_to, language, wallet_online=self._publisher.wallet_online(payment))

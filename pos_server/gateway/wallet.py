@@ -1,17 +1,15 @@
-"""`/v1/wallet`: customers' phones hear of their payments here, confirm them, and look back."""
+"""`/v1/wallet`: customers' phones receive their payments here, confirm them, and read their history."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from uuid import UUID
 
-import asyncpg
-
 from ..clock import now_ms
-from ..core.credentials.device_keys import DeviceId, DeviceKind, Keyring
+from ..core.credentials.device_keys import DeviceId, DeviceKind
 from ..core.credentials.pins import PinHash, is_weak
 from ..core.errors import CloseCode, ConnectionClosing, ErrorCode
-from ..core.payments.operations import Confirm, Operation, Reject
+from ..core.payments.operations import Confirm, Reject
 from ..core.payments.rules import Rules, pin_tries_left
 from ..core.payments.snapshot import Wallet
 from ..core.protocol.messages import (
@@ -30,45 +28,25 @@ from ..core.protocol.messages import (
 )
 from ..core.protocol.notices import Notice, Recipient, wallet_notice
 from ..core.texts import text
-from ..delivery.connections import Connections
-from ..delivery.peers import Peers
-from ..engine.authorizer import Authorizer, QueueFull
 from ..ledger import directory, history
 from ..ledger import pins as pin_rows
 from ..ledger.directory import WalletDeviceRecord
 from ..ledger.history import Cursor, WalletPayment
-from ..settings import Settings
-from .admission import Admission
+from ..limits import DeviceLimits
 from .conversation import Work, refused
-from .device import Admitted, DeviceEndpoint
+from .device import Admitted, Backend, DeviceEndpoint
 from .pin_hasher import PinHasher, PinHasherBusy
 
 
 class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
-    """Codes are made on the phone; what it sends is about its own wallet only. `tell` delivers a notice everywhere."""
+    """Wallet devices. Payment codes are made on the phone; a device's messages concern its own wallet only."""
 
     kind = DeviceKind.WALLET
 
-    def __init__(
-        self,
-        settings: Settings,
-        keyring: Keyring,
-        admission: Admission,
-        connections: Connections,
-        peers: Peers,
-        pool: asyncpg.Pool,
-        authorizer: Authorizer,
-        rules: Rules,
-        pins: PinHasher,
-        *,
-        tell: Callable[[Notice], None],
-    ) -> None:
-        super().__init__(settings, keyring, admission, connections, peers)
-        self._pool = pool
-        self._authorizer = authorizer
+    def __init__(self, limits: DeviceLimits, backend: Backend, rules: Rules, pin_hasher: PinHasher) -> None:
+        super().__init__(limits, backend)
         self._rules = rules
-        self._pins = pins
-        self._tell = tell
+        self._pin_hasher = pin_hasher
 
     async def admit(self, message: Authenticate, nonce: bytes) -> Admitted[WalletDeviceRecord]:
         record = await directory.find_wallet_device(self._pool, message.id, message.slot)
@@ -84,13 +62,13 @@ class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
         time_ms = now_ms()
         payments: Sequence[WalletPayment] | None = ()
         if message.since_ms is not None:
-            since_ms = message.since_ms - int(self._settings.resume_overlap_s * 1000)
+            since_ms = message.since_ms - self._limits.resume_overlap_ms
             payments = await self._missed(message.id, since_ms)
-        # What waits for the PIN is asked for in any case.
-        pending = await history.wallet_pending(self._pool, message.id, self._settings.resume_payments_max)
-        known = {missed.payment.payment_id for missed in payments or ()}
-        told = [*(payments or ()), *(asked for asked in pending if asked.payment.payment_id not in known)]
-        # After the payments: a balance must never be older than what it is told with.
+        # Payments that wait for the PIN are sent in any case.
+        pending = await history.wallet_pending(self._pool, message.id, self._limits.resume_payments_max)
+        missed_ids = {missed.payment.payment_id for missed in payments or ()}
+        missed = [*(payments or ()), *(waiting for waiting in pending if waiting.payment.payment_id not in missed_ids)]
+        # Read after the payments: a balance must never be older than the payments it is sent with.
         wallet = await self._wallet(message.id)
         ready = WalletReady(
             reply_to=message.message_id,
@@ -103,7 +81,7 @@ class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
             pin_set=wallet.pin_set,
             status=wallet.status.value,
         )
-        return ready, [self._notice(payment, wallet, admitted.language) for payment in told]
+        return ready, [self._notice(payment, wallet, admitted.language) for payment in missed]
 
     async def missed(self, number: int, language: str, since_ms: int) -> Sequence[ServerMessage] | None:
         payments = await self._missed(number, since_ms)
@@ -113,7 +91,7 @@ class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
         return [self._notice(payment, wallet, language) for payment in payments]
 
     async def _missed(self, number: int, since_ms: int) -> Sequence[WalletPayment] | None:
-        payments_max = self._settings.resume_payments_max
+        payments_max = self._limits.resume_payments_max
         payments = await history.wallet_payments_since(self._pool, number, since_ms, payments_max + 1)
         return None if len(payments) > payments_max else payments
 
@@ -122,7 +100,7 @@ class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
             case PaymentConfirm():
                 return partial(self._confirm, message, admitted.device)
             case PaymentReject():
-                self._submit(Reject(message.payment_id, admitted.device.number, admitted.device.slot), message)
+                self.submit(Reject(message.payment_id, admitted.device.number, admitted.device.slot), message)
                 return None
             case PinSet():
                 return partial(self._set_pin, message, admitted)
@@ -136,7 +114,7 @@ class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
         if stored.hash is None:
             raise refused(ErrorCode.PIN_NOT_SET, message)
         is_correct = False
-        # A locked PIN, or a payment that has moved on, is not worth a check: the decision will say so.
+        # With a locked PIN, or a payment that has moved on, the decision needs no check.
         if stored.locked_until_ms <= now_ms() and await pin_rows.is_asked_for(
             self._pool, device.number, message.payment_id, message.version
         ):
@@ -149,29 +127,29 @@ class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
             pin_correct=is_correct,
             pin_generation=stored.generation,
         )
-        self._submit(confirm, message)
+        self.submit(confirm, message)
 
     async def _check(self, message: Request, number: int, pin: str, stored: PinHash) -> bool:
         try:
-            return await self._pins.is_correct(number, pin, stored)
+            return await self._pin_hasher.is_correct(number, pin, stored)
         except PinHasherBusy:
             raise refused(ErrorCode.BUSY, message) from None
 
     async def _set_pin(self, message: PinSet, admitted: Admitted[WalletDeviceRecord]) -> ServerMessage:
-        """The device's own answer; the other devices are told too."""
+        """Return the answer to the device; the wallet's other devices are notified."""
         device = admitted.device
         if is_weak(message.new_pin):
             raise refused(ErrorCode.PIN_TOO_WEAK, message, field="new_pin")
         await self._change_pin(message, device.number)
-        # Of a repeat too: the first may have been cut off between its commit and this.
+        # Also for a repeat: the first request may have been cut off between its commit and this line.
         others = Recipient(DeviceKind.WALLET, device.number, not_slot=device.slot)
-        self._tell(Notice(others, lambda language: _pin_changed(None, language)))
+        self._publisher.notify(Notice(others, lambda language: _pin_changed(None, language)))
         return _pin_changed(message.message_id, admitted.language)
 
     async def _change_pin(self, message: PinSet, number: int) -> None:
         """Change the PIN, unless this request has done so before. Raises MessageError.
 
-        Neither answer depends on whether the new PIN is the old one: that would tell who guesses.
+        No answer depends on whether the new PIN equals the old one: that would help somebody who guesses.
         """
         stored = await pin_rows.find_pin(self._pool, number)
         if stored.request_id == message.request_id:
@@ -195,7 +173,7 @@ class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
                 )
                 raise refused(ErrorCode.PIN_WRONG, message, field="old_pin")
         try:
-            new = await self._pins.hash(number, message.new_pin)
+            new = await self._pin_hasher.hash(number, message.new_pin)
         except PinHasherBusy:
             raise refused(ErrorCode.BUSY, message) from None
         if not await pin_rows.set_pin(self._pool, number, stored.generation, new, message.request_id):
@@ -213,14 +191,6 @@ class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
             payments=tuple(self._notice(payment, wallet, admitted.language) for payment in page),
             next_cursor=f"{last.changed_at_ms}.{last.payment_id}" if more and last else None,
         )
-
-    def _submit(self, operation: Operation, message: Request) -> None:
-        if self._admission.draining:
-            raise refused(ErrorCode.DRAINING, message)
-        try:
-            self._authorizer.submit(operation, message.message_id)
-        except QueueFull:
-            raise refused(ErrorCode.BUSY, message) from None
 
     async def _wallet(self, number: int) -> Wallet:
         wallet = await history.find_wallet(self._pool, number)

@@ -63,7 +63,7 @@ async def test_reports_and_pins_do_not_hold_the_loop(dsn: str, shop: Shop, admin
     )
     unhurried = {"api_requests_per_s": 1_000_000, "api_requests_burst": 1_000_000, "queries_burst": 1_000_000}
     limits = settings(**COSTLY, **unhurried)
-    pins = PinHasher(limits, KEYRING)
+    pins = PinHasher(limits.pin_hasher_limits(), KEYRING)
     began_s = time.monotonic()
     await pins.hash(1, "284917")
     pins.close()

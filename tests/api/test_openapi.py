@@ -51,7 +51,7 @@ def test_it_has_every_operation_and_no_other() -> None:
 
 def test_an_operation_without_a_handler_does_not_start() -> None:
     with pytest.raises(AssertionError, match="without a handler"):
-        Dispatcher(settings(), None, ENDPOINTS, {})  # type: ignore[arg-type]
+        Dispatcher(settings().api_limits(), None, ENDPOINTS, {})  # type: ignore[arg-type]
 
 
 def test_everything_is_described() -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
-from pos_server.delivery.connections import SEND_NOW
-from pos_server.gateway.device import FAILURE, LISTEN
+from pos_server.gateway.direct_socket import FAILURE, direct_socket
 from pos_server.server import listen, uvicorn_config
 from pos_server.settings import Settings
 from tests.support import TestDevice, authenticate
@@ -74,9 +74,9 @@ class _Behind(Exception):
 async def _echo(scope: Scope, receive: Receive, send: Send) -> None:
     await receive()
     await send({"type": "websocket.accept"})
-    send_now = scope["state"][SEND_NOW]
+    socket = direct_socket(WebSocket(scope, receive, send))
     # Texts go back as in the application, straight from the socket; once the peer is behind, in turn.
-    scope["state"][LISTEN](lambda text: None if send_now(text) else _Behind(text))
+    socket.listen(lambda text: None if socket.send_now(text) else _Behind(text))
     while (event := await receive())["type"] == "websocket.receive":
         if FAILURE in event:
             event = {"text": str(event[FAILURE])}

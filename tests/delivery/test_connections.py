@@ -10,7 +10,8 @@ from starlette.websockets import WebSocket
 from pos_server.core.credentials.device_keys import DeviceId, DeviceKind
 from pos_server.core.errors import CloseCode, ConnectionClosing
 from pos_server.core.protocol.notices import Recipient
-from pos_server.delivery.connections import Connection, Connections, OutboxLimits
+from pos_server.delivery.connections import Connection, Connections
+from pos_server.limits import OutboxLimits
 from pos_server.telemetry.metrics import Metrics
 
 pytestmark = pytest.mark.asyncio
@@ -18,6 +19,11 @@ pytestmark = pytest.mark.asyncio
 TILL = DeviceId(DeviceKind.TERMINAL, 1001)
 PHONE = DeviceId(DeviceKind.WALLET, 1_000_000_001, 0)
 OTHER_PHONE = DeviceId(DeviceKind.WALLET, 1_000_000_001, 1)
+
+
+def no_room(text: str) -> bool:
+    """A socket that takes nothing at once, so that everything passes the outbox."""
+    return False
 
 
 class Peer:
@@ -60,7 +66,7 @@ def said(text: str) -> Callable[[str], str]:
 
 
 def opened(connections: Connections, device: DeviceId, peer: Peer) -> Connection:
-    connection = connections.open(device, 1, connections.arrival(), "en", peer.websocket)
+    connection = connections.open(device, 1, connections.arrival(), "en", peer.websocket, no_room)
     connection.start([])
     return connection
 
@@ -79,7 +85,7 @@ async def test_messages_arrive_in_order_and_the_close_comes_after_them() -> None
 
 async def test_what_comes_before_the_start_is_sent_after_what_it_starts_with() -> None:
     connections, peer = Connections(OutboxLimits(10, 10_000)), Peer()
-    connection = connections.open(TILL, 1, connections.arrival(), "en", peer.websocket)
+    connection = connections.open(TILL, 1, connections.arrival(), "en", peer.websocket, no_room)
     connection.deliver("live")
     await asyncio.sleep(0)
     assert peer.got == []
@@ -147,7 +153,7 @@ async def test_a_cut_and_a_wait_in_an_outbox_are_counted() -> None:
 async def test_what_a_device_has_missed_is_no_push() -> None:
     metrics, peer = Metrics(), Peer()
     connections = Connections(OutboxLimits(10, 10_000), metrics)
-    connections.open(TILL, 1, connections.arrival(), "en", peer.websocket).start(["ready", "missed"])
+    connections.open(TILL, 1, connections.arrival(), "en", peer.websocket, no_room).start(["ready", "missed"])
     await until(lambda: peer.got == ["ready", "missed"])
     assert pushes(metrics) == 0
 
@@ -186,10 +192,10 @@ async def test_a_ghost_that_authenticates_late_does_not_throw_out_its_successor(
     """A till lost its connection while it authenticated, and came again; the server finishes with the old one last."""
     connections, ghost, live = Connections(OutboxLimits(10, 10_000)), Peer(), Peer()
     ghosts_arrival, arrival = connections.arrival(), connections.arrival()
-    connection = connections.open(TILL, 1, arrival, "en", live.websocket)
+    connection = connections.open(TILL, 1, arrival, "en", live.websocket, no_room)
     connection.start([])
     with pytest.raises(ConnectionClosing) as closing:
-        connections.open(TILL, 1, ghosts_arrival, "en", ghost.websocket)
+        connections.open(TILL, 1, ghosts_arrival, "en", ghost.websocket, no_room)
     assert closing.value.code == CloseCode.SUPERSEDED
     connections.deliver(Recipient(TILL.kind, TILL.number), said("result"))
     await until(lambda: live.got == ["result"])

@@ -18,7 +18,6 @@ import pytest
 from pydantic import BaseModel, TypeAdapter
 from starlette.requests import Request
 from starlette.types import Message
-from starlette.websockets import WebSocket
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.http11 import Response
@@ -65,7 +64,6 @@ from pos_server.core.protocol.messages import (
 from pos_server.core.protocol.notices import notices, shift_notice, terminal_notice
 from pos_server.core.protocol.session import Session
 from pos_server.core.texts import DEFAULT_LANGUAGE, LANGUAGES, decline_text, language_of, text
-from pos_server.delivery.connections import Connections, OutboxLimits
 from pos_server.ledger import directory
 from pos_server.server import RunningServer, serving
 from pos_server.settings import Settings
@@ -615,7 +613,7 @@ async def test_activation_errors_are_those_that_happen(server: RunningServer) ->
             blocked = await http.post("/v1/activations", json=good)
         seen.add(problem_of(blocked))
         assert int(blocked.headers["Retry-After"]) > 0
-    activations = Activations(settings(), KEYRING, PoolAway(), Connections(OutboxLimits(1, 1)), None)  # type: ignore[arg-type]
+    activations = Activations(KEYRING, PoolAway(), None, settings().wrong_activation_codes(), body_bytes_max=1024)  # type: ignore[arg-type]
     request = Request({"type": "http", "method": "POST", "headers": [], "client": ("127.0.0.1", 1)}, no_body)
     with pytest.raises(Problem) as away:
         await activations.create(request)
@@ -692,13 +690,23 @@ async def test_a_server_that_is_stopping_says_what_is_stated(dsn: str) -> None:
         httpx.AsyncClient(transport=httpx.ASGITransport(app.asgi), base_url="http://server") as http,
     ):
         seen = {(path, (await http.get(path)).status_code) for path in ("/healthz", "/readyz")}
-        app.admission.draining = True
+        await app.drain()
         seen |= {(path, (await http.get(path)).status_code) for path in ("/healthz", "/readyz")}
-        scope = {"type": "websocket", "headers": [], "subprotocols": [messages.SUBPROTOCOL]}
-        refusal = app.admission.refusal(WebSocket(scope, no_body, no_answer))
-    assert refusal is not None
-    assert refusal.status_code == HTTPStatus.SERVICE_UNAVAILABLE
-    assert int(refusal.headers["Retry-After"]) > 0
+        scope = {
+            "type": "websocket",
+            "path": "/v1/terminal",
+            "headers": [],
+            "subprotocols": [messages.SUBPROTOCOL],
+            "extensions": {"websocket.http.response": {}},
+        }
+        sent = list[Any]()
+
+        async def keep(event: Any) -> None:
+            sent.append(event)
+
+        await app.asgi(scope, no_body, keep)
+    assert sent[0]["status"] == HTTPStatus.SERVICE_UNAVAILABLE
+    assert int(dict(sent[0]["headers"])[b"retry-after"]) > 0
     rows = DOCUMENT.section("Health").table("Path", "Status", "Meaning")
     assert {(row["Path"], int(row["Status"])) for row in rows} == seen
 

@@ -11,9 +11,10 @@ from structlog.testing import capture_logs
 from pos_server.core.errors import ErrorCode
 from pos_server.core.payments.operations import Decided, Outcome, Refused, Scan
 from pos_server.core.payments.payment import DeclineCode, Status
-from pos_server.engine.authorizer import Authorizer, AuthorizerLimits, QueueFull
+from pos_server.engine.authorizer import Authorizer, NotAccepted
 from pos_server.engine.batch_record import BatchRecord, Watch
 from pos_server.ledger.audit import audit
+from pos_server.limits import AuthorizerLimits
 from tests.copies import replace
 from tests.proxy import proxied
 from tests.support import KEYRING, RULES, Shop, build_shop
@@ -114,7 +115,7 @@ async def test_a_full_queue_refuses_and_nothing_happens(dsn: str, shop: Shop, co
     engine = Engine(dsn, replace(LIMITS, queue_operations_max=2, batch_operations_max=2))
     engine.authorizer.submit(shop.scan(), "a")
     engine.authorizer.submit(shop.scan(), "b")
-    with pytest.raises(QueueFull):
+    with pytest.raises(NotAccepted):
         engine.authorizer.submit(shop.scan(), "c")
     assert await payments(connection) == 0
 
@@ -123,7 +124,7 @@ async def test_one_terminal_cannot_fill_the_queue(dsn: str, shop: Shop) -> None:
     async with running(dsn, replace(LIMITS, device_operations_max=2)) as engine:
         engine.authorizer.submit(shop.scan(), "a")
         engine.authorizer.submit(shop.scan(), "b")
-        with pytest.raises(QueueFull):
+        with pytest.raises(NotAccepted):
             engine.authorizer.submit(shop.scan(), "c")
         engine.authorizer.submit(shop.scan(1, terminal=1), "other terminal")
         await engine.authorizer.drained()
@@ -164,7 +165,7 @@ async def test_a_closed_engine_finishes_what_it_accepted(dsn: str, shop: Shop) -
     async with running(dsn) as engine:
         engine.authorizer.submit(shop.scan(), "accepted")
         engine.authorizer.close()
-        with pytest.raises(QueueFull):
+        with pytest.raises(NotAccepted):
             engine.authorizer.submit(shop.scan(), "refused")
         await engine.authorizer.drained()
     assert [status(outcome) for outcome in engine.outcomes.values()] == ["approved"]
@@ -380,7 +381,7 @@ async def test_a_watch_that_fails_does_not_stop_the_engine(dsn: str, shop: Shop)
 async def test_what_is_turned_away_is_counted(dsn: str, shop: Shop) -> None:
     engine = Engine(dsn, replace(LIMITS, device_operations_max=1, operation_deadline_s=0))
     engine.authorizer.submit(shop.scan(), "too late")
-    with pytest.raises(QueueFull):
+    with pytest.raises(NotAccepted):
         engine.authorizer.submit(shop.scan(), "one too many")
     assert (engine.authorizer.rejected, engine.authorizer.queued) == (1, 1)
     task = asyncio.create_task(engine.authorizer.run())

@@ -9,7 +9,8 @@ import gc
 import pytest
 from websockets.server import ServerProtocol
 
-from pos_server.server import RunningServer, _WebSocketProtocol
+from pos_server.gateway.websocket_protocol import WebSocketProtocol
+from pos_server.server import RunningServer
 from tests.support import ANSWER_TIMEOUT_S, Shop, ask, logged_in, receive, scan_message
 
 pytestmark = pytest.mark.asyncio
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.asyncio
 
 def protocols() -> int:
     """How many connections' parts there are, at the server."""
-    return sum(type(thing) in (_WebSocketProtocol, ServerProtocol) for thing in gc.get_objects())
+    return sum(type(thing) in (WebSocketProtocol, ServerProtocol) for thing in gc.get_objects())
 
 
 async def test_a_connection_that_has_ended_is_freed_at_once(server: RunningServer, shop: Shop) -> None:

@@ -12,7 +12,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 from pos_server.core.payments.operations import Operation
-from pos_server.engine.authorizer import Authorizer, AuthorizerLimits
+from pos_server.engine.authorizer import Authorizer
+from pos_server.limits import AuthorizerLimits
 from pos_server.settings import SettingsError
 from pos_server.telemetry.traces import open_traces, traces_to
 from tests.copies import replace

@@ -10,18 +10,15 @@ from ...core.credentials.api_keys import API_KEY_CHARS_MAX, ApiKey
 from ...core.rate_limits import FailureLimit
 from ...core.rest.problems import ProblemCode
 from ...ledger.api_keys import find_api_key
-from ...settings import Settings
 from .problems import problem
 
 
 class Authentication:
-    """Wrong keys are counted by address, so that guessing is slow."""
+    """Checks API keys. `wrong_keys` counts failures by address, so that guessing is slow."""
 
-    def __init__(self, settings: Settings, pool: asyncpg.Pool) -> None:
+    def __init__(self, pool: asyncpg.Pool, wrong_keys: FailureLimit) -> None:
         self._pool = pool
-        self._failures = FailureLimit(
-            settings.api_key_failures_max, settings.api_key_failures_window_s, settings.addresses_tracked_max
-        )
+        self._failures = wrong_keys
 
     async def require(self, request: Request) -> ApiKey:
         """The request's key. Raises Problem: 401 or 429; and DATABASE_AWAY."""

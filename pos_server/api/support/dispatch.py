@@ -31,7 +31,7 @@ from ...core.rest.idempotency import fingerprint
 from ...core.rest.problems import ProblemCode
 from ...ledger.database import DATABASE_AWAY
 from ...ledger.reports import TakesTooLong
-from ...settings import Settings
+from ...limits import ApiLimits
 from ...telemetry.logs import about_payment, about_request
 from .authentication import Authentication
 from .bodies import read_json_body
@@ -88,7 +88,7 @@ class Dispatcher:
 
     def __init__(
         self,
-        settings: Settings,
+        limits: ApiLimits,
         authentication: Authentication,
         endpoints: Sequence[Endpoint],
         handlers: Mapping[str, Handler],
@@ -96,7 +96,7 @@ class Dispatcher:
         names = [endpoint.name for endpoint in endpoints]
         if sorted(names) != sorted(handlers):
             raise AssertionError(f"endpoints without a handler, or the other way round: {set(names) ^ set(handlers)}")
-        self._settings = settings
+        self._limits = limits
         self._authentication = authentication
         self._endpoints = endpoints
         self._handlers = handlers
@@ -154,11 +154,11 @@ class Dispatcher:
         return Response(done.resource.model_dump_json(), done.status, headers, media_type="application/json")
 
     async def _handle(self, endpoint: Endpoint, call: ApiCall[Any, Any, Any]) -> Reply:
-        if self._at_work >= self._settings.api_requests_max:
+        if self._at_work >= self._limits.requests_max:
             raise problem(ErrorCode.BUSY, retry_after_s=_RETRY_AFTER_S)
         self._at_work += 1
         try:
-            async with asyncio.timeout(self._settings.api_timeout_s):
+            async with asyncio.timeout(self._limits.timeout_s):
                 return await self._handlers[endpoint.name](call)
         finally:
             self._at_work -= 1
@@ -167,9 +167,9 @@ class Dispatcher:
         now_s = time.monotonic()
         rate = self._rates.get(key.key_id)
         if rate is None:
-            rate = TokenBucket(self._settings.api_requests_per_s, self._settings.api_requests_burst, now_s)
+            rate = TokenBucket(self._limits.requests_per_s, self._limits.requests_burst, now_s)
             self._rates[key.key_id] = rate
-            if len(self._rates) > self._settings.api_keys_tracked_max:
+            if len(self._rates) > self._limits.keys_tracked_max:
                 self._rates.popitem(last=False)
         if not rate.take(now_s):
             raise problem(ProblemCode.TOO_MANY_REQUESTS, retry_after_s=_RETRY_AFTER_S)
@@ -191,7 +191,7 @@ class Dispatcher:
                 raise problem(ProblemCode.PRECONDITION_REQUIRED)
         body = None
         if endpoint.body is not None:
-            body = await read_json_body(request, endpoint.body, self._settings.api_body_bytes_max)
+            body = await read_json_body(request, endpoint.body, self._limits.body_bytes_max)
         return ApiCall(
             endpoint,
             key,

@@ -3,8 +3,7 @@
 from ...core.errors import ErrorCode
 from ...core.payments.operations import CreateRefund, Decided, Operation, Outcome, Refunded, Refused
 from ...core.rest.problems import ProblemCode
-from ...engine.authorizer import Authorizer, QueueFull
-from ...gateway.admission import Admission
+from ...engine.authorizer import Authorizer, NotAccepted
 from ...telemetry.logs import about_payment
 from .problems import Problem, problem
 
@@ -14,9 +13,8 @@ _RETRY_AFTER_S = 1
 class EngineClient:
     """The engine as requests use it. All of it raises Problem: 404, 409, 410, 422 or 503 with the error's code."""
 
-    def __init__(self, authorizer: Authorizer, admission: Admission) -> None:
+    def __init__(self, authorizer: Authorizer) -> None:
         self._authorizer = authorizer
-        self._admission = admission
 
     async def decide(self, operation: Operation) -> Decided:
         """What became of a payment."""
@@ -34,12 +32,10 @@ class EngineClient:
 
     async def _submit_and_wait(self, operation: Operation) -> Outcome:
         about_payment(operation.payment_id)
-        if self._admission.draining:
-            raise _problem(ErrorCode.DRAINING)
         try:
             outcome = await self._authorizer.submit_and_wait(operation)
-        except QueueFull:
-            raise _problem(ErrorCode.BUSY) from None
+        except NotAccepted as refusal:
+            raise _problem(refusal.code) from None
         if isinstance(outcome, Refused):
             raise _problem(outcome.code)
         about_payment(outcome.payment.payment_id)

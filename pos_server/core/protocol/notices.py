@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from ..accounting.shifts import Shift, TotalKind, report_text
 from ..credentials.device_keys import TERMINAL, WALLET, DeviceKind
-from ..errors import ErrorCode
+from ..errors import ErrorCode, MessageError
 from ..money import format_amount
 from ..payments.declines import ADVICE, ADVICE_CANCELED, ADVICE_EXPIRED, Advice
 from ..payments.operations import (
@@ -98,15 +98,29 @@ def notices(outcome: Outcome, reply_to: str | None, *, wallet_online: bool = Tru
     if isinstance(outcome, Refused):
         # A scan that came through the API is refused there: its till has asked for nothing.
         asker = None if reply_to is None else asker_of(outcome.operation)
-        return [] if asker is None else [Notice(asker, lambda _: error_notice(outcome.code, reply_to))]
+        return [] if asker is None else [Notice(asker, lambda _: error_message(message_error(outcome.code, reply_to)))]
     if isinstance(outcome, Refunded):
         return _refund_notices(outcome, reply_to)
     return _payment_notices(outcome, reply_to, wallet_online)
 
 
-def error_notice(code: ErrorCode, reply_to: str | None) -> Error:
-    """The error of this code, with its usual text."""
-    return Error(reply_to=reply_to, code=code.value, message=ERROR_TEXTS[code], retryable=code.retryable)
+def error_message(error: MessageError) -> Error:
+    """Return the message that reports an error to a client."""
+    return Error(
+        reply_to=error.reply_to,
+        code=error.code.value,
+        message=error.detail,
+        field=error.field,
+        retryable=error.code.retryable,
+        retry_after_s=error.retry_after_s,
+    )
+
+
+def message_error(
+    code: ErrorCode, reply_to: str | None, *, field: str | None = None, retry_after_s: int | None = None
+) -> MessageError:
+    """Return the error of this code with its usual text, in answer to the message `reply_to`."""
+    return MessageError(code, ERROR_TEXTS[code], field=field, reply_to=reply_to, retry_after_s=retry_after_s)
 
 
 def status_notice(number: int, status: TerminalStatus | WalletStatus) -> Notice:

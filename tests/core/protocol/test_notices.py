@@ -34,7 +34,15 @@ from pos_server.core.protocol.messages import (
     WalletPaymentResult,
     WalletRefundResult,
 )
-from pos_server.core.protocol.notices import ERROR_TEXTS, Recipient, asker_of, error_notice, notices, status_notice
+from pos_server.core.protocol.notices import (
+    ERROR_TEXTS,
+    Recipient,
+    asker_of,
+    error_message,
+    message_error,
+    notices,
+    status_notice,
+)
 from pos_server.core.texts import LANGUAGES, decline_text
 from tests.copies import replace
 
@@ -503,7 +511,7 @@ def test_a_refunded_payment_says_how_much_came_back() -> None:
 def test_a_refusal_is_told_to_who_asked(code: ErrorCode, operation: Operation, recipient: Recipient) -> None:
     error = Error(reply_to="m1", code=code.value, message=ERROR_TEXTS[code], retryable=code.retryable)
     assert told(Refused(operation, code)) == [(recipient, error)]
-    assert error_notice(code, "m1") == error
+    assert error_message(message_error(code, "m1")) == error
 
 
 @pytest.mark.parametrize("operation", [EXPIRE, replace(WISH, terminal_number=None)], ids=["sweeper", "API"])
