@@ -20,6 +20,7 @@ from uuid_utils.compat import uuid7
 from .api.activations import Activations
 from .api.admin import Admin
 from .api.asyncapi import AsyncApi
+from .api.docs import Docs
 from .api.health import Health
 from .api.issuer import Issuer
 from .api.merchant_payments import MerchantPayments
@@ -175,7 +176,6 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
     activations = Activations(settings, keyring, pool, connections, peers)
     authentication = Authentication(settings, pool)
     health = Health(admission, pool, probe_timeout_s=settings.probe_timeout_s)
-    openapi = OpenApi()
     page = None if metrics is None else MetricsPage(settings, metrics, authorizer, connections, pool)
     creating = IdempotentCreate(pool, keyring)
     engine = EngineClient(authorizer, admission)
@@ -197,8 +197,8 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
             *dispatcher.routes(),
             Route("/v1/activations", activations.create, methods=["POST"]),
             Route("/asyncapi.json", AsyncApi(settings).show),
-            Route("/openapi.json", openapi.show),
-            Route("/docs", openapi.page),
+            Route("/openapi.json", OpenApi().show),
+            *Docs().routes(),
             Route("/healthz", health.alive),
             Route("/readyz", health.ready),
             *([] if page is None else [Route("/metrics", page.show)]),
