@@ -1,6 +1,7 @@
-"""`GET /docs`: the REST API in Swagger UI. Every file is served from this server's own origin.
+"""`GET /docs`: the REST API in Swagger UI. `GET /docs/websocket`: the WebSocket protocol in asyncapi-viewer.
 
-Swagger UI's files come from the package offapi, https://github.com/kemingy/offapi.
+Every file is served from this server's own origin. Swagger UI's files come from the package offapi,
+https://github.com/kemingy/offapi; those of https://github.com/Weesho-Lapara/asyncapi-viewer from its own.
 """
 
 from hashlib import sha256
@@ -42,8 +43,9 @@ _PAGE = """\
 <body>
 <nav>
 <a href="/docs">REST API</a>
+<a href="/docs/websocket">WebSocket protocol</a>
 <a href="/openapi.json">OpenAPI document</a>
-<a href="/asyncapi.json">AsyncAPI document of the WebSocket protocol</a>
+<a href="/asyncapi.json">AsyncAPI document</a>
 </nav>
 {viewer}
 </body>
@@ -52,21 +54,31 @@ _PAGE = """\
 
 
 class Docs:
-    """The page and its assets. An asset's URL holds a digest of its content, so that browsers may cache it for good."""
+    """Both pages and their assets. An asset's URL holds a digest of its content, so browsers may cache it for good."""
 
     def __init__(self) -> None:
         self._assets = dict[str, Path]()
         own = Path(__file__).parent / "static"
         # Located without an import: offapi reads all of its 9 MB when imported.
         swagger_ui = Path(str(distribution("offapi").locate_file("offapi")))
+        asyncapi_viewer = Path(str(distribution("asyncapi-viewer").locate_file("asyncapi_viewer/static")))
         self._rest = self._page(
             "REST API",
             '<div id="swagger-ui"></div>',
             [swagger_ui / "swagger_style.css", own / "docs.css", swagger_ui / "swagger_bundle.js", own / "docs.js"],
         )
+        self._websocket = self._page(
+            "WebSocket protocol",
+            '<asyncapi-viewer src="/asyncapi.json" sidebar></asyncapi-viewer>',
+            [own / "docs.css", asyncapi_viewer / "asyncapi-viewer.iife.js"],
+        )
 
     def routes(self) -> list[Route]:
-        return [Route("/docs", self._show_rest), Route("/docs/{asset}", self._show_asset)]
+        return [
+            Route("/docs", self._show_rest),
+            Route("/docs/websocket", self._show_websocket),
+            Route("/docs/{asset}", self._show_asset),
+        ]
 
     def _page(self, title: str, viewer: str, assets: list[Path]) -> str:
         return _PAGE.format(title=title, viewer=viewer, assets="\n".join(map(self._tag, assets)))
@@ -80,6 +92,9 @@ class Docs:
 
     async def _show_rest(self, request: Request) -> Response:
         return Response(self._rest, headers=_HEADERS, media_type="text/html")
+
+    async def _show_websocket(self, request: Request) -> Response:
+        return Response(self._websocket, headers=_HEADERS, media_type="text/html")
 
     async def _show_asset(self, request: Request) -> Response:
         path = self._assets.get(request.path_params["asset"])

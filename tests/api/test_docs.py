@@ -8,7 +8,7 @@ import pytest
 
 from pos_server.server import RunningServer
 
-PAGES = ("/docs",)
+PAGES = ("/docs", "/docs/websocket")
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -89,6 +89,17 @@ async def test_swagger_ui_is_started_with_the_document(server: RunningServer) ->
     assert 'url: "/openapi.json"' in start
     # No badge of the validator that Swagger UI's makers run.
     assert "validatorUrl: null" in start
+
+
+@pytest.mark.asyncio
+async def test_the_asyncapi_viewer_shows_the_document(server: RunningServer) -> None:
+    async with httpx.AsyncClient(base_url=server.url) as client:
+        page = (await client.get("/docs/websocket")).text
+        [script] = [url for url in PageParser(page).assets if url.endswith(".js")]
+        viewer = (await client.get(script)).text
+    assert '<asyncapi-viewer src="/asyncapi.json" sidebar></asyncapi-viewer>' in page
+    assert "customElements.define" in viewer
+    assert "asyncapi-viewer" in viewer
 
 
 @pytest.mark.asyncio
