@@ -14,6 +14,7 @@ from uuid_utils.compat import uuid7
 from .api.activations import Activations
 from .api.admin import Admin
 from .api.asyncapi import AsyncApi
+from .api.docs import Docs
 from .api.health import Health
 from .api.issuer import Issuer
 from .api.merchant_payments import MerchantPayments
@@ -152,13 +153,12 @@ def _rest_api(
         body_bytes_max=settings.activation_body_bytes_max,
     )
     health = Health(authorizer, pool, probe_timeout_s=probe_timeout_s)
-    openapi = OpenApi()
     routes = [
         *dispatcher.routes(),
         Route("/v1/activations", activations.create, methods=["POST"]),
         Route("/asyncapi.json", AsyncApi(settings).show),
-        Route("/openapi.json", openapi.show),
-        Route("/docs", openapi.page),
+        Route("/openapi.json", OpenApi().show),
+        *Docs().routes(),
         Route("/healthz", health.alive),
         Route("/readyz", health.ready),
     ]

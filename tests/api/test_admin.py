@@ -1,7 +1,6 @@
 """What keys of the role `admin` may do: merchants and API keys; and what all operations have in common."""
 
 import asyncio
-import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,7 +11,6 @@ import pytest_asyncio
 
 from pos_server.cli import operator_commands as operator_desk
 from pos_server.core.credentials.api_keys import Role
-from pos_server.core.rest.problems import ProblemCode
 from pos_server.server import RunningServer, serving
 from tests.support import KEYRING, Shop, new_id, settings
 
@@ -198,18 +196,3 @@ async def test_a_key_that_asks_too_often_is_told_when_to_come_back(
     limits = settings(api_requests_per_s=0.001, api_requests_burst=2)
     async with serving(limits, KEYRING, dsn) as server:
         assert [await answers(server, key) for _ in range(3)] == [200, 200, 429]
-
-
-async def test_the_page_for_people(server: RunningServer) -> None:
-    async with httpx.AsyncClient(base_url=server.url) as client:
-        page, document = await client.get("/docs"), (await client.get("/openapi.json")).json()
-    assert page.headers["content-type"].startswith("text/html")
-    assert "http" not in page.text.replace("http://www.w3.org", "")
-    for methods in document["paths"].values():
-        for operation in methods.values():
-            assert f"id='{operation['operationId']}'" in page.text
-    # Every link on it leads somewhere on it.
-    links, places = (set(re.findall(rf"{kind}='#?([^'/]+)'", page.text)) for kind in ("href", "id"))
-    assert links - places == set()
-    for code in ProblemCode:
-        assert f"<code>{code}</code>" in page.text
