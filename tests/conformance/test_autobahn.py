@@ -1,8 +1,9 @@
 """The Autobahn WebSocket cases (RFC 6455): which fail, and why. docs/conformance.md holds the same tables.
 
-The cases expect a server that says nothing first and echoes every message. Ours says `hello` and takes only `pos.v1`. So
-they run three times: against its stack below the application with an echo on top, once with the frame limit that ships
-and once with a higher one, and against the real server as a process, where each case starts after `ready`.
+The cases expect a server that says nothing first and echoes every message. Ours sends `hello` first and accepts only
+`pos.v1`. The cases therefore run three times: against its stack below the application with an echo on top, once with
+the default frame limit and once with a higher one, and against the real server as a process, where each case starts
+after `ready`.
 """
 
 import re

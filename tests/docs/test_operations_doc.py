@@ -22,8 +22,8 @@ from pos_server.ledger.database import SERVER_VERSION_MIN
 from pos_server.ledger.transactions import TRANSACTIONS_TIMEOUT_S
 from pos_server.postgres.embedded import IMMEDIATE_TIMEOUT_S, EmbeddedPostgres
 from pos_server.settings import METRICS_TOKEN_CHARS_MIN, Settings
+from tests.backup.documented import names
 from tests.docs.documents import read
-from tests.operations.documented import names
 
 DOCUMENT = read("operations.md")
 SHELL = [line for block in DOCUMENT.fences("sh") for line in block.splitlines()]
