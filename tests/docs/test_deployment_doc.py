@@ -61,7 +61,7 @@ def test_figures_are_those_of_the_stack() -> None:
     assert f"{seconds(running['server']['stop_grace_period']):.0f} s of `stop_grace_period`" in PROSE
     proxy = (DOCKER / "proxy" / "haproxy.cfg").read_text()
     assert re.search(r"server-template server 8 ", proxy)
-    assert "finds up to 8 by" in PROSE
+    assert "finds up to 8 servers" in PROSE
     assert re.search(r"hard-stop-after 60s", proxy)
     assert "are cut after a minute" in PROSE
     silent_s = Settings.model_fields["heartbeat_s"].default + Settings.model_fields["heartbeat_timeout_s"].default
