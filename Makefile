@@ -1,4 +1,4 @@
-.PHONY: help setup demo test bench loadtest lint lock clean
+.PHONY: help setup demo test bench loadtest docs lint lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -18,6 +18,10 @@ bench: setup ## Measure the engine over pgbench in the same run; ARGS="--quick",
 
 loadtest: setup ## Play a store day at a server of its own, with locust; STORES=20 MINUTES=3, ARGS="--restart kill"
 	@exec .venv/bin/python -m loadtest.lunch --stores $(or $(STORES),20) --minutes $(or $(MINUTES),3) $(ARGS)
+
+docs: setup ## Build the documentation site in build/docs; a warning or a broken link is an error
+	.venv/bin/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going docs build/docs
+	@echo "Open build/docs/index.html"
 
 lint: setup ## Check style and types
 	.venv/bin/ruff check

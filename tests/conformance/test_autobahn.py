@@ -1,8 +1,9 @@
-"""The Autobahn WebSocket cases (RFC 6455): which are not passed, and why. docs/conformance.md holds the same tables.
+"""The Autobahn WebSocket cases (RFC 6455): which fail, and why. docs/conformance.md holds the same tables.
 
-The cases want a server that says nothing first and echoes every message. Ours says `hello` and takes only `pos.v1`. So
-they run three times: against its stack below the application with an echo on top, once with the frame limit that ships
-and once with a higher one, and against the real server as a process, where each case starts after `ready`.
+The cases expect a server that says nothing first and echoes every message. Ours sends `hello` first and accepts only
+`pos.v1`. The cases therefore run three times: against its stack below the application with an echo on top, once with
+the default frame limit and once with a higher one, and against the real server as a process, where each case starts
+after `ready`.
 """
 
 import re
@@ -54,12 +55,12 @@ COMPRESSION = NotPassed(
 CLOSE_IN_FRAGMENTS = NotPassed(
     "7.1.5",
     {1002},
-    "close between two fragments of a message: the websockets library answers 1002 where 1000 is wanted; "
-    "the connection ends in either case",
+    "close between two fragments of a message: the websockets library sends 1002 where the case expects 1000; "
+    "the connection closes either way",
 )
 OVER_THE_LIMIT = (
     "1.1.6-8, 1.2.6-8, 9.1.1-6, 9.2.1-6, 9.3.1-9, 9.4.1-9, 9.5.1-6, 9.6.1-6, 10.1.1",
-    "a message of more than 4096 bytes (POS_FRAME_BYTES_MAX), as pos.v1 never has",
+    "message of more than 4096 bytes (POS_FRAME_BYTES_MAX), longer than any pos.v1 message",
 )
 
 ECHO_RAISED = [CLOSE_IN_FRAGMENTS, COMPRESSION]
@@ -71,12 +72,12 @@ REAL = [
         "1.1.1-5, 5.3-8, 5.19-20, 6.1.1-3, 6.2.1-4, 6.5.1-5, 6.6.2, 6.6.5, 6.6.7, 6.6.9, 6.6.11, 6.7.1-4, 6.9.1-4, "
         "6.11.1-4, 6.22.1-34, 6.23.1-7, 7.1.1, 9.7.1-6",
         {CloseCode.NOT_JSON},
-        "wants the echo of a text message; the server ends the connection with 4103, since it is no JSON",
+        "expects the echo of a text message; the server closes with 4103 because the text is not JSON",
     ),
     NotPassed(
         "1.2.1-5, 9.8.1-6",
         {CloseCode.NOT_TEXT},
-        "wants the echo of a binary message; the server ends the connection with 4102",
+        "expects the echo of a binary message; the server closes with 4102",
     ),
     CLOSE_IN_FRAGMENTS,
     COMPRESSION,

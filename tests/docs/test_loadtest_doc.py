@@ -28,7 +28,7 @@ def test_the_options_are_those_of_the_command() -> None:
 
 
 def test_the_mix_is_that_of_the_plan() -> None:
-    rows = DOC.section("The day").table("Flow", "Customers", "What happens, and what must come of it")
+    rows = DOC.section("The day").table("Flow", "Customers", "Steps and expected outcome")
     assert {row["Flow"]: int(row["Customers"]) for row in rows} == {str(flow): n for flow, n in plan.MIX.items()}
 
 
@@ -42,7 +42,7 @@ def test_the_hours_and_think_times_are_those_of_the_plan() -> None:
     }.items():
         assert f"{words} ({least_s:g} to {most_s:g} s)" in TEXT
     seconds = sum(sum(times) / 2 for times in (plan.GOODS_S, plan.BAG_S, plan.NEXT_CUSTOMER_S))
-    assert f"a payment about each {seconds:.0f} s" in TEXT
+    assert f"a payment about every {seconds:.0f} s" in TEXT
     assert f"starts with {plan.BALANCE_MINOR / 100:,.2f}" in TEXT
 
 

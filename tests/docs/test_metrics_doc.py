@@ -63,4 +63,5 @@ async def test_a_span_has_what_is_stated(dsn: str, shop: Shop) -> None:
     events = [event.name for event in span.events]
     assert [name for name in stated if name in events] == events
     assert span.name in stated
-    assert f"for {FLUSH_TIMEOUT_S} s and `OTEL_EXPORTER_OTLP_TIMEOUT`" in DOCUMENT.section("Traces").text
+    prose = " ".join(DOCUMENT.section("Traces").text.split())
+    assert f"for {FLUSH_TIMEOUT_S} s and `OTEL_EXPORTER_OTLP_TIMEOUT`" in prose

@@ -23,7 +23,7 @@ from pos_server.ledger.transactions import TRANSACTIONS_TIMEOUT_S
 from pos_server.postgres.embedded import IMMEDIATE_TIMEOUT_S, EmbeddedPostgres
 from pos_server.settings import METRICS_TOKEN_CHARS_MIN, Settings
 from tests.backup.documented import names
-from tests.docs.documents import DOCS, anchor, read
+from tests.docs.documents import read
 
 DOCUMENT = read("operations.md")
 SHELL = [line for block in DOCUMENT.fences("sh") for line in block.splitlines()]
@@ -132,14 +132,3 @@ async def test_the_queries_run_and_show_what_they_say(admin: asyncpg.Connection,
     assert await admin.fetch(open_for) == []
     assert await admin.fetchval(behind) == 3
     assert (await admin.fetchrow(archive))["archived_count"] == 0
-
-
-def test_links_lead_somewhere() -> None:
-    anchors = {anchor(section.title) for section in DOCUMENT.sections}
-    links = [link.replace("\n", " ") for link in re.findall(r"\]\(([^)]+)\)", DOCUMENT.text)]
-    assert links
-    for link in links:
-        path, _, fragment = link.partition("#")
-        assert not fragment or fragment in anchors, link
-        # Written at the same time as this document.
-        assert not path or (DOCS / path).exists(), link

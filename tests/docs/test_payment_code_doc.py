@@ -279,11 +279,11 @@ def test_numbers_in_the_prose_are_those_of_the_code() -> None:
         ("How long a code is accepted", f"more than {defaults['code_expired_steps'] + 1} steps old"),
         ("Security", f"After {defaults['bad_codes_max']} of them within {defaults['bad_codes_window_s']:.0f} s"),
         ("Security", f"at most {defaults['device_operations_max']} requests open, so at most {forged_max} forged"),
-        ("Security", f"{forged_max} guesses a minute"),
+        ("Security", f"at most {forged_max} times a minute"),
         ("Security", f"{defaults['pin_free_minor_max']} minor units (`POS_PIN_FREE_MINOR_MAX`)"),
         (
             "Security",
-            f"at most {defaults['pin_free_day_minor_max']}, in {defaults['pin_free_day_count_max']} payments "
+            f"per day is {defaults['pin_free_day_minor_max']}, in {defaults['pin_free_day_count_max']} payments "
             "(`POS_PIN_FREE_DAY_MINOR_MAX`, `POS_PIN_FREE_DAY_COUNT_MAX`)",
         ),
     ):
