@@ -39,8 +39,9 @@ from .core.payments.operations import Decided, Outcome, Scan
 from .core.payments.payment import DeclineCode, Status
 from .core.payments.rules import Risk, RiskHook
 from .core.payments.snapshot import Wallet
-from .core.protocol.messages import Draining, encode
+from .core.protocol.codec import encode
 from .core.protocol.notices import Notice, Recipient, notices
+from .core.protocol.server_messages import Draining
 from .core.rate_limits import FailureLimit
 from .core.rest.catalogue import ENDPOINTS
 from .core.rest.problems import ProblemCode

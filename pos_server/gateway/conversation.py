@@ -7,22 +7,21 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from ..core.errors import CloseCode, ErrorCode, MessageError
-from ..core.protocol.messages import (
+from ..core.protocol.client_messages import (
     Authenticate,
-    Error,
     History,
     PaymentConfirm,
     PaymentQuery,
     PaymentsRecent,
     PinSet,
     Request,
-    ServerMessage,
     ShiftClose,
     ShiftOpen,
     ShiftQuery,
-    encode,
 )
+from ..core.protocol.codec import encode
 from ..core.protocol.notices import ERROR_TEXTS
+from ..core.protocol.server_messages import Error, ServerMessage
 from ..core.protocol.session import Session
 from ..core.rate_limits import TokenBucket
 from ..delivery.connections import Connection

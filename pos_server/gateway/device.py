@@ -15,15 +15,14 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from ..clock import now_ms
 from ..core.credentials.device_keys import NONCE_BYTES, DeviceId, DeviceKind, Keyring, authentication_mac
 from ..core.errors import CloseCode, ConnectionClosing
-from ..core.protocol.messages import (
+from ..core.protocol.client_messages import Authenticate, Request
+from ..core.protocol.codec import encode
+from ..core.protocol.server_messages import (
     SUBPROTOCOL,
-    Authenticate,
     Hello,
-    Request,
     ServerMessage,
     TerminalReady,
     WalletReady,
-    encode,
 )
 from ..core.protocol.session import Session, State
 from ..core.texts import language_of

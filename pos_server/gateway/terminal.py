@@ -14,26 +14,27 @@ from ..core.credentials.device_keys import DeviceId, DeviceKind, Keyring
 from ..core.errors import CloseCode, ConnectionClosing, ErrorCode, MessageError
 from ..core.payments.operations import Cancel, CreateRefund, Entry, Operation, Scan
 from ..core.payments.payment import Payment, Purpose, Status
-from ..core.protocol.messages import (
+from ..core.protocol.client_messages import (
     Authenticate,
     PaymentCancel,
-    PaymentList,
-    PaymentPending,
     PaymentQuery,
     PaymentScan,
     PaymentsRecent,
     RefundCreate,
     Request,
-    ServerMessage,
     ShiftClose,
     ShiftOpen,
     ShiftQuery,
+)
+from ..core.protocol.codec import encode, message_id_of_scan
+from ..core.protocol.notices import ERROR_TEXTS, Recipient, shift_notice, terminal_notice
+from ..core.protocol.server_messages import (
+    PaymentList,
+    PaymentPending,
+    ServerMessage,
     TerminalPaymentResult,
     TerminalReady,
-    encode,
-    message_id_of_scan,
 )
-from ..core.protocol.notices import ERROR_TEXTS, Recipient, shift_notice, terminal_notice
 from ..core.rate_limits import FailureLimit
 from ..delivery.connections import Connections
 from ..delivery.peers import Peers
