@@ -31,7 +31,8 @@ from pos_server.core.money import MAX_AMOUNT_MINOR
 from pos_server.core.payments.decide import decide
 from pos_server.core.payments.operations import Decided, Outcome, Scan
 from pos_server.core.payments.rules import Limits, Rules
-from pos_server.core.protocol.messages import PaymentScan, encode
+from pos_server.core.protocol.client_messages import PaymentScan
+from pos_server.core.protocol.codec import encode
 from pos_server.core.protocol.notices import notices
 from pos_server.core.protocol.session import Session
 from pos_server.core.texts import DEFAULT_LANGUAGE

@@ -14,8 +14,10 @@ from ..core.payments.operations import Cancel, CreateRefund, Entry, Scan
 from ..core.payments.payment import Payment as StoredPayment
 from ..core.payments.payment import Purpose, Status
 from ..core.payments.payment import Refund as StoredRefund
-from ..core.protocol.messages import TerminalPaymentResult
 from ..core.protocol.notices import terminal_notice
+from ..core.protocol.server_messages import (
+    TerminalPaymentResult,
+)
 from ..core.rate_limits import FailureLimit
 from ..core.rest.fields import NoParameters, Page, Paging
 from ..core.rest.idempotency import derived_id

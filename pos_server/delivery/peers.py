@@ -28,7 +28,7 @@ import structlog
 
 from ..core.credentials.device_keys import DeviceId, DeviceKind
 from ..core.errors import CloseCode
-from ..core.protocol.messages import encode
+from ..core.protocol.codec import encode
 from ..core.protocol.notices import Notice, Recipient
 from ..core.texts import LANGUAGES
 from ..ledger.database import DATABASE_AWAY, connect

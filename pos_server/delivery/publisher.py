@@ -8,7 +8,9 @@ from starlette.websockets import WebSocket
 from ..core.credentials.device_keys import DeviceId, DeviceKind
 from ..core.payments.operations import Decided, Outcome
 from ..core.payments.payment import DeclineCode, Payment, Status
-from ..core.protocol.messages import encode
+from ..core.protocol.codec import (
+    encode,
+)
 from ..core.protocol.notices import Notice, Recipient, notices
 from ..core.rate_limits import FailureLimit
 from .connections import Connection, Connections, SendNow

@@ -13,7 +13,7 @@ from pos_client.images import code128_png, qr_png, read_code
 
 from ..core.credentials import payment_code
 from ..core.credentials.device_keys import DeviceId, DeviceKind
-from ..core.protocol.messages import TerminalPaymentResult, WalletPaymentResult
+from ..core.protocol.server_messages import TerminalPaymentResult, WalletPaymentResult
 from .pin_cancel_refund import Pair, play_evening
 from .report import Outcome, Report, Side
 from .shop import POOR_CUSTOMER, BackOffice, Customer, Shop, Terminal

@@ -8,7 +8,12 @@ from typing import TypeVar
 
 from pos_client import TerminalClient, WalletClient
 
-from ..core.protocol.messages import ConfirmationRequired, PaymentPending, TerminalPaymentResult, WalletPaymentResult
+from ..core.protocol.server_messages import (
+    ConfirmationRequired,
+    PaymentPending,
+    TerminalPaymentResult,
+    WalletPaymentResult,
+)
 from .report import Report
 
 _NOTICE_TIMEOUT_S = 10.0

@@ -7,7 +7,9 @@ from http import HTTPStatus
 from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket
 
-from ..core.protocol.messages import SUBPROTOCOL
+from ..core.protocol.server_messages import (
+    SUBPROTOCOL,
+)
 from ..limits import AdmissionLimits
 
 

@@ -5,7 +5,9 @@ from typing import Any
 
 from ..core.credentials.device_keys import DeviceKind
 from ..core.errors import CloseCode
-from ..core.protocol.messages import encode
+from ..core.protocol.codec import (
+    encode,
+)
 from ..delivery.connections import Connection
 from .device import DeviceEndpoint
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from ..core.errors import CloseCode, ErrorCode, MessageError
-from ..core.protocol.messages import (
+from ..core.protocol.client_messages import (
     Authenticate,
     History,
     PaymentConfirm,
@@ -15,13 +15,17 @@ from ..core.protocol.messages import (
     PaymentsRecent,
     PinSet,
     Request,
-    ServerMessage,
     ShiftClose,
     ShiftOpen,
     ShiftQuery,
+)
+from ..core.protocol.codec import (
     encode,
 )
 from ..core.protocol.notices import error_message, message_error
+from ..core.protocol.server_messages import (
+    ServerMessage,
+)
 from ..core.protocol.session import Session
 from ..core.rate_limits import TokenBucket
 from ..delivery.connections import Connection

@@ -17,15 +17,19 @@ from ..clock import now_ms
 from ..core.credentials.device_keys import NONCE_BYTES, DeviceId, DeviceKind, Keyring, authentication_mac
 from ..core.errors import CloseCode, ConnectionClosing
 from ..core.payments.operations import Operation
-from ..core.protocol.messages import (
-    SUBPROTOCOL,
+from ..core.protocol.client_messages import (
     Authenticate,
-    Hello,
     Request,
+)
+from ..core.protocol.codec import (
+    encode,
+)
+from ..core.protocol.server_messages import (
+    SUBPROTOCOL,
+    Hello,
     ServerMessage,
     TerminalReady,
     WalletReady,
-    encode,
 )
 from ..core.protocol.session import Session, State
 from ..core.texts import language_of

@@ -5,7 +5,12 @@ import asyncio
 import structlog
 
 from ..core.errors import CloseCode
-from ..core.protocol.messages import Draining, encode
+from ..core.protocol.codec import (
+    encode,
+)
+from ..core.protocol.server_messages import (
+    Draining,
+)
 from ..delivery.connections import Connections
 from ..engine.authorizer import Authorizer
 from ..limits import DrainLimits

@@ -13,26 +13,30 @@ from ..core.credentials.device_keys import DeviceId, DeviceKind
 from ..core.errors import CloseCode, ConnectionClosing, ErrorCode
 from ..core.payments.operations import Cancel, CreateRefund, Entry, Scan
 from ..core.payments.payment import Payment, Purpose
-from ..core.protocol.messages import (
+from ..core.protocol.client_messages import (
     Authenticate,
     PaymentCancel,
-    PaymentList,
-    PaymentPending,
     PaymentQuery,
     PaymentScan,
     PaymentsRecent,
     RefundCreate,
     Request,
-    ServerMessage,
     ShiftClose,
     ShiftOpen,
     ShiftQuery,
-    TerminalPaymentResult,
-    TerminalReady,
+)
+from ..core.protocol.codec import (
     encode,
     message_id_of_scan,
 )
 from ..core.protocol.notices import error_message, message_error, shift_notice, terminal_notice
+from ..core.protocol.server_messages import (
+    PaymentList,
+    PaymentPending,
+    ServerMessage,
+    TerminalPaymentResult,
+    TerminalReady,
+)
 from ..core.rate_limits import FailureLimit
 from ..ledger import directory, history, shifts
 from ..ledger.directory import TerminalRecord

@@ -12,21 +12,23 @@ from ..core.errors import CloseCode, ConnectionClosing, ErrorCode
 from ..core.payments.operations import Confirm, Reject
 from ..core.payments.rules import Rules, pin_tries_left
 from ..core.payments.snapshot import Wallet
-from ..core.protocol.messages import (
+from ..core.protocol.client_messages import (
     Authenticate,
-    ConfirmationRequired,
     History,
-    HistoryPage,
     PaymentConfirm,
     PaymentReject,
-    PinChanged,
     PinSet,
     Request,
+)
+from ..core.protocol.notices import Notice, Recipient, wallet_notice
+from ..core.protocol.server_messages import (
+    ConfirmationRequired,
+    HistoryPage,
+    PinChanged,
     ServerMessage,
     WalletPaymentResult,
     WalletReady,
 )
-from ..core.protocol.notices import Notice, Recipient, wallet_notice
 from ..core.texts import text
 from ..ledger import directory, history
 from ..ledger import pins as pin_rows

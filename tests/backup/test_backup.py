@@ -21,7 +21,7 @@ from pos_client.terminal.journal import Journal, JournaledScan
 from pos_client.terminal.recovery import RecoveredScan
 from pos_server.cli import operator_commands as operator_desk
 from pos_server.core.credentials.api_keys import Role
-from pos_server.core.protocol.messages import TerminalPaymentResult
+from pos_server.core.protocol.server_messages import TerminalPaymentResult
 from pos_server.ledger.database import connect
 from pos_server.postgres.embedded import EmbeddedPostgres
 from pos_server.settings import Settings, new_master_key, parse_master_keys

@@ -10,7 +10,6 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from pos_server.app import _guarded
 from pos_server.clock import BusinessDays
 from pos_server.core.credentials.api_keys import Role
 from pos_server.core.credentials.device_keys import SLOT_MAX
@@ -24,6 +23,7 @@ from pos_server.core.payments.snapshot import HouseAccount, TransferKind
 from pos_server.core.rest.catalogue import ENDPOINTS
 from pos_server.core.rest.issuer import ISSUER_ENDPOINTS
 from pos_server.core.rest.problems import ProblemCode, problem_text
+from pos_server.engine.risk_hook import guarded
 from pos_server.settings import Settings, load_settings
 from tests.copies import replace
 from tests.docs.documents import Section, read
@@ -478,7 +478,7 @@ def test_a_risk_rule_that_fails_asks_for_the_pin() -> None:
     assert isinstance(scan, Scan)
     assert wallet is not None
     for hook in (broken, lambda scan, wallet: None, lambda scan, wallet: True):
-        assert _guarded(hook)(scan, wallet) is Risk.ASK_PIN
+        assert guarded(hook)(scan, wallet) is Risk.ASK_PIN
 
 
 def test_a_risk_rule_sees_what_is_named() -> None:

@@ -47,21 +47,21 @@ from pos_server.core.payments.snapshot import (
     WalletDevice,
     WalletStatus,
 )
-from pos_server.core.protocol import messages
-from pos_server.core.protocol.messages import (
+from pos_server.core.protocol import client_messages, codec, fields, server_messages
+from pos_server.core.protocol.client_messages import (
     Authenticate,
     PaymentCancel,
     PaymentConfirm,
     PaymentQuery,
     PaymentScan,
-    PinChanged,
     PinSet,
     RefundCreate,
     TerminalRequest,
     WalletRequest,
-    decode_client_message,
 )
+from pos_server.core.protocol.codec import decode_client_message
 from pos_server.core.protocol.notices import notices, shift_notice, terminal_notice
+from pos_server.core.protocol.server_messages import PinChanged
 from pos_server.core.protocol.session import Session
 from pos_server.core.texts import DEFAULT_LANGUAGE, LANGUAGES, decline_text, language_of, text
 from pos_server.ledger import directory
@@ -75,35 +75,35 @@ DOCUMENT = read("protocol.md")
 DEFAULTS = {name: field.default for name, field in Settings.model_fields.items()}
 DEFAULT_RULES = Settings.model_construct(**DEFAULTS).rules()
 MODELS: dict[str, type] = {
-    "hello": messages.Hello,
-    "authenticate": messages.Authenticate,
-    "ready, to a terminal": messages.TerminalReady,
-    "ready, to a wallet": messages.WalletReady,
-    "payment.scan": messages.PaymentScan,
-    "payment.result, to a terminal": messages.TerminalPaymentResult,
-    "payment.pending": messages.PaymentPending,
-    "payment.query": messages.PaymentQuery,
-    "payment.cancel": messages.PaymentCancel,
-    "payments.recent": messages.PaymentsRecent,
-    "payments.list": messages.PaymentList,
-    "refund.create": messages.RefundCreate,
-    "refund.result, to a terminal": messages.TerminalRefundResult,
-    "shift.open": messages.ShiftOpen,
-    "shift.close": messages.ShiftClose,
-    "shift.query": messages.ShiftQuery,
-    "shift.report": messages.ShiftReport,
-    "payment.result, to a wallet": messages.WalletPaymentResult,
-    "payment.confirmation_required": messages.ConfirmationRequired,
-    "payment.confirm": messages.PaymentConfirm,
-    "payment.reject": messages.PaymentReject,
-    "refund.result, to a wallet": messages.WalletRefundResult,
-    "pin.set": messages.PinSet,
-    "pin.changed": messages.PinChanged,
-    "history": messages.History,
-    "history.page": messages.HistoryPage,
-    "status.changed": messages.StatusChanged,
-    "draining": messages.Draining,
-    "error": messages.Error,
+    "hello": server_messages.Hello,
+    "authenticate": client_messages.Authenticate,
+    "ready, to a terminal": server_messages.TerminalReady,
+    "ready, to a wallet": server_messages.WalletReady,
+    "payment.scan": client_messages.PaymentScan,
+    "payment.result, to a terminal": server_messages.TerminalPaymentResult,
+    "payment.pending": server_messages.PaymentPending,
+    "payment.query": client_messages.PaymentQuery,
+    "payment.cancel": client_messages.PaymentCancel,
+    "payments.recent": client_messages.PaymentsRecent,
+    "payments.list": server_messages.PaymentList,
+    "refund.create": client_messages.RefundCreate,
+    "refund.result, to a terminal": server_messages.TerminalRefundResult,
+    "shift.open": client_messages.ShiftOpen,
+    "shift.close": client_messages.ShiftClose,
+    "shift.query": client_messages.ShiftQuery,
+    "shift.report": server_messages.ShiftReport,
+    "payment.result, to a wallet": server_messages.WalletPaymentResult,
+    "payment.confirmation_required": server_messages.ConfirmationRequired,
+    "payment.confirm": client_messages.PaymentConfirm,
+    "payment.reject": client_messages.PaymentReject,
+    "refund.result, to a wallet": server_messages.WalletRefundResult,
+    "pin.set": client_messages.PinSet,
+    "pin.changed": server_messages.PinChanged,
+    "history": client_messages.History,
+    "history.page": server_messages.HistoryPage,
+    "status.changed": server_messages.StatusChanged,
+    "draining": server_messages.Draining,
+    "error": server_messages.Error,
 }
 BODIES: dict[str, type[BaseModel]] = {"Activation request": ActivationRequest, "Activation answer": Activation}
 WORDS = {str: "string", int: "integer", bool: "boolean", UUID: "UUID"}
@@ -138,7 +138,7 @@ def in_words(model: type, name: str, annotation: Any) -> str:
 
 
 def test_every_message_has_its_section() -> None:
-    every = {*typing.get_args(messages.ClientMessage), *typing.get_args(messages.ServerMessage)}
+    every = {*typing.get_args(client_messages.ClientMessage), *typing.get_args(server_messages.ServerMessage)}
     assert len(MODELS) == len(every)
     assert set(MODELS.values()) == every
     sections = [section.title for section in DOCUMENT.section("Messages").sections]
@@ -168,9 +168,9 @@ def test_table_of_messages_names_senders_and_receivers() -> None:
         return {model.__struct_defaults__[0] for model in typing.get_args(typing.get_args(union)[0])}
 
     rows = DOCUMENT.section("Messages").table("Message", "From", "To")
-    of_clients = {model.model_fields["type"].default for model in typing.get_args(messages.ClientMessage)}
+    of_clients = {model.model_fields["type"].default for model in typing.get_args(client_messages.ClientMessage)}
     assert {row["Message"] for row in rows if row["To"] == "server"} == of_clients
-    for kind, union in (("terminal", messages.TerminalMessage), ("wallet", messages.WalletMessage)):
+    for kind, union in (("terminal", server_messages.TerminalMessage), ("wallet", server_messages.WalletMessage)):
         assert {row["Message"] for row in rows if row["From"] == "server" and kind in row["To"]} == types(union)
     for row in rows:
         if row["To"] == "server":
@@ -200,7 +200,7 @@ def assert_is_exactly(model: type, text: str) -> None:
     if isinstance(decoded, BaseModel):
         assert decoded.model_dump(mode="json", exclude_unset=True) == document
     else:
-        assert json.loads(messages.encode(decoded)) == document
+        assert json.loads(codec.encode(decoded)) == document
         assert list(document) == list(decoded.__struct_fields__)
 
 
@@ -218,7 +218,7 @@ def test_hello_shows_the_defaults() -> None:
     hello = json.loads(DOCUMENT.section("hello").fence("json"))
     assert len(bytes.fromhex(hello["nonce"])) == NONCE_BYTES
     assert (hello["protocol"], hello["heartbeat_s"], hello["authenticate_within_s"], hello["frame_bytes_max"]) == (
-        messages.SUBPROTOCOL,
+        server_messages.SUBPROTOCOL,
         DEFAULTS["heartbeat_s"],
         DEFAULTS["authentication_timeout_s"],
         DEFAULTS["frame_bytes_max"],
@@ -226,7 +226,7 @@ def test_hello_shows_the_defaults() -> None:
 
 
 def test_the_report_of_a_shift_is_what_its_figures_make() -> None:
-    report = TypeAdapter(messages.ShiftReport).validate_json(DOCUMENT.section("shift.report").fence("json"))
+    report = TypeAdapter(server_messages.ShiftReport).validate_json(DOCUMENT.section("shift.report").fence("json"))
     opened, made = re.findall(r"\d{4}-\d\d-\d\d \d\d:\d\d", report.text)
     shift = Shift(
         shift_id=report.shift_id,
@@ -333,11 +333,11 @@ def words(section: Section) -> str:
 
 def test_limits_are_the_defaults() -> None:
     constants = {
-        "message_id": messages.MESSAGE_ID_CHARS_MAX,
-        "reference": messages.REFERENCE_CHARS_MAX,
-        "operator": messages.OPERATOR_CHARS_MAX,
+        "message_id": fields.MESSAGE_ID_CHARS_MAX,
+        "reference": fields.REFERENCE_CHARS_MAX,
+        "operator": client_messages.OPERATOR_CHARS_MAX,
         "amount_minor": MAX_AMOUNT_MINOR,
-        "limit of payments.recent and history": messages.PAGE_MAX,
+        "limit of payments.recent and history": client_messages.PAGE_MAX,
         "A PIN": 12,
     }
     for row in DOCUMENT.section("Limits and defaults").table("Limit", "Value", "Setting"):
@@ -410,18 +410,18 @@ class Play:
     def server_says(self, frame: Frame) -> None:
         match frame.document["type"]:
             case "hello":
-                assert_is_exactly(messages.Hello, frame.text)
+                assert_is_exactly(server_messages.Hello, frame.text)
                 self.nonces[frame.receiver] = bytes.fromhex(frame.document["nonce"])
                 self.sessions[frame.receiver] = Session(self.kinds[frame.receiver])
             case "ready":
-                model = messages.TerminalReady if frame.receiver == "till" else messages.WalletReady
+                model = server_messages.TerminalReady if frame.receiver == "till" else server_messages.WalletReady
                 assert_is_exactly(model, frame.text)
                 receiver, stated = self.expected.popleft()
                 assert receiver == frame.receiver
                 assert stated.items() <= frame.document.items()
             case "error":
                 receiver, document = self.expected.popleft()
-                assert_is_exactly(messages.Error, frame.text)
+                assert_is_exactly(server_messages.Error, frame.text)
                 # The text of a field's error is pydantic's own.
                 assert (receiver, {**document, "message": ""}) == (frame.receiver, {**frame.document, "message": ""})
             case _:
@@ -467,7 +467,7 @@ class Play:
         ]
 
     def at_till(self, payment: Payment, reply_to: str | None) -> dict[str, Any]:
-        document: dict[str, Any] = json.loads(messages.encode(terminal_notice(payment, reply_to, DEFAULT_LANGUAGE)))
+        document: dict[str, Any] = json.loads(codec.encode(terminal_notice(payment, reply_to, DEFAULT_LANGUAGE)))
         return document
 
     def answers(self, message: TerminalRequest | WalletRequest, now_ms: int) -> Sequence[tuple[str, dict[str, Any]]]:
@@ -485,7 +485,7 @@ class Play:
         self.pin = message.new_pin
         self.snapshot.wallets[WALLET_NUMBER] = replace(wallet, pin_set=True, pin_generation=wallet.pin_generation + 1)
         changed = PinChanged(reply_to=message.message_id, text=text(DEFAULT_LANGUAGE, "customer.pin_changed"))
-        document: dict[str, Any] = json.loads(messages.encode(changed))
+        document: dict[str, Any] = json.loads(codec.encode(changed))
         return document
 
     def operation(self, message: TerminalRequest | WalletRequest) -> Operation:
@@ -522,7 +522,7 @@ class Play:
         )
         names = {kind: name for name, kind in self.kinds.items()}
         return [
-            (names[notice.recipient.kind], json.loads(messages.encode(notice.render(DEFAULT_LANGUAGE))))
+            (names[notice.recipient.kind], json.loads(codec.encode(notice.render(DEFAULT_LANGUAGE))))
             for notice in notices(outcomes[0], reply_to)
             if notice.recipient.not_slot is None  # the wallet has one device: there are no others to tell
         ]
@@ -664,7 +664,7 @@ async def refused(url: str, **options: Any) -> Response:
 async def test_refused_upgrades_have_the_stated_status(server: RunningServer, dsn: str) -> None:
     rows = DOCUMENT.section("Connecting").table("HTTP status", "Meaning", "What to do")
     address = server.url.replace("http", "ws", 1)
-    offer = {"subprotocols": [messages.SUBPROTOCOL]}
+    offer = {"subprotocols": [server_messages.SUBPROTOCOL]}
     seen = {(await refused(f"{address}/v1/terminal")).status_code}
     seen.add((await refused(f"{address}/v1/nothing", **offer)).status_code)
     assert (await refused(f"{address}/v1/wallet", origin="https://shop.example", **offer)).status_code in seen
@@ -696,7 +696,7 @@ async def test_a_server_that_is_stopping_says_what_is_stated(dsn: str) -> None:
             "type": "websocket",
             "path": "/v1/terminal",
             "headers": [],
-            "subprotocols": [messages.SUBPROTOCOL],
+            "subprotocols": [server_messages.SUBPROTOCOL],
             "extensions": {"websocket.http.response": {}},
         }
         sent = list[Any]()

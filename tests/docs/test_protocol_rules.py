@@ -15,7 +15,7 @@ from pos_server.core.payments.operations import Decided, Outcome, Refunded, Refu
 from pos_server.core.payments.payment import DeclineCode, Payment, Purpose, Status
 from pos_server.core.payments.rules import Risk
 from pos_server.core.payments.snapshot import MerchantStatus, TerminalStatus, WalletStatus
-from pos_server.core.protocol.messages import encode
+from pos_server.core.protocol.codec import encode
 from pos_server.core.protocol.notices import notices
 from pos_server.ledger import directory
 from pos_server.server import RunningServer, serving

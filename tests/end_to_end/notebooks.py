@@ -17,7 +17,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from pos_client import Backoff, Credentials, RequestRefused, RequestUnanswered, TerminalClient, WalletClient
-from pos_server.core.protocol.messages import encode
+from pos_server.core.protocol.codec import encode
 from tests.end_to_end.bookkeeper import Message
 from tests.support import ANSWER_TIMEOUT_S, TestDevice, authenticate, raw_socket, receive
 

@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from pos_server.core.credentials.device_keys import DeviceKind
 from pos_server.core.errors import CloseCode
-from pos_server.core.protocol.messages import SUBPROTOCOL
+from pos_server.core.protocol.server_messages import SUBPROTOCOL
 from pos_server.delivery.connections import CLOSE_TIMEOUT_S
 from pos_server.server import RunningServer, listen, serving
 from tests.faults.wire import CLOSE, CONTINUATION, TEXT, Wire, frame, upgrade_request

@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 
 from pos_client.device.credentials import Credentials
 from pos_server.core.credentials.device_keys import DeviceKind, authentication_mac
-from pos_server.core.protocol.messages import SUBPROTOCOL
+from pos_server.core.protocol.server_messages import SUBPROTOCOL
 
 NONCE = "ab" * 32
 DEVICE_KEY = bytes(range(32))

@@ -16,7 +16,7 @@ from pos_client.terminal.journal import Journal, JournaledScan
 from pos_client.wallet.client import WalletClient
 from pos_server.core.credentials.activation import activation_code
 from pos_server.core.credentials.device_keys import DeviceId
-from pos_server.core.protocol.messages import (
+from pos_server.core.protocol.server_messages import (
     ConfirmationRequired,
     PaymentPending,
     TerminalPaymentResult,

@@ -8,7 +8,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from pos_server.core.errors import CloseCode
-from pos_server.core.protocol.messages import PaymentConfirm, ServerMessage
+from pos_server.core.protocol.client_messages import PaymentConfirm
+from pos_server.core.protocol.server_messages import ServerMessage
 from pos_server.gateway.conversation import _answer
 from pos_server.telemetry.logs import _is_our_fault
 from tests.support import new_id

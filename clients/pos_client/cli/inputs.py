@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import TypeAdapter, ValidationError
 
 from pos_server.core.money import parse_amount
-from pos_server.core.protocol.messages import Reference
+from pos_server.core.protocol.fields import Reference
 
 from .console import UsageError
 

@@ -5,12 +5,12 @@ from typing import NoReturn
 
 import orjson
 
-from pos_server.core.protocol.messages import (
+from pos_server.core.protocol.codec import encode
+from pos_server.core.protocol.server_messages import (
     PaymentPending,
     ShiftReport,
     TerminalPaymentResult,
     TerminalRefundResult,
-    encode,
 )
 
 from ..errors import ClientError, RequestUnanswered

@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from pos_server.core.protocol.messages import ConfirmationRequired, WalletPaymentResult
+from pos_server.core.protocol.server_messages import ConfirmationRequired, WalletPaymentResult
 
 from ..errors import ClientError, ConnectionStopped
 from ..wallet.client import Notice, WalletClient

@@ -3,7 +3,7 @@
 import argparse
 
 from pos_server.core.credentials.device_keys import DeviceKind
-from pos_server.core.protocol.messages import ShiftReport
+from pos_server.core.protocol.server_messages import ShiftReport
 
 from ..device.credentials import Credentials, device_path
 from ..device.requests import REQUEST_TIMEOUT_S

@@ -8,7 +8,8 @@ from pathlib import Path
 from pos_server.core.credentials.device_keys import DeviceKind
 from pos_server.core.money import format_amount
 from pos_server.core.payments.payment import Purpose, Status
-from pos_server.core.protocol.messages import PAGE_MAX, PaymentPending, TerminalPaymentResult
+from pos_server.core.protocol.client_messages import PAGE_MAX
+from pos_server.core.protocol.server_messages import PaymentPending, TerminalPaymentResult
 
 from ..device.credentials import Credentials, device_path, journal_path
 from ..device.requests import REQUEST_TIMEOUT_S

@@ -7,7 +7,7 @@ from uuid import UUID
 from pos_server.core.credentials.device_keys import DeviceKind
 from pos_server.core.money import format_amount
 from pos_server.core.payments.payment import Status
-from pos_server.core.protocol.messages import PaymentPending, TerminalPaymentResult
+from pos_server.core.protocol.server_messages import PaymentPending, TerminalPaymentResult
 
 from ..device.credentials import Credentials, device_path, journal_path
 from ..errors import OutcomeUnknown, RequestRefused, RequestUnanswered, ScanNotDone, ScanRefused

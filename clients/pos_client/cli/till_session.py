@@ -13,7 +13,7 @@ from uuid import UUID
 
 from pos_server.core.money import format_amount
 from pos_server.core.payments.payment import Status
-from pos_server.core.protocol.messages import StatusChanged, TerminalPaymentResult, TerminalRefundResult
+from pos_server.core.protocol.server_messages import StatusChanged, TerminalPaymentResult, TerminalRefundResult
 
 from ..device.credentials import Credentials
 from ..errors import ClientError, RequestRefused, RequestUnanswered

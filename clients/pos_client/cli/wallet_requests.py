@@ -10,7 +10,9 @@ from uuid import UUID
 
 from pos_server.core.money import format_amount
 from pos_server.core.payments.payment import Status
-from pos_server.core.protocol.messages import PAGE_MAX, ConfirmationRequired, HistoryPage, WalletPaymentResult, encode
+from pos_server.core.protocol.client_messages import PAGE_MAX
+from pos_server.core.protocol.codec import encode
+from pos_server.core.protocol.server_messages import ConfirmationRequired, HistoryPage, WalletPaymentResult
 
 from ..device.requests import REQUEST_TIMEOUT_S
 from ..errors import ClientError, RequestUnanswered

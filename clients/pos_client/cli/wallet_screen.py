@@ -9,7 +9,12 @@ from contextlib import contextmanager
 from pos_server.core.money import format_amount
 from pos_server.core.payments.payment import Status
 from pos_server.core.payments.snapshot import WalletStatus
-from pos_server.core.protocol.messages import ConfirmationRequired, PinChanged, StatusChanged, WalletPaymentResult
+from pos_server.core.protocol.server_messages import (
+    ConfirmationRequired,
+    PinChanged,
+    StatusChanged,
+    WalletPaymentResult,
+)
 
 from ..device.connection import local_time_ms
 from ..errors import CodesExhausted

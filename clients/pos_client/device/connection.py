@@ -21,9 +21,10 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.typing import Subprotocol
 
 from pos_server.core.credentials.device_keys import DeviceKind, authentication_mac
-from pos_server.core.protocol.messages import (
+from pos_server.core.protocol.client_messages import Authenticate
+from pos_server.core.protocol.codec import encode
+from pos_server.core.protocol.server_messages import (
     SUBPROTOCOL,
-    Authenticate,
     ConfirmationRequired,
     Draining,
     Error,
@@ -40,7 +41,6 @@ from pos_server.core.protocol.messages import (
     WalletPaymentResult,
     WalletReady,
     WalletRefundResult,
-    encode,
 )
 
 from ..errors import ConnectionStopped, CredentialsError

@@ -16,7 +16,8 @@ from typing import Any, Generic, Protocol, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from pos_server.core.errors import ErrorCode
-from pos_server.core.protocol.messages import Error, Request
+from pos_server.core.protocol.client_messages import Request
+from pos_server.core.protocol.server_messages import Error
 
 from ..errors import ConnectionStopped, RequestNotDone, RequestRefused, RequestUnanswered
 from .backoff import Backoff

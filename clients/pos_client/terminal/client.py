@@ -17,13 +17,8 @@ from pydantic import TypeAdapter
 from uuid_utils.compat import uuid7
 
 from pos_server.core.credentials.device_keys import DeviceKind
-from pos_server.core.protocol.messages import (
-    Draining,
-    Error,
-    Hello,
+from pos_server.core.protocol.client_messages import (
     PaymentCancel,
-    PaymentList,
-    PaymentPending,
     PaymentQuery,
     PaymentScan,
     PaymentsRecent,
@@ -31,6 +26,13 @@ from pos_server.core.protocol.messages import (
     ShiftClose,
     ShiftOpen,
     ShiftQuery,
+)
+from pos_server.core.protocol.server_messages import (
+    Draining,
+    Error,
+    Hello,
+    PaymentList,
+    PaymentPending,
     ShiftReport,
     StatusChanged,
     TerminalMessage,

@@ -23,7 +23,8 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from pos_server.core.money import Currency, PositiveMinor
-from pos_server.core.protocol.messages import PaymentScan, Reference
+from pos_server.core.protocol.client_messages import PaymentScan
+from pos_server.core.protocol.fields import Reference
 
 from ..device.files import locked_folder, write_private
 

@@ -6,12 +6,10 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from pos_server.core.payments.payment import Status
-from pos_server.core.protocol.messages import (
+from pos_server.core.protocol.client_messages import PaymentCancel, PaymentScan, RefundCreate
+from pos_server.core.protocol.server_messages import (
     Error,
-    PaymentCancel,
     PaymentPending,
-    PaymentScan,
-    RefundCreate,
     TerminalPaymentResult,
     TerminalRefundResult,
 )

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel
 
-from pos_server.core.protocol.messages import Error, PaymentPending, PaymentQuery, PaymentScan, TerminalPaymentResult
+from pos_server.core.protocol.client_messages import PaymentQuery, PaymentScan
+from pos_server.core.protocol.server_messages import Error, PaymentPending, TerminalPaymentResult
 
 from ..device.requests import OpenRequest
 from ..errors import OutcomeUnknown, ScanNotDone, ScanRefused

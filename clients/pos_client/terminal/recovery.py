@@ -7,13 +7,8 @@ from pathlib import Path
 from uuid import UUID
 
 from pos_server.core.payments.payment import Status
-from pos_server.core.protocol.messages import (
-    PaymentCancel,
-    PaymentScan,
-    RefundCreate,
-    TerminalPaymentResult,
-    TerminalRefundResult,
-)
+from pos_server.core.protocol.client_messages import PaymentCancel, PaymentScan, RefundCreate
+from pos_server.core.protocol.server_messages import TerminalPaymentResult, TerminalRefundResult
 
 from ..device.connection import local_time_ms
 from ..device.credentials import Credentials

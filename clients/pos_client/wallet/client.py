@@ -13,17 +13,19 @@ from pydantic import TypeAdapter
 from uuid_utils.compat import uuid7
 
 from pos_server.core.credentials.device_keys import DeviceKind
-from pos_server.core.protocol.messages import (
+from pos_server.core.protocol.client_messages import (
+    History,
+    PaymentConfirm,
+    PaymentReject,
+    PinSet,
+)
+from pos_server.core.protocol.server_messages import (
     ConfirmationRequired,
     Draining,
     Error,
     Hello,
-    History,
     HistoryPage,
-    PaymentConfirm,
-    PaymentReject,
     PinChanged,
-    PinSet,
     StatusChanged,
     WalletMessage,
     WalletPaymentResult,

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
 from ...core.errors import ErrorCode
-from ...core.protocol.messages import describe
+from ...core.protocol.codec import describe
 from ...core.rest.problems import ProblemCode
 from .problems import Problem, json_pointer, problem
 

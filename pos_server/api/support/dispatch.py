@@ -23,7 +23,7 @@ from starlette.routing import Route
 
 from ...core.credentials.api_keys import ApiKey
 from ...core.errors import ErrorCode
-from ...core.protocol.messages import describe
+from ...core.protocol.codec import describe
 from ...core.rate_limits import TokenBucket
 from ...core.rest.endpoints import IDEMPOTENCY_KEY_CHARS_MAX, Endpoint, Kind
 from ...core.rest.fields import Body, Parameters, Resource

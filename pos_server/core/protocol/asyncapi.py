@@ -15,32 +15,34 @@ from ..credentials.device_keys import DeviceKind
 from ..errors import CloseCode, ErrorCode
 from ..payments.declines import ADVICE
 from ..texts import LANGUAGES, decline_text
-from .messages import (
-    MESSAGE_ID_CHARS_MAX,
+from .client_messages import (
     OPERATOR_CHARS_MAX,
-    REFERENCE_CHARS_MAX,
-    SUBPROTOCOL,
     Authenticate,
-    ConfirmationRequired,
-    Draining,
-    Error,
-    Hello,
     History,
-    HistoryPage,
     PaymentCancel,
     PaymentConfirm,
-    PaymentList,
-    PaymentPending,
     PaymentQuery,
     PaymentReject,
     PaymentScan,
     PaymentsRecent,
-    PinChanged,
     PinSet,
     RefundCreate,
     ShiftClose,
     ShiftOpen,
     ShiftQuery,
+)
+from .fields import MESSAGE_ID_CHARS_MAX, REFERENCE_CHARS_MAX
+from .notices import ERROR_TEXTS
+from .server_messages import (
+    SUBPROTOCOL,
+    ConfirmationRequired,
+    Draining,
+    Error,
+    Hello,
+    HistoryPage,
+    PaymentList,
+    PaymentPending,
+    PinChanged,
     ShiftReport,
     StatusChanged,
     TerminalMessage,
@@ -52,7 +54,6 @@ from .messages import (
     WalletReady,
     WalletRefundResult,
 )
-from .notices import ERROR_TEXTS
 
 ASYNCAPI_VERSION = "3.0.0"
 # RFC 6455 section 4.1: the version of the WebSocket protocol.

@@ -26,7 +26,7 @@ from ..payments.operations import (
 from ..payments.payment import APPROVED, CANCELED, EXPIRED, PENDING, SALE, WITHDRAWAL, Payment
 from ..payments.snapshot import TerminalStatus, Wallet, WalletStatus
 from ..texts import decline_text, text
-from .messages import (
+from .server_messages import (
     ConfirmationRequired,
     Error,
     PaymentPending,

@@ -12,7 +12,13 @@ from typing import Final, get_args
 
 from ..credentials.device_keys import DeviceKind
 from ..errors import CloseCode, ConnectionClosing, ErrorCode, MessageError
-from .messages import Authenticate, Request, TerminalRequest, WalletRequest, decode_client_message
+from .client_messages import (
+    Authenticate,
+    Request,
+    TerminalRequest,
+    WalletRequest,
+)
+from .codec import decode_client_message
 
 # What each kind of device may send once it is READY. By type: to ask pydantic's models whether something is one of
 # them takes as long as to read it.

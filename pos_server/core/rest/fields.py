@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from ..credentials.device_keys import SLOT_MAX
 from ..credentials.payment_code import WALLET_NUMBER_MAX
 from ..money import MAX_AMOUNT_MINOR, Currency, PositiveMinor
-from ..protocol.messages import Reference
+from ..protocol.fields import Reference
 
 PAGE_MAX = 100
 PAGE_DEFAULT = 50

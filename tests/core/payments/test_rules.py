@@ -19,7 +19,7 @@ from pos_server.core.payments.rules import (
 )
 from pos_server.core.payments.snapshot import OwnLimits, Wallet, WalletStatus
 from tests.copies import replace
-from tests.core.payments.deciding import NOW_MS, book, decided, run, scan
+from tests.core.payments.deciding import NOW_MS, decided, run, scan, snapshot
 
 LIMITS = Limits(
     payment_minor_max=1_000,
@@ -176,6 +176,6 @@ def test_after_a_wrong_pin(failures: int, left: int, locked_until_ms: int) -> No
     ],
 )
 def test_pin_tries_left(of_payment: int, of_wallet: int, locked_until_ms: int, left: int) -> None:
-    payment = replace(decided(run(book(), scan())[0][0]).payment, pin_failures=of_payment)
+    payment = replace(decided(run(snapshot(), scan())[0][0]).payment, pin_failures=of_payment)
     wallet = replace(WALLET, pin_failures=of_wallet, pin_locked_until_ms=locked_until_ms)
     assert pin_tries_left(payment, wallet, RULES, NOW_MS) == left

@@ -37,8 +37,9 @@ from pos_server.core.credentials.device_keys import DeviceId, DeviceKind
 from pos_server.core.errors import CloseCode, ConnectionClosing, ErrorCode, MessageError
 from pos_server.core.payments.declines import ADVICE
 from pos_server.core.payments.payment import DeclineCode
-from pos_server.core.protocol import messages
-from pos_server.core.protocol.messages import SUBPROTOCOL, decode_client_message
+from pos_server.core.protocol import client_messages, server_messages
+from pos_server.core.protocol.codec import decode_client_message
+from pos_server.core.protocol.server_messages import SUBPROTOCOL
 from pos_server.core.protocol.session import Session
 from pos_server.core.texts import LANGUAGES, decline_text
 from pos_server.server import RunningServer, serving
@@ -54,8 +55,9 @@ DOCUMENT: dict[str, Any] = json.loads(asyncapi_json(settings()))
 SCHEMAS: dict[str, dict[str, Any]] = DOCUMENT["components"]["schemas"]
 CLASSES: dict[str, type] = {
     name: value
-    for name, value in inspect.getmembers(messages, inspect.isclass)
-    if value.__module__ == messages.__name__ and "type" in inspect.get_annotations(value) and not name.startswith("_")
+    for module in (client_messages, server_messages)
+    for name, value in inspect.getmembers(module, inspect.isclass)
+    if value.__module__ == module.__name__ and "type" in inspect.get_annotations(value) and not name.startswith("_")
 }
 OF_CLIENTS = {name: value for name, value in CLASSES.items() if issubclass(value, BaseModel)}
 OF_SERVER = {name: value for name, value in CLASSES.items() if issubclass(value, msgspec.Struct)}
@@ -197,7 +199,7 @@ def test_every_message_class_is_in_it() -> None:
 
 @pytest.mark.parametrize("channel", CHANNELS)
 def test_the_server_sends_a_channel_what_its_union_says(channel: str) -> None:
-    union = {"terminal": messages.TerminalMessage, "wallet": messages.WalletMessage}[channel]
+    union = {"terminal": server_messages.TerminalMessage, "wallet": server_messages.WalletMessage}[channel]
     members = {member.__name__ for member in union.__origin__.__args__}
     sent = chain.from_iterable(operation["messages"] for operation in operations(channel, "send"))
     replied = chain.from_iterable(

@@ -13,32 +13,35 @@ from pos_server.core import texts
 from pos_server.core.credentials import payment_code
 from pos_server.core.errors import CloseCode, ConnectionClosing, ErrorCode, MessageError
 from pos_server.core.payments.operations import Entry, Scan
-from pos_server.core.protocol.messages import (
+from pos_server.core.protocol.client_messages import (
     OPERATOR_CHARS_MAX,
     PAGE_MAX,
     Authenticate,
     ClientMessage,
-    ConfirmationRequired,
-    Draining,
-    Error,
-    Hello,
     History,
-    HistoryPage,
     PaymentCancel,
     PaymentConfirm,
-    PaymentList,
-    PaymentPending,
     PaymentQuery,
     PaymentReject,
     PaymentScan,
     PaymentsRecent,
-    PinChanged,
     PinSet,
     RefundCreate,
-    ServerMessage,
     ShiftClose,
     ShiftOpen,
     ShiftQuery,
+)
+from pos_server.core.protocol.codec import decode_client_message, encode, message_id_of_scan
+from pos_server.core.protocol.server_messages import (
+    ConfirmationRequired,
+    Draining,
+    Error,
+    Hello,
+    HistoryPage,
+    PaymentList,
+    PaymentPending,
+    PinChanged,
+    ServerMessage,
     ShiftReport,
     ShiftTotal,
     StatusChanged,
@@ -50,9 +53,6 @@ from pos_server.core.protocol.messages import (
     WalletPaymentResult,
     WalletReady,
     WalletRefundResult,
-    decode_client_message,
-    encode,
-    message_id_of_scan,
 )
 from tests.copies import replace
 

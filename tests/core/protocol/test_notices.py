@@ -23,7 +23,16 @@ from pos_server.core.payments.operations import (
 )
 from pos_server.core.payments.payment import DeclineCode, Payment, Refund, Status
 from pos_server.core.payments.snapshot import Acceptor, MerchantStatus, TerminalStatus, Wallet, WalletStatus
-from pos_server.core.protocol.messages import (
+from pos_server.core.protocol.notices import (
+    ERROR_TEXTS,
+    Recipient,
+    asker_of,
+    error_message,
+    message_error,
+    notices,
+    status_notice,
+)
+from pos_server.core.protocol.server_messages import (
     ConfirmationRequired,
     Error,
     PaymentPending,
@@ -33,15 +42,6 @@ from pos_server.core.protocol.messages import (
     TerminalRefundResult,
     WalletPaymentResult,
     WalletRefundResult,
-)
-from pos_server.core.protocol.notices import (
-    ERROR_TEXTS,
-    Recipient,
-    asker_of,
-    error_message,
-    message_error,
-    notices,
-    status_notice,
 )
 from pos_server.core.texts import LANGUAGES, decline_text
 from tests.copies import replace

@@ -8,7 +8,7 @@ import pytest
 
 from pos_server.core.credentials.device_keys import DeviceKind
 from pos_server.core.errors import CloseCode, ConnectionClosing, ErrorCode, MessageError
-from pos_server.core.protocol.messages import (
+from pos_server.core.protocol.client_messages import (
     Authenticate,
     History,
     PaymentCancel,

@@ -6,7 +6,7 @@ import pytest
 
 from pos_client.cli.pin_dialog import Dialog
 from pos_client.wallet.client import Notice, WalletClient
-from pos_server.core.protocol.messages import ConfirmationRequired
+from pos_server.core.protocol.server_messages import ConfirmationRequired
 from tests.pos_client.fake_server import BOUGHT, CONFIRM, Peer
 from tests.pos_client.wallet.test_requests import CHANGED, NEW_PIN, PAYMENT_ID, PIN, wallet_at
 

@@ -16,7 +16,7 @@ from pos_client.wallet import codes
 from pos_client.wallet.client import WalletClient
 from pos_server.core.credentials import payment_code
 from pos_server.core.credentials.device_keys import DeviceKind
-from pos_server.core.protocol.messages import StatusChanged
+from pos_server.core.protocol.server_messages import StatusChanged
 from tests.pos_client.fake_cli import PROGRAM, approving, saved, silent
 from tests.pos_client.fake_server import BOUGHT, DEVICE_KEY, Peer, credentials, fake_server_in_thread
 

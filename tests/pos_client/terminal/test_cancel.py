@@ -13,7 +13,7 @@ from pos_client.terminal.client import TerminalClient
 from pos_client.terminal.journal import Journal
 from pos_client.terminal.recovery import RecoveredCancel, RecoveredScan
 from pos_server.core.credentials.device_keys import DeviceKind
-from pos_server.core.protocol.messages import TerminalPaymentResult
+from pos_server.core.protocol.server_messages import TerminalPaymentResult
 from tests.pos_client.fake_server import CANCELED, PAID, Peer, credentials, fake_server
 from tests.pos_client.fake_time import no_wait
 from tests.pos_client.terminal.test_recovery import CODE, OTHER_ID, PAYMENT_ID, journal_of, leave_open, silent

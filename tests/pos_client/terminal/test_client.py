@@ -8,7 +8,7 @@ from pos_client.device.requests import REQUESTS_IN_FLIGHT_MAX
 from pos_client.errors import ConnectionStopped, CredentialsError, OutcomeUnknown, ScanNotDone, ScanRefused
 from pos_client.terminal.client import CODE_CHARS_MAX, TerminalClient
 from pos_server.core.credentials.device_keys import DeviceKind
-from pos_server.core.protocol.messages import StatusChanged
+from pos_server.core.protocol.server_messages import StatusChanged
 from tests.pos_client.fake_server import DECLINED, PAID, Peer, credentials, fake_server
 from tests.pos_client.fake_time import Naps, no_wait
 

@@ -8,7 +8,7 @@ import pytest
 from pos_client.device.requests import REQUESTS_IN_FLIGHT_MAX
 from pos_client.errors import OutcomeUnknown
 from pos_client.terminal.client import TerminalClient
-from pos_server.core.protocol.messages import PaymentPending, TerminalPaymentResult
+from pos_server.core.protocol.server_messages import PaymentPending, TerminalPaymentResult
 from tests.pos_client.fake_server import CANCELED, PAID, PENDING, Peer, fake_server
 from tests.pos_client.fake_time import no_wait
 

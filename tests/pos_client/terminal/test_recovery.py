@@ -11,7 +11,7 @@ from pos_client.errors import OutcomeUnknown, ScanNotDone, ScanRefused
 from pos_client.terminal.client import TerminalClient
 from pos_client.terminal.journal import Journal
 from pos_client.terminal.recovery import RecoveredScan
-from pos_server.core.protocol.messages import TerminalPaymentResult
+from pos_server.core.protocol.server_messages import TerminalPaymentResult
 from tests.pos_client.fake_server import DECLINED, PAID, FakeServer, Peer, fake_server
 from tests.pos_client.fake_time import no_wait
 

@@ -12,7 +12,7 @@ from pos_client.errors import RefundNotDone, RefundRefused, RefundUnknown, Reque
 from pos_client.terminal.client import TerminalClient
 from pos_client.terminal.recovery import RecoveredRefund
 from pos_server.core.credentials.device_keys import DeviceKind
-from pos_server.core.protocol.messages import PaymentPending, TerminalPaymentResult, TerminalRefundResult
+from pos_server.core.protocol.server_messages import PaymentPending, TerminalPaymentResult, TerminalRefundResult
 from tests.pos_client.fake_server import DECLINED, PAID, PENDING, REFUNDED, Peer, credentials, fake_server
 from tests.pos_client.fake_time import no_wait
 from tests.pos_client.terminal.test_recovery import OTHER_ID, PAYMENT_ID, journal_of, leave_open, silent

@@ -11,7 +11,7 @@ from pos_client.cli.main import terminal_main
 from pos_client.errors import RequestRefused, RequestUnanswered
 from pos_client.terminal.client import TerminalClient
 from pos_server.core.credentials.device_keys import DeviceKind
-from pos_server.core.protocol.messages import ShiftReport
+from pos_server.core.protocol.server_messages import ShiftReport
 from tests.pos_client.fake_cli import saved, silent
 from tests.pos_client.fake_server import Peer, Script, fake_server, fake_server_in_thread
 from tests.pos_client.fake_time import no_wait

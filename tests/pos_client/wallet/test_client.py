@@ -10,7 +10,7 @@ from pos_client.wallet.client import NOTICES_MAX, WalletClient
 from pos_client.wallet.state import WalletStateFile
 from pos_server.core.credentials import payment_code
 from pos_server.core.credentials.device_keys import DeviceKind
-from pos_server.core.protocol.messages import WalletPaymentResult
+from pos_server.core.protocol.server_messages import WalletPaymentResult
 from tests.pos_client.fake_server import BOUGHT, DEVICE_KEY, Peer, credentials, fake_server
 from tests.pos_client.fake_time import Clock, no_wait
 

@@ -12,7 +12,7 @@ import pytest
 
 from pos_client.errors import RequestRefused, RequestUnanswered
 from pos_client.wallet.client import WalletClient
-from pos_server.core.protocol.messages import (
+from pos_server.core.protocol.server_messages import (
     ConfirmationRequired,
     PinChanged,
     StatusChanged,
