@@ -39,7 +39,7 @@ setup() {
   if [ "$(project_state)" != "$(cat .venv/.project 2>/dev/null)" ]; then
     rm -f .venv/.project
     .venv/bin/python -I -m pip install -qq --no-index --no-build-isolation -e '.[test]' ||
-      die 'requirements.lock does not fit pyproject.toml. `make lock` resolves it again.'
+      die 'Setup failed while it installed the project. If requirements.lock lacks a package: make lock'
     project_state >.venv/.project
   fi
 }
