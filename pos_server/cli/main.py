@@ -31,6 +31,7 @@ from ..ledger.seals import SealReport, check_seals, seal_days
 from ..master_keys import keyring_for
 from ..postgres.binaries import program
 from ..postgres.embedded import EmbeddedPostgres, EmbeddedPostgresError, default_data_dir, give_way
+from ..programs import pasteable
 from ..server import serving
 from ..settings import Settings, load_settings, new_master_key
 from ..telemetry.logs import configure_logging
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def say(text: str) -> None:
     """A line for the person at the terminal."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201
+    print(pasteable(text), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _say_nothing(text: str) -> None:

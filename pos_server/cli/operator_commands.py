@@ -18,6 +18,7 @@ from ..ledger import directory
 from ..ledger.api_keys import ApiKeyRecord, create_api_key, end_api_key, list_api_keys
 from ..ledger.rollup import balances
 from ..ledger.settlement import settle
+from ..programs import pasteable
 
 Action = Callable[[asyncpg.Connection, int], Awaitable[bool]]
 
@@ -145,7 +146,7 @@ async def keys_text(connection: asyncpg.Connection) -> str:
     """All API keys, for the operator: a line each."""
     keys = await list_api_keys(connection)
     if not keys:
-        return "no API keys: `pos-server keys create --role admin` makes one"
+        return pasteable("no API keys: `pos-server keys create --role admin` makes one")
     return "\n".join(
         f"{key.id:>6}  {_state(key):<7}  {_owner(key)}: {key.name}, made {key.created_at:%Y-%m-%d}, "
         + (f"last used {key.last_used_at:%Y-%m-%d %H:%M}" if key.last_used_at else "never used")

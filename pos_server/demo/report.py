@@ -1,7 +1,7 @@
 """What the demo shows: two lines a payment, one for each side, then a summary."""
 
 import math
-import shutil
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from typing import Any
 
 from ..core.money import format_amount
 from ..ledger.audit import AuditReport
+from ..programs import program
 from .shop import CURRENCY, Customer, Terminal
 
 
@@ -131,16 +132,17 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
 
 def by_hand_text(url: str, terminal_code: str, wallet_code: str, data_dir: Path | None) -> str:
     """How to go on in two more shells."""
-    prefix = "" if shutil.which("pos-wallet") else f"{Path(sys.argv[0]).parent}/"
-    ledger = "" if data_dir is None else f" --data-dir {data_dir}"
+    wallet, terminal = program("pos-wallet"), program("pos-terminal")
+    ledger = "" if data_dir is None else f" --data-dir {shlex.quote(str(data_dir))}"
     return f"""
 The server keeps running at {url}. Try it by hand in two more shells:
 
-  {prefix}pos-wallet activate --server {url} {wallet_code}
-  {prefix}pos-wallet show
+  {wallet} activate --server {url} {wallet_code}
+  {wallet} show
 
-  {prefix}pos-terminal activate --server {url} {terminal_code}
-  {prefix}pos-terminal till          (type an amount, then the digits under the wallet's QR code)
+  {terminal} activate --server {url} {terminal_code}
+  {terminal} till
 
-Look into the ledger at any time: {prefix}pos-server audit{ledger}
+At the till, type an amount, then the digits under the wallet's QR code.
+Look into the ledger at any time: {program("pos-server")} audit{ledger}
 Stop with Ctrl-C."""

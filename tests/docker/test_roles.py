@@ -47,7 +47,7 @@ def fresh() -> Iterator[str]:
 async def test_the_owner_migrates_and_the_server_serves(fresh: str) -> None:
     owner, server = (fresh.replace("{user}", user) for user in ("pos_owner", "pos_server"))
     too_early = await pos_server("run", POS_DATABASE_URL=server, POS_MASTER_KEYS=MASTER_KEYS)
-    assert (too_early.status, "Run `pos-server migrate` once as" in too_early.err) == (3, True)
+    assert (too_early.status, "pos-server migrate` once as" in too_early.err) == (3, True)
 
     migrated = await pos_server("migrate", POS_DATABASE_URL=owner)
     assert migrated.status == 0, migrated.err

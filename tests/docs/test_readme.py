@@ -1,4 +1,4 @@
-"""README.md: from nothing to a refund, as it stands there, on a data directory of its own."""
+"""README.md: the first steps, then from nothing to a refund, as they stand there, on a data directory of their own."""
 
 import asyncio
 import os
@@ -10,10 +10,11 @@ import pytest
 from pos_server.settings import Settings
 from tests.docs.documents import DOCS, Section
 from tests.docs.shell import put_tiny_curl
-from tests.end_to_end.server_process import POS_SERVER, data_directory, environment, running_server
+from tests.end_to_end.server_process import data_directory, environment, running_server
 from tests.support import WIDE_LIMITS
 
 README = Section("README", 0, tuple((DOCS.parent / "README.md").read_text("utf-8").split("\n")))
+STEPS = README.section("First steps").fence("sh").splitlines()
 FIRST = README.section("From nothing to a refund, in ten commands")
 THEIR_URL = "http://127.0.0.1:8080"
 TIMEOUT_S = 120
@@ -30,6 +31,14 @@ def test_ten_commands_are_ten() -> None:
     assert len(commands()) == 10
 
 
+def test_first_steps_set_up_activate_and_serve() -> None:
+    assert [step.partition("#")[0].rstrip() for step in STEPS] == [
+        "make setup",
+        ". .venv/bin/activate",
+        "pos-server run",
+    ]
+
+
 @pytest.mark.asyncio
 async def test_from_nothing_to_a_refund(tmp_path: Path) -> None:
     put_tiny_curl(tmp_path)
@@ -37,7 +46,9 @@ async def test_from_nothing_to_a_refund(tmp_path: Path) -> None:
         block = FIRST.fence("sh")
         assert block.count(THEIR_URL) == 1
         process = await asyncio.create_subprocess_exec(
-            *("bash", "-euo", "pipefail", "-c", block.replace(THEIR_URL, server.url)),
+            # The commands are found by the step that the README names, not by the PATH of whoever runs the tests.
+            *("bash", "-euo", "pipefail", "-c", f"{STEPS[1]}\n{block.replace(THEIR_URL, server.url)}"),
+            cwd=DOCS.parent,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -46,7 +57,7 @@ async def test_from_nothing_to_a_refund(tmp_path: Path) -> None:
                 # Where devices keep their keys.
                 HOME=str(tmp_path),
                 XDG_DATA_HOME=str(tmp_path),
-                PATH=f"{tmp_path}:{POS_SERVER.parent}:{os.environ['PATH']}",
+                PATH=f"{tmp_path}:{os.defpath}",
             ),
         )
         async with asyncio.timeout(TIMEOUT_S):

@@ -2,9 +2,9 @@
 
 import asyncio
 import json
+import os
 import re
 import signal
-import sys
 from pathlib import Path
 
 import pytest
@@ -79,15 +79,13 @@ async def test_it_keeps_serving_and_what_it_says_to_try_works() -> None:
             async with asyncio.timeout(90):
                 while "Stop with Ctrl-C" not in text:
                     text += (await process.stdout.readline()).decode()
-            activations = dict(re.findall(r"(pos-wallet|pos-terminal) activate (--server \S+ \S+)", text))
-            wallet, till = data_dir / "wallet.json", data_dir / "till.json"
-            assert await _client("pos-wallet", "activate", *activations["pos-wallet"].split(), device=wallet)
-            assert await _client("pos-terminal", "activate", *activations["pos-terminal"].split(), device=till)
-            image = data_dir / "code.png"
-            assert await _client("pos-wallet", "code", "--png", str(image), device=wallet)
-            answer = await _client(
-                "pos-terminal", "scan", "--amount", "3.50", "--image", str(image), "--json", device=till
-            )
+            printed = re.findall(r"^  (\S*pos-(?:wallet|terminal)) (activate|show|till)(.*)$", text, re.MULTILINE)
+            assert [action for _, action, _ in printed] == ["activate", "show", "activate", "till"]
+            (wallet, _, wallet_code), _, (terminal, _, terminal_code), _ = printed
+            assert "Next: " in await _pasted(f"{wallet} activate{wallet_code}", data_dir)
+            assert "Next: " in await _pasted(f"{terminal} activate{terminal_code}", data_dir)
+            await _pasted(f"{wallet} code --png code.png", data_dir)
+            answer = await _pasted(f"{terminal} scan --amount 3.50 --image code.png --json", data_dir)
             assert json.loads(answer)["outcome"] == "approved"
         finally:
             process.send_signal(signal.SIGINT)
@@ -97,10 +95,12 @@ async def test_it_keeps_serving_and_what_it_says_to_try_works() -> None:
         assert (audit.status, audit.out) == (0, "audit ok: 40 payments, 46 transfers, 10 wallets\n")
 
 
-async def _client(command: str, action: str, *arguments: str, device: Path) -> str:
+async def _pasted(line: str, home: Path) -> str:
+    """Run a line in a shell that stands elsewhere, and whose PATH does not lead to the commands."""
     process = await asyncio.create_subprocess_exec(
-        Path(sys.executable).with_name(command),
-        *(action, *arguments, "--device", str(device)),
+        *("bash", "-c", line),
+        cwd=home,
+        env={"PATH": os.defpath, "HOME": str(home), "XDG_DATA_HOME": str(home)},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

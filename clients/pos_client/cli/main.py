@@ -16,7 +16,7 @@ from ..device.activation import activate, request_id_for
 from ..device.credentials import device_path, parse_server_url
 from ..errors import CredentialsError
 from . import till_commands, wallet_commands, wallet_requests
-from .console import ExitCode, UsageError, complain, printable, say
+from .console import ExitCode, UsageError, command_line, complain, printable, say
 
 _TERMINAL_EXAMPLES = """
 examples:
@@ -166,7 +166,7 @@ def _activate(args: argparse.Namespace, kind: DeviceKind) -> int:
     asked.unlink(missing_ok=True)
     say(f"Activated {kind.value} {credentials.number}, {printable(credentials.name)} ({credentials.currency}).")
     say(f"Its key is in {path}: keep that file private.")
-    say("Next: pos-terminal till" if kind is DeviceKind.TERMINAL else "Next: pos-wallet show")
+    say(f"Next: {command_line(kind, args.device, 'till' if kind is DeviceKind.TERMINAL else 'show')}")
     return ExitCode.OK
 
 

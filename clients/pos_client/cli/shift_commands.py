@@ -9,7 +9,7 @@ from ..device.credentials import Credentials, device_path
 from ..device.requests import REQUEST_TIMEOUT_S
 from ..errors import ClientError, RequestUnanswered
 from . import inputs
-from .console import ExitCode, UsageError, complain, printable, say
+from .console import ExitCode, UsageError, command_line, complain, printable, say
 from .output import fields_of, say_json, say_not_done, say_unknown
 from .till_session import Till
 
@@ -53,7 +53,8 @@ def _open(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise UsageError(str(error)) from None
     except RequestUnanswered as error:
-        return say_unknown(args, error, "To see whether it was opened: pos-terminal shift report.")
+        query = command_line(DeviceKind.TERMINAL, args.device, "shift report")
+        return say_unknown(args, error, f"To see whether it was opened: `{query}`.")
     except ClientError as error:
         say_not_done(args, error)
     return _say_report(args, report)
@@ -69,8 +70,8 @@ def _close(args: argparse.Namespace) -> int:
                 shift_id = till.wait(till.client.shift_report(timeout_s=args.timeout)).shift_id
             report = till.wait(till.client.close_shift(shift_id, cash_minor, timeout_s=args.timeout))
     except RequestUnanswered as error:
-        command = f"pos-terminal shift close --shift-id {shift_id}"
-        return say_unknown(args, error, f"To ask again: {command}, with the same cash." if shift_id else "")
+        close = command_line(DeviceKind.TERMINAL, args.device, f"shift close --shift-id {shift_id}")
+        return say_unknown(args, error, f"To ask again: `{close}`, with the same cash." if shift_id else "")
     except ClientError as error:
         say_not_done(args, error)
     return _say_report(args, report)

@@ -16,7 +16,7 @@ from ..device.requests import REQUEST_TIMEOUT_S
 from ..errors import ClientError, OutcomeUnknown, RefundUnknown, RequestUnanswered
 from ..terminal.open_payments import SCAN_TIMEOUT_S
 from . import inputs, shift_commands
-from .console import ExitCode, UsageError, clock_time, complain, printable, say
+from .console import ExitCode, UsageError, clock_time, command_line, complain, printable, say
 from .output import fields_of, say_json, say_not_done, say_unknown
 from .till_screen import run_till
 from .till_session import Till
@@ -125,8 +125,11 @@ def _scan(args: argparse.Namespace) -> int:
     except OutcomeUnknown as error:
         if args.json:
             say_json(outcome="unknown", payment_id=error.payment_id, reference=reference, reason=error.reason)
-        which = f"--payment-id {error.payment_id}"
-        complain(f"{error}. To find out: pos-terminal query {which}. To take it back: pos-terminal cancel {which}.")
+        query, cancel = (
+            command_line(DeviceKind.TERMINAL, args.device, f"{action} --payment-id {error.payment_id}")
+            for action in ("query", "cancel")
+        )
+        complain(f"{error}. To find out: `{query}`. To take it back: `{cancel}`.")
         return ExitCode.UNKNOWN
     except ClientError as error:
         say_not_done(args, error, reference=reference)

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 from uuid import UUID
 
+from pos_server.core.credentials.device_keys import DeviceKind
 from pos_server.core.money import format_amount
 from pos_server.core.payments.payment import Status
 from pos_server.core.protocol.client_messages import PAGE_MAX
@@ -18,7 +19,7 @@ from ..device.requests import REQUEST_TIMEOUT_S
 from ..errors import ClientError, RequestUnanswered
 from ..wallet.client import WalletClient
 from . import inputs
-from .console import ExitCode, UsageError, complain, printable, say
+from .console import ExitCode, UsageError, command_line, complain, printable, say
 from .keyboard import hidden_line
 from .wallet_commands import load_wallet
 
@@ -70,7 +71,9 @@ def _confirm(args: argparse.Namespace) -> int:
     async def confirm(wallet: WalletClient) -> int:
         asked = await _question(args, wallet)
         if not wallet.pin_set:
-            raise ClientError("the wallet has no PIN yet: run `pos-wallet pin` first")
+            raise ClientError(
+                f"the wallet has no PIN yet: run `{command_line(DeviceKind.WALLET, args.device, 'pin')}` first"
+            )
         while True:
             say(printable(asked.text))
             answer = await wallet.confirm(asked.payment_id, asked.version, await _secret("PIN: "))

@@ -10,6 +10,7 @@ import pytest
 from pos_client.cli.main import terminal_main, wallet_main
 from pos_client.device.credentials import Credentials
 from pos_server.core.credentials.device_keys import DeviceKind
+from pos_server.programs import program
 from tests.pos_client.device.test_activation import ACTIVATION
 from tests.pos_client.fake_server import credentials
 
@@ -19,9 +20,9 @@ ACTIVATION_CODE = "4F7K-20QX-M8ZD-9T3C"
 def test_a_device_without_credentials_is_told_to_activate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     device = str(tmp_path / "none.json")
     assert terminal_main(["till", "--device", device]) == 4
-    assert "run `pos-terminal activate --server URL CODE` first" in capsys.readouterr().err
+    assert "pos-terminal activate --server URL CODE` first" in capsys.readouterr().err
     assert wallet_main(["code", "--device", device]) == 4
-    assert "run `pos-wallet activate --server URL CODE` first" in capsys.readouterr().err
+    assert "pos-wallet activate --server URL CODE` first" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("main", [terminal_main, wallet_main])
@@ -64,7 +65,9 @@ def test_activate_saves_credentials_once(tmp_path: Path, capsys: pytest.CaptureF
         arguments = ["activate", "--server", url, "--device", str(path), ACTIVATION_CODE]
         assert terminal_main(arguments) == 0
         assert Credentials.load(path, DeviceKind.TERMINAL) == credentials(DeviceKind.TERMINAL, url)
-        assert capsys.readouterr().out.startswith("Activated terminal 7, A device (EUR).\n")
+        activated, _, next_line = capsys.readouterr().out.splitlines()
+        assert activated == "Activated terminal 7, A device (EUR)."
+        assert next_line == f"Next: {program('pos-terminal')} till --device {path}"
         assert [file.name for file in tmp_path.iterdir()] == ["till.json"]
         assert terminal_main(arguments) == 4
         assert "choose another --device, or overwrite it with --replace" in capsys.readouterr().err
@@ -76,7 +79,7 @@ def test_a_code_for_the_other_kind_of_device_is_not_lost(tmp_path: Path, capsys:
     with activation_server(ACTIVATION) as (url, bodies):
         rest = ["--server", url, ACTIVATION_CODE]
         assert wallet_main(["activate", "--device", str(tmp_path / "wallet.json"), *rest]) == 4
-        assert "run `pos-terminal activate` with the same code" in capsys.readouterr().err
+        assert "pos-terminal activate` with the same code" in capsys.readouterr().err
         assert terminal_main(["activate", "--device", str(tmp_path / "till.json"), *rest]) == 0
     assert bodies[0] == bodies[1]
 

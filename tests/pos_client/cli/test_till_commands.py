@@ -10,6 +10,7 @@ import pytest
 from pos_client.cli.main import terminal_main
 from pos_client.images import qr_png
 from pos_server.core.credentials.device_keys import DeviceKind
+from pos_server.programs import program
 from tests.pos_client.fake_cli import PROGRAM, approving, declining, revoking, saved, unsure
 from tests.pos_client.fake_server import DECLINED, Peer, fake_server_in_thread
 
@@ -70,7 +71,8 @@ def test_an_unanswered_scan_exits_3_and_says_how_to_find_out(
     output = capsys.readouterr()
     assert json.loads(output.out)["outcome"] == "unknown"
     payment_id = json.loads(output.out)["payment_id"]
-    assert f"To find out: pos-terminal query --payment-id {payment_id}." in output.err
+    till = f"{program('pos-terminal')} {{}} --payment-id {payment_id} --device {device}".format
+    assert f"To find out: `{till('query')}`. To take it back: `{till('cancel')}`." in output.err
     assert CODE not in output.err + output.out
 
 
