@@ -43,7 +43,7 @@ from ..device.backoff import Backoff
 from ..device.connection import DeviceClient
 from ..device.credentials import Credentials
 from ..device.inbox import Inbox
-from ..device.requests import REQUEST_TIMEOUT_S, OpenRequest, Requests, checked
+from ..device.requests import REQUEST_TIMEOUT_S, OpenRequest, Requests, build_request
 from ..device.resume import Resume
 from .open_payments import SCAN_TIMEOUT_S, OpenPayments
 from .open_scan import OnPending, OpenScan
@@ -163,7 +163,7 @@ class TerminalClient(DeviceClient[TerminalReady, _Said]):
         """
         if len(code) > CODE_CHARS_MAX or not code.isascii():
             raise ValueError("that is not a payment code")
-        scan = checked(
+        scan = build_request(
             PaymentScan,
             payment_id=payment_id or uuid7(),
             reference=reference,
@@ -187,7 +187,7 @@ class TerminalClient(DeviceClient[TerminalReady, _Said]):
         on. Until it is answered, `scan` refuses the same payment and the same order. Raises ValueError, RequestRefused
         (such as `cancel_too_late`), RequestUnanswered, ConnectionStopped.
         """
-        cancel = checked(PaymentCancel, payment_id=payment_id, reference=reference)
+        cancel = build_request(PaymentCancel, payment_id=payment_id, reference=reference)
         return await self._payments.cancel(cancel, timeout_s)
 
     async def query(
@@ -198,8 +198,10 @@ class TerminalClient(DeviceClient[TerminalReady, _Said]):
         Of an order it is the payment that occupies it, or else the one that failed last. Raises ValueError,
         RequestRefused (`payment_unknown`), RequestUnanswered, ConnectionStopped.
         """
-        query = checked(PaymentQuery, payment_id=payment_id, reference=reference)
-        answer: TerminalPaymentResult | PaymentPending = await self._requests.ask(OpenRequest(query), timeout_s)
+        query = build_request(PaymentQuery, payment_id=payment_id, reference=reference)
+        answer: TerminalPaymentResult | PaymentPending = await self._requests.send_and_wait(
+            OpenRequest(query), timeout_s
+        )
         if isinstance(answer, TerminalPaymentResult):
             self._recovery.settle(answer)
         return answer
@@ -211,8 +213,8 @@ class TerminalClient(DeviceClient[TerminalReady, _Said]):
 
         Raises ValueError, RequestUnanswered, ConnectionStopped.
         """
-        recent = checked(PaymentsRecent, limit=limit)
-        answer: PaymentList = await self._requests.ask(OpenRequest(recent), timeout_s)
+        recent = build_request(PaymentsRecent, limit=limit)
+        answer: PaymentList = await self._requests.send_and_wait(OpenRequest(recent), timeout_s)
         return answer.payments
 
     async def refund(
@@ -229,7 +231,9 @@ class TerminalClient(DeviceClient[TerminalReady, _Said]):
         RefundRefused (such as `refund_exceeds_remaining`), RefundUnknown, RefundNotDone, ConnectionStopped.
         """
         is_repeat = refund_id is not None
-        refund = checked(RefundCreate, refund_id=refund_id or uuid7(), payment_id=payment_id, amount_minor=amount_minor)
+        refund = build_request(
+            RefundCreate, refund_id=refund_id or uuid7(), payment_id=payment_id, amount_minor=amount_minor
+        )
         return await self._payments.refund(refund, timeout_s, asked_before=is_repeat)
 
     async def open_shift(
@@ -245,10 +249,10 @@ class TerminalClient(DeviceClient[TerminalReady, _Said]):
         To ask again after RequestUnanswered, pass the same `shift_id`, operator and cash: it is opened once. Raises
         ValueError, RequestRefused (`shift_already_open`), RequestUnanswered, ConnectionStopped.
         """
-        wish = checked(
+        wish = build_request(
             ShiftOpen, shift_id=shift_id or uuid7(), operator=operator, opening_cash_minor=opening_cash_minor
         )
-        return await self._requests.ask(OpenRequest(wish), timeout_s)
+        return await self._requests.send_and_wait(OpenRequest(wish), timeout_s)
 
     async def close_shift(
         self, shift_id: UUID, counted_cash_minor: int | None = None, *, timeout_s: float = REQUEST_TIMEOUT_S
@@ -259,15 +263,15 @@ class TerminalClient(DeviceClient[TerminalReady, _Said]):
         RequestRefused (`shift_unknown`, or `id_reused` when it was closed with another count), RequestUnanswered,
         ConnectionStopped.
         """
-        wish = checked(ShiftClose, shift_id=shift_id, counted_cash_minor=counted_cash_minor)
-        return await self._requests.ask(OpenRequest(wish), timeout_s)
+        wish = build_request(ShiftClose, shift_id=shift_id, counted_cash_minor=counted_cash_minor)
+        return await self._requests.send_and_wait(OpenRequest(wish), timeout_s)
 
     async def shift_report(self, shift_id: UUID | None = None, *, timeout_s: float = REQUEST_TIMEOUT_S) -> ShiftReport:
         """The report of a shift of this till: of the open one (X), or of that with this id (Z once it is closed).
 
         Raises RequestRefused (`shift_unknown`), RequestUnanswered, ConnectionStopped.
         """
-        return await self._requests.ask(OpenRequest(checked(ShiftQuery, shift_id=shift_id)), timeout_s)
+        return await self._requests.send_and_wait(OpenRequest(build_request(ShiftQuery, shift_id=shift_id)), timeout_s)
 
     def _on_message(self, message: _Said) -> None:
         if isinstance(message, Error):

@@ -16,7 +16,7 @@ from pos_server.core.protocol.messages import (
     TerminalRefundResult,
 )
 
-from ..device.requests import OpenRequest, Requests, checked
+from ..device.requests import OpenRequest, Requests, build_request
 from ..errors import (
     ConnectionStopped,
     OutcomeUnknown,
@@ -44,9 +44,9 @@ class _OpenRefund(OpenRequest[TerminalRefundResult]):
 
     def on_refused(self, error: Error) -> None:
         """It was not made."""
-        self.give_up(RefundRefused(error.code, error.message, error.field, error.retry_after_s))
+        self.fail(RefundRefused(error.code, error.message, error.field, error.retry_after_s))
 
-    def unanswered(self, reason: str) -> RefundUnknown | RefundNotDone:
+    def no_answer_error(self, reason: str) -> RefundUnknown | RefundNotDone:
         """The error for an end without an answer."""
         return (RefundUnknown if self.in_doubt else RefundNotDone)(self.body.refund_id, reason)
 
@@ -76,14 +76,14 @@ class OpenPayments:
             raise ValueError(f"payment {scan.payment_id} is being scanned already")
         open_scan = self._scans[scan.payment_id] = OpenScan(
             scan,
-            keep=lambda: self._recovery.add(scan),
+            persist=lambda: self._recovery.add(scan),
             on_pending=on_pending,
             was_left_open=self._recovery.was_left_open(scan.payment_id),
         )
         if asked_before:
             open_scan.in_doubt.add("an earlier call")
         try:
-            result = await self._requests.ask(open_scan, timeout_s)
+            result = await self._requests.send_and_wait(open_scan, timeout_s)
             self._recovery.settle(result)
             return result
         except ScanRefused:
@@ -113,9 +113,9 @@ class OpenPayments:
             if _covers(cancel, open_scan.body):
                 # Sent again, it could be approved and handed out while it is taken back.
                 open_scan.in_doubt.add("a cancel")
-                open_scan.give_up(OutcomeUnknown(open_scan.body.payment_id, "it is being canceled"))
+                open_scan.fail(OutcomeUnknown(open_scan.body.payment_id, "it is being canceled"))
         try:
-            result: TerminalPaymentResult = await self._requests.ask(OpenRequest(cancel), timeout_s)
+            result: TerminalPaymentResult = await self._requests.send_and_wait(OpenRequest(cancel), timeout_s)
         except RequestRefused:
             self._recovery.drop(entry.key)
             raise
@@ -126,11 +126,11 @@ class OpenPayments:
         """See TerminalClient.refund. `asked_before`: an earlier call may have sent it."""
         if refund.refund_id in self._refunds:
             raise ValueError(f"refund {refund.refund_id} is being made already")
-        request = self._refunds[refund.refund_id] = _OpenRefund(refund, keep=lambda: self._recovery.add(refund))
+        request = self._refunds[refund.refund_id] = _OpenRefund(refund, persist=lambda: self._recovery.add(refund))
         if asked_before:
             request.in_doubt.add("an earlier call")
         try:
-            result = await self._requests.ask(request, timeout_s)
+            result = await self._requests.send_and_wait(request, timeout_s)
             self._recovery.settle_refund(result)
             return result
         except RefundRefused:
@@ -197,7 +197,7 @@ class OpenPayments:
             elif self._recovery.is_canceled(entry.payment_id, entry.reference):
                 raise OutcomeUnknown(entry.payment_id, "it is being canceled")
             else:
-                outcome = await self.scan(checked(PaymentScan, **entry.body), SCAN_TIMEOUT_S, asked_before=True)
+                outcome = await self.scan(build_request(PaymentScan, **entry.body), SCAN_TIMEOUT_S, asked_before=True)
         except OutcomeUnknown as error:
             outcome = await self._canceled(entry) or error
         except (ConnectionStopped, ValueError) as error:  # the latter: the caller asks for it already
@@ -218,7 +218,7 @@ class OpenPayments:
         try:
             if stopped is not None:
                 raise stopped
-            cancel = checked(PaymentCancel, payment_id=entry.payment_id, reference=entry.reference)
+            cancel = build_request(PaymentCancel, payment_id=entry.payment_id, reference=entry.reference)
             outcome = await self.cancel(cancel, SCAN_TIMEOUT_S)
         except (RequestRefused, RequestUnanswered) as error:
             outcome = error
@@ -228,7 +228,7 @@ class OpenPayments:
 
     async def _recover_refund(self, entry: JournaledRefund, stopped: ConnectionStopped | None) -> RecoveredRefund:
         outcome: TerminalRefundResult | RefundRefused | RefundUnknown
-        refund = checked(
+        refund = build_request(
             RefundCreate, refund_id=entry.refund_id, payment_id=entry.payment_id, amount_minor=entry.amount_minor
         )
         try:

@@ -38,7 +38,7 @@ class OpenScan(OpenRequest[TerminalPaymentResult]):
         """The scan, or a query for it."""
         if not self.queries:
             return super().message(message_id)
-        self.sent.add(message_id)
+        self.message_ids.add(message_id)
         self.query_ids.add(message_id)
         return PaymentQuery(message_id=message_id, payment_id=self.body.payment_id)
 
@@ -57,7 +57,7 @@ class OpenScan(OpenRequest[TerminalPaymentResult]):
         if self.answer.done():
             return
         self.resends = 0
-        self.trouble = None
+        self.last_error = None
         self.free_slot()
         if self.timeout is not None and not self.timeout.expired():
             left_s = min((pending.expires_at_ms - server_now_ms) / 1000, PENDING_S_MAX)
@@ -72,12 +72,12 @@ class OpenScan(OpenRequest[TerminalPaymentResult]):
         """Of a query: the payment is not there. Of the scan: it is not done."""
         if error.reply_to in self.query_ids:
             self.queries = False
-            self.again.set()
+            self.wakeup.set()
             return
         refused = ScanRefused(error.code, error.message, error.field, error.retry_after_s)
         # What an earlier process sent may have been acted on, whatever is said of it now.
-        self.give_up(OutcomeUnknown(self.body.payment_id, str(refused)) if self.was_left_open else refused)
+        self.fail(OutcomeUnknown(self.body.payment_id, str(refused)) if self.was_left_open else refused)
 
-    def unanswered(self, reason: str) -> OutcomeUnknown | ScanNotDone:
+    def no_answer_error(self, reason: str) -> OutcomeUnknown | ScanNotDone:
         """The error for an end without a result."""
         return (OutcomeUnknown if self.in_doubt else ScanNotDone)(self.body.payment_id, reason)

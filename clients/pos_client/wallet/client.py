@@ -35,7 +35,7 @@ from ..device.backoff import Backoff
 from ..device.connection import DeviceClient, local_time_ms
 from ..device.credentials import Credentials
 from ..device.inbox import Inbox
-from ..device.requests import REQUEST_TIMEOUT_S, OpenRequest, Requests, checked
+from ..device.requests import REQUEST_TIMEOUT_S, OpenRequest, Requests, build_request
 from ..device.resume import Resume
 from ..errors import CodesExhausted, CredentialsError
 from .codes import CodeSource, ShownCode
@@ -158,7 +158,7 @@ class WalletClient(DeviceClient[WalletReady, _Said]):
         again with the same version: a PIN counts once. Raises ValueError, RequestRefused (such as `pin_not_set`),
         RequestUnanswered, ConnectionStopped.
         """
-        confirm = checked(PaymentConfirm, payment_id=payment_id, version=version, pin=pin)
+        confirm = build_request(PaymentConfirm, payment_id=payment_id, version=version, pin=pin)
         return await self._answer(_OpenAnswer(confirm), timeout_s)
 
     async def reject(
@@ -168,7 +168,7 @@ class WalletClient(DeviceClient[WalletReady, _Said]):
 
         Raises RequestRefused (`payment_unknown`), RequestUnanswered, ConnectionStopped.
         """
-        return await self._answer(_OpenAnswer(checked(PaymentReject, payment_id=payment_id)), timeout_s)
+        return await self._answer(_OpenAnswer(build_request(PaymentReject, payment_id=payment_id)), timeout_s)
 
     async def set_pin(
         self, new_pin: str, old_pin: str | None = None, *, timeout_s: float = PIN_TIMEOUT_S
@@ -178,8 +178,8 @@ class WalletClient(DeviceClient[WalletReady, _Said]):
         It is sent until it is answered, and changes the PIN once. Raises ValueError, RequestRefused (`pin_too_weak`;
         `pin_wrong` for the old PIN; `pin_locked` with `retry_after_s`), RequestUnanswered, ConnectionStopped.
         """
-        change = checked(PinSet, request_id=uuid7(), new_pin=new_pin, old_pin=old_pin)
-        answer: PinChanged = await self._requests.ask(OpenRequest(change), timeout_s)
+        change = build_request(PinSet, request_id=uuid7(), new_pin=new_pin, old_pin=old_pin)
+        answer: PinChanged = await self._requests.send_and_wait(OpenRequest(change), timeout_s)
         self.pin_set = True
         return answer
 
@@ -190,14 +190,14 @@ class WalletClient(DeviceClient[WalletReady, _Said]):
 
         Raises ValueError, RequestRefused, RequestUnanswered, ConnectionStopped.
         """
-        history = checked(History, limit=limit, cursor=cursor)
-        answer: HistoryPage = await self._requests.ask(OpenRequest(history), timeout_s)
+        history = build_request(History, limit=limit, cursor=cursor)
+        answer: HistoryPage = await self._requests.send_and_wait(OpenRequest(history), timeout_s)
         return answer
 
     async def _answer(self, answer: _OpenAnswer, timeout_s: float) -> WalletPaymentResult | ConfirmationRequired:
         self._answers.append(answer)
         try:
-            return await self._requests.ask(answer, timeout_s)
+            return await self._requests.send_and_wait(answer, timeout_s)
         finally:
             self._answers.remove(answer)
 

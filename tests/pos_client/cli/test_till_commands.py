@@ -82,7 +82,7 @@ def test_a_revoked_till_exits_4_with_one_line(tmp_path: Path, capsys: pytest.Cap
     output = capsys.readouterr()
     assert json.loads(output.out)["outcome"] == "not_done"
     assert output.err == (
-        "pos-terminal: the server does not accept this device: it was revoked or replaced, activate it again"
+        "pos-terminal: the server rejected this device: it was revoked or replaced, activate it again"
         " (close code 4100)\n"
     )
 

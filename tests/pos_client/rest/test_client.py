@@ -19,7 +19,7 @@ from pos_server.core.rest.catalogue import ENDPOINTS
 from pos_server.core.rest.endpoints import Endpoint, Kind
 from pos_server.core.rest.fields import Body, Page, Resource
 from tests.pos_client.device.test_activation import Answer, problem
-from tests.pos_client.fake_time import Naps, no_wait
+from tests.pos_client.fake_time import RecordedSleeps, no_wait
 
 KEY = "pos_admin_" + "k" * 52
 KIOSK = MerchantCreate(name="Kiosk", currency="EUR")
@@ -56,8 +56,8 @@ class Server(httpx.MockTransport):
         return [request.headers.get("Idempotency-Key") for request in self.requests]
 
 
-def client(server: Server, naps: Naps | None = None) -> ApiClient:
-    return ApiClient("http://pos.test/", KEY, backoff=no_wait(naps), transport=server)
+def client(server: Server, sleeps: RecordedSleeps | None = None) -> ApiClient:
+    return ApiClient("http://pos.test/", KEY, backoff=no_wait(sleeps), transport=server)
 
 
 def test_every_operation_has_a_method_in_its_models() -> None:
@@ -100,7 +100,7 @@ async def test_what_is_sent_and_what_comes_back() -> None:
 
 @pytest.mark.asyncio
 async def test_the_same_key_is_sent_until_there_is_an_answer() -> None:
-    naps = Naps()
+    sleeps = RecordedSleeps()
     server = Server(
         httpx.ConnectError("refused"),
         httpx.ReadTimeout("slow"),
@@ -110,11 +110,11 @@ async def test_the_same_key_is_sent_until_there_is_an_answer() -> None:
         httpx.Response(502, text="<html>"),
         MADE,
     )
-    async with client(server, naps) as api:
+    async with client(server, sleeps) as api:
         assert (await api.create_merchant(KIOSK)).name == "Kiosk"
     [key] = set(server.idempotency_keys)
     assert key is not None
-    assert naps.seconds == [0.25, 0.5, 1, 3, 4, 8]
+    assert sleeps.seconds == [0.25, 0.5, 1, 3, 4, 8]
 
 
 @pytest.mark.asyncio

@@ -10,7 +10,7 @@ from pos_client.terminal.client import CODE_CHARS_MAX, TerminalClient
 from pos_server.core.credentials.device_keys import DeviceKind
 from pos_server.core.protocol.messages import StatusChanged
 from tests.pos_client.fake_server import DECLINED, PAID, Peer, credentials, fake_server
-from tests.pos_client.fake_time import Naps, no_wait
+from tests.pos_client.fake_time import RecordedSleeps, no_wait
 
 CODE = "772000000001003123456789"
 
@@ -130,7 +130,7 @@ async def test_duplicates_and_results_of_other_payments_are_dropped() -> None:
 
 @pytest.mark.asyncio
 async def test_retryable_errors_send_again_after_the_servers_wait_or_with_backoff() -> None:
-    naps = Naps()
+    sleeps = RecordedSleeps()
 
     async def script(peer: Peer) -> None:
         await peer.welcome()
@@ -139,10 +139,10 @@ async def test_retryable_errors_send_again_after_the_servers_wait_or_with_backof
         await peer.refuse(await peer.receive(), "too_many_bad_codes", retryable=True, retry_after_s=7)
         await peer.answer(await peer.receive())
 
-    async with fake_server(script) as server, TerminalClient(server.terminal(), backoff=no_wait(naps)) as till:
+    async with fake_server(script) as server, TerminalClient(server.terminal(), backoff=no_wait(sleeps)) as till:
         result = await till.scan(code=CODE, amount_minor=1250, reference="order-1")
     assert result.status == "approved"
-    assert naps.seconds == [0.25, 0.5, 7]
+    assert sleeps.seconds == [0.25, 0.5, 7]
 
 
 @pytest.mark.asyncio
@@ -152,7 +152,7 @@ async def test_a_wait_beyond_the_deadline_is_reported_at_once() -> None:
         await peer.refuse(await peer.receive(), "too_many_bad_codes", retryable=True, retry_after_s=60)
 
     async with fake_server(script) as server, TerminalClient(server.terminal(), backoff=no_wait()) as till:
-        with pytest.raises(ScanNotDone, match="nothing was charged: because of too_many_bad_codes; try again in 60 s"):
+        with pytest.raises(ScanNotDone, match="nothing was charged: because of too_many_bad_codes; retry in 60 s"):
             await till.scan(code=CODE, amount_minor=1250, reference="order-1")
 
 
@@ -287,7 +287,7 @@ async def test_input_that_no_server_takes_is_a_value_error_without_the_code(fiel
 
 
 def test_a_wallets_credentials_make_no_till() -> None:
-    with pytest.raises(CredentialsError, match="of a wallet, not of a terminal"):
+    with pytest.raises(CredentialsError, match="belong to a wallet, not to a terminal"):
         TerminalClient(credentials(DeviceKind.WALLET))
 
 

@@ -8,7 +8,7 @@ from pos_client.device.backoff import Backoff
 from pos_client.errors import ConnectionStopped, OutcomeUnknown, ScanNotDone
 from pos_client.terminal.client import TerminalClient
 from tests.pos_client.fake_server import DECLINED, PAID, Peer, fake_server
-from tests.pos_client.fake_time import Naps, no_wait
+from tests.pos_client.fake_time import RecordedSleeps, no_wait
 
 CODE = "772000000001003123456789"
 OTHER_ID = "01890000-0000-7000-8000-000000000009"
@@ -27,7 +27,7 @@ async def test_without_an_answer_the_server_is_queried_on_the_same_connection(mo
     async with fake_server(script) as server, TerminalClient(server.terminal(), backoff=no_wait()) as till:
         result = await till.scan(code=CODE, amount_minor=1250, reference="order-1")
     assert result.status == "approved"
-    assert server.visits == 1
+    assert server.connection_count == 1
     assert [each["type"] for each in asked] == ["payment.scan", "payment.query", "payment.query"]
     assert {each["payment_id"] for each in asked} == {str(result.payment_id)}
     assert len({each["message_id"] for each in asked}) == 3
@@ -54,7 +54,7 @@ async def test_a_payment_that_the_server_does_not_know_is_scanned_again(monkeypa
 @pytest.mark.asyncio
 async def test_a_query_that_is_one_too_many_is_asked_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pos_client.device.requests.RESEND_AFTER_S", 0.01)
-    naps = Naps()
+    sleeps = RecordedSleeps()
 
     async def script(peer: Peer) -> None:
         await peer.welcome()
@@ -64,9 +64,9 @@ async def test_a_query_that_is_one_too_many_is_asked_again_later(monkeypatch: py
         assert query["type"] == "payment.query"
         await peer.answer(query)
 
-    async with fake_server(script) as server, TerminalClient(server.terminal(), backoff=no_wait(naps)) as till:
+    async with fake_server(script) as server, TerminalClient(server.terminal(), backoff=no_wait(sleeps)) as till:
         assert (await till.scan(code=CODE, amount_minor=1250, reference="order-1")).status == "approved"
-    assert naps.seconds == [1]
+    assert sleeps.seconds == [1]
 
 
 @pytest.mark.asyncio
@@ -118,7 +118,7 @@ async def test_a_silent_server_is_asked_so_often_and_not_more_on_each_connection
 @pytest.mark.asyncio
 async def test_a_draining_server_is_not_asked_again_before_the_reconnect(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pos_client.device.requests.RESEND_AFTER_S", 0.01)
-    naps = Naps()
+    sleeps = RecordedSleeps()
 
     async def draining(peer: Peer) -> None:
         await peer.welcome()
@@ -134,11 +134,11 @@ async def test_a_draining_server_is_not_asked_again_before_the_reconnect(monkeyp
 
     async with (
         fake_server(draining, answering) as server,
-        TerminalClient(server.terminal(), backoff=no_wait(naps)) as till,
+        TerminalClient(server.terminal(), backoff=no_wait(sleeps)) as till,
     ):
         result = await till.scan(code=CODE, amount_minor=1250, reference="order-1")
     assert result.status == "approved"
-    assert [seconds for seconds in naps.seconds if seconds] == [4]
+    assert [seconds for seconds in sleeps.seconds if seconds] == [4]
 
 
 @pytest.mark.asyncio
