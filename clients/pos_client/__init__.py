@@ -1,4 +1,9 @@
-"""Clients of a pos-server: a till, a wallet, the REST API. Images of codes are in `pos_client.images`."""
+"""Clients of a pos-server: `TerminalClient` (a till), `WalletClient`, and `ApiClient` (the REST API).
+
+The rooms: `device` holds the parts that tills and wallets share, `terminal` the till, `wallet` the wallet, `rest` the
+REST API, `cli` the commands `pos-terminal` and `pos-wallet`. `errors` has all exceptions. `images` draws and reads
+payment codes; it needs the `demo` extra. The package imports nothing of pos_server except its pure core.
+"""
 
 from .device.activation import activate
 from .device.backoff import Backoff

@@ -1,24 +1,24 @@
-"""What can go wrong for a client.
+"""The exceptions of this package.
 
     ClientError
     ├── CredentialsError      no usable credentials: activate first
-    ├── ActivationError       the server refused the activation code, or could not be asked
-    ├── ApiError              a request to the REST API was refused, or not answered
-    ├── ConnectionStopped     the server said not to come back, or coming back cannot help
-    ├── RequestRefused        the server answered with an error that sending again cannot mend: nothing has happened
-    │   ├── ScanRefused           … a scan: nothing was charged
-    │   └── RefundRefused         … a refund: nothing was refunded
-    ├── RequestNotDone        no request got through in time: nothing has happened
+    ├── ActivationError       the server rejected the activation code or could not be reached
+    ├── ApiError              a REST request was rejected or not answered
+    ├── ConnectionStopped     the session ended permanently: a reconnect is not allowed or would fail again
+    ├── RequestRefused        the server returned an error that a retry cannot fix: nothing happened
+    │   ├── ScanRefused           … to a scan: nothing was charged
+    │   └── RefundRefused         … to a refund: nothing was refunded
+    ├── RequestNotDone        the request was not processed in time: nothing happened
     │   ├── ScanNotDone           … a scan: nothing was charged
     │   └── RefundNotDone         … a refund: nothing was refunded
-    ├── RequestUnanswered     no answer to a request: it may or may not have been acted on
-    │   ├── OutcomeUnknown        … a scan: it may or may not have been charged
-    │   └── RefundUnknown         … a refund: it may or may not have been made
+    ├── RequestUnanswered     no answer arrived: the request may or may not have been processed
+    │   ├── OutcomeUnknown        … to a scan: the payment may or may not have been charged
+    │   └── RefundUnknown         … to a refund: it may or may not have been made
     ├── CodesExhausted        all ten codes of this 30-second step are used: wait for the next step
     └── ImageError            an image could not be drawn or read
-        └── ImageLibrariesMissing   the `demo` extra is not installed; an ImportError too
+        └── ImageLibrariesMissing   the `demo` extra is not installed; also an ImportError
 
-No text holds a code, a key or a PIN. A decline is not here: it is an answer.
+No text contains a code, a key or a PIN. A decline is an answer, so it is not an exception.
 """
 
 from uuid import UUID
@@ -27,17 +27,17 @@ from pos_server.core.errors import PosError
 
 
 class ClientError(PosError):
-    """Root of this package's exceptions. `str()` is one line for people."""
+    """Base class of this package's exceptions. `str()` is one line for people."""
 
 
 class CredentialsError(ClientError):
-    """Credentials are missing, unreadable, or of the other kind of device."""
+    """Credentials are missing, unreadable, or for the wrong kind of device."""
 
 
 class ActivationError(ClientError):
-    """No key was handed out. `code` is the problem's stable code where the server gave one (RFC 9457).
+    """No key was issued. `code` is the stable code of the server's problem (RFC 9457), None without one.
 
-    `retryable` tells that the same code may work later: the server was not reached, or was too busy.
+    `retryable` is true if the same activation code may work later: the server was unreachable or too busy.
     """
 
     def __init__(self, detail: str, *, code: str | None = None, retryable: bool = False) -> None:
@@ -47,11 +47,11 @@ class ActivationError(ClientError):
 
 
 class ApiError(ClientError):
-    """A request to the REST API was not done, or its answer did not come.
+    """A REST request was rejected, or its answer did not arrive.
 
-    `status` is the HTTP status, None when no answer came. `code`, `pointer` and `request_id` are the problem's (RFC
-    9457), None where it has none. `maybe_done`: what was asked for may have happened. To learn whether it did, ask
-    again with the same `idempotency_key` (None when the operation needs none).
+    `status` is the HTTP status, None without an answer. `code`, `pointer` and `request_id` come from the problem (RFC
+    9457), None if it has none. `maybe_done` is true if the request may have been processed. To find out, repeat it with
+    the same `idempotency_key` (None for an operation that needs none).
     """
 
     def __init__(
@@ -75,14 +75,14 @@ class ApiError(ClientError):
         self.maybe_done = maybe_done
 
     def __str__(self) -> str:
-        told = [f"HTTP {self.status}" if self.status else "", self.code or "", self.pointer or ""]
-        told.append(f"request {self.request_id}" if self.request_id else "")
-        about = ", ".join(part for part in told if part)
-        return f"{self.detail} ({about})" if about else self.detail
+        parts = [f"HTTP {self.status}" if self.status else "", self.code or "", self.pointer or ""]
+        parts.append(f"request {self.request_id}" if self.request_id else "")
+        context = ", ".join(part for part in parts if part)
+        return f"{self.detail} ({context})" if context else self.detail
 
 
 class ConnectionStopped(ClientError):
-    """The connection ended for good. `close_code` is the WebSocket close code (RFC 6455), None where there was none."""
+    """The session ended permanently. `close_code` is the WebSocket close code (RFC 6455), None without one."""
 
     def __init__(self, close_code: int | None, reason: str) -> None:
         super().__init__(close_code, reason)
@@ -94,10 +94,10 @@ class ConnectionStopped(ClientError):
 
 
 class RequestRefused(ClientError):
-    """The server answered with an error that sending again cannot mend, or not soon. Nothing has happened.
+    """The server returned an error that a retry cannot fix, or not soon. Nothing happened.
 
-    `code` is a `core.errors.ErrorCode`, `field` the culprit where there is one, `retry_after_s` how long to wait where
-    the server knows.
+    `code` is a `core.errors.ErrorCode`. `field` names the rejected field, None without one. `retry_after_s` is the
+    server's wait in seconds, None without one.
     """
 
     def __init__(self, code: str, message: str, field: str | None = None, retry_after_s: int | None = None) -> None:
@@ -112,15 +112,15 @@ class RequestRefused(ClientError):
 
 
 class ScanRefused(RequestRefused):
-    """A scan was refused before any decision. Nothing was charged."""
+    """The server rejected a scan before deciding it. Nothing was charged."""
 
 
 class RefundRefused(RequestRefused):
-    """A refund was refused. Nothing was refunded."""
+    """The server rejected a refund. Nothing was refunded."""
 
 
 class RequestNotDone(ClientError):
-    """A request was never acted on: not sent, or each time answered that nothing has happened."""
+    """A request was not processed: it was not sent, or each answer said that nothing happened."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -131,7 +131,7 @@ class RequestNotDone(ClientError):
 
 
 class ScanNotDone(RequestNotDone):
-    """A scan was never acted on. Nothing was charged."""
+    """A scan was not processed. Nothing was charged."""
 
     def __init__(self, payment_id: UUID, reason: str) -> None:
         super().__init__(reason)
@@ -142,7 +142,7 @@ class ScanNotDone(RequestNotDone):
 
 
 class RefundNotDone(RequestNotDone):
-    """A refund was never acted on. Nothing was refunded."""
+    """A refund was not processed. Nothing was refunded."""
 
     def __init__(self, refund_id: UUID, reason: str) -> None:
         super().__init__(reason)
@@ -153,7 +153,7 @@ class RefundNotDone(RequestNotDone):
 
 
 class RequestUnanswered(ClientError):
-    """No answer came to a request: it may or may not have been acted on. Asking again is safe."""
+    """A request got no answer: it may or may not have been processed. Repeating it is safe."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -164,10 +164,10 @@ class RequestUnanswered(ClientError):
 
 
 class OutcomeUnknown(RequestUnanswered):
-    """A scan was sent and no answer came: the third outcome.
+    """A scan was sent and got no answer: the third outcome, besides approved and declined.
 
-    Ask again with the same `payment_id` and the same code, or take it back with `TerminalClient.cancel`. Never treat it
-    as a decline: the money may have moved.
+    Repeat the scan with the same `payment_id` and the same code, or cancel it with `TerminalClient.cancel`. Never treat
+    it as a decline, because the payment may have been charged.
     """
 
     def __init__(self, payment_id: UUID, reason: str) -> None:
@@ -179,18 +179,18 @@ class OutcomeUnknown(RequestUnanswered):
 
 
 class RefundUnknown(RequestUnanswered):
-    """A refund was sent and no answer came. Ask again with the same `refund_id`: it is never made twice."""
+    """A refund was sent and got no answer. Repeat it with the same `refund_id`: it is never made twice."""
 
     def __init__(self, refund_id: UUID, reason: str) -> None:
         super().__init__(reason)
         self.refund_id = refund_id
 
     def __str__(self) -> str:
-        return f"whether refund {self.refund_id} was made is unknown: {self.reason}"
+        return f"the outcome of refund {self.refund_id} is unknown: {self.reason}"
 
 
 class CodesExhausted(ClientError):
-    """A step has ten codes, and all were used. `again_at_ms`: when the next starts, in Unix ms of this machine."""
+    """All ten codes of this step are used. `again_at_ms` is the start of the next step, in Unix ms of this machine."""
 
     def __init__(self, again_at_ms: int) -> None:
         super().__init__(again_at_ms)
@@ -201,7 +201,7 @@ class CodesExhausted(ClientError):
 
 
 class ImageError(ClientError):
-    """The file is no image of one code, or could not be written."""
+    """The file is not an image of exactly one code, or it could not be read or written."""
 
 
 class ImageLibrariesMissing(ImageError, ImportError):

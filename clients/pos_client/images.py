@@ -1,4 +1,4 @@
-"""Payment codes as images: what a wallet's screen shows, and what a till's camera reads.
+"""Payment codes as images: drawn for a wallet's screen, read from a till's camera.
 
 Needs the `demo` extra: segno draws QR codes (ISO/IEC 18004; 24 digits fit version 1 with error correction Q), zxing-cpp
 draws Code 128 (ISO/IEC 15417) and reads both, Pillow handles image files. Without them, importing this module raises
@@ -17,38 +17,40 @@ try:
     import zxingcpp
     from PIL import Image
 except ImportError as error:
-    raise ImageLibrariesMissing("to draw and read codes, run: pip install 'pos-server[demo]'") from error
+    raise ImageLibrariesMissing(
+        "the libraries that draw and read codes are not installed: run pip install 'pos-server[demo]'"
+    ) from error
 
 Symbology = Literal["qr", "code128"]
 
 IMAGE_BYTES_MAX = 32 * 1024 * 1024
 IMAGE_PIXELS_MAX = 50_000_000
-"""What the largest phone cameras take."""
+"""The resolution of the largest phone cameras."""
 
 _MODULE_PIXELS = 10
 _BAR_PIXELS = 3
-_QUIET_MODULES = 4  # ISO/IEC 18004 asks for four around a QR code
-_FILE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")  # Pillow reads more, some through outside programs
+_QUIET_MODULES = 4  # ISO/IEC 18004 requires a quiet zone of four modules
+_FILE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")  # Pillow reads more formats, some with external programs
 _READ_FORMATS = zxingcpp.BarcodeFormats([zxingcpp.BarcodeFormat.QRCode, zxingcpp.BarcodeFormat.Code128])
-# White on black by number in the 256-color cube: themes leave those alone, so it is dark on light in every terminal.
+# Colors 231 and 16 of the 256-color cube are white and black in every theme.
 _TERMINAL_LIGHT_ON_DARK = "\x1b[38;5;231;48;5;16m"
 _TERMINAL_RESET = "\x1b[0m"
 
 
 def qr_terminal(digits: str) -> str:
-    """A QR code as lines of half blocks, 29 columns by 15 lines, readable on dark and on light terminals."""
+    """Draw a QR code as lines of half blocks, 29 columns by 15 lines, readable on dark and light terminals."""
     out = io.StringIO()
     segno.make_qr(digits).terminal(out, border=_QUIET_MODULES, compact=True)
     return "\n".join(f"{_TERMINAL_LIGHT_ON_DARK}{line}{_TERMINAL_RESET}" for line in out.getvalue().splitlines())
 
 
 def qr_png(digits: str) -> bytes:
-    """A QR code as a PNG file."""
+    """Draw a QR code and return it as a PNG file."""
     return _qr_file(digits, "png")
 
 
 def code128_png(digits: str) -> bytes:
-    """A Code 128 barcode as a PNG file."""
+    """Draw a Code 128 barcode and return it as a PNG file."""
     bitmap = zxingcpp.write_barcode_to_image(_code128(digits), scale=_BAR_PIXELS)
     out = io.BytesIO()
     Image.fromarray(bitmap).save(out, "PNG")
@@ -56,7 +58,7 @@ def code128_png(digits: str) -> bytes:
 
 
 def save_code(digits: str, path: Path, symbology: Symbology) -> None:
-    """Draw a code into a file, PNG or SVG by the name's ending. Raises ImageError."""
+    """Draw a code into a PNG or SVG file, chosen by the suffix of `path`. Raises ImageError."""
     match path.suffix.lower(), symbology:
         case ".png", "qr":
             content = qr_png(digits)
@@ -67,7 +69,7 @@ def save_code(digits: str, path: Path, symbology: Symbology) -> None:
         case ".svg", "code128":
             content = zxingcpp.write_barcode_to_svg(_code128(digits), scale=_BAR_PIXELS).encode()
         case _:
-            raise ImageError(f"{path} is neither .png nor .svg")
+            raise ImageError(f"cannot draw to {path}: the file name must end in .png or .svg")
     try:
         path.write_bytes(content)
     except OSError as error:
@@ -75,16 +77,16 @@ def save_code(digits: str, path: Path, symbology: Symbology) -> None:
 
 
 def read_code(source: Path | bytes) -> str:
-    """The text of the one QR code or Code 128 barcode in an image: a file's path, or a file's content.
+    """Return the text of the single QR code or Code 128 barcode in an image: a file's path, or a file's content.
 
-    The same text several times is one code. Raises ImageError when there is none, when there are different ones, and
-    when the file is not an image of a kind and size that a camera makes.
+    Repeated codes with the same text count as one. Raises ImageError for no code, for different codes, and for a file
+    whose format or size no camera produces.
     """
     texts = {barcode.text for barcode in zxingcpp.read_barcodes(_open(source), formats=_READ_FORMATS)}
     if not texts:
-        raise ImageError("there is no QR code or Code 128 barcode in the image: take it again, closer and sharp")
+        raise ImageError("the image contains no QR code or Code 128 barcode: take it again, closer and in focus")
     if len(texts) > 1:
-        raise ImageError(f"there are {len(texts)} different codes in the image: show only one")
+        raise ImageError(f"the image contains {len(texts)} different codes: show only one")
     return texts.pop()
 
 
@@ -92,21 +94,21 @@ def _open(source: Path | bytes) -> Image.Image:
     content = source if isinstance(source, bytes) else _read_file(source)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own bound is the smaller one
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # IMAGE_PIXELS_MAX is smaller
             image = Image.open(io.BytesIO(content), formats=_FILE_FORMATS)
         if image.width * image.height > IMAGE_PIXELS_MAX:
-            raise ImageError(f"the image has more than {IMAGE_PIXELS_MAX} pixels")
+            raise ImageError(f"the image has more than {IMAGE_PIXELS_MAX} pixels: use a smaller one")
         if not image.has_transparency_data:
             return image.convert("L")
-        opaque = Image.new("RGBA", image.size, "white")  # as on paper
+        opaque = Image.new("RGBA", image.size, "white")  # transparent pixels count as white paper
         opaque.alpha_composite(image.convert("RGBA"))
         return opaque.convert("L")
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
-        raise ImageError(f"the image has more than {IMAGE_PIXELS_MAX} pixels") from error
-    except Exception as error:  # Pillow's plugins raise whatever a damaged file makes them
-        raise ImageError(f"that is not an image that can be read ({', '.join(_FILE_FORMATS)})") from error
+        raise ImageError(f"the image has more than {IMAGE_PIXELS_MAX} pixels: use a smaller one") from error
+    except Exception as error:  # damaged files make Pillow's plugins raise arbitrary exceptions
+        raise ImageError(f"the file is not a readable image: use {', '.join(_FILE_FORMATS)}") from error
 
 
 def _read_file(path: Path) -> bytes:
@@ -118,7 +120,7 @@ def _read_file(path: Path) -> bytes:
     except OSError as error:
         raise ImageError(f"cannot read {path}: {error.strerror}") from error
     if len(content) > IMAGE_BYTES_MAX:
-        raise ImageError(f"{path} has more than {IMAGE_BYTES_MAX} bytes")
+        raise ImageError(f"{path} has more than {IMAGE_BYTES_MAX} bytes: use a smaller image")
     return content
 
 

@@ -22,7 +22,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.http11 import Response
 
-from pos_client.device.connection import may_reconnect
+from pos_client.device.disconnects import may_reconnect
 from pos_server.api.activations import Activations
 from pos_server.api.support.problems import Problem
 from pos_server.app import open_app

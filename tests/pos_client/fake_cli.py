@@ -1,4 +1,4 @@
-"""What tests of the commands share: how to start them, and servers that they talk to."""
+"""Helpers of the command tests: credentials files, and scripts for the fake server."""
 
 from pathlib import Path
 

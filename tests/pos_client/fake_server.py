@@ -1,6 +1,7 @@
-"""A server that does as a script says: one script per connection, the last one for all that follow.
+"""A scripted server: one script per connection; the last script serves all later connections.
 
-A script is `async def script(peer: Peer) -> None`. When it returns, the connection stays open until the client leaves.
+A script is `async def script(peer: Peer) -> None`. When it returns, the connection stays open until the client closes
+it.
 """
 
 import asyncio
@@ -96,7 +97,7 @@ DECLINED = {**PAID, "status": "declined", "decline_code": "insufficient_funds", 
 
 @dataclass
 class Peer:
-    """One connection, from the server's side."""
+    """The server's side of one connection."""
 
     socket: ServerConnection
     server_time_ms: int
@@ -109,7 +110,7 @@ class Peer:
         return message
 
     async def greet(self, *, heartbeat_s: int = 20) -> dict[str, Any]:
-        """Say hello; returns what the client answered."""
+        """Send hello and return the client's authenticate."""
         await self.send(
             type="hello",
             protocol=SUBPROTOCOL,
@@ -122,36 +123,37 @@ class Peer:
         return await self.receive()
 
     async def welcome(self, *, resumed: bool = True, heartbeat_s: int = 20) -> dict[str, Any]:
-        """Say hello, check the answer's MAC, and say ready; returns the answer."""
-        answer = await self.greet(heartbeat_s=heartbeat_s)
-        assert answer["mac"] == authentication_mac(DEVICE_KEY, bytes.fromhex(NONCE), answer["id"]).hex()
-        ready = {"type": "ready", "reply_to": answer["message_id"], "server_time_ms": self.server_time_ms}
+        """Send hello, check the MAC of the client's authenticate, send ready, and return the authenticate."""
+        authenticate = await self.greet(heartbeat_s=heartbeat_s)
+        mac = authentication_mac(DEVICE_KEY, bytes.fromhex(NONCE), authenticate["id"]).hex()
+        assert authenticate["mac"] == mac
+        ready = {"type": "ready", "reply_to": authenticate["message_id"], "server_time_ms": self.server_time_ms}
         ready["resumed"] = resumed
         if self.socket.request is not None and self.socket.request.path == "/v1/terminal":
-            ready |= {"terminal_number": answer["id"], "merchant_name": "Canteen", "store_name": "North"}
+            ready |= {"terminal_number": authenticate["id"], "merchant_name": "Canteen", "store_name": "North"}
             await self.send(**ready, currency="EUR")
         else:
             await self.send(
                 **ready,
-                wallet_number=answer["id"],
-                slot=answer["slot"],
+                wallet_number=authenticate["id"],
+                slot=authenticate["slot"],
                 currency="EUR",
                 balance_minor=2000,
                 pin_set=True,
                 status="active",
             )
-        return answer
+        return authenticate
 
     async def answer(self, request: dict[str, Any], result: dict[str, Any] = PAID) -> None:
-        about = {name: request[name] for name in ("payment_id", "refund_id") if request.get(name)}
-        await self.send(**{**result, **about, "reply_to": request["message_id"]})
+        ids = {name: request[name] for name in ("payment_id", "refund_id") if request.get(name)}
+        await self.send(**{**result, **ids, "reply_to": request["message_id"]})
 
     async def refuse(self, scan: dict[str, Any], code: str, *, retryable: bool, **more: Any) -> None:
         text = f"because of {code}"
         await self.send(type="error", reply_to=scan["message_id"], code=code, message=text, retryable=retryable, **more)
 
     def drop(self) -> None:
-        """Lose the connection without a word."""
+        """Abort the connection without a close frame."""
         self.socket.transport.abort()
 
 
@@ -161,8 +163,8 @@ Script = Callable[[Peer], Awaitable[None]]
 @dataclass
 class FakeServer:
     url: str = ""
-    visits: int = 0
-    faults: list[Exception] = field(default_factory=list)
+    connection_count: int = 0
+    errors: list[Exception] = field(default_factory=list)
 
     def terminal(self) -> Credentials:
         return credentials(DeviceKind.TERMINAL, self.url)
@@ -173,30 +175,30 @@ class FakeServer:
 
 @asynccontextmanager
 async def fake_server(*scripts: Script, server_time_ms: int = 1_700_000_000_000) -> AsyncIterator[FakeServer]:
-    """Serve these scripts on a free port. Raises the first exception of a script when it ends."""
+    """Serve these scripts on a free port. Raises the first exception of a script at the end."""
     server = FakeServer()
 
-    async def visit(socket: ServerConnection) -> None:
-        script = scripts[min(server.visits, len(scripts) - 1)]
-        server.visits += 1
+    async def handle(socket: ServerConnection) -> None:
+        script = scripts[min(server.connection_count, len(scripts) - 1)]
+        server.connection_count += 1
         try:
             await script(Peer(socket, server_time_ms))
         except ConnectionClosed:
             pass
         except Exception as error:
-            server.faults.append(error)
+            server.errors.append(error)
         await socket.wait_closed()
 
-    async with serve(visit, "127.0.0.1", 0, subprotocols=[SUBPROTOCOL], close_timeout=1) as listening:  # type: ignore[list-item]
+    async with serve(handle, "127.0.0.1", 0, subprotocols=[SUBPROTOCOL], close_timeout=1) as listening:  # type: ignore[list-item]
         server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
         yield server
-    if server.faults:
-        raise server.faults[0]
+    if server.errors:
+        raise server.errors[0]
 
 
 @contextmanager
 def fake_server_in_thread(*scripts: Script, server_time_ms: int = 1_700_000_000_000) -> Iterator[FakeServer]:
-    """The same for tests of programs that block: the server runs in a thread."""
+    """Run `fake_server` in a thread, for tests of blocking programs."""
     with asyncio.Runner() as runner, ThreadPoolExecutor(1) as thread:
         serving = fake_server(*scripts, server_time_ms=server_time_ms)
         server = thread.submit(runner.run, serving.__aenter__()).result()

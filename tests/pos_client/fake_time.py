@@ -1,4 +1,4 @@
-"""Time that tests move: sleeps that take none, and a clock that stands still."""
+"""Fake time: sleeps that return at once, and a clock that only tests advance."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -7,8 +7,8 @@ from pos_client.device.backoff import Backoff
 
 
 @dataclass
-class Naps:
-    """A sleep that returns at once and remembers what was asked of it, in seconds."""
+class RecordedSleeps:
+    """A sleep that returns at once and records the durations in seconds."""
 
     seconds: list[float] = field(default_factory=list)
 
@@ -19,7 +19,7 @@ class Naps:
 
 @dataclass
 class Clock:
-    """A clock in Unix milliseconds; sleeping moves it."""
+    """A clock in Unix milliseconds; sleeping advances it."""
 
     now_ms: int
 
@@ -30,6 +30,6 @@ class Clock:
         self.now_ms += round(seconds * 1000)
 
 
-def no_wait(naps: Naps | None = None) -> Backoff:
-    """Backoff without jitter that takes no time."""
-    return Backoff(sleep=naps or Naps(), chance=lambda: 1.0)
+def no_wait(sleeps: RecordedSleeps | None = None) -> Backoff:
+    """Return a backoff without jitter whose sleeps return at once."""
+    return Backoff(sleep=sleeps or RecordedSleeps(), chance=lambda: 1.0)

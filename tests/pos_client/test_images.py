@@ -22,7 +22,7 @@ codes = st.from_regex(r"77[1-9][0-9]{21}", fullmatch=True)
 
 @settings(max_examples=15)
 @given(codes)
-def test_what_is_drawn_is_read(digits: str) -> None:
+def test_drawn_codes_are_read_back(digits: str) -> None:
     assert read_code(qr_png(digits)) == digits
     assert read_code(code128_png(digits)) == digits
     assert read_code(screenshot(qr_terminal(digits))) == digits
@@ -44,12 +44,12 @@ def test_an_svg_file_draws_the_same_code(symbology: Symbology, tmp_path: Path) -
 
 @pytest.mark.parametrize("angle", [90, 180, 7])
 @pytest.mark.parametrize("draw", [qr_png, code128_png])
-def test_a_photo_may_be_turned_scaled_and_jpeg(angle: int, draw: Callable[[str], bytes]) -> None:
+def test_a_rotated_scaled_jpeg_photo_is_read(angle: int, draw: Callable[[str], bytes]) -> None:
     image = Image.open(io.BytesIO(draw(CODE))).convert("L").rotate(angle, expand=True, fillcolor=200)
     assert read_code(as_file(image.resize((image.width * 2, image.height * 2)), "JPEG")) == CODE
 
 
-def test_transparent_is_white() -> None:
+def test_transparent_pixels_count_as_white() -> None:
     opaque = Image.open(io.BytesIO(qr_png(CODE))).convert("L")
     transparent = Image.new("RGBA", opaque.size, (0, 0, 0, 0))
     transparent.paste((0, 0, 0, 255), mask=opaque.point(lambda value: 255 - value))
@@ -60,7 +60,7 @@ def test_the_same_code_in_both_symbologies_is_one_code() -> None:
     assert read_code(as_file(beside(qr_png(CODE), code128_png(CODE)))) == CODE
 
 
-def test_different_codes_are_an_error_without_them() -> None:
+def test_different_codes_are_an_error_that_does_not_contain_them() -> None:
     with pytest.raises(ImageError, match="2 different codes") as error:
         read_code(as_file(beside(qr_png(CODE), qr_png(CODE[:-1] + "1"))))
     assert CODE[:-1] not in str(error.value)
@@ -72,14 +72,14 @@ def test_an_image_without_a_code_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\n", qr_png(CODE)[:120], b"<svg/>", b"%!PS\n"])
-def test_what_is_no_image_is_an_error(content: bytes) -> None:
-    with pytest.raises(ImageError, match="not an image that can be read"):
+def test_a_file_that_is_not_an_image_is_an_error(content: bytes) -> None:
+    with pytest.raises(ImageError, match="not a readable image"):
         read_code(content)
 
 
 @settings(max_examples=50)
 @given(st.data())
-def test_a_damaged_image_is_read_or_an_error(data: st.DataObject) -> None:
+def test_a_damaged_image_is_either_read_or_an_error(data: st.DataObject) -> None:
     content = bytearray(
         data.draw(st.sampled_from([qr_png(CODE), as_file(Image.open(io.BytesIO(qr_png(CODE))), "GIF")]))
     )
@@ -94,7 +94,7 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(monkeypatch: pytest
     with pytest.raises(ImageError, match="more than 100 pixels"):
         read_code(qr_png(CODE))
     huge = bytearray(qr_png(CODE))
-    huge[16:24] = (60_000).to_bytes(4) * 2  # the width and height in the PNG header, whose checksum is then wrong
+    huge[16:24] = (60_000).to_bytes(4) * 2  # width and height in the PNG header, which invalidates its checksum
     with pytest.raises(ImageError):
         read_code(bytes(huge))
 
@@ -105,7 +105,7 @@ def test_a_decompression_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
         read_code(qr_png(CODE))
 
 
-def test_files_that_cannot_be_read_are_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_files_are_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ImageError, match="is not a file"):
         read_code(tmp_path)
     with pytest.raises(ImageError, match="No such file"):
@@ -117,14 +117,14 @@ def test_files_that_cannot_be_read_are_errors(tmp_path: Path, monkeypatch: pytes
         read_code(path)
 
 
-def test_files_that_cannot_be_written_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"neither \.png nor \.svg"):
+def test_unwritable_files_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"must end in \.png or \.svg"):
         save_code(CODE, tmp_path / "code.jpg", "qr")
     with pytest.raises(ImageError, match="cannot write"):
         save_code(CODE, tmp_path / "none" / "code.png", "qr")
 
 
-def test_without_the_extra_the_import_says_what_to_install() -> None:
+def test_without_the_extra_the_import_error_names_the_package_to_install() -> None:
     program = """
 import sys
 sys.modules["segno"] = None
@@ -135,7 +135,7 @@ except ClientError as error:
     print(error)
 """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert run.stdout == "to draw and read codes, run: pip install 'pos-server[demo]'\n"
+    assert run.stdout.endswith("are not installed: run pip install 'pos-server[demo]'\n")
 
 
 def as_file(image: Image.Image, kind: str = "PNG") -> bytes:
@@ -153,7 +153,7 @@ def beside(left: bytes, right: bytes) -> Image.Image:
 
 
 def screenshot(text: str) -> bytes:
-    """What a terminal with black text on white would show: cells of 10 by 20 pixels; our own colors must win."""
+    """Render the text as a black-on-white terminal would, in cells of 10 by 20 pixels with the text's own colors."""
     rows = text.split("\n")
     canvas = Image.new("L", (360, 20 * len(rows) + 40), "white")
     draw = ImageDraw.Draw(canvas)
@@ -168,7 +168,7 @@ def screenshot(text: str) -> bytes:
 
 
 def rendered(svg: Path) -> bytes:
-    """Draw an SVG file of one of our two writers: bars are its horizontal strokes, a unit high or the whole height."""
+    """Render an SVG file by segno or zxing-cpp: bars are horizontal strokes, one unit or the full height high."""
     root = ET.parse(svg).getroot()
     width, height = int(root.attrib["width"]), int(root.attrib["height"])
     scaled = root.find("{*}g[@transform='scale(10)']") is not None

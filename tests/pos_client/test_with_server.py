@@ -67,12 +67,12 @@ async def test_a_sale_from_activation_to_notice(
         assert (spent.status, spent.decline_code) == ("declined", "code_used")
         fresh = await till.scan(code=wallet.code().digits, amount_minor=10_000, reference="order-b")
         assert fresh.decline_code == "insufficient_funds"
-        again = await till.scan(code=wallet.code().digits, amount_minor=1, reference="order-a")
-        assert (again.decline_code, again.paid_by) == ("already_paid", paid.payment_id)
+        duplicate = await till.scan(code=wallet.code().digits, amount_minor=1, reference="order-a")
+        assert (duplicate.decline_code, duplicate.paid_by) == ("already_paid", paid.payment_id)
 
 
 @pytest.mark.asyncio
-async def test_a_second_program_with_the_same_credentials_takes_over(
+async def test_a_second_client_with_the_same_credentials_takes_over(
     server: RunningServer, shop: Shop, connection: asyncpg.Connection
 ) -> None:
     customer = await activated(connection, server, shop.wallets[0].device)
@@ -87,7 +87,7 @@ async def test_a_second_program_with_the_same_credentials_takes_over(
 
 
 @pytest.mark.asyncio
-async def test_a_revoked_key_is_told_to_activate_again(
+async def test_a_replaced_key_stops_with_advice_to_activate_again(
     server: RunningServer, shop: Shop, connection: asyncpg.Connection
 ) -> None:
     earlier = await activated(connection, server, shop.wallets[0].device)
@@ -99,7 +99,7 @@ async def test_a_revoked_key_is_told_to_activate_again(
 
 
 @pytest.mark.asyncio
-async def test_devices_that_were_off_hear_what_they_missed(
+async def test_an_offline_wallet_receives_missed_notices(
     server: RunningServer, shop: Shop, connection: asyncpg.Connection, tmp_path: Path
 ) -> None:
     terminal = await activated(connection, server, shop.terminals[0].device)
@@ -117,7 +117,7 @@ async def test_devices_that_were_off_hear_what_they_missed(
 
 @pytest_asyncio.fixture
 async def asking_server(dsn: str) -> AsyncIterator[RunningServer]:
-    """A server that asks for the PIN above 50.00 EUR, and gives the customer two seconds."""
+    """Run a server that requires the PIN above 50.00 EUR and gives the customer two seconds."""
     async with serving(settings(pin_free_minor_max=5_000, confirmation_s=2), KEYRING, dsn) as running:
         yield running
 
@@ -146,14 +146,14 @@ async def test_a_payment_that_needs_the_pin_is_confirmed_and_refunded(
         scanning = asyncio.create_task(
             till.scan(code=code, amount_minor=6_000, reference="order-a", on_pending=waiting.append)
         )
-        asked = await wallet.next_notice()
-        assert isinstance(asked, ConfirmationRequired)
+        confirmation = await wallet.next_notice()
+        assert isinstance(confirmation, ConfirmationRequired)
         assert wallet.code().digits != code
         queried = await other_till.query(reference="order-a")
         assert isinstance(queried, PaymentPending)
-        again = await wallet.confirm(asked.payment_id, asked.version, "000000")
-        assert isinstance(again, ConfirmationRequired)
-        confirmed = await wallet.confirm(again.payment_id, again.version, "739104")
+        second_try = await wallet.confirm(confirmation.payment_id, confirmation.version, "000000")
+        assert isinstance(second_try, ConfirmationRequired)
+        confirmed = await wallet.confirm(second_try.payment_id, second_try.version, "739104")
         assert isinstance(confirmed, WalletPaymentResult)
         paid = await scanning
         assert (paid.status, confirmed.status, wallet.balance_minor) == ("approved", "approved", 4_000)
@@ -163,8 +163,8 @@ async def test_a_payment_that_needs_the_pin_is_confirmed_and_refunded(
 
         refund = await other_till.refund(paid.payment_id, 1_000)
         assert (refund.refundable_minor, refund.text) == (5_000, "Refunded 10.00 EUR.")
-        told = await wallet.next_notice()
-        assert isinstance(told, WalletRefundResult)
+        refund_notice = await wallet.next_notice()
+        assert isinstance(refund_notice, WalletRefundResult)
         assert wallet.balance_minor == 5_000
         assert isinstance(await till.result(), TerminalRefundResult)
         with pytest.raises(RefundRefused) as too_much:
@@ -190,31 +190,31 @@ async def test_a_pending_payment_is_rejected_canceled_or_expires(
         async def pending(reference: str) -> tuple[asyncio.Task[TerminalPaymentResult], ConfirmationRequired]:
             scan = till.scan(code=(await wallet.next_code()).digits, amount_minor=1, reference=reference, typed=True)
             scanning = asyncio.create_task(scan)
-            asked = await wallet.next_notice()
-            assert isinstance(asked, ConfirmationRequired)
-            return scanning, asked
+            confirmation = await wallet.next_notice()
+            assert isinstance(confirmation, ConfirmationRequired)
+            return scanning, confirmation
 
-        scanning, asked = await pending("order-a")
+        scanning, confirmation = await pending("order-a")
         with pytest.raises(RequestRefused) as no_pin:
-            await wallet.confirm(asked.payment_id, asked.version, "739104")
+            await wallet.confirm(confirmation.payment_id, confirmation.version, "739104")
         assert no_pin.value.code == "pin_not_set"
-        rejected = await wallet.reject(asked.payment_id)
+        rejected = await wallet.reject(confirmation.payment_id)
         assert isinstance(rejected, WalletPaymentResult)
         assert (rejected.status, (await scanning).decline_code) == ("declined", "customer_rejected")
 
-        scanning, asked = await pending("order-b")
+        scanning, _ = await pending("order-b")
         assert (await till.cancel(reference="order-b")).status == "canceled"
         with pytest.raises(OutcomeUnknown):
             await scanning
         assert (await wallet.notice()).status == "canceled"
 
-        scanning, asked = await pending("order-c")
+        scanning, _ = await pending("order-c")
         assert ((await scanning).status, (await wallet.notice()).status) == ("expired", "expired")
         assert till.unread == 0
 
 
 @pytest.mark.asyncio
-async def test_a_cancel_returns_the_money_and_closes_what_never_arrived(
+async def test_a_cancel_returns_the_money_and_blocks_a_late_scan(
     server: RunningServer, shop: Shop, connection: asyncpg.Connection
 ) -> None:
     terminal = await activated(connection, server, shop.terminals[0].device)
@@ -226,13 +226,13 @@ async def test_a_cancel_returns_the_money_and_closes_what_never_arrived(
         assert [(await wallet.notice()).status for _ in range(2)] == ["approved", "canceled"]
         assert wallet.balance_minor == 10_000
 
-        never_seen = new_id()
-        tombstone = await till.cancel(payment_id=never_seen)
+        payment_id = new_id()
+        tombstone = await till.cancel(payment_id=payment_id)
         assert (tombstone.status, tombstone.amount_minor) == ("canceled", None)
-        late = await till.scan(
-            code=(await wallet.next_code()).digits, amount_minor=1, reference="order-b", payment_id=never_seen
+        late_result = await till.scan(
+            code=(await wallet.next_code()).digits, amount_minor=1, reference="order-b", payment_id=payment_id
         )
-        assert (late.status, late.decline_code) == ("declined", "canceled")
+        assert (late_result.status, late_result.decline_code) == ("declined", "canceled")
         with pytest.raises(RequestRefused) as unknown:
             await till.query(payment_id=new_id())
         assert unknown.value.code == "payment_unknown"
@@ -254,13 +254,13 @@ async def test_a_journaled_scan_is_decided_once_however_often_it_is_recovered(
         code=WalletClient(customer).code().digits,
         created_at_ms=0,
     )
-    decided = set()
+    decisions = set()
     for name in ("first", "second"):
         Journal(tmp_path / name, entry.device).add(entry)
         async with TerminalClient(terminal, journal=tmp_path / name) as till:
             (recovered,) = await till.recovered()
         assert isinstance(recovered.outcome, TerminalPaymentResult)
-        decided.add((recovered.outcome.status, recovered.outcome.decided_at_ms))
-    assert [status for status, _ in decided] == ["approved"]
+        decisions.add((recovered.outcome.status, recovered.outcome.decided_at_ms))
+    assert [status for status, _ in decisions] == ["approved"]
     async with WalletClient(customer) as wallet:
         assert (await wallet.ready()).balance_minor == 8_750

@@ -1,4 +1,4 @@
-"""Turn a one-time activation code into credentials: `POST /v1/activations`."""
+"""Exchange a one-time activation code for credentials: `POST /v1/activations`."""
 
 import base64
 import re
@@ -22,7 +22,7 @@ _SECONDS = re.compile(r"[0-9]{1,6}")
 
 
 class _Problem(BaseModel):
-    """What we read of an application/problem+json body (RFC 9457)."""
+    """The members of an application/problem+json body (RFC 9457) that this client reads."""
 
     title: str = ""
     detail: str = ""
@@ -30,24 +30,25 @@ class _Problem(BaseModel):
 
 
 class _Request(BaseModel):
-    """A request that may have been answered without our hearing it."""
+    """An activation request whose answer may have been lost."""
 
     code_hash: str
     request_id: UUID
 
 
 def request_id_for(code: str, path: Path) -> UUID:
-    """The request id to activate this code with: that of an earlier try, or a new one. `path` keeps it, before its use.
+    """Return the request id for this code: the one stored in `path` by an earlier attempt, or a new one.
 
-    Raises CredentialsError when it cannot be kept. Delete the file once the credentials are saved.
+    A new id is stored in `path` before it is used. Delete the file once the credentials are saved. Raises
+    CredentialsError when it cannot be written.
     """
     code_hash = activation_hash(code).hex()
     try:
-        earlier = _Request.model_validate_json(path.read_bytes())
-        if earlier.code_hash == code_hash:
-            return earlier.request_id
+        stored_request = _Request.model_validate_json(path.read_bytes())
+        if stored_request.code_hash == code_hash:
+            return stored_request.request_id
     except (OSError, ValidationError):
-        pass  # none was kept
+        pass  # no earlier attempt, or its file is damaged
     request = _Request(code_hash=code_hash, request_id=uuid4())
     try:
         write_private(path, request.model_dump_json().encode())
@@ -66,9 +67,9 @@ async def activate(
 ) -> Credentials:
     """Exchange an activation code for a device's credentials.
 
-    Keep `request_id` and use it again for the same code: the server answers a repeat with the same key, so a lost
-    answer is not a lost device. Tries up to ATTEMPTS_MAX times while the server cannot be reached or is busy.
-    Raises ActivationError; ValueError when `server` is no URL or `code` cannot be one.
+    Store `request_id` and reuse it for the same code: the server answers a repeat with the same key, so a lost answer
+    does not cost the device. Makes up to ATTEMPTS_MAX attempts while the server is unreachable or busy. Raises
+    ActivationError; ValueError when `server` is not a URL or `code` is not an activation code.
     """
     url = parse_server_url(server)
     body = ActivationRequest(activation_code=code, request_id=request_id).model_dump_json()
@@ -109,7 +110,7 @@ def _credentials(url: str, response: httpx.Response) -> Credentials:
             name=activation.name,
         )
     except ValueError:  # pydantic's ValidationError and binascii's Error are ValueErrors
-        raise ActivationError(f"{url} did not answer with an activation: is it a pos-server?") from None
+        raise ActivationError(f"{url} did not return an activation: is it a pos-server?") from None
 
 
 def _refusal(url: str, response: httpx.Response) -> ActivationError:
@@ -120,12 +121,12 @@ def _refusal(url: str, response: httpx.Response) -> ActivationError:
     except ValidationError:
         problem = _Problem()
     if problem.code == "activation_unknown":
-        text = "the server does not know this activation code, or it has expired or been used: ask for a new one"
+        text = "this activation code is unknown, expired or already used: ask for a new one"
     elif status == httpx.codes.TOO_MANY_REQUESTS:
-        text = f"too many attempts: try again in {_retry_after_s(response)} s"
+        text = f"too many activation attempts: retry in {_retry_after_s(response)} s"
     else:
         detail = problem.detail or problem.title
-        text = f"{url} answered HTTP {status}" + (f": {detail}" if detail else ", is it a pos-server?")
+        text = f"{url} returned HTTP {status}" + (f": {detail}" if detail else ", is it a pos-server?")
     return ActivationError(text, code=problem.code, retryable=retryable)
 
 

@@ -1,7 +1,7 @@
-"""How long to wait before the next try: exponential backoff with full jitter.
+"""Exponential backoff with full jitter: the delay before the next attempt.
 
-The delay is uniform between zero and a bound that doubles, so that a thousand tills that lost one server do not come
-back in step (M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
+The delay is uniform between zero and a bound that doubles with each attempt, so a thousand tills that lost one server
+do not reconnect in step (M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
 """
 
 import asyncio
@@ -17,7 +17,7 @@ _DOUBLINGS_MAX = 16
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Delays in seconds. Chance (`chance()` in [0, 1)) and `sleep` can be replaced, for tests."""
+    """Delays in seconds. Tests replace the random source (`chance()` in [0, 1)) and `sleep`."""
 
     base_s: float = BASE_S
     cap_s: float = CAP_S
@@ -25,5 +25,5 @@ class Backoff:
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
 
     def delay_s(self, attempt: int) -> float:
-        """The delay after failed attempt number `attempt`, counted from 0."""
+        """Return the delay in seconds after failed attempt number `attempt`, counted from 0."""
         return self.chance() * min(self.cap_s, math.ldexp(self.base_s, min(attempt, _DOUBLINGS_MAX)))

@@ -1,10 +1,10 @@
-"""A device's WebSocket session: connect, authenticate, listen, and come back when it is lost.
+"""A device's WebSocket session: connect, authenticate, listen, and reconnect after a loss.
 
     connecting ── hello, authenticate, ready ──► online ── lost ──► waiting ──► connecting …
-        └──────────── a close code that says stop, or a server that is none ────────────► stopped
+        └──────────── a close code that says stop, or not a pos-server ─────────────────► stopped
 
-It waits for a full-jitter backoff, and as long as the server asked for. Both clients are built on it; what
-differs between a till and a wallet is in terminal.py and wallet.py.
+The wait is the one that the server asked for plus a full-jitter backoff. `terminal/client.py` and `wallet/client.py`
+subclass `DeviceClient`.
 """
 
 import asyncio
@@ -46,9 +46,8 @@ from pos_server.core.protocol.server_messages import (
 from ..errors import ConnectionStopped, CredentialsError
 from .backoff import Backoff
 from .credentials import Credentials
-from .disconnects import may_reconnect as may_reconnect
-from .disconnects import retry_after_s, why_lost
-from .heartbeat import AudibleConnection, ended_by_silence
+from .disconnects import describe_loss, retry_after_s
+from .heartbeat import ObservedConnection, silence_timeout
 from .resume import Resume
 
 FRAME_BYTES_MAX = 64 * 1024
@@ -56,23 +55,23 @@ CONNECT_TIMEOUT_S = 10.0
 AUTHENTICATE_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 1.0
 STABLE_AFTER_S = 10.0
-"""A session that was online this long starts the backoff anew when it is lost."""
+"""Losing a session that was online for at least this long resets the backoff."""
 RETRY_AFTER_S_MAX = 120
-"""A longer `Retry-After` of an HTTP answer is not honoured."""
+"""Upper bound of the `Retry-After` of an HTTP response; a longer one is cut to this."""
 DRAIN_SPREAD_S_MIN = 1
 DRAIN_SPREAD_S_MAX = 120
-"""Bounds of the `reconnect_within_s` that is honoured: no server makes its devices storm it, or stay away."""
+"""Bounds of `reconnect_within_s`: devices neither all reconnect at once nor stay away."""
 
-_UNREADABLE = "the server sent a message that this client cannot read"
+_UNREADABLE = "the server sent a message that this client cannot read: update the client"
 
 log = logging.getLogger("pos_client")
-# At DEBUG, websockets logs whole frames, and those hold payment codes.
+# At DEBUG, websockets logs whole frames, which contain payment codes.
 _websockets_log = logging.getLogger("pos_client.websockets")
 _websockets_log.setLevel(logging.WARNING)
 
 ReadyT = TypeVar("ReadyT", bound=TerminalReady | WalletReady)
-# All that the server says to a device that is online, but for `draining`.
-Said = (
+# All messages to an online device, except `draining`.
+ServerMessage = (
     TerminalPaymentResult
     | PaymentPending
     | PaymentList
@@ -86,11 +85,11 @@ Said = (
     | StatusChanged
     | Error
 )
-SaidT = TypeVar("SaidT", bound=Said)
+MessageT = TypeVar("MessageT", bound=ServerMessage)
 
 
 def local_time_ms() -> int:
-    """This machine's clock, in Unix milliseconds."""
+    """Return this machine's time in Unix milliseconds."""
     return time.time_ns() // 1_000_000
 
 
@@ -103,7 +102,7 @@ class Link(Generic[ReadyT]):
     lost: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def send(self, message: BaseModel) -> bool:
-        """Send one message. False when the link is lost; True does not mean that the server has read it."""
+        """Send one message. Return False when the link is lost; True does not mean that the server has read it."""
         try:
             await self._socket.send(encode(message))
         except ConnectionClosed:
@@ -112,18 +111,18 @@ class Link(Generic[ReadyT]):
         return True
 
 
-class DeviceClient(Generic[ReadyT, SaidT]):
-    """The reconnecting session of one device. As an async context manager it lives in a task of its own.
+class DeviceClient(Generic[ReadyT, MessageT]):
+    """The reconnecting session of one device. An async context manager that runs the session in its own task.
 
-    A subclass says what it does with messages (`_on_message`) and when the session comes online (`_on_online`), is
-    lost or stops (`_on_offline`). These run in the event loop and must not block.
+    A subclass handles messages (`_on_message`), the start of a session (`_on_online`), and its loss or final stop
+    (`_on_offline`). These methods run in the event loop and must not block.
     """
 
     def __init__(
         self,
         credentials: Credentials,
         kind: DeviceKind,
-        messages: TypeAdapter[Hello | ReadyT | SaidT | Draining],
+        messages: TypeAdapter[Hello | ReadyT | MessageT | Draining],
         *,
         backoff: Backoff | None,
         resume: Resume | None = None,
@@ -131,14 +130,14 @@ class DeviceClient(Generic[ReadyT, SaidT]):
         now_ms: Callable[[], int] = local_time_ms,
     ) -> None:
         if credentials.kind is not kind:
-            raise CredentialsError(f"these credentials are of a {credentials.kind.value}, not of a {kind.value}")
+            raise CredentialsError(f"these credentials belong to a {credentials.kind.value}, not to a {kind.value}")
         self.credentials = credentials
         self.clock_offset_ms = 0
-        """Server time less local time, as of the last `hello`; 0 before the first, or what a wallet remembers."""
+        """Server time minus local time at the last `hello`. Before the first one: 0, or the offset a wallet stored."""
         self.problem: str | None = "not connected yet"
-        """Why it is not online, for people; None while it is."""
+        """Reason for being offline, for people; None while online."""
         self.stopped: ConnectionStopped | None = None
-        """Why it will not come back, once that is so."""
+        """Reason for the final stop; None while the client still reconnects."""
         self._messages = messages
         self._backoff = backoff or Backoff()
         self._resume = resume or Resume()
@@ -151,13 +150,13 @@ class DeviceClient(Generic[ReadyT, SaidT]):
 
     @property
     def may_have_missed(self) -> bool:
-        """True once the server could not replay all that was missed (`ready.resumed`): do not rely on having heard it.
+        """Whether results may be missing because the server could not replay all of them (`ready.resumed`).
 
-        Scans that are open are sent again and answered in any case.
+        Open scans are not affected: they are resent and answered.
         """
         return self._resume.may_have_missed
 
-    def _on_message(self, message: SaidT) -> None:
+    def _on_message(self, message: MessageT) -> None:
         raise NotImplementedError
 
     def _on_online(self, ready: ReadyT) -> None: ...
@@ -172,13 +171,13 @@ class DeviceClient(Generic[ReadyT, SaidT]):
     async def __aexit__(self, *_: object) -> None:
         self._task.cancel()
         await asyncio.wait([self._task])
-        if self.stopped is None:  # the task was ended before it began
+        if self.stopped is None:  # the task was canceled before it started
             self._stop(_closed())
 
     async def ready(self) -> ReadyT:
-        """Wait until the server knows this device; returns what the server then said about it.
+        """Wait until the device is online, however long the server is away, and return the server's `ready` message.
 
-        Waits as long as the server is away. Raises ConnectionStopped.
+        Raises ConnectionStopped.
         """
         return (await self._online()).ready
 
@@ -193,9 +192,9 @@ class DeviceClient(Generic[ReadyT, SaidT]):
         except asyncio.CancelledError:
             self._stop(_closed())
             raise
-        except Exception:  # a fault of ours: whoever waits for an answer must not wait for ever
+        except Exception:  # a bug in this client must end the waits of its callers too
             log.exception("the connection failed unexpectedly")
-            self._stop(ConnectionStopped(None, "the client failed unexpectedly; the log says how"))
+            self._stop(ConnectionStopped(None, "the client failed unexpectedly: see the log"))
 
     def _stop(self, error: ConnectionStopped) -> None:
         self.stopped = error
@@ -203,7 +202,7 @@ class DeviceClient(Generic[ReadyT, SaidT]):
         if self._link.done():
             self._link = asyncio.get_running_loop().create_future()
         self._link.set_exception(error)
-        self._link.exception()  # nobody may be waiting: that is no "exception was never retrieved"
+        self._link.exception()  # mark it as retrieved: there may be no waiter
         self._on_offline()
 
     async def _keep_connected(self) -> None:
@@ -211,17 +210,17 @@ class DeviceClient(Generic[ReadyT, SaidT]):
         clock = asyncio.get_running_loop().time
         while True:
             self._online_at_s = math.inf
-            least_s = 0
+            retry_s = 0
             try:
                 await self._connect_once()
             except (OSError, WebSocketException) as error:  # TimeoutError is an OSError
-                self.problem = why_lost(error)  # raises ConnectionStopped when that is final
-                least_s = min(retry_after_s(error), RETRY_AFTER_S_MAX)
+                self.problem = describe_loss(error)  # raises ConnectionStopped when the loss is final
+                retry_s = min(retry_after_s(error), RETRY_AFTER_S_MAX)
             log.info("not connected: %s", self.problem)
             if clock() - self._online_at_s >= STABLE_AFTER_S:
                 attempt = 0
-            # On top of what was asked for, the backoff: devices that were refused together do not come back in step.
-            await self._backoff.sleep(least_s + self._reconnect_delay_s(attempt))
+            # The backoff comes on top of `Retry-After`, so devices rejected together do not reconnect in step.
+            await self._backoff.sleep(retry_s + self._reconnect_delay_s(attempt))
             attempt += 1
 
     def _reconnect_delay_s(self, attempt: int) -> float:
@@ -231,7 +230,7 @@ class DeviceClient(Generic[ReadyT, SaidT]):
         return self._backoff.chance() * min(max(spread_s, DRAIN_SPREAD_S_MIN), DRAIN_SPREAD_S_MAX)
 
     async def _connect_once(self) -> None:
-        """One WebSocket from its handshake to its loss, which it raises."""
+        """Run one WebSocket from its handshake to its loss. Raises the loss."""
         async with connect(
             self.credentials.websocket_url,
             subprotocols=[Subprotocol(SUBPROTOCOL)],
@@ -239,21 +238,21 @@ class DeviceClient(Generic[ReadyT, SaidT]):
             max_size=FRAME_BYTES_MAX,
             open_timeout=CONNECT_TIMEOUT_S,
             close_timeout=CLOSE_TIMEOUT_S,
-            ping_interval=None,  # heartbeat.py says why
-            create_connection=AudibleConnection,
+            ping_interval=None,  # see heartbeat.py
+            create_connection=ObservedConnection,
             logger=_websockets_log,
         ) as socket:
             if socket.subprotocol != SUBPROTOCOL:
-                raise ConnectionStopped(None, f"the server does not speak {SUBPROTOCOL}")
+                raise ConnectionStopped(None, f"the server does not support the protocol {SUBPROTOCOL}")
             async with asyncio.timeout(AUTHENTICATE_TIMEOUT_S):
                 heartbeat_s, ready = await self._authenticate(socket)
-            if not isinstance(socket, AudibleConnection):
-                raise AssertionError("connect() made a connection of another class")
-            async with ended_by_silence(socket, heartbeat_s):
+            if not isinstance(socket, ObservedConnection):
+                raise AssertionError("connect() ignored create_connection")
+            async with silence_timeout(socket, heartbeat_s):
                 await self._listen(Link(ready, socket), socket)
 
     async def _listen(self, link: Link[ReadyT], socket: ClientConnection) -> None:
-        """Be online until the connection is lost, which it raises."""
+        """Stay online until the connection is lost. Raises the loss."""
         clock = asyncio.get_running_loop().time
         self._resume.on_ready(link.ready.server_time_ms, resumed=link.ready.resumed)
         self._link.set_result(link)
@@ -265,7 +264,7 @@ class DeviceClient(Generic[ReadyT, SaidT]):
                 message = await self._receive(socket)
                 if isinstance(message, Draining):
                     self._drain_spread_s = message.reconnect_within_s
-                elif isinstance(message, Said):
+                elif isinstance(message, ServerMessage):
                     self._on_message(message)
         finally:
             self.problem = "the connection was lost"
@@ -277,38 +276,37 @@ class DeviceClient(Generic[ReadyT, SaidT]):
     async def _authenticate(self, socket: ClientConnection) -> tuple[int, ReadyT]:
         hello = await self._receive(socket)
         if not isinstance(hello, Hello):
-            raise ConnectionStopped(None, "the server did not say hello")
+            raise ConnectionStopped(None, "the server did not start with hello: is it a pos-server?")
         self.clock_offset_ms = hello.server_time_ms - self._now_ms()
-        me = self.credentials
+        credentials = self.credentials
         try:
             nonce = bytes.fromhex(hello.nonce)
         except ValueError:
             raise ConnectionStopped(None, _UNREADABLE) from None
-        mac = authentication_mac(me.device_key, nonce, me.number).hex()
         authenticate = Authenticate(
             message_id="authenticate",
-            id=me.number,
-            slot=me.slot,
-            kid=me.kid,
-            mac=mac,
+            id=credentials.number,
+            slot=credentials.slot,
+            kid=credentials.kid,
+            mac=authentication_mac(credentials.device_key, nonce, credentials.number).hex(),
             since_ms=self._resume.since_ms,
             language=self._language,
         )
         await socket.send(encode(authenticate))
         ready = await self._receive(socket)
         if not isinstance(ready, TerminalReady | WalletReady):
-            raise ConnectionStopped(None, "the server did not say ready")
+            raise ConnectionStopped(None, "the server did not answer authenticate with ready")
         return hello.heartbeat_s, ready
 
-    async def _receive(self, socket: ClientConnection) -> Hello | ReadyT | SaidT | Draining:
-        """The next message of a type we know: a newer server may send others, which are skipped."""
+    async def _receive(self, socket: ClientConnection) -> Hello | ReadyT | MessageT | Draining:
+        """Return the next message of a known type. Types that a newer server may add are skipped."""
         while True:
             frame = await socket.recv()
             try:
                 return self._messages.validate_json(frame)
             except ValidationError as error:
-                reason = error.errors(include_url=False, include_context=False, include_input=False)[0]["type"]
-            if reason != "union_tag_invalid":
+                error_type = error.errors(include_url=False, include_context=False, include_input=False)[0]["type"]
+            if error_type != "union_tag_invalid":
                 raise ConnectionStopped(None, _UNREADABLE)
 
 

@@ -1,4 +1,4 @@
-"""Who this device is: what an activation gave it, kept in one private JSON file per device."""
+"""A device's identity and key, as issued by its activation, in one private JSON file per device."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +15,7 @@ from .files import write_private
 
 
 class Credentials(BaseModel):
-    """One device's identity and key. `server` is its base URL, without a slash at the end."""
+    """One device's identity and key. `server` is the server's base URL, without a trailing slash."""
 
     model_config = ConfigDict(
         frozen=True, extra="ignore", hide_input_in_errors=True, ser_json_bytes="base64", val_json_bytes="base64"
@@ -32,11 +32,11 @@ class Credentials(BaseModel):
 
     @property
     def websocket_url(self) -> str:
-        """Where this device connects: `ws://…/v1/terminal` or `/v1/wallet`, `wss://` for an `https://` server."""
+        """The URL to connect to: `ws://…/v1/terminal` or `/v1/wallet`, `wss://` for an `https://` server."""
         return f"ws{self.server.removeprefix('http')}/v1/{self.kind.value}"
 
     def save(self, path: Path) -> None:
-        """Write them to `path`, mode 0600, atomically. Raises CredentialsError."""
+        """Write the credentials to `path` atomically, mode 0600. Raises CredentialsError."""
         try:
             write_private(path, self.model_dump_json(indent=2).encode())
         except OSError as error:
@@ -44,7 +44,7 @@ class Credentials(BaseModel):
 
     @classmethod
     def load(cls, path: Path, kind: DeviceKind) -> "Credentials":
-        """Read those of a device of this kind. Raises CredentialsError, which says what to do."""
+        """Read the credentials of a device of this kind. Raises CredentialsError."""
         try:
             credentials = cls.model_validate_json(path.read_bytes())
         except FileNotFoundError:
@@ -61,7 +61,7 @@ class Credentials(BaseModel):
 
 
 def device_path(device: str) -> Path:
-    """The credentials file of `--device NAME|PATH`: a bare name is a file in the user's data folder (platformdirs)."""
+    """Return the credentials file of `--device NAME|PATH`. A bare name is a file in the user's data folder."""
     path = Path(device)
     if len(path.parts) > 1 or path.suffix == ".json":
         return path
@@ -69,14 +69,14 @@ def device_path(device: str) -> Path:
 
 
 def journal_path(device: str) -> Path:
-    """A till's journal, next to its credentials."""
+    """Return the path of a till's journal, next to its credentials."""
     return device_path(device).with_suffix(".journal")
 
 
 def parse_server_url(text: str) -> str:
-    """A server's base URL as people type it, without the slash at the end. Raises ValueError."""
+    """Return a typed base URL without its trailing slash. Raises ValueError."""
     parts = urlsplit(text.strip())
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
-        raise ValueError("a server is an http or https URL such as https://pay.example.com")
-    _ = parts.port  # raises ValueError when it is not a port
+        raise ValueError("the server must be an http or https URL such as https://pay.example.com")
+    _ = parts.port  # raises ValueError for an invalid port
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"

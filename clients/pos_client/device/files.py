@@ -1,4 +1,4 @@
-"""Small private files, replaced in one step: a crash leaves the old file or the new one, never half of one."""
+"""Small private files, replaced atomically: a crash leaves the old file or the new one, never a partial one."""
 
 import fcntl
 import os
@@ -10,9 +10,9 @@ from pathlib import Path
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[int]:
-    """Keep other threads and processes that do the same out of `folder`, which is made (0700); yields its descriptor.
+    """Hold an exclusive lock (flock) on `folder`, created with mode 0700; yields its file descriptor.
 
-    The folder is locked, not a file in it: files are replaced. Raises OSError.
+    The lock is on the folder because the files in it are replaced. Raises OSError.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor = os.open(folder, os.O_RDONLY)
@@ -24,12 +24,12 @@ def locked_folder(folder: Path) -> Iterator[int]:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write a file that only its owner can read (mode 0600), atomically and durably; makes its folder (0700).
+    """Write a file atomically and durably, readable by its owner only (0600); creates its folder (0700).
 
     Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # made with mode 0600
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # creates it with mode 0600
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)

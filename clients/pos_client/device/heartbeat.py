@@ -1,7 +1,7 @@
-"""Notice a server that went silent: nothing heard for a heartbeat and some grace, not even a ping.
+"""Detect a silent server: nothing received, not even a ping, for one heartbeat interval plus a grace period.
 
-The server pings every `hello.heartbeat_s`, so a client need not ping as well: websockets' own keepalive, whose interval
-is fixed before `hello` is known, is off. Whatever arrives counts, be it half of a frame.
+The server pings every `hello.heartbeat_s`, so the client does not ping. The keepalive of `websockets` is off: its
+interval would have to be set before `hello` arrives. Any received bytes count, even a partial frame.
 """
 
 import asyncio
@@ -12,42 +12,42 @@ from typing import Protocol
 from websockets.asyncio.client import ClientConnection
 
 HEARTBEAT_GRACE_S = 10.0
-"""How much later than `heartbeat_s` a ping may come: what a busy server and a slow network need."""
+"""Allowed delay of a ping beyond `heartbeat_s`, for a busy server and a slow network."""
 HEARTBEAT_S_MAX = 120
-"""A longer heartbeat is not waited for."""
+"""Upper bound of the server's `heartbeat_s`; a longer one is cut to this."""
 
 
-class Audible(Protocol):
-    """A connection that calls `on_bytes`, where set, whenever something arrives."""
+class Observed(Protocol):
+    """A connection that calls `on_bytes`, if set, whenever bytes arrive."""
 
     on_bytes: Callable[[], None] | None
 
 
-class AudibleConnection(ClientConnection):
-    """A WebSocket that tells when anything arrives: pings are answered inside the library and seen nowhere else."""
+class ObservedConnection(ClientConnection):
+    """A WebSocket that reports received bytes. Pings are handled inside the library and visible nowhere else."""
 
     on_bytes: Callable[[], None] | None = None
 
     def data_received(self, data: bytes) -> None:
-        """asyncio's callback for bytes from the network."""
+        """Handle bytes from the network; called by asyncio."""
         if self.on_bytes is not None:
             self.on_bytes()
         super().data_received(data)
 
 
 @asynccontextmanager
-async def ended_by_silence(connection: Audible, heartbeat_s: int) -> AsyncIterator[asyncio.Timeout]:
-    """Raise TimeoutError out of the body when nothing has arrived for `heartbeat_s` and HEARTBEAT_GRACE_S."""
+async def silence_timeout(connection: Observed, heartbeat_s: int) -> AsyncIterator[asyncio.Timeout]:
+    """Raise TimeoutError in the body when nothing has arrived for `heartbeat_s` plus HEARTBEAT_GRACE_S."""
     clock = asyncio.get_running_loop().time
     limit_s = min(heartbeat_s, HEARTBEAT_S_MAX) + HEARTBEAT_GRACE_S
-    async with asyncio.timeout(limit_s) as silence:
+    async with asyncio.timeout(limit_s) as timeout:
 
-        def heard() -> None:
-            if not silence.expired():
-                silence.reschedule(clock() + limit_s)
+        def restart() -> None:
+            if not timeout.expired():
+                timeout.reschedule(clock() + limit_s)
 
-        connection.on_bytes = heard
+        connection.on_bytes = restart
         try:
-            yield silence
+            yield timeout
         finally:
             connection.on_bytes = None

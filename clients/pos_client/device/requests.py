@@ -1,7 +1,7 @@
-"""Requests that are sent until they are answered: after a silence, after every reconnect, after errors that say so.
+"""Requests that are resent until they are answered: after a silence, a reconnect, or a retryable error.
 
-Every request of the protocol may be sent again: it names what it is about by an id that does not change. Each send has
-a message id of its own, by which its answer is told.
+Every request of the protocol may be resent, because an id in its body stays the same. Each send has a new message id,
+which the answer repeats.
 """
 
 import asyncio
@@ -23,12 +23,12 @@ from ..errors import ConnectionStopped, RequestNotDone, RequestRefused, RequestU
 from .backoff import Backoff
 
 REQUEST_TIMEOUT_S = 15.0
-"""How long a request waits for its answer, unless told otherwise."""
+"""Default time that a request waits for its answer."""
 REQUESTS_IN_FLIGHT_MAX = 16
 RESEND_AFTER_S = 5.0
-"""Without an answer on a live connection, the server is asked again after this long."""
+"""Time without an answer on a live connection after which a request is resent."""
 RESENDS_MAX = 12
-"""How often so on one connection: a server in trouble is not asked for ever."""
+"""Upper bound of these resends on one connection, to spare a server in trouble."""
 
 AnswerT = TypeVar("AnswerT")
 RequestT = TypeVar("RequestT", bound=BaseModel)
@@ -39,8 +39,8 @@ class _Link(Protocol):
     async def send(self, message: BaseModel, /) -> bool: ...
 
 
-def checked(kind: type[RequestT], **fields: object) -> RequestT:
-    """A request with these fields. Raises ValueError for input that no server would take, without repeating it."""
+def build_request(kind: type[RequestT], **fields: object) -> RequestT:
+    """Build a request from these fields. Raises ValueError for invalid input, without repeating it in the text."""
     try:
         return kind.model_validate({"message_id": "1", **fields})
     except ValidationError as error:
@@ -52,66 +52,67 @@ def checked(kind: type[RequestT], **fields: object) -> RequestT:
 class OpenRequest(Generic[AnswerT]):
     """A request without an answer yet.
 
-    `sent` holds the ids of its messages, `in_doubt` of those that the server may have acted on. It is sent again when
-    `again` is set, after `retry_in_s`; `held` says not on this connection. `keep` is called before it is first sent.
+    `message_ids` are the ids of its messages; `in_doubt` are those that the server may have acted on. Setting `wakeup`
+    resends it after `retry_in_s`, unless `on_hold` delays that to the next connection. `persist` is called before the
+    first send.
     """
 
     body: Request = field(repr=False)
-    keep: Callable[[], Awaitable[object]] | None = field(default=None, repr=False)
+    persist: Callable[[], Awaitable[object]] | None = field(default=None, repr=False)
     answer: asyncio.Future[AnswerT] = field(default_factory=lambda: asyncio.Future(), repr=False)
-    sent: set[str] = field(default_factory=set)
+    message_ids: set[str] = field(default_factory=set)
     in_doubt: set[str] = field(default_factory=set)
-    again: asyncio.Event = field(default_factory=asyncio.Event)
+    wakeup: asyncio.Event = field(default_factory=asyncio.Event)
     timeout: asyncio.Timeout | None = None
     slot: asyncio.Semaphore | None = None
     resends: int = 0
     retries: int = 0
     retry_in_s: float = 0.0
-    held: bool = False
-    trouble: str | None = None
+    on_hold: bool = False
+    last_error: str | None = None
 
     def message(self, message_id: str) -> BaseModel:
-        """What to send now, under this id."""
-        self.sent.add(message_id)
+        """Return the message to send next, under this id."""
+        self.message_ids.add(message_id)
         self.in_doubt.add(message_id)
         return self.body.model_copy(update={"message_id": message_id})
 
     def on_new_link(self) -> None:
-        """It is about to be sent on another connection than before."""
+        """Prepare for the first send on a new connection."""
         self.resends = 0
-        self.held = False
+        self.on_hold = False
 
     def on_silence(self) -> None:
-        """Nothing was heard for RESEND_AFTER_S: the server is about to be asked again."""
+        """Prepare for a resend after RESEND_AFTER_S without an answer."""
         self.resends += 1
 
     def on_answer(self, message: AnswerT) -> None:
-        """It is answered."""
+        """End the request with its answer."""
         if not self.answer.done():
             self.answer.set_result(message)
 
     def on_refused(self, error: Error) -> None:
-        """It is answered with an error that sending again cannot mend."""
-        self.give_up(RequestRefused(error.code, error.message, error.field, error.retry_after_s))
+        """End the request with an error that a resend cannot fix."""
+        self.fail(RequestRefused(error.code, error.message, error.field, error.retry_after_s))
 
-    def give_up(self, error: Exception) -> None:
-        """End it without an answer."""
+    def fail(self, error: Exception) -> None:
+        """End the request with an exception, unless it has ended already."""
         if not self.answer.done():
             self.answer.set_exception(error)
 
-    def unanswered(self, reason: str) -> RequestUnanswered | RequestNotDone:
-        """The error for an end without an answer."""
+    def no_answer_error(self, reason: str) -> RequestUnanswered | RequestNotDone:
+        """Return the exception for an end without an answer."""
         return RequestUnanswered(reason)
 
     def free_slot(self) -> None:
-        """Make room for another request."""
+        """Free the slot among the requests in flight."""
         if self.slot is not None:
             self.slot.release()
             self.slot = None
 
 
 class Requests:
-    """The open requests of one device. `online` waits for a link, `problem` says why there is none."""
+    """The open requests of one device. `online` waits for a link; `problem` returns the reason why there is none."""
 
     def __init__(
         self, online: Callable[[], Awaitable[_Link]], backoff: Backoff, problem: Callable[[], str | None]
@@ -121,14 +122,14 @@ class Requests:
         self._problem = problem
         self._open: set[OpenRequest[Any]] = set()
         self._slots = asyncio.Semaphore(REQUESTS_IN_FLIGHT_MAX)
-        # The connection's own part keeps late answers to an earlier process from being taken for ours.
+        # The random prefix keeps late answers to an earlier process from matching a request of this one.
         self._message_ids = map("{}.{}".format, itertools.repeat(secrets.token_hex(8)), itertools.count(1))
 
-    async def ask(self, request: OpenRequest[AnswerT], timeout_s: float) -> AnswerT:
-        """Send a request until it is answered, for `timeout_s` (`request.timeout` can be moved); returns the answer.
+    async def send_and_wait(self, request: OpenRequest[AnswerT], timeout_s: float) -> AnswerT:
+        """Send a request until it is answered, for at most `timeout_s`, and return the answer.
 
-        At most REQUESTS_IN_FLIGHT_MAX are sent and unanswered at once; more wait. Raises what the request makes of a
-        refusal, of a silence and of a stop.
+        `request.timeout` can be rescheduled meanwhile. At most REQUESTS_IN_FLIGHT_MAX requests are in flight; more
+        wait. Raises the exceptions of `request.on_refused` and `request.no_answer_error`, and ConnectionStopped.
         """
         self._open.add(request)
         sender = asyncio.create_task(self._send_until_answered(request))
@@ -136,79 +137,79 @@ class Requests:
             async with asyncio.timeout(timeout_s) as request.timeout:
                 return await request.answer
         except TimeoutError:
-            reason = request.trouble or self._problem() or f"no answer within {timeout_s:g} s"
-            raise request.unanswered(reason) from None
+            reason = request.last_error or self._problem() or f"no answer within {timeout_s:g} s"
+            raise request.no_answer_error(reason) from None
         finally:
             self._open.discard(request)
             sender.cancel()
 
     def find(self, reply_to: str | None) -> OpenRequest[Any] | None:
-        """The open request that sent this message."""
-        return next((request for request in self._open if reply_to in request.sent), None)
+        """Return the open request that sent the message with this id."""
+        return next((request for request in self._open if reply_to in request.message_ids), None)
 
     def on_error(self, error: Error) -> None:
-        """The server answered with an error."""
+        """Handle an error message: end its request, or schedule a resend."""
         request = self.find(error.reply_to)
         if request is None or error.reply_to is None:
-            log.warning("the server reported an error that answers no open request: %s", error.code)
+            log.warning("the server sent an error for no open request: %s", error.code)
             return
         request.resends = 0
         if error.code != ErrorCode.UNKNOWN_OUTCOME:
             request.in_doubt.discard(error.reply_to)
-        # A PIN is locked for a day: nobody waits for that.
+        # A PIN stays locked for a day, longer than any caller waits.
         if not error.retryable or error.code == ErrorCode.PIN_LOCKED:
             request.on_refused(error)
             return
-        request.trouble = error.message
+        request.last_error = error.message
         if error.code == ErrorCode.DRAINING:
-            request.held = True
+            request.on_hold = True
             return
         request.retry_in_s = error.retry_after_s or self._backoff.delay_s(request.retries)
         request.retries += 1
         deadline_s = request.timeout.when() if request.timeout else None
         if deadline_s is not None and asyncio.get_running_loop().time() + request.retry_in_s >= deadline_s:
-            request.give_up(request.unanswered(f"{error.message}; try again in {request.retry_in_s:.0f} s"))
-        request.again.set()
+            request.fail(request.no_answer_error(f"{error.message}; retry in {request.retry_in_s:.0f} s"))
+        request.wakeup.set()
 
     def on_offline(self, stopped: ConnectionStopped | None) -> None:
-        """The link was lost, for good if `stopped`."""
+        """Handle the loss of the link. `stopped` is the reason for a permanent loss."""
         for request in self._open:
-            request.again.set()
+            request.wakeup.set()
             if stopped is not None:
-                request.give_up(request.unanswered(str(stopped)) if request.in_doubt else stopped)
+                request.fail(request.no_answer_error(str(stopped)) if request.in_doubt else stopped)
 
     async def _send_until_answered(self, request: OpenRequest[AnswerT]) -> None:
-        last: _Link | None = None
+        previous_link: _Link | None = None
         try:
             await self._slots.acquire()
             request.slot = self._slots
             link = await self._online()
-            if request.keep is not None:
-                await request.keep()
+            if request.persist is not None:
+                await request.persist()
             while True:
-                if link is not last:
+                if link is not previous_link:
                     request.on_new_link()
-                    last = link
+                    previous_link = link
                 await self._send_on(link, request)
                 await self._backoff.sleep(request.retry_in_s)
                 link = await self._online()
-        except Exception as error:  # ConnectionStopped, or a fault of ours: either way nobody must wait for it
-            request.give_up(request.unanswered(str(error)) if request.in_doubt else error)
+        except Exception as error:  # ConnectionStopped, or a bug: either way the caller must not wait longer
+            request.fail(request.no_answer_error(str(error)) if request.in_doubt else error)
         finally:
             request.free_slot()
 
     async def _send_on(self, link: _Link, request: OpenRequest[AnswerT]) -> None:
-        """Send it, and again when nothing is heard, until it is to be tried anew or the link is lost."""
-        request.again.clear()
+        """Send and, after silences, resend a request on one link, until its `wakeup` or the loss of the link."""
+        request.wakeup.clear()
         request.retry_in_s = 0.0
         while True:
             if not await link.send(request.message(next(self._message_ids))):
                 return
             with suppress(TimeoutError):
                 async with asyncio.timeout(RESEND_AFTER_S if request.resends < RESENDS_MAX else None):
-                    await request.again.wait()
-            if request.held:
-                await request.again.wait()
-            if request.again.is_set():
+                    await request.wakeup.wait()
+            if request.on_hold:
+                await request.wakeup.wait()
+            if request.wakeup.is_set():
                 return
             request.on_silence()

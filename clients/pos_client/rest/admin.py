@@ -1,4 +1,4 @@
-"""The operator's part of the REST API as methods: merchants and API keys."""
+"""Methods of the role `admin`: merchants and API keys."""
 
 from collections.abc import AsyncIterator
 
@@ -22,39 +22,39 @@ _OF = {endpoint.name: endpoint for endpoint in ADMIN_ENDPOINTS}
 
 
 class AdminCalls(ApiCalls):
-    """What a key of the role `admin` may do."""
+    """Endpoints for API keys of the role `admin`."""
 
     async def create_merchant(self, body: MerchantCreate, *, idempotency_key: str | None = None) -> Merchant:
-        """Make a merchant."""
+        """Create a merchant."""
         return await self.call(_OF["createMerchant"], Merchant, body=body, idempotency_key=idempotency_key)
 
     def list_merchants(self) -> AsyncIterator[Merchant]:
-        """All merchants, oldest first."""
+        """Iterate over all merchants, oldest first."""
         return self.items(_OF["listMerchants"], Page[Merchant])
 
     async def get_merchant(self, merchant_id: int) -> Merchant:
-        """A merchant and its terms."""
+        """Return a merchant and its terms."""
         return await self.call(_OF["getMerchant"], Merchant, MerchantPath(merchant_id=merchant_id))
 
     async def change_merchant(self, merchant_id: int, body: MerchantChange) -> Merchant:
-        """Change a merchant's terms, or whether it can be paid."""
+        """Change a merchant's terms or status."""
         return await self.call(_OF["changeMerchant"], Merchant, MerchantPath(merchant_id=merchant_id), body=body)
 
     async def create_api_key(self, body: ApiKeyCreate, *, idempotency_key: str | None = None) -> ApiKeyMade:
-        """Make an API key."""
+        """Create an API key."""
         return await self.call(_OF["createApiKey"], ApiKeyMade, body=body, idempotency_key=idempotency_key)
 
     def list_api_keys(self) -> AsyncIterator[ApiKeyShown]:
-        """All API keys, oldest first."""
+        """Iterate over all API keys, oldest first."""
         return self.items(_OF["listApiKeys"], Page[ApiKeyShown])
 
     async def rotate_api_key(
         self, key_id: int, body: ApiKeyRotate, *, idempotency_key: str | None = None
     ) -> ApiKeyMade:
-        """Make a key that takes the place of another, which ends after an overlap."""
+        """Create a key that replaces another one, which expires after an overlap."""
         path = ApiKeyPath(key_id=key_id)
         return await self.call(_OF["rotateApiKey"], ApiKeyMade, path, body=body, idempotency_key=idempotency_key)
 
     async def revoke_api_key(self, key_id: int) -> ApiKeyShown:
-        """End a key now."""
+        """Revoke a key immediately."""
         return await self.call(_OF["revokeApiKey"], ApiKeyShown, ApiKeyPath(key_id=key_id))

@@ -1,9 +1,14 @@
-"""One request to the REST API, for any endpoint: path, query, body in; a model out.
+"""One request to any endpoint of the REST API: path, query and body in; a model out.
 
-Sent again, a bounded number of times, where that is safe: a connection was lost, the server is busy (503), a gateway
-in front of it gave up (502, 504), the key asks too often (429), or the same request is being worked on (409
-`in_progress`). What makes something keeps its `Idempotency-Key` over all of them. A change of what was read
-(`If-Match`) is not sent again once it may have been made: the second would be refused for the first.
+A request is retried a bounded number of times where that is safe:
+
+- the connection was lost;
+- the server is busy (503), or a gateway in front of it timed out (502, 504);
+- the API key exceeded a limit (429);
+- the same request is still being processed (409 `in_progress`).
+
+Retries of a create keep its `Idempotency-Key`. A conditional replace (`If-Match`) is not retried once it may have been
+processed, because the first attempt would make the second fail.
 """
 
 import re
@@ -32,14 +37,14 @@ REQUEST_TIMEOUT_S = 20.0
 RETRY_AFTER_S_MAX = 10
 _KEY = re.compile(rf"[!-~]{{1,{API_KEY_CHARS_MAX}}}")
 _SECONDS = re.compile(r"[0-9]{1,6}")
-_NAME = re.compile(rf"[!-~]{{1,{IDEMPOTENCY_KEY_CHARS_MAX}}}")
-_LATER_STATUSES = {
+_IDEMPOTENCY_KEY = re.compile(rf"[!-~]{{1,{IDEMPOTENCY_KEY_CHARS_MAX}}}")
+_RETRY_STATUSES = {
     httpx.codes.TOO_MANY_REQUESTS,
     httpx.codes.BAD_GATEWAY,
     httpx.codes.SERVICE_UNAVAILABLE,
     httpx.codes.GATEWAY_TIMEOUT,
 }
-# Said before anything was done.
+# The server returns these codes before it processes anything.
 _NOT_DONE = {ErrorCode.BUSY, ErrorCode.DRAINING}
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
@@ -49,9 +54,9 @@ ItemT = TypeVar("ItemT", bound=Resource)
 
 @dataclass(frozen=True, slots=True)
 class Answer(Generic[AnswerT]):
-    """What the server answered. `etag` names the version of it, for `if_match`; None where there are no versions.
+    """A response. `etag` is the resource's version for `if_match`, None for a resource without versions.
 
-    `is_repeat`: it had been made before, by a request with the same `Idempotency-Key`.
+    `is_repeat`: an earlier request with the same `Idempotency-Key` created the resource.
     """
 
     resource: AnswerT
@@ -62,7 +67,7 @@ class Answer(Generic[AnswerT]):
 class ApiCalls:
     """Requests of one API key to the server at `url`. Use it as an async context manager.
 
-    Raises ValueError when `url` is no URL or `key` cannot be a key.
+    Raises ValueError when `url` is not a URL or `key` is not an API key.
     """
 
     def __init__(
@@ -77,7 +82,7 @@ class ApiCalls:
             raise ValueError("an API key has 1 to 128 printable ASCII characters")
         self._url = parse_server_url(url)
         self._backoff = backoff or Backoff()
-        # Redirects are not followed: the key is for this server.
+        # Following a redirect would send the key to another server.
         self._client = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {key}"}, timeout=REQUEST_TIMEOUT_S, transport=transport
         )
@@ -100,9 +105,9 @@ class ApiCalls:
         body: Body | None = None,
         idempotency_key: str | None = None,
     ) -> AnswerT:
-        """The resource that `ask` gets."""
-        asked = await self.ask(endpoint, answer, path, query=query, body=body, idempotency_key=idempotency_key)
-        return asked.resource
+        """Send a request and return the resource of its response. See `ask`."""
+        response = await self.ask(endpoint, answer, path, query=query, body=body, idempotency_key=idempotency_key)
+        return response.resource
 
     async def ask(
         self,
@@ -115,13 +120,13 @@ class ApiCalls:
         idempotency_key: str | None = None,
         if_match: str | None = None,
     ) -> Answer[AnswerT]:
-        """Carry `endpoint` out; its answer is an `answer`. A new `idempotency_key` is made where one is needed.
+        """Send a request to `endpoint` and return its response with a resource of the type `answer`.
 
-        Raises ApiError; ValueError when `idempotency_key` cannot be one.
+        A create without `idempotency_key` gets a new one. Raises ApiError; ValueError for an invalid `idempotency_key`.
         """
         if endpoint.kind is Kind.CREATE and idempotency_key is None:
             idempotency_key = str(uuid4())
-        if idempotency_key is not None and _NAME.fullmatch(idempotency_key) is None:
+        if idempotency_key is not None and _IDEMPOTENCY_KEY.fullmatch(idempotency_key) is None:
             raise ValueError(f"an Idempotency-Key has 1 to {IDEMPOTENCY_KEY_CHARS_MAX} printable ASCII characters")
         request = self._request(endpoint, path, query, body, idempotency_key, if_match)
         maybe_done = False
@@ -139,7 +144,7 @@ class ApiCalls:
                     return self._answer(answer, response, endpoint, idempotency_key)
                 failure, may_repeat = self._refusal(response, endpoint, idempotency_key)
                 wait_s = _retry_after_s(response)
-            # Of any of the tries: the last may have been refused before it was looked at.
+            # Any attempt counts, because the last one may have been refused before processing.
             maybe_done = failure.maybe_done = maybe_done or failure.maybe_done
             if maybe_done and endpoint.kind is Kind.REPLACE:
                 may_repeat = False
@@ -156,15 +161,15 @@ class ApiCalls:
         *,
         query: Parameters | None = None,
     ) -> AsyncIterator[ItemT]:
-        """Everything of a list, page by page, each read when it is needed. Raises ApiError."""
+        """Iterate over all items of a list, fetching each page when it is needed. Raises ApiError."""
         query = query or endpoint.query.model_validate({"limit": PAGE_MAX})
         while True:
-            got = await self.call(endpoint, page, path, query=query)
-            for item in got.items:
+            items_page = await self.call(endpoint, page, path, query=query)
+            for item in items_page.items:
                 yield item
-            if got.next_cursor is None:
+            if items_page.next_cursor is None:
                 return
-            query = query.model_copy(update={"cursor": got.next_cursor})
+            query = query.model_copy(update={"cursor": items_page.next_cursor})
 
     def _request(
         self,
@@ -175,8 +180,8 @@ class ApiCalls:
         idempotency_key: str | None,
         if_match: str | None,
     ) -> httpx.Request:
-        texts = {} if path is None else path.model_dump(mode="json")
-        url = self._url + endpoint.path.format(**{name: quote(str(text), safe="") for name, text in texts.items()})
+        values = {} if path is None else path.model_dump(mode="json")
+        url = self._url + endpoint.path.format(**{name: quote(str(value), safe="") for name, value in values.items()})
         headers = {}
         if body is not None:
             headers["Content-Type"] = "application/json"
@@ -188,7 +193,7 @@ class ApiCalls:
             endpoint.method,
             url,
             params=None if query is None else query.model_dump(mode="json", by_alias=True, exclude_none=True),
-            # What was left out stays as it is: null would be something else.
+            # Omitted fields keep their values; null would change them.
             content=None if body is None else body.model_dump_json(exclude_unset=True),
             headers=headers,
         )
@@ -199,8 +204,8 @@ class ApiCalls:
         try:
             resource = answer.model_validate_json(response.content)
         except ValidationError:
-            # Not the cause: it would show what came, which may be a key.
-            detail = f"{self._url} did not answer with a {answer.__name__}: is it a pos-server of this version?"
+            # The cause would show the response, which may contain a key.
+            detail = f"{self._url} did not return a {answer.__name__}: is it a pos-server of this version?"
             raise ApiError(
                 response.status_code,
                 None,
@@ -215,7 +220,7 @@ class ApiCalls:
     def _refusal(
         self, response: httpx.Response, endpoint: Endpoint, idempotency_key: str | None
     ) -> tuple[ApiError, bool]:
-        """What was refused, and whether the same request may be sent again."""
+        """Return the error of a failed response, and whether the same request may be retried."""
         status = response.status_code
         try:
             problem = ProblemDetails.model_validate_json(response.content)
@@ -225,20 +230,20 @@ class ApiCalls:
         failure = ApiError(
             status,
             code,
-            f"{self._url} answered HTTP {status}, is it a pos-server?" if problem is None else problem.detail,
+            f"{self._url} returned HTTP {status}, is it a pos-server?" if problem is None else problem.detail,
             pointer=None if problem is None else problem.pointer,
             request_id=response.headers.get("X-Request-Id"),
             idempotency_key=idempotency_key,
         )
-        in_progress = code == ProblemCode.IN_PROGRESS
-        unclear = in_progress or (status >= httpx.codes.INTERNAL_SERVER_ERROR and code not in _NOT_DONE)
-        failure.maybe_done = unclear and endpoint.kind is not Kind.READ
-        # The same would take too long again.
-        may_repeat = code != ProblemCode.TAKES_TOO_LONG and (in_progress or status in _LATER_STATUSES)
+        is_in_progress = code == ProblemCode.IN_PROGRESS
+        is_unclear = is_in_progress or (status >= httpx.codes.INTERNAL_SERVER_ERROR and code not in _NOT_DONE)
+        failure.maybe_done = is_unclear and endpoint.kind is not Kind.READ
+        # The same request would take too long again.
+        may_repeat = code != ProblemCode.TAKES_TOO_LONG and (is_in_progress or status in _RETRY_STATUSES)
         return failure, may_repeat
 
 
 def _retry_after_s(response: httpx.Response) -> int:
-    """0 where the server does not say."""
+    """Return the `Retry-After` of a response in seconds, 0 without one."""
     text = response.headers.get("Retry-After", "")
     return int(text) if _SECONDS.fullmatch(text) else 0

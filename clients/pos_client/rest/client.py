@@ -1,12 +1,13 @@
-"""The REST API as methods: one for each endpoint of `pos_server.core.rest`, in its models.
+"""ApiClient: one method for each endpoint of `pos_server.core.rest`, with its models.
 
     async with ApiClient("http://127.0.0.1:8080", key) as api:
         merchant = await api.create_merchant(MerchantCreate(name="Kiosk", currency="EUR"))
         async for key in api.list_api_keys():
             print(key.name)
 
-Every method raises `ApiError`. What makes something takes an `idempotency_key` of yours, kept before the request, if it
-must be made once over restarts of your program too; else it makes one for the retries within the call.
+Every method raises `ApiError`. Methods that create something take an `idempotency_key`. Without one, each call makes a
+key for its own retries. To create something once even across restarts of your program, store a key of your own before
+the call.
 """
 
 from .admin import AdminCalls
@@ -15,4 +16,4 @@ from .merchant import MerchantCalls
 
 
 class ApiClient(AdminCalls, IssuerCalls, MerchantCalls):
-    """All endpoints. Which of them a key may use is its role's."""
+    """All endpoints. The role of the API key decides which of them it may use."""

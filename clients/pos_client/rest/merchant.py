@@ -1,4 +1,4 @@
-"""A merchant's part of the REST API as methods: stores, terminals, payments, shifts, statements."""
+"""Methods of the role `merchant`: stores, terminals, payments, shifts and statements."""
 
 from collections.abc import AsyncIterator
 from uuid import UUID
@@ -45,93 +45,96 @@ _OF = {endpoint.name: endpoint for endpoint in (*REPORT_ENDPOINTS, *PAYMENT_ENDP
 
 
 class MerchantCalls(ApiCalls):
-    """What a key of the role `merchant` may do, with what is its merchant's."""
+    """Endpoints for API keys of the role `merchant`, for the key's own merchant."""
 
     async def create_store(self, body: StoreCreate, *, idempotency_key: str | None = None) -> Store:
-        """Make a store."""
+        """Create a store."""
         return await self.call(_OF["createStore"], Store, body=body, idempotency_key=idempotency_key)
 
     def list_stores(self) -> AsyncIterator[Store]:
-        """All stores, oldest first."""
+        """Iterate over all stores, oldest first."""
         return self.items(_OF["listStores"], Page[Store])
 
     async def get_store(self, store_id: int) -> Store:
-        """A store."""
+        """Return a store."""
         return await self.call(_OF["getStore"], Store, StorePath(store_id=store_id))
 
     async def create_terminal(self, body: TerminalCreate, *, idempotency_key: str | None = None) -> TerminalMade:
-        """Make a terminal, with the code that makes a device it."""
+        """Create a terminal and its activation code."""
         return await self.call(_OF["createTerminal"], TerminalMade, body=body, idempotency_key=idempotency_key)
 
     def list_terminals(self, query: TerminalQuery | None = None) -> AsyncIterator[Terminal]:
-        """All terminals, or those of a store, oldest first."""
+        """Iterate over all terminals, or those of a store, oldest first."""
         return self.items(_OF["listTerminals"], Page[Terminal], query=query)
 
     async def get_terminal(self, terminal_number: int) -> Terminal:
-        """A terminal."""
+        """Return a terminal."""
         return await self.call(_OF["getTerminal"], Terminal, TerminalPath(terminal_number=terminal_number))
 
     async def change_terminal(self, terminal_number: int, body: TerminalChange) -> Terminal:
-        """Disable a terminal, or enable it again."""
+        """Disable or enable a terminal."""
         path = TerminalPath(terminal_number=terminal_number)
         return await self.call(_OF["changeTerminal"], Terminal, path, body=body)
 
     async def create_terminal_activation(
         self, terminal_number: int, *, idempotency_key: str | None = None
     ) -> TerminalActivation:
-        """Make a new activation code: the key of before works until the code is used."""
+        """Create a new activation code. The previous key keeps working until the code is used."""
         path = TerminalPath(terminal_number=terminal_number)
         return await self.call(
             _OF["createTerminalActivation"], TerminalActivation, path, idempotency_key=idempotency_key
         )
 
     async def create_payment(self, body: PaymentCreate, *, idempotency_key: str | None = None) -> Payment:
-        """Take a payment with a scanned code. 202: it waits for the customer's PIN, so ask later."""
+        """Create a payment from a scanned code. A pending one waits for the customer's PIN: poll `get_payment`."""
         return await self.call(_OF["createPayment"], Payment, body=body, idempotency_key=idempotency_key)
 
     def list_payments(self, query: PaymentQuery | None = None) -> AsyncIterator[Payment]:
-        """Payments, latest change first. What changes meanwhile moves to the front; archived ones are left out."""
+        """Iterate over payments, latest change first, without archived ones.
+
+        A payment that changes during the iteration moves to the front.
+        """
         return self.items(_OF["listPayments"], Page[Payment], query=query)
 
     async def get_payment(self, payment_id: UUID) -> Payment:
-        """A payment."""
+        """Return a payment."""
         return await self.call(_OF["getPayment"], Payment, PaymentPath(payment_id=payment_id))
 
     async def cancel_payment(self, payment_id: UUID) -> Payment:
-        """Take a payment back whole."""
+        """Cancel a payment in full."""
         return await self.call(_OF["cancelPayment"], Payment, PaymentPath(payment_id=payment_id))
 
     async def cancel_reference(self, body: CancelByReference) -> Payment:
-        """Take an order back, whether its payment has arrived or not: it cannot be paid any more."""
+        """Cancel an order, whether or not its payment has arrived. It can no longer be paid."""
         return await self.call(_OF["cancelReference"], Payment, body=body)
 
     async def create_refund(
         self, payment_id: UUID, body: RefundCreate, *, idempotency_key: str | None = None
     ) -> Refund:
-        """Give some or all of a sale back."""
+        """Refund a sale in part or in full."""
         path = PaymentPath(payment_id=payment_id)
         return await self.call(_OF["createRefund"], Refund, path, body=body, idempotency_key=idempotency_key)
 
     def list_refunds(self, payment_id: UUID) -> AsyncIterator[Refund]:
-        """What was given back on a payment, oldest first."""
+        """Iterate over the refunds of a payment, oldest first."""
         return self.items(_OF["listRefunds"], Page[Refund], PaymentPath(payment_id=payment_id))
 
     def list_shifts(self, query: ShiftQuery | None = None) -> AsyncIterator[Shift]:
-        """Shifts, opened last first."""
+        """Iterate over shifts, last opened first."""
         return self.items(_OF["listShifts"], Page[Shift], query=query)
 
     async def get_shift(self, shift_id: UUID) -> ShiftShown:
-        """A shift and its report: the X-report while it is open, then the Z-report."""
+        """Return a shift with its report: an X-report while it is open, then its Z-report."""
         return await self.call(_OF["getShift"], ShiftShown, ShiftPath(shift_id=shift_id))
 
     def list_statements(self, query: StatementQuery | None = None) -> AsyncIterator[Statement]:
-        """Statements of settled business days, latest first."""
+        """Iterate over the statements of settled business days, latest first."""
         return self.items(_OF["listStatements"], Page[Statement], query=query)
 
     async def get_statement(self, business_date: str) -> Statement:
-        """The statement of a business day."""
+        """Return the statement of a business day."""
         return await self.call(_OF["getStatement"], Statement, StatementPath(business_date=business_date))
 
     async def get_balance(self) -> MerchantBalance:
-        """What the merchant holds now, exact at this moment."""
+        """Return the merchant's current balance."""
         return await self.call(_OF["getBalance"], MerchantBalance)

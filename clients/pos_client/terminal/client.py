@@ -1,10 +1,15 @@
-"""A till: it scans codes and hears what became of each payment; it asks, takes back and refunds.
+"""TerminalClient: scans codes, reports payment results, queries, cancels and refunds payments, and runs shifts.
 
-A scan ends in one of three ways, never two: a result (approved or declined), or it is known that nothing happened
-(ScanRefused, ScanNotDone), or the outcome is unknown (OutcomeUnknown). Until then the server is asked: when no answer
-comes for some seconds with a query, after every reconnect and after every error that says so with the same payment_id.
-It answers a repeat with what it stored. An unknown outcome is settled by asking again, or by `cancel`. What was
-switched off in the middle is taken up again from the journal.
+A scan ends in exactly one of three ways:
+
+- a result: approved or declined;
+- proof that nothing happened: ScanRefused or ScanNotDone;
+- an unknown outcome: OutcomeUnknown.
+
+Until then the client keeps asking the server. After some seconds of silence it sends a query; after a reconnect or a
+retryable error it resends the scan with the same payment_id. The server answers a repeat with the stored result. To
+resolve an unknown outcome, repeat the scan or use `cancel`. After a restart, open requests are resumed from the
+journal.
 """
 
 import asyncio
@@ -45,33 +50,35 @@ from ..device.backoff import Backoff
 from ..device.connection import DeviceClient
 from ..device.credentials import Credentials
 from ..device.inbox import Inbox
-from ..device.requests import REQUEST_TIMEOUT_S, OpenRequest, Requests, checked
+from ..device.requests import REQUEST_TIMEOUT_S, OpenRequest, Requests, build_request
 from ..device.resume import Resume
 from .open_payments import SCAN_TIMEOUT_S, OpenPayments
 from .open_scan import OnPending, OpenScan
 from .recovery import Recovered, Recovery
 
 RESULTS_MAX = 100
-"""Results that wait for `result()`; the oldest is dropped for the newest."""
+"""Upper bound of the queue of `result()`; when it is full, the oldest result is dropped."""
 CODE_CHARS_MAX = 64
-"""Scanners read longer symbols than payment codes; the server would close the connection for a huge one."""
+"""Upper bound of a scanned text. Scanners read longer symbols, and the server closes the connection for a huge one."""
 
 Result = TerminalPaymentResult | TerminalRefundResult
-_Said = (
+_Message = (
     TerminalPaymentResult | PaymentPending | PaymentList | TerminalRefundResult | ShiftReport | StatusChanged | Error
 )
-_messages: TypeAdapter[Hello | TerminalReady | _Said | Draining] = TypeAdapter(TerminalMessage)
+_messages: TypeAdapter[Hello | TerminalReady | _Message | Draining] = TypeAdapter(TerminalMessage)
 
 
-class TerminalClient(DeviceClient[TerminalReady, _Said]):
+class TerminalClient(DeviceClient[TerminalReady, _Message]):
     """One till's session. `async with TerminalClient(credentials) as till: result = await till.scan(…)`.
 
-    With a `journal` (a file of its own), scans, cancels and refunds outlive this process: those that an earlier one
-    left without an outcome are sent again as soon as there is a connection, and `recovered` tells what became of them.
-    The server never charges or refunds twice, but what had not reached it before is decided now. The file holds the
-    codes of scans that are not settled: keep it private. `language` (RFC 5646, such as `zh-CN`) is that of the texts
-    for the cashier, where the server has it. `on_status` is called in the event loop when the terminal is disabled or
-    enabled. Raises CredentialsError for a wallet's credentials.
+    `journal` is a file of this till's own. With it, scans, cancels and refunds survive a restart: those that an earlier
+    process left without an outcome are resent once there is a connection, and `recovered` returns their outcomes. The
+    server never charges or refunds twice, but it now decides requests that had not reached it before. The file contains
+    the codes of unsettled scans: keep it private.
+
+    `language` (RFC 5646, such as `zh-CN`) selects the texts for the cashier, if the server supports it. `on_status` is
+    called in the event loop when the terminal is disabled or enabled. Raises CredentialsError for a wallet's
+    credentials.
     """
 
     def __init__(
@@ -84,7 +91,7 @@ class TerminalClient(DeviceClient[TerminalReady, _Said]):
         backoff: Backoff | None = None,
     ) -> None:
         self._recovery = Recovery(journal, credentials)
-        resume = Resume(self._recovery.since_ms, self._recovery.heard)
+        resume = Resume(self._recovery.since_ms, self._recovery.versions)
         super().__init__(credentials, DeviceKind.TERMINAL, _messages, backoff=backoff, resume=resume, language=language)
         self._requests = Requests(self._online, self._backoff, lambda: self.problem)
         self._payments = OpenPayments(
@@ -101,34 +108,33 @@ class TerminalClient(DeviceClient[TerminalReady, _Said]):
 
     async def __aexit__(self, *exception: object) -> None:
         await super().__aexit__(*exception)
-        await asyncio.wait([self._recovering])  # the stop has ended its requests
+        await asyncio.wait([self._recovering])  # the stop above ended its requests
         self._recovery.resume_from(self._resume.since_ms)
         await self._recovery.close()
 
     @property
     def left_open(self) -> int:
-        """How many scans, cancels and refunds an earlier process left without an outcome: see `recovered`."""
+        """Number of scans, cancels and refunds that an earlier process left without an outcome. See `recovered`."""
         return len(self._recovery.left_open)
 
     @property
     def unread(self) -> int:
-        """How many results wait for `result`."""
+        """Number of results that wait for `result`."""
         return len(self._results)
 
     async def recovered(self) -> list[Recovered]:
-        """What became of what an earlier process left without an outcome, oldest first; once all of it is known.
+        """Wait for the outcomes of the requests that an earlier process left open, and return them, oldest first.
 
-        A payment that was to be canceled is canceled, and not scanned again. Waits as long as the server is away, then
-        at most SCAN_TIMEOUT_S for its answers, or as long as a customer may take. Every call returns the same.
+        A payment with a journaled cancel is canceled and not scanned again. Waits as long as the server is away, then
+        at most SCAN_TIMEOUT_S for its answers, or as long as a customer may take. Every call returns the same list.
         """
         return await asyncio.shield(self._recovering)
 
     async def result(self) -> Result:
-        """Wait for a result that nobody waits for: of a scan that was given up, of a later change, of a refund.
+        """Wait for an unsolicited result: of an abandoned scan, a later change of a payment, or a refund.
 
-        Each version of each payment comes once, but what `scan` and the other calls return does not come here again.
-        After a restart without a journal, what the server replays comes here. Raises ConnectionStopped when no more
-        will.
+        Each version of each payment arrives once. Results that `scan` and the other calls return do not arrive here.
+        After a restart without a journal, replayed results arrive here. Raises ConnectionStopped after the last one.
         """
         result = await self._results.get()
         if isinstance(result, TerminalRefundResult):
@@ -149,23 +155,27 @@ class TerminalClient(DeviceClient[TerminalReady, _Said]):
         timeout_s: float = SCAN_TIMEOUT_S,
         on_pending: OnPending | None = None,
     ) -> TerminalPaymentResult:
-        """Ask for `amount_minor` (minor units of the terminal's currency) with a scanned code, and wait for the result.
+        """Charge `amount_minor` (minor units of the terminal's currency) to a scanned code, and wait for the result.
 
-        `status` of the result is `approved`, or what else became of the payment. `reference` is the merchant's order
-        number, 1 to 64 printable characters: an order is never charged twice. `typed` says that the code was typed by
-        hand, which always needs the customer's PIN. `purpose` says what the money is for: with `top_up` the customer
-        hands over cash, with `withdrawal` the till pays cash out, once it is approved. While the customer is asked for
-        it, `on_pending` is called in the event loop, again when the wallet comes online or goes; the result is then
-        waited for until the customer's time is over, whatever `timeout_s` says. To ask again after OutcomeUnknown, pass
-        its `payment_id` and the same code, amount, reference, `typed` and `purpose`; to take the payment back, use
-        `cancel`, which ends this call with OutcomeUnknown. At most 16 requests are unanswered at once; more wait.
-        Cancelling the task leaves the outcome unknown; what comes later comes to `result`. Raises ValueError for input
-        that no server would take and for a payment that is being canceled, ScanRefused, ScanNotDone, OutcomeUnknown,
-        ConnectionStopped.
+        - `status` of the result is `approved` or another final status of the payment.
+        - `reference` is the merchant's order number, 1 to 64 printable characters. An order is never charged twice.
+        - `typed`: the code was typed by hand, so the customer's PIN is always required.
+        - `purpose`: with `top_up` the customer hands over cash; with `withdrawal` the till pays cash out, once it is
+          approved.
+        - `on_pending` is called in the event loop while the payment waits for the customer's PIN, and again when the
+          wallet goes online or offline. The wait for the result then lasts until the payment expires, regardless of
+          `timeout_s`.
+
+        At most 16 requests are in flight; more wait. Cancelling the task leaves the outcome unknown; a later result
+        arrives at `result`. After OutcomeUnknown, repeat the scan with its `payment_id` and the same code, amount,
+        reference, `typed` and `purpose`. Or use `cancel`, which ends a running scan with OutcomeUnknown.
+
+        Raises ScanRefused, ScanNotDone, OutcomeUnknown, ConnectionStopped; ValueError for invalid input and for a
+        payment that is being canceled.
         """
         if len(code) > CODE_CHARS_MAX or not code.isascii():
-            raise ValueError("that is not a payment code")
-        scan = checked(
+            raise ValueError("this is not a payment code: scan the code again")
+        scan = build_request(
             PaymentScan,
             payment_id=payment_id or uuid7(),
             reference=reference,
@@ -176,32 +186,36 @@ class TerminalClient(DeviceClient[TerminalReady, _Said]):
             purpose=purpose,
         )
         self._recovery.check_repeat(scan)
-        return await self._payments.scan(scan, timeout_s, on_pending=on_pending, asked_before=payment_id is not None)
+        return await self._payments.scan(scan, timeout_s, on_pending=on_pending, is_repeat=payment_id is not None)
 
     async def cancel(
         self, *, payment_id: UUID | None = None, reference: str | None = None, timeout_s: float = SCAN_TIMEOUT_S
     ) -> TerminalPaymentResult:
-        """Take a payment back, by its id or by its order number, whether or not it ever reached the server.
+        """Cancel a payment by its id or its order number, whether or not it ever reached the server.
 
-        Returns the payment as it is then: `canceled` (money that had moved went back; `amount_minor` is None when the
-        server had never seen it, and never will), or `declined` or `expired`, as it was before. It is sent until it is
-        answered. The wish is kept in the journal before that: without an answer, call it again, or the next start goes
-        on. Until it is answered, `scan` refuses the same payment and the same order. Raises ValueError, RequestRefused
-        (such as `cancel_too_late`), RequestUnanswered, ConnectionStopped.
+        Returns the payment's state after the cancel. `canceled`: money that had moved went back; `amount_minor` is None
+        if the server never received the scan, and it will reject it from now on. `declined` or `expired`: the payment
+        had failed before.
+
+        The cancel is journaled first and then resent until it is answered. Without an answer, call this again, or the
+        next start resumes it. Until then, `scan` rejects the same payment and the same order. Raises ValueError,
+        RequestRefused (such as `cancel_too_late`), RequestUnanswered, ConnectionStopped.
         """
-        cancel = checked(PaymentCancel, payment_id=payment_id, reference=reference)
+        cancel = build_request(PaymentCancel, payment_id=payment_id, reference=reference)
         return await self._payments.cancel(cancel, timeout_s)
 
     async def query(
         self, *, payment_id: UUID | None = None, reference: str | None = None, timeout_s: float = REQUEST_TIMEOUT_S
     ) -> TerminalPaymentResult | PaymentPending:
-        """What became of a payment of this merchant, by its id or by its order number.
+        """Return the state of a payment of this merchant, by its id or its order number.
 
-        Of an order it is the payment that occupies it, or else the one that failed last. Raises ValueError,
-        RequestRefused (`payment_unknown`), RequestUnanswered, ConnectionStopped.
+        For an order number it is the payment that occupies the order, or else the one that failed last. Raises
+        ValueError, RequestRefused (`payment_unknown`), RequestUnanswered, ConnectionStopped.
         """
-        query = checked(PaymentQuery, payment_id=payment_id, reference=reference)
-        answer: TerminalPaymentResult | PaymentPending = await self._requests.ask(OpenRequest(query), timeout_s)
+        query = build_request(PaymentQuery, payment_id=payment_id, reference=reference)
+        answer: TerminalPaymentResult | PaymentPending = await self._requests.send_and_wait(
+            OpenRequest(query), timeout_s
+        )
         if isinstance(answer, TerminalPaymentResult):
             self._recovery.settle(answer)
         return answer
@@ -209,12 +223,12 @@ class TerminalClient(DeviceClient[TerminalReady, _Said]):
     async def recent(
         self, limit: int = 10, *, timeout_s: float = REQUEST_TIMEOUT_S
     ) -> tuple[TerminalPaymentResult | PaymentPending, ...]:
-        """The last payments of this till, at most `limit` (1 to 50), latest change first.
+        """Return the last payments of this till, at most `limit` (1 to 50), latest change first.
 
         Raises ValueError, RequestUnanswered, ConnectionStopped.
         """
-        recent = checked(PaymentsRecent, limit=limit)
-        answer: PaymentList = await self._requests.ask(OpenRequest(recent), timeout_s)
+        recent = build_request(PaymentsRecent, limit=limit)
+        answer: PaymentList = await self._requests.send_and_wait(OpenRequest(recent), timeout_s)
         return answer.payments
 
     async def refund(
@@ -225,14 +239,16 @@ class TerminalClient(DeviceClient[TerminalReady, _Said]):
         *,
         timeout_s: float = SCAN_TIMEOUT_S,
     ) -> TerminalRefundResult:
-        """Give `amount_minor` (minor units) of an approved payment back; any till of the merchant may.
+        """Refund `amount_minor` (minor units) of an approved payment. Any till of the merchant may do so.
 
-        To ask again after RefundUnknown, pass its `refund_id`: a refund is never made twice. Raises ValueError,
+        After RefundUnknown, repeat the call with its `refund_id`: a refund is never made twice. Raises ValueError,
         RefundRefused (such as `refund_exceeds_remaining`), RefundUnknown, RefundNotDone, ConnectionStopped.
         """
         is_repeat = refund_id is not None
-        refund = checked(RefundCreate, refund_id=refund_id or uuid7(), payment_id=payment_id, amount_minor=amount_minor)
-        return await self._payments.refund(refund, timeout_s, asked_before=is_repeat)
+        refund = build_request(
+            RefundCreate, refund_id=refund_id or uuid7(), payment_id=payment_id, amount_minor=amount_minor
+        )
+        return await self._payments.refund(refund, timeout_s, is_repeat=is_repeat)
 
     async def open_shift(
         self,
@@ -242,36 +258,38 @@ class TerminalClient(DeviceClient[TerminalReady, _Said]):
         shift_id: UUID | None = None,
         timeout_s: float = REQUEST_TIMEOUT_S,
     ) -> ShiftReport:
-        """Begin a shift at this till; returns its X-report.
+        """Open a shift at this till and return its X-report. `opening_cash_minor` is the cash in the drawer.
 
-        To ask again after RequestUnanswered, pass the same `shift_id`, operator and cash: it is opened once. Raises
-        ValueError, RequestRefused (`shift_already_open`), RequestUnanswered, ConnectionStopped.
+        After RequestUnanswered, repeat the call with the same `shift_id`, operator and cash: the shift is opened once.
+        Raises ValueError, RequestRefused (`shift_already_open`), RequestUnanswered, ConnectionStopped.
         """
-        wish = checked(
+        opening = build_request(
             ShiftOpen, shift_id=shift_id or uuid7(), operator=operator, opening_cash_minor=opening_cash_minor
         )
-        return await self._requests.ask(OpenRequest(wish), timeout_s)
+        return await self._requests.send_and_wait(OpenRequest(opening), timeout_s)
 
     async def close_shift(
         self, shift_id: UUID, counted_cash_minor: int | None = None, *, timeout_s: float = REQUEST_TIMEOUT_S
     ) -> ShiftReport:
-        """End a shift of this till; returns its Z-report. The same again returns the same.
+        """Close a shift of this till and return its Z-report. A repeat returns the same report.
 
-        While a payment of the shift waits for its PIN, it is tried again until `timeout_s` is over. Raises ValueError,
-        RequestRefused (`shift_unknown`, or `id_reused` when it was closed with another count), RequestUnanswered,
-        ConnectionStopped.
+        While a payment of the shift waits for its PIN, the close is retried until `timeout_s` is over. Raises
+        ValueError, RequestRefused (`shift_unknown`, or `id_reused` if it was closed with another count),
+        RequestUnanswered, ConnectionStopped.
         """
-        wish = checked(ShiftClose, shift_id=shift_id, counted_cash_minor=counted_cash_minor)
-        return await self._requests.ask(OpenRequest(wish), timeout_s)
+        closing = build_request(ShiftClose, shift_id=shift_id, counted_cash_minor=counted_cash_minor)
+        return await self._requests.send_and_wait(OpenRequest(closing), timeout_s)
 
     async def shift_report(self, shift_id: UUID | None = None, *, timeout_s: float = REQUEST_TIMEOUT_S) -> ShiftReport:
-        """The report of a shift of this till: of the open one (X), or of that with this id (Z once it is closed).
+        """Return the report of a shift of this till: the open one, or the one with this id.
+
+        It is an X-report while the shift is open and a Z-report once it is closed.
 
         Raises RequestRefused (`shift_unknown`), RequestUnanswered, ConnectionStopped.
         """
-        return await self._requests.ask(OpenRequest(checked(ShiftQuery, shift_id=shift_id)), timeout_s)
+        return await self._requests.send_and_wait(OpenRequest(build_request(ShiftQuery, shift_id=shift_id)), timeout_s)
 
-    def _on_message(self, message: _Said) -> None:
+    def _on_message(self, message: _Message) -> None:
         if isinstance(message, Error):
             self._requests.on_error(message)
             return
@@ -279,10 +297,10 @@ class TerminalClient(DeviceClient[TerminalReady, _Said]):
             if self._on_status is not None:
                 self._on_status(message)
             return
-        asked = self._requests.find(message.reply_to)
-        # A scan's answer is told by its payment: it may come to a query, to the scan, or by itself.
-        if asked is not None and not isinstance(asked, OpenScan):
-            asked.on_answer(message)
+        request = self._requests.find(message.reply_to)
+        # A scan's answer is matched by its payment, since it may reply to the scan, to a query, or to nothing.
+        if request is not None and not isinstance(request, OpenScan):
+            request.on_answer(message)
         if isinstance(message, PaymentList | ShiftReport):
             return
         is_new = self._resume.on_result(message.payment_id, message.version, message.decided_at_ms)
@@ -291,7 +309,7 @@ class TerminalClient(DeviceClient[TerminalReady, _Said]):
             self._payments.on_pending(message)
             return
         is_waited_for = self._payments.on_answer(message)
-        if is_new and asked is None and not is_waited_for:
+        if is_new and request is None and not is_waited_for:
             self._results.put(message)
 
     def _on_online(self, ready: TerminalReady) -> None:

@@ -1,14 +1,14 @@
-"""A till's journal: the scans, cancels and refunds whose outcome it does not know, in a file that survives a power cut.
+"""A till's journal: a crash-safe file of scans, cancels and refunds whose outcome is unknown.
 
-Each is written, and synced to the disk, before it is first sent; once its outcome is known it is taken out. What an
-earlier process left in it can then be sent again: the same id and the same body never charge or refund twice.
+Each entry is written and synced to disk before its first send, and removed once its outcome is known. A later process
+can resend the remaining entries: the same id and body never charge or refund twice.
 
-One record a line, `crc32 json`: a line that is torn or damaged is skipped, and the others stand. Every record names
-its device, because another activation may write to the same file. The file is the truth, not the memory: each change
-reads it anew under a lock (flock on its folder), so two processes with the same credentials lose nothing.
+Each line is one record, `crc32 json`. A damaged line is skipped without affecting the others. Every record names its
+device, because another activation may write to the same file. The file is authoritative: each change rereads it under
+a lock (flock on its folder), so two processes with the same credentials lose nothing.
 
-The file holds payment codes, which are secrets of short life: a code is worth money for a minute, and until its scan
-is settled. Hence mode 0600, and hence a settled scan is not marked but removed, by writing the file anew.
+The file contains payment codes, which are secrets: a code can be spent for about a minute, and until its scan is
+settled. So the mode is 0600, and a settled scan is removed by rewriting the file, not marked.
 """
 
 import logging
@@ -29,11 +29,11 @@ from pos_server.core.protocol.fields import Reference
 from ..device.files import locked_folder, write_private
 
 OPEN_MAX = 128
-"""Records without an outcome that are kept; the oldest are dropped for newer ones, with a warning."""
-HEARD_MAX = 100
-"""Results remembered over a restart, so that a replay of the last seconds is not news again."""
+"""Upper bound of entries without an outcome; beyond it the oldest are dropped with a warning."""
+VERSIONS_MAX = 100
+"""Upper bound of payment versions kept over a restart, to recognize a replay of the last seconds."""
 FILE_BYTES_MAX = 128 * 1024
-"""At this size the file is written anew, within the bounds above."""
+"""Beyond this size the file is rewritten within the bounds above."""
 
 log = logging.getLogger("pos_client")
 
@@ -44,18 +44,18 @@ class _Record(BaseModel):
     device: str
 
 
-class _Open(_Record):
-    """What may have been sent and whose outcome is not known. `created_at_ms`: Unix ms of this machine."""
+class _Entry(_Record):
+    """A request that may have been sent and whose outcome is unknown. `created_at_ms`: Unix ms of this machine."""
 
     created_at_ms: int
 
     @property
     def key(self) -> str:
-        """Names it in the journal of its till."""
+        """The entry's unique name in the journal of its till."""
         raise NotImplementedError
 
 
-class JournaledScan(_Open):
+class JournaledScan(_Entry):
     """A scan without an outcome."""
 
     type: Literal["scan"] = "scan"
@@ -73,16 +73,16 @@ class JournaledScan(_Open):
 
     @property
     def body(self) -> dict[str, object]:
-        """The fields by which the server tells a repeat from another payment."""
+        """The fields that must be equal for the server to accept a repeat."""
         return self.model_dump(include=_SCAN_BODY)
 
     def same_body(self, scan: PaymentScan) -> bool:
-        """Whether the server would take `scan` for a repeat of this one."""
+        """Return whether the server would accept `scan` as a repeat of this one."""
         return self.body == scan.model_dump(include=_SCAN_BODY)
 
 
-class JournaledCancel(_Open):
-    """A payment that is to be canceled, by its id or else by its order number."""
+class JournaledCancel(_Entry):
+    """A cancel without an answer; it names the payment's id or its order number."""
 
     type: Literal["cancel"] = "cancel"
     payment_id: UUID | None
@@ -93,12 +93,12 @@ class JournaledCancel(_Open):
         return f"cancel {self.payment_id or self.reference}"
 
     def covers(self, payment_id: UUID, reference: str | None) -> bool:
-        """Whether it is about this payment, or about its order."""
+        """Return whether the cancel names this payment or its order."""
         return self.payment_id == payment_id or (self.reference is not None and self.reference == reference)
 
 
-class JournaledRefund(_Open):
-    """A refund that may have been made."""
+class JournaledRefund(_Entry):
+    """A refund without an answer: it may have been made."""
 
     type: Literal["refund"] = "refund"
     refund_id: UUID
@@ -110,12 +110,12 @@ class JournaledRefund(_Open):
         return f"refund {self.refund_id}"
 
 
-JournaledOpen = JournaledScan | JournaledCancel | JournaledRefund
+JournalEntry = JournaledScan | JournaledCancel | JournaledRefund
 _SCAN_BODY = {"payment_id", "reference", "amount_minor", "currency", "code", "entry", "purpose"}
 
 
-class _Heard(_Record):
-    """A version of a payment that this till knows of."""
+class _Version(_Record):
+    """The latest version of a payment that this till has received."""
 
     type: Literal["heard"] = "heard"
     payment_id: UUID
@@ -123,110 +123,110 @@ class _Heard(_Record):
 
 
 class _Since(_Record):
-    """From when on the server is to replay (resume.py)."""
+    """The time from which the server replays results (device/resume.py)."""
 
     type: Literal["since"] = "since"
     since_ms: Annotated[int, Field(ge=0, le=2**53 - 1)]
 
 
-_AnyRecord = JournaledOpen | _Heard | _Since
+_AnyRecord = JournalEntry | _Version | _Since
 _records: TypeAdapter[_AnyRecord] = TypeAdapter(Annotated[_AnyRecord, Field(discriminator="type")])
 
 
 class Journal:
-    """The journal file of one till; `device` names the till. Safe to use from several threads and processes.
+    """The journal file of one till; `device` names the till. Thread-safe and process-safe.
 
-    It never stops a sale: when the file cannot be read or written, it says so in the log and remembers nothing.
+    It never stops a sale: a file that cannot be read or written is logged, and nothing is kept.
     """
 
     def __init__(self, path: Path, device: str) -> None:
         self._path = path
         self.device = device
-        self.open: dict[str, JournaledOpen] = {}
-        """What `load` found: what this till knows no outcome of, by key, oldest first."""
-        self.heard: dict[UUID, int] = {}
-        """What `load` found: versions known, by payment."""
+        self.entries: dict[str, JournalEntry] = {}
+        """Loaded entries of this till without an outcome, by key, oldest first."""
+        self.versions: dict[UUID, int] = {}
+        """Loaded payment versions, by payment id."""
         self.since_ms: int | None = None
-        """What `load` found: the server's Unix ms to resume from."""
+        """Loaded time to resume from, in the server's Unix ms."""
 
     def load(self) -> None:
-        """Read what earlier processes left."""
+        """Load the records that earlier processes of this till wrote."""
         with self._locked("read"):
             for record in self._read():
                 if record.device != self.device:
                     continue
                 match record:
                     case JournaledScan() | JournaledCancel() | JournaledRefund():
-                        self.open[record.key] = record
-                    case _Heard():
-                        self.heard[record.payment_id] = record.version
+                        self.entries[record.key] = record
+                    case _Version():
+                        self.versions[record.payment_id] = record.version
                     case _Since():
                         self.since_ms = record.since_ms
 
-    def add(self, entry: JournaledOpen) -> None:
-        """Append an entry and sync it to the disk: call it before its request is first sent."""
+    def add(self, entry: JournalEntry) -> None:
+        """Append an entry and sync it to disk. Call this before the first send of its request."""
         with self._locked("write"):
             descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             with os.fdopen(descriptor, "ab") as file:
-                # The line before may be torn, for want of power or of space: start a new one in any case.
+                # A power cut or a full disk may have torn the previous line, so start a new one.
                 file.write(b"\n" + _line(entry))
                 file.flush()
                 os.fsync(file.fileno())
-                full = os.fstat(file.fileno()).st_size > FILE_BYTES_MAX
-            if full:
+                is_full = os.fstat(file.fileno()).st_size > FILE_BYTES_MAX
+            if is_full:
                 self._rewrite({}, (), None)
 
-    def settle(self, heard: Mapping[UUID, int], done: Collection[str], since_ms: int | None) -> None:
-        """Take out the scans whose result was heard (payment: version), and by their keys what else is over."""
+    def settle(self, versions: Mapping[UUID, int], settled_keys: Collection[str], since_ms: int | None) -> None:
+        """Store `versions` by payment id, and remove their scans and the entries of `settled_keys`."""
         with self._locked("write"):
-            self._rewrite(heard, done, since_ms)
+            self._rewrite(versions, settled_keys, since_ms)
 
-    def _rewrite(self, heard: Mapping[UUID, int], done: Collection[str], since_ms: int | None) -> None:
-        still_open: dict[tuple[str, str], JournaledOpen] = {}
-        known: dict[UUID, _Heard] = {}
+    def _rewrite(self, versions: Mapping[UUID, int], settled_keys: Collection[str], since_ms: int | None) -> None:
+        open_entries: dict[tuple[str, str], JournalEntry] = {}
+        version_records: dict[UUID, _Version] = {}
         for record in self._read():
             match record:
-                case _Heard() if record.device == self.device:
-                    known[record.payment_id] = record
+                case _Version() if record.device == self.device:
+                    version_records[record.payment_id] = record
                 case _Since() if record.device == self.device:
                     since_ms = max(since_ms or 0, record.since_ms)
-                case JournaledScan() if record.payment_id in heard:
+                case JournaledScan() if record.payment_id in versions:
                     pass
                 case JournaledScan() | JournaledCancel() | JournaledRefund():
-                    if record.device != self.device or record.key not in done:
-                        still_open[record.device, record.key] = record
-        for payment_id, version in heard.items():
-            known.pop(payment_id, None)
-            known[payment_id] = _Heard(device=self.device, payment_id=payment_id, version=version)
-        for device, key in list(still_open)[:-OPEN_MAX]:
-            log.warning("the journal is full: %s, whose outcome is unknown, was dropped", key)
-            del still_open[device, key]
-        kept: list[_Record] = [*still_open.values(), *list(known.values())[-HEARD_MAX:]]
+                    if record.device != self.device or record.key not in settled_keys:
+                        open_entries[record.device, record.key] = record
+        for payment_id, version in versions.items():
+            version_records.pop(payment_id, None)
+            version_records[payment_id] = _Version(device=self.device, payment_id=payment_id, version=version)
+        for device, key in list(open_entries)[:-OPEN_MAX]:
+            log.warning("the journal is full: dropped %s, whose outcome is unknown", key)
+            del open_entries[device, key]
+        records: list[_Record] = [*open_entries.values(), *list(version_records.values())[-VERSIONS_MAX:]]
         if since_ms is not None:
-            kept.append(_Since(device=self.device, since_ms=since_ms))
-        write_private(self._path, b"".join(map(_line, kept)))
+            records.append(_Since(device=self.device, since_ms=since_ms))
+        write_private(self._path, b"".join(map(_line, records)))
 
     def _read(self) -> Iterator[_AnyRecord]:
         try:
             lines = self._path.read_bytes().split(b"\n")
         except FileNotFoundError:
             return
-        damaged = 0
+        damaged_count = 0
         for line in filter(None, lines):
             try:
                 yield _record(line)
-            except ValueError:  # pydantic's ValidationError is one
-                damaged += 1
-        if damaged:
-            log.warning("skipped %d damaged lines of the journal %s", damaged, self._path)
+            except ValueError:  # includes pydantic's ValidationError
+                damaged_count += 1
+        if damaged_count:
+            log.warning("skipped %d damaged lines of the journal %s", damaged_count, self._path)
 
     @contextmanager
     def _locked(self, verb: str) -> Iterator[None]:
         try:
             with locked_folder(self._path.parent) as folder:
-                created = not self._path.exists()
+                is_new = not self._path.exists()
                 yield
-                if created and self._path.exists():
+                if is_new and self._path.exists():
                     os.fsync(folder)
         except OSError as error:
             log.warning("cannot %s the journal %s: %s", verb, self._path, error.strerror)

@@ -1,4 +1,4 @@
-"""The scans, cancels and refunds of one till: kept in the journal, sent until answered, and recovered at a start."""
+"""The scans, cancels and refunds of one till: journaled, resent until answered, and recovered at the next start."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -14,7 +14,7 @@ from pos_server.core.protocol.server_messages import (
     TerminalRefundResult,
 )
 
-from ..device.requests import OpenRequest, Requests, checked
+from ..device.requests import OpenRequest, Requests, build_request
 from ..errors import (
     ConnectionStopped,
     OutcomeUnknown,
@@ -26,12 +26,12 @@ from ..errors import (
     RequestUnanswered,
     ScanRefused,
 )
-from .journal import JournaledCancel, JournaledOpen, JournaledRefund, JournaledScan
+from .journal import JournaledCancel, JournaledRefund, JournaledScan, JournalEntry
 from .open_scan import OnPending, OpenScan
 from .recovery import Recovered, RecoveredCancel, RecoveredRefund, RecoveredScan, Recovery
 
 SCAN_TIMEOUT_S = 45.0
-"""How long a scan, a cancel and a refund wait for their answer, unless told otherwise."""
+"""Default time that a scan, a cancel and a refund wait for their answer."""
 
 
 @dataclass(eq=False)
@@ -41,16 +41,16 @@ class _OpenRefund(OpenRequest[TerminalRefundResult]):
     body: RefundCreate = field(repr=False)
 
     def on_refused(self, error: Error) -> None:
-        """It was not made."""
-        self.give_up(RefundRefused(error.code, error.message, error.field, error.retry_after_s))
+        """End the refund as refused: it was not made."""
+        self.fail(RefundRefused(error.code, error.message, error.field, error.retry_after_s))
 
-    def unanswered(self, reason: str) -> RefundUnknown | RefundNotDone:
-        """The error for an end without an answer."""
+    def no_answer_error(self, reason: str) -> RefundUnknown | RefundNotDone:
+        """Return the exception for an end without an answer."""
         return (RefundUnknown if self.in_doubt else RefundNotDone)(self.body.refund_id, reason)
 
 
 class OpenPayments:
-    """What one till waits for. `server_now_ms` is the server's clock, in Unix ms."""
+    """The open scans, cancels and refunds of one till. `server_now_ms` returns the server's time in Unix ms."""
 
     def __init__(self, requests: Requests, recovery: Recovery, currency: str, server_now_ms: Callable[[], int]) -> None:
         self._requests = requests
@@ -59,29 +59,29 @@ class OpenPayments:
         self._server_now_ms = server_now_ms
         self._scans: dict[UUID, OpenScan] = {}
         self._refunds: dict[UUID, _OpenRefund] = {}
-        # Answers of cancels, for scans of an earlier process that one of them settled; None where it was not answered.
+        # Cancels of scans that an earlier process left open, with their results; None for a cancel without an answer.
         self._cancels: list[tuple[PaymentCancel, asyncio.Future[TerminalPaymentResult | None]]] = []
-        # The scans that are to be recovered and not sent yet, and what the server replayed of them.
+        # Replayed results of the scans to recover that are not sent yet; None before the replay.
         self._replayed: dict[UUID, TerminalPaymentResult | None] = {
             entry.payment_id: None for entry in recovery.left_open if isinstance(entry, JournaledScan)
         }
 
     async def scan(
-        self, scan: PaymentScan, timeout_s: float, *, on_pending: OnPending | None = None, asked_before: bool
+        self, scan: PaymentScan, timeout_s: float, *, on_pending: OnPending | None = None, is_repeat: bool
     ) -> TerminalPaymentResult:
-        """See TerminalClient.scan. `asked_before`: an earlier call may have sent it."""
+        """See TerminalClient.scan. `is_repeat`: an earlier call may have sent the scan."""
         if scan.payment_id in self._scans:
-            raise ValueError(f"payment {scan.payment_id} is being scanned already")
+            raise ValueError(f"a scan of payment {scan.payment_id} is already running: wait for its result")
         open_scan = self._scans[scan.payment_id] = OpenScan(
             scan,
-            keep=lambda: self._recovery.add(scan),
+            persist=lambda: self._recovery.add(scan),
             on_pending=on_pending,
             was_left_open=self._recovery.was_left_open(scan.payment_id),
         )
-        if asked_before:
+        if is_repeat:
             open_scan.in_doubt.add("an earlier call")
         try:
-            result = await self._requests.ask(open_scan, timeout_s)
+            result = await self._requests.send_and_wait(open_scan, timeout_s)
             self._recovery.settle(result)
             return result
         except ScanRefused:
@@ -94,41 +94,41 @@ class OpenPayments:
 
     async def cancel(self, cancel: PaymentCancel, timeout_s: float) -> TerminalPaymentResult:
         """See TerminalClient.cancel."""
-        told: asyncio.Future[TerminalPaymentResult | None] = asyncio.get_running_loop().create_future()
-        if any(isinstance(left, JournaledScan) and _covers(cancel, left) for left in self._recovery.left_open):
-            self._cancels.append((cancel, told))
+        outcome: asyncio.Future[TerminalPaymentResult | None] = asyncio.get_running_loop().create_future()
+        if any(isinstance(entry, JournaledScan) and _covers(cancel, entry) for entry in self._recovery.left_open):
+            self._cancels.append((cancel, outcome))
         try:
             result = await self._cancel(cancel, timeout_s)
-            told.set_result(result)
+            outcome.set_result(result)
             return result
         finally:
-            if not told.done():
-                told.set_result(None)
+            if not outcome.done():
+                outcome.set_result(None)
 
     async def _cancel(self, cancel: PaymentCancel, timeout_s: float) -> TerminalPaymentResult:
         entry = await self._recovery.add(cancel)
         for open_scan in list(self._scans.values()):
             if _covers(cancel, open_scan.body):
-                # Sent again, it could be approved and handed out while it is taken back.
+                # A resend could be approved, and the goods handed out, while the payment is being canceled.
                 open_scan.in_doubt.add("a cancel")
-                open_scan.give_up(OutcomeUnknown(open_scan.body.payment_id, "it is being canceled"))
+                open_scan.fail(OutcomeUnknown(open_scan.body.payment_id, "it is being canceled"))
         try:
-            result: TerminalPaymentResult = await self._requests.ask(OpenRequest(cancel), timeout_s)
+            result: TerminalPaymentResult = await self._requests.send_and_wait(OpenRequest(cancel), timeout_s)
         except RequestRefused:
             self._recovery.drop(entry.key)
             raise
         self._recovery.settle_cancel(entry, result)
         return result
 
-    async def refund(self, refund: RefundCreate, timeout_s: float, *, asked_before: bool) -> TerminalRefundResult:
-        """See TerminalClient.refund. `asked_before`: an earlier call may have sent it."""
+    async def refund(self, refund: RefundCreate, timeout_s: float, *, is_repeat: bool) -> TerminalRefundResult:
+        """See TerminalClient.refund. `is_repeat`: an earlier call may have sent the refund."""
         if refund.refund_id in self._refunds:
-            raise ValueError(f"refund {refund.refund_id} is being made already")
-        request = self._refunds[refund.refund_id] = _OpenRefund(refund, keep=lambda: self._recovery.add(refund))
-        if asked_before:
+            raise ValueError(f"refund {refund.refund_id} is already running: wait for its result")
+        request = self._refunds[refund.refund_id] = _OpenRefund(refund, persist=lambda: self._recovery.add(refund))
+        if is_repeat:
             request.in_doubt.add("an earlier call")
         try:
-            result = await self._requests.ask(request, timeout_s)
+            result = await self._requests.send_and_wait(request, timeout_s)
             self._recovery.settle_refund(result)
             return result
         except RefundRefused:
@@ -140,13 +140,13 @@ class OpenPayments:
                 self._recovery.drop(f"refund {refund.refund_id}")
 
     def on_pending(self, pending: PaymentPending) -> None:
-        """The server says that a payment waits for its customer."""
+        """Handle the message that a payment waits for its customer."""
         open_scan = self._scans.get(pending.payment_id)
         if open_scan is not None:
             open_scan.wait_for_customer(pending, self._server_now_ms())
 
     def on_answer(self, message: TerminalPaymentResult | TerminalRefundResult) -> bool:
-        """The server says what became of a payment or a refund; returns whether somebody here waits for that."""
+        """Handle a result of a payment or a refund; returns whether a request here was waiting for it."""
         if isinstance(message, TerminalRefundResult):
             open_refund = self._refunds.get(message.refund_id)
             if open_refund is not None:
@@ -159,17 +159,17 @@ class OpenPayments:
         if message.payment_id in self._replayed:
             self._replayed[message.payment_id] = message
             return True
-        # What a cancel is about to change is no news.
+        # An approval that a cancel is about to undo must not reach the cashier.
         return message.status == Status.APPROVED and self._recovery.is_canceled(message.payment_id, message.reference)
 
     async def recover(self, online: Callable[[], Awaitable[object]]) -> list[Recovered]:
-        """Find out what became of all that an earlier process left without an outcome, oldest first.
+        """Return the outcomes of the requests that an earlier process left open, oldest first.
 
-        `online` waits for a connection: until there is one, nothing can be found out.
+        `online` waits for the connection that this needs.
         """
         return await asyncio.gather(*(self._recover(entry, online) for entry in self._recovery.left_open))
 
-    async def _recover(self, entry: JournaledOpen, online: Callable[[], Awaitable[object]]) -> Recovered:
+    async def _recover(self, entry: JournalEntry, online: Callable[[], Awaitable[object]]) -> Recovered:
         stopped: ConnectionStopped | None = None
         try:
             await online()
@@ -195,19 +195,19 @@ class OpenPayments:
             elif self._recovery.is_canceled(entry.payment_id, entry.reference):
                 raise OutcomeUnknown(entry.payment_id, "it is being canceled")
             else:
-                outcome = await self.scan(checked(PaymentScan, **entry.body), SCAN_TIMEOUT_S, asked_before=True)
+                outcome = await self.scan(build_request(PaymentScan, **entry.body), SCAN_TIMEOUT_S, is_repeat=True)
         except OutcomeUnknown as error:
-            outcome = await self._canceled(entry) or error
-        except (ConnectionStopped, ValueError) as error:  # the latter: the caller asks for it already
+            outcome = await self._cancel_result(entry) or error
+        except (ConnectionStopped, ValueError) as error:  # ValueError: the caller repeats the same scan already
             outcome = OutcomeUnknown(entry.payment_id, str(error))
         return RecoveredScan(
             entry.payment_id, entry.reference, entry.amount_minor, entry.currency, entry.created_at_ms, outcome
         )
 
-    async def _canceled(self, scan: JournaledScan) -> TerminalPaymentResult | None:
-        """What a cancel has made of it meanwhile."""
-        for cancel, told in self._cancels:
-            if _covers(cancel, scan) and (result := await told) is not None:
+    async def _cancel_result(self, scan: JournaledScan) -> TerminalPaymentResult | None:
+        """Return the result of a cancel that covers this scan, None without one."""
+        for cancel, outcome in self._cancels:
+            if _covers(cancel, scan) and (result := await outcome) is not None:
                 return result
         return None
 
@@ -216,7 +216,7 @@ class OpenPayments:
         try:
             if stopped is not None:
                 raise stopped
-            cancel = checked(PaymentCancel, payment_id=entry.payment_id, reference=entry.reference)
+            cancel = build_request(PaymentCancel, payment_id=entry.payment_id, reference=entry.reference)
             outcome = await self.cancel(cancel, SCAN_TIMEOUT_S)
         except (RequestRefused, RequestUnanswered) as error:
             outcome = error
@@ -226,13 +226,13 @@ class OpenPayments:
 
     async def _recover_refund(self, entry: JournaledRefund, stopped: ConnectionStopped | None) -> RecoveredRefund:
         outcome: TerminalRefundResult | RefundRefused | RefundUnknown
-        refund = checked(
+        refund = build_request(
             RefundCreate, refund_id=entry.refund_id, payment_id=entry.payment_id, amount_minor=entry.amount_minor
         )
         try:
             if stopped is not None:
                 raise stopped
-            outcome = await self.refund(refund, SCAN_TIMEOUT_S, asked_before=True)
+            outcome = await self.refund(refund, SCAN_TIMEOUT_S, is_repeat=True)
         except (RefundRefused, RefundUnknown) as error:
             outcome = error
         except (ConnectionStopped, RequestNotDone, ValueError) as error:

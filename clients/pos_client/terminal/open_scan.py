@@ -1,4 +1,4 @@
-"""A scan that waits for its outcome: first for the server, then perhaps for the customer."""
+"""A scan that waits for its outcome: first for the server, then possibly for the customer's PIN."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,9 +13,9 @@ from ..device.requests import OpenRequest
 from ..errors import OutcomeUnknown, ScanNotDone, ScanRefused
 
 PENDING_GRACE_S = 10.0
-"""How long after the customer's time is over the result is waited for: the server looks every second or so."""
+"""Wait for the result after a pending payment expires; the server checks for expired payments about once a second."""
 PENDING_S_MAX = 600.0
-"""No server's `expires_at_ms` makes a till wait longer."""
+"""Upper bound of the wait for a pending payment, whatever `expires_at_ms` says."""
 OnPending = Callable[[PaymentPending], object]
 
 
@@ -23,62 +23,62 @@ OnPending = Callable[[PaymentPending], object]
 class OpenScan(OpenRequest[TerminalPaymentResult]):
     """A scan without a result yet.
 
-    On a new connection the scan is sent. When nothing is heard, or while the customer is asked, the server is only
-    queried: that costs it a read. When it does not know the payment, the scan is sent again.
+    A new connection starts with the scan itself. After a silence, and while the payment is pending, only a query is
+    sent, which costs the server one read. If the server does not know the payment, the scan is resent.
     """
 
     body: PaymentScan = field(repr=False)
     on_pending: OnPending | None = field(default=None, repr=False)
     was_left_open: bool = False
-    """Whether an earlier process may have sent it."""
+    """Whether an earlier process may have sent the scan."""
     pending: PaymentPending | None = None
-    queries: bool = False
+    sends_query: bool = False
     query_ids: set[str] = field(default_factory=set)
 
     def message(self, message_id: str) -> BaseModel:
-        """The scan, or a query for it."""
-        if not self.queries:
+        """Return the scan, or a query for its payment."""
+        if not self.sends_query:
             return super().message(message_id)
-        self.sent.add(message_id)
+        self.message_ids.add(message_id)
         self.query_ids.add(message_id)
         return PaymentQuery(message_id=message_id, payment_id=self.body.payment_id)
 
     def on_new_link(self) -> None:
-        """The scan may be lost with the old connection, and its answer too."""
+        """Send the scan again: it, or its answer, may have been lost with the old connection."""
         super().on_new_link()
-        self.queries = False
+        self.sends_query = False
 
     def on_silence(self) -> None:
-        """The scan is there, and late; or it is lost, and the answer will say so."""
+        """Send a query: its answer says whether the scan is late or lost."""
         super().on_silence()
-        self.queries = True
+        self.sends_query = True
 
     def wait_for_customer(self, pending: PaymentPending, server_now_ms: int) -> None:
-        """The payment is pending: wait until its time is over."""
+        """Extend the wait until the pending payment expires, and report it to `on_pending`."""
         if self.answer.done():
             return
         self.resends = 0
-        self.trouble = None
+        self.last_error = None
         self.free_slot()
         if self.timeout is not None and not self.timeout.expired():
-            left_s = min((pending.expires_at_ms - server_now_ms) / 1000, PENDING_S_MAX)
-            deadline_s = asyncio.get_running_loop().time() + max(left_s, 0) + PENDING_GRACE_S
+            remaining_s = min((pending.expires_at_ms - server_now_ms) / 1000, PENDING_S_MAX)
+            deadline_s = asyncio.get_running_loop().time() + max(remaining_s, 0) + PENDING_GRACE_S
             self.timeout.reschedule(max(deadline_s, self.timeout.when() or deadline_s))
-        before, self.pending = self.pending, pending
-        # A wrong PIN makes a new version too, and is nothing to the till.
-        if self.on_pending is not None and (before is None or before.wallet_online != pending.wallet_online):
+        previous, self.pending = self.pending, pending
+        # A wrong PIN also makes a new version, which does not concern the till.
+        if self.on_pending is not None and (previous is None or previous.wallet_online != pending.wallet_online):
             asyncio.get_running_loop().call_soon(self.on_pending, pending)
 
     def on_refused(self, error: Error) -> None:
-        """Of a query: the payment is not there. Of the scan: it is not done."""
+        """Resend the scan after a refused query (payment unknown); end it after a refused scan."""
         if error.reply_to in self.query_ids:
-            self.queries = False
-            self.again.set()
+            self.sends_query = False
+            self.wakeup.set()
             return
-        refused = ScanRefused(error.code, error.message, error.field, error.retry_after_s)
-        # What an earlier process sent may have been acted on, whatever is said of it now.
-        self.give_up(OutcomeUnknown(self.body.payment_id, str(refused)) if self.was_left_open else refused)
+        refusal = ScanRefused(error.code, error.message, error.field, error.retry_after_s)
+        # A send by an earlier process may have been processed, even if this one is refused.
+        self.fail(OutcomeUnknown(self.body.payment_id, str(refusal)) if self.was_left_open else refusal)
 
-    def unanswered(self, reason: str) -> OutcomeUnknown | ScanNotDone:
-        """The error for an end without a result."""
+    def no_answer_error(self, reason: str) -> OutcomeUnknown | ScanNotDone:
+        """Return the exception for an end without a result."""
         return (OutcomeUnknown if self.in_doubt else ScanNotDone)(self.body.payment_id, reason)

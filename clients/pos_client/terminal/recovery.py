@@ -1,4 +1,4 @@
-"""What a till carries over a restart: what it lost sight of, and a journal that is written in the background."""
+"""A till's state across restarts: the requests left open, and a journal that is updated in the background."""
 
 import asyncio
 from collections.abc import Mapping
@@ -13,14 +13,14 @@ from pos_server.core.protocol.server_messages import TerminalPaymentResult, Term
 from ..device.connection import local_time_ms
 from ..device.credentials import Credentials
 from ..errors import OutcomeUnknown, RefundRefused, RefundUnknown, RequestRefused, RequestUnanswered
-from .journal import Journal, JournaledCancel, JournaledOpen, JournaledRefund, JournaledScan
+from .journal import Journal, JournaledCancel, JournaledRefund, JournaledScan, JournalEntry
 
 
 @dataclass(frozen=True, slots=True)
 class RecoveredScan:
-    """A scan of an earlier process, and what became of it. `amount_minor` is in minor units of `currency`.
+    """A scan of an earlier process and its outcome. `amount_minor` is in minor units of `currency`.
 
-    When it is still unknown, the journal keeps the scan, and the next start tries again.
+    While the outcome is unknown, the journal keeps the scan, and the next start retries it.
     """
 
     payment_id: UUID
@@ -33,9 +33,9 @@ class RecoveredScan:
 
 @dataclass(frozen=True, slots=True)
 class RecoveredCancel:
-    """A payment that an earlier process wanted to cancel, by its id or its reference, and what became of it.
+    """A cancel of an earlier process, by payment id or reference, and its outcome.
 
-    When that is still unknown, the journal keeps the wish, and the next start tries again.
+    While the outcome is unknown, the journal keeps the cancel, and the next start retries it.
     """
 
     payment_id: UUID | None
@@ -46,9 +46,9 @@ class RecoveredCancel:
 
 @dataclass(frozen=True, slots=True)
 class RecoveredRefund:
-    """A refund of an earlier process, and what became of it. `amount_minor` is in minor units of `currency`.
+    """A refund of an earlier process and its outcome. `amount_minor` is in minor units of `currency`.
 
-    When it is still unknown, the journal keeps the refund, and the next start tries again.
+    While the outcome is unknown, the journal keeps the refund, and the next start retries it.
     """
 
     refund_id: UUID
@@ -63,110 +63,111 @@ Recovered = RecoveredScan | RecoveredCancel | RecoveredRefund
 
 
 class Recovery:
-    """The journal of one TerminalClient, or its stand-in where there is none.
+    """The open requests of one TerminalClient, in memory and, with a `path`, in its journal.
 
-    What is to be sent is journaled before, and waited for. It is settled in the background, several at a time: were
-    that lost, it would be sent again for nothing. The memory of it here is what repeats are compared with.
+    `add` waits until the entry is on disk. Removals are written in the background, several at a time: a lost removal
+    only causes a needless resend. Repeats are compared with the entries in memory.
     """
 
     def __init__(self, path: Path | None, credentials: Credentials) -> None:
         self._device = f"{credentials.number} at {credentials.server}"
         self._journal = None if path is None else Journal(path, self._device)
-        self._open: dict[str, JournaledOpen] = {}
-        self.heard: Mapping[UUID, int] = {}
+        self._entries: dict[str, JournalEntry] = {}
+        self.versions: Mapping[UUID, int] = {}
         self.since_ms: int | None = None
         if self._journal is not None:
             self._journal.load()
-            self._open |= self._journal.open
-            self.heard = self._journal.heard
+            self._entries |= self._journal.entries
+            self.versions = self._journal.versions
             self.since_ms = self._journal.since_ms
-        self._found = frozenset(self._open)
-        self.left_open = tuple(entry for entry in self._open.values() if not self._is_canceled_scan(entry))
-        """What earlier processes left without an outcome, oldest first. A cancel stands for its scans too."""
-        self._adding: set[asyncio.Task[None]] = set()
-        self._heard_since: dict[UUID, int] = {}
-        self._done: set[str] = set()
-        self._being_taken_out: set[str] = set()
+        self._loaded_keys = frozenset(self._entries)
+        self.left_open = tuple(entry for entry in self._entries.values() if not self._is_canceled_scan(entry))
+        """Entries of earlier processes, oldest first. A cancel stands for the scans that it covers."""
+        self._additions: set[asyncio.Task[None]] = set()
+        # Changes that the journal does not contain yet, and the removals that are being written.
+        self._unwritten_versions: dict[UUID, int] = {}
+        self._settled_keys: set[str] = set()
+        self._keys_in_removal: set[str] = set()
         self._written_since_ms = self.since_ms
         self._writer: asyncio.Task[None] | None = None
 
     def was_left_open(self, payment_id: UUID) -> bool:
-        """Whether an earlier process may have sent a scan with this id."""
-        return f"scan {payment_id}" in self._found
+        """Return whether an earlier process may have sent a scan with this id."""
+        return f"scan {payment_id}" in self._loaded_keys
 
     def is_canceled(self, payment_id: UUID, reference: str | None) -> bool:
-        """Whether this payment, or its order, is to be canceled and no answer to that has come."""
-        cancels = (entry for entry in self._open.values() if isinstance(entry, JournaledCancel))
+        """Return whether an unanswered cancel names this payment or its order."""
+        cancels = (entry for entry in self._entries.values() if isinstance(entry, JournaledCancel))
         return any(cancel.covers(payment_id, reference) for cancel in cancels)
 
     def check_repeat(self, scan: PaymentScan) -> None:
-        """Raises ValueError when `scan` is to be canceled, or has the id of an open scan and another body."""
+        """Raise ValueError if `scan` is being canceled, or if its id belongs to an open scan with another body."""
         if self.is_canceled(scan.payment_id, scan.reference):
             raise ValueError(f"order {scan.reference} is being canceled: use a new reference")
-        known = self._open.get(f"scan {scan.payment_id}")
-        if isinstance(known, JournaledScan) and not known.same_body(scan):
+        entry = self._entries.get(f"scan {scan.payment_id}")
+        if isinstance(entry, JournaledScan) and not entry.same_body(scan):
             raise ValueError(f"payment {scan.payment_id} was scanned with another code, amount or reference")
 
-    async def add(self, request: PaymentScan | PaymentCancel | RefundCreate) -> JournaledOpen:
-        """Keep what is about to be sent; returns once it is on the disk."""
+    async def add(self, request: PaymentScan | PaymentCancel | RefundCreate) -> JournalEntry:
+        """Journal a request before its first send. Returns once the entry is on disk."""
         entry = self._entry(request)
-        if entry.key in self._open:
-            return self._open[entry.key]
-        self._open[entry.key] = entry
-        self._done.discard(entry.key)
-        if self._writer is not None and entry.key in self._being_taken_out:
+        if entry.key in self._entries:
+            return self._entries[entry.key]
+        self._entries[entry.key] = entry
+        self._settled_keys.discard(entry.key)
+        if self._writer is not None and entry.key in self._keys_in_removal:
             await asyncio.wait([self._writer])
         if self._journal is not None:
-            adding = asyncio.create_task(asyncio.to_thread(self._journal.add, entry))
-            self._adding.add(adding)
-            adding.add_done_callback(self._adding.discard)
-            await asyncio.shield(adding)
+            addition = asyncio.create_task(asyncio.to_thread(self._journal.add, entry))
+            self._additions.add(addition)
+            addition.add_done_callback(self._additions.discard)
+            await asyncio.shield(addition)
         return entry
 
     def settle(self, result: TerminalPaymentResult) -> None:
-        """A payment's result was handed to the caller."""
-        self._hear(result.payment_id, result.version)
+        """Remove the entries that a payment's result settles. Call this when the caller gets the result."""
+        self._add_version(result.payment_id, result.version)
         self.drop(f"scan {result.payment_id}")
         if result.status == Status.APPROVED:
             return
-        self.drop(f"cancel {result.payment_id}")  # it is over, with or without the cancel
+        self.drop(f"cancel {result.payment_id}")  # the payment has ended, with or without the cancel
         if result.status == Status.CANCELED and result.reference is not None:
             self.drop(f"cancel {result.reference}")
 
-    def settle_cancel(self, entry: JournaledOpen, result: TerminalPaymentResult) -> None:
-        """The answer to a cancel was handed to the caller: its scans will not be approved any more."""
+    def settle_cancel(self, entry: JournalEntry, result: TerminalPaymentResult) -> None:
+        """Remove a cancel that was answered, and the scans that it covers: they can no longer be approved."""
         self.settle(result)
         self.drop(entry.key)
         if isinstance(entry, JournaledCancel):
-            for other in list(self._open.values()):
+            for other in list(self._entries.values()):
                 if isinstance(other, JournaledScan) and entry.covers(other.payment_id, other.reference):
                     self.drop(other.key)
 
     def settle_refund(self, result: TerminalRefundResult) -> None:
-        """A refund's result was handed to the caller."""
-        self._hear(result.payment_id, result.version)
+        """Remove a refund whose result the caller gets."""
+        self._add_version(result.payment_id, result.version)
         self.drop(f"refund {result.refund_id}")
 
     def drop(self, key: str) -> None:
-        """Nothing is to be found out about it any more."""
-        if self._open.pop(key, None) is not None and self._journal is not None:
-            self._done.add(key)
+        """Remove an entry, if it exists."""
+        if self._entries.pop(key, None) is not None and self._journal is not None:
+            self._settled_keys.add(key)
             self._write_soon()
 
     def resume_from(self, since_ms: int | None) -> None:
-        """Remember where to resume; the first time at once, later with the next change or at the end."""
+        """Set the time to resume from. The first is written at once, later ones with the next change or at close."""
         self.since_ms = since_ms
         if self._written_since_ms is None:
             self._write_soon()
 
     async def close(self) -> None:
-        """Write what is left to write."""
+        """Write the remaining changes."""
         if self._is_unwritten():
             self._write_soon()
         if self._writer is not None:
             await self._writer
 
-    def _entry(self, request: PaymentScan | PaymentCancel | RefundCreate) -> JournaledOpen:
+    def _entry(self, request: PaymentScan | PaymentCancel | RefundCreate) -> JournalEntry:
         fields = request.model_dump(exclude={"message_id", "type"})
         fields |= {"device": self._device, "created_at_ms": local_time_ms()}
         match request:
@@ -177,15 +178,15 @@ class Recovery:
             case RefundCreate():
                 return JournaledRefund(**fields)
 
-    def _is_canceled_scan(self, entry: JournaledOpen) -> bool:
+    def _is_canceled_scan(self, entry: JournalEntry) -> bool:
         return isinstance(entry, JournaledScan) and self.is_canceled(entry.payment_id, entry.reference)
 
-    def _hear(self, payment_id: UUID, version: int) -> None:
+    def _add_version(self, payment_id: UUID, version: int) -> None:
         if self._journal is not None:
-            self._heard_since[payment_id] = version
+            self._unwritten_versions[payment_id] = version
 
     def _is_unwritten(self) -> bool:
-        return bool(self._heard_since or self._done or self.since_ms != self._written_since_ms)
+        return bool(self._unwritten_versions or self._settled_keys or self.since_ms != self._written_since_ms)
 
     def _write_soon(self) -> None:
         if self._journal is not None and (self._writer is None or self._writer.done()):
@@ -193,11 +194,11 @@ class Recovery:
 
     async def _write(self) -> None:
         while self._journal is not None and self._is_unwritten():
-            if self._adding:  # what was given up before it was sent is added before it is taken out
-                await asyncio.wait(self._adding)
-            heard, self._heard_since = self._heard_since, {}
-            done, self._done = self._done, set()
-            self._being_taken_out = done
+            if self._additions:  # an entry that was dropped before its send must be added before it is removed
+                await asyncio.wait(self._additions)
+            versions, self._unwritten_versions = self._unwritten_versions, {}
+            settled_keys, self._settled_keys = self._settled_keys, set()
+            self._keys_in_removal = settled_keys
             self._written_since_ms = since_ms = self.since_ms
-            await asyncio.to_thread(self._journal.settle, heard, done, since_ms)
-            self._being_taken_out = set()
+            await asyncio.to_thread(self._journal.settle, versions, settled_keys, since_ms)
+            self._keys_in_removal = set()

@@ -1,6 +1,6 @@
-"""A customer's wallet: it shows codes, with or without a connection, hears of its payments, and confirms them.
+"""WalletClient: shows codes, online or offline, receives notices of payments, and confirms or rejects them.
 
-PINs are sent and forgotten: they are in no log, no `repr` and no file.
+PINs are sent and forgotten: no log, `repr` or file contains them.
 """
 
 import logging
@@ -37,37 +37,37 @@ from ..device.backoff import Backoff
 from ..device.connection import DeviceClient, local_time_ms
 from ..device.credentials import Credentials
 from ..device.inbox import Inbox
-from ..device.requests import REQUEST_TIMEOUT_S, OpenRequest, Requests, checked
+from ..device.requests import REQUEST_TIMEOUT_S, OpenRequest, Requests, build_request
 from ..device.resume import Resume
 from ..errors import CodesExhausted, CredentialsError
 from .codes import CodeSource, ShownCode
 from .state import WalletStateFile
 
 NOTICES_MAX = 100
-"""Notices that wait to be read; the oldest is dropped for the newest."""
+"""Upper bound of the queue of unread notices; when it is full, the oldest is dropped."""
 PIN_TIMEOUT_S = 30.0
-"""How long a confirmation and a new PIN wait for their answer, unless told otherwise."""
+"""Default time that a confirmation and a PIN change wait for their answer."""
 
 Notice = WalletPaymentResult | ConfirmationRequired | WalletRefundResult | PinChanged | StatusChanged
-_Said = Notice | HistoryPage | Error
+_Message = Notice | HistoryPage | Error
 log = logging.getLogger("pos_client")
-_messages: TypeAdapter[Hello | WalletReady | _Said | Draining] = TypeAdapter(WalletMessage)
+_messages: TypeAdapter[Hello | WalletReady | _Message | Draining] = TypeAdapter(WalletMessage)
 
 
 @dataclass(eq=False)
-class _OpenAnswer(OpenRequest[WalletPaymentResult | ConfirmationRequired]):
-    """What the customer said to a pending payment: any outcome of the payment answers it."""
+class _OpenDecision(OpenRequest[WalletPaymentResult | ConfirmationRequired]):
+    """The customer's decision on a pending payment. Any result of the payment answers it."""
 
     body: PaymentConfirm | PaymentReject = field(repr=False)
 
 
-class WalletClient(DeviceClient[WalletReady, _Said]):
+class WalletClient(DeviceClient[WalletReady, _Message]):
     """One wallet device. `async with WalletClient(credentials) as wallet: …`; `code()` needs no connection.
 
-    `state_file` keeps what must outlive a restart (wallet_state.py): with it, a new process hears of the payments that
-    it missed in between. `language` (RFC 5646, such as `zh-CN`) is that of the texts for the customer, where the server
-    has it. `now_ms` is this machine's clock, in Unix ms.
-    Raises CredentialsError for a terminal's credentials and for a state file that cannot be read.
+    `state_file` keeps the state that must survive a restart (`wallet/state.py`): with it, a new process receives the
+    notices that were missed in between. `language` (RFC 5646, such as `zh-CN`) selects the texts for the customer, if
+    the server supports it. `now_ms` returns this machine's time in Unix ms. Raises CredentialsError for a terminal's
+    credentials and for an unreadable state file.
     """
 
     def __init__(
@@ -91,35 +91,35 @@ class WalletClient(DeviceClient[WalletReady, _Said]):
             now_ms=now_ms,
         )
         self.balance_minor: int | None = None
-        """The balance in minor units of the wallet's currency, as last told; None before the first connection."""
+        """Latest known balance in minor units of the wallet's currency; None before the first connection."""
         self.pin_set: bool | None = None
-        """Whether the wallet has a PIN, as last told; None before the first connection."""
+        """Whether the wallet has a PIN, as far as known; None before the first connection."""
         self.status: str | None = None
-        """`active`, `frozen` or `closed`, as last told; None before the first connection."""
+        """Latest known status: `active`, `frozen` or `closed`; None before the first connection."""
         self._codes = CodeSource(credentials, state_file=state_file, now_ms=now_ms)
         self.clock_offset_ms = self._codes.clock_offset_ms
         self._requests = Requests(self._online, self._backoff, lambda: self.problem)
-        self._answers: list[_OpenAnswer] = []
+        self._decisions: list[_OpenDecision] = []
         self._notices: Inbox[Notice] = Inbox(NOTICES_MAX)
 
     async def __aexit__(self, *exception: object) -> None:
         await super().__aexit__(*exception)
-        self._remember()
+        self._save_position()
 
     def code(self) -> ShownCode:
-        """The code to show now: the same until it is used or its step is over.
+        """Return the code to show now: the same one until it is used or its step ends.
 
-        Raises CodesExhausted when the ten codes of this step are used, CredentialsError when the state file cannot
-        be written.
+        Raises CodesExhausted when all ten codes of this step are used, CredentialsError when the state file cannot be
+        written.
         """
         return self._codes.code()
 
     def used(self) -> None:
-        """Show another code from now on. A notice does so by itself; without a connection the customer asks for it."""
+        """Mark the current code as used. Notices do this automatically; offline, the customer requests it."""
         self._codes.used()
 
     async def next_code(self) -> ShownCode:
-        """Like `code`, but waits for the next step when the codes of this one are used."""
+        """Return the code to show now; waits for the next step when all codes of this one are used."""
         while True:
             try:
                 return self.code()
@@ -127,24 +127,25 @@ class WalletClient(DeviceClient[WalletReady, _Said]):
                 await self._backoff.sleep(max(0, error.again_at_ms - self._now_ms()) / 1000)
 
     async def next_notice(self) -> Notice:
-        """Wait for the next word on this wallet; each version of each payment comes once.
+        """Wait for the next notice. Each version of each payment arrives once.
 
-        A ConfirmationRequired is to be answered with `confirm` or `reject` before its `expires_at_ms` (server's Unix
-        ms). What `confirm`, `reject` and `set_pin` return does not come here again. After a restart, notices of the
-        last seconds may come again, and what waits for the PIN does. What was not read comes again in any case, if
-        there is a state file: asking for the next notice says that the one before has been dealt with. Raises
-        ConnectionStopped when no more will come.
+        Answer a ConfirmationRequired with `confirm` or `reject` before its `expires_at_ms` (server's Unix ms). Results
+        that `confirm`, `reject` and `set_pin` return do not arrive here.
+
+        After a restart, payments that wait for the PIN arrive again, and notices of the last seconds may. With a state
+        file, unread notices arrive again too: calling this acknowledges the previous notice. Raises ConnectionStopped
+        after the last notice.
         """
-        self._remember()
+        self._save_position()
         return await self._notices.get()
 
     async def notices(self) -> AsyncIterator[Notice]:
-        """All that `next_notice` waits for, one after the other; ends with ConnectionStopped."""
+        """Iterate over the notices of `next_notice`. Ends by raising ConnectionStopped."""
         while True:
             yield await self.next_notice()
 
     async def notice(self) -> WalletPaymentResult:
-        """Wait for the next outcome of a payment, and skip the other notices. Raises ConnectionStopped."""
+        """Wait for the next result of a payment, skipping other notices. Raises ConnectionStopped."""
         while True:
             notice = await self.next_notice()
             if isinstance(notice, WalletPaymentResult):
@@ -153,67 +154,70 @@ class WalletClient(DeviceClient[WalletReady, _Said]):
     async def confirm(
         self, payment_id: UUID, version: int, pin: str, *, timeout_s: float = PIN_TIMEOUT_S
     ) -> WalletPaymentResult | ConfirmationRequired:
-        """Agree to a pending payment; `version` is that of the ConfirmationRequired which the customer saw.
+        """Confirm a pending payment. `version` comes from the ConfirmationRequired that the customer saw.
 
-        Returns what became of the payment: approved, or declined, or whatever else it is by then. After a wrong PIN
-        that leaves tries, it is the ConfirmationRequired of a greater version, to be answered anew. It is safe to call
-        again with the same version: a PIN counts once. Raises ValueError, RequestRefused (such as `pin_not_set`),
+        Returns the payment's result: approved, declined or another final status. After a wrong PIN with tries left,
+        returns a ConfirmationRequired with a greater version, to be answered again. A repeat with the same version is
+        safe, because each PIN counts once. Raises ValueError, RequestRefused (such as `pin_not_set`),
         RequestUnanswered, ConnectionStopped.
         """
-        confirm = checked(PaymentConfirm, payment_id=payment_id, version=version, pin=pin)
-        return await self._answer(_OpenAnswer(confirm), timeout_s)
+        confirm = build_request(PaymentConfirm, payment_id=payment_id, version=version, pin=pin)
+        return await self._send_decision(_OpenDecision(confirm), timeout_s)
 
     async def reject(
         self, payment_id: UUID, *, timeout_s: float = REQUEST_TIMEOUT_S
     ) -> WalletPaymentResult | ConfirmationRequired:
-        """Say no to a pending payment; returns what became of it. Safe to call again.
+        """Reject a pending payment and return its result. A repeat is safe.
 
         Raises RequestRefused (`payment_unknown`), RequestUnanswered, ConnectionStopped.
         """
-        return await self._answer(_OpenAnswer(checked(PaymentReject, payment_id=payment_id)), timeout_s)
+        return await self._send_decision(_OpenDecision(build_request(PaymentReject, payment_id=payment_id)), timeout_s)
 
     async def set_pin(
         self, new_pin: str, old_pin: str | None = None, *, timeout_s: float = PIN_TIMEOUT_S
     ) -> PinChanged:
-        """Set the wallet's PIN, 4 to 12 digits, or change it with the old one.
+        """Set the wallet's PIN (4 to 12 digits), or change it, which requires the old PIN.
 
-        It is sent until it is answered, and changes the PIN once. Raises ValueError, RequestRefused (`pin_too_weak`;
-        `pin_wrong` for the old PIN; `pin_locked` with `retry_after_s`), RequestUnanswered, ConnectionStopped.
+        The request is resent until it is answered, and changes the PIN once. Raises ValueError, RequestRefused
+        (`pin_too_weak`; `pin_wrong` for the old PIN; `pin_locked` with `retry_after_s`), RequestUnanswered,
+        ConnectionStopped.
         """
-        change = checked(PinSet, request_id=uuid7(), new_pin=new_pin, old_pin=old_pin)
-        answer: PinChanged = await self._requests.ask(OpenRequest(change), timeout_s)
+        change = build_request(PinSet, request_id=uuid7(), new_pin=new_pin, old_pin=old_pin)
+        answer: PinChanged = await self._requests.send_and_wait(OpenRequest(change), timeout_s)
         self.pin_set = True
         return answer
 
     async def history(
         self, limit: int = 20, cursor: str | None = None, *, timeout_s: float = REQUEST_TIMEOUT_S
     ) -> HistoryPage:
-        """A page of at most `limit` (1 to 50) payments, latest change first; `next_cursor` of it asks for the next.
+        """Return a page of at most `limit` (1 to 50) payments, latest change first; `next_cursor` gets the next page.
 
         Raises ValueError, RequestRefused, RequestUnanswered, ConnectionStopped.
         """
-        history = checked(History, limit=limit, cursor=cursor)
-        answer: HistoryPage = await self._requests.ask(OpenRequest(history), timeout_s)
+        history = build_request(History, limit=limit, cursor=cursor)
+        answer: HistoryPage = await self._requests.send_and_wait(OpenRequest(history), timeout_s)
         return answer
 
-    async def _answer(self, answer: _OpenAnswer, timeout_s: float) -> WalletPaymentResult | ConfirmationRequired:
-        self._answers.append(answer)
+    async def _send_decision(
+        self, decision: _OpenDecision, timeout_s: float
+    ) -> WalletPaymentResult | ConfirmationRequired:
+        self._decisions.append(decision)
         try:
-            return await self._requests.ask(answer, timeout_s)
+            return await self._requests.send_and_wait(decision, timeout_s)
         finally:
-            self._answers.remove(answer)
+            self._decisions.remove(decision)
 
-    def _remember(self) -> None:
-        """Keep what to resume from, unless a notice waits to be read: a restart must hear of that one."""
+    def _save_position(self) -> None:
+        """Save the time to resume from, unless there are unread notices: those must arrive again after a restart."""
         since_ms = self._resume.since_ms
         if len(self._notices) or since_ms is None or since_ms == self._state_file.state.since_ms:
             return
         try:
             self._state_file.change(since_ms=since_ms)
-        except CredentialsError as error:  # the next code says so too; for a notice it is no reason to fail
+        except CredentialsError as error:  # `code` raises it too; a notice must not fail for it
             log.warning("%s", error)
 
-    def _on_message(self, message: _Said) -> None:
+    def _on_message(self, message: _Message) -> None:
         match message:
             case Error():
                 self._requests.on_error(message)
@@ -234,18 +238,18 @@ class WalletClient(DeviceClient[WalletReady, _Said]):
                 self._on_payment(message)
 
     def _on_payment(self, message: WalletPaymentResult | ConfirmationRequired) -> None:
-        # Of a payment, its first version used a code, this one's or that of another device of this wallet.
+        # The first version of a payment used a code, of this device or of another device of this wallet.
         if not self._resume.knows(message.payment_id):
             self._codes.used_at(message.decided_at_ms)
         is_new = self._resume.on_result(message.payment_id, message.version, message.decided_at_ms)
-        answered = self._reply(message.reply_to, message)
+        is_answer = self._reply(message.reply_to, message)
         if isinstance(message, WalletPaymentResult):
             self.balance_minor = message.balance_minor
-            for answer in self._answers:
-                if answer.body.payment_id == message.payment_id and not answer.answer.done():
-                    answer.on_answer(message)
-                    answered = True
-        if is_new and not answered:
+            for decision in self._decisions:
+                if decision.body.payment_id == message.payment_id and not decision.answer.done():
+                    decision.on_answer(message)
+                    is_answer = True
+        if is_new and not is_answer:
             self._notices.put(message)
 
     def _reply(self, reply_to: str | None, message: object) -> bool:
@@ -259,7 +263,7 @@ class WalletClient(DeviceClient[WalletReady, _Said]):
         self.pin_set = ready.pin_set
         self.status = ready.status
         self._codes.clock_offset_ms = self.clock_offset_ms
-        self._remember()
+        self._save_position()
 
     def _on_offline(self) -> None:
         self._requests.on_offline(self.stopped)

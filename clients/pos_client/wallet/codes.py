@@ -1,7 +1,8 @@
-"""Which payment code a wallet shows now. Works offline: it needs the device's key, a clock, and what was shown before.
+"""The payment code to show now. Works offline, with the device's key, a clock, and the last code shown.
 
-A code is made for a step (30 s) and a seq (0 to 9 within the step). The server takes each code once, and only in
-order, so a wallet moves on at every step, after every use, and when it is started again within a step.
+A code belongs to a step (30 s) and a seq (0 to 9 within the step); docs/payment-code.md has the format. The server
+accepts each code once, and only in order. So a wallet moves to the next code at every step, after every use, and after
+a restart within a step.
 """
 
 from collections.abc import Callable
@@ -17,13 +18,13 @@ from ..errors import CodesExhausted, CredentialsError
 from .state import WalletStateFile
 
 STEP_MS = payment_code.STEP_S * 1000
-CLOCK_DOUBT_MS = 2_000
-"""How far this machine's idea of the server's clock may be off when it is asked whether a payment used a code."""
+CLOCK_TOLERANCE_MS = 2_000
+"""Tolerance of the estimated server clock in deciding whether a payment used the shown code."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShownCode:
-    """The 24 digits to show, until `valid_until_ms` (Unix ms of this machine's clock) or until they are used."""
+    """The 24 digits to show until `valid_until_ms` (Unix ms of this machine) or until they are used."""
 
     digits: str = field(repr=False)
     valid_until_ms: int
@@ -32,60 +33,62 @@ class ShownCode:
 class CodeSource:
     """The codes of one wallet device.
 
-    With a `state_file`, a new process goes on where the last one stopped; without, a code shown before a restart may
-    be shown again, and the server declines it if it was used. `now_ms` is this machine's clock, in Unix ms.
+    With a `state_file`, a new process continues after the last code shown. Without it, a code shown before a restart
+    may be shown again, and the server declines it if it was used. `now_ms` returns this machine's time in Unix ms.
     """
 
     def __init__(
         self, credentials: Credentials, *, state_file: Path | None = None, now_ms: Callable[[], int] = local_time_ms
     ) -> None:
-        """Raises CredentialsError for credentials that are not a wallet's, and when the state cannot be read."""
+        """Raise CredentialsError if the credentials are not a wallet's, or the state cannot be read."""
         if credentials.kind is not DeviceKind.WALLET:
-            raise CredentialsError(f"a {credentials.kind.value} has no payment codes")
+            raise CredentialsError(f"a {credentials.kind.value} has no payment codes: use the credentials of a wallet")
         self._credentials = credentials
         self._state_file = WalletStateFile(state_file)
         self._now_ms = now_ms
-        self._showing: tuple[int, int] | None = None
-        self._showing_since_ms = 0
+        self._shown: tuple[int, int] | None = None
+        """Step and seq of the current code; None when the next one is due."""
+        self._shown_since_ms = 0
         self.clock_offset_ms = self._state_file.state.clock_offset_ms
-        """Server time less local time. Set it when it is learned; it is kept with the next code."""
+        """Server time minus local time. Set it once it is known; it is saved with the next code."""
 
     def used(self) -> None:
-        """The code that is shown was used: the next one is another."""
-        self._showing = None
+        """Mark the current code as used, so that the next call of `code` returns another."""
+        self._shown = None
 
     def used_at(self, server_ms: int) -> None:
-        """A code of this wallet was used at this time (server's Unix ms): perhaps the one that is shown.
+        """Record that a code of this wallet was used at this time (server's Unix ms), possibly the current one.
 
-        One that was used before this one was ever shown was another. So the payments of a time without a connection,
-        told all at once, do not use up the ten codes of a step.
+        A use before the current code was shown must have been another code. So payments of an offline period, reported
+        all at once, do not exhaust the ten codes of a step.
         """
-        if server_ms >= self._showing_since_ms + self.clock_offset_ms - CLOCK_DOUBT_MS:
+        if server_ms >= self._shown_since_ms + self.clock_offset_ms - CLOCK_TOLERANCE_MS:
             self.used()
 
     def code(self) -> ShownCode:
-        """The code to show now: the same until it is used or its step is over.
+        """Return the code to show now: the same one until it is used or its step ends.
 
-        Raises CodesExhausted when this step's ten are used, CredentialsError when the state cannot be written.
+        Raises CodesExhausted when all ten codes of this step are used, CredentialsError when the state cannot be
+        written.
         """
         now_step = payment_code.step_at((self._now_ms() + self.clock_offset_ms) / 1000)
-        if self._showing is None or not now_step <= self._showing[0] <= now_step + 1:
-            self._showing = self._advance(now_step)
-            self._showing_since_ms = self._now_ms()
-        step, seq = self._showing
-        me = self._credentials
-        digits = payment_code.make(me.device_key, me.number, me.slot, step, seq)
+        if self._shown is None or not now_step <= self._shown[0] <= now_step + 1:
+            self._shown = self._advance(now_step)
+            self._shown_since_ms = self._now_ms()
+        step, seq = self._shown
+        credentials = self._credentials
+        digits = payment_code.make(credentials.device_key, credentials.number, credentials.slot, step, seq)
         return ShownCode(digits, self._local_end_ms(step))
 
     def _advance(self, now_step: int) -> tuple[int, int]:
-        last = self._state_file.load()  # another process may have shown codes of this device
-        step, seq = last.step, last.seq + 1
-        # After the clock was set back a little, the last step lies ahead; the server still takes one step ahead.
+        last_state = self._state_file.load()  # another process may have shown codes of this device
+        step, seq = last_state.step, last_state.seq + 1
+        # If the clock was set back slightly, the last step is in the future; the server accepts one step ahead.
         if not now_step <= step <= now_step + 1:
             step, seq = now_step, 0
         if seq > payment_code.SEQ_MAX:
             raise CodesExhausted(self._local_end_ms(step))
-        self._state_file.change(step=step, seq=seq, clock_offset_ms=self.clock_offset_ms)  # before it is shown
+        self._state_file.change(step=step, seq=seq, clock_offset_ms=self.clock_offset_ms)  # before the code is shown
         return step, seq
 
     def _local_end_ms(self, step: int) -> int:

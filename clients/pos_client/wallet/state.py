@@ -1,4 +1,4 @@
-"""What a wallet must not forget over a restart: the last code it showed, the server's clock, and what it has heard."""
+"""A wallet's state across restarts: the last code shown, the clock offset, and the time to resume notices from."""
 
 import logging
 from pathlib import Path
@@ -15,7 +15,7 @@ log = logging.getLogger("pos_client")
 
 
 class WalletState(BaseModel):
-    """`step` and `seq` of the last code, server time less local time, and what to resume from (resume.py)."""
+    """`step` and `seq` of the last code, server time minus local time, and the resume time (device/resume.py)."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -26,34 +26,34 @@ class WalletState(BaseModel):
 
 
 class WalletStateFile:
-    """The state in one private file, or in memory only. Each change reads the file anew: other processes write too."""
+    """The state in a private file, or in memory only. Each change rereads the file, which other processes write too."""
 
     def __init__(self, path: Path | None) -> None:
-        """Raises CredentialsError when the file cannot be read."""
+        """Raise CredentialsError if the file cannot be read."""
         self._path = path
         self._state = WalletState()
         self.load()
 
     @property
     def state(self) -> WalletState:
-        """The state as of the last read or write."""
+        """The state at the last read or write."""
         return self._state
 
     def load(self) -> WalletState:
-        """The state as of now. A damaged file is started anew. Raises CredentialsError."""
+        """Read and return the current state. A damaged file counts as empty. Raises CredentialsError."""
         if self._path is not None:
             try:
                 self._state = WalletState.model_validate_json(self._path.read_bytes())
             except FileNotFoundError:
                 pass
             except ValidationError:
-                log.warning("%s is damaged and is started anew", self._path)
+                log.warning("the wallet's state in %s is damaged: starting with an empty state", self._path)
             except OSError as error:
                 raise CredentialsError(f"cannot read the wallet's state in {self._path}: {error.strerror}") from error
         return self._state
 
     def change(self, **fields: int) -> None:
-        """Write these fields of WalletState. Raises CredentialsError."""
+        """Update these fields of WalletState in the file. Raises CredentialsError."""
         if self._path is None:
             self._state = self._state.model_copy(update=fields)
             return

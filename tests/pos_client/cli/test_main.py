@@ -90,7 +90,7 @@ def test_a_refused_activation_is_one_line_without_the_code(tmp_path: Path, capsy
         assert terminal_main(arguments) == 4
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "does not know this activation code" in error
+    assert "unknown, expired or already used" in error
     assert ACTIVATION_CODE not in error
 
 

@@ -8,7 +8,7 @@ from pos_client.cli.pin_dialog import Dialog
 from pos_client.wallet.client import Notice, WalletClient
 from pos_server.core.protocol.server_messages import ConfirmationRequired
 from tests.pos_client.fake_server import BOUGHT, CONFIRM, Peer
-from tests.pos_client.wallet.test_requests import CHANGED, NEW_PIN, PAYMENT_ID, PIN, wallet_at
+from tests.pos_client.wallet.test_requests import NEW_PIN, PAYMENT_ID, PIN, PIN_CHANGED, wallet_at
 
 
 async def opened(wallet: WalletClient, told: list[Notice]) -> Dialog:
@@ -32,7 +32,7 @@ async def test_a_wallet_without_a_pin_sets_one_first_typed_twice() -> None:
         await peer.welcome()
         await peer.send(**CONFIRM)
         said.append(await peer.receive())
-        await peer.send(**{**CHANGED, "reply_to": said[0]["message_id"]})
+        await peer.send(**{**PIN_CHANGED, "reply_to": said[0]["message_id"]})
         said.append(await peer.receive())
         await peer.answer(said[1], {**BOUGHT, "version": 2})
 

@@ -84,7 +84,7 @@ def test_a_revoked_till_exits_4_with_one_line(tmp_path: Path, capsys: pytest.Cap
     output = capsys.readouterr()
     assert json.loads(output.out)["outcome"] == "not_done"
     assert output.err == (
-        "pos-terminal: the server does not accept this device: it was revoked or replaced, activate it again"
+        "pos-terminal: the server rejected this device: it was revoked or replaced, activate it again"
         " (close code 4100)\n"
     )
 
@@ -223,7 +223,8 @@ def test_odd_bytes_from_a_scanner_are_no_code(tmp_path: Path) -> None:
         input=b"\xff\xfe\n",
         capture_output=True,
     )
-    assert (process.returncode, process.stderr) == (2, b"pos-terminal: that is not a payment code\n")
+    assert process.returncode == 2
+    assert process.stderr == b"pos-terminal: this is not a payment code: scan the code again\n"
 
 
 def test_ctrl_c_at_a_prompt_exits_130_quietly(

@@ -17,7 +17,7 @@ from tests.pos_client.cli.test_till_commands import type_in
 from tests.pos_client.cli.test_wallet_commands import SHOWN_CODE, read_until
 from tests.pos_client.fake_cli import PROGRAM, saved, silent
 from tests.pos_client.fake_server import BOUGHT, CONFIRM, Peer, Script, fake_server_in_thread
-from tests.pos_client.wallet.test_requests import CHANGED, NEW_PIN, PIN
+from tests.pos_client.wallet.test_requests import NEW_PIN, PIN, PIN_CHANGED
 
 REJECTED = {
     **BOUGHT,
@@ -42,7 +42,7 @@ def test_a_pin_is_changed_with_the_old_one_and_neither_is_printed(
     async def script(peer: Peer) -> None:
         await peer.welcome()
         changes.append(await peer.receive())
-        await peer.send(**{**CHANGED, "reply_to": changes[0]["message_id"]})
+        await peer.send(**{**PIN_CHANGED, "reply_to": changes[0]["message_id"]})
 
     type_in(monkeypatch, PIN, NEW_PIN)
     assert run(script, tmp_path, "pin") == 0

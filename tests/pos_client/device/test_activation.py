@@ -9,7 +9,7 @@ from pos_client.device.activation import ATTEMPTS_MAX, activate, request_id_for
 from pos_client.errors import ActivationError, CredentialsError
 from pos_server.core.credentials.device_keys import DeviceKind
 from tests.pos_client.fake_server import DEVICE_KEY, credentials
-from tests.pos_client.fake_time import Naps, no_wait
+from tests.pos_client.fake_time import RecordedSleeps, no_wait
 
 CODE = "4F7K-20QX-M8ZD-9T3C"
 REQUEST_ID = UUID("01890000-0000-7000-8000-000000000001")
@@ -33,7 +33,7 @@ def problem(status: int, code: str, detail: str = "", **headers: str) -> httpx.R
 
 
 class Server(httpx.MockTransport):
-    """Answers in order; keeps the bodies it got."""
+    """A server that returns its answers in order and records the request bodies."""
 
     def __init__(self, *answers: Answer) -> None:
         self.bodies: list[dict[str, str]] = []
@@ -52,15 +52,15 @@ class Server(httpx.MockTransport):
 @pytest.mark.asyncio
 async def test_a_code_becomes_credentials() -> None:
     server = Server(httpx.Response(200, json=ACTIVATION))
-    got = await activate("http://pos.test/", CODE, request_id=REQUEST_ID, transport=server)
-    assert got == credentials(DeviceKind.TERMINAL, "http://pos.test")
-    assert got.device_key == DEVICE_KEY
+    issued = await activate("http://pos.test/", CODE, request_id=REQUEST_ID, transport=server)
+    assert issued == credentials(DeviceKind.TERMINAL, "http://pos.test")
+    assert issued.device_key == DEVICE_KEY
     assert server.bodies == [{"activation_code": CODE, "request_id": str(REQUEST_ID)}]
 
 
 @pytest.mark.asyncio
-async def test_it_tries_again_with_the_same_request_id() -> None:
-    naps = Naps()
+async def test_a_retry_uses_the_same_request_id() -> None:
+    sleeps = RecordedSleeps()
     server = Server(
         httpx.ConnectError("refused"),
         httpx.ReadTimeout("slow"),
@@ -68,13 +68,13 @@ async def test_it_tries_again_with_the_same_request_id() -> None:
         problem(429, "too_many_requests", **{"Retry-After": "3"}),
         httpx.Response(200, json=ACTIVATION),
     )
-    await activate("http://pos.test", CODE, request_id=REQUEST_ID, backoff=no_wait(naps), transport=server)
+    await activate("http://pos.test", CODE, request_id=REQUEST_ID, backoff=no_wait(sleeps), transport=server)
     assert {body["request_id"] for body in server.bodies} == {str(REQUEST_ID)}
-    assert naps.seconds == [0.25, 0.5, 1.0, 3]
+    assert sleeps.seconds == [0.25, 0.5, 1.0, 3]
 
 
 @pytest.mark.asyncio
-async def test_it_gives_up_after_a_bounded_number_of_tries() -> None:
+async def test_activation_ends_after_a_bounded_number_of_attempts() -> None:
     server = Server(*[httpx.ConnectError("refused")] * (ATTEMPTS_MAX + 1))
     with pytest.raises(ActivationError, match=r"cannot reach http://pos\.test: refused") as error:
         await activate("http://pos.test", CODE, request_id=REQUEST_ID, backoff=no_wait(), transport=server)
@@ -86,14 +86,14 @@ async def test_it_gives_up_after_a_bounded_number_of_tries() -> None:
 @pytest.mark.parametrize(
     ("answer", "text", "code"),
     [
-        (problem(404, "activation_unknown"), "does not know this activation code", "activation_unknown"),
-        (problem(400, "bad_field", "request_id is missing"), "answered HTTP 400: request_id is missing", "bad_field"),
-        (problem(429, "too_many_requests", **{"Retry-After": "90"}), "try again in 90 s", "too_many_requests"),
-        (httpx.Response(404, text="<html>"), "answered HTTP 404, is it a pos-server", None),
-        (httpx.Response(307, headers={"Location": "/"}), "answered HTTP 307", None),
-        (httpx.Response(200, text="<html>"), "did not answer with an activation", None),
-        (httpx.Response(200, json={**ACTIVATION, "device_key": "AAEC"}), "did not answer with an activation", None),
-        (httpx.Response(200, json={**ACTIVATION, "device_key": "%"}), "did not answer with an activation", None),
+        (problem(404, "activation_unknown"), "unknown, expired or already used", "activation_unknown"),
+        (problem(400, "bad_field", "request_id is missing"), "returned HTTP 400: request_id is missing", "bad_field"),
+        (problem(429, "too_many_requests", **{"Retry-After": "90"}), "retry in 90 s", "too_many_requests"),
+        (httpx.Response(404, text="<html>"), "returned HTTP 404, is it a pos-server", None),
+        (httpx.Response(307, headers={"Location": "/"}), "returned HTTP 307", None),
+        (httpx.Response(200, text="<html>"), "did not return an activation", None),
+        (httpx.Response(200, json={**ACTIVATION, "device_key": "AAEC"}), "did not return an activation", None),
+        (httpx.Response(200, json={**ACTIVATION, "device_key": "%"}), "did not return an activation", None),
     ],
 )
 async def test_a_refusal_is_one_clear_line_without_the_code(
@@ -111,12 +111,12 @@ async def test_a_refusal_is_one_clear_line_without_the_code(
 @pytest.mark.parametrize(
     ("server", "code"), [("pos.test", CODE), ("http://pos.test", ""), ("http://pos.test", "7" * 65)]
 )
-async def test_what_cannot_be_sent_is_a_value_error(server: str, code: str) -> None:
+async def test_invalid_input_is_a_value_error(server: str, code: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         await activate(server, code, request_id=REQUEST_ID, transport=Server())
 
 
-def test_a_request_id_is_kept_for_its_code(tmp_path: Path) -> None:
+def test_a_request_id_is_stored_per_code(tmp_path: Path) -> None:
     path = tmp_path / "activation-request.json"
     first = request_id_for(CODE, path)
     assert request_id_for(CODE.lower().replace("-", ""), path) == first
@@ -124,7 +124,7 @@ def test_a_request_id_is_kept_for_its_code(tmp_path: Path) -> None:
     assert request_id_for("ZZZZ-20QX-M8ZD-9T3C", path) != first
 
 
-def test_a_request_id_that_cannot_be_kept_is_not_used(tmp_path: Path) -> None:
+def test_a_request_id_that_cannot_be_stored_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CredentialsError, match="cannot write"):
         request_id_for(CODE, tmp_path / "file" / "x.json")

@@ -8,14 +8,15 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from pos_client.device.backoff import Backoff
-from pos_client.device.connection import FRAME_BYTES_MAX, RETRY_AFTER_S_MAX, may_reconnect
+from pos_client.device.connection import FRAME_BYTES_MAX, RETRY_AFTER_S_MAX
+from pos_client.device.disconnects import may_reconnect
 from pos_client.errors import ConnectionStopped
 from pos_client.terminal.client import TerminalClient
 from pos_client.wallet.client import WalletClient
 from pos_server.core.credentials.device_keys import DeviceKind, authentication_mac
 from pos_server.core.errors import CloseCode
 from tests.pos_client.fake_server import DEVICE_KEY, NONCE, Peer, credentials, fake_server
-from tests.pos_client.fake_time import Naps, no_wait
+from tests.pos_client.fake_time import RecordedSleeps, no_wait
 
 
 @pytest.mark.asyncio
@@ -46,7 +47,7 @@ async def test_authenticate_proves_the_key_over_the_nonce() -> None:
 
 
 @pytest.mark.asyncio
-async def test_the_clock_offset_is_server_time_less_local_time() -> None:
+async def test_the_clock_offset_is_server_time_minus_local_time() -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
 
@@ -59,7 +60,7 @@ async def test_the_clock_offset_is_server_time_less_local_time() -> None:
 
 
 @pytest.mark.parametrize("code", CloseCode)
-def test_our_close_codes_say_themselves_whether_to_come_back(code: CloseCode) -> None:
+def test_the_close_codes_of_pos_server_define_whether_to_reconnect(code: CloseCode) -> None:
     assert may_reconnect(code) is code.reconnect
 
 
@@ -84,7 +85,7 @@ def test_our_close_codes_say_themselves_whether_to_come_back(code: CloseCode) ->
         (4199, False),
     ],
 )
-def test_other_close_codes_come_back_unless_the_same_would_happen_again(code: int, expected: bool) -> None:
+def test_other_close_codes_allow_a_reconnect_unless_it_would_fail_the_same_way(code: int, expected: bool) -> None:
     assert may_reconnect(code) is expected
 
 
@@ -93,10 +94,10 @@ def test_other_close_codes_come_back_unless_the_same_would_happen_again(code: in
 async def test_a_stop_code_ends_the_session_and_carries_code_and_reason(code: int) -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
-        await peer.socket.close(code, "that is why")
+        await peer.socket.close(code, "the reason")
 
-    naps = Naps()
-    async with fake_server(script) as server, WalletClient(server.wallet(), backoff=no_wait(naps)) as wallet:
+    sleeps = RecordedSleeps()
+    async with fake_server(script) as server, WalletClient(server.wallet(), backoff=no_wait(sleeps)) as wallet:
         with pytest.raises(ConnectionStopped) as stopped:
             await wallet.notice()
         assert wallet.stopped is stopped.value
@@ -104,13 +105,13 @@ async def test_a_stop_code_ends_the_session_and_carries_code_and_reason(code: in
         with pytest.raises(ConnectionStopped):
             await wallet.ready()
     assert stopped.value.close_code == code
-    assert naps.seconds == []
-    assert server.visits == 1
+    assert sleeps.seconds == []
+    assert server.connection_count == 1
 
 
 @pytest.mark.asyncio
-async def test_it_comes_back_with_a_growing_wait_after_each_kind_of_loss() -> None:
-    naps = Naps()
+async def test_each_kind_of_loss_leads_to_a_reconnect_with_growing_backoff() -> None:
+    sleeps = RecordedSleeps()
 
     async def draining(peer: Peer) -> None:
         await peer.welcome()
@@ -133,18 +134,18 @@ async def test_it_comes_back_with_a_growing_wait_after_each_kind_of_loss() -> No
 
     async with (
         fake_server(draining, silent_drop, unavailable, restarting, script) as server,
-        WalletClient(server.wallet(), backoff=no_wait(naps)) as wallet,
+        WalletClient(server.wallet(), backoff=no_wait(sleeps)) as wallet,
     ):
         with pytest.raises(ConnectionStopped):
             await wallet.notice()
-    assert naps.seconds == [0.25, 0.5, 1.0, 2.0]
-    assert server.visits == 5
+    assert sleeps.seconds == [0.25, 0.5, 1.0, 2.0]
+    assert server.connection_count == 5
 
 
 @pytest.mark.asyncio
-async def test_a_session_that_was_stable_starts_the_backoff_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stable_session_resets_the_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pos_client.device.connection.STABLE_AFTER_S", 0)
-    naps = Naps()
+    sleeps = RecordedSleeps()
 
     async def draining(peer: Peer) -> None:
         await peer.welcome()
@@ -158,17 +159,17 @@ async def test_a_session_that_was_stable_starts_the_backoff_anew(monkeypatch: py
 
     async with (
         fake_server(silent_drop, silent_drop, draining, silent_drop, script) as server,
-        WalletClient(server.wallet(), backoff=no_wait(naps)) as wallet,
+        WalletClient(server.wallet(), backoff=no_wait(sleeps)) as wallet,
     ):
         with pytest.raises(ConnectionStopped):
             await wallet.notice()
-    assert naps.seconds == [0.25, 0.5, 0.25, 0.5]
+    assert sleeps.seconds == [0.25, 0.5, 0.25, 0.5]
 
 
 @pytest.mark.asyncio
 async def test_messages_of_unknown_types_and_unknown_fields_are_skipped() -> None:
     async def script(peer: Peer) -> None:
-        await peer.send(type="news", text="a newer server says more")
+        await peer.send(type="news", text="from a newer server")
         await peer.welcome()
         await peer.send(type="weather", in_s=30)
         await peer.send(type="draining", reconnect_within_s=3, colour="blue")
@@ -185,7 +186,7 @@ async def test_messages_of_unknown_types_and_unknown_fields_are_skipped() -> Non
 @pytest.mark.parametrize(
     "frame", ["not json", "[]", "{}", '{"type":"payment.result"}', '{"type":"hello","nonce":"xyz"}', b"\x00\x01"]
 )
-async def test_a_message_that_cannot_be_read_stops(frame: str | bytes) -> None:
+async def test_an_unreadable_message_stops_the_client(frame: str | bytes) -> None:
     async def script(peer: Peer) -> None:
         await peer.socket.send(frame)
 
@@ -195,7 +196,7 @@ async def test_a_message_that_cannot_be_read_stops(frame: str | bytes) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_nonce_that_is_not_hex_stops() -> None:
+async def test_a_nonce_that_is_not_hex_stops_the_client() -> None:
     async def script(peer: Peer) -> None:
         await peer.send(
             type="hello",
@@ -213,7 +214,7 @@ async def test_a_nonce_that_is_not_hex_stops() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_frame_beyond_the_bound_stops() -> None:
+async def test_an_oversized_frame_stops_the_client() -> None:
     async def script(peer: Peer) -> None:
         await peer.socket.send("x" * (FRAME_BYTES_MAX + 1))
 
@@ -225,7 +226,7 @@ async def test_a_frame_beyond_the_bound_stops() -> None:
 
 @asynccontextmanager
 async def http_server(status: http.HTTPStatus, retry_after: str | None = None) -> AsyncIterator[str]:
-    """A server that answers the first handshake with this status, and then with 404; yields its URL."""
+    """Run a server that answers the first handshake with this status and later ones with 404; yields its URL."""
     statuses = iter([status])
 
     def respond(connection: ServerConnection, _: Request) -> Response:
@@ -244,20 +245,20 @@ async def http_server(status: http.HTTPStatus, retry_after: str | None = None) -
 @pytest.mark.parametrize(
     ("status", "tries"), [(404, 1), (403, 1), (200, 2), (429, 2), (500, 2), (503, 2)], ids=lambda value: str(value)
 )
-async def test_http_answers_that_blame_the_client_stop_and_others_do_not(status: int, tries: int) -> None:
-    naps = Naps()
+async def test_http_client_errors_stop_the_client_and_others_do_not(status: int, tries: int) -> None:
+    sleeps = RecordedSleeps()
     async with (
         http_server(http.HTTPStatus(status)) as url,
-        TerminalClient(credentials(DeviceKind.TERMINAL, url), backoff=no_wait(naps)) as till,
+        TerminalClient(credentials(DeviceKind.TERMINAL, url), backoff=no_wait(sleeps)) as till,
     ):
         with pytest.raises(ConnectionStopped, match="HTTP 40"):
             await till.ready()
-    assert len(naps.seconds) == tries - 1
+    assert len(sleeps.seconds) == tries - 1
 
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize(
-    ("retry_after", "waited_s"),
+    ("retry_after", "delay_s"),
     [
         ("7", 7.25),
         ("0", 0.25),
@@ -269,31 +270,31 @@ async def test_http_answers_that_blame_the_client_stop_and_others_do_not(status:
     ],
     ids=["seconds", "zero", "a day", "absurd", "a date", "negative", "none"],
 )
-async def test_a_refused_upgrade_says_how_long_to_wait_at_least(retry_after: str | None, waited_s: float) -> None:
-    naps = Naps()
+async def test_retry_after_is_the_minimum_wait_after_a_refused_upgrade(retry_after: str | None, delay_s: float) -> None:
+    sleeps = RecordedSleeps()
     async with (
         http_server(http.HTTPStatus.SERVICE_UNAVAILABLE, retry_after) as url,
-        TerminalClient(credentials(DeviceKind.TERMINAL, url), backoff=no_wait(naps)) as till,
+        TerminalClient(credentials(DeviceKind.TERMINAL, url), backoff=no_wait(sleeps)) as till,
     ):
         with pytest.raises(ConnectionStopped):
             await till.ready()
-    assert naps.seconds == [waited_s]
+    assert sleeps.seconds == [delay_s]
 
 
 @pytest.mark.asyncio
-async def test_a_server_without_the_subprotocol_stops() -> None:
+async def test_a_server_without_the_subprotocol_stops_the_client() -> None:
     async def handler(socket: ServerConnection) -> None:
         await socket.wait_closed()
 
     async with serve(handler, "127.0.0.1", 0) as listening:
         url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
         async with TerminalClient(credentials(DeviceKind.TERMINAL, url), backoff=no_wait()) as till:
-            with pytest.raises(ConnectionStopped, match=r"does not speak pos\.v1"):
+            with pytest.raises(ConnectionStopped, match=r"does not support the protocol pos\.v1"):
                 await till.ready()
 
 
 @pytest.mark.asyncio
-async def test_a_fault_of_our_own_ends_the_wait_of_others(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_bug_in_the_client_ends_the_waits_of_its_callers(caplog: pytest.LogCaptureFixture) -> None:
     async def broken_sleep(_: float) -> None:
         raise RuntimeError("a bug")
 
@@ -304,7 +305,7 @@ async def test_a_fault_of_our_own_ends_the_wait_of_others(caplog: pytest.LogCapt
 
 
 @pytest.mark.asyncio
-async def test_codes_and_keys_reach_no_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_log_contains_codes_or_keys(caplog: pytest.LogCaptureFixture) -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
         await peer.answer(await peer.receive())

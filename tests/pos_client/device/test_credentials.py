@@ -10,7 +10,7 @@ from pos_server.core.credentials.device_keys import DeviceKind
 from tests.pos_client.fake_server import DEVICE_KEY, credentials
 
 
-def test_what_is_saved_is_loaded_from_a_file_only_the_owner_reads(tmp_path: Path) -> None:
+def test_credentials_are_saved_to_a_private_file_and_loaded_again(tmp_path: Path) -> None:
     path = tmp_path / "new folder" / "till.json"
     saved = credentials(DeviceKind.TERMINAL)
     saved.save(path)
@@ -21,14 +21,14 @@ def test_what_is_saved_is_loaded_from_a_file_only_the_owner_reads(tmp_path: Path
     assert [file.name for file in path.parent.iterdir()] == ["till.json"]
 
 
-def test_the_key_is_in_no_repr() -> None:
+def test_the_repr_does_not_contain_the_key() -> None:
     text = repr(credentials(DeviceKind.WALLET))
     assert "number=1000000001" in text
     assert "device_key" not in text
     assert DEVICE_KEY.hex() not in text
 
 
-def test_a_missing_file_says_what_to_run(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_file_names_the_command_to_run(tmp_path: Path) -> None:
     with pytest.raises(CredentialsError, match="run `pos-wallet activate --server URL CODE` first"):
         Credentials.load(tmp_path / "none.json", DeviceKind.WALLET)
 
@@ -47,7 +47,7 @@ def test_a_damaged_file_is_an_error_without_its_content(content: bytes, tmp_path
     assert "secret" not in str(error.value)
 
 
-def test_a_key_of_another_length_is_damaged(tmp_path: Path) -> None:
+def test_a_key_of_the_wrong_length_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "till.json"
     credentials(DeviceKind.TERMINAL).save(path)
     path.write_text(path.read_text().replace("AAECAwQF", ""))
@@ -55,14 +55,14 @@ def test_a_key_of_another_length_is_damaged(tmp_path: Path) -> None:
         Credentials.load(path, DeviceKind.TERMINAL)
 
 
-def test_the_other_kind_of_device_is_an_error(tmp_path: Path) -> None:
+def test_the_wrong_kind_of_device_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "till.json"
     credentials(DeviceKind.TERMINAL).save(path)
     with pytest.raises(CredentialsError, match="belongs to a terminal, not to a wallet"):
         Credentials.load(path, DeviceKind.WALLET)
 
 
-def test_a_place_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+def test_an_unwritable_path_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CredentialsError, match="cannot write the credentials"):
         credentials(DeviceKind.TERMINAL).save(tmp_path / "file" / "till.json")
@@ -83,14 +83,14 @@ def test_a_device_is_a_name_in_the_data_folder_or_a_path() -> None:
         ("http://[::1]:8080", "http://[::1]:8080"),
     ],
 )
-def test_server_urls_as_people_type_them(typed: str, url: str) -> None:
+def test_typed_server_urls_are_normalized(typed: str, url: str) -> None:
     assert parse_server_url(typed) == url
 
 
 @pytest.mark.parametrize(
     "typed", ["", "pay.example.com", "ws://x", "http://", "http://x:99999", "http://u:p@x", "http://x?a", "http://x#a"]
 )
-def test_what_is_no_server_url(typed: str) -> None:
+def test_an_invalid_server_url_is_a_value_error(typed: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse_server_url(typed)
 

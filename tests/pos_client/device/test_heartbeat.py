@@ -3,34 +3,34 @@ from collections.abc import Callable
 
 import pytest
 
-from pos_client.device.heartbeat import HEARTBEAT_GRACE_S, HEARTBEAT_S_MAX, ended_by_silence
+from pos_client.device.heartbeat import HEARTBEAT_GRACE_S, HEARTBEAT_S_MAX, silence_timeout
 from pos_client.errors import ConnectionStopped
 from pos_client.wallet.client import WalletClient
 from tests.pos_client.fake_server import Peer, fake_server
 from tests.pos_client.fake_time import no_wait
 
 
-class Line:
+class Connection:
     on_bytes: Callable[[], None] | None = None
 
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize(("heartbeat_s", "limit_s"), [(20, 20), (10_000, HEARTBEAT_S_MAX)])
-async def test_each_arrival_gives_it_a_heartbeat_and_the_grace(heartbeat_s: int, limit_s: float) -> None:
-    line, clock = Line(), asyncio.get_running_loop().time
-    async with ended_by_silence(line, heartbeat_s) as silence:
-        first = silence.when()
+async def test_received_bytes_restart_the_timeout(heartbeat_s: int, limit_s: float) -> None:
+    connection, clock = Connection(), asyncio.get_running_loop().time
+    async with silence_timeout(connection, heartbeat_s) as timeout:
+        first = timeout.when()
         assert first == pytest.approx(clock() + limit_s + HEARTBEAT_GRACE_S, abs=1)
-        silence.reschedule(clock() + 0.1)
-        assert line.on_bytes is not None
-        line.on_bytes()
+        timeout.reschedule(clock() + 0.1)
+        assert connection.on_bytes is not None
+        connection.on_bytes()
         assert first is not None
-        assert (silence.when() or 0) >= first
-    assert line.on_bytes is None
+        assert (timeout.when() or 0) >= first
+    assert connection.on_bytes is None
 
 
 @pytest.mark.asyncio
-async def test_a_server_that_goes_silent_is_left_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_silent_server_leads_to_a_reconnect(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pos_client.device.heartbeat.HEARTBEAT_GRACE_S", 0.05)
 
     async def silent(peer: Peer) -> None:
@@ -42,11 +42,11 @@ async def test_a_server_that_goes_silent_is_left_and_tried_again(monkeypatch: py
     async with fake_server(silent, stopping) as server, WalletClient(server.wallet(), backoff=no_wait()) as wallet:
         with pytest.raises(ConnectionStopped):
             await wallet.notice()
-    assert server.visits == 2
+    assert server.connection_count == 2
 
 
 @pytest.mark.asyncio
-async def test_a_ping_is_a_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_ping_restarts_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pos_client.device.heartbeat.HEARTBEAT_GRACE_S", 0.25)
     clock = asyncio.get_running_loop().time
 
@@ -60,4 +60,4 @@ async def test_a_ping_is_a_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None
     async with fake_server(pinging) as server, WalletClient(server.wallet(), backoff=no_wait()) as wallet:
         with pytest.raises(ConnectionStopped):
             await wallet.notice()
-    assert server.visits == 1
+    assert server.connection_count == 1

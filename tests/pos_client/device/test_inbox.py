@@ -5,7 +5,7 @@ from pos_client.errors import ConnectionStopped
 
 
 @pytest.mark.asyncio
-async def test_items_come_in_order_and_then_the_end_again_and_again() -> None:
+async def test_items_come_in_order_and_the_end_repeats() -> None:
     inbox: Inbox[int] = Inbox(5)
     end = ConnectionStopped(4100, "no")
     for item in (1, 2, end, end):
@@ -20,7 +20,7 @@ async def test_items_come_in_order_and_then_the_end_again_and_again() -> None:
 
 
 @pytest.mark.asyncio
-async def test_the_oldest_makes_room_for_the_newest_and_for_the_end() -> None:
+async def test_a_full_inbox_drops_the_oldest_item() -> None:
     inbox: Inbox[int] = Inbox(3)
     for item in range(5):
         inbox.put(item)

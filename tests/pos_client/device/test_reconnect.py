@@ -1,4 +1,4 @@
-"""How a device comes back: after what wait, and from where in the stream of its results."""
+"""Reconnects of a device: the delay before them, and the position in the results to resume from."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from pos_client.device.connection import DRAIN_SPREAD_S_MAX, DRAIN_SPREAD_S_MIN
 from pos_client.errors import ConnectionStopped
 from pos_client.wallet.client import WalletClient
 from tests.pos_client.fake_server import BOUGHT, Peer, fake_server
-from tests.pos_client.fake_time import Naps, no_wait
+from tests.pos_client.fake_time import RecordedSleeps, no_wait
 
 START_MS = 1_700_000_000_000
 
@@ -18,24 +18,24 @@ async def stopping(peer: Peer) -> None:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize(
-    ("asked_s", "waited_s"), [(8, 4.0), (0, DRAIN_SPREAD_S_MIN / 2), (10**9, DRAIN_SPREAD_S_MAX / 2)]
+    ("spread_s", "delay_s"), [(8, 4.0), (0, DRAIN_SPREAD_S_MIN / 2), (10**9, DRAIN_SPREAD_S_MAX / 2)]
 )
-async def test_a_draining_server_spreads_the_return(asked_s: int, waited_s: float) -> None:
+async def test_a_draining_server_spreads_the_reconnects(spread_s: int, delay_s: float) -> None:
     async def draining(peer: Peer) -> None:
         await peer.welcome()
-        await peer.send(type="draining", reconnect_within_s=asked_s)
+        await peer.send(type="draining", reconnect_within_s=spread_s)
         await peer.socket.close(4000, "draining")
 
-    naps = Naps()
-    backoff = Backoff(sleep=naps, chance=lambda: 0.5)
+    sleeps = RecordedSleeps()
+    backoff = Backoff(sleep=sleeps, chance=lambda: 0.5)
     async with fake_server(draining, stopping) as server, WalletClient(server.wallet(), backoff=backoff) as wallet:
         with pytest.raises(ConnectionStopped):
             await wallet.notice()
-    assert naps.seconds == [waited_s]
+    assert sleeps.seconds == [delay_s]
 
 
 @pytest.mark.asyncio
-async def test_the_spread_is_for_one_loss_and_the_backoff_grows_meanwhile() -> None:
+async def test_the_spread_applies_to_one_loss_and_the_backoff_still_grows() -> None:
     async def draining(peer: Peer) -> None:
         await peer.welcome()
         await peer.send(type="draining", reconnect_within_s=8)
@@ -45,18 +45,18 @@ async def test_the_spread_is_for_one_loss_and_the_backoff_grows_meanwhile() -> N
         await peer.welcome()
         await peer.socket.close(4000)
 
-    naps = Naps()
+    sleeps = RecordedSleeps()
     async with (
         fake_server(draining, closing, closing, stopping) as server,
-        WalletClient(server.wallet(), backoff=no_wait(naps)) as wallet,
+        WalletClient(server.wallet(), backoff=no_wait(sleeps)) as wallet,
     ):
         with pytest.raises(ConnectionStopped):
             await wallet.notice()
-    assert naps.seconds == [8, 0.5, 1.0]
+    assert sleeps.seconds == [8, 0.5, 1.0]
 
 
 @pytest.mark.asyncio
-async def test_it_resumes_from_the_latest_that_it_heard() -> None:
+async def test_a_device_resumes_from_the_latest_time_it_has_seen() -> None:
     since = []
 
     async def first(peer: Peer) -> None:
@@ -84,7 +84,7 @@ async def test_it_resumes_from_the_latest_that_it_heard() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_gap_that_was_not_replayed_is_told() -> None:
+async def test_a_gap_without_a_replay_is_reported() -> None:
     async def first(peer: Peer) -> None:
         await peer.welcome()
         peer.drop()

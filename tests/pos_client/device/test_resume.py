@@ -7,14 +7,14 @@ def payment_id(number: int) -> UUID:
     return UUID(int=number)
 
 
-def test_without_a_replay_the_servers_time_counts_at_once() -> None:
+def test_without_a_replay_the_server_time_counts_at_once() -> None:
     resume = Resume()
     assert resume.since_ms is None
     resume.on_ready(1_000, resumed=True)
     assert (resume.since_ms, resume.may_have_missed) == (1_000, False)
 
 
-def test_with_a_replay_the_servers_time_counts_when_it_must_have_arrived() -> None:
+def test_with_a_replay_the_server_time_counts_once_it_must_have_arrived() -> None:
     resume = Resume(since_ms=1_000)
     resume.on_ready(5_000, resumed=True)
     resume.on_lost(REPLAYED_AFTER_S - 1)
@@ -26,7 +26,7 @@ def test_with_a_replay_the_servers_time_counts_when_it_must_have_arrived() -> No
     assert resume.since_ms == 6_000
 
 
-def test_a_gap_too_large_is_told_and_not_asked_for_again() -> None:
+def test_a_gap_too_large_is_reported_and_not_requested_again() -> None:
     resume = Resume(since_ms=1_000)
     resume.on_ready(5_000, resumed=False)
     assert (resume.since_ms, resume.may_have_missed) == (5_000, True)
@@ -34,14 +34,14 @@ def test_a_gap_too_large_is_told_and_not_asked_for_again() -> None:
     assert resume.may_have_missed
 
 
-def test_results_move_it_on_and_never_back() -> None:
+def test_results_never_move_the_position_back() -> None:
     resume = Resume(since_ms=1_000)
     resume.on_result(payment_id(1), 1, 3_000)
     resume.on_result(payment_id(2), 1, 2_000)
     assert resume.since_ms == 3_000
 
 
-def test_a_version_is_new_once_and_older_ones_never() -> None:
+def test_a_version_is_new_once_and_an_older_one_never() -> None:
     resume = Resume(versions={payment_id(9): 2})
     answers = [resume.on_result(payment_id(1), version, 0) for version in (1, 1, 3, 2, 3)]
     assert answers == [True, False, True, False, False]
@@ -49,7 +49,7 @@ def test_a_version_is_new_once_and_older_ones_never() -> None:
     assert resume.on_result(payment_id(9), 3, 0)
 
 
-def test_what_is_remembered_is_bounded_and_the_latest_stay() -> None:
+def test_the_number_of_versions_is_bounded_and_the_latest_stay() -> None:
     resume = Resume()
     resume.on_result(payment_id(0), 1, 0)
     resume.on_result(payment_id(1), 1, 0)

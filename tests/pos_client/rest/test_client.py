@@ -1,4 +1,4 @@
-"""The client of the REST API against a server of a few lines; tests/api/test_client.py has the real one."""
+"""ApiClient against a fake server; tests/api/test_client.py uses the real one."""
 
 import inspect
 import json
@@ -19,7 +19,7 @@ from pos_server.core.rest.catalogue import ENDPOINTS
 from pos_server.core.rest.endpoints import Endpoint, Kind
 from pos_server.core.rest.fields import Body, Page, Resource
 from tests.pos_client.device.test_activation import Answer, problem
-from tests.pos_client.fake_time import Naps, no_wait
+from tests.pos_client.fake_time import RecordedSleeps, no_wait
 
 KEY = "pos_admin_" + "k" * 52
 KIOSK = MerchantCreate(name="Kiosk", currency="EUR")
@@ -33,11 +33,11 @@ MERCHANT = {
     "time_zone": "UTC",
     "cut_off": "00:00",
 }
-MADE = httpx.Response(201, json=MERCHANT | {"what a newer server says": 1})
+CREATED = httpx.Response(201, json=MERCHANT | {"field of a newer server": 1})
 
 
 class Server(httpx.MockTransport):
-    """Answers in order; keeps the requests it got."""
+    """A server that returns its answers in order and records the requests."""
 
     def __init__(self, *answers: Answer) -> None:
         self.requests: list[httpx.Request] = []
@@ -56,11 +56,11 @@ class Server(httpx.MockTransport):
         return [request.headers.get("Idempotency-Key") for request in self.requests]
 
 
-def client(server: Server, naps: Naps | None = None) -> ApiClient:
-    return ApiClient("http://pos.test/", KEY, backoff=no_wait(naps), transport=server)
+def client(server: Server, sleeps: RecordedSleeps | None = None) -> ApiClient:
+    return ApiClient("http://pos.test/", KEY, backoff=no_wait(sleeps), transport=server)
 
 
-def test_every_operation_has_a_method_in_its_models() -> None:
+def test_every_endpoint_has_a_method_with_its_models() -> None:
     for operation in ENDPOINTS:
         method = getattr(ApiClient, re.sub(r"(?<!^)(?=[A-Z])", "_", operation.name).lower())
         assert method.__doc__, operation.name
@@ -78,8 +78,8 @@ def test_every_operation_has_a_method_in_its_models() -> None:
 
 
 @pytest.mark.asyncio
-async def test_what_is_sent_and_what_comes_back() -> None:
-    server = Server(MADE, httpx.Response(200, json=MERCHANT), httpx.Response(200, json=MERCHANT))
+async def test_requests_and_responses() -> None:
+    server = Server(CREATED, httpx.Response(200, json=MERCHANT), httpx.Response(200, json=MERCHANT))
     async with client(server) as api:
         assert (await api.create_merchant(KIOSK, idempotency_key="first")).merchant_id == 7
         await api.get_merchant(7)
@@ -92,15 +92,15 @@ async def test_what_is_sent_and_what_comes_back() -> None:
     assert sent == [
         ("POST", "http://pos.test/v1/merchants", {"name": "Kiosk", "currency": "EUR"}, bearer),
         ("GET", "http://pos.test/v1/merchants/7", None, bearer),
-        # What is left out stays.
+        # Omitted fields keep their values.
         ("PATCH", "http://pos.test/v1/merchants/7", {"fee_bps": 3}, bearer),
     ]
     assert server.idempotency_keys == ["first", None, None]
 
 
 @pytest.mark.asyncio
-async def test_the_same_key_is_sent_until_there_is_an_answer() -> None:
-    naps = Naps()
+async def test_retries_keep_the_idempotency_key_until_there_is_an_answer() -> None:
+    sleeps = RecordedSleeps()
     server = Server(
         httpx.ConnectError("refused"),
         httpx.ReadTimeout("slow"),
@@ -108,13 +108,13 @@ async def test_the_same_key_is_sent_until_there_is_an_answer() -> None:
         problem(429, "too_many_requests", **{"Retry-After": "3"}),
         problem(503, "busy", **{"Retry-After": "1"}),
         httpx.Response(502, text="<html>"),
-        MADE,
+        CREATED,
     )
-    async with client(server, naps) as api:
+    async with client(server, sleeps) as api:
         assert (await api.create_merchant(KIOSK)).name == "Kiosk"
     [key] = set(server.idempotency_keys)
     assert key is not None
-    assert naps.seconds == [0.25, 0.5, 1, 3, 4, 8]
+    assert sleeps.seconds == [0.25, 0.5, 1, 3, 4, 8]
 
 
 @pytest.mark.asyncio
@@ -128,7 +128,9 @@ async def test_the_same_key_is_sent_until_there_is_an_answer() -> None:
         (problem(409, "in_progress"), "in_progress", True),
     ],
 )
-async def test_it_gives_up_and_says_whether_it_may_be_done(last: Answer, code: str | None, maybe_done: bool) -> None:
+async def test_the_last_error_says_whether_the_request_may_be_done(
+    last: Answer, code: str | None, maybe_done: bool
+) -> None:
     server = Server(*[last] * (ATTEMPTS_MAX + 1))
     async with client(server) as api:
         with pytest.raises(ApiError) as error:
@@ -139,7 +141,7 @@ async def test_it_gives_up_and_says_whether_it_may_be_done(last: Answer, code: s
 
 
 @pytest.mark.asyncio
-async def test_what_may_be_done_stays_so_when_a_later_try_is_refused() -> None:
+async def test_a_later_refusal_does_not_clear_maybe_done() -> None:
     server = Server(httpx.ReadError("cut"), *[problem(503, "busy")] * ATTEMPTS_MAX)
     async with client(server) as api:
         with pytest.raises(ApiError) as error:
@@ -149,7 +151,7 @@ async def test_what_may_be_done_stays_so_when_a_later_try_is_refused() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_read_is_never_half_done() -> None:
+async def test_a_read_is_never_maybe_done() -> None:
     async with client(Server(*[httpx.ReadTimeout("slow")] * ATTEMPTS_MAX)) as api:
         with pytest.raises(ApiError, match=r"^no answer from http://pos\.test: slow$") as error:
             await api.get_merchant(7)
@@ -179,12 +181,12 @@ async def test_a_read_is_never_half_done() -> None:
         (problem(429, "too_many_attempts", "wait", **{"Retry-After": "60"}), "wait (HTTP 429, too_many_attempts)"),
         (problem(503, "takes_too_long", "less"), "less (HTTP 503, takes_too_long)"),
         (problem(409, "already_refunded", "no"), "no (HTTP 409, already_refunded)"),
-        (httpx.Response(500, text="oh"), "http://pos.test answered HTTP 500, is it a pos-server? (HTTP 500)"),
-        (httpx.Response(307, headers={"Location": "http://elsewhere.test"}), "answered HTTP 307"),
-        (httpx.Response(201, text="<html>"), "did not answer with a Merchant: is it a pos-server of this version?"),
+        (httpx.Response(500, text="oh"), "http://pos.test returned HTTP 500, is it a pos-server? (HTTP 500)"),
+        (httpx.Response(307, headers={"Location": "http://elsewhere.test"}), "returned HTTP 307"),
+        (httpx.Response(201, text="<html>"), "did not return a Merchant: is it a pos-server of this version?"),
     ],
 )
-async def test_a_refusal_is_not_sent_again(answer: httpx.Response, text: str) -> None:
+async def test_a_refused_request_is_not_retried(answer: httpx.Response, text: str) -> None:
     server = Server(answer)
     async with client(server) as api:
         with pytest.raises(ApiError) as error:
@@ -195,7 +197,7 @@ async def test_a_refusal_is_not_sent_again(answer: httpx.Response, text: str) ->
 
 
 @pytest.mark.asyncio
-async def test_a_list_is_read_a_page_at_a_time() -> None:
+async def test_a_list_is_fetched_page_by_page() -> None:
     def page(numbers: range, cursor: str | None) -> httpx.Response:
         items = [MERCHANT | {"merchant_id": number} for number in numbers]
         return httpx.Response(200, json={"items": items, "next_cursor": cursor})
@@ -211,13 +213,13 @@ async def test_a_list_is_read_a_page_at_a_time() -> None:
 
 
 class Note(Body):
-    """A body of nobody's."""
+    """A request body for this test."""
 
     text: str
 
 
 class Noted(Resource):
-    """Its answer."""
+    """The response of this test's endpoint."""
 
     text: str
 
@@ -236,7 +238,7 @@ REPLACING = Endpoint(
 
 
 @pytest.mark.asyncio
-async def test_a_change_of_what_was_read_is_not_sent_again_once_it_may_be_made() -> None:
+async def test_a_conditional_replace_is_not_retried_once_it_may_be_done() -> None:
     note = Note(text="new")
     changed = httpx.Response(200, json={"text": "new"}, headers={"ETag": '"2"'})
     server = Server(problem(503, "busy"), changed, httpx.ReadError("cut"))
@@ -250,9 +252,9 @@ async def test_a_change_of_what_was_read_is_not_sent_again_once_it_may_be_made()
 
 
 @pytest.mark.asyncio
-async def test_keys_are_in_no_log_and_no_text(caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_log_or_text_contains_a_key(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    made: dict[str, Any] = {
+    api_key: dict[str, Any] = {
         "key_id": 1,
         "role": "admin",
         "merchant_id": None,
@@ -262,21 +264,21 @@ async def test_keys_are_in_no_log_and_no_text(caplog: pytest.LogCaptureFixture) 
         "ends_at": None,
         "key": "pos_admin_" + "n" * 52,
     }
-    answers = [httpx.Response(201, json=made), httpx.Response(201, json=made | {"role": "king"})]
+    answers = [httpx.Response(201, json=api_key), httpx.Response(201, json=api_key | {"role": "king"})]
     async with client(Server(*answers, httpx.ReadError("cut"), problem(401, "unauthorized"))) as api:
-        wish = ApiKeyCreate(role=Role.ADMIN, name="x")
-        told = [repr(await api.create_api_key(wish)), repr(api)]
+        body = ApiKeyCreate(role=Role.ADMIN, name="x")
+        texts = [repr(await api.create_api_key(body)), repr(api)]
         for _ in range(2):
             with pytest.raises(ApiError) as error:
-                await api.create_api_key(wish)
-            told += [str(error.value), repr(error.value), repr(error.value.__cause__)]
-    for secret in (KEY, made["key"]):
-        assert secret not in "".join(told) + caplog.text
-    assert ApiKeyMade.model_validate(made).key == made["key"]
+                await api.create_api_key(body)
+            texts += [str(error.value), repr(error.value), repr(error.value.__cause__)]
+    for secret in (KEY, api_key["key"]):
+        assert secret not in "".join(texts) + caplog.text
+    assert ApiKeyMade.model_validate(api_key).key == api_key["key"]
 
 
 @pytest.mark.parametrize("key", ["", "pos admin", "schlüssel", "k" * 129, "k\n"])
-def test_what_cannot_be_a_key_is_a_value_error_that_does_not_show_it(key: str) -> None:
+def test_an_invalid_key_is_a_value_error_that_does_not_show_it(key: str) -> None:
     with pytest.raises(ValueError, match="printable ASCII") as error:
         ApiClient("http://pos.test", key)
     assert not key or key not in str(error.value)
@@ -285,8 +287,8 @@ def test_what_cannot_be_a_key_is_a_value_error_that_does_not_show_it(key: str) -
 
 
 @pytest.mark.asyncio
-async def test_what_cannot_be_an_idempotency_key_is_a_value_error() -> None:
+async def test_an_invalid_idempotency_key_is_a_value_error() -> None:
     async with client(Server()) as api:
-        for name in ("", "a b", "x" * 65, "é"):
+        for key in ("", "a b", "x" * 65, "é"):
             with pytest.raises(ValueError, match="printable ASCII"):
-                await api.create_merchant(KIOSK, idempotency_key=name)
+                await api.create_merchant(KIOSK, idempotency_key=key)

@@ -1,4 +1,4 @@
-"""Taking payments back: the way out of an unknown outcome."""
+"""Cancels, which also resolve an unknown outcome."""
 
 import asyncio
 from pathlib import Path
@@ -20,8 +20,8 @@ from tests.pos_client.terminal.test_recovery import CODE, OTHER_ID, PAYMENT_ID, 
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("which", [{"payment_id": PAYMENT_ID}, {"reference": "order-1"}])
-async def test_a_cancel_names_the_payment_or_the_order_and_returns_what_is_so_now(which: dict[str, Any]) -> None:
+@pytest.mark.parametrize("target", [{"payment_id": PAYMENT_ID}, {"reference": "order-1"}])
+async def test_a_cancel_names_the_payment_or_the_order_and_returns_its_state(target: dict[str, Any]) -> None:
     cancels = []
 
     async def script(peer: Peer) -> None:
@@ -30,25 +30,25 @@ async def test_a_cancel_names_the_payment_or_the_order_and_returns_what_is_so_no
         await peer.answer(cancels[0], {**CANCELED, "payment_id": str(PAYMENT_ID), "amount_minor": None})
 
     async with fake_server(script) as server, TerminalClient(server.terminal(), backoff=no_wait()) as till:
-        result = await till.cancel(**which)
+        result = await till.cancel(**target)
         assert till.unread == 0
     assert (result.status, result.payment_id, result.amount_minor) == ("canceled", PAYMENT_ID, None)
-    named = {name: value for name, value in cancels[0].items() if name in ("payment_id", "reference") and value}
-    assert named == {name: str(value) for name, value in which.items()}
+    sent_target = {name: value for name, value in cancels[0].items() if name in ("payment_id", "reference") and value}
+    assert sent_target == {name: str(value) for name, value in target.items()}
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("which", [{}, {"payment_id": PAYMENT_ID, "reference": "order-1"}, {"reference": ""}])
-async def test_it_names_one_of_the_two(which: dict[str, Any]) -> None:
+@pytest.mark.parametrize("target", [{}, {"payment_id": PAYMENT_ID, "reference": "order-1"}, {"reference": ""}])
+async def test_a_cancel_requires_exactly_one_of_id_and_reference(target: dict[str, Any]) -> None:
     async with TerminalClient(credentials(DeviceKind.TERMINAL), backoff=no_wait()) as till:
         with pytest.raises(ValueError, match=r"either payment_id or reference|reference: "):
-            await till.cancel(**which)
+            await till.cancel(**target)
         with pytest.raises(ValueError, match=r"either payment_id or reference|reference: "):
-            await till.query(**which)
+            await till.query(**target)
 
 
 @pytest.mark.asyncio
-async def test_it_is_sent_until_it_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_cancel_is_resent_until_it_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pos_client.device.requests.RESEND_AFTER_S", 0.01)
     ids = set()
 
@@ -80,11 +80,11 @@ async def test_a_result_of_the_scan_does_not_answer_the_cancel() -> None:
 
     async with fake_server(script) as server, TerminalClient(server.terminal(), backoff=no_wait()) as till:
         assert (await till.cancel(payment_id=PAYMENT_ID)).status == "canceled"
-        assert till.unread == 0  # that it was approved a moment before is no news any more
+        assert till.unread == 0  # the approval is outdated
 
 
 @pytest.mark.asyncio
-async def test_a_refused_cancel_says_why_and_is_not_kept(tmp_path: Path) -> None:
+async def test_a_refused_cancel_carries_its_code_and_leaves_the_journal(tmp_path: Path) -> None:
     path = tmp_path / "till.journal"
 
     async def refusing(peer: Peer) -> None:
@@ -96,22 +96,22 @@ async def test_a_refused_cancel_says_why_and_is_not_kept(tmp_path: Path) -> None
         async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
             with pytest.raises(RequestRefused, match="because of cancel_too_late") as refused:
                 await till.cancel(payment_id=PAYMENT_ID)
-            # The order is free again for scans.
+            # The refusal unblocks scans of the order.
             await till.scan(code=CODE, amount_minor=1250, reference="order-1", payment_id=PAYMENT_ID)
-        assert journal_of(server, path).open == {}
+        assert journal_of(server, path).entries == {}
     assert refused.value.code == "cancel_too_late"
 
 
 @pytest.mark.asyncio
-async def test_the_wish_is_on_the_disk_before_it_is_sent_and_gone_with_its_answer(tmp_path: Path) -> None:
+async def test_a_cancel_is_journaled_before_its_send_and_removed_with_its_answer(tmp_path: Path) -> None:
     path = tmp_path / "till.journal"
-    kept: list[list[str]] = []
+    journaled_keys: list[list[str]] = []
 
     async def script(peer: Peer) -> None:
         await peer.welcome()
         await peer.receive()
         cancel = await peer.receive()
-        kept.append(list(journal_of(server, path).open))
+        journaled_keys.append(list(journal_of(server, path).entries))
         await peer.answer(cancel, CANCELED)
 
     async with fake_server(script) as server:
@@ -120,17 +120,17 @@ async def test_the_wish_is_on_the_disk_before_it_is_sent_and_gone_with_its_answe
             with pytest.raises(OutcomeUnknown) as unknown:
                 await till.scan(code=CODE, amount_minor=1250, reference="order-1", timeout_s=0.1)
             await till.cancel(payment_id=unknown.value.payment_id)
-        after = journal_of(server, path)
-    assert kept == [[f"scan {unknown.value.payment_id}", f"cancel {unknown.value.payment_id}"]]
-    assert after.open == {}
-    assert after.heard == {unknown.value.payment_id: 2}
+        journal = journal_of(server, path)
+    assert journaled_keys == [[f"scan {unknown.value.payment_id}", f"cancel {unknown.value.payment_id}"]]
+    assert journal.entries == {}
+    assert journal.versions == {unknown.value.payment_id: 2}
     assert CODE not in path.read_text()
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("which", [{"payment_id": PAYMENT_ID}, {"reference": "order-1"}])
-async def test_the_next_process_goes_on_canceling_and_does_not_scan_again(
-    which: dict[str, Any], tmp_path: Path
+@pytest.mark.parametrize("target", [{"payment_id": PAYMENT_ID}, {"reference": "order-1"}])
+async def test_the_next_process_resumes_a_cancel_and_does_not_scan_again(
+    target: dict[str, Any], tmp_path: Path
 ) -> None:
     path = tmp_path / "till.journal"
 
@@ -147,25 +147,23 @@ async def test_the_next_process_goes_on_canceling_and_does_not_scan_again(
             recovering = asyncio.create_task(till.recovered())
             await till.ready()
             with pytest.raises(RequestUnanswered):
-                await till.cancel(**which, timeout_s=0.1)
+                await till.cancel(**target, timeout_s=0.1)
         await recovering
         async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
             assert till.left_open == 1
             (recovered,) = await till.recovered()
             assert till.unread == 0
-        assert journal_of(server, path).open == {}
+        assert journal_of(server, path).entries == {}
     assert CODE not in path.read_text()
     assert isinstance(recovered, RecoveredCancel)
-    assert (recovered.payment_id, recovered.reference) == (which.get("payment_id"), which.get("reference"))
+    assert (recovered.payment_id, recovered.reference) == (target.get("payment_id"), target.get("reference"))
     assert isinstance(recovered.outcome, TerminalPaymentResult)
     assert recovered.outcome.status == "canceled"
 
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("is_answered", [True, False])
-async def test_a_cancel_at_the_start_tells_what_became_of_the_scan_that_was_left_open(
-    is_answered: bool, tmp_path: Path
-) -> None:
+async def test_a_cancel_at_start_gives_the_recovered_scan_its_outcome(is_answered: bool, tmp_path: Path) -> None:
     path = tmp_path / "till.journal"
 
     async def answering(peer: Peer) -> None:
@@ -192,7 +190,7 @@ async def test_a_cancel_at_the_start_tells_what_became_of_the_scan_that_was_left
 
 
 @pytest.mark.asyncio
-async def test_a_wish_without_a_connection_is_kept_too(tmp_path: Path) -> None:
+async def test_a_cancel_without_a_connection_is_journaled(tmp_path: Path) -> None:
     path = tmp_path / "till.journal"
     never = Backoff(sleep=lambda _: asyncio.Event().wait())
     async with TerminalClient(credentials(DeviceKind.TERMINAL), journal=path, backoff=never) as till:
@@ -200,11 +198,11 @@ async def test_a_wish_without_a_connection_is_kept_too(tmp_path: Path) -> None:
             await till.cancel(payment_id=PAYMENT_ID, timeout_s=0.1)
     journal = Journal(path, "7 at http://127.0.0.1:9")
     journal.load()
-    assert list(journal.open) == [f"cancel {PAYMENT_ID}"]
+    assert list(journal.entries) == [f"cancel {PAYMENT_ID}"]
 
 
 @pytest.mark.asyncio
-async def test_what_is_being_canceled_is_not_scanned_until_the_cancel_is_answered() -> None:
+async def test_a_payment_is_not_scanned_while_its_cancel_is_unanswered() -> None:
     async with fake_server(silent) as server, TerminalClient(server.terminal(), backoff=no_wait()) as till:
         await till.ready()
         with pytest.raises(RequestUnanswered):
@@ -214,14 +212,14 @@ async def test_what_is_being_canceled_is_not_scanned_until_the_cancel_is_answere
 
 
 @pytest.mark.asyncio
-async def test_a_late_answer_settles_the_wish(tmp_path: Path) -> None:
+async def test_a_late_answer_settles_the_cancel(tmp_path: Path) -> None:
     path = tmp_path / "till.journal"
-    given_up = asyncio.Event()
+    cancel_timed_out = asyncio.Event()
 
     async def late(peer: Peer) -> None:
         await peer.welcome()
         cancel = await peer.receive()
-        await given_up.wait()
+        await cancel_timed_out.wait()
         await peer.answer(cancel, CANCELED)
 
     async with fake_server(late) as server:
@@ -229,15 +227,15 @@ async def test_a_late_answer_settles_the_wish(tmp_path: Path) -> None:
             await till.ready()
             with pytest.raises(RequestUnanswered):
                 await till.cancel(payment_id=PAYMENT_ID, timeout_s=0.05)
-            assert list(journal_of(server, path).open) == [f"cancel {PAYMENT_ID}"]
-            given_up.set()
+            assert list(journal_of(server, path).entries) == [f"cancel {PAYMENT_ID}"]
+            cancel_timed_out.set()
             result = await till.result()
-        assert journal_of(server, path).open == {}
+        assert journal_of(server, path).entries == {}
     assert (result.payment_id, getattr(result, "status", None)) == (PAYMENT_ID, "canceled")
 
 
 @pytest.mark.asyncio
-async def test_a_till_that_is_closed_meanwhile_keeps_the_wish(tmp_path: Path) -> None:
+async def test_a_closed_till_keeps_its_unanswered_cancel(tmp_path: Path) -> None:
     path = tmp_path / "till.journal"
     async with fake_server(silent) as server:
         async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
@@ -245,4 +243,4 @@ async def test_a_till_that_is_closed_meanwhile_keeps_the_wish(tmp_path: Path) ->
             await till.ready()
         with pytest.raises((RequestUnanswered, ConnectionStopped)):
             await canceling
-        assert list(journal_of(server, path).open) == [f"cancel {OTHER_ID}"]
+        assert list(journal_of(server, path).entries) == [f"cancel {OTHER_ID}"]

@@ -10,13 +10,13 @@ from pos_client.terminal.client import CODE_CHARS_MAX, TerminalClient
 from pos_server.core.credentials.device_keys import DeviceKind
 from pos_server.core.protocol.server_messages import StatusChanged
 from tests.pos_client.fake_server import DECLINED, PAID, Peer, credentials, fake_server
-from tests.pos_client.fake_time import Naps, no_wait
+from tests.pos_client.fake_time import RecordedSleeps, no_wait
 
 CODE = "772000000001003123456789"
 
 
 @pytest.mark.asyncio
-async def test_an_approved_scan_returns_its_result_and_says_who_the_till_is() -> None:
+async def test_an_approved_scan_returns_its_result_and_ready_names_the_till() -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
         scan = await peer.receive()
@@ -39,24 +39,24 @@ async def test_an_approved_scan_returns_its_result_and_says_who_the_till_is() ->
 
 @pytest.mark.asyncio
 async def test_cash_is_a_scan_with_another_purpose() -> None:
-    asked = []
+    scans = []
 
     async def script(peer: Peer) -> None:
         await peer.welcome()
         for purpose in ("top_up", "withdrawal"):
-            asked.append(await peer.receive())
-            await peer.answer(asked[-1], {**PAID, "purpose": purpose})
+            scans.append(await peer.receive())
+            await peer.answer(scans[-1], {**PAID, "purpose": purpose})
 
     async with fake_server(script) as server, TerminalClient(server.terminal(), backoff=no_wait()) as till:
         first = await till.scan(code=CODE, amount_minor=1250, reference="order-1", purpose="top_up")
         second = await till.scan(code=CODE, amount_minor=1250, reference="order-2", purpose="withdrawal")
         with pytest.raises(ValueError, match="purpose"):
             await till.scan(code=CODE, amount_minor=1250, reference="order-3", purpose="gift")  # type: ignore[arg-type]
-    assert [message["purpose"] for message in asked] == [first.purpose, second.purpose] == ["top_up", "withdrawal"]
+    assert [message["purpose"] for message in scans] == [first.purpose, second.purpose] == ["top_up", "withdrawal"]
 
 
 @pytest.mark.asyncio
-async def test_a_decline_is_a_result_and_no_exception() -> None:
+async def test_a_decline_is_a_result_not_an_exception() -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
         await peer.answer(await peer.receive(), DECLINED)
@@ -67,7 +67,7 @@ async def test_a_decline_is_a_result_and_no_exception() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_lost_connection_sends_the_same_payment_again_under_a_new_message_id() -> None:
+async def test_after_a_lost_connection_the_payment_is_resent_with_a_new_message_id() -> None:
     scans = []
 
     async def dropping(peer: Peer) -> None:
@@ -129,8 +129,8 @@ async def test_duplicates_and_results_of_other_payments_are_dropped() -> None:
 
 
 @pytest.mark.asyncio
-async def test_retryable_errors_send_again_after_the_servers_wait_or_with_backoff() -> None:
-    naps = Naps()
+async def test_retryable_errors_resend_after_the_requested_wait_or_backoff() -> None:
+    sleeps = RecordedSleeps()
 
     async def script(peer: Peer) -> None:
         await peer.welcome()
@@ -139,10 +139,10 @@ async def test_retryable_errors_send_again_after_the_servers_wait_or_with_backof
         await peer.refuse(await peer.receive(), "too_many_bad_codes", retryable=True, retry_after_s=7)
         await peer.answer(await peer.receive())
 
-    async with fake_server(script) as server, TerminalClient(server.terminal(), backoff=no_wait(naps)) as till:
+    async with fake_server(script) as server, TerminalClient(server.terminal(), backoff=no_wait(sleeps)) as till:
         result = await till.scan(code=CODE, amount_minor=1250, reference="order-1")
     assert result.status == "approved"
-    assert naps.seconds == [0.25, 0.5, 7]
+    assert sleeps.seconds == [0.25, 0.5, 7]
 
 
 @pytest.mark.asyncio
@@ -152,7 +152,7 @@ async def test_a_wait_beyond_the_deadline_is_reported_at_once() -> None:
         await peer.refuse(await peer.receive(), "too_many_bad_codes", retryable=True, retry_after_s=60)
 
     async with fake_server(script) as server, TerminalClient(server.terminal(), backoff=no_wait()) as till:
-        with pytest.raises(ScanNotDone, match="nothing was charged: because of too_many_bad_codes; try again in 60 s"):
+        with pytest.raises(ScanNotDone, match="nothing was charged: because of too_many_bad_codes; retry in 60 s"):
             await till.scan(code=CODE, amount_minor=1250, reference="order-1")
 
 
@@ -183,7 +183,7 @@ async def test_a_sent_scan_without_an_answer_is_unknown() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_scan_that_was_never_sent_is_not_done() -> None:
+async def test_an_unsent_scan_is_not_done() -> None:
     never = Backoff(sleep=lambda _: asyncio.Event().wait())
     async with TerminalClient(credentials(DeviceKind.TERMINAL), backoff=never) as till:
         with pytest.raises(ScanNotDone, match="nothing was charged"):
@@ -191,7 +191,7 @@ async def test_a_scan_that_was_never_sent_is_not_done() -> None:
 
 
 @pytest.mark.asyncio
-async def test_asking_again_for_a_payment_is_unknown_even_when_nothing_could_be_sent() -> None:
+async def test_an_unsent_repeat_of_a_payment_is_unknown() -> None:
     never = Backoff(sleep=lambda _: asyncio.Event().wait())
     payment_id = UUID("01890000-0000-7000-8000-000000000001")
     async with TerminalClient(credentials(DeviceKind.TERMINAL), backoff=never) as till:
@@ -200,7 +200,7 @@ async def test_asking_again_for_a_payment_is_unknown_even_when_nothing_could_be_
 
 
 @pytest.mark.asyncio
-async def test_answered_errors_leave_no_doubt() -> None:
+async def test_answered_errors_mean_not_done() -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
         await peer.refuse(await peer.receive(), "busy", retryable=True)
@@ -212,7 +212,7 @@ async def test_answered_errors_leave_no_doubt() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_stop_while_a_scan_is_open_is_unknown_and_before_it_the_stop_itself() -> None:
+async def test_a_stop_makes_an_open_scan_unknown_and_a_later_one_fail() -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
         await peer.receive()
@@ -244,15 +244,15 @@ async def test_closing_the_client_ends_its_scans() -> None:
 
 
 @pytest.mark.asyncio
-async def test_no_more_scans_are_sent_than_the_bound() -> None:
-    sent = 0
+async def test_the_number_of_scans_in_flight_is_bounded() -> None:
+    sent_count = 0
     full = asyncio.Event()
 
     async def script(peer: Peer) -> None:
-        nonlocal sent
+        nonlocal sent_count
         await peer.welcome()
         scans = [await peer.receive() for _ in range(REQUESTS_IN_FLIGHT_MAX)]
-        sent = len(scans)
+        sent_count = len(scans)
         full.set()
         await peer.answer(scans[0])
         scans.append(await peer.receive())
@@ -263,7 +263,7 @@ async def test_no_more_scans_are_sent_than_the_bound() -> None:
         scans = [till.scan(code=CODE, amount_minor=1, reference=f"r{i}") for i in range(REQUESTS_IN_FLIGHT_MAX + 1)]
         results = await asyncio.gather(*scans)
     assert [result.status for result in results] == ["approved"] * (REQUESTS_IN_FLIGHT_MAX + 1)
-    assert sent == REQUESTS_IN_FLIGHT_MAX
+    assert sent_count == REQUESTS_IN_FLIGHT_MAX
 
 
 @pytest.mark.asyncio
@@ -278,7 +278,7 @@ async def test_no_more_scans_are_sent_than_the_bound() -> None:
         ("code", "\udc80"),
     ],
 )
-async def test_input_that_no_server_takes_is_a_value_error_without_the_code(field: str, value: object) -> None:
+async def test_invalid_input_is_a_value_error_without_the_code(field: str, value: object) -> None:
     scan = {"code": CODE, "amount_minor": 1, "reference": "a", field: value}
     async with TerminalClient(credentials(DeviceKind.TERMINAL), backoff=no_wait()) as till:
         with pytest.raises(ValueError, match=r".") as error:
@@ -286,30 +286,30 @@ async def test_input_that_no_server_takes_is_a_value_error_without_the_code(fiel
     assert CODE not in str(error.value)
 
 
-def test_a_wallets_credentials_make_no_till() -> None:
-    with pytest.raises(CredentialsError, match="of a wallet, not of a terminal"):
+def test_a_till_rejects_the_credentials_of_a_wallet() -> None:
+    with pytest.raises(CredentialsError, match="belong to a wallet, not to a terminal"):
         TerminalClient(credentials(DeviceKind.WALLET))
 
 
 @pytest.mark.asyncio
-async def test_a_new_status_is_told_at_once_and_is_no_result() -> None:
+async def test_a_status_change_is_reported_at_once_and_is_not_a_result() -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
         await peer.send(type="status.changed", status="disabled", text="This till is disabled. Call your manager.")
         await peer.answer(await peer.receive())
 
-    told: list[StatusChanged] = []
+    changes: list[StatusChanged] = []
     async with (
         fake_server(script) as server,
-        TerminalClient(server.terminal(), on_status=told.append, backoff=no_wait()) as till,
+        TerminalClient(server.terminal(), on_status=changes.append, backoff=no_wait()) as till,
     ):
         await till.scan(code=CODE, amount_minor=1250, reference="order-1")
         assert till.unread == 0
-    assert told == [StatusChanged(status="disabled", text="This till is disabled. Call your manager.")]
+    assert changes == [StatusChanged(status="disabled", text="This till is disabled. Call your manager.")]
 
 
 @pytest.mark.asyncio
-async def test_nobody_need_care_for_the_status() -> None:
+async def test_a_status_change_without_a_callback_is_ignored() -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
         await peer.send(type="status.changed", status="disabled", text="This till is disabled. Call your manager.")

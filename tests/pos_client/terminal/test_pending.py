@@ -25,44 +25,44 @@ async def scan(
 
 
 @pytest.mark.asyncio
-async def test_a_pending_payment_is_told_and_waited_for_beyond_the_timeout() -> None:
-    told = asyncio.Event()
+async def test_a_pending_payment_is_reported_and_extends_the_timeout() -> None:
+    reported = asyncio.Event()
 
     async def script(peer: Peer) -> None:
         await peer.welcome()
-        sent = await peer.receive()
-        assert sent["entry"] == "typed"
-        await peer.answer(sent, PENDING)
-        await told.wait()
+        scan_message = await peer.receive()
+        assert scan_message["entry"] == "typed"
+        await peer.answer(scan_message, PENDING)
+        await reported.wait()
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(peer.receive(), 0.15)  # longer than the scan's timeout
-        await peer.send(**{**PAID, "payment_id": sent["payment_id"], "version": 2})
+        await peer.send(**{**PAID, "payment_id": scan_message["payment_id"], "version": 2})
 
-    waiting: list[PaymentPending] = []
+    reports: list[PaymentPending] = []
 
     def on_pending(pending: PaymentPending) -> None:
-        waiting.append(pending)
-        told.set()
+        reports.append(pending)
+        reported.set()
 
     async with fake_server(script) as server, TerminalClient(server.terminal(), backoff=no_wait()) as till:
         await till.ready()
         result = await scan(till, on_pending, timeout_s=0.1)
         assert till.unread == 0
     assert (result.status, result.version) == ("approved", 2)
-    assert [(pending.text, pending.payment_id) for pending in waiting] == [
+    assert [(pending.text, pending.payment_id) for pending in reports] == [
         ("Waiting for the customer's PIN.", result.payment_id)
     ]
 
 
 @pytest.mark.asyncio
-async def test_meanwhile_the_server_is_queried_and_only_news_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_pending_payment_is_queried_and_only_changes_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pos_client.device.requests.RESEND_AFTER_S", 0.01)
     monkeypatch.setattr("pos_client.device.requests.RESENDS_MAX", 2)
 
     async def script(peer: Peer) -> None:
         await peer.welcome()
         await peer.answer(await peer.receive(), {**PENDING, "wallet_online": False})
-        for wallet_online in (False, False, True, True):  # more than RESENDS_MAX, but each is answered
+        for wallet_online in (False, False, True, True):  # more than RESENDS_MAX, which counts unanswered sends only
             query = await peer.receive()
             assert query["type"] == "payment.query"
             await peer.answer(query, {**PENDING, "wallet_online": wallet_online})
@@ -76,7 +76,7 @@ async def test_meanwhile_the_server_is_queried_and_only_news_are_told(monkeypatc
 
 
 @pytest.mark.asyncio
-async def test_after_a_reconnect_the_scan_is_sent_again_and_still_waits() -> None:
+async def test_after_a_reconnect_a_pending_scan_is_resent_and_still_waits() -> None:
     async def asking(peer: Peer) -> None:
         await peer.welcome()
         await peer.answer(await peer.receive(), PENDING)
@@ -84,20 +84,20 @@ async def test_after_a_reconnect_the_scan_is_sent_again_and_still_waits() -> Non
 
     async def answering(peer: Peer) -> None:
         await peer.welcome()
-        sent = await peer.receive()
-        assert sent["type"] == "payment.scan"
-        await peer.send(**{**PENDING, "payment_id": sent["payment_id"]})  # the replay
-        await peer.answer(sent, PENDING)
-        await peer.send(**{**PAID, "payment_id": sent["payment_id"], "version": 2})
+        scan_message = await peer.receive()
+        assert scan_message["type"] == "payment.scan"
+        await peer.send(**{**PENDING, "payment_id": scan_message["payment_id"]})  # the replay
+        await peer.answer(scan_message, PENDING)
+        await peer.send(**{**PAID, "payment_id": scan_message["payment_id"], "version": 2})
 
-    told: list[PaymentPending] = []
+    reports: list[PaymentPending] = []
     async with fake_server(asking, answering) as server, TerminalClient(server.terminal(), backoff=no_wait()) as till:
-        assert (await scan(till, told.append)).status == "approved"
-    assert len(told) == 1
+        assert (await scan(till, reports.append)).status == "approved"
+    assert len(reports) == 1
 
 
 @pytest.mark.asyncio
-async def test_without_a_result_when_the_customers_time_is_over_the_outcome_is_unknown(
+async def test_a_pending_payment_without_a_result_at_its_expiry_is_unknown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("pos_client.terminal.open_scan.PENDING_GRACE_S", 0.05)
@@ -113,7 +113,7 @@ async def test_without_a_result_when_the_customers_time_is_over_the_outcome_is_u
 
 
 @pytest.mark.asyncio
-async def test_a_cancel_ends_the_scan_that_waits_and_tells_what_became_of_the_payment() -> None:
+async def test_a_cancel_ends_the_waiting_scan_and_returns_the_payment() -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
         await peer.answer(await peer.receive(), PENDING)
@@ -132,15 +132,15 @@ async def test_a_cancel_ends_the_scan_that_waits_and_tells_what_became_of_the_pa
 
 
 @pytest.mark.asyncio
-async def test_customers_who_are_asked_are_not_in_the_way_of_the_next_ones() -> None:
+async def test_pending_payments_do_not_block_further_scans() -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
         scans = []
         for _ in range(REQUESTS_IN_FLIGHT_MAX + 1):
             scans.append(await peer.receive())
             await peer.answer(scans[-1], PENDING)
-        for sent in scans:
-            await peer.send(**{**PAID, "payment_id": sent["payment_id"], "version": 2})
+        for scan_message in scans:
+            await peer.send(**{**PAID, "payment_id": scan_message["payment_id"], "version": 2})
 
     async with fake_server(script) as server, TerminalClient(server.terminal(), backoff=no_wait()) as till:
         results = await asyncio.gather(*(scan(till) for _ in range(REQUESTS_IN_FLIGHT_MAX + 1)))
@@ -148,19 +148,19 @@ async def test_customers_who_are_asked_are_not_in_the_way_of_the_next_ones() -> 
 
 
 @pytest.mark.asyncio
-async def test_a_callback_that_fails_does_not_end_the_session() -> None:
-    faults: list[object] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context["exception"]))
+async def test_a_failing_callback_does_not_end_the_session() -> None:
+    errors: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context["exception"]))
 
     async def script(peer: Peer) -> None:
         await peer.welcome()
-        sent = await peer.receive()
-        await peer.answer(sent, PENDING)
-        await peer.answer(sent)
+        scan_message = await peer.receive()
+        await peer.answer(scan_message, PENDING)
+        await peer.answer(scan_message)
 
     def broken(_: PaymentPending) -> None:
         raise LookupError("a bug of the caller")
 
     async with fake_server(script) as server, TerminalClient(server.terminal(), backoff=no_wait()) as till:
         assert (await scan(till, broken)).status == "approved"
-    assert [type(fault) for fault in faults] == [LookupError]
+    assert [type(error) for error in errors] == [LookupError]

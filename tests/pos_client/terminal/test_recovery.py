@@ -1,4 +1,4 @@
-"""A till with a journal: what it keeps before it sends, and what the next process makes of it."""
+"""A till with a journal: entries are written before a send, and recovered by the next process."""
 
 import asyncio
 from pathlib import Path
@@ -38,7 +38,7 @@ def journal_of(server: FakeServer, path: Path) -> Journal:
 
 
 async def leave_open(server: FakeServer, path: Path, reference: str = "order-1") -> None:
-    """Be a process that gets no answer."""
+    """Scan as a process that gets no answer and leaves an open entry."""
     async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
         await till.ready()
         with pytest.raises(OutcomeUnknown):
@@ -46,25 +46,25 @@ async def leave_open(server: FakeServer, path: Path, reference: str = "order-1")
 
 
 @pytest.mark.asyncio
-async def test_a_scan_is_kept_before_it_is_sent_and_taken_out_with_its_answer(tmp_path: Path) -> None:
+async def test_a_scan_is_journaled_before_its_send_and_removed_with_its_answer(tmp_path: Path) -> None:
     path = tmp_path / "till.journal"
-    kept: list[Journal] = []
+    journals: list[Journal] = []
 
     async def script(peer: Peer) -> None:
         await peer.welcome()
         scan = await peer.receive()
-        kept.append(journal_of(server, path))
+        journals.append(journal_of(server, path))
         await peer.answer(scan)
 
     async with fake_server(script) as server:
         async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
             result = await till.scan(code=CODE, amount_minor=1250, reference="order-1")
-        (entry,) = kept[0].open.values()
+        (entry,) = journals[0].entries.values()
         assert (entry.payment_id, entry.code, entry.amount_minor) == (result.payment_id, CODE, 1250)
-        after = journal_of(server, path)
-    assert after.open == {}
-    assert after.heard == {result.payment_id: 1}
-    assert after.since_ms == DECIDED_AT_MS
+        final_journal = journal_of(server, path)
+    assert final_journal.entries == {}
+    assert final_journal.versions == {result.payment_id: 1}
+    assert final_journal.since_ms == DECIDED_AT_MS
     assert CODE not in path.read_text()
 
 
@@ -76,7 +76,7 @@ async def test_a_scan_is_kept_before_it_is_sent_and_taken_out_with_its_answer(tm
         ({"code": "busy", "retryable": True, "retry_after_s": 100}, ScanNotDone),
     ],
 )
-async def test_what_was_never_acted_on_is_not_tried_by_the_next_process(
+async def test_a_scan_that_was_not_processed_is_not_recovered(
     refusal: dict[str, Any], error: type[Exception], tmp_path: Path
 ) -> None:
     path = tmp_path / "till.journal"
@@ -89,12 +89,12 @@ async def test_what_was_never_acted_on_is_not_tried_by_the_next_process(
         async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
             with pytest.raises(error):
                 await till.scan(code=CODE, amount_minor=1250, reference="order-1")
-        assert journal_of(server, path).open == {}
+        assert journal_of(server, path).entries == {}
     assert CODE not in path.read_text()
 
 
 @pytest.mark.asyncio
-async def test_the_next_process_sends_the_same_again_and_tells_what_became_of_it(tmp_path: Path) -> None:
+async def test_the_next_process_resends_the_scan_and_returns_its_outcome(tmp_path: Path) -> None:
     path = tmp_path / "till.journal"
     scans: list[dict[str, Any]] = []
 
@@ -124,7 +124,7 @@ async def test_the_next_process_sends_the_same_again_and_tells_what_became_of_it
 
 
 @pytest.mark.asyncio
-async def test_a_replay_tells_what_became_of_it_as_well_and_only_once(tmp_path: Path) -> None:
+async def test_a_replay_recovers_a_scan_exactly_once(tmp_path: Path) -> None:
     path = tmp_path / "till.journal"
 
     async def replaying(peer: Peer) -> None:
@@ -137,13 +137,13 @@ async def test_a_replay_tells_what_became_of_it_as_well_and_only_once(tmp_path: 
         async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
             (recovered,) = await till.recovered()
             assert till.unread == 0
-        assert journal_of(server, path).open == {}
+        assert journal_of(server, path).entries == {}
     assert isinstance(recovered.outcome, TerminalPaymentResult)
     assert recovered.outcome.status == "approved"
 
 
 @pytest.mark.asyncio
-async def test_a_recovered_scan_that_the_server_refuses_now_stays_unknown_and_kept(tmp_path: Path) -> None:
+async def test_a_recovered_scan_that_is_refused_stays_unknown_and_journaled(tmp_path: Path) -> None:
     path = tmp_path / "till.journal"
 
     async def refusing(peer: Peer) -> None:
@@ -154,12 +154,12 @@ async def test_a_recovered_scan_that_the_server_refuses_now_stays_unknown_and_ke
         await leave_open(server, path)
         async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
             (recovered,) = await till.recovered()
-        assert list(journal_of(server, path).open) == [f"scan {PAYMENT_ID}"]
+        assert list(journal_of(server, path).entries) == [f"scan {PAYMENT_ID}"]
     assert isinstance(recovered.outcome, OutcomeUnknown)
 
 
 @pytest.mark.asyncio
-async def test_a_close_before_the_answer_leaves_it_unknown_and_kept(tmp_path: Path) -> None:
+async def test_closing_before_the_answer_leaves_the_scan_unknown_and_journaled(tmp_path: Path) -> None:
     path = tmp_path / "till.journal"
     async with fake_server(silent) as server:
         await leave_open(server, path)
@@ -167,56 +167,56 @@ async def test_a_close_before_the_answer_leaves_it_unknown_and_kept(tmp_path: Pa
             recovering = asyncio.create_task(till.recovered())
             await till.ready()
         (recovered,) = await recovering
-        assert list(journal_of(server, path).open) == [f"scan {PAYMENT_ID}"]
+        assert list(journal_of(server, path).entries) == [f"scan {PAYMENT_ID}"]
     assert isinstance(recovered.outcome, OutcomeUnknown)
 
 
 @pytest.mark.asyncio
-async def test_a_late_answer_is_taken_out_when_it_is_read_and_not_before(tmp_path: Path) -> None:
+async def test_a_late_answer_is_removed_only_once_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "till.journal"
-    given_up = asyncio.Event()
+    scan_timed_out = asyncio.Event()
 
     async def late(peer: Peer) -> None:
         await peer.welcome()
         scan = await peer.receive()
-        await given_up.wait()
+        await scan_timed_out.wait()
         await peer.answer(scan)
 
     async def late_sale(till: TerminalClient) -> None:
         await till.ready()
         with pytest.raises(OutcomeUnknown):
             await till.scan(code=CODE, amount_minor=1250, reference="order-1", timeout_s=0.1)
-        given_up.set()
+        scan_timed_out.set()
         late_result = await till._results.get()
         till._results.put(late_result)
 
     async with fake_server(late) as server:
         async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
             await late_sale(till)
-        assert len(journal_of(server, path).open) == 1
-        given_up.clear()
+        assert len(journal_of(server, path).entries) == 1
+        scan_timed_out.clear()
         path.unlink()
         async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
             await late_sale(till)
             await till.result()
-        assert journal_of(server, path).open == {}
+        assert journal_of(server, path).entries == {}
 
 
 @pytest.mark.asyncio
-async def test_the_next_process_resumes_and_a_replay_of_what_is_known_is_no_news(tmp_path: Path) -> None:
+async def test_the_next_process_resumes_and_drops_replayed_duplicates(tmp_path: Path) -> None:
     path = tmp_path / "till.journal"
     since: list[int | None] = []
-    paid: list[str] = []
+    paid_ids: list[str] = []
 
     async def selling(peer: Peer) -> None:
         since.append((await peer.welcome())["since_ms"])
         scan = await peer.receive()
-        paid.append(scan["payment_id"])
+        paid_ids.append(scan["payment_id"])
         await peer.answer(scan)
 
     async def replaying(peer: Peer) -> None:
         since.append((await peer.welcome())["since_ms"])
-        await peer.send(**{**PAID, "payment_id": paid[0]})
+        await peer.send(**{**PAID, "payment_id": paid_ids[0]})
         await peer.send(**{**PAID, "payment_id": OTHER_ID})
 
     async with fake_server(selling, replaying, server_time_ms=DECIDED_AT_MS - 1) as server:
@@ -228,7 +228,7 @@ async def test_the_next_process_resumes_and_a_replay_of_what_is_known_is_no_news
 
 
 @pytest.mark.asyncio
-async def test_a_client_that_is_closed_at_once_ends(tmp_path: Path) -> None:
+async def test_a_client_that_is_closed_immediately_ends(tmp_path: Path) -> None:
     async with fake_server(silent) as server:
         await leave_open(server, tmp_path / "till.journal")
         async with TerminalClient(server.terminal(), journal=tmp_path / "till.journal", backoff=no_wait()) as till:
@@ -237,7 +237,7 @@ async def test_a_client_that_is_closed_at_once_ends(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_long_session_without_results_moves_the_place_to_resume_from(
+async def test_a_long_session_without_results_advances_the_resume_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pos_client.device.resume.REPLAYED_AFTER_S", 0)
@@ -250,7 +250,7 @@ async def test_a_long_session_without_results_moves_the_place_to_resume_from(
 
 
 @pytest.mark.asyncio
-async def test_the_same_id_with_another_body_is_an_error_before_anything_is_sent(tmp_path: Path) -> None:
+async def test_the_same_id_with_another_body_is_an_error_before_any_send(tmp_path: Path) -> None:
     path = tmp_path / "till.journal"
     async with fake_server(silent) as server:
         await leave_open(server, path)
@@ -260,9 +260,7 @@ async def test_the_same_id_with_another_body_is_an_error_before_anything_is_sent
 
 
 @pytest.mark.asyncio
-async def test_a_till_whose_journal_cannot_be_written_still_sells(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_till_with_an_unwritable_journal_still_sells(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with (
         fake_server(approving) as server,
         TerminalClient(server.terminal(), journal=tmp_path, backoff=no_wait()) as till,

@@ -1,4 +1,4 @@
-"""What a till asks besides scans and cancels: queries, the last payments, refunds."""
+"""A till's other requests: queries, recent payments, refunds."""
 
 import asyncio
 from pathlib import Path
@@ -21,7 +21,7 @@ REFUND_ID = UUID("01890000-0000-7000-8000-0000000000aa")
 
 
 @pytest.mark.asyncio
-async def test_a_query_returns_a_result_or_that_the_customer_is_asked() -> None:
+async def test_a_query_returns_a_result_or_a_pending_payment() -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
         await peer.answer(await peer.receive(), DECLINED)
@@ -29,16 +29,16 @@ async def test_a_query_returns_a_result_or_that_the_customer_is_asked() -> None:
         await peer.send(**{**PENDING, "payment_id": OTHER_ID, "reply_to": by_order["message_id"]})
 
     async with fake_server(script) as server, TerminalClient(server.terminal(), backoff=no_wait()) as till:
-        known = await till.query(payment_id=PAYMENT_ID)
-        waiting = await till.query(reference="order-1")
+        declined = await till.query(payment_id=PAYMENT_ID)
+        pending = await till.query(reference="order-1")
         assert till.unread == 0
-    assert isinstance(known, TerminalPaymentResult)
-    assert (known.payment_id, known.status) == (PAYMENT_ID, "declined")
-    assert isinstance(waiting, PaymentPending)
+    assert isinstance(declined, TerminalPaymentResult)
+    assert (declined.payment_id, declined.status) == (PAYMENT_ID, "declined")
+    assert isinstance(pending, PaymentPending)
 
 
 @pytest.mark.asyncio
-async def test_a_payment_that_is_not_known_is_a_refusal() -> None:
+async def test_a_query_for_an_unknown_payment_is_refused() -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
         await peer.refuse(await peer.receive(), "payment_unknown", retryable=False)
@@ -50,7 +50,7 @@ async def test_a_payment_that_is_not_known_is_a_refusal() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_query_waits_its_turn_and_not_for_ever() -> None:
+async def test_a_query_is_retried_until_its_timeout() -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
         await peer.refuse(await peer.receive(), "too_many_queries", retryable=True, retry_after_s=1)
@@ -62,7 +62,7 @@ async def test_a_query_waits_its_turn_and_not_for_ever() -> None:
 
 
 @pytest.mark.asyncio
-async def test_an_answered_query_settles_what_was_unknown(tmp_path: Path) -> None:
+async def test_an_answered_query_settles_an_unknown_outcome(tmp_path: Path) -> None:
     path = tmp_path / "till.journal"
 
     async def answering(peer: Peer) -> None:
@@ -76,11 +76,11 @@ async def test_an_answered_query_settles_what_was_unknown(tmp_path: Path) -> Non
         await leave_open(server, path)
         async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
             await till.query(payment_id=PAYMENT_ID)
-        assert journal_of(server, path).open == {}
+        assert journal_of(server, path).entries == {}
 
 
 @pytest.mark.asyncio
-async def test_the_last_payments_are_listed_and_are_no_news() -> None:
+async def test_recent_payments_are_listed_and_are_not_unsolicited_results() -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
         recent = await peer.receive()
@@ -100,12 +100,12 @@ async def test_the_last_payments_are_listed_and_are_no_news() -> None:
 async def test_a_refund_keeps_its_id_until_it_is_answered(tmp_path: Path) -> None:
     path = tmp_path / "till.journal"
     refunds: list[dict[str, Any]] = []
-    kept: list[list[str]] = []
+    journaled_keys: list[list[str]] = []
 
     async def dropping(peer: Peer) -> None:
         await peer.welcome()
         refunds.append(await peer.receive())
-        kept.append(list(journal_of(server, path).open))
+        journaled_keys.append(list(journal_of(server, path).entries))
         peer.drop()
 
     async def answering(peer: Peer) -> None:
@@ -119,17 +119,17 @@ async def test_a_refund_keeps_its_id_until_it_is_answered(tmp_path: Path) -> Non
         async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
             result = await till.refund(PAYMENT_ID, 300)
             assert till.unread == 0
-        after = journal_of(server, path)
+        journal = journal_of(server, path)
     assert (result.amount_minor, result.refundable_minor) == (300, 950)
     assert {(each["refund_id"], each["payment_id"], each["amount_minor"]) for each in refunds} == {
         (str(result.refund_id), str(PAYMENT_ID), 300)
     }
-    assert kept == [[f"refund {result.refund_id}"]]
-    assert (after.open, after.heard) == ({}, {PAYMENT_ID: 2})
+    assert journaled_keys == [[f"refund {result.refund_id}"]]
+    assert (journal.entries, journal.versions) == ({}, {PAYMENT_ID: 2})
 
 
 @pytest.mark.asyncio
-async def test_a_refused_refund_says_why_and_is_not_kept(tmp_path: Path) -> None:
+async def test_a_refused_refund_carries_its_code_and_leaves_the_journal(tmp_path: Path) -> None:
     path = tmp_path / "till.journal"
 
     async def refusing(peer: Peer) -> None:
@@ -140,12 +140,12 @@ async def test_a_refused_refund_says_why_and_is_not_kept(tmp_path: Path) -> None
         async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
             with pytest.raises(RefundRefused) as refused:
                 await till.refund(PAYMENT_ID, 300)
-        assert journal_of(server, path).open == {}
+        assert journal_of(server, path).entries == {}
     assert refused.value.code == "refund_exceeds_remaining"
 
 
 @pytest.mark.asyncio
-async def test_a_refund_that_was_never_sent_is_not_made_later(tmp_path: Path) -> None:
+async def test_an_unsent_refund_is_not_journaled(tmp_path: Path) -> None:
     path = tmp_path / "till.journal"
     never = Backoff(sleep=lambda _: asyncio.Event().wait())
     async with TerminalClient(credentials(DeviceKind.TERMINAL), journal=path, backoff=never) as till:
@@ -155,7 +155,7 @@ async def test_a_refund_that_was_never_sent_is_not_made_later(tmp_path: Path) ->
 
 
 @pytest.mark.asyncio
-async def test_the_next_process_finds_out_whether_a_refund_was_made(tmp_path: Path) -> None:
+async def test_the_next_process_recovers_the_outcome_of_a_refund(tmp_path: Path) -> None:
     path = tmp_path / "till.journal"
 
     async def answering(peer: Peer) -> None:
@@ -169,14 +169,14 @@ async def test_the_next_process_finds_out_whether_a_refund_was_made(tmp_path: Pa
                 await till.refund(PAYMENT_ID, 300, timeout_s=0.1)
         async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
             (recovered,) = await till.recovered()
-        assert journal_of(server, path).open == {}
+        assert journal_of(server, path).entries == {}
     assert isinstance(recovered, RecoveredRefund)
     assert (recovered.refund_id, recovered.amount_minor) == (unknown.value.refund_id, 300)
     assert isinstance(recovered.outcome, TerminalRefundResult)
 
 
 @pytest.mark.asyncio
-async def test_a_refund_of_another_till_comes_to_result() -> None:
+async def test_a_refund_by_another_till_arrives_at_result() -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
         for _ in range(2):
@@ -191,7 +191,7 @@ async def test_a_refund_of_another_till_comes_to_result() -> None:
 
 
 @pytest.mark.asyncio
-async def test_the_language_of_the_texts_is_asked_for() -> None:
+async def test_the_language_of_the_texts_is_sent() -> None:
     languages = []
 
     async def script(peer: Peer) -> None:

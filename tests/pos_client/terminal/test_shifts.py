@@ -1,4 +1,4 @@
-"""Shifts from the till's side: the library, and `pos-terminal shift`."""
+"""Shifts at a till: TerminalClient and `pos-terminal shift`."""
 
 import json
 from pathlib import Path
@@ -42,23 +42,23 @@ REPORT = {
 CLOSED = {**REPORT, "report": "Z", "closed_at_ms": 1_700_000_009_000, "text": "Z-REPORT 17"}
 
 
-def reporting(*answers: dict[str, Any], asked: list[dict[str, Any]] | None = None) -> Script:
+def reporting(*answers: dict[str, Any], requests: list[dict[str, Any]] | None = None) -> Script:
     async def script(peer: Peer) -> None:
         await peer.welcome()
         for answer in answers:
             message = await peer.receive()
-            if asked is not None:
-                asked.append(message)
+            if requests is not None:
+                requests.append(message)
             await peer.send(**{**answer, "reply_to": message["message_id"]})
 
     return script
 
 
 @pytest.mark.asyncio
-async def test_a_shift_is_opened_looked_at_and_closed() -> None:
-    asked: list[dict[str, Any]] = []
+async def test_a_shift_is_opened_reported_and_closed() -> None:
+    requests: list[dict[str, Any]] = []
     async with (
-        fake_server(reporting(REPORT, REPORT, CLOSED, asked=asked)) as server,
+        fake_server(reporting(REPORT, REPORT, CLOSED, requests=requests)) as server,
         TerminalClient(server.terminal(), backoff=no_wait()) as till,
     ):
         opened = await till.open_shift("Alice", 10_000, shift_id=UUID(SHIFT_ID))
@@ -67,7 +67,7 @@ async def test_a_shift_is_opened_looked_at_and_closed() -> None:
         assert till.unread == 0
     assert isinstance(opened, ShiftReport)
     assert (opened.shift_id, opened.totals[0].count, closed.report) == (UUID(SHIFT_ID), 2, "Z")
-    assert [{k: v for k, v in message.items() if k != "message_id"} for message in asked] == [
+    assert [{k: v for k, v in message.items() if k != "message_id"} for message in requests] == [
         {"type": "shift.open", "shift_id": SHIFT_ID, "operator": "Alice", "opening_cash_minor": 10_000},
         {"type": "shift.query", "shift_id": None},
         {"type": "shift.close", "shift_id": SHIFT_ID, "counted_cash_minor": 9_950},
@@ -75,24 +75,24 @@ async def test_a_shift_is_opened_looked_at_and_closed() -> None:
 
 
 @pytest.mark.asyncio
-async def test_an_open_that_was_lost_is_sent_again_with_its_id() -> None:
-    asked: list[dict[str, Any]] = []
+async def test_a_lost_open_is_resent_with_its_id() -> None:
+    requests: list[dict[str, Any]] = []
 
     async def losing(peer: Peer) -> None:
         await peer.welcome()
-        asked.append(await peer.receive())
+        requests.append(await peer.receive())
         peer.drop()
 
     async with (
-        fake_server(losing, reporting(REPORT, asked=asked)) as server,
+        fake_server(losing, reporting(REPORT, requests=requests)) as server,
         TerminalClient(server.terminal(), backoff=no_wait()) as till,
     ):
         await till.open_shift("Alice")
-    assert asked[0]["shift_id"] == asked[1]["shift_id"]
+    assert requests[0]["shift_id"] == requests[1]["shift_id"]
 
 
 @pytest.mark.asyncio
-async def test_a_close_waits_for_a_payment_and_not_for_ever() -> None:
+async def test_a_close_waits_for_a_pending_payment_until_its_timeout() -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
         await peer.refuse(await peer.receive(), "payment_pending", retryable=True)
@@ -107,7 +107,7 @@ async def test_a_close_waits_for_a_payment_and_not_for_ever() -> None:
 
 
 @pytest.mark.asyncio
-async def test_what_no_server_would_take_is_refused_at_once() -> None:
+async def test_an_invalid_shift_is_a_value_error() -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
         await peer.refuse(await peer.receive(), "shift_already_open", retryable=False)
@@ -127,44 +127,44 @@ def run(script: Script, folder: Path, *arguments: str) -> int:
         return terminal_main(["shift", action, "--device", saved(DeviceKind.TERMINAL, folder, server.url), *rest])
 
 
-def test_the_command_opens_with_the_cash_of_the_drawer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    asked: list[dict[str, Any]] = []
-    assert run(reporting(REPORT, asked=asked), tmp_path, "open", "--operator", "Alice", "--cash", "100") == 0
+def test_the_command_opens_a_shift_with_the_cash_in_the_drawer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    requests: list[dict[str, Any]] = []
+    assert run(reporting(REPORT, requests=requests), tmp_path, "open", "--operator", "Alice", "--cash", "100") == 0
     output = capsys.readouterr()
     assert output.out == "X-REPORT 17\n    2 Sales  12.50?\n"
     assert output.err == f"shift {SHIFT_ID}\n"
-    assert (asked[0]["operator"], asked[0]["opening_cash_minor"]) == ("Alice", 10_000)
+    assert (requests[0]["operator"], requests[0]["opening_cash_minor"]) == ("Alice", 10_000)
 
 
-def test_the_command_closes_the_shift_that_is_open(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    asked: list[dict[str, Any]] = []
-    assert run(reporting(REPORT, CLOSED, asked=asked), tmp_path, "close", "--cash", "0.00") == 0
+def test_the_command_closes_the_open_shift(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    requests: list[dict[str, Any]] = []
+    assert run(reporting(REPORT, CLOSED, requests=requests), tmp_path, "close", "--cash", "0.00") == 0
     assert capsys.readouterr().out == "Z-REPORT 17\n"
-    assert [message["type"] for message in asked] == ["shift.query", "shift.close"]
-    assert (asked[1]["shift_id"], asked[1]["counted_cash_minor"]) == (SHIFT_ID, 0)
+    assert [message["type"] for message in requests] == ["shift.query", "shift.close"]
+    assert (requests[1]["shift_id"], requests[1]["counted_cash_minor"]) == (SHIFT_ID, 0)
 
 
 def test_the_report_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    asked: list[dict[str, Any]] = []
-    assert run(reporting(CLOSED, asked=asked), tmp_path, "report", "--shift-id", SHIFT_ID, "--json") == 0
+    requests: list[dict[str, Any]] = []
+    assert run(reporting(CLOSED, requests=requests), tmp_path, "report", "--shift-id", SHIFT_ID, "--json") == 0
     printed = json.loads(capsys.readouterr().out)
     assert (printed["outcome"], printed["report"], printed["totals"]) == ("done", "Z", REPORT["totals"])
-    assert asked[0]["shift_id"] == SHIFT_ID
+    assert requests[0]["shift_id"] == SHIFT_ID
 
 
-@pytest.mark.parametrize("json_wanted", [False, True])
-def test_no_answer_exits_3_and_says_what_to_do(
-    json_wanted: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    as_json = ["--json"] if json_wanted else []
-    assert run(silent, tmp_path, "open", "--operator", "Alice", "--timeout", "0.3", *as_json) == 3
+@pytest.mark.parametrize("as_json", [False, True])
+def test_no_answer_exits_3_with_advice(as_json: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--json"] if as_json else []
+    assert run(silent, tmp_path, "open", "--operator", "Alice", "--timeout", "0.3", *options) == 3
     output = capsys.readouterr()
     assert "pos-terminal shift report" in output.err
-    assert run(silent, tmp_path, "close", "--shift-id", SHIFT_ID, "--timeout", "0.3", *as_json) == 3
-    again = capsys.readouterr()
-    assert f"pos-terminal shift close --shift-id {SHIFT_ID}" in again.err
-    assert run(silent, tmp_path, "report", "--timeout", "0.3", *as_json) == 3
-    assert (json.loads(output.out)["outcome"] == "unknown") if json_wanted else output.out == ""
+    assert run(silent, tmp_path, "close", "--shift-id", SHIFT_ID, "--timeout", "0.3", *options) == 3
+    close_output = capsys.readouterr()
+    assert f"pos-terminal shift close --shift-id {SHIFT_ID}" in close_output.err
+    assert run(silent, tmp_path, "report", "--timeout", "0.3", *options) == 3
+    assert (json.loads(output.out)["outcome"] == "unknown") if as_json else output.out == ""
 
 
 def test_a_refusal_exits_4(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -178,6 +178,6 @@ def test_a_refusal_exits_4(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize("cash", ["-1", "ten", "1.005", "", "0..0", "0.000", "0 0"])
-def test_cash_that_is_no_amount_exits_2(cash: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_cash_that_is_not_an_amount_exits_2(cash: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(silent, tmp_path, "open", "--operator", "Alice", f"--cash={cash}") == 2
     assert "pos-terminal: " in capsys.readouterr().err

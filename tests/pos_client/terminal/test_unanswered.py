@@ -8,33 +8,33 @@ from pos_client.device.backoff import Backoff
 from pos_client.errors import ConnectionStopped, OutcomeUnknown, ScanNotDone
 from pos_client.terminal.client import TerminalClient
 from tests.pos_client.fake_server import DECLINED, PAID, Peer, fake_server
-from tests.pos_client.fake_time import Naps, no_wait
+from tests.pos_client.fake_time import RecordedSleeps, no_wait
 
 CODE = "772000000001003123456789"
 OTHER_ID = "01890000-0000-7000-8000-000000000009"
 
 
 @pytest.mark.asyncio
-async def test_without_an_answer_the_server_is_queried_on_the_same_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_after_a_silence_the_server_is_queried_on_the_same_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pos_client.device.requests.RESEND_AFTER_S", 0.01)
-    asked = []
+    messages = []
 
     async def script(peer: Peer) -> None:
         await peer.welcome()
-        asked.extend([await peer.receive() for _ in range(3)])
-        await peer.answer(asked[2])
+        messages.extend([await peer.receive() for _ in range(3)])
+        await peer.answer(messages[2])
 
     async with fake_server(script) as server, TerminalClient(server.terminal(), backoff=no_wait()) as till:
         result = await till.scan(code=CODE, amount_minor=1250, reference="order-1")
     assert result.status == "approved"
-    assert server.visits == 1
-    assert [each["type"] for each in asked] == ["payment.scan", "payment.query", "payment.query"]
-    assert {each["payment_id"] for each in asked} == {str(result.payment_id)}
-    assert len({each["message_id"] for each in asked}) == 3
+    assert server.connection_count == 1
+    assert [each["type"] for each in messages] == ["payment.scan", "payment.query", "payment.query"]
+    assert {each["payment_id"] for each in messages} == {str(result.payment_id)}
+    assert len({each["message_id"] for each in messages}) == 3
 
 
 @pytest.mark.asyncio
-async def test_a_payment_that_the_server_does_not_know_is_scanned_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_payment_unknown_to_the_server_is_scanned_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pos_client.device.requests.RESEND_AFTER_S", 0.01)
     scans = []
 
@@ -52,9 +52,9 @@ async def test_a_payment_that_the_server_does_not_know_is_scanned_again(monkeypa
 
 
 @pytest.mark.asyncio
-async def test_a_query_that_is_one_too_many_is_asked_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_query_over_the_limit_is_retried_later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pos_client.device.requests.RESEND_AFTER_S", 0.01)
-    naps = Naps()
+    sleeps = RecordedSleeps()
 
     async def script(peer: Peer) -> None:
         await peer.welcome()
@@ -64,13 +64,13 @@ async def test_a_query_that_is_one_too_many_is_asked_again_later(monkeypatch: py
         assert query["type"] == "payment.query"
         await peer.answer(query)
 
-    async with fake_server(script) as server, TerminalClient(server.terminal(), backoff=no_wait(naps)) as till:
+    async with fake_server(script) as server, TerminalClient(server.terminal(), backoff=no_wait(sleeps)) as till:
         assert (await till.scan(code=CODE, amount_minor=1250, reference="order-1")).status == "approved"
-    assert naps.seconds == [1]
+    assert sleeps.seconds == [1]
 
 
 @pytest.mark.asyncio
-async def test_after_a_reconnect_the_scan_is_sent_and_no_query(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_after_a_reconnect_the_scan_is_resent_instead_of_a_query(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pos_client.device.requests.RESEND_AFTER_S", 0.01)
 
     async def dropping(peer: Peer) -> None:
@@ -92,16 +92,16 @@ async def test_after_a_reconnect_the_scan_is_sent_and_no_query(monkeypatch: pyte
 
 
 @pytest.mark.asyncio
-async def test_a_silent_server_is_asked_so_often_and_not_more_on_each_connection(
+async def test_resends_to_a_silent_server_are_bounded_per_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("pos_client.device.requests.RESEND_AFTER_S", 0.001)
     monkeypatch.setattr("pos_client.device.requests.RESENDS_MAX", 3)
-    asked = []
+    messages = []
 
     async def script(peer: Peer) -> None:
         await peer.welcome()
-        asked.extend([await peer.receive() for _ in range(4)])
+        messages.extend([await peer.receive() for _ in range(4)])
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(peer.receive(), 0.1)
         peer.drop()
@@ -112,13 +112,13 @@ async def test_a_silent_server_is_asked_so_often_and_not_more_on_each_connection
 
     async with fake_server(script, answering) as server, TerminalClient(server.terminal(), backoff=no_wait()) as till:
         await till.scan(code=CODE, amount_minor=1250, reference="order-1")
-    assert len(asked) == 4
+    assert len(messages) == 4
 
 
 @pytest.mark.asyncio
-async def test_a_draining_server_is_not_asked_again_before_the_reconnect(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_draining_server_gets_no_resend_before_the_reconnect(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pos_client.device.requests.RESEND_AFTER_S", 0.01)
-    naps = Naps()
+    sleeps = RecordedSleeps()
 
     async def draining(peer: Peer) -> None:
         await peer.welcome()
@@ -134,15 +134,15 @@ async def test_a_draining_server_is_not_asked_again_before_the_reconnect(monkeyp
 
     async with (
         fake_server(draining, answering) as server,
-        TerminalClient(server.terminal(), backoff=no_wait(naps)) as till,
+        TerminalClient(server.terminal(), backoff=no_wait(sleeps)) as till,
     ):
         result = await till.scan(code=CODE, amount_minor=1250, reference="order-1")
     assert result.status == "approved"
-    assert [seconds for seconds in naps.seconds if seconds] == [4]
+    assert [seconds for seconds in sleeps.seconds if seconds] == [4]
 
 
 @pytest.mark.asyncio
-async def test_a_scan_that_only_a_draining_server_saw_is_not_done() -> None:
+async def test_a_scan_refused_by_a_draining_server_is_not_done() -> None:
     async def draining(peer: Peer) -> None:
         await peer.welcome()
         await peer.refuse(await peer.receive(), "draining", retryable=True)
@@ -154,7 +154,7 @@ async def test_a_scan_that_only_a_draining_server_saw_is_not_done() -> None:
 
 
 @pytest.mark.asyncio
-async def test_results_that_no_scan_waits_for_come_once_each_and_then_the_end() -> None:
+async def test_unsolicited_results_arrive_once_each_and_then_the_end() -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
         scan = await peer.receive()
@@ -178,25 +178,25 @@ async def test_results_that_no_scan_waits_for_come_once_each_and_then_the_end() 
 
 
 @pytest.mark.asyncio
-async def test_an_answer_after_the_scan_was_given_up_is_not_lost() -> None:
-    given_up = asyncio.Event()
+async def test_an_answer_after_the_scan_timed_out_is_not_lost() -> None:
+    scan_timed_out = asyncio.Event()
 
     async def script(peer: Peer) -> None:
         await peer.welcome()
         scan = await peer.receive()
-        await given_up.wait()
+        await scan_timed_out.wait()
         await peer.answer(scan)
 
     async with fake_server(script) as server, TerminalClient(server.terminal(), backoff=no_wait()) as till:
         await till.ready()
         with pytest.raises(OutcomeUnknown) as unknown:
             await till.scan(code=CODE, amount_minor=1250, reference="order-1", timeout_s=0.1)
-        given_up.set()
+        scan_timed_out.set()
         assert (await till.result()).payment_id == unknown.value.payment_id
 
 
 @pytest.mark.asyncio
-async def test_a_stop_ends_a_scan_that_waits_to_be_sent_again() -> None:
+async def test_a_stop_ends_a_scan_that_waits_for_its_resend() -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
         await peer.refuse(await peer.receive(), "unknown_outcome", retryable=True, retry_after_s=40)

@@ -32,7 +32,7 @@ def notice_of(number: int) -> WalletPaymentResult:
 
 
 @pytest.mark.asyncio
-async def test_a_notice_rotates_the_code_at_once_and_tells_the_balance() -> None:
+async def test_a_notice_rotates_the_code_and_updates_the_balance() -> None:
     paid = asyncio.Event()
 
     async def script(peer: Peer) -> None:
@@ -74,13 +74,13 @@ async def test_repeated_notices_are_dropped_and_newer_versions_are_not() -> None
 
 
 @pytest.mark.asyncio
-async def test_payments_that_were_missed_use_up_no_codes_but_those_of_the_code_on_show_do() -> None:
+async def test_missed_payments_use_no_codes_and_a_payment_with_the_shown_code_does() -> None:
     shown, read = asyncio.Event(), asyncio.Event()
 
     async def script(peer: Peer) -> None:
         await peer.welcome()
         await shown.wait()
-        for number in range(1, 12):  # made before that code was shown
+        for number in range(1, 12):  # decided before the code was shown
             await peer.send(**{**BOUGHT, "payment_id": payment_id(number), "decided_at_ms": START_MS - 60_000})
         await read.wait()
         await peer.send(**{**BOUGHT, "payment_id": payment_id(20), "decided_at_ms": START_MS + 1_000})
@@ -103,7 +103,7 @@ async def test_payments_that_were_missed_use_up_no_codes_but_those_of_the_code_o
 
 
 @pytest.mark.asyncio
-async def test_a_code_shown_without_a_connection_counts_as_used_when_its_payment_is_told(tmp_path: Path) -> None:
+async def test_a_code_shown_offline_counts_as_used_once_its_payment_is_reported(tmp_path: Path) -> None:
     connected = asyncio.Event()
 
     async def script(peer: Peer) -> None:
@@ -111,7 +111,7 @@ async def test_a_code_shown_without_a_connection_counts_as_used_when_its_payment
         await peer.welcome()
         await peer.send(**{**BOUGHT, "decided_at_ms": START_MS + 20_000 + 500})
 
-    clock = Clock(START_MS)  # 20 s behind the server's
+    clock = Clock(START_MS)  # 20 s behind the server's clock
     async with (
         fake_server(script, server_time_ms=START_MS + 20_000) as server,
         WalletClient(server.wallet(), backoff=no_wait(), now_ms=clock) as wallet,
@@ -123,28 +123,28 @@ async def test_a_code_shown_without_a_connection_counts_as_used_when_its_payment
 
 
 @pytest.mark.asyncio
-async def test_a_new_process_resumes_after_what_was_read_and_hears_the_unread_again(tmp_path: Path) -> None:
+async def test_a_new_process_resumes_after_the_read_notices_and_gets_the_unread_again(tmp_path: Path) -> None:
     state_file = tmp_path / "state"
     since: list[int | None] = []
 
-    async def telling(peer: Peer) -> None:
+    async def notifying(peer: Peer) -> None:
         since.append((await peer.welcome())["since_ms"])
         for number in (1, 2):
             await peer.send(**{**BOUGHT, "payment_id": payment_id(number), "decided_at_ms": START_MS + number})
         await peer.socket.close(4100)
 
-    async with fake_server(telling, server_time_ms=START_MS) as server:
+    async with fake_server(notifying, server_time_ms=START_MS) as server:
         for notices in (0, 1, 2, 0):
             async with WalletClient(server.wallet(), state_file=state_file, backoff=no_wait()) as wallet:
                 await wallet.ready()
                 for _ in range(notices):
                     await wallet.notice()
-                await asyncio.wait([wallet._task])  # the close: both notices have come
+                await asyncio.wait([wallet._task])  # after the close, both notices have arrived
     assert since == [None, START_MS, START_MS, START_MS + 2]
 
 
 @pytest.mark.asyncio
-async def test_the_place_in_the_stream_and_the_codes_share_a_file(tmp_path: Path) -> None:
+async def test_the_resume_time_and_the_codes_share_a_file(tmp_path: Path) -> None:
     state_file = tmp_path / "state"
 
     async def script(peer: Peer) -> None:
@@ -155,8 +155,8 @@ async def test_the_place_in_the_stream_and_the_codes_share_a_file(tmp_path: Path
         async with WalletClient(server.wallet(), state_file=state_file, backoff=no_wait(), now_ms=clock) as wallet:
             await wallet.ready()
             assert wallet.code().digits == digits(STEP, 0)
-        again = WalletClient(server.wallet(), state_file=state_file, now_ms=clock)
-    assert again.code().digits == digits(STEP, 1)
+        next_wallet = WalletClient(server.wallet(), state_file=state_file, now_ms=clock)
+    assert next_wallet.code().digits == digits(STEP, 1)
     assert WalletStateFile(state_file).state.since_ms == START_MS
 
 
@@ -170,7 +170,7 @@ async def test_unread_notices_are_bounded_and_the_newest_stay() -> None:
 
 
 @pytest.mark.asyncio
-async def test_codes_follow_the_servers_clock_and_a_new_process_remembers_it(tmp_path: Path) -> None:
+async def test_codes_follow_the_server_clock_and_its_offset_persists(tmp_path: Path) -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
 

@@ -35,13 +35,13 @@ def test_a_code_stays_for_its_step_and_the_next_step_starts_at_seq_0() -> None:
     assert source.code().digits == digits(STEP + 1, 0)
 
 
-def test_each_use_moves_on_until_ten_are_used_and_the_next_step_has_more() -> None:
+def test_each_use_advances_the_code_up_to_ten_per_step() -> None:
     clock = Clock(START_MS)
     source = CodeSource(WALLET, now_ms=clock)
     for seq in range(10):
         assert source.code().digits == digits(STEP, seq)
         source.used()
-        source.used()  # a second notice about the same code spends no other
+        source.used()  # a second notice about the same code does not use the next one
     with pytest.raises(CodesExhausted) as exhausted:
         source.code()
     assert exhausted.value.again_at_ms == START_MS + 30_000
@@ -49,7 +49,7 @@ def test_each_use_moves_on_until_ten_are_used_and_the_next_step_has_more() -> No
     assert source.code().digits == digits(STEP + 1, 0)
 
 
-def test_codes_are_made_for_the_servers_time() -> None:
+def test_codes_are_made_for_the_server_time() -> None:
     source = CodeSource(WALLET, now_ms=Clock(START_MS))
     source.clock_offset_ms = 95_000
     shown = source.code()
@@ -57,7 +57,7 @@ def test_codes_are_made_for_the_servers_time() -> None:
     assert shown.valid_until_ms == START_MS + 25_000
 
 
-def test_a_clock_set_back_within_what_the_server_takes_repeats_no_code() -> None:
+def test_a_clock_set_back_slightly_repeats_no_code() -> None:
     clock = Clock(START_MS)
     source = CodeSource(WALLET, now_ms=clock)
     assert source.code().digits == digits(STEP, 0)
@@ -65,11 +65,11 @@ def test_a_clock_set_back_within_what_the_server_takes_repeats_no_code() -> None
     assert source.code().digits == digits(STEP, 0)
     source.used()
     assert source.code().digits == digits(STEP, 1)
-    clock.now_ms = START_MS - 60_000  # the server takes no code from so far ahead: the clock was wrong before
+    clock.now_ms = START_MS - 60_000  # the server rejects codes from so far ahead, so the earlier clock was wrong
     assert source.code().digits == digits(STEP - 2, 0)
 
 
-def test_a_restart_repeats_no_code_of_the_step_and_remembers_the_clock(tmp_path: Path) -> None:
+def test_a_restart_repeats_no_code_and_keeps_the_clock_offset(tmp_path: Path) -> None:
     state_file = tmp_path / "wallet.state.json"
     first = CodeSource(WALLET, state_file=state_file, now_ms=Clock(START_MS))
     first.clock_offset_ms = 30_000
@@ -78,7 +78,7 @@ def test_a_restart_repeats_no_code_of_the_step_and_remembers_the_clock(tmp_path:
     assert second.clock_offset_ms == 30_000
     assert second.code().digits == digits(STEP + 1, 1)
     first.used()
-    assert first.code().digits == digits(STEP + 1, 2)  # it sees what the other process has shown
+    assert first.code().digits == digits(STEP + 1, 2)  # it sees the code that the other process has shown
     assert state_file.stat().st_mode & 0o777 == 0o600
     assert [path.name for path in tmp_path.iterdir()] == ["wallet.state.json"]
 
@@ -91,7 +91,7 @@ def test_a_restart_in_a_later_step_starts_at_seq_0(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\x00", b"[]", json.dumps({"step": 1, "seq": 77}).encode()])
-def test_a_damaged_state_is_started_anew_and_said(
+def test_a_damaged_state_is_replaced_and_logged(
     content: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     state_file = tmp_path / "state"
@@ -100,7 +100,7 @@ def test_a_damaged_state_is_started_anew_and_said(
     assert "damaged" in caplog.text
 
 
-def test_a_state_that_cannot_be_kept_shows_no_code(tmp_path: Path) -> None:
+def test_an_unwritable_state_shows_no_code(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CredentialsError, match="wallet's state"):
         CodeSource(WALLET, state_file=tmp_path / "file" / "state", now_ms=Clock(START_MS)).code()
@@ -111,7 +111,7 @@ moves = st.lists(st.one_of(st.integers(0, 40_000), st.sampled_from(["use", "rest
 
 @settings(max_examples=100)
 @given(moves)
-def test_a_code_is_never_shown_again_after_its_use_and_the_server_takes_each(moves: list[int | str]) -> None:
+def test_a_used_code_is_never_shown_again_and_the_server_accepts_each(moves: list[int | str]) -> None:
     with TemporaryDirectory() as folder:
         clock, state_file = Clock(START_MS), Path(folder) / "state"
         source = CodeSource(WALLET, state_file=state_file, now_ms=clock)

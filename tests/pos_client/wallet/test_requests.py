@@ -1,4 +1,4 @@
-"""What a wallet says: yes or no to a payment, a new PIN, and which payments there were."""
+"""A wallet's notices and requests: confirmations, rejections, PIN changes and the history."""
 
 import asyncio
 import logging
@@ -27,8 +27,8 @@ PIN = "739104"
 NEW_PIN = "582047"
 PAGE_END = "01890000-0000-7000-8000-0000000000bb"
 FROZEN = {"type": "status.changed", "status": "frozen", "text": "Your wallet is frozen. Call support."}
-CHANGED = {"type": "pin.changed", "reply_to": None, "text": "The PIN of this wallet was changed."}
-GIVEN_BACK = {
+PIN_CHANGED = {"type": "pin.changed", "reply_to": None, "text": "The PIN of this wallet was changed."}
+REFUNDED = {
     **{name: BOUGHT[name] for name in ("payment_id", "merchant_name", "store_name", "currency", "decided_at_ms")},
     "type": "refund.result",
     "refund_id": "01890000-0000-7000-8000-0000000000aa",
@@ -51,10 +51,10 @@ async def wallet_at(*scripts: Script, **options: Any) -> AsyncIterator[WalletCli
 
 
 @pytest.mark.asyncio
-async def test_all_kinds_of_notices_come_in_order_and_once() -> None:
+async def test_all_kinds_of_notices_arrive_in_order_and_once() -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
-        for message in (CONFIRM, CONFIRM, {**BOUGHT, "version": 2}, GIVEN_BACK, GIVEN_BACK, CHANGED):
+        for message in (CONFIRM, CONFIRM, {**BOUGHT, "version": 2}, REFUNDED, REFUNDED, PIN_CHANGED):
             await peer.send(**message)
 
     async with wallet_at(script) as wallet:
@@ -68,7 +68,7 @@ async def test_all_kinds_of_notices_come_in_order_and_once() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_new_status_is_a_notice_and_ready_says_it_again() -> None:
+async def test_a_status_change_is_a_notice_and_updates_the_status() -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
         await peer.send(**FROZEN)
@@ -81,20 +81,20 @@ async def test_a_new_status_is_a_notice_and_ready_says_it_again() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_confirmation_returns_the_result_which_is_no_notice_then() -> None:
+async def test_a_confirmation_returns_the_result_instead_of_a_notice() -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
         await peer.send(**CONFIRM)
         confirm = await peer.receive()
-        said = {name: confirm[name] for name in ("type", "payment_id", "version", "pin")}
-        assert said == {"type": "payment.confirm", "payment_id": str(PAYMENT_ID), "version": 1, "pin": PIN}
+        fields = {name: confirm[name] for name in ("type", "payment_id", "version", "pin")}
+        assert fields == {"type": "payment.confirm", "payment_id": str(PAYMENT_ID), "version": 1, "pin": PIN}
         await peer.answer(confirm, {**BOUGHT, "version": 2})
-        await peer.send(**CHANGED)
+        await peer.send(**PIN_CHANGED)
 
     async with wallet_at(script) as wallet:
-        asked = await wallet.next_notice()
-        assert isinstance(asked, ConfirmationRequired)
-        result = await wallet.confirm(asked.payment_id, asked.version, PIN)
+        notice = await wallet.next_notice()
+        assert isinstance(notice, ConfirmationRequired)
+        result = await wallet.confirm(notice.payment_id, notice.version, PIN)
         assert isinstance(await wallet.next_notice(), PinChanged)
         assert wallet.balance_minor == 1680
     assert isinstance(result, WalletPaymentResult)
@@ -102,19 +102,19 @@ async def test_a_confirmation_returns_the_result_which_is_no_notice_then() -> No
 
 
 @pytest.mark.asyncio
-async def test_a_wrong_pin_asks_again_with_a_new_version() -> None:
+async def test_a_wrong_pin_returns_a_confirmation_with_a_new_version() -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
         await peer.answer(await peer.receive(), {**CONFIRM, "version": 2, "pin_tries_left": 2})
 
     async with wallet_at(script) as wallet:
-        again = await wallet.confirm(PAYMENT_ID, 1, "0000")
-    assert isinstance(again, ConfirmationRequired)
-    assert (again.version, again.pin_tries_left) == (2, 2)
+        answer = await wallet.confirm(PAYMENT_ID, 1, "0000")
+    assert isinstance(answer, ConfirmationRequired)
+    assert (answer.version, answer.pin_tries_left) == (2, 2)
 
 
 @pytest.mark.asyncio
-async def test_the_same_confirmation_is_sent_after_a_reconnect_and_a_replay_answers_it() -> None:
+async def test_a_confirmation_is_resent_after_a_reconnect_and_a_replay_answers_it() -> None:
     confirms = []
 
     async def dropping(peer: Peer) -> None:
@@ -127,11 +127,11 @@ async def test_the_same_confirmation_is_sent_after_a_reconnect_and_a_replay_answ
         confirms.append(await peer.receive())
         await peer.send(**{**BOUGHT, "version": 2})
         await peer.answer(confirms[-1], {**BOUGHT, "version": 2})
-        await peer.send(**CHANGED)
+        await peer.send(**PIN_CHANGED)
 
     async with wallet_at(dropping, replaying) as wallet:
         result = await wallet.confirm(PAYMENT_ID, 1, PIN)
-        assert isinstance(await wallet.next_notice(), PinChanged)  # the result was no notice
+        assert isinstance(await wallet.next_notice(), PinChanged)  # the result is not a notice
     assert isinstance(result, WalletPaymentResult)
     bodies = [{name: value for name, value in confirm.items() if name != "message_id"} for confirm in confirms]
     assert bodies == [bodies[0]] * 2
@@ -146,14 +146,14 @@ async def test_a_wrong_pin_on_another_device_does_not_answer() -> None:
         await peer.answer(confirm, {**CONFIRM, "version": 2, "pin_tries_left": 2})
 
     async with wallet_at(script) as wallet:
-        again = await wallet.confirm(PAYMENT_ID, 1, PIN)
+        answer = await wallet.confirm(PAYMENT_ID, 1, PIN)
         notice = await wallet.next_notice()
-    assert isinstance(again, ConfirmationRequired)
+    assert isinstance(answer, ConfirmationRequired)
     assert isinstance(notice, ConfirmationRequired)
 
 
 @pytest.mark.asyncio
-async def test_a_rejection_returns_what_became_of_the_payment() -> None:
+async def test_a_rejection_returns_the_result_of_the_payment() -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
         reject = await peer.receive()
@@ -180,10 +180,10 @@ async def test_a_new_pin_keeps_its_request_id_until_it_is_answered() -> None:
         changes.append(await peer.receive())
         await peer.refuse(changes[-1], "busy", retryable=True)
         changes.append(await peer.receive())
-        await peer.send(**{**CHANGED, "reply_to": changes[-1]["message_id"]})
+        await peer.send(**{**PIN_CHANGED, "reply_to": changes[-1]["message_id"]})
 
     async with wallet_at(dropping, answering) as wallet:
-        assert (await wallet.set_pin(NEW_PIN, PIN)).text == CHANGED["text"]
+        assert (await wallet.set_pin(NEW_PIN, PIN)).text == PIN_CHANGED["text"]
         assert wallet.pin_set
     assert {(each["request_id"], each["new_pin"], each["old_pin"]) for each in changes} == {
         (changes[0]["request_id"], NEW_PIN, PIN)
@@ -198,7 +198,7 @@ async def test_a_new_pin_keeps_its_request_id_until_it_is_answered() -> None:
         {"code": "pin_locked", "retryable": True, "retry_after_s": 86_400},
     ],
 )
-async def test_a_refused_pin_says_why_at_once(refusal: dict[str, Any]) -> None:
+async def test_a_refused_pin_raises_its_code_at_once(refusal: dict[str, Any]) -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
         await peer.refuse(await peer.receive(), **refusal)
@@ -215,14 +215,14 @@ async def test_a_refused_pin_says_why_at_once(refusal: dict[str, Any]) -> None:
 
 
 @pytest.mark.asyncio
-async def test_history_comes_by_the_page() -> None:
+async def test_history_is_paged() -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
-        ask = await peer.receive()
-        assert (ask["type"], ask["limit"], ask["cursor"]) == ("history", 2, f"17.{PAGE_END}")
+        request = await peer.receive()
+        assert (request["type"], request["limit"], request["cursor"]) == ("history", 2, f"17.{PAGE_END}")
         payments = [{**CONFIRM, "version": 3}, BOUGHT]
         await peer.send(
-            type="history.page", reply_to=ask["message_id"], payments=payments, next_cursor=f"16.{PAGE_END}"
+            type="history.page", reply_to=request["message_id"], payments=payments, next_cursor=f"16.{PAGE_END}"
         )
 
     async with wallet_at(script) as wallet:
@@ -233,7 +233,7 @@ async def test_history_comes_by_the_page() -> None:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("pin", ["", "123", "12345678901234", "12a4", "\uff11\uff12\uff13\uff14"])
-async def test_what_is_no_pin_is_not_sent_and_not_repeated(pin: str) -> None:
+async def test_an_invalid_pin_is_neither_sent_nor_repeated(pin: str) -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
 
@@ -246,22 +246,22 @@ async def test_what_is_no_pin_is_not_sent_and_not_repeated(pin: str) -> None:
 
 
 @pytest.mark.asyncio
-async def test_pins_reach_no_log_no_file_and_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_log_file_or_error_contains_a_pin(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     logging.getLogger("websockets.server").setLevel(logging.WARNING)
-    asked = asyncio.Event()
+    resent = asyncio.Event()
 
     async def script(peer: Peer) -> None:
         await peer.welcome()
         await peer.refuse(await peer.receive(), "busy", retryable=True)
         await peer.receive()
-        asked.set()
+        resent.set()
 
     state_file = tmp_path / "state"
     async with wallet_at(script, state_file=state_file) as wallet:
         confirming = asyncio.create_task(wallet.confirm(PAYMENT_ID, 1, PIN, timeout_s=0.3))
-        await asked.wait()
-        assert PIN not in repr(wallet._answers) + repr(confirming)
+        await resent.wait()
+        assert PIN not in repr(wallet._decisions) + repr(confirming)
         with pytest.raises(RequestUnanswered) as error:
             await confirming
     assert PIN not in caplog.text + state_file.read_text() + repr(error.value) + str(error.value)
