@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from pos_server.core.payments.operations import Entry, MoveCash, Scan
 from pos_server.core.payments.payment import Purpose
-from tests.core.payments.deciding import book, code, decided, payment_id, run, scan
+from tests.core.payments.deciding import code, decided, payment_id, run, scan, snapshot
 
 QUICK = settings(max_examples=50)
 
@@ -17,7 +17,7 @@ def test_a_scan_is_printed_without_its_code() -> None:
 
 
 def test_a_payment_is_printed_without_its_fingerprint() -> None:
-    (outcome,), _ = run(book(), scan())
+    (outcome,), _ = run(snapshot(), scan())
     assert repr(decided(outcome).payment.fingerprint) not in repr(outcome)
     assert code() not in repr(outcome)
 

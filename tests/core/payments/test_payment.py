@@ -4,10 +4,10 @@ import pytest
 
 from pos_server.core.payments.payment import OCCUPYING, TRANSITIONS, Status
 from tests.copies import replace
-from tests.core.payments.deciding import book, cancel, decided, run, scan
+from tests.core.payments.deciding import cancel, decided, run, scan, snapshot
 
-APPROVED = decided(run(book(), scan(1))[0][0]).payment
-TOMBSTONE = decided(run(book(), cancel(1))[0][0]).payment
+APPROVED = decided(run(snapshot(), scan(1))[0][0]).payment
+TOMBSTONE = decided(run(snapshot(), cancel(1))[0][0]).payment
 
 
 def test_what_a_payment_may_become() -> None:
