@@ -45,7 +45,7 @@ class ErrorCode(StrEnum):
 
     @property
     def retryable(self) -> bool:
-        """Whether the same message can succeed when it is sent again later."""
+        """True if the same message can succeed when it is sent again later."""
         return self in _RETRYABLE
 
 
@@ -80,7 +80,7 @@ class CloseCode(IntEnum):
 
     @property
     def reconnect(self) -> bool:
-        """Whether the client should reconnect by itself."""
+        """True if the client should reconnect by itself."""
         return self < 4100
 
 

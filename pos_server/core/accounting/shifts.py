@@ -84,7 +84,7 @@ class Shift:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the shift is closed and its report final."""
+        """True if the shift is closed and its report is final."""
         return self.closed_at_ms is not None
 
     @property

@@ -17,7 +17,7 @@ from .snapshot import Acceptor, Wallet
 
 
 class Entry(StrEnum):
-    """How a code was entered. A typed code always needs the PIN: a fraudster may have obtained it by phone."""
+    """Entry method of a code. A typed code always needs the PIN: a fraudster may have obtained it by phone."""
 
     SCANNED = "scanned"
     TYPED = "typed"

@@ -129,7 +129,7 @@ class Payment(Struct, frozen=True, gc=False):
 
     @property
     def is_tombstone(self) -> bool:
-        """Whether the payment was canceled before its scan."""
+        """True if the payment was canceled before its scan."""
         return self.fingerprint is None
 
     @property

@@ -14,7 +14,7 @@ from pos_client import ApiClient, ApiError
 from pos_client.rest.calls import ATTEMPTS_MAX, ApiCalls
 from pos_client.rest.calls import Answer as AnAnswer
 from pos_server.core.credentials.api_keys import Role
-from pos_server.core.rest.admin import ApiKeyCreate, ApiKeyMade, MerchantChange, MerchantCreate
+from pos_server.core.rest.admin import ApiKeyCreate, ApiKeyCreated, MerchantChange, MerchantCreate
 from pos_server.core.rest.catalogue import ENDPOINTS
 from pos_server.core.rest.endpoints import Endpoint, Kind
 from pos_server.core.rest.fields import Body, Page, Resource
@@ -66,11 +66,11 @@ def test_every_operation_has_a_method_in_its_models() -> None:
         assert method.__doc__, operation.name
         hints = get_type_hints(method)
         answer = hints["return"]
-        if issubclass(operation.answer, Page):
+        if issubclass(operation.response, Page):
             assert get_origin(answer) is AsyncIterator, operation.name
-            assert operation.answer is Page[get_args(answer)[0]]  # type: ignore[misc]
+            assert operation.response is Page[get_args(answer)[0]]  # type: ignore[misc]
         else:
-            assert answer == (AnAnswer[operation.answer] if operation.versioned else operation.answer)  # type: ignore[name-defined]
+            assert answer == (AnAnswer[operation.response] if operation.versioned else operation.response)  # type: ignore[name-defined]
             assert ("if_match" in hints) == (operation.kind is Kind.REPLACE), operation.name
         bodies = [hint for hint in hints.values() if inspect.isclass(hint) and issubclass(hint, Body)]
         assert bodies == ([] if operation.body is None else [operation.body]), operation.name
@@ -272,7 +272,7 @@ async def test_keys_are_in_no_log_and_no_text(caplog: pytest.LogCaptureFixture) 
             told += [str(error.value), repr(error.value), repr(error.value.__cause__)]
     for secret in (KEY, made["key"]):
         assert secret not in "".join(told) + caplog.text
-    assert ApiKeyMade.model_validate(made).key == made["key"]
+    assert ApiKeyCreated.model_validate(made).key == made["key"]
 
 
 @pytest.mark.parametrize("key", ["", "pos admin", "schlüssel", "k" * 129, "k\n"])
