@@ -21,7 +21,7 @@ def pins(lock: str, wanted: set[str]) -> str:
     # A name may stand in it twice, for different versions of Python.
     found = [(match[1], match[0]) for match in _PIN.finditer(lock)]
     if missing := wanted - {name for name, _ in found}:
-        raise LookupError(f"not in requirements.lock: {', '.join(sorted(missing))}. `make lock` resolves it anew")
+        raise LookupError(f"not in requirements.lock: {', '.join(sorted(missing))}. `make lock` resolves it again")
     needed, before = wanted, set[str]()
     while needed != before:
         before = needed
@@ -30,7 +30,7 @@ def pins(lock: str, wanted: set[str]) -> str:
 
 
 def _needed_by(pin: str) -> set[str]:
-    """Who needs it: `# via NAME`, or a list of names below `# via`."""
+    """Return the packages that need a pin: `# via NAME`, or a list of names below `# via`."""
     _, _, via = pin.partition("# via")
     return {line.strip(" #") for line in via.splitlines()} - {""}
 

@@ -9,11 +9,11 @@ from ..clock import is_time_zone
 from ..core.credentials.api_keys import API_KEY_BYTES, Role, api_key
 from ..core.payments.snapshot import MerchantStatus
 from ..core.rest.admin import (
+    ApiKey,
     ApiKeyCreate,
-    ApiKeyMade,
+    ApiKeyCreated,
     ApiKeyPath,
     ApiKeyRotate,
-    ApiKeyShown,
     Merchant,
     MerchantChange,
     MerchantCreate,
@@ -100,27 +100,27 @@ class Admin:
             text = "a merchant's key needs the merchant, no other has one"
             raise problem(ProblemCode.BAD_FIELD, text, pointer="/merchant_id")
 
-        async def make(connection: AnyConnection, secret: bytes) -> ApiKeyMade:
+        async def make(connection: AnyConnection, secret: bytes) -> ApiKeyCreated:
             if body.merchant_id is not None and await directory.find_merchant(connection, body.merchant_id) is None:
                 raise problem(ProblemCode.NOT_FOUND, "there is no such merchant", pointer="/merchant_id")
             return await _new_key(connection, secret, body.role, body.merchant_id, body.name)
 
-        return await self._creating.create(call, ApiKeyMade, make, _tell_key)
+        return await self._creating.create(call, ApiKeyCreated, make, _tell_key)
 
     async def rotate_api_key(self, call: ApiCall[ApiKeyPath, NoParameters, ApiKeyRotate]) -> Reply:
-        async def make(connection: AnyConnection, secret: bytes) -> ApiKeyMade:
+        async def make(connection: AnyConnection, secret: bytes) -> ApiKeyCreated:
             former = await api_keys.find_api_key_record(connection, call.parameters.key_id)
             if former is None:
                 raise problem(ProblemCode.NOT_FOUND)
             await api_keys.end_api_key(connection, former.id, call.body.overlap_s)
             return await _new_key(connection, secret, former.role, former.merchant_id, former.name)
 
-        return await self._creating.create(call, ApiKeyMade, make, _tell_key)
+        return await self._creating.create(call, ApiKeyCreated, make, _tell_key)
 
     async def list_api_keys(self, call: ApiCall[NoParameters, Paging, None]) -> Reply:
         records = await api_keys.list_api_keys(self._pool, after_id(call.query), call.query.limit + 1)
-        keys = [ApiKeyShown(**_key_fields(record)) for record in records]
-        return Reply(page(Page[ApiKeyShown], keys, call.query, lambda key: str(key.key_id)))
+        keys = [ApiKey(**_key_fields(record)) for record in records]
+        return Reply(page(Page[ApiKey], keys, call.query, lambda key: str(key.key_id)))
 
     async def revoke_api_key(self, call: ApiCall[ApiKeyPath, NoParameters, None]) -> Reply:
         key_id = call.parameters.key_id
@@ -129,7 +129,7 @@ class Admin:
             record = await api_keys.find_api_key_record(connection, key_id)
         if record is None:
             raise problem(ProblemCode.NOT_FOUND)
-        return Reply(ApiKeyShown(**_key_fields(record)))
+        return Reply(ApiKey(**_key_fields(record)))
 
 
 def _check_time_zone(name: str) -> None:
@@ -145,15 +145,15 @@ def _shown(row: asyncpg.Record | None) -> Merchant:
 
 async def _new_key(
     connection: AnyConnection, secret: bytes, role: Role, merchant_id: int | None, name: str
-) -> ApiKeyMade:
+) -> ApiKeyCreated:
     key_id = await api_keys.create_api_key(connection, _key(role, secret), role, merchant_id, name)
     record = await api_keys.find_api_key_record(connection, key_id)
     if record is None:
         raise AssertionError("a key that was just made")
-    return ApiKeyMade(**_key_fields(record), key=None)
+    return ApiKeyCreated(**_key_fields(record), key=None)
 
 
-def _tell_key(made: ApiKeyMade, secret: bytes) -> ApiKeyMade:
+def _tell_key(made: ApiKeyCreated, secret: bytes) -> ApiKeyCreated:
     return made.model_copy(update={"key": _key(made.role, secret)})
 
 

@@ -12,10 +12,10 @@ from ..core.rest.fields import NoParameters, Page
 from ..core.rest.merchant_reports import (
     MerchantBalance,
     Shift,
-    ShiftFigure,
     ShiftPath,
     ShiftQuery,
-    ShiftShown,
+    ShiftReport,
+    ShiftTotal,
     Statement,
     StatementPath,
     StatementQuery,
@@ -66,7 +66,7 @@ class MerchantReports:
         if shift is None:
             raise AssertionError("a shift that was just found")
         return Reply(
-            ShiftShown(
+            ShiftReport(
                 shift_id=shift.shift_id,
                 shift_number=shift.number,
                 terminal_number=shift.terminal_number,
@@ -80,7 +80,7 @@ class MerchantReports:
                 merchant_name=shift.merchant_name,
                 store_name=shift.store_name,
                 made_at=rfc3339_of_ms(shift.made_at_ms),
-                totals=tuple(ShiftFigure(kind=kind.value, **asdict(shift.total(kind))) for kind in TotalKind),
+                totals=tuple(ShiftTotal(kind=kind.value, **asdict(shift.total(kind))) for kind in TotalKind),
                 net_sales_minor=shift.net_sales_minor,
                 expected_cash_minor=shift.expected_cash_minor,
                 cash_difference_minor=shift.cash_difference_minor,

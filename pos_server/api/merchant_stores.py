@@ -16,7 +16,7 @@ from ..core.rest.merchant_stores import (
     TerminalActivation,
     TerminalChange,
     TerminalCreate,
-    TerminalMade,
+    TerminalCreated,
     TerminalPath,
     TerminalQuery,
 )
@@ -81,15 +81,15 @@ class MerchantStores:
         merchant_id, _ = call.key.merchant
         body = call.body
 
-        async def make(connection: AnyConnection, secret: bytes) -> TerminalMade:
+        async def make(connection: AnyConnection, secret: bytes) -> TerminalCreated:
             if await stores.find_store(connection, merchant_id, body.store_id) is None:
                 raise problem(ProblemCode.NOT_FOUND, "there is no such store", pointer="/store_id")
             number = await directory.create_terminal(connection, body.store_id, body.name)
             terminal = await _terminal(connection, merchant_id, number)
             ends_at = await issue_code(connection, _device(number), secret, self._activation_ttl_s)
-            return TerminalMade(**terminal.model_dump(), activation_code=None, activation_ends_at=ends_at)
+            return TerminalCreated(**terminal.model_dump(), activation_code=None, activation_ends_at=ends_at)
 
-        return await self._creating.create(call, TerminalMade, make, tell_code)
+        return await self._creating.create(call, TerminalCreated, make, tell_code)
 
     async def list_terminals(self, call: ApiCall[NoParameters, TerminalQuery, None]) -> Reply:
         merchant_id, _ = call.key.merchant

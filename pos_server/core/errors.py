@@ -1,11 +1,11 @@
-"""What can go wrong besides a decline: error codes, close codes, and the exceptions that carry them.
+"""Error codes, WebSocket close codes, and the exceptions that carry them.
 
     PosError
-    ├── MessageError          one message was bad: answered with `error`, the connection stays
-    └── ConnectionClosing     the connection ends, with a close code that says reconnect or stop
+    ├── MessageError          one message is rejected with an `error`; the connection stays open
+    └── ConnectionClosing     the connection closes with a code that says reconnect or stop
 
-Declines are not here: a decline is a decision (`core.payments.DeclineCode`), an error is a message that was not
-decided. docs/protocol.md holds the same tables for people; a test compares them.
+A decline is not an error: it is a decision about a payment (`core.payments.payment.DeclineCode`). An error means that
+the message was not decided. docs/protocol.md has the same tables; a test compares them.
 """
 
 from enum import IntEnum, StrEnum
@@ -45,7 +45,7 @@ class ErrorCode(StrEnum):
 
     @property
     def retryable(self) -> bool:
-        """Whether the same message, sent again later, can succeed."""
+        """True if the same message can succeed when it is sent again later."""
         return self in _RETRYABLE
 
 
@@ -62,7 +62,7 @@ _RETRYABLE = {
 
 
 class CloseCode(IntEnum):
-    """WebSocket close codes (RFC 6455 section 7.4). 40xx: reconnect with backoff. 41xx: stop, somebody must act."""
+    """WebSocket close codes (RFC 6455 section 7.4). 40xx: reconnect with backoff. 41xx: stop and call the operator."""
 
     DRAINING = 4000
     SLOW_CONSUMER = 4001
@@ -80,16 +80,16 @@ class CloseCode(IntEnum):
 
     @property
     def reconnect(self) -> bool:
-        """True when the client should come back by itself."""
+        """True if the client should reconnect by itself."""
         return self < 4100
 
 
 class PosError(Exception):
-    """Root of this project's exceptions."""
+    """Base class of this project's exceptions."""
 
 
 class MessageError(PosError):
-    """A message that cannot be acted on; `field` names the culprit where there is one. Nothing has happened."""
+    """A message that is rejected without any effect; `field` names the invalid field if there is one."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class MessageError(PosError):
 
 
 class ConnectionClosing(PosError):
-    """The connection must end with this close code; `reason` is short, fit for the close frame, and without secrets."""
+    """The connection must close with this code; `reason` fits the close frame and contains no secret."""
 
     def __init__(self, code: CloseCode, reason: str) -> None:
         super().__init__(code, reason)

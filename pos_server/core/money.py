@@ -1,7 +1,7 @@
-"""Money is an integer count of minor units (cents, or whatever ISO 4217 calls the smallest unit) and a currency code.
+"""Amounts of money: an integer number of minor units (cents, or the smallest unit in ISO 4217) and a currency code.
 
-Floats appear nowhere. The largest amount is 2^53 - 1, so that a client whose numbers are doubles
-(JavaScript among them) can hold every amount exactly.
+No amount is ever a float. The largest amount is 2^53 - 1, so that clients whose numbers are doubles, such as
+JavaScript, hold every amount exactly.
 """
 
 import re
@@ -11,12 +11,12 @@ from pydantic import Field
 
 MAX_AMOUNT_MINOR = 2**53 - 1
 
-Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$", description="ISO 4217 alphabetic code")]
+Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$", description="ISO 4217 alphabetic currency code")]
 PositiveMinor = Annotated[
     int, Field(strict=True, ge=1, le=MAX_AMOUNT_MINOR, description="amount in minor units of the currency")
 ]
 
-# ISO 4217: the currencies whose minor unit is not a hundredth.
+# Currencies whose minor unit is not a hundredth (ISO 4217).
 _EXPONENTS = {
     **dict.fromkeys(
         ("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI", "VND", "VUV", "XAF"), 0
@@ -29,12 +29,12 @@ _DECIMAL = re.compile(r"(\d{1,16})(?:\.(\d{1,4}))?", re.ASCII)
 
 
 def exponent(currency: str) -> int:
-    """Digits after the decimal point in `currency` (ISO 4217): 2 for EUR, 0 for JPY, 3 for KWD."""
+    """Return the number of decimals of a currency (ISO 4217): 2 for EUR, 0 for JPY, 3 for KWD."""
     return _EXPONENTS.get(currency, 2)
 
 
 def format_amount(amount_minor: int, currency: str) -> str:
-    """Text for people: `format_amount(1250, "EUR") == "12.50 EUR"`."""
+    """Return an amount as text for people: `format_amount(1250, "EUR") == "12.50 EUR"`."""
     digits = exponent(currency)
     if not digits:
         return f"{amount_minor} {currency}"
@@ -45,10 +45,10 @@ def format_amount(amount_minor: int, currency: str) -> str:
 
 
 def parse_amount(text: str, currency: str, *, least_minor: int = 1) -> int:
-    """Minor units from a decimal that a person typed: `parse_amount("12.5", "EUR") == 1250`.
+    """Return the minor units of a typed decimal: `parse_amount("12.5", "EUR") == 1250`.
 
-    Raises ValueError when `text` is not a plain decimal, has more decimals than the currency, or is out of range, which
-    begins at `least_minor`.
+    Raises ValueError if `text` is not a plain decimal, has more decimals than the currency, or is outside the range
+    from `least_minor` to MAX_AMOUNT_MINOR.
     """
     match = _DECIMAL.fullmatch(text.strip())
     if match is None:

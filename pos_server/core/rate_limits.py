@@ -1,6 +1,6 @@
-"""Limits on how often something may happen: a token bucket for messages, a window for failures.
+"""Rate limits: a token bucket for messages, and a fixed window for failures.
 
-Pure: times are seconds on any one monotonic clock, given by the caller.
+Times are seconds on one monotonic clock, passed by the caller.
 """
 
 from collections import OrderedDict
@@ -8,7 +8,7 @@ from collections.abc import Hashable
 
 
 class TokenBucket:
-    """Allows `burst` at once and `per_s` a second on average. Times are seconds on any one monotonic clock."""
+    """Allow `burst` events at once and `per_s` events per second on average."""
 
     __slots__ = ("_burst", "_per_s", "_tokens", "_updated_s")
 
@@ -19,7 +19,7 @@ class TokenBucket:
         self._updated_s = now_s
 
     def take(self, now_s: float) -> bool:
-        """Whether one more is allowed now; if so, it is counted."""
+        """Return whether one more event is allowed now, and count it if so."""
         self._tokens = min(self._burst, self._tokens + (now_s - self._updated_s) * self._per_s)
         self._updated_s = now_s
         if self._tokens < 1:
@@ -29,9 +29,9 @@ class TokenBucket:
 
 
 class FailureLimit:
-    """Counts failures per key in windows of `window_s` that start with a first failure.
+    """Count failures per key in windows of `window_s` seconds; the first failure starts a window.
 
-    Holds at most `keys_max` keys and forgets the oldest beyond that. Times are seconds on any one monotonic clock.
+    Holds at most `keys_max` keys and evicts the oldest beyond that.
     """
 
     def __init__(self, failures_max: int, window_s: float, keys_max: int) -> None:
@@ -41,7 +41,7 @@ class FailureLimit:
         self._windows: OrderedDict[Hashable, tuple[float, int]] = OrderedDict()
 
     def record(self, key: Hashable, now_s: float) -> None:
-        """Count one failure of `key`."""
+        """Count one failure for `key`."""
         started_s, failures = self._windows.get(key, (now_s, 0))
         if now_s - started_s >= self._window_s:
             started_s, failures = now_s, 0
@@ -51,7 +51,7 @@ class FailureLimit:
             self._windows.popitem(last=False)
 
     def blocked_for_s(self, key: Hashable, now_s: float) -> float:
-        """Seconds until `key` may try again; 0 when it may now."""
+        """Return the seconds until `key` may try again; 0 if it may try now."""
         started_s, failures = self._windows.get(key, (now_s, 0))
         left_s = started_s + self._window_s - now_s
         return left_s if failures >= self._failures_max and left_s > 0 else 0.0

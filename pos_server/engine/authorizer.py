@@ -25,7 +25,7 @@ from msgspec import Struct
 from ..core.credentials.device_keys import DeviceKind, Keyring
 from ..core.errors import ErrorCode, PosError
 from ..core.payments.decide import decide
-from ..core.payments.operations import Operation, Outcome, Refused, named_by
+from ..core.payments.operations import Operation, Outcome, Refused, involved_parties
 from ..core.payments.rules import Rules
 from ..core.protocol.notices import asker_of
 from ..ledger.database import DATABASE_AWAY, connect
@@ -174,7 +174,7 @@ class Authorizer:
             if already_open >= self._limits.device_operations_max:
                 raise self.refuse_busy()
             self._open[device] = already_open + 1
-        self._queue.append(Submission(operation, reply_to, deadline_s, device, named_by(operation), waiting))
+        self._queue.append(Submission(operation, reply_to, deadline_s, device, involved_parties(operation), waiting))
         self._idle.clear()
         self._wake.set()
 

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import asyncpg
 
-from ..core.accounting.seals import NO_HASH, Seal, broken, gone, pack_digests
+from ..core.accounting.seals import NO_HASH, Seal, missing_digests, pack_digests, seal_violations
 from .archive_check import read_archive, room_for_digests
 from .sql import QUERIES
 from .transactions import wait_until_ended
@@ -126,10 +126,10 @@ async def check_seals(
                 ]
                 found = {row["id"]: row["digest"] for row in old} | found
             elif archived:
-                removed = gone(seal, found)
+                removed = missing_digests(seal, found)
                 missing += len(removed)
                 found |= removed
-            problems += broken(seal, previous, found)
+            problems += seal_violations(seal, previous, found)
             is_known = is_known or seal.hash.hex() == expected
             previous, seals, transfers = seal.hash, seal.number, transfers + seal.transfers
             progress(seal)

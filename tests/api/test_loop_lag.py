@@ -71,7 +71,7 @@ async def test_reports_and_pins_do_not_hold_the_loop(dsn: str, shop: Shop, admin
 
     worst_s = []
     async with serving(limits, KEYRING, dsn) as server, built_world(server, admin, shop) as world:
-        lists = [operation for operation in ENDPOINTS if issubclass(operation.answer, Page)]
+        lists = [operation for operation in ENDPOINTS if issubclass(operation.response, Page)]
         asked = [await REACH[operation.name](world) for operation in lists]
 
         async def read(number: int) -> None:

@@ -138,8 +138,8 @@ async def test_answers_are_what_it_says(operation: Endpoint, world: World) -> No
     answer = await world.ask(world.by_role[operation.role], operation, asked)
     # The first time.
     assert answer.status_code in set(operation.statuses) - ({200} if operation.kind is Kind.CREATE else set())
-    schema = {"$ref": f"#/components/schemas/{operation.answer.__name__}"}
+    schema = {"$ref": f"#/components/schemas/{operation.response.__name__}"}
     assert body_faults(schema, answer.json()) == []
-    if issubclass(operation.answer, Page):
+    if issubclass(operation.response, Page):
         assert answer.json()["items"], "a page with nothing on it shows nothing"
     assert [fault for fault in broken(answer.json()) if not body_faults(schema, fault)] == []

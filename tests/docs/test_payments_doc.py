@@ -15,7 +15,7 @@ from pos_server.core.credentials.api_keys import Role
 from pos_server.core.credentials.device_keys import SLOT_MAX
 from pos_server.core.credentials.pins import is_weak
 from pos_server.core.errors import ErrorCode
-from pos_server.core.payments.fees import fee_of, fee_returned
+from pos_server.core.payments.fees import returned_fee, sale_fee
 from pos_server.core.payments.operations import Decided, Outcome, Refused, Scan
 from pos_server.core.payments.payment import OCCUPYING, TRANSITIONS, DeclineCode, Purpose, Status
 from pos_server.core.payments.rules import Limits, Risk
@@ -272,8 +272,8 @@ def test_what_purposes_differ_in() -> None:
 def test_the_example_of_a_fee() -> None:
     example = "Of a sale of 9.99 at 145 bps and 0.07 fixed the fee is 0.14 + 0.07 = 0.21."
     assert f"{example} Three refunds of 3.33 return 0.07 each." in words(DOCUMENT.section("Fees"))
-    assert (fee_of(999, 145, 0), fee_of(999, 145, 7)) == (14, 21)
-    assert [fee_returned(21, 999, refunded) for refunded in (333, 666, 999)] == [7, 14, 21]
+    assert (sale_fee(999, 145, 0), sale_fee(999, 145, 7)) == (14, 21)
+    assert [returned_fee(21, 999, refunded) for refunded in (333, 666, 999)] == [7, 14, 21]
 
 
 def test_every_kind_of_transfer_is_told() -> None:

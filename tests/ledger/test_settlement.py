@@ -10,7 +10,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from pos_server.core.payments.fees import fee_of
+from pos_server.core.payments.fees import sale_fee
 from pos_server.core.payments.operations import Cancel, CreateRefund
 from pos_server.ledger import directory
 from pos_server.ledger.audit import audit
@@ -49,9 +49,9 @@ async def two_days(connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Co
     await run_batch(connection, shop.scan(1, amount_minor=50))
 
 
-FEES_D2 = fee_of(1000, 150, 2) + fee_of(333, 150, 2) + fee_of(500, 150, 2)
-NET_D2 = 1000 + 333 + 500 - 500 - FEES_D2 + fee_of(500, 150, 2)
-NET_D1 = 777 - 400 - fee_of(777, 150, 2) + fee_of(1000, 150, 2) * 400 // 1000
+FEES_D2 = sale_fee(1000, 150, 2) + sale_fee(333, 150, 2) + sale_fee(500, 150, 2)
+NET_D2 = 1000 + 333 + 500 - 500 - FEES_D2 + sale_fee(500, 150, 2)
+NET_D1 = 777 - 400 - sale_fee(777, 150, 2) + sale_fee(1000, 150, 2) * 400 // 1000
 
 
 async def test_two_scripted_days(connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection) -> None:

@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator
 
 from pos_server.core.rest.admin import (
     ADMIN_ENDPOINTS,
+    ApiKey,
     ApiKeyCreate,
-    ApiKeyMade,
+    ApiKeyCreated,
     ApiKeyPath,
     ApiKeyRotate,
-    ApiKeyShown,
     Merchant,
     MerchantChange,
     MerchantCreate,
@@ -40,21 +40,21 @@ class AdminCalls(ApiCalls):
         """Change a merchant's terms or status."""
         return await self.call(_OF["changeMerchant"], Merchant, MerchantPath(merchant_id=merchant_id), body=body)
 
-    async def create_api_key(self, body: ApiKeyCreate, *, idempotency_key: str | None = None) -> ApiKeyMade:
+    async def create_api_key(self, body: ApiKeyCreate, *, idempotency_key: str | None = None) -> ApiKeyCreated:
         """Create an API key."""
-        return await self.call(_OF["createApiKey"], ApiKeyMade, body=body, idempotency_key=idempotency_key)
+        return await self.call(_OF["createApiKey"], ApiKeyCreated, body=body, idempotency_key=idempotency_key)
 
-    def list_api_keys(self) -> AsyncIterator[ApiKeyShown]:
+    def list_api_keys(self) -> AsyncIterator[ApiKey]:
         """Iterate over all API keys, oldest first."""
-        return self.items(_OF["listApiKeys"], Page[ApiKeyShown])
+        return self.items(_OF["listApiKeys"], Page[ApiKey])
 
     async def rotate_api_key(
         self, key_id: int, body: ApiKeyRotate, *, idempotency_key: str | None = None
-    ) -> ApiKeyMade:
+    ) -> ApiKeyCreated:
         """Create a key that replaces another one, which expires after an overlap."""
         path = ApiKeyPath(key_id=key_id)
-        return await self.call(_OF["rotateApiKey"], ApiKeyMade, path, body=body, idempotency_key=idempotency_key)
+        return await self.call(_OF["rotateApiKey"], ApiKeyCreated, path, body=body, idempotency_key=idempotency_key)
 
-    async def revoke_api_key(self, key_id: int) -> ApiKeyShown:
+    async def revoke_api_key(self, key_id: int) -> ApiKey:
         """Revoke a key immediately."""
-        return await self.call(_OF["revokeApiKey"], ApiKeyShown, ApiKeyPath(key_id=key_id))
+        return await self.call(_OF["revokeApiKey"], ApiKey, ApiKeyPath(key_id=key_id))

@@ -20,7 +20,7 @@ from pos_server.core.rest.merchant_reports import (
     Shift,
     ShiftPath,
     ShiftQuery,
-    ShiftShown,
+    ShiftReport,
     Statement,
     StatementPath,
     StatementQuery,
@@ -34,7 +34,7 @@ from pos_server.core.rest.merchant_stores import (
     TerminalActivation,
     TerminalChange,
     TerminalCreate,
-    TerminalMade,
+    TerminalCreated,
     TerminalPath,
     TerminalQuery,
 )
@@ -59,9 +59,9 @@ class MerchantCalls(ApiCalls):
         """Return a store."""
         return await self.call(_OF["getStore"], Store, StorePath(store_id=store_id))
 
-    async def create_terminal(self, body: TerminalCreate, *, idempotency_key: str | None = None) -> TerminalMade:
+    async def create_terminal(self, body: TerminalCreate, *, idempotency_key: str | None = None) -> TerminalCreated:
         """Create a terminal and its activation code."""
-        return await self.call(_OF["createTerminal"], TerminalMade, body=body, idempotency_key=idempotency_key)
+        return await self.call(_OF["createTerminal"], TerminalCreated, body=body, idempotency_key=idempotency_key)
 
     def list_terminals(self, query: TerminalQuery | None = None) -> AsyncIterator[Terminal]:
         """Iterate over all terminals, or those of a store, oldest first."""
@@ -123,9 +123,9 @@ class MerchantCalls(ApiCalls):
         """Iterate over shifts, last opened first."""
         return self.items(_OF["listShifts"], Page[Shift], query=query)
 
-    async def get_shift(self, shift_id: UUID) -> ShiftShown:
+    async def get_shift(self, shift_id: UUID) -> ShiftReport:
         """Return a shift with its report: an X-report while it is open, then its Z-report."""
-        return await self.call(_OF["getShift"], ShiftShown, ShiftPath(shift_id=shift_id))
+        return await self.call(_OF["getShift"], ShiftReport, ShiftPath(shift_id=shift_id))
 
     def list_statements(self, query: StatementQuery | None = None) -> AsyncIterator[Statement]:
         """Iterate over the statements of settled business days, latest first."""

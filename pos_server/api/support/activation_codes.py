@@ -5,12 +5,12 @@ from typing import TypeVar
 from ...core.credentials.activation import ACTIVATION_BYTES, activation_code
 from ...core.credentials.device_keys import DeviceId
 from ...core.rest.issuer import WalletDeviceActivation
-from ...core.rest.merchant_stores import TerminalActivation, TerminalMade
+from ...core.rest.merchant_stores import TerminalActivation, TerminalCreated
 from ...ledger import directory
 from ...ledger.database import AnyConnection
 from .times import rfc3339
 
-MadeT = TypeVar("MadeT", WalletDeviceActivation, TerminalActivation, TerminalMade)
+MadeT = TypeVar("MadeT", WalletDeviceActivation, TerminalActivation, TerminalCreated)
 
 
 async def issue_code(connection: AnyConnection, device: DeviceId, secret: bytes, ttl_s: float) -> str:

@@ -149,7 +149,7 @@ class Dispatcher:
         headers = {"X-Request-Id": request.state.request_id, "Cache-Control": "no-store"}
         if done.etag is not None:
             headers["ETag"] = done.etag
-        if endpoint.speaks:
+        if endpoint.localized:
             headers["Content-Language"] = call.language
         return Response(done.resource.model_dump_json(), done.status, headers, media_type="application/json")
 

@@ -1,20 +1,20 @@
-"""Lines of a printer or a terminal: how many columns a text takes, and how it is put into them."""
+"""Text layout in fixed columns, for receipt printers and consoles."""
 
 from unicodedata import combining, east_asian_width
 
 
 def columns(text: str) -> int:
-    """How many columns a text takes: two for a wide character (UAX #11), none for one that combines."""
+    """Return the columns that a text occupies: two per wide character (UAX #11), none per combining character."""
     return sum(0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in text)
 
 
-def fitted(text: str, width: int) -> list[str]:
-    """The text in the middle of as many lines as it needs; none for an empty one."""
+def center_lines(text: str, width: int) -> list[str]:
+    """Return the text centered on as many lines as it needs; no line for an empty text."""
     return [" " * ((width - columns(line)) // 2) + line for line in _wrapped(text, width)]
 
 
-def spread(left: str, right: str, width: int) -> list[str]:
-    """Two texts at both ends of a line; on lines of their own where they do not fit on one."""
+def justify_lines(left: str, right: str, width: int) -> list[str]:
+    """Return two texts at the left and right ends of one line, or on separate lines if they do not fit."""
     gap = width - columns(left) - columns(right)
     if gap >= 1:
         return [left + " " * gap + right]

@@ -1,9 +1,9 @@
-"""What a merchant is owed for a business day, as data and as the files that accountants load.
+"""Settlement statements: what a merchant is owed for a business day, as data, CSV and JSON.
 
     net     = sales - cancels - refunds - fees + fees returned
-    closing = opening + net - paid out                   paid out = opening + net where that is positive, else 0
+    closing = opening + net - paid out                   paid out = max(0, opening + net)
 
-A refund or cancel counts on the day it is made, whenever the sale was. All amounts are minor units of `currency`.
+A refund or cancel counts on the day it is made, not on the day of the sale. Amounts are minor units of `currency`.
 """
 
 import csv
@@ -18,7 +18,7 @@ FORMAT = "pos-settlement-1"
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One merchant's day. `starts_at` and `ends_at` are ISO 8601 in UTC, the end not included."""
+    """One merchant's business day, from `starts_at` up to but excluding `ends_at` (ISO 8601 in UTC)."""
 
     merchant_id: int
     merchant_name: str
@@ -43,7 +43,7 @@ _SUMMED = [name for name in Statement.__slots__ if name.endswith("_minor") or na
 
 
 def totals(statements: Sequence[Statement]) -> dict[str, dict[str, int]]:
-    """The sum of every figure by currency, and how many statements there are of it."""
+    """Return the number of statements and the sum of each figure, by currency."""
     by_currency: dict[str, dict[str, int]] = {}
     for statement in statements:
         total = by_currency.setdefault(statement.currency, {"statements": 0, **dict.fromkeys(_SUMMED, 0)})
@@ -54,12 +54,15 @@ def totals(statements: Sequence[Statement]) -> dict[str, dict[str, int]]:
 
 
 def csv_text(business_date: str, statements: Sequence[Statement]) -> str:
-    """The day as CSV (RFC 4180). The first field is the kind of line.
+    """Return the statements of a day as CSV (RFC 4180). The first field is the type of the line.
 
-    `H` format and date; `N` the names of what follows; `S` a statement; `T` a currency's totals in the same columns,
-    with the number of statements for the merchant's id; `C` the number of statements and the SHA-256 of all lines
-    before it.
-    The same day always gives the same file; a day without merchants has all but `S` and `T`.
+    - `H`: format and date.
+    - `N`: column names of the `S` and `T` lines.
+    - `S`: one statement.
+    - `T`: totals of one currency in the same columns; the number of statements stands in the column `merchant_id`.
+    - `C`: number of statements, and the SHA-256 of all preceding lines.
+
+    The same day always gives the same file. A day without merchants has no `S` and `T` lines.
     """
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\r\n")
@@ -75,9 +78,10 @@ def csv_text(business_date: str, statements: Sequence[Statement]) -> str:
 
 
 def json_text(business_date: str, statements: Sequence[Statement]) -> str:
-    """The day as JSON: `format`, `business_date`, `statements`, `totals`, and `control` as in the CSV's last line.
+    """Return the statements of a day as JSON: `format`, `business_date`, `statements`, `totals` and `control`.
 
-    Its SHA-256 is that of `statements` and `totals` in canonical form: keys sorted, no spaces, UTF-8.
+    `control` holds the number of statements and the SHA-256 of `statements` and `totals` in canonical form: sorted
+    keys, no spaces, UTF-8. The same day always gives the same file.
     """
     content = {"statements": [asdict(statement) for statement in statements], "totals": totals(statements)}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

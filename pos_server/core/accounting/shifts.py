@@ -1,12 +1,12 @@
-"""What an operator did at a till: a shift, its sums by kind, and the report that is printed from them.
+"""Shifts at a terminal: totals by kind, expected cash, and the printed X-report and Z-report.
 
-An X-report shows a shift that is open, as often as one likes; the Z-report is that of the shift when it was closed.
-The cash that is expected in the drawer:
+An X-report shows an open shift and can be repeated. The Z-report shows the shift at its close. The cash expected in the
+drawer is
 
-    opening cash + top-ups - top-ups taken back - withdrawals + withdrawals taken back
+    opening cash + top-ups - canceled top-ups - withdrawals + canceled withdrawals
 
-Sales are paid from wallets, so they bring no cash. What was done to a payment counts in the shift that is open at the
-till that did it: a refund of yesterday's sale belongs to today's shift.
+Sales are paid from wallets and bring no cash. An operation counts in the shift that is open at the terminal that
+performs it: a refund of yesterday's sale belongs to today's shift.
 """
 
 from collections.abc import Mapping
@@ -16,13 +16,13 @@ from uuid import UUID
 
 from ..money import format_amount
 from ..texts import shift_text
-from .receipt_layout import fitted, spread
+from .receipt_layout import center_lines, justify_lines
 
 REPORT_COLUMNS = 42
 
 
 class TotalKind(StrEnum):
-    """What is counted: payments by their purpose and what was taken back of them, then those that were not paid."""
+    """Kinds of totals: payments and their reversals by purpose, then payments that were not approved."""
 
     SALE = "sale"
     SALE_CANCEL = "sale_cancel"
@@ -33,14 +33,13 @@ class TotalKind(StrEnum):
     WITHDRAWAL_CANCEL = "withdrawal_cancel"
     DECLINED = "declined"
     EXPIRED = "expired"
-    # Before it was approved.
-    CANCELED = "canceled"
+    CANCELED = "canceled"  # before approval
     PENDING = "pending"
 
 
 _NOT_PAID = (TotalKind.DECLINED, TotalKind.EXPIRED, TotalKind.CANCELED, TotalKind.PENDING)
-_OF_SALES = {TotalKind.SALE: 1, TotalKind.SALE_CANCEL: -1, TotalKind.REFUND: -1}
-_OF_CASH = {
+_SALES_SIGNS = {TotalKind.SALE: 1, TotalKind.SALE_CANCEL: -1, TotalKind.REFUND: -1}
+_CASH_SIGNS = {
     TotalKind.TOP_UP: 1,
     TotalKind.TOP_UP_CANCEL: -1,
     TotalKind.WITHDRAWAL: -1,
@@ -50,21 +49,21 @@ _OF_CASH = {
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """How many, and how much in minor units."""
+    """A number of operations and their sum in minor units."""
 
     count: int
     amount_minor: int
 
 
-_NONE = Total(0, 0)
+_ZERO = Total(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """A shift as it is. `number` counts those of the terminal; amounts are minor units of `currency`.
+    """A shift and its totals. `number` counts the shifts of the terminal; amounts are minor units of `currency`.
 
-    Times are Unix milliseconds, and the `…_local` ones as people at the till read them. `totals` leaves out what did
-    not happen.
+    Times are Unix milliseconds; `…_local` are the same times as text in the merchant's time zone. `totals` omits kinds
+    that did not occur.
     """
 
     shift_id: UUID
@@ -85,34 +84,34 @@ class Shift:
 
     @property
     def is_closed(self) -> bool:
-        """Whether its report is final."""
+        """True if the shift is closed and its report is final."""
         return self.closed_at_ms is not None
 
     @property
     def net_sales_minor(self) -> int:
-        """Sales less what was taken back and refunded."""
-        return self._sum(_OF_SALES)
+        """Sales minus cancels and refunds."""
+        return self._sum(_SALES_SIGNS)
 
     @property
     def expected_cash_minor(self) -> int:
-        """What should be in the drawer."""
-        return self.opening_cash_minor + self._sum(_OF_CASH)
+        """The cash that should be in the drawer."""
+        return self.opening_cash_minor + self._sum(_CASH_SIGNS)
 
     @property
     def cash_difference_minor(self) -> int | None:
-        """What was counted less what was expected; None when nobody counted."""
+        """Counted cash minus expected cash; None if no cash was counted."""
         return None if self.counted_cash_minor is None else self.counted_cash_minor - self.expected_cash_minor
 
     def total(self, kind: TotalKind) -> Total:
-        """Of one kind."""
-        return self.totals.get(kind, _NONE)
+        """Return the total of one kind."""
+        return self.totals.get(kind, _ZERO)
 
     def _sum(self, signs: Mapping[TotalKind, int]) -> int:
         return sum(sign * self.total(kind).amount_minor for kind, sign in signs.items())
 
 
 def report_text(shift: Shift, language: str) -> str:
-    """The report for a receipt printer: lines of at most REPORT_COLUMNS columns, where a CJK character takes two."""
+    """Return the report for a receipt printer, in lines of REPORT_COLUMNS columns; a CJK character takes two."""
 
     def label(key: str) -> str:
         return shift_text(language, key)
@@ -120,33 +119,33 @@ def report_text(shift: Shift, language: str) -> str:
     def amount(amount_minor: int) -> str:
         return format_amount(amount_minor, shift.currency).partition(" ")[0]
 
-    def counted(kind: TotalKind, sign: int) -> list[str]:
+    def total_lines(kind: TotalKind, sign: int) -> list[str]:
         total = shift.total(kind)
-        return spread(f"{total.count:>5} {label(kind)}", amount(sign * total.amount_minor), REPORT_COLUMNS)
+        return justify_lines(f"{total.count:>5} {label(kind)}", amount(sign * total.amount_minor), REPORT_COLUMNS)
 
     rule = "-" * REPORT_COLUMNS
     title = label("z_report" if shift.is_closed else "x_report")
     lines = [
-        *fitted(shift.merchant_name, REPORT_COLUMNS),
-        *fitted(shift.store_name, REPORT_COLUMNS),
+        *center_lines(shift.merchant_name, REPORT_COLUMNS),
+        *center_lines(shift.store_name, REPORT_COLUMNS),
         rule,
-        *spread(f"{title} {shift.number}", f"{label('terminal')} {shift.terminal_number}", REPORT_COLUMNS),
-        *spread(label("operator"), shift.operator, REPORT_COLUMNS),
-        *spread(label("opened"), shift.opened_local, REPORT_COLUMNS),
-        *spread(label("closed" if shift.is_closed else "as_of"), shift.made_local, REPORT_COLUMNS),
-        *spread(label("currency"), shift.currency, REPORT_COLUMNS),
+        *justify_lines(f"{title} {shift.number}", f"{label('terminal')} {shift.terminal_number}", REPORT_COLUMNS),
+        *justify_lines(label("operator"), shift.operator, REPORT_COLUMNS),
+        *justify_lines(label("opened"), shift.opened_local, REPORT_COLUMNS),
+        *justify_lines(label("closed" if shift.is_closed else "as_of"), shift.made_local, REPORT_COLUMNS),
+        *justify_lines(label("currency"), shift.currency, REPORT_COLUMNS),
         rule,
-        *(line for kind, sign in _OF_SALES.items() for line in counted(kind, sign)),
-        *spread(label("net_sales"), amount(shift.net_sales_minor), REPORT_COLUMNS),
+        *(line for kind, sign in _SALES_SIGNS.items() for line in total_lines(kind, sign)),
+        *justify_lines(label("net_sales"), amount(shift.net_sales_minor), REPORT_COLUMNS),
         rule,
-        *spread(label("opening_cash"), amount(shift.opening_cash_minor), REPORT_COLUMNS),
-        *(line for kind, sign in _OF_CASH.items() for line in counted(kind, sign)),
-        *spread(label("expected_cash"), amount(shift.expected_cash_minor), REPORT_COLUMNS),
+        *justify_lines(label("opening_cash"), amount(shift.opening_cash_minor), REPORT_COLUMNS),
+        *(line for kind, sign in _CASH_SIGNS.items() for line in total_lines(kind, sign)),
+        *justify_lines(label("expected_cash"), amount(shift.expected_cash_minor), REPORT_COLUMNS),
     ]
     if shift.counted_cash_minor is not None:
-        lines += spread(label("counted_cash"), amount(shift.counted_cash_minor), REPORT_COLUMNS)
+        lines += justify_lines(label("counted_cash"), amount(shift.counted_cash_minor), REPORT_COLUMNS)
     if shift.cash_difference_minor is not None:
-        lines += spread(label("difference"), amount(shift.cash_difference_minor), REPORT_COLUMNS)
+        lines += justify_lines(label("difference"), amount(shift.cash_difference_minor), REPORT_COLUMNS)
     lines += [rule, label("not_paid")]
-    lines += [line for kind in _NOT_PAID for line in counted(kind, 1)]
+    lines += [line for kind in _NOT_PAID for line in total_lines(kind, 1)]
     return "\n".join(lines)

@@ -1,7 +1,8 @@
-"""One-time activation codes and what a device gets for one: how keys reach devices.
+"""One-time activation codes, which a device exchanges for its key.
 
-A code is 80 random bits in Crockford's base 32 (no I, L, O, U), written `XXXX-XXXX-XXXX-XXXX`. The server keeps only
-its hash. The device sends its own `request_id` with it, so that a lost answer can be asked for again.
+A code is 80 random bits in Crockford's Base32 (no I, L, O, U), written `XXXX-XXXX-XXXX-XXXX`. The server stores only
+its hash. The device sends its own `request_id` with the code, so that it can repeat the request if the response is
+lost.
 """
 
 from hashlib import sha256
@@ -19,7 +20,7 @@ _MISREAD = str.maketrans({"O": "0", "I": "1", "L": "1", "-": None, " ": None})
 
 
 class ActivationRequest(BaseModel):
-    """The body of `POST /v1/activations`. Repeat it with the same `request_id` until it is answered."""
+    """Activation code and request id. Repeat the request with the same `request_id` until a response arrives."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
 
@@ -28,7 +29,7 @@ class ActivationRequest(BaseModel):
 
 
 class Activation(BaseModel):
-    """Its answer: the device's identity and key. `device_key` is base64 (RFC 4648) of 32 bytes: keep it secret."""
+    """Identity and key of the activated device. `device_key` is a secret: 32 bytes in Base64 (RFC 4648)."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
@@ -42,14 +43,14 @@ class Activation(BaseModel):
 
 
 def activation_code(random_bytes: bytes) -> str:
-    """The text of a code, from 10 random bytes."""
+    """Return an activation code made from 10 random bytes."""
     if len(random_bytes) != ACTIVATION_BYTES:
-        raise ValueError(f"an activation code is made of {ACTIVATION_BYTES} bytes")
+        raise ValueError(f"an activation code needs {ACTIVATION_BYTES} random bytes, not {len(random_bytes)}")
     number = int.from_bytes(random_bytes)
     digits = "".join(_ALPHABET[number >> shift & 31] for shift in range(75, -5, -5))
     return "-".join(digits[i : i + 4] for i in range(0, 16, 4))
 
 
 def activation_hash(code: str) -> bytes:
-    """What is stored and looked up: SHA-256 of the code, however a person typed it (case, hyphens, O for 0)."""
+    """Return the stored hash of a code: SHA-256, regardless of case, hyphens, and O typed for 0 or I and L for 1."""
     return sha256(code.upper().translate(_MISREAD).encode()).digest()

@@ -1,4 +1,4 @@
-"""API keys: 256 random bits that are shown once. Only a hash is stored, which for so much chance needs no salt."""
+"""API keys: 256 random bits, shown once. Only a hash is stored; with this much entropy it needs no salt."""
 
 from base64 import b32encode
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ API_KEY_CHARS_MAX = 128
 
 
 class Role(StrEnum):
-    """Whose work a key does: the operator's own, the issuer's of wallets, or one merchant's."""
+    """Role of an API key: operator (admin), wallet issuer, or one merchant."""
 
     ADMIN = "admin"
     ISSUER = "issuer"
@@ -19,7 +19,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key that was sent: what it may do, and for a merchant's, whose it is and the merchant's currency."""
+    """An authenticated API key: its role, and for a merchant's key the merchant and its currency."""
 
     key_id: int
     role: Role
@@ -28,24 +28,24 @@ class ApiKey:
 
     @property
     def merchant(self) -> tuple[int, str]:
-        """The id and the currency of the merchant whose key it is."""
+        """The id and currency of the merchant that owns the key."""
         if self.merchant_id is None or self.currency is None:
-            raise AssertionError(f"a key of the role {self.role} has no merchant")
+            raise AssertionError(f"an API key with the role {self.role} has no merchant")
         return self.merchant_id, self.currency
 
     @property
     def tenant(self) -> str:
-        """Whom it acts for: all keys of a tenant see the same things, and share its idempotency keys."""
+        """The tenant the key acts for. All keys of a tenant see the same objects and share its idempotency keys."""
         return self.role.value if self.merchant_id is None else f"{self.role}:{self.merchant_id}"
 
 
 def api_key(role: Role, random_bytes: bytes) -> str:
-    """The text of a key, from 32 random bytes: a prefix that scanners for leaked secrets can look for, and base32."""
+    """Return an API key made from 32 random bytes: Base32 after a prefix that secret scanners can detect."""
     if len(random_bytes) != API_KEY_BYTES:
-        raise ValueError(f"an API key is made of {API_KEY_BYTES} bytes")
+        raise ValueError(f"an API key needs {API_KEY_BYTES} random bytes, not {len(random_bytes)}")
     return f"pos_{role}_" + b32encode(random_bytes).decode().rstrip("=").lower()
 
 
 def api_key_hash(key: str) -> bytes:
-    """What is stored and looked up: SHA-256 of the key."""
+    """Return the stored hash of a key: SHA-256."""
     return sha256(key.encode()).digest()

@@ -1,4 +1,4 @@
-"""The rotating payment code: what a wallet shows and a till scans. docs/payment-code.md is its public description.
+"""The rotating payment code that a wallet shows and a terminal scans (specification: docs/payment-code.md).
 
 24 decimal digits: prefix(2) · wallet_number(10) · device_slot(1) · seq(1) · mac(10), where
 
@@ -6,8 +6,8 @@
     mac  = (first 8 bytes, big-endian, of HMAC-SHA256(device_key,
             "pc1" ‖ wallet_number:u64 ‖ slot:u8 ‖ step:u64 ‖ seq:u8)) mod 10^10
 
-The step is not in the code: the verifier tries the few it would accept. Truncating an HMAC to decimal digits
-follows the idea of RFC 4226 section 5.3; the time step that of RFC 6238.
+The code does not contain the step: the server tries the few steps that it accepts. Truncating an HMAC to decimal
+digits follows RFC 4226 section 5.3; the time step follows RFC 6238.
 """
 
 import hmac
@@ -30,7 +30,7 @@ _mac_text = struct.Struct(">QBQB").pack
 
 
 class PaymentCode(Struct, frozen=True, gc=False):
-    """A code's fields, read but not verified."""
+    """The fields of a code, not yet verified."""
 
     wallet_number: int
     slot: int
@@ -46,28 +46,35 @@ class CodeCheck(Enum):
     INVALID = "invalid"
 
 
-VALID: Final = CodeCheck.VALID  # as in payments.py
+# Module-level aliases are faster to look up than enum attributes (see payments/payment.py).
+VALID: Final = CodeCheck.VALID
 EXPIRED: Final = CodeCheck.EXPIRED
 INVALID: Final = CodeCheck.INVALID
 
 
 def step_at(unix_time_s: float) -> int:
-    """The number of the 30-second step that contains this time."""
+    """Return the number of the 30-second step that contains this time."""
     return int(unix_time_s // STEP_S)
 
 
 def spent_mark(step: int, seq: int) -> int:
-    """One integer that orders codes of a device by (step, seq): the last mark accepted is what single use compares."""
+    """Return an integer that orders the codes of a device by (step, seq).
+
+    Single use compares it with the mark of the device's last accepted code.
+    """
     return step * (SEQ_MAX + 1) + seq
 
 
 def make(device_key: bytes, wallet_number: int, slot: int, step: int, seq: int) -> str:
-    """The 24 digits to show during `step`; `seq` (0 to 9) counts the codes used within the step."""
+    """Return the 24 digits to show during `step`; `seq` (0 to 9) counts the codes used within the step."""
     return f"{PREFIX}{wallet_number:010d}{slot}{seq}{_mac(device_key, wallet_number, slot, step, seq)}"
 
 
 def parse(code: str) -> PaymentCode | None:
-    """The fields of a code, or None when it is not 24 ASCII digits with our prefix and a possible wallet number."""
+    """Return the fields of a code, or None if it is malformed.
+
+    A code consists of 24 ASCII digits, starts with the prefix and contains a wallet number within its range.
+    """
     if len(code) != CODE_DIGITS or not code.startswith(PREFIX) or not code.isascii() or not code.isdigit():
         return None
     number_slot_seq = int(code[2:14])
@@ -78,10 +85,11 @@ def parse(code: str) -> PaymentCode | None:
 
 
 def check(code: PaymentCode, device_key: bytes, now_step: int, expired_steps: int) -> tuple[CodeCheck, int]:
-    """Verify a code's MAC around `now_step`; returns what it is and the step it was made for.
+    """Verify the MAC of a code against the steps around `now_step`; return the verdict and the code's step.
 
-    VALID for the steps now, now-1 and now+1. EXPIRED for up to `expired_steps` older ones: the wallet is real, the
-    customer only needs a fresh code. Otherwise INVALID, with step 0. Compares in constant time.
+    VALID: made for the current, the previous or the next step. EXPIRED: made for one of the `expired_steps` steps
+    before those, so the wallet is genuine and only needs to show a new code. INVALID: any other code, with step 0.
+    MACs are compared in constant time.
     """
     for step in (now_step, now_step - 1, now_step + 1):
         if _matches(code, device_key, step):

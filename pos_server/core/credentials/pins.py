@@ -1,9 +1,9 @@
-"""Rules for PINs, and what of a PIN is hashed. The PIN itself is kept nowhere.
+"""PIN rules, and the secret that is hashed in place of a PIN. The PIN itself is never stored.
 
     secret = HMAC-SHA256(pepper, "pin-1" ‖ wallet_number:u64 ‖ pin)        pepper: see Keyring.pin_pepper
 
-Argon2id (RFC 9106) runs over `secret`, so that rows without the master key cannot be searched for PINs, and one row's
-hash fits no other wallet.
+Argon2id (RFC 9106) hashes `secret`. PINs cannot be brute-forced from stolen rows without the master key, and the hash
+of one wallet is useless for another.
 """
 
 import hmac
@@ -14,18 +14,18 @@ from itertools import pairwise
 
 @dataclass(frozen=True, slots=True)
 class PinHash:
-    """A PIN as it is stored: the encoded Argon2id hash, and the `kid` of the master key that its pepper comes from."""
+    """A stored PIN: the encoded Argon2id hash, and the `kid` of the master key behind its pepper."""
 
     kid: str
     encoded: str
 
 
 def pin_secret(pepper: bytes, wallet_number: int, pin: str) -> bytes:
-    """32 bytes to hash, as in the module's formula."""
+    """Return the 32 bytes to hash, by the formula in the module docstring."""
     return hmac.digest(pepper, b"pin-1" + struct.pack(">Q", wallet_number) + pin.encode("ascii"), "sha256")
 
 
 def is_weak(pin: str) -> bool:
-    """Whether a PIN is among the first that anybody tries: one digit repeated, or digits counted up or down."""
-    steps = {(int(after) - int(before)) % 10 for before, after in pairwise(pin)}
-    return steps in ({0}, {1}, {9})
+    """Return whether a PIN is easy to guess: one repeated digit, or digits in ascending or descending order."""
+    differences = {(int(digit) - int(previous)) % 10 for previous, digit in pairwise(pin)}
+    return differences in ({0}, {1}, {9})

@@ -1,4 +1,4 @@
-"""A batch while it is decided, and how a decision stores the next version of a payment."""
+"""A batch during its decision, and the steps that decisions share."""
 
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -14,9 +14,9 @@ from .snapshot import Acceptor, Changeset, OpenPayment, Snapshot, Transfer, Wall
 
 @dataclass(slots=True)
 class Batch:
-    """A batch while it is decided: the rows as its decisions leave them, and all that has to be written for it.
+    """A batch during its decision: the rows as the decisions so far leave them, and the changes to write.
 
-    Every `put_…` writes to `snapshot` and to `changes`, so that both always say the same. Times are Unix milliseconds.
+    Each `put_…` writes to both `snapshot` and `changes`, so that they always agree. Times are Unix milliseconds.
     """
 
     snapshot: Snapshot
@@ -27,9 +27,9 @@ class Batch:
     changes: Changeset = field(default_factory=Changeset)
 
     def put_payment(self, payment: Payment) -> None:
-        """A new payment, or the next version of one."""
-        before = self.snapshot.payments.get(payment.payment_id)
-        self.changes.payment_versions.setdefault(payment.payment_id, before.version if before else 0)
+        """Store a new payment, or the next version of one."""
+        previous = self.snapshot.payments.get(payment.payment_id)
+        self.changes.payment_versions.setdefault(payment.payment_id, previous.version if previous else 0)
         self.snapshot.payments[payment.payment_id] = self.changes.payments[payment.payment_id] = payment
         if payment.reference is None:
             return
@@ -41,46 +41,49 @@ class Batch:
             del self.snapshot.open_payments[order]
 
     def acceptor_of(self, payment: Payment) -> Acceptor:
-        """Where a payment was made."""
+        """Return the terminal or back office that made a payment."""
         if payment.terminal_number is None:
             return self.snapshot.back_offices[payment.merchant_id]
         return self.snapshot.terminals[payment.terminal_number]
 
     def join_shift(self, terminal_number: int | None) -> UUID | None:
-        """The shift that is open at a till, for what is about to be added to it; None for a back office."""
+        """Add the current operation to the terminal's open shift and return the shift's id.
+
+        Returns None for a back office and for a terminal without an open shift.
+        """
         shift_id = None if terminal_number is None else self.snapshot.terminals[terminal_number].shift_id
         if terminal_number is not None and shift_id is not None:
             self.changes.shifts[terminal_number] = shift_id
         return shift_id
 
     def put_wallet(self, wallet: Wallet) -> None:
-        """The next version of a wallet."""
+        """Store the next version of a wallet."""
         self.changes.wallet_versions.setdefault(wallet.number, self.snapshot.wallets[wallet.number].version)
         self.snapshot.wallets[wallet.number] = self.changes.wallets[wallet.number] = wallet
 
     def put_device(self, device: WalletDevice) -> None:
-        """A device with a code spent."""
+        """Store a device whose code was spent."""
         key = (device.wallet_number, device.slot)
         self.snapshot.devices[key] = self.changes.devices[key] = device
 
     def put_refund(self, refund: Refund) -> None:
-        """A new refund."""
+        """Store a new refund."""
         self.snapshot.refunds[refund.refund_id] = refund
         self.changes.refunds.append(refund)
 
     def post(self, transfer: Transfer) -> None:
-        """Money moves."""
+        """Store a new transfer."""
         self.changes.transfers.append(transfer)
 
 
-def moved(
+def change_status(
     batch: Batch,
     operation: Confirm | Reject | Cancel | Expire,
     payment: Payment,
     status: Status,
     decline: DeclineCode | None = None,
 ) -> Decided:
-    """The next version of a payment: stored, and the outcome of the operation."""
+    """Store the next version of a payment, with a new status; return the operation's outcome."""
     payment = replace(
         payment,
         status=status,
@@ -89,18 +92,20 @@ def moved(
         changed_at_ms=batch.now_ms,
     )
     batch.put_payment(payment)
-    return decided(batch, operation, payment)
+    return decided_outcome(batch, operation, payment)
 
 
-def unchanged(
+def replayed_outcome(
     batch: Batch, operation: Scan | MoveCash | Confirm | Reject | Cancel | Expire, payment: Payment
 ) -> Decided:
-    """A payment that the operation leaves as it is: the outcome says so."""
-    return replace(decided(batch, operation, payment), replayed=True)
+    """Return the outcome of an operation that leaves the payment unchanged."""
+    return replace(decided_outcome(batch, operation, payment), replayed=True)
 
 
-def decided(batch: Batch, operation: Scan | MoveCash | Confirm | Reject | Cancel | Expire, payment: Payment) -> Decided:
-    """The outcome that shows a payment as it is now, with its till and its wallet."""
+def decided_outcome(
+    batch: Batch, operation: Scan | MoveCash | Confirm | Reject | Cancel | Expire, payment: Payment
+) -> Decided:
+    """Return an outcome with the payment's current state, its acceptor and its wallet."""
     wallet = None if payment.wallet_number is None else batch.snapshot.wallets.get(payment.wallet_number)
     tries_left = 0
     if payment.status is PENDING and wallet is not None:

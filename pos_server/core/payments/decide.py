@@ -1,14 +1,7 @@
-"""The rules that decide what becomes of payments. `decide` is pure: rows and a time go in, outcomes come out.
+"""Decide a batch of operations: rows and a time go in, outcomes and changes come out.
 
-A batch is decided in order, and each decision sees the ones before it: two payments of one wallet in one batch
-cannot spend the same money, two scans of one code cannot both pass, a cancel finds the scan that came before it.
-
-    snapshot.py        the rows that a batch needs, and the rows that it writes
-    batch.py           the batch at work, and how a payment gets its next version
-    scans.py           a scan, and the verdict on its code, its order and its wallet
-    confirmations.py   the PIN step: confirm, reject, expire
-    reversals.py       cancel and refund
-    postings.py        money that moves
+A batch is decided in order, and each decision sees the ones before it. Two payments of one wallet in one batch cannot
+spend the same money, two scans of one code cannot both succeed, and a cancel finds the scan that came before it.
 """
 
 from collections.abc import Sequence
@@ -32,10 +25,11 @@ def decide(
     *,
     day_start_ms: int,
 ) -> tuple[list[Outcome], Changeset]:
-    """Decide operations in order against `snapshot`, at `now_ms`; `day_start_ms` is when the business day began.
+    """Decide operations in order against `snapshot`, at the time `now_ms`.
 
-    Both are Unix milliseconds. Returns one outcome per operation, in the same order, and all that has to be written for
-    them. A scan's terminal must be in `snapshot.terminals`. Raises nothing for anything a customer or a till can do.
+    `day_start_ms` is the start of the business day; both are Unix milliseconds. Returns one outcome per operation, in
+    the same order, and the changes to write for them. A scan's terminal must be in `snapshot.terminals`. No input from
+    a customer or a terminal raises an exception.
     """
     batch = Batch(snapshot, keyring, now_ms, rules, day_start_ms)
     return [_decide(batch, operation) for operation in operations], batch.changes

@@ -1,4 +1,4 @@
-"""What a decline means besides its text: whether to try again, and what the cashier does next."""
+"""Advice for payments that were not approved: whether to retry, and the cashier's next step."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,7 +7,7 @@ from .payment import DeclineCode
 
 
 class NextStep(StrEnum):
-    """What a cashier does after a payment that was not approved."""
+    """The cashier's next step after a payment that was not approved."""
 
     NEW_CODE = "new_code"
     OTHER_PAYMENT = "other_payment"
@@ -19,7 +19,7 @@ class NextStep(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """`retryable`: the same customer may pay this order with a new code; otherwise something has to change first."""
+    """Advice to the cashier. `retryable` means that the same customer can pay this order with a new code."""
 
     retryable: bool
     next_step: NextStep
@@ -48,6 +48,6 @@ ADVICE: dict[DeclineCode, Advice] = {
     DeclineCode.CUSTOMER_REJECTED: Advice(True, NextStep.NEW_CODE),
 }
 
-# A payment that nobody confirmed in time may be scanned again; a canceled order needs a new number.
+# After an expired payment the same order can be scanned again; a canceled order needs a new reference.
 ADVICE_EXPIRED = Advice(True, NextStep.NEW_CODE)
 ADVICE_CANCELED = Advice(False, NextStep.NEW_ORDER)

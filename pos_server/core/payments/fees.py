@@ -1,20 +1,20 @@
-"""What a merchant pays for a sale, in minor units. Rounding is part of the contract with the merchant."""
+"""Fees that a merchant pays for sales, in minor units. The rounding is part of the contract with the merchant."""
 
 _BPS = 10_000
 
 
-def fee_of(amount_minor: int, fee_bps: int, fee_fixed_minor: int) -> int:
-    """The fee of a sale: `fee_bps` hundredths of a percent, half a minor unit rounded up, and a fixed part.
+def sale_fee(amount_minor: int, fee_bps: int, fee_fixed_minor: int) -> int:
+    """Return the fee of a sale: `fee_bps` basis points, rounded half up, plus a fixed part.
 
-    Never more than the sale itself.
+    A fee never exceeds the amount of the sale.
     """
     return min(amount_minor, (amount_minor * fee_bps + _BPS // 2) // _BPS + fee_fixed_minor)
 
 
-def fee_returned(fee_minor: int, amount_minor: int, refunded_minor: int) -> int:
-    """How much of a fee has gone back once `refunded_minor` of `amount_minor` are refunded: its share, rounded down.
+def returned_fee(fee_minor: int, amount_minor: int, refunded_minor: int) -> int:
+    """Return the part of a fee that is returned in total once `refunded_minor` of `amount_minor` is refunded.
 
-    It counts from the whole, not from each refund, so that many small refunds return what one large one would, and the
-    last one returns the rest.
+    It is the refunded share of the fee, rounded down. It depends on the total refunded, not on single refunds, so that
+    many small refunds return as much as one large refund, and the last refund returns the rest.
     """
     return fee_minor * refunded_minor // amount_minor

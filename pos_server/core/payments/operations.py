@@ -1,4 +1,4 @@
-"""What somebody wants done to a payment, and what came of it. Each is plain data: the engine batches them."""
+"""Operations on payments, and their outcomes. Both are plain data; the engine collects operations into batches."""
 
 from enum import StrEnum
 from hashlib import sha256
@@ -17,20 +17,21 @@ from .snapshot import Acceptor, Wallet
 
 
 class Entry(StrEnum):
-    """How a code got into the till. A typed one may have been coaxed out by phone, so it always needs the PIN."""
+    """Entry method of a code. A typed code always needs the PIN: a fraudster may have obtained it by phone."""
 
     SCANNED = "scanned"
     TYPED = "typed"
 
 
-SCANNED: Final = Entry.SCANNED  # as in payments.py
+# Module-level aliases are faster to look up than enum attributes (see payment.py).
+SCANNED: Final = Entry.SCANNED
 TYPED: Final = Entry.TYPED
 
 
 class Scan(Struct, frozen=True, gc=False):
-    """A till's refund_request to be paid: one scanned code and one amount. `payment_id` is the idempotency key.
+    """A payment request from a terminal: a scanned code and an amount. `payment_id` is the idempotency key.
 
-    `parsed_code` follows from `code`: None when that is none.
+    `parsed_code` is derived from `code`; None if the code is malformed.
     """
 
     payment_id: UUID
@@ -51,19 +52,19 @@ class Scan(Struct, frozen=True, gc=False):
 
     @property
     def fingerprint(self) -> bytes:
-        """16 bytes that are equal for equal bodies: what tells a repeat from another payment with the same id."""
-        # What is as ever is left out, so that what was stored before there was a choice is found again.
-        unusual = "" if self.entry is SCANNED else f"{self.entry}\x1f"
+        """16 bytes that are equal for equal requests: they distinguish a repeat from a reused `payment_id`."""
+        # Default values are omitted, so that fingerprints stored before these fields existed still match.
+        non_defaults = "" if self.entry is SCANNED else f"{self.entry}\x1f"
         if self.purpose is not SALE:
-            unusual += f"{self.purpose}\x1f"
+            non_defaults += f"{self.purpose}\x1f"
         return _fingerprint(
-            f"{unusual}{self.terminal_number}\x1f{self.merchant_id}\x1f{self.reference}\x1f{self.amount_minor}"
+            f"{non_defaults}{self.terminal_number}\x1f{self.merchant_id}\x1f{self.reference}\x1f{self.amount_minor}"
             f"\x1f{self.currency}\x1f{self.code}"
         )
 
 
 class MoveCash(Struct, frozen=True, gc=False):
-    """A back office tops a wallet up or pays it out, on its own word: no code, no PIN. `payment_id` as in a scan."""
+    """A top-up or withdrawal by a back office, without code and PIN. `payment_id` is the idempotency key."""
 
     payment_id: UUID
     merchant_id: int
@@ -75,7 +76,7 @@ class MoveCash(Struct, frozen=True, gc=False):
 
     @property
     def fingerprint(self) -> bytes:
-        """As in a scan."""
+        """16 bytes that are equal for equal requests, as for a scan."""
         return _fingerprint(
             f"cash\x1f{self.merchant_id}\x1f{self.wallet_number}\x1f{self.reference}\x1f{self.amount_minor}"
             f"\x1f{self.currency}\x1f{self.purpose}"
@@ -89,8 +90,8 @@ def _fingerprint(body: str) -> bytes:
 class Confirm(Struct, frozen=True, gc=False):
     """A customer's PIN for a pending payment, already checked against the PIN of generation `pin_generation`.
 
-    `version` is that of the payment which the customer saw. The payment has moved on when it is another one, so the
-    same message sent twice counts a wrong PIN once.
+    `version` is the payment's version that the customer saw. A confirmation of another version changes nothing, so the
+    same message sent twice counts a wrong PIN only once.
     """
 
     payment_id: UUID
@@ -102,7 +103,7 @@ class Confirm(Struct, frozen=True, gc=False):
 
 
 class Reject(Struct, frozen=True, gc=False):
-    """A customer does not want to pay."""
+    """A customer's rejection of a pending payment."""
 
     payment_id: UUID
     wallet_number: int
@@ -110,9 +111,9 @@ class Reject(Struct, frozen=True, gc=False):
 
 
 class Cancel(Struct, frozen=True, gc=False):
-    """A payment is taken back, by its id or else by its reference. One of the two is None.
+    """A request to cancel a payment, identified by `payment_id` or by `reference`; the other is None.
 
-    `terminal_number` is None for the API. `tombstone_id` names the tombstone of a reference that was never seen.
+    `terminal_number` is None for a back office. `tombstone_id` is the id for the tombstone of an unknown reference.
     """
 
     terminal_number: int | None
@@ -124,7 +125,10 @@ class Cancel(Struct, frozen=True, gc=False):
 
 
 class CreateRefund(Struct, frozen=True, gc=False):
-    """Give some of a payment back. `terminal_number` is None for the API. `refund_id` is the idempotency key."""
+    """A request to refund part of a payment. `refund_id` is the idempotency key.
+
+    `terminal_number` is None for a back office.
+    """
 
     refund_id: UUID
     payment_id: UUID
@@ -134,7 +138,7 @@ class CreateRefund(Struct, frozen=True, gc=False):
 
 
 class Expire(Struct, frozen=True, gc=False):
-    """The time for a PIN is over."""
+    """The end of a payment's time for the PIN."""
 
     payment_id: UUID
 
@@ -142,12 +146,12 @@ class Expire(Struct, frozen=True, gc=False):
 Operation = Scan | MoveCash | Confirm | Reject | Cancel | CreateRefund | Expire
 
 
-def named_by(operation: Operation) -> list[tuple[DeviceKind, int]]:
-    """The till and the wallet that an operation names. Two that have one in common are decided one after the other."""
+def involved_parties(operation: Operation) -> list[tuple[DeviceKind, int]]:
+    """Return the terminal and the wallet of an operation. Operations that share one are decided one after another."""
     match operation:
         case Scan():
-            till, code = (TERMINAL, operation.terminal_number), operation.parsed_code
-            return [till] if code is None else [till, (WALLET, code.wallet_number)]
+            terminal, code = (TERMINAL, operation.terminal_number), operation.parsed_code
+            return [terminal] if code is None else [terminal, (WALLET, code.wallet_number)]
         case MoveCash() | Confirm() | Reject():
             return [(WALLET, operation.wallet_number)]
         case Cancel(terminal_number=int(number)) | CreateRefund(terminal_number=int(number)):
@@ -156,9 +160,9 @@ def named_by(operation: Operation) -> list[tuple[DeviceKind, int]]:
 
 
 class Decided(Struct, frozen=True, gc=False):
-    """What the payment is after the operation; `replayed` when it had been so before, and nothing was written.
+    """The payment's state after an operation; `replayed` if the operation changed nothing.
 
-    `wallet` is None when nobody's code was proved. `pin_tries_left` counts down while the payment is pending.
+    `wallet` is None if no code was verified. `pin_tries_left` counts down while the payment is pending.
     """
 
     operation: Scan | MoveCash | Confirm | Reject | Cancel | Expire
@@ -170,7 +174,7 @@ class Decided(Struct, frozen=True, gc=False):
 
 
 class Refunded(Struct, frozen=True, gc=False):
-    """A refund was made now, or had been before (`replayed`)."""
+    """A refund, made by this operation or by an earlier one with the same id (`replayed`)."""
 
     operation: CreateRefund
     refund: Refund
@@ -181,7 +185,7 @@ class Refunded(Struct, frozen=True, gc=False):
 
 
 class Refused(Struct, frozen=True, gc=False):
-    """The operation was not carried out and nothing was stored; with UNKNOWN_OUTCOME it may have been."""
+    """A rejected operation: nothing was stored. With UNKNOWN_OUTCOME the operation may have taken effect."""
 
     operation: Operation
     code: ErrorCode

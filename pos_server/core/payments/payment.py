@@ -1,12 +1,12 @@
-"""A payment and its life: what it may become, why it may be declined, and what hangs on it.
+"""Payments and refunds: records, statuses, transitions and decline codes.
 
     (none) ──► pending ──► approved ──► canceled
       ├──► approved ├──► declined
       ├──► declined ├──► canceled
-      └──► canceled └──► expired        a tombstone is `canceled` before it was ever scanned; a scan that comes late
-                                        turns it into `declined`
+      └──► canceled └──► expired        a tombstone is a payment canceled before its scan; the late scan
+                                        changes it to `declined`
 
-docs/payments.md draws the same; a test holds it against TRANSITIONS.
+docs/payments.md has the same diagram; a test compares it with TRANSITIONS.
 """
 
 from enum import StrEnum
@@ -19,7 +19,7 @@ from ..records import repr_without
 
 
 class Status(StrEnum):
-    """`pending` waits for the customer's PIN; every other status is an outcome."""
+    """Status of a payment. A pending payment waits for the customer's PIN; every other status is an outcome."""
 
     PENDING = "pending"
     APPROVED = "approved"
@@ -33,22 +33,21 @@ TRANSITIONS: dict[Status | None, frozenset[Status]] = {
     Status.PENDING: frozenset({Status.APPROVED, Status.DECLINED, Status.CANCELED, Status.EXPIRED}),
     Status.APPROVED: frozenset({Status.CANCELED}),
     Status.DECLINED: frozenset(),
-    # Only of a tombstone: see Payment.is_tombstone.
-    Status.CANCELED: frozenset({Status.DECLINED}),
+    Status.CANCELED: frozenset({Status.DECLINED}),  # only for a tombstone, see Payment.is_tombstone
     Status.EXPIRED: frozenset(),
 }
 
 
 class Purpose(StrEnum):
-    """What the money is for. At the till the customer pays, or hands over cash, or takes cash out."""
+    """Purpose of a payment: a sale, cash paid into a wallet, or cash paid out of it."""
 
     SALE = "sale"
     TOP_UP = "top_up"
     WITHDRAWAL = "withdrawal"
 
 
-# The members by themselves, for what asks every payment dozens of times: Python 3.11 takes 600 instructions to find one
-# as its class's attribute, and 20 to find it here.
+# Module-level aliases for code that runs dozens of times per payment: Python 3.11 takes 600 CPU instructions to look up
+# an enum member as a class attribute, and 20 to look up a module global.
 PENDING: Final = Status.PENDING
 APPROVED: Final = Status.APPROVED
 DECLINED: Final = Status.DECLINED
@@ -58,12 +57,12 @@ SALE: Final = Purpose.SALE
 TOP_UP: Final = Purpose.TOP_UP
 WITHDRAWAL: Final = Purpose.WITHDRAWAL
 
-# At most one payment of a merchant's reference may be in one of these: a paid, pending or canceled order is closed.
+# At most one payment per merchant and reference may have one of these statuses, which close the order.
 OCCUPYING = frozenset({Status.PENDING, Status.APPROVED, Status.CANCELED})
 
 
 class DeclineCode(StrEnum):
-    """Why a payment was declined, in order of precedence: the first that applies is given."""
+    """Reason for a decline, in order of precedence: the first reason that applies is reported."""
 
     TERMINAL_DISABLED = "terminal_disabled"
     MERCHANT_INACTIVE = "merchant_inactive"
@@ -82,20 +81,25 @@ class DeclineCode(StrEnum):
     INSUFFICIENT_FUNDS = "insufficient_funds"
     BALANCE_LIMIT = "balance_limit"
     RISK_REJECTED = "risk_rejected"
-    # After a PIN step.
+    # Only for payments that needed a PIN.
     PIN_WRONG = "pin_wrong"
     PIN_LOCKED = "pin_locked"
     CUSTOMER_REJECTED = "customer_rejected"
 
 
 class Payment(Struct, frozen=True, gc=False):
-    """A payment as it is stored. Times are Unix milliseconds; amounts minor units of `currency`.
+    """A stored payment. Times are Unix milliseconds; amounts are minor units of `currency`.
 
-    `terminal_number` is None for what a back office did through the API. `fee_minor` is what the merchant pays for it.
-    A tombstone stands for a payment that was canceled before it was scanned: it has no fingerprint, amount 0, and a
-    reference only if it was canceled by it. `wallet_number` is None until a code has proved whose it is.
-    `pin_failures` counts wrong PINs for this payment. `shift_id` is the shift that was open at its till when it was
-    scanned, `canceled_shift_id` the one at the till that canceled it after it was approved; None where none was.
+    - `terminal_number`: None for a payment by a back office.
+    - `wallet_number`: None until a verified code identifies the wallet.
+    - `paid_by`: after a decline ALREADY_PAID or ALREADY_PENDING, the payment that occupies the reference.
+    - `fee_minor`: fee paid by the merchant.
+    - `pin_failures`: wrong PINs for this payment.
+    - `shift_id`: shift that was open at the terminal during the scan; None without a shift.
+    - `canceled_shift_id`: shift that was open at the terminal which canceled the approved payment.
+
+    A tombstone stands for a payment that was canceled before its scan. It has no fingerprint, the amount 0, and a
+    reference only if it was canceled by reference.
     """
 
     payment_id: UUID
@@ -125,20 +129,20 @@ class Payment(Struct, frozen=True, gc=False):
 
     @property
     def is_tombstone(self) -> bool:
-        """Whether it was canceled before it was scanned."""
+        """True if the payment was canceled before its scan."""
         return self.fingerprint is None
 
     @property
     def refundable_minor(self) -> int:
-        """What may still be refunded."""
+        """The amount that can still be refunded."""
         is_refundable = self.status is Status.APPROVED and self.purpose is Purpose.SALE
         return self.amount_minor - self.refunded_minor if is_refundable else 0
 
 
 class Refund(Struct, frozen=True, gc=False):
-    """Money given back on an approved payment. `terminal_number` is None when it came through the API.
+    """A refund of part of an approved payment. `terminal_number` is None for a refund by a back office.
 
-    `shift_id` is the shift that was open at the till which asked for it.
+    `shift_id` is the shift that was open at the terminal which requested it.
     """
 
     refund_id: UUID

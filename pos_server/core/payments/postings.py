@@ -1,11 +1,11 @@
-"""Money that moves: the wallet's row and the transfers, always both."""
+"""Movements of money. Each one changes the wallet's row and appends the matching transfers."""
 
 from uuid import UUID
 
 from msgspec.structs import replace
 
 from .batch import Batch
-from .fees import fee_returned
+from .fees import returned_fee
 from .payment import SALE, TOP_UP, WITHDRAWAL, Payment
 from .snapshot import HouseAccount, Transfer, TransferKind, Wallet
 
@@ -17,9 +17,10 @@ _KINDS = {
 
 
 def transfer_money(batch: Batch, payment: Payment, wallet: Wallet, *, pin_free: bool) -> None:
-    """The money of an approved payment moves: out of its wallet (of `today`), or into it for a top-up.
+    """Transfer the money of an approved payment out of its wallet, or into it for a top-up.
 
-    What goes out counts for that day. A sale's fee goes from the merchant to the house at the same time.
+    `wallet` has the day counters of the current day; outgoing amounts are added to them. The fee of a sale is
+    transferred from the merchant to the house in the same batch.
     """
     amount_minor = payment.amount_minor
     if payment.purpose is TOP_UP:
@@ -41,10 +42,10 @@ def transfer_money(batch: Batch, payment: Payment, wallet: Wallet, *, pin_free: 
         _post(batch, payment, TransferKind.FEE, payment.payment_id, credit, fees, payment.fee_minor)
 
 
-def take_back(batch: Batch, payment: Payment) -> None:
-    """All of an approved payment's money goes back to where it came from, and its fee.
+def reverse_payment(batch: Batch, payment: Payment) -> None:
+    """Transfer an approved payment's money and fee back in full, whatever the wallet's status is now.
 
-    Whatever has become of the wallet since. On the day of the payment the day's allowance comes back too.
+    On the day of the payment, its amount is also subtracted from the wallet's daily spending.
     """
     wallet = _wallet_of(batch, payment)
     amount_minor, day_spent_minor = payment.amount_minor, wallet.day_spent_minor
@@ -64,19 +65,19 @@ def take_back(batch: Batch, payment: Payment) -> None:
     _return_fee(batch, payment, payment.payment_id, payment.fee_minor)
 
 
-def give_back(batch: Batch, payment: Payment, refund_id: UUID, amount_minor: int) -> Wallet:
-    """A part of a sale's money returns to the wallet, and that part of the fee to the merchant; the wallet afterwards.
+def refund_money(batch: Batch, payment: Payment, refund_id: UUID, amount_minor: int) -> Wallet:
+    """Transfer part of a sale's money back to the wallet and the same share of the fee back to the merchant.
 
-    The day's allowance stays used.
+    Returns the new wallet. The wallet's daily spending is not reduced.
     """
     wallet = _wallet_of(batch, payment)
     wallet = replace(wallet, balance_minor=wallet.balance_minor + amount_minor, version=wallet.version + 1)
     batch.put_wallet(wallet)
     debit, credit = _sides(batch, payment, wallet)
     _post(batch, payment, TransferKind.REFUND, refund_id, credit, debit, amount_minor)
-    before = fee_returned(payment.fee_minor, payment.amount_minor, payment.refunded_minor)
-    after = fee_returned(payment.fee_minor, payment.amount_minor, payment.refunded_minor + amount_minor)
-    _return_fee(batch, payment, refund_id, after - before)
+    previous_fee = returned_fee(payment.fee_minor, payment.amount_minor, payment.refunded_minor)
+    total_fee = returned_fee(payment.fee_minor, payment.amount_minor, payment.refunded_minor + amount_minor)
+    _return_fee(batch, payment, refund_id, total_fee - previous_fee)
     return wallet
 
 
@@ -88,7 +89,7 @@ def _return_fee(batch: Batch, payment: Payment, source_id: UUID, amount_minor: i
 
 
 def _sides(batch: Batch, payment: Payment, wallet: Wallet) -> tuple[int, int]:
-    """The accounts that an approved payment debits and credits."""
+    """Return the debit account and the credit account of an approved payment."""
     if payment.purpose is SALE:
         return wallet.account_id, batch.acceptor_of(payment).merchant_account_id
     if payment.purpose is TOP_UP:
@@ -104,7 +105,7 @@ def _post(
     batch: Batch, payment: Payment, kind: TransferKind, source_id: UUID, debit: int, credit: int, amount_minor: int
 ) -> None:
     if payment.wallet_number is None:
-        raise AssertionError(f"payment {payment.payment_id} moves money and has no wallet")
+        raise AssertionError(f"payment {payment.payment_id} moves money but has no wallet")
     batch.post(
         Transfer(
             kind=kind,
@@ -120,5 +121,5 @@ def _post(
 
 def _wallet_of(batch: Batch, payment: Payment) -> Wallet:
     if payment.wallet_number is None:
-        raise AssertionError(f"payment {payment.payment_id} moves money and has no wallet")
+        raise AssertionError(f"payment {payment.payment_id} moves money but has no wallet")
     return batch.snapshot.wallets[payment.wallet_number]

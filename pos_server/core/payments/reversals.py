@@ -1,54 +1,50 @@
-"""Decides about cancels and refunds: what a till or a merchant takes back, and whether the money still can."""
+"""Decisions about cancels and refunds."""
 
 from uuid import UUID
 
 from msgspec.structs import replace
 
 from ..errors import ErrorCode
-from .batch import Batch, decided, moved, unchanged
+from .batch import Batch, change_status, decided_outcome, replayed_outcome
 from .operations import Cancel, CreateRefund, Decided, Outcome, Refunded, Refused
 from .payment import Payment, Purpose, Refund, Status
-from .postings import give_back, take_back
+from .postings import refund_money, reverse_payment
 from .snapshot import TerminalStatus
 
 
 def decide_cancel(batch: Batch, cancel: Cancel) -> Outcome:
-    """A payment taken back whole, with its money if it was approved; or a tombstone, if it was never seen."""
+    """Cancel a payment and, if it was approved, transfer its money back; store a tombstone for an unknown payment."""
     acceptor = None if cancel.terminal_number is None else batch.snapshot.terminals[cancel.terminal_number]
     if acceptor is not None and acceptor.terminal_status is not TerminalStatus.ACTIVE:
         return Refused(cancel, ErrorCode.TERMINAL_DISABLED)
-    payment_id = _to_cancel(batch, cancel)
+    payment_id = _payment_id_to_cancel(batch, cancel)
     if payment_id in batch.snapshot.archived:
         return Refused(cancel, ErrorCode.PAYMENT_ARCHIVED)
     payment = None if payment_id is None else batch.snapshot.payments.get(payment_id)
     if payment is None:
-        return _tombstone(batch, cancel)
+        return _store_tombstone(batch, cancel)
     if payment.merchant_id != cancel.merchant_id:
         return Refused(cancel, ErrorCode.ID_REUSED)
     if payment.status is Status.PENDING:
-        return moved(batch, cancel, payment, Status.CANCELED)
+        return change_status(batch, cancel, payment, Status.CANCELED)
     if payment.status is not Status.APPROVED:
-        return unchanged(batch, cancel, payment)
+        return replayed_outcome(batch, cancel, payment)
     if payment.refunded_minor:
         return Refused(cancel, ErrorCode.ALREADY_REFUNDED)
     if _age_ms(batch, payment) > batch.rules.cancel_window_ms:
         return Refused(cancel, ErrorCode.CANCEL_TOO_LATE)
     if payment.purpose is Purpose.TOP_UP and _balance_minor(batch, payment) < payment.amount_minor:
         return Refused(cancel, ErrorCode.FUNDS_SPENT)
-    take_back(batch, payment)
+    reverse_payment(batch, payment)
     payment = replace(payment, canceled_shift_id=batch.join_shift(cancel.terminal_number))
-    return moved(batch, cancel, payment, Status.CANCELED)
+    return change_status(batch, cancel, payment, Status.CANCELED)
 
 
 def decide_refund(batch: Batch, refund_request: CreateRefund) -> Outcome:
-    """Some of an approved payment given back; or the refund that is stored under this id."""
+    """Refund part of an approved payment, or return the refund that is already stored under this id."""
     payment = batch.snapshot.payments.get(refund_request.payment_id)
-    stored = batch.snapshot.refunds.get(refund_request.refund_id)
-    if stored is not None and (stored.payment_id, stored.merchant_id, stored.amount_minor) != (
-        refund_request.payment_id,
-        refund_request.merchant_id,
-        refund_request.amount_minor,
-    ):
+    stored_refund = batch.snapshot.refunds.get(refund_request.refund_id)
+    if stored_refund is not None and not _is_repeat(refund_request, stored_refund):
         return Refused(refund_request, ErrorCode.ID_REUSED)
     if refund_request.payment_id in batch.snapshot.archived:
         return Refused(refund_request, ErrorCode.PAYMENT_ARCHIVED)
@@ -56,9 +52,9 @@ def decide_refund(batch: Batch, refund_request: CreateRefund) -> Outcome:
         return Refused(refund_request, ErrorCode.ID_REUSED)
     if payment is None or payment.merchant_id != refund_request.merchant_id or payment.is_tombstone:
         return Refused(refund_request, ErrorCode.PAYMENT_UNKNOWN)
-    if stored is not None:
-        return _refunded(batch, refund_request, stored, payment, replayed=True)
-    refusal = _why_not_refund(batch, refund_request, payment)
+    if stored_refund is not None:
+        return _refunded_outcome(batch, refund_request, stored_refund, payment, replayed=True)
+    refusal = _refusal_reason(batch, refund_request, payment)
     if refusal is not None:
         return Refused(refund_request, refusal)
     refund = Refund(
@@ -66,7 +62,7 @@ def decide_refund(batch: Batch, refund_request: CreateRefund) -> Outcome:
         payment_id=payment.payment_id,
         merchant_id=payment.merchant_id,
         terminal_number=refund_request.terminal_number,
-        wallet_number=give_back(batch, payment, refund_request.refund_id, refund_request.amount_minor).number,
+        wallet_number=refund_money(batch, payment, refund_request.refund_id, refund_request.amount_minor).number,
         amount_minor=refund_request.amount_minor,
         currency=payment.currency,
         created_at_ms=batch.now_ms,
@@ -81,18 +77,26 @@ def decide_refund(batch: Batch, refund_request: CreateRefund) -> Outcome:
     )
     batch.put_refund(refund)
     batch.put_payment(payment)
-    return _refunded(batch, refund_request, refund, payment)
+    return _refunded_outcome(batch, refund_request, refund, payment)
 
 
-def _to_cancel(batch: Batch, cancel: Cancel) -> UUID | None:
+def _is_repeat(refund_request: CreateRefund, stored_refund: Refund) -> bool:
+    return (
+        refund_request.payment_id == stored_refund.payment_id
+        and refund_request.merchant_id == stored_refund.merchant_id
+        and refund_request.amount_minor == stored_refund.amount_minor
+    )
+
+
+def _payment_id_to_cancel(batch: Batch, cancel: Cancel) -> UUID | None:
     if cancel.payment_id is not None:
         return cancel.payment_id
     occupant = batch.snapshot.open_payments.get((cancel.merchant_id, cancel.reference or ""))
     return occupant.payment_id if occupant else None
 
 
-def _tombstone(batch: Batch, cancel: Cancel) -> Decided:
-    """A payment that is canceled before it exists: what comes late finds it closed."""
+def _store_tombstone(batch: Batch, cancel: Cancel) -> Decided:
+    """Store a payment that is canceled before its scan, so that the late scan is declined."""
     payment = Payment(
         payment_id=cancel.payment_id or cancel.tombstone_id,
         fingerprint=None,
@@ -109,10 +113,10 @@ def _tombstone(batch: Batch, cancel: Cancel) -> Decided:
         changed_at_ms=batch.now_ms,
     )
     batch.put_payment(payment)
-    return decided(batch, cancel, payment)
+    return decided_outcome(batch, cancel, payment)
 
 
-def _why_not_refund(batch: Batch, refund_request: CreateRefund, payment: Payment) -> ErrorCode | None:
+def _refusal_reason(batch: Batch, refund_request: CreateRefund, payment: Payment) -> ErrorCode | None:
     acceptor = (
         None if refund_request.terminal_number is None else batch.snapshot.terminals[refund_request.terminal_number]
     )
@@ -127,7 +131,7 @@ def _why_not_refund(batch: Batch, refund_request: CreateRefund, payment: Payment
     return ErrorCode.REFUND_EXCEEDS_REMAINING if refund_request.amount_minor > payment.refundable_minor else None
 
 
-def _refunded(
+def _refunded_outcome(
     batch: Batch, refund_request: CreateRefund, refund: Refund, payment: Payment, *, replayed: bool = False
 ) -> Refunded:
     acceptor, wallet = batch.acceptor_of(payment), batch.snapshot.wallets[refund.wallet_number]

@@ -1,4 +1,4 @@
-"""Limits as plain data, and what they say about a wallet and an amount."""
+"""Limits and PIN rules as plain data, and the checks of a wallet and an amount against them."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Amounts in minor units of one currency; a day is the business day of the server's time zone.
+    """Limits of a wallet in minor units of one currency. A day is the business day in the server's time zone.
 
-    `balance_minor_max` is what a wallet may hold after a top-up.
-    `pin_free_…` bound what a wallet may pay without its PIN: at once, in number a day, in sum a day.
+    - `payment_minor_max`, `top_up_minor_max`: one payment, one top-up.
+    - `day_minor_max`: sum of a day's payments.
+    - `pin_free_…`: payments without a PIN (one payment, number per day, sum per day).
+    - `balance_minor_max`: balance after a top-up.
     """
 
     payment_minor_max: int
@@ -34,14 +36,15 @@ class Limits:
 
 
 class Risk(Enum):
-    """What a risk hook may say of a payment that is fine otherwise."""
+    """Verdict of a risk hook on a payment that passes all other rules."""
 
     ACCEPT = "accept"
     ASK_PIN = "ask_pin"
     REJECT = "reject"
 
 
-ACCEPT: Final = Risk.ACCEPT  # as in payments.py
+# Module-level aliases are faster to look up than enum attributes (see payment.py).
+ACCEPT: Final = Risk.ACCEPT
 ASK_PIN: Final = Risk.ASK_PIN
 REJECT: Final = Risk.REJECT
 
@@ -49,15 +52,16 @@ RiskHook = Callable[["Scan", Wallet], Risk]
 
 
 def accept_all(scan: "Scan", wallet: Wallet) -> Risk:
-    """The hook of a server that has none."""
+    """Accept every payment: the default risk hook."""
     return ACCEPT
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Everything that `decide` is told besides rows and the time.
+    """Configuration of `decide`.
 
-    `currency_limits` holds the currencies that differ from `limits`. `risk` must be quick and pure: a batch waits.
+    `currency_limits` overrides `limits` for single currencies. `risk` must be fast and pure, because the whole batch
+    waits for it.
     """
 
     limits: Limits
@@ -73,31 +77,36 @@ class Rules:
     refunds_max: int = 50
 
     def limits_of(self, currency: str) -> Limits:
-        """The limits that hold for a currency."""
+        """Return the limits of a currency."""
         return self.currency_limits.get(currency, self.limits)
 
     def limits_for(self, wallet: Wallet, currency: str) -> Limits:
-        """The limits that hold for a wallet that is to pay or be paid in a currency: its own, where it has them."""
+        """Return the limits of a wallet for a payment in a currency: its own limits override those of the currency."""
         limits = self.limits_of(currency)
         if wallet.limits is None:
             return limits
         return dataclasses.replace(
-            limits, **{name: own for name, own in asdict(wallet.limits).items() if own is not None}
+            limits, **{name: limit for name, limit in asdict(wallet.limits).items() if limit is not None}
         )
 
 
 _ACTIVE: Final = WalletStatus.ACTIVE
 
 
-def today(wallet: Wallet, day_start_ms: int) -> Wallet:
-    """The wallet with its day's counters: at 0 when they count an earlier day."""
+def start_day(wallet: Wallet, day_start_ms: int) -> Wallet:
+    """Return the wallet with the day counters of the current day: reset to 0 if they count an earlier day."""
     if wallet.day_start_ms >= day_start_ms:
         return wallet
     return replace(wallet, day_start_ms=day_start_ms, day_spent_minor=0, day_pin_free_minor=0, day_pin_free_count=0)
 
 
-def why_not(wallet: Wallet, amount_minor: int, currency: str, purpose: Purpose, limits: Limits) -> DeclineCode | None:
-    """Why this wallet (of `today`) cannot pay or take this amount now, in order of precedence; None when it can."""
+def decline_reason(
+    wallet: Wallet, amount_minor: int, currency: str, purpose: Purpose, limits: Limits
+) -> DeclineCode | None:
+    """Return the first reason why a wallet cannot pay or receive an amount now; None if it can.
+
+    The wallet needs the day counters of the current day (`start_day`).
+    """
     if wallet.status is not _ACTIVE:
         return DeclineCode.WALLET_FROZEN if wallet.status is WalletStatus.FROZEN else DeclineCode.WALLET_CLOSED
     if wallet.currency != currency:
@@ -105,8 +114,8 @@ def why_not(wallet: Wallet, amount_minor: int, currency: str, purpose: Purpose, 
     if purpose is TOP_UP:
         if amount_minor > limits.top_up_minor_max:
             return DeclineCode.AMOUNT_OVER_LIMIT
-        over = wallet.balance_minor + amount_minor > limits.balance_minor_max
-        return DeclineCode.BALANCE_LIMIT if over else None
+        exceeds_limit = wallet.balance_minor + amount_minor > limits.balance_minor_max
+        return DeclineCode.BALANCE_LIMIT if exceeds_limit else None
     if amount_minor > limits.payment_minor_max:
         return DeclineCode.AMOUNT_OVER_LIMIT
     if wallet.day_spent_minor + amount_minor > limits.day_minor_max:
@@ -117,7 +126,7 @@ def why_not(wallet: Wallet, amount_minor: int, currency: str, purpose: Purpose, 
 
 
 def is_pin_free(wallet: Wallet, amount_minor: int, limits: Limits) -> bool:
-    """Whether this wallet (of `today`) may pay this amount without its PIN."""
+    """Return whether a wallet may pay an amount without its PIN. The wallet needs the current day's counters."""
     return (
         amount_minor <= limits.pin_free_minor_max
         and wallet.day_pin_free_count < limits.pin_free_day_count_max
@@ -126,20 +135,20 @@ def is_pin_free(wallet: Wallet, amount_minor: int, limits: Limits) -> bool:
 
 
 def is_pin_locked(wallet: Wallet, now_ms: int) -> bool:
-    """Whether too many wrong PINs have locked this wallet's PIN for a while."""
+    """Return whether the wallet's PIN is locked after too many wrong PINs."""
     return wallet.pin_locked_until_ms > now_ms
 
 
 def pin_tries_left(payment: Payment, wallet: Wallet, rules: Rules, now_ms: int) -> int:
-    """How many PINs may still be tried for a pending payment."""
+    """Return the number of PIN attempts left for a pending payment."""
     if is_pin_locked(wallet, now_ms):
         return 0
-    left = rules.pin_failures_max - wallet.pin_failures
-    return max(0, min(rules.pin_payment_failures_max - payment.pin_failures, left))
+    wallet_tries = rules.pin_failures_max - wallet.pin_failures
+    return max(0, min(rules.pin_payment_failures_max - payment.pin_failures, wallet_tries))
 
 
-def after_wrong_pin(wallet: Wallet, rules: Rules, now_ms: int) -> Wallet:
-    """The wallet with one more failure: locked with the last that is allowed. A lock that has ended left none."""
+def count_wrong_pin(wallet: Wallet, rules: Rules, now_ms: int) -> Wallet:
+    """Return the wallet with one more wrong PIN. The last allowed failure locks the PIN and resets the counter."""
     failures = wallet.pin_failures + 1
     if failures < rules.pin_failures_max:
         return replace(wallet, pin_failures=failures, version=wallet.version + 1)

@@ -1,4 +1,4 @@
-"""The rows that decisions read and write: who takes part, and all that one batch changes."""
+"""The rows that a batch reads (`Snapshot`) and writes (`Changeset`), and the records in them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ class MerchantStatus(StrEnum):
 
 
 class WalletStatus(StrEnum):
-    """Whether a wallet can pay: only an active one can. A frozen one may be thawed."""
+    """Status of a wallet. Only an active wallet can pay. A frozen wallet can be reactivated; a closed one cannot."""
 
     ACTIVE = "active"
     FROZEN = "frozen"
@@ -34,7 +34,7 @@ class DeviceStatus(StrEnum):
 
 
 class OwnLimits(Struct, frozen=True, gc=False):
-    """Limits of one wallet, by the names of rules.Limits and in its currency; None where the server's own holds."""
+    """Limits of one wallet, named as in rules.Limits, in the wallet's currency; None: the server's limit applies."""
 
     payment_minor_max: int | None = None
     day_minor_max: int | None = None
@@ -46,10 +46,11 @@ class OwnLimits(Struct, frozen=True, gc=False):
 
 
 class Wallet(Struct, frozen=True, gc=False):
-    """A wallet. `pin_generation` counts the changes of its PIN. Times are Unix milliseconds.
+    """A wallet. Amounts are minor units of `currency`; times are Unix milliseconds.
 
-    `limits` is None for a wallet that has none of its own, as nearly all. `day_…` counts what was approved since
-    `day_start_ms`: in all, and of that without a PIN.
+    - `pin_generation`: number of PIN changes.
+    - `day_…`: approved payments since `day_start_ms` (total, and the part without a PIN).
+    - `limits`: None for a wallet without limits of its own, which is the usual case.
     """
 
     number: int
@@ -79,7 +80,7 @@ class WalletDevice(Struct, frozen=True, gc=False):
 
 
 class HouseAccount(StrEnum):
-    """The operator's own accounts, one of each per currency."""
+    """The operator's own accounts, one of each kind per currency."""
 
     CASH_IN = "cash_in"
     PAYOUT = "payout"
@@ -88,9 +89,9 @@ class HouseAccount(StrEnum):
 
 
 class Acceptor(Struct, frozen=True, gc=False):
-    """What a decision needs to know of a terminal and of its merchant, or of a merchant's back office.
+    """Facts about a terminal or a back office, and its merchant, that a decision needs.
 
-    A fee is `fee_bps` hundredths of a percent of a sale, and `fee_fixed_minor`. `shift_id` is the shift that is open.
+    A sale's fee is `fee_bps` basis points plus `fee_fixed_minor`. `shift_id` is the terminal's open shift.
     """
 
     terminal_status: TerminalStatus
@@ -104,7 +105,7 @@ class Acceptor(Struct, frozen=True, gc=False):
 
 
 class OpenPayment(Struct, frozen=True, gc=False):
-    """The payment that occupies a reference."""
+    """The payment that occupies a merchant's reference."""
 
     payment_id: UUID
     status: Status
@@ -112,12 +113,15 @@ class OpenPayment(Struct, frozen=True, gc=False):
 
 @dataclass(slots=True)
 class Snapshot:
-    """The rows a batch needs, loaded before the decision. `decide` keeps it up to date as it goes.
+    """The rows that a batch needs, loaded before the decision. `decide` updates them as it goes.
 
-    `terminals` maps a terminal's number to its acceptor, `back_offices` a merchant_id to that of its back office.
-    `open_payments` maps (merchant_id, reference) to the payment that occupies the reference. `house` maps (account,
-    currency) to the account's id. `archived` and `archived_refunds` hold ids whose rows are in the archive: they stay
-    used and cannot change. An archived payment still occupies its reference.
+    - `terminals`: acceptors by terminal number.
+    - `back_offices`: acceptors by merchant_id.
+    - `devices`: wallet devices by (wallet_number, slot).
+    - `open_payments`: the payment that occupies a reference, by (merchant_id, reference).
+    - `house`: account ids by (house account, currency).
+    - `archived`, `archived_refunds`: ids of archived payments and refunds. They stay in use and cannot change; an
+      archived payment still occupies its reference.
     """
 
     terminals: dict[int, Acceptor] = field(default_factory=dict)
@@ -133,7 +137,7 @@ class Snapshot:
 
 
 class TransferKind(StrEnum):
-    """Why money moved. A settlement pays merchants out and is posted by the settlement itself."""
+    """Reason for a transfer. Transfers of the kind SETTLEMENT are posted by the settlement, not by a decision."""
 
     PAYMENT = "payment"
     TOP_UP = "top_up"
@@ -146,10 +150,10 @@ class TransferKind(StrEnum):
 
 
 class Transfer(Struct, frozen=True, gc=False):
-    """One posting: `amount_minor` moves from the debit account to the credit account. Append-only.
+    """A transfer of `amount_minor` from the debit account to the credit account. Transfers are append-only.
 
-    `source_id` is what caused it: a payment's id, or a refund's (refund, its fee_return). `wallet_number` is the
-    customer's, also of a fee.
+    `source_id` is the id of the payment, or of the refund for a refund and its fee return. `wallet_number` is the
+    customer's wallet, also for a fee.
     """
 
     kind: TransferKind
@@ -163,11 +167,11 @@ class Transfer(Struct, frozen=True, gc=False):
 
 @dataclass(slots=True)
 class Changeset:
-    """Everything a batch writes, in one commit: rows as they now are, and transfers.
+    """All changes of a batch, written in one commit: new versions of rows, refunds and transfers.
 
-    `wallet_versions` and `payment_versions` hold the version that each changed row had when it was loaded: the guard
-    of the write. A payment that is new has version 0 there. `shifts` holds, by terminal number, the open shifts that
-    something was added to: they must still be open when it is written.
+    - `wallet_versions`, `payment_versions`: version of each changed row when it was loaded (0 for a new payment). The
+      write takes effect only if all of them are unchanged.
+    - `shifts`: open shifts that the batch adds to, by terminal number. They must still be open at the write.
     """
 
     payments: dict[UUID, Payment] = field(default_factory=dict)

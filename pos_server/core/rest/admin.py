@@ -1,4 +1,4 @@
-"""The operator's part of the API: merchants and API keys."""
+"""Endpoints of the role `admin`: merchants and API keys."""
 
 from typing import Annotated, Literal
 
@@ -10,24 +10,28 @@ from .fields import Body, Currency, Minor, Name, Page, Paging, Parameters, Resou
 
 FEE_BPS_MAX = 10_000
 OVERLAP_S_MAX = 30 * 86_400
-_FeeBps = Annotated[int, Field(ge=0, le=FEE_BPS_MAX, description="of a sale, in hundredths of a percent")]
-_FeeFixed = Annotated[Minor, Field(description="of a sale, in minor units of the merchant's currency")]
+_FeeBps = Annotated[
+    int, Field(ge=0, le=FEE_BPS_MAX, description="variable fee of a sale, in basis points (hundredths of a percent)")
+]
+_FeeFixed = Annotated[Minor, Field(description="fixed fee of a sale, in minor units of the merchant's currency")]
 _TimeZone = Annotated[
     str,
     StringConstraints(max_length=64, pattern=r"^[A-Za-z0-9_+/-]+$"),
-    Field(description="of its business day, an IANA name such as Europe/Berlin"),
+    Field(description="time zone of the business day, an IANA name such as Europe/Berlin"),
 ]
 _CutOff = Annotated[
     str,
     StringConstraints(pattern=r"^(?:[01][0-9]|2[0-3]):[0-5][0-9]$"),
-    Field(description="when its business day ends, such as 04:00"),
+    Field(description="local time at which the business day ends, such as 04:00"),
 ]
-_Status = Annotated[Literal["active", "inactive"], Field(description="an inactive merchant cannot be paid")]
-_Overlap = Annotated[int, Field(ge=0, le=OVERLAP_S_MAX, description="seconds that the former key still works")]
+_Status = Annotated[
+    Literal["active", "inactive"], Field(description="status of the merchant; an inactive merchant accepts no payments")
+]
+_Overlap = Annotated[int, Field(ge=0, le=OVERLAP_S_MAX, description="seconds for which the previous key remains valid")]
 
 
 class MerchantCreate(Body):
-    """A new merchant. Its currency never changes."""
+    """A new merchant. The currency cannot be changed later."""
 
     name: Name
     currency: Currency
@@ -38,7 +42,10 @@ class MerchantCreate(Body):
 
 
 class MerchantChange(Body):
-    """What is to be another: what is left out stays. Fees hold for the next sale, the day for the next settlement."""
+    """Fields to change; omitted fields keep their values.
+
+    Fees apply from the next sale, the business day from the next settlement.
+    """
 
     status: _Status | None = None
     fee_bps: _FeeBps | None = None
@@ -50,7 +57,7 @@ class MerchantChange(Body):
 class Merchant(Resource):
     """A merchant and its terms."""
 
-    merchant_id: Annotated[SerialId, Field(description="its number at this server")]
+    merchant_id: Annotated[SerialId, Field(description="id of the merchant at this server")]
     name: str
     currency: Currency
     status: _Status
@@ -61,47 +68,54 @@ class Merchant(Resource):
 
 
 class MerchantPath(Parameters):
-    """Which merchant."""
+    """A merchant in the path."""
 
-    merchant_id: Annotated[SerialId, Field(description="which merchant")]
+    merchant_id: Annotated[SerialId, Field(description="id of the merchant")]
 
 
 class ApiKeyCreate(Body):
-    """A new key. A merchant's key needs `merchant_id`, no other has one."""
+    """A new API key. `merchant_id` is required for the role `merchant` and not allowed for other roles."""
 
     role: Role = Field(strict=False)
-    merchant_id: Annotated[SerialId | None, Field(description="whose key, of the role `merchant`")] = None
-    name: Annotated[Name, Field(description="what the key is for")]
+    merchant_id: Annotated[
+        SerialId | None, Field(description="merchant that owns the key; only for the role `merchant`")
+    ] = None
+    name: Annotated[Name, Field(description="purpose of the key, for people")]
 
 
 class ApiKeyRotate(Body):
-    """A key that takes the place of another."""
+    """Overlap between an API key and its replacement."""
 
     overlap_s: _Overlap = 86_400
 
 
-class ApiKeyShown(Resource):
-    """A key, without the key itself."""
+class ApiKey(Resource):
+    """An API key, without its secret."""
 
     key_id: SerialId
     role: Role
-    merchant_id: Annotated[SerialId | None, Field(description="whose key it is, of the role `merchant`")]
+    merchant_id: Annotated[
+        SerialId | None, Field(description="merchant that owns the key; null unless the role is `merchant`")
+    ]
     name: str
     created_at: Time
-    last_used_at: Annotated[Time | None, Field(description="to the minute; null when it never was")]
-    ends_at: Annotated[Time | None, Field(description="when it ends or has ended; null for one that does not end")]
+    last_used_at: Annotated[Time | None, Field(description="time of the last use, to the minute; null: never used")]
+    ends_at: Annotated[Time | None, Field(description="end of validity, past or future; null: unlimited")]
 
 
-class ApiKeyMade(ApiKeyShown):
-    """A new key. `key` is told now and to repeats of this request, and kept nowhere."""
+class ApiKeyCreated(ApiKey):
+    """A new API key with its secret. This request and its repeats return `key`; the server does not store it."""
 
-    key: Annotated[str | None, Field(repr=False, description="null if the master key it was made with is gone")]
+    key: Annotated[
+        str | None,
+        Field(repr=False, description="the secret; null in a repeat after its master key was retired"),
+    ]
 
 
 class ApiKeyPath(Parameters):
-    """Which key."""
+    """An API key in the path."""
 
-    key_id: Annotated[SerialId, Field(description="which key")]
+    key_id: Annotated[SerialId, Field(description="id of the API key")]
 
 
 ADMIN_ENDPOINTS = (
@@ -111,9 +125,9 @@ ADMIN_ENDPOINTS = (
         kind=Kind.CREATE,
         method="POST",
         path="/v1/merchants",
-        summary="Make a merchant.",
+        summary="Create a merchant.",
         body=MerchantCreate,
-        answer=Merchant,
+        response=Merchant,
     ),
     Endpoint(
         name="listMerchants",
@@ -121,9 +135,9 @@ ADMIN_ENDPOINTS = (
         kind=Kind.READ,
         method="GET",
         path="/v1/merchants",
-        summary="All merchants, oldest first.",
+        summary="List all merchants, oldest first.",
         query=Paging,
-        answer=Page[Merchant],
+        response=Page[Merchant],
     ),
     Endpoint(
         name="getMerchant",
@@ -131,9 +145,9 @@ ADMIN_ENDPOINTS = (
         kind=Kind.READ,
         method="GET",
         path="/v1/merchants/{merchant_id}",
-        summary="A merchant and its terms.",
+        summary="Get a merchant and its terms.",
         parameters=MerchantPath,
-        answer=Merchant,
+        response=Merchant,
     ),
     Endpoint(
         name="changeMerchant",
@@ -141,10 +155,10 @@ ADMIN_ENDPOINTS = (
         kind=Kind.CHANGE,
         method="PATCH",
         path="/v1/merchants/{merchant_id}",
-        summary="Change a merchant's terms, or whether it can be paid.",
+        summary="Change a merchant's terms or status.",
         parameters=MerchantPath,
         body=MerchantChange,
-        answer=Merchant,
+        response=Merchant,
     ),
     Endpoint(
         name="createApiKey",
@@ -152,9 +166,9 @@ ADMIN_ENDPOINTS = (
         kind=Kind.CREATE,
         method="POST",
         path="/v1/api-keys",
-        summary="Make an API key.",
+        summary="Create an API key.",
         body=ApiKeyCreate,
-        answer=ApiKeyMade,
+        response=ApiKeyCreated,
     ),
     Endpoint(
         name="listApiKeys",
@@ -162,9 +176,9 @@ ADMIN_ENDPOINTS = (
         kind=Kind.READ,
         method="GET",
         path="/v1/api-keys",
-        summary="All API keys, oldest first.",
+        summary="List all API keys, oldest first.",
         query=Paging,
-        answer=Page[ApiKeyShown],
+        response=Page[ApiKey],
     ),
     Endpoint(
         name="rotateApiKey",
@@ -172,10 +186,10 @@ ADMIN_ENDPOINTS = (
         kind=Kind.CREATE,
         method="POST",
         path="/v1/api-keys/{key_id}/rotations",
-        summary="Make a key that takes the place of another, which ends after an overlap.",
+        summary="Replace an API key. The previous key remains valid during an overlap.",
         parameters=ApiKeyPath,
         body=ApiKeyRotate,
-        answer=ApiKeyMade,
+        response=ApiKeyCreated,
     ),
     Endpoint(
         name="revokeApiKey",
@@ -183,8 +197,8 @@ ADMIN_ENDPOINTS = (
         kind=Kind.CHANGE,
         method="DELETE",
         path="/v1/api-keys/{key_id}",
-        summary="End a key now.",
+        summary="Revoke an API key immediately.",
         parameters=ApiKeyPath,
-        answer=ApiKeyShown,
+        response=ApiKey,
     ),
 )

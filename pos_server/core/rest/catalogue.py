@@ -1,4 +1,4 @@
-"""Every operation of the REST API, once."""
+"""All endpoints of the REST API."""
 
 from .admin import ADMIN_ENDPOINTS
 from .issuer import ISSUER_ENDPOINTS

@@ -1,4 +1,4 @@
-"""What an operation of the REST API is."""
+"""The description of a REST endpoint."""
 
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -11,24 +11,29 @@ IDEMPOTENCY_KEY_CHARS_MAX = 64
 
 
 class Kind(Enum):
-    """What an operation does, which says how it is repeated."""
+    """Kind of an endpoint, which defines how a request can be repeated.
 
-    # Any number of times.
+    - READ: changes nothing.
+    - CREATE: creates one object per `Idempotency-Key`; the response is 201, and 200 for a repeat.
+    - CHANGE: is idempotent by itself.
+    - REPLACE: replaces a version that the client has read; `If-Match` must contain its `ETag`.
+    """
+
     READ = auto()
-    # Makes something new, once for each `Idempotency-Key`: 201, and 200 for a repeat.
     CREATE = auto()
-    # Leaves the same however often it is sent.
     CHANGE = auto()
-    # A change of what was read: `If-Match` must be the `ETag` of it.
     REPLACE = auto()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """One method of one path. `conflicts`: the state of things may forbid it (409). `pends`: it may answer 202.
+    """A method of a path, with its role, models and possible responses.
 
-    `archives`: what it is about may be in the archive (410). `speaks`: its answer has texts for people, in the language
-    of `Accept-Language`.
+    - `versioned`: the response has an `ETag`.
+    - `conflicts`: the object's state may not allow the request (409).
+    - `pends`: the payment may wait for its PIN (202).
+    - `archives`: the payment may be archived (410).
+    - `localized`: the response contains texts for people, in the language of `Accept-Language`.
     """
 
     name: str
@@ -37,7 +42,7 @@ class Endpoint:
     method: str
     path: str
     summary: str
-    answer: type[Resource]
+    response: type[Resource]
     parameters: type[Parameters] = NoParameters
     query: type[Parameters] = NoParameters
     body: type[Body] | None = None
@@ -45,17 +50,21 @@ class Endpoint:
     conflicts: bool = False
     pends: bool = False
     archives: bool = False
-    speaks: bool = False
+    localized: bool = False
 
     @property
     def statuses(self) -> tuple[HTTPStatus, ...]:
-        """What it answers when all goes well."""
-        made = (HTTPStatus.CREATED,) if self.kind is Kind.CREATE else ()
-        return (HTTPStatus.OK, *made, *((HTTPStatus.ACCEPTED,) if self.pends else ()))
+        """The status codes of successful responses."""
+        statuses = [HTTPStatus.OK]
+        if self.kind is Kind.CREATE:
+            statuses.append(HTTPStatus.CREATED)
+        if self.pends:
+            statuses.append(HTTPStatus.ACCEPTED)
+        return tuple(statuses)
 
     @property
     def problem_statuses(self) -> tuple[HTTPStatus, ...]:
-        """What it answers when something does not."""
+        """The status codes of problems, in ascending order."""
         statuses = {
             HTTPStatus.BAD_REQUEST,
             HTTPStatus.UNAUTHORIZED,

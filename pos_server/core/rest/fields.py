@@ -1,4 +1,4 @@
-"""What bodies, paths and queries of the REST API are made of."""
+"""Field types of the REST API, and the base models of bodies, paths and queries."""
 
 from typing import Annotated, Any, Generic, TypeVar
 from uuid import UUID
@@ -19,35 +19,35 @@ _RFC3339_UTC = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z$"
 
 
 class Body(BaseModel):
-    """What a client sends: unknown fields are refused, and nothing is taken for something else."""
+    """Base of request bodies: unknown fields are rejected, and values are not converted between types."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
 
 
 class Parameters(BaseModel):
-    """A path's or a query's parameters: texts, read as what they stand for."""
+    """Base of path and query parameters: text that is converted to the types of its fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class Resource(BaseModel):
-    """What the server answers. A client ignores fields that it does not know: the server may be newer."""
+    """Base of response bodies. Clients ignore unknown fields, because the server may be newer."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
 
 class NoParameters(Parameters):
-    """Of an operation without any."""
+    """The parameters of an endpoint that has none."""
 
 
 class Paging(Parameters):
-    """How a list is asked for."""
+    """Query parameters of a list."""
 
-    limit: Annotated[int, Field(ge=1, le=PAGE_MAX, description="how many at the most")] = PAGE_DEFAULT
+    limit: Annotated[int, Field(ge=1, le=PAGE_MAX, description="maximum number of items on the page")] = PAGE_DEFAULT
     cursor: Annotated[
         str | None,
         StringConstraints(max_length=CURSOR_CHARS_MAX, pattern=r"^[A-Za-z0-9_.-]+$"),
-        Field(description="`next_cursor` of the page before; leave it out for the first"),
+        Field(description="`next_cursor` of the previous page; omit it for the first page"),
     ] = None
 
 
@@ -57,31 +57,31 @@ ItemT = TypeVar("ItemT", bound=Resource)
 class Page(Resource, Generic[ItemT]):
     """A page of a list."""
 
-    # Of a generic model pydantic does not take the text above.
+    # pydantic does not use the docstring of a generic model.
     model_config = ConfigDict(json_schema_extra={"description": "A page of a list."})
 
     @classmethod
     def model_parametrized_name(cls, params: tuple[Any, ...]) -> str:
-        """As documents name it: `MerchantPage`."""
+        """Return the name in the OpenAPI document: `MerchantPage`."""
         return f"{params[0].__name__}Page"
 
     items: tuple[ItemT, ...]
-    next_cursor: Annotated[str | None, Field(description="asks for the next page; null on the last")]
+    next_cursor: Annotated[str | None, Field(description="`cursor` of the next page; null on the last page")]
 
 
 Name = Annotated[
     str,
     StringConstraints(min_length=1, max_length=NAME_CHARS_MAX, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$"),
-    Field(description="for people; 1 to 60 characters, no control characters"),
+    Field(description="name for people; 1 to 60 characters, no control characters"),
 ]
-# Of what the server says: a UUID that is written as the server writes it.
+# A UUID in responses, in the canonical form that the server writes.
 Id = Annotated[UUID, Field(json_schema_extra={"pattern": _UUID})]
 SerialId = Annotated[int, Field(ge=1, le=2**53 - 1)]
-WalletNumber = Annotated[int, Field(ge=1, le=WALLET_NUMBER_MAX, description="the wallet's number")]
-TerminalNumber = Annotated[int, Field(ge=1, le=2**53 - 1, description="the terminal's number")]
-Slot = Annotated[int, Field(ge=0, le=SLOT_MAX, description="which device of the wallet")]
+WalletNumber = Annotated[int, Field(ge=1, le=WALLET_NUMBER_MAX, description="number of the wallet")]
+TerminalNumber = Annotated[int, Field(ge=1, le=2**53 - 1, description="number of the terminal")]
+Slot = Annotated[int, Field(ge=0, le=SLOT_MAX, description="slot of the wallet's device")]
 Minor = Annotated[int, Field(ge=0, le=MAX_AMOUNT_MINOR, description="amount in minor units of the currency; may be 0")]
-# Sums may be larger than any amount, and negative.
+# A sum may exceed the largest amount, and it may be negative.
 SumMinor = Annotated[int, Field(description="sum in minor units of the currency; may be negative")]
 Time = Annotated[
     str,

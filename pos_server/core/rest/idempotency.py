@@ -1,7 +1,7 @@
-"""What a request's `Idempotency-Key` stands for.
+"""Values derived from a request's `Idempotency-Key`.
 
-The ids of payments and refunds are made from it, so their own rows tell a repeat. So are secrets that are told once, an
-activation code or an API key: a repeat is told the same, and nothing secret is stored.
+Ids of payments and refunds are derived from it, so that their own rows identify a repeat. One-time secrets (activation
+codes and API keys) are derived from it and a master key: a repeat returns the same secret, and no secret is stored.
 """
 
 from hashlib import sha256
@@ -11,7 +11,10 @@ from ..credentials.device_keys import Keyring
 
 
 def derived_id(tenant: str, operation: str, idempotency_key: str) -> UUID:
-    """The id (UUIDv8, RFC 9562 section 5.8) of what a request makes: the same for every repeat of a tenant's."""
+    """Return the id (UUIDv8, RFC 9562 section 5.8) of the object that a request creates.
+
+    It is the same for every repeat of the request by the same tenant.
+    """
     digest = sha256("\x1f".join(("rest-id-1", tenant, operation, idempotency_key)).encode()).digest()
     number = int.from_bytes(digest[:16])
     number = number & ~(0xF << 76) | 8 << 76
@@ -19,10 +22,10 @@ def derived_id(tenant: str, operation: str, idempotency_key: str) -> UUID:
 
 
 def derived_secret(keyring: Keyring, kid: str, tenant: str, operation: str, idempotency_key: str) -> bytes | None:
-    """A secret of 32 bytes; None when the master key `kid` is retired."""
+    """Return a secret of 32 bytes, or None if the master key `kid` is retired."""
     return keyring.rest_secret(kid, "\x1f".join((tenant, operation, idempotency_key)))
 
 
 def fingerprint(operation: str, *parts: str) -> bytes:
-    """What is equal for a request and its repeats: the operation, its path, its body."""
+    """Return 16 bytes that are equal for a request and its repeats, from the operation, path and body."""
     return sha256("\x1f".join((operation, *parts)).encode()).digest()[:16]

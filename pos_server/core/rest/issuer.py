@@ -1,4 +1,4 @@
-"""The issuer's part of the API: wallets, their limits and devices, cash, and what moved in a wallet."""
+"""Endpoints of the role `issuer`: wallets with their limits and devices, cash, and wallet statements."""
 
 from typing import Annotated, Literal
 from uuid import UUID
@@ -30,39 +30,44 @@ from .fields import (
 )
 
 _WalletStatus = Annotated[
-    WalletStatus, Field(strict=False, description="a frozen or closed wallet can neither pay nor be topped up")
+    WalletStatus,
+    Field(strict=False, description="status of the wallet; a frozen or closed wallet cannot pay or be topped up"),
 ]
-_Limit = Annotated[Minor | None, Field(description="null: the server's own limit holds")]
-_CountLimit = Annotated[Minor | None, Field(description="how many; null: the server's own limit holds")]
+_Limit = Annotated[Minor | None, Field(description="limit in minor units; null: the server's limit applies")]
+_CountLimit = Annotated[Minor | None, Field(description="number of payments; null: the server's limit applies")]
 
 
 class WalletCreate(Body):
-    """A new wallet, empty. Its currency never changes."""
+    """A new, empty wallet. The currency cannot be changed later."""
 
     name: Name
     currency: Currency
 
 
 class WalletChange(Body):
-    """What is to be another. Its devices hear of a new status."""
+    """The wallet's new status. Its devices are notified."""
 
     status: _WalletStatus
 
 
 class Wallet(Resource):
-    """A wallet and what it holds."""
+    """A wallet and its balance."""
 
     wallet_number: WalletNumber
     name: str
     currency: Currency
     balance_minor: Minor
     status: _WalletStatus
-    pin_set: Annotated[bool, Field(description="without a PIN, the customer is asked to set one")]
-    pin_locked_until: Annotated[Time | None, Field(description="after too many wrong PINs; null when it is not locked")]
+    pin_set: Annotated[
+        bool, Field(description="true if the wallet has a PIN; otherwise the customer is asked to set one")
+    ]
+    pin_locked_until: Annotated[
+        Time | None, Field(description="end of the PIN lock after too many wrong PINs; null: not locked")
+    ]
 
 
 class WalletLimitsReplace(Body):
-    """All limits of one wallet, in minor units of its currency. What is null or left out is as the server has it."""
+    """All limits of one wallet, in minor units of its currency. The server's limit applies where a field is null."""
 
     payment_minor_max: _Limit = None
     day_minor_max: _Limit = None
@@ -74,7 +79,7 @@ class WalletLimitsReplace(Body):
 
 
 class WalletLimits(Resource):
-    """The limits that a wallet has of its own: they hold from its next payment on."""
+    """A wallet's own limits. A change applies from the next payment."""
 
     wallet_number: WalletNumber
     payment_minor_max: _Limit
@@ -87,89 +92,96 @@ class WalletLimits(Resource):
 
 
 class WalletPath(Parameters):
-    """Which wallet."""
+    """A wallet in the path."""
 
     wallet_number: WalletNumber
 
 
 class WalletDeviceCreate(Body):
-    """A device that is to be activated."""
+    """A device to activate."""
 
     slot: Annotated[
         Slot | None,
-        Field(description="a device that is there gets a new key; null: the first slot that is free"),
+        Field(description="slot of the device, whose existing device gets a new key; null: the first free slot"),
     ] = None
 
 
 class WalletDevice(Resource):
-    """One of the wallet's devices."""
+    """A device of the wallet."""
 
     slot: Slot
     status: Annotated[
-        Literal["unused", "active", "revoked"], Field(description="unused: it was never activated, or not yet")
+        Literal["unused", "active", "revoked"], Field(description="status of the device; unused: not activated yet")
     ]
 
 
 class WalletDeviceActivation(Resource):
-    """What a device is activated with, once. The code is told now and to repeats of this request, and kept nowhere."""
+    """One-time activation code. Returned by this request and its repeats; not stored."""
 
     wallet_number: WalletNumber
     slot: Slot
-    activation_code: Annotated[str | None, Field(repr=False, description="null if its master key is gone")]
-    expires_at: Time
+    activation_code: Annotated[
+        str | None,
+        Field(repr=False, description="the code; null in a repeat after its master key was retired"),
+    ]
+    expires_at: Annotated[Time, Field(description="expiry of the code, RFC 3339 in UTC")]
 
 
 class WalletDevicePath(Parameters):
-    """Which device of which wallet."""
+    """A wallet and one of its devices in the path."""
 
     wallet_number: WalletNumber
     slot: Slot
 
 
 class CashCreate(Body):
-    """Cash that a merchant has taken or pays out."""
+    """Cash that a merchant receives or pays out."""
 
     wallet_number: WalletNumber
-    merchant_id: Annotated[SerialId, Field(description="who took the cash or pays it out")]
+    merchant_id: Annotated[SerialId, Field(description="merchant that receives the cash or pays it out")]
     amount_minor: PositiveMinor
-    reference: Annotated[Reference | None, Field(description="the merchant's; else the payment's id is one")] = None
+    reference: Annotated[
+        Reference | None, Field(description="reference of the merchant; default: the payment's id")
+    ] = None
 
 
 class CashPayment(Resource):
-    """A top-up or a withdrawal, through the API or at a till, and what became of it."""
+    """A top-up or withdrawal, through the API or at a terminal."""
 
     payment_id: Id
-    purpose: Annotated[Literal[Purpose.TOP_UP, Purpose.WITHDRAWAL], Field(description="what the money is for")]
-    status: Annotated[Status, Field(description="what became of it")]
-    decline_code: Annotated[DeclineCode | None, Field(description="why it was declined")]
-    text: Annotated[str, Field(description="for whoever handles the cash, in English")]
+    purpose: Annotated[Literal[Purpose.TOP_UP, Purpose.WITHDRAWAL], Field(description="purpose of the payment")]
+    status: Annotated[Status, Field(description="current status")]
+    decline_code: Annotated[DeclineCode | None, Field(description="reason for the decline; null unless declined")]
+    text: Annotated[str, Field(description="instruction in English for the person who handles the cash")]
     wallet_number: WalletNumber | None
     merchant_id: SerialId
-    terminal_number: Annotated[TerminalNumber | None, Field(description="the till; null when it was this API")]
+    terminal_number: Annotated[TerminalNumber | None, Field(description="number of the terminal; null for the API")]
     reference: str | None
     amount_minor: PositiveMinor
     currency: Currency
-    version: Annotated[int, Field(ge=1, description="counts its changes")]
-    decided_at: Annotated[Time, Field(description="when it changed last")]
+    version: Annotated[int, Field(ge=1, description="version of the payment, incremented by each change")]
+    decided_at: Annotated[Time, Field(description="time of the last change, RFC 3339 in UTC")]
 
 
 class CashPath(Parameters):
-    """Which top-up or withdrawal."""
+    """A top-up or withdrawal in the path."""
 
     payment_id: UUID
 
 
 class WalletTransfer(Resource):
-    """Money that went into the wallet or out of it. Those that are archived are one, which is the last in the list."""
+    """A movement of money into or out of the wallet. All archived transfers appear as one, last in the list."""
 
-    transfer_id: Annotated[SerialId | None, Field(description="null of what is archived")]
+    transfer_id: Annotated[SerialId | None, Field(description="id of the transfer; null for archived transfers")]
     kind: Literal["payment", "top_up", "withdrawal", "cancel", "refund", "archived"]
-    amount_minor: Annotated[SumMinor, Field(description="negative when it went out of the wallet")]
-    balance_minor: Annotated[SumMinor, Field(description="what the wallet held after it")]
+    amount_minor: Annotated[SumMinor, Field(description="amount in minor units; negative for money out of the wallet")]
+    balance_minor: Annotated[SumMinor, Field(description="balance of the wallet after the transfer")]
     counterpart: Annotated[
-        str | None, Field(description="the merchant's name, or `house` for cash; null of what is archived")
+        str | None, Field(description="name of the merchant, or `house` for cash; null for archived transfers")
     ]
-    merchant_id: Annotated[SerialId | None, Field(description="who was paid, or took or paid out the cash")]
+    merchant_id: Annotated[
+        SerialId | None, Field(description="merchant that was paid, or that received or paid out the cash")
+    ]
     payment_id: Id | None
     created_at: Time | None
 
@@ -181,9 +193,9 @@ ISSUER_ENDPOINTS = (
         kind=Kind.CREATE,
         method="POST",
         path="/v1/wallets",
-        summary="Make a wallet.",
+        summary="Create a wallet.",
         body=WalletCreate,
-        answer=Wallet,
+        response=Wallet,
     ),
     Endpoint(
         name="listWallets",
@@ -191,9 +203,9 @@ ISSUER_ENDPOINTS = (
         kind=Kind.READ,
         method="GET",
         path="/v1/wallets",
-        summary="All wallets, oldest first.",
+        summary="List all wallets, oldest first.",
         query=Paging,
-        answer=Page[Wallet],
+        response=Page[Wallet],
     ),
     Endpoint(
         name="getWallet",
@@ -201,9 +213,9 @@ ISSUER_ENDPOINTS = (
         kind=Kind.READ,
         method="GET",
         path="/v1/wallets/{wallet_number}",
-        summary="A wallet and what it holds.",
+        summary="Get a wallet and its balance.",
         parameters=WalletPath,
-        answer=Wallet,
+        response=Wallet,
     ),
     Endpoint(
         name="changeWallet",
@@ -211,10 +223,10 @@ ISSUER_ENDPOINTS = (
         kind=Kind.CHANGE,
         method="PATCH",
         path="/v1/wallets/{wallet_number}",
-        summary="Freeze, thaw or close a wallet, for the next payment already.",
+        summary="Freeze, reactivate or close a wallet, effective from the next payment.",
         parameters=WalletPath,
         body=WalletChange,
-        answer=Wallet,
+        response=Wallet,
     ),
     Endpoint(
         name="resetWalletPin",
@@ -222,9 +234,9 @@ ISSUER_ENDPOINTS = (
         kind=Kind.CHANGE,
         method="DELETE",
         path="/v1/wallets/{wallet_number}/pin",
-        summary="Take a forgotten or locked PIN away: the customer sets a new one.",
+        summary="Remove a forgotten or locked PIN, so that the customer can set a new one.",
         parameters=WalletPath,
-        answer=Wallet,
+        response=Wallet,
     ),
     Endpoint(
         name="getWalletLimits",
@@ -232,9 +244,9 @@ ISSUER_ENDPOINTS = (
         kind=Kind.READ,
         method="GET",
         path="/v1/wallets/{wallet_number}/limits",
-        summary="The limits that a wallet has of its own.",
+        summary="Get a wallet's own limits.",
         parameters=WalletPath,
-        answer=WalletLimits,
+        response=WalletLimits,
         versioned=True,
     ),
     Endpoint(
@@ -243,10 +255,10 @@ ISSUER_ENDPOINTS = (
         kind=Kind.REPLACE,
         method="PUT",
         path="/v1/wallets/{wallet_number}/limits",
-        summary="Give a wallet limits of its own.",
+        summary="Replace a wallet's own limits.",
         parameters=WalletPath,
         body=WalletLimitsReplace,
-        answer=WalletLimits,
+        response=WalletLimits,
         versioned=True,
     ),
     Endpoint(
@@ -255,10 +267,10 @@ ISSUER_ENDPOINTS = (
         kind=Kind.READ,
         method="GET",
         path="/v1/wallets/{wallet_number}/devices",
-        summary="A wallet's devices, by slot.",
+        summary="List a wallet's devices, by slot.",
         parameters=WalletPath,
         query=Paging,
-        answer=Page[WalletDevice],
+        response=Page[WalletDevice],
     ),
     Endpoint(
         name="createWalletDevice",
@@ -266,10 +278,10 @@ ISSUER_ENDPOINTS = (
         kind=Kind.CREATE,
         method="POST",
         path="/v1/wallets/{wallet_number}/devices",
-        summary="Make a one-time code with which a device becomes one of the wallet's.",
+        summary="Create a one-time activation code for a device of the wallet.",
         parameters=WalletPath,
         body=WalletDeviceCreate,
-        answer=WalletDeviceActivation,
+        response=WalletDeviceActivation,
     ),
     Endpoint(
         name="revokeWalletDevice",
@@ -277,9 +289,9 @@ ISSUER_ENDPOINTS = (
         kind=Kind.CHANGE,
         method="DELETE",
         path="/v1/wallets/{wallet_number}/devices/{slot}",
-        summary="End a device's key and its open activation codes; it is disconnected at once.",
+        summary="Revoke a device's key and open activation codes, and disconnect the device.",
         parameters=WalletDevicePath,
-        answer=WalletDevice,
+        response=WalletDevice,
     ),
     Endpoint(
         name="listWalletTransfers",
@@ -287,10 +299,10 @@ ISSUER_ENDPOINTS = (
         kind=Kind.READ,
         method="GET",
         path="/v1/wallets/{wallet_number}/transfers",
-        summary="What moved in a wallet, newest first.",
+        summary="List a wallet's transfers, newest first.",
         parameters=WalletPath,
         query=Paging,
-        answer=Page[WalletTransfer],
+        response=Page[WalletTransfer],
     ),
     Endpoint(
         name="createTopUp",
@@ -298,9 +310,9 @@ ISSUER_ENDPOINTS = (
         kind=Kind.CREATE,
         method="POST",
         path="/v1/top-ups",
-        summary="Put cash that a merchant took into a wallet.",
+        summary="Top up a wallet with cash that a merchant received.",
         body=CashCreate,
-        answer=CashPayment,
+        response=CashPayment,
         archives=True,
     ),
     Endpoint(
@@ -309,9 +321,9 @@ ISSUER_ENDPOINTS = (
         kind=Kind.READ,
         method="GET",
         path="/v1/top-ups/{payment_id}",
-        summary="A top-up.",
+        summary="Get a top-up.",
         parameters=CashPath,
-        answer=CashPayment,
+        response=CashPayment,
         archives=True,
     ),
     Endpoint(
@@ -320,9 +332,9 @@ ISSUER_ENDPOINTS = (
         kind=Kind.CHANGE,
         method="POST",
         path="/v1/top-ups/{payment_id}/cancel",
-        summary="Take a top-up back whole.",
+        summary="Cancel a top-up in full.",
         parameters=CashPath,
-        answer=CashPayment,
+        response=CashPayment,
         conflicts=True,
         archives=True,
     ),
@@ -332,9 +344,9 @@ ISSUER_ENDPOINTS = (
         kind=Kind.CREATE,
         method="POST",
         path="/v1/withdrawals",
-        summary="Take out of a wallet what a merchant pays out in cash.",
+        summary="Withdraw money from a wallet for a merchant to pay out in cash.",
         body=CashCreate,
-        answer=CashPayment,
+        response=CashPayment,
         archives=True,
     ),
     Endpoint(
@@ -343,9 +355,9 @@ ISSUER_ENDPOINTS = (
         kind=Kind.READ,
         method="GET",
         path="/v1/withdrawals/{payment_id}",
-        summary="A withdrawal.",
+        summary="Get a withdrawal.",
         parameters=CashPath,
-        answer=CashPayment,
+        response=CashPayment,
         archives=True,
     ),
     Endpoint(
@@ -354,9 +366,9 @@ ISSUER_ENDPOINTS = (
         kind=Kind.CHANGE,
         method="POST",
         path="/v1/withdrawals/{payment_id}/cancel",
-        summary="Take a withdrawal back whole.",
+        summary="Cancel a withdrawal in full.",
         parameters=CashPath,
-        answer=CashPayment,
+        response=CashPayment,
         conflicts=True,
         archives=True,
     ),

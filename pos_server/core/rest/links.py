@@ -1,7 +1,8 @@
-"""Where an answer leads: the endpoints whose path its ids fit (OpenAPI 3.1 links), found in the endpoints themselves.
+"""Links from a response to other endpoints (OpenAPI 3.1), derived from the endpoints.
 
-An answer of `createMerchant` has a `merchant_id`; so does the path of `getMerchant`. A page leads on by its first item,
-and to itself by its cursor. Links stay within a role: another role's key is needed for the rest.
+A response links to an endpoint if it contains the parameters of that endpoint's path: a response of `createMerchant`
+has a `merchant_id`, and so does the path of `getMerchant`. A page links through its first item, and to its next page
+through the cursor. Links stay within a role, because other roles need another API key.
 """
 
 from collections.abc import Sequence
@@ -17,41 +18,39 @@ Document = dict[str, Any]
 
 
 def links(endpoint: Endpoint, endpoints: Sequence[Endpoint]) -> dict[str, Document]:
-    """By the names of the endpoints that the answer of `endpoint` leads to, as an OpenAPI document says it."""
-    found = _found(endpoint)
-    led = {
-        other.name: {name: found[name] for name in other.parameters.model_fields}
-        for other in endpoints
-        if other is not endpoint
-        and other.role is endpoint.role
-        and other.parameters is not NoParameters
-        and set(other.parameters.model_fields) <= set(found)
-        # Not what the request itself was about only: the answer must say something.
-        and any(found[name].startswith("$response") for name in other.parameters.model_fields)
-    }
-    described: dict[str, Document] = {
-        name: {"operationId": name, "parameters": {f"path.{key}": value for key, value in parameters.items()}}
-        for name, parameters in led.items()
-    }
-    if issubclass(endpoint.answer, Page) and endpoint.parameters is NoParameters:
+    """Return the OpenAPI link objects of an endpoint's successful responses, by the name of the linked endpoint."""
+    expressions = _runtime_expressions(endpoint)
+    link_objects: dict[str, Document] = {}
+    for other in endpoints:
+        names = set(other.parameters.model_fields)
+        # A link needs a value from the response; one with only the request's own parameters is useless.
+        if (
+            other is not endpoint
+            and other.role is endpoint.role
+            and names <= set(expressions)
+            and any(expressions[name].startswith("$response") for name in names)
+        ):
+            parameters = {f"path.{name}": expressions[name] for name in other.parameters.model_fields}
+            link_objects[other.name] = {"operationId": other.name, "parameters": parameters}
+    if issubclass(endpoint.response, Page) and endpoint.parameters is NoParameters:
         next_page = {"query.cursor": "$response.body#/next_cursor"}
-        described[endpoint.name] = {"operationId": endpoint.name, "parameters": next_page}
-    return described
+        link_objects[endpoint.name] = {"operationId": endpoint.name, "parameters": next_page}
+    return link_objects
 
 
-def _found(endpoint: Endpoint) -> dict[str, str]:
-    """Where the parameters of paths stand in a request and its answer: runtime expressions by name."""
-    found = {name: f"$request.path.{name}" for name in endpoint.parameters.model_fields}
-    answer: type[BaseModel] = endpoint.answer
-    at = ""
-    if issubclass(answer, Page):
-        (answer,) = get_args(answer.model_fields["items"].annotation)[:1]
-        at = "/items/0"
-    for name, field in answer.model_fields.items():
-        if not _may_be_null(field.annotation):
-            found[name] = f"$response.body#{at}/{name}"
-    return found
+def _runtime_expressions(endpoint: Endpoint) -> dict[str, str]:
+    """Return the OpenAPI runtime expressions of an endpoint's path parameters and response fields, by name."""
+    expressions = {name: f"$request.path.{name}" for name in endpoint.parameters.model_fields}
+    model: type[BaseModel] = endpoint.response
+    pointer = ""
+    if issubclass(model, Page):
+        (model,) = get_args(model.model_fields["items"].annotation)[:1]
+        pointer = "/items/0"
+    for name, field in model.model_fields.items():
+        if not _is_nullable(field.annotation):
+            expressions[name] = f"$response.body#{pointer}/{name}"
+    return expressions
 
 
-def _may_be_null(annotation: Any) -> bool:
+def _is_nullable(annotation: Any) -> bool:
     return get_origin(annotation) in (Union, UnionType) and type(None) in get_args(annotation)

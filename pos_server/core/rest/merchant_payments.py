@@ -1,4 +1,4 @@
-"""A merchant's part of the API: its payments, what is taken back of them, and payments by a code that was scanned."""
+"""Endpoints of the role `merchant`: payments with a scanned code, cancels and refunds."""
 
 from typing import Annotated, Literal
 
@@ -28,12 +28,12 @@ CODE_CHARS_MAX = 256
 _STATUSES = [status.value for status in Status]
 _PURPOSES = [purpose.value for purpose in Purpose]
 _TerminalNumberOrNone = Annotated[
-    TerminalNumber | None, Field(description="where it was made; null for what came through the API")
+    TerminalNumber | None, Field(description="number of the terminal; null for a request through the API")
 ]
 
 
 class PaymentCreate(Body):
-    """A customer pays with the code on their wallet, at one of the merchant's terminals, in the merchant's currency."""
+    """A payment with the code of a customer's wallet at one of the merchant's terminals, in the merchant's currency."""
 
     terminal_number: TerminalNumber
     code: Annotated[
@@ -41,99 +41,108 @@ class PaymentCreate(Body):
         Field(
             repr=False,
             max_length=CODE_CHARS_MAX,
-            description="the digits as scanned; what is no code is declined, it is no problem",
+            description="the scanned digits; a malformed code is a declined payment, not a problem",
         ),
     ]
     amount_minor: PositiveMinor
     reference: Reference
-    entry: Annotated[Literal["scanned", "typed"], Field(description="a code typed by hand needs the PIN")] = "scanned"
-    purpose: Annotated[Literal["sale", "top_up", "withdrawal"], Field(description="what the money is for")] = "sale"
+    entry: Annotated[
+        Literal["scanned", "typed"], Field(description="entry method of the code; a typed code always needs the PIN")
+    ] = "scanned"
+    purpose: Annotated[Literal["sale", "top_up", "withdrawal"], Field(description="purpose of the payment")] = "sale"
 
 
 class Payment(Resource):
-    """A payment as it is now."""
+    """The current state of a payment."""
 
     payment_id: Id
-    version: Annotated[int, Field(ge=1, description="counts its changes")]
+    version: Annotated[int, Field(ge=1, description="version of the payment, incremented by each change")]
     terminal_number: _TerminalNumberOrNone
     reference: Annotated[
-        str | None, Field(description="the merchant's order number; null when canceled by id before it was scanned")
+        str | None,
+        Field(description="order number of the merchant; null for a payment canceled by id before its scan"),
     ]
-    purpose: Annotated[str, Field(description="what the money is for", json_schema_extra={"enum": [*_PURPOSES]})]
+    purpose: Annotated[str, Field(description="purpose of the payment", json_schema_extra={"enum": [*_PURPOSES]})]
     amount_minor: Annotated[
         int | None,
         Field(
             ge=1,
             le=MAX_AMOUNT_MINOR,
-            description="in minor units of the currency; null when it was canceled before it was scanned",
+            description="amount in minor units of the currency; null for a payment canceled before its scan",
         ),
     ]
     currency: Currency
-    status: Annotated[str, Field(description="what became of it", json_schema_extra={"enum": [*_STATUSES]})]
+    status: Annotated[str, Field(description="current status", json_schema_extra={"enum": [*_STATUSES]})]
     decline_code: Annotated[
         str | None,
         Field(
-            description="why it was declined; null when it was not",
+            description="reason for the decline; null unless declined",
             json_schema_extra={"enum": [*(code.value for code in DeclineCode), None]},
         ),
     ]
-    retryable: Annotated[bool, Field(description="whether the order may be tried again with a new code")]
+    retryable: Annotated[bool, Field(description="true if the order can be paid with a new code")]
     next_step: Annotated[
         str | None,
         Field(
-            description="what the cashier does next; null when there is nothing to do",
+            description="next step for the cashier; null if there is none",
             json_schema_extra={"enum": [*(step.value for step in NextStep), None]},
         ),
     ]
-    text: Annotated[str, Field(description="for the cashier, in the language of `Accept-Language`")]
-    paid_by: Annotated[Id | None, Field(description="the payment that has paid this order, or waits for its PIN")]
-    refunded_minor: Annotated[Minor, Field(description="what was refunded of it so far")]
-    refundable_minor: Annotated[Minor, Field(description="what may still be refunded of it")]
-    fee_minor: Annotated[Minor, Field(description="what the merchant pays for it")]
-    shift_id: Annotated[Id | None, Field(description="the shift that it was scanned in")]
-    changed_at: Annotated[Time, Field(description="when it changed last")]
+    text: Annotated[str, Field(description="text for the cashier, in the language of `Accept-Language`")]
+    paid_by: Annotated[
+        Id | None, Field(description="other payment of this order, which is approved or waits for its PIN")
+    ]
+    refunded_minor: Annotated[Minor, Field(description="amount refunded so far")]
+    refundable_minor: Annotated[Minor, Field(description="amount that can still be refunded")]
+    fee_minor: Annotated[Minor, Field(description="fee paid by the merchant")]
+    shift_id: Annotated[Id | None, Field(description="shift that was open at the terminal during the scan")]
+    changed_at: Annotated[Time, Field(description="time of the last change, RFC 3339 in UTC")]
     approved_at: Time | None
-    expires_at: Annotated[Time | None, Field(description="until when the customer may confirm it, while it is pending")]
+    expires_at: Annotated[
+        Time | None, Field(description="time limit for the customer's PIN; null unless the payment is pending")
+    ]
 
 
 class PaymentPath(Parameters):
-    """Which payment."""
+    """A payment in the path."""
 
     payment_id: Id
 
 
 class PaymentQuery(Paging):
-    """Which payments: those for which all of this holds."""
+    """Filters for payments. A payment must match all of them."""
 
     reference: Reference | None = None
-    store_id: Annotated[SerialId | None, Field(description="those made at its terminals")] = None
+    store_id: Annotated[SerialId | None, Field(description="store of the terminal")] = None
     terminal_number: TerminalNumber | None = None
     status: Status | None = None
-    from_: Annotated[Time | None, Field(alias="from", description="changed last at this time or later")] = None
-    to: Annotated[Time | None, Field(description="changed last before this time")] = None
+    from_: Annotated[Time | None, Field(alias="from", description="earliest time of the last change (inclusive)")] = (
+        None
+    )
+    to: Annotated[Time | None, Field(description="latest time of the last change (exclusive)")] = None
 
 
 class CancelByReference(Body):
-    """The order that is not to be paid, or not to have been."""
+    """The order to cancel."""
 
     reference: Reference
 
 
 class RefundCreate(Body):
-    """How much is given back."""
+    """The amount to refund."""
 
     amount_minor: PositiveMinor
 
 
 class Refund(Resource):
-    """Money that was given back on a payment."""
+    """A refund of part or all of a payment."""
 
     refund_id: Id
     payment_id: Id
     terminal_number: _TerminalNumberOrNone
     amount_minor: PositiveMinor
     currency: Currency
-    shift_id: Annotated[Id | None, Field(description="the shift at the terminal that gave it back")]
+    shift_id: Annotated[Id | None, Field(description="shift that was open at the terminal during the refund")]
     created_at: Time
 
 
@@ -144,12 +153,12 @@ PAYMENT_ENDPOINTS = (
         kind=Kind.CREATE,
         method="POST",
         path="/v1/payments",
-        summary="Take a payment with a scanned code. 202: it waits for the customer's PIN, so ask later.",
+        summary="Create a payment from a scanned code. 202: it waits for the customer's PIN; get it again later.",
         body=PaymentCreate,
-        answer=Payment,
+        response=Payment,
         pends=True,
         archives=True,
-        speaks=True,
+        localized=True,
     ),
     Endpoint(
         name="listPayments",
@@ -157,10 +166,10 @@ PAYMENT_ENDPOINTS = (
         kind=Kind.READ,
         method="GET",
         path="/v1/payments",
-        summary="Payments, latest change first. What changes meanwhile moves to the front; archived ones are left out.",
+        summary="List payments, latest change first. A change moves a payment to the front; archived ones are omitted.",
         query=PaymentQuery,
-        answer=Page[Payment],
-        speaks=True,
+        response=Page[Payment],
+        localized=True,
     ),
     Endpoint(
         name="getPayment",
@@ -168,11 +177,11 @@ PAYMENT_ENDPOINTS = (
         kind=Kind.READ,
         method="GET",
         path="/v1/payments/{payment_id}",
-        summary="A payment.",
+        summary="Get a payment.",
         parameters=PaymentPath,
-        answer=Payment,
+        response=Payment,
         archives=True,
-        speaks=True,
+        localized=True,
     ),
     Endpoint(
         name="cancelPayment",
@@ -180,12 +189,12 @@ PAYMENT_ENDPOINTS = (
         kind=Kind.CHANGE,
         method="POST",
         path="/v1/payments/{payment_id}/cancel",
-        summary="Take a payment back whole.",
+        summary="Cancel a payment in full.",
         parameters=PaymentPath,
-        answer=Payment,
+        response=Payment,
         conflicts=True,
         archives=True,
-        speaks=True,
+        localized=True,
     ),
     Endpoint(
         name="cancelReference",
@@ -193,12 +202,12 @@ PAYMENT_ENDPOINTS = (
         kind=Kind.CHANGE,
         method="POST",
         path="/v1/cancels",
-        summary="Take an order back, whether its payment has arrived or not: it cannot be paid any more.",
+        summary="Cancel an order, even before its payment arrives. The order can no longer be paid.",
         body=CancelByReference,
-        answer=Payment,
+        response=Payment,
         conflicts=True,
         archives=True,
-        speaks=True,
+        localized=True,
     ),
     Endpoint(
         name="createRefund",
@@ -206,10 +215,10 @@ PAYMENT_ENDPOINTS = (
         kind=Kind.CREATE,
         method="POST",
         path="/v1/payments/{payment_id}/refunds",
-        summary="Give some or all of a sale back.",
+        summary="Refund part or all of a sale.",
         parameters=PaymentPath,
         body=RefundCreate,
-        answer=Refund,
+        response=Refund,
         archives=True,
     ),
     Endpoint(
@@ -218,10 +227,10 @@ PAYMENT_ENDPOINTS = (
         kind=Kind.READ,
         method="GET",
         path="/v1/payments/{payment_id}/refunds",
-        summary="What was given back on a payment, oldest first.",
+        summary="List the refunds of a payment, oldest first.",
         parameters=PaymentPath,
         query=Paging,
-        answer=Page[Refund],
+        response=Page[Refund],
         archives=True,
     ),
 )

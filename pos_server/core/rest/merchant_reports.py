@@ -1,4 +1,4 @@
-"""A merchant's part of the API: its shifts, its statements, and what it holds."""
+"""Endpoints of the role `merchant`: shifts, settlement statements and the balance."""
 
 from typing import Annotated, Literal
 
@@ -10,11 +10,11 @@ from ..money import Currency
 from .endpoints import Endpoint, Kind
 from .fields import Id, Minor, Page, Paging, Parameters, Resource, SerialId, SumMinor, TerminalNumber, Time
 
-_Count = Annotated[int, Field(ge=0, description="how many")]
+_Count = Annotated[int, Field(ge=0, description="number of operations")]
 _Date = Annotated[
     str,
     StringConstraints(pattern=r"^\d{4}-\d\d-\d\d$"),
-    Field(description="a business day, such as 2026-03-02", json_schema_extra={"format": "date"}),
+    Field(description="business day, such as 2026-03-02", json_schema_extra={"format": "date"}),
 ]
 
 
@@ -22,69 +22,68 @@ class Shift(Resource):
     """A shift at a terminal."""
 
     shift_id: Id
-    shift_number: Annotated[int, Field(ge=1, description="counts the shifts of the terminal")]
+    shift_number: Annotated[int, Field(ge=1, description="sequence number of the shift at its terminal")]
     terminal_number: TerminalNumber
     operator: str
     currency: Currency
     opened_at: Time
-    closed_at: Annotated[Time | None, Field(description="null while it is open")]
+    closed_at: Annotated[Time | None, Field(description="time of the close; null while the shift is open")]
     opening_cash_minor: Minor
-    counted_cash_minor: Annotated[Minor | None, Field(description="null when nobody has counted")]
+    counted_cash_minor: Annotated[Minor | None, Field(description="cash counted at the close; null: not counted")]
 
 
-class ShiftFigure(Resource):
-    """A line of a shift's report."""
+class ShiftTotal(Resource):
+    """A total of a shift report."""
 
-    kind: Annotated[str, Field(description="what is counted", json_schema_extra={"enum": [*map(str, TotalKind)]})]
+    kind: Annotated[str, Field(description="kind of operation", json_schema_extra={"enum": [*map(str, TotalKind)]})]
     count: _Count
     amount_minor: SumMinor
 
 
-class ShiftShown(Shift):
-    """A shift and its report: what `shift.report` says at the till."""
+class ShiftReport(Shift):
+    """A shift and its report, as in the message `shift.report`."""
 
-    report: Annotated[Literal["X", "Z"], Field(description="Z once the shift is closed, and final then")]
+    report: Annotated[Literal["X", "Z"], Field(description="X while the shift is open; Z, which is final, once closed")]
     merchant_name: str
     store_name: str
-    made_at: Annotated[Time, Field(description="what the report is of")]
-    totals: tuple[ShiftFigure, ...]
-    net_sales_minor: Annotated[SumMinor, Field(description="sales less what was taken back of them")]
-    expected_cash_minor: Annotated[SumMinor, Field(description="what should be in the drawer")]
+    made_at: Annotated[Time, Field(description="time the report describes; for a Z-report, when the shift closed")]
+    totals: tuple[ShiftTotal, ...]
+    net_sales_minor: Annotated[SumMinor, Field(description="sales minus cancels and refunds")]
+    expected_cash_minor: Annotated[SumMinor, Field(description="cash expected in the drawer")]
     cash_difference_minor: Annotated[
-        SumMinor | None, Field(description="counted less expected; null when nobody has counted")
+        SumMinor | None, Field(description="counted cash minus expected cash; null: not counted")
     ]
     text: Annotated[
         str,
         Field(
-            description=f"to print: lines of at most {REPORT_COLUMNS} columns, in the language of `Accept-Language`, "
-            "where a CJK character takes two"
+            description=f"printable report in the language of `Accept-Language`, in lines of at most {REPORT_COLUMNS} "
+            "columns; a CJK character takes two columns"
         ),
     ]
 
 
 class ShiftPath(Parameters):
-    """Which shift."""
+    """A shift in the path."""
 
     shift_id: Id
 
 
 class ShiftQuery(Paging):
-    """Which shifts."""
+    """Filters for shifts."""
 
     terminal_number: TerminalNumber | None = None
 
 
 class Statement(Resource):
-    """What moved on the merchant's account in a business day, and what was paid of it. Sums are of `currency`.
+    """Settlement of a merchant's business day: the movements on its account and the payout, in `currency`.
 
-    `net` is sales less cancels, refunds and fees, with the fees that came back; `closing` is opening and net, less
-    what was paid out.
+    `net` is sales minus cancels, refunds and fees, plus returned fees. `closing` is opening plus net minus the payout.
     """
 
     business_date: _Date
     currency: Currency
     starts_at: Time
-    ends_at: Annotated[Time, Field(description="the first moment of the next day")]
+    ends_at: Annotated[Time, Field(description="end of the business day (exclusive), RFC 3339 in UTC")]
     opening_minor: SumMinor
     sales: _Count
     sales_minor: SumMinor
@@ -100,19 +99,19 @@ class Statement(Resource):
 
 
 class StatementPath(Parameters):
-    """Which day's."""
+    """A business day in the path."""
 
     business_date: _Date
 
 
 class StatementQuery(Paging):
-    """Which statements."""
+    """Filters for statements."""
 
-    business_date: Annotated[_Date | None, Field(description="that of this business day")] = None
+    business_date: Annotated[_Date | None, Field(description="business day, such as 2026-03-02")] = None
 
 
 class MerchantBalance(Resource):
-    """What the house owes the merchant now; what the merchant owes the house when it is negative."""
+    """The merchant's current balance: the amount owed to the merchant. A negative balance is owed by the merchant."""
 
     merchant_id: SerialId
     currency: Currency
@@ -126,9 +125,9 @@ REPORT_ENDPOINTS = (
         kind=Kind.READ,
         method="GET",
         path="/v1/shifts",
-        summary="Shifts, opened last first.",
+        summary="List shifts, most recently opened first.",
         query=ShiftQuery,
-        answer=Page[Shift],
+        response=Page[Shift],
     ),
     Endpoint(
         name="getShift",
@@ -136,10 +135,10 @@ REPORT_ENDPOINTS = (
         kind=Kind.READ,
         method="GET",
         path="/v1/shifts/{shift_id}",
-        summary="A shift and its report: the X-report while it is open, then the Z-report.",
+        summary="Get a shift and its report: the X-report while it is open, the Z-report once it is closed.",
         parameters=ShiftPath,
-        answer=ShiftShown,
-        speaks=True,
+        response=ShiftReport,
+        localized=True,
     ),
     Endpoint(
         name="listStatements",
@@ -147,9 +146,9 @@ REPORT_ENDPOINTS = (
         kind=Kind.READ,
         method="GET",
         path="/v1/statements",
-        summary="Statements of settled business days, latest first.",
+        summary="List the statements of settled business days, latest first.",
         query=StatementQuery,
-        answer=Page[Statement],
+        response=Page[Statement],
     ),
     Endpoint(
         name="getStatement",
@@ -157,9 +156,9 @@ REPORT_ENDPOINTS = (
         kind=Kind.READ,
         method="GET",
         path="/v1/statements/{business_date}",
-        summary="The statement of a business day.",
+        summary="Get the statement of a business day.",
         parameters=StatementPath,
-        answer=Statement,
+        response=Statement,
     ),
     Endpoint(
         name="getBalance",
@@ -167,7 +166,7 @@ REPORT_ENDPOINTS = (
         kind=Kind.READ,
         method="GET",
         path="/v1/balance",
-        summary="What the merchant holds now, exact at this moment.",
-        answer=MerchantBalance,
+        summary="Get the merchant's current balance.",
+        response=MerchantBalance,
     ),
 )

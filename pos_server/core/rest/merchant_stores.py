@@ -1,4 +1,4 @@
-"""A merchant's part of the API: its stores, and the terminals in them."""
+"""Endpoints of the role `merchant`: stores and their terminals."""
 
 from typing import Annotated, Literal
 
@@ -10,16 +10,18 @@ from .fields import Body, Id, Name, Page, Paging, Parameters, Resource, SerialId
 
 _TerminalStatus = Annotated[
     Literal["active", "disabled"],
-    Field(description="a disabled terminal can neither be paid, nor cancel, nor refund, nor open a shift"),
+    Field(
+        description="status of the terminal; a disabled terminal cannot accept payments, cancel, refund or open shifts"
+    ),
 ]
 _ActivationCode = Annotated[
     str | None,
     Field(
         repr=False,
-        description="for the device (`POST /v1/activations`), once; null if the master key it was made with is gone",
+        description="one-time code for `POST /v1/activations`; null in a repeat after its master key was retired",
     ),
 ]
-_ActivationEnds = Annotated[Time, Field(description="when the activation code ends")]
+_ActivationEnds = Annotated[Time, Field(description="expiry of the activation code, RFC 3339 in UTC")]
 
 
 class StoreCreate(Body):
@@ -36,7 +38,7 @@ class Store(Resource):
 
 
 class StorePath(Parameters):
-    """Which store."""
+    """A store in the path."""
 
     store_id: SerialId
 
@@ -49,7 +51,7 @@ class TerminalCreate(Body):
 
 
 class TerminalChange(Body):
-    """What a terminal is to be. It takes effect for the next message of the terminal."""
+    """The terminal's new status, effective from its next message."""
 
     status: _TerminalStatus
 
@@ -61,19 +63,19 @@ class Terminal(Resource):
     store_id: SerialId
     name: str
     status: _TerminalStatus
-    activated: Annotated[bool, Field(description="whether a device has ever become this terminal")]
-    shift_id: Annotated[Id | None, Field(description="the shift that is open at it; null when none is")]
+    activated: Annotated[bool, Field(description="true if a device was ever activated as this terminal")]
+    shift_id: Annotated[Id | None, Field(description="open shift; null: no shift is open")]
 
 
-class TerminalMade(Terminal):
-    """A new terminal. `activation_code` is told now and to repeats of this request, and kept nowhere."""
+class TerminalCreated(Terminal):
+    """A new terminal and its activation code. This request and its repeats return the code; it is not stored."""
 
     activation_code: _ActivationCode
     activation_ends_at: _ActivationEnds
 
 
 class TerminalActivation(Resource):
-    """A new activation code of a terminal. Its key of before works until a device uses the code."""
+    """A new activation code of a terminal. The previous key keeps working until a device uses the code."""
 
     terminal_number: TerminalNumber
     activation_code: _ActivationCode
@@ -81,15 +83,15 @@ class TerminalActivation(Resource):
 
 
 class TerminalPath(Parameters):
-    """Which terminal."""
+    """A terminal in the path."""
 
     terminal_number: TerminalNumber
 
 
 class TerminalQuery(Paging):
-    """Which terminals."""
+    """Filters for terminals."""
 
-    store_id: Annotated[SerialId | None, Field(description="those in this store")] = None
+    store_id: Annotated[SerialId | None, Field(description="store of the terminals")] = None
 
 
 STORE_ENDPOINTS = (
@@ -99,9 +101,9 @@ STORE_ENDPOINTS = (
         kind=Kind.CREATE,
         method="POST",
         path="/v1/stores",
-        summary="Make a store.",
+        summary="Create a store.",
         body=StoreCreate,
-        answer=Store,
+        response=Store,
     ),
     Endpoint(
         name="listStores",
@@ -109,9 +111,9 @@ STORE_ENDPOINTS = (
         kind=Kind.READ,
         method="GET",
         path="/v1/stores",
-        summary="All stores, oldest first.",
+        summary="List all stores, oldest first.",
         query=Paging,
-        answer=Page[Store],
+        response=Page[Store],
     ),
     Endpoint(
         name="getStore",
@@ -119,9 +121,9 @@ STORE_ENDPOINTS = (
         kind=Kind.READ,
         method="GET",
         path="/v1/stores/{store_id}",
-        summary="A store.",
+        summary="Get a store.",
         parameters=StorePath,
-        answer=Store,
+        response=Store,
     ),
     Endpoint(
         name="createTerminal",
@@ -129,9 +131,9 @@ STORE_ENDPOINTS = (
         kind=Kind.CREATE,
         method="POST",
         path="/v1/terminals",
-        summary="Make a terminal, with the code that makes a device it.",
+        summary="Create a terminal and its one-time activation code.",
         body=TerminalCreate,
-        answer=TerminalMade,
+        response=TerminalCreated,
     ),
     Endpoint(
         name="listTerminals",
@@ -139,9 +141,9 @@ STORE_ENDPOINTS = (
         kind=Kind.READ,
         method="GET",
         path="/v1/terminals",
-        summary="All terminals, or those of a store, oldest first.",
+        summary="List all terminals, or those of a store, oldest first.",
         query=TerminalQuery,
-        answer=Page[Terminal],
+        response=Page[Terminal],
     ),
     Endpoint(
         name="getTerminal",
@@ -149,9 +151,9 @@ STORE_ENDPOINTS = (
         kind=Kind.READ,
         method="GET",
         path="/v1/terminals/{terminal_number}",
-        summary="A terminal.",
+        summary="Get a terminal.",
         parameters=TerminalPath,
-        answer=Terminal,
+        response=Terminal,
     ),
     Endpoint(
         name="changeTerminal",
@@ -159,10 +161,10 @@ STORE_ENDPOINTS = (
         kind=Kind.CHANGE,
         method="PATCH",
         path="/v1/terminals/{terminal_number}",
-        summary="Disable a terminal, or enable it again.",
+        summary="Disable or enable a terminal.",
         parameters=TerminalPath,
         body=TerminalChange,
-        answer=Terminal,
+        response=Terminal,
     ),
     Endpoint(
         name="createTerminalActivation",
@@ -170,8 +172,8 @@ STORE_ENDPOINTS = (
         kind=Kind.CREATE,
         method="POST",
         path="/v1/terminals/{terminal_number}/activations",
-        summary="Make a new activation code: the key of before works until the code is used.",
+        summary="Create a new activation code. The previous key keeps working until a device uses the code.",
         parameters=TerminalPath,
-        answer=TerminalActivation,
+        response=TerminalActivation,
     ),
 )

@@ -1,4 +1,4 @@
-"""What can go wrong with a request: problem details (RFC 9457) whose `code` is stable."""
+"""Problem details (RFC 9457) of the REST API, with a stable `code`."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,7 +13,7 @@ from .fields import Resource
 
 
 class ProblemCode(StrEnum):
-    """The codes that only the REST API has. The others are `core.errors.ErrorCode`s."""
+    """Codes that only the REST API uses, in addition to `core.errors.ErrorCode`."""
 
     BAD_JSON = "bad_json"
     BAD_FIELD = "bad_field"
@@ -34,54 +34,61 @@ class ProblemCode(StrEnum):
     TAKES_TOO_LONG = "takes_too_long"
 
 
-_OWN: dict[ProblemCode, tuple[HTTPStatus, str]] = {
-    ProblemCode.BAD_JSON: (HTTPStatus.BAD_REQUEST, "the body is not a JSON object"),
-    ProblemCode.BAD_FIELD: (HTTPStatus.BAD_REQUEST, "a field is missing or wrong; `pointer` names it"),
+_PROBLEMS: dict[ProblemCode, tuple[HTTPStatus, str]] = {
+    ProblemCode.BAD_JSON: (HTTPStatus.BAD_REQUEST, "The body is not a JSON object."),
+    ProblemCode.BAD_FIELD: (HTTPStatus.BAD_REQUEST, "A field is missing or invalid; `pointer` names it."),
     ProblemCode.IDEMPOTENCY_KEY_MISSING: (
         HTTPStatus.BAD_REQUEST,
-        "send an `Idempotency-Key` of 1 to 64 printable ASCII characters, a new one for each new thing",
+        "The header `Idempotency-Key` is missing or invalid. Send 1 to 64 printable ASCII characters, new for each "
+        "object.",
     ),
-    ProblemCode.UNAUTHORIZED: (HTTPStatus.UNAUTHORIZED, "send `Authorization: Bearer KEY` with a valid API key"),
-    ProblemCode.ROLE_MISSING: (HTTPStatus.FORBIDDEN, "this API key has another role than the request needs"),
-    ProblemCode.NOT_FOUND: (HTTPStatus.NOT_FOUND, "there is no such thing here"),
-    ProblemCode.METHOD_NOT_ALLOWED: (HTTPStatus.METHOD_NOT_ALLOWED, "this cannot be done here"),
+    ProblemCode.UNAUTHORIZED: (
+        HTTPStatus.UNAUTHORIZED,
+        "The API key is missing or invalid. Send `Authorization: Bearer KEY` with a valid API key.",
+    ),
+    ProblemCode.ROLE_MISSING: (HTTPStatus.FORBIDDEN, "The request needs an API key with another role."),
+    ProblemCode.NOT_FOUND: (HTTPStatus.NOT_FOUND, "The object does not exist or is not accessible with this API key."),
+    ProblemCode.METHOD_NOT_ALLOWED: (HTTPStatus.METHOD_NOT_ALLOWED, "The path does not support this method."),
     ProblemCode.IN_PROGRESS: (
         HTTPStatus.CONFLICT,
-        "a request with this `Idempotency-Key` is being worked on; send the same again in a moment",
+        "A request with this `Idempotency-Key` is still running. Repeat the request in a moment.",
     ),
     ProblemCode.NO_FREE_SLOT: (
         HTTPStatus.CONFLICT,
-        "every slot of this wallet has a device or an open activation code; name a slot, or revoke one",
+        "Every slot of this wallet has a device or an open activation code. Name a slot, or revoke a device.",
     ),
     ProblemCode.PRECONDITION_FAILED: (
         HTTPStatus.PRECONDITION_FAILED,
-        "it has changed since; read it again, then send the change with its new `ETag`",
+        "The resource has changed since it was read. Nothing was changed. Read it again and send its new `ETag`.",
     ),
-    ProblemCode.BODY_TOO_LARGE: (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too long"),
-    ProblemCode.UNSUPPORTED_MEDIA_TYPE: (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send `Content-Type: application/json`"),
+    ProblemCode.BODY_TOO_LARGE: (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body is too large."),
+    ProblemCode.UNSUPPORTED_MEDIA_TYPE: (
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        "The body is not declared as JSON. Send `Content-Type: application/json`.",
+    ),
     ProblemCode.IDEMPOTENCY_KEY_REUSED: (
         HTTPStatus.UNPROCESSABLE_ENTITY,
-        "this `Idempotency-Key` was sent with another request before; take a new one for something new",
+        "This `Idempotency-Key` was used for a different request. Use a new key for a new object.",
     ),
     ProblemCode.PRECONDITION_REQUIRED: (
         HTTPStatus.PRECONDITION_REQUIRED,
-        "send `If-Match` with the `ETag` that was read",
+        "The header `If-Match` is missing. Send the `ETag` of the version that you have read.",
     ),
     ProblemCode.TOO_MANY_REQUESTS: (
         HTTPStatus.TOO_MANY_REQUESTS,
-        "this API key sends too many requests; wait `Retry-After` seconds, then send more slowly",
+        "This API key sends too many requests. Wait `Retry-After` seconds, then send more slowly.",
     ),
     ProblemCode.TOO_MANY_ATTEMPTS: (
         HTTPStatus.TOO_MANY_REQUESTS,
-        "too many wrong keys or codes came from this address; wait `Retry-After` seconds",
+        "Too many wrong keys or codes were sent from this address. Wait `Retry-After` seconds.",
     ),
     ProblemCode.TAKES_TOO_LONG: (
         HTTPStatus.SERVICE_UNAVAILABLE,
-        "this takes too long; ask for less at once, such as one terminal or a shorter time",
+        "The query exceeded its time limit. Request less at once, for example one terminal or a shorter period.",
     ),
 }
-# Of what the engine refuses: the rest are conflicts with what is there.
-_OF_ERRORS = {
+# Status codes of errors from the engine. All others are conflicts with the state of the payment.
+_ERROR_STATUSES = {
     ErrorCode.PAYMENT_UNKNOWN: HTTPStatus.NOT_FOUND,
     ErrorCode.PAYMENT_ARCHIVED: HTTPStatus.GONE,
     ErrorCode.WALLET_UNKNOWN: HTTPStatus.NOT_FOUND,
@@ -94,27 +101,27 @@ _OF_ERRORS = {
 
 
 class ProblemDetails(Resource):
-    """What went wrong. `code` is stable, `detail` is for people."""
+    """Problem details (RFC 9457). Programs use `code`; people read `detail`."""
 
-    type: Annotated[str, Field(description="always about:blank: `code` says more")]
-    title: Annotated[str, Field(description="the status in words")]
-    status: Annotated[int, Field(ge=400, le=599, description="the HTTP status")]
-    detail: Annotated[str, Field(description="for people, in English")]
-    code: Annotated[str, Field(description="stable")]
-    pointer: Annotated[str, Field(description="the field at fault, as a JSON pointer (RFC 6901)")] | None = None
-    request_id: Annotated[str | None, Field(description="names this request in the server's log")] = None
+    type: Annotated[str, Field(description="always `about:blank`; use `code` instead")]
+    title: Annotated[str, Field(description="reason phrase of the HTTP status")]
+    status: Annotated[int, Field(ge=400, le=599, description="HTTP status")]
+    detail: Annotated[str, Field(description="explanation for people, in English")]
+    code: Annotated[str, Field(description="stable code for programs")]
+    pointer: Annotated[str, Field(description="JSON pointer (RFC 6901) to the invalid field")] | None = None
+    request_id: Annotated[str | None, Field(description="id of this request in the server log")] = None
 
 
 @dataclass(frozen=True, slots=True)
 class ProblemText:
-    """A code's status and text."""
+    """The HTTP status and the text of a problem code."""
 
     status: HTTPStatus
     text: str
 
 
 def problem_text(code: ProblemCode | ErrorCode) -> ProblemText:
-    """What is answered with this code."""
+    """Return the HTTP status and the text of a code."""
     if isinstance(code, ProblemCode):
-        return ProblemText(*_OWN[code])
-    return ProblemText(_OF_ERRORS.get(code, HTTPStatus.CONFLICT), ERROR_TEXTS[code])
+        return ProblemText(*_PROBLEMS[code])
+    return ProblemText(_ERROR_STATUSES.get(code, HTTPStatus.CONFLICT), ERROR_TEXTS[code])

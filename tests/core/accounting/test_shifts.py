@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pos_server.core.accounting.receipt_layout import columns, fitted, spread
+from pos_server.core.accounting.receipt_layout import center_lines, columns, justify_lines
 from pos_server.core.accounting.shifts import REPORT_COLUMNS, Shift, Total, TotalKind, report_text
 from pos_server.core.texts import LANGUAGES, shift_text
 from tests.copies import replace
@@ -98,11 +98,11 @@ def test_no_line_is_too_wide(language: str, names: list[str], amount: int) -> No
     ],
 )
 def test_two_texts_of_a_line(left: str, right: str, lines: list[str]) -> None:
-    assert spread(left, right, 10) == lines
+    assert justify_lines(left, right, 10) == lines
 
 
 def test_a_title_is_in_the_middle() -> None:
-    assert fitted("abcd", 10) == ["   abcd"]
-    assert fitted("\u5e97\u5e97", 10) == ["   \u5e97\u5e97"]
-    assert fitted("", 10) == []
-    assert fitted("a" * 12, 10) == ["a" * 10, "    aa"]
+    assert center_lines("abcd", 10) == ["   abcd"]
+    assert center_lines("\u5e97\u5e97", 10) == ["   \u5e97\u5e97"]
+    assert center_lines("", 10) == []
+    assert center_lines("a" * 12, 10) == ["a" * 10, "    aa"]

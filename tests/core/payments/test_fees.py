@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pos_server.core.payments.fees import fee_of, fee_returned
+from pos_server.core.payments.fees import returned_fee, sale_fee
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ from pos_server.core.payments.fees import fee_of, fee_returned
     ],
 )
 def test_fee_of(amount_minor: int, fee_bps: int, fee_fixed_minor: int, fee_minor: int) -> None:
-    assert fee_of(amount_minor, fee_bps, fee_fixed_minor) == fee_minor
+    assert sale_fee(amount_minor, fee_bps, fee_fixed_minor) == fee_minor
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_fee_of(amount_minor: int, fee_bps: int, fee_fixed_minor: int, fee_minor
     ],
 )
 def test_fee_returned(fee_minor: int, amount_minor: int, refunded_minor: int, returned: int) -> None:
-    assert fee_returned(fee_minor, amount_minor, refunded_minor) == returned
+    assert returned_fee(fee_minor, amount_minor, refunded_minor) == returned
 
 
 @given(
@@ -66,10 +66,10 @@ def test_fee_returned(fee_minor: int, amount_minor: int, refunded_minor: int, re
 def test_refunds_in_any_number_of_parts_return_the_whole_fee(
     amount_minor: int, fee_bps: int, fee_fixed_minor: int, cuts: list[float]
 ) -> None:
-    fee = fee_of(amount_minor, fee_bps, fee_fixed_minor)
+    fee = sale_fee(amount_minor, fee_bps, fee_fixed_minor)
     assert 0 <= fee <= amount_minor
     refunded = [0, *sorted(min(int(cut * amount_minor), amount_minor) for cut in cuts), amount_minor]
-    returned = [fee_returned(fee, amount_minor, so_far) for so_far in refunded]
+    returned = [returned_fee(fee, amount_minor, so_far) for so_far in refunded]
     steps = [after - before for before, after in pairwise(returned)]
     assert min(steps) >= 0
     assert sum(steps) == fee

@@ -10,12 +10,12 @@ from pos_server.core.payments.rules import (
     Risk,
     Rules,
     accept_all,
-    after_wrong_pin,
+    count_wrong_pin,
+    decline_reason,
     is_pin_free,
     is_pin_locked,
     pin_tries_left,
-    today,
-    why_not,
+    start_day,
 )
 from pos_server.core.payments.snapshot import OwnLimits, Wallet, WalletStatus
 from tests.copies import replace
@@ -73,7 +73,7 @@ def test_what_rules_say_when_nothing_else_is_said() -> None:
 def test_today(day_start_ms: int, counted: tuple[int, int, int, int]) -> None:
     """A clock that went back over midnight gives no allowance away."""
     wallet = replace(WALLET, day_spent_minor=30, day_pin_free_minor=20, day_pin_free_count=2)
-    found = today(wallet, day_start_ms)
+    found = start_day(wallet, day_start_ms)
     assert (
         found.day_start_ms, found.day_spent_minor, found.day_pin_free_minor, found.day_pin_free_count
     ) == counted  # fmt: skip
@@ -109,7 +109,7 @@ def test_today(day_start_ms: int, counted: tuple[int, int, int, int]) -> None:
 def test_why_not(
     purpose: Purpose, fields: dict[str, Any], amount_minor: int, currency: str, decline: DeclineCode | None
 ) -> None:
-    assert why_not(replace(WALLET, **fields), amount_minor, currency, purpose, LIMITS) is decline
+    assert decline_reason(replace(WALLET, **fields), amount_minor, currency, purpose, LIMITS) is decline
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_why_not(
     ids=str,
 )
 def test_why_not_top_up(fields: dict[str, Any], amount_minor: int, currency: str, decline: DeclineCode | None) -> None:
-    assert why_not(replace(WALLET, **fields), amount_minor, currency, Purpose.TOP_UP, LIMITS) is decline
+    assert decline_reason(replace(WALLET, **fields), amount_minor, currency, Purpose.TOP_UP, LIMITS) is decline
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_is_pin_free(fields: dict[str, Any], amount_minor: int, free: bool) -> N
     [(0, 1, 0), (3, 4, 0), (4, 0, NOW_MS + 86_400_000), (9, 0, NOW_MS + 86_400_000)],
 )
 def test_after_a_wrong_pin(failures: int, left: int, locked_until_ms: int) -> None:
-    wallet = after_wrong_pin(replace(WALLET, pin_failures=failures), RULES, NOW_MS)
+    wallet = count_wrong_pin(replace(WALLET, pin_failures=failures), RULES, NOW_MS)
     assert wallet == replace(WALLET, version=8, pin_failures=left, pin_locked_until_ms=locked_until_ms)
     assert is_pin_locked(wallet, NOW_MS) is (locked_until_ms > 0)
     assert not is_pin_locked(wallet, NOW_MS + 86_400_000)

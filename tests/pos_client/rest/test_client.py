@@ -14,7 +14,7 @@ from pos_client import ApiClient, ApiError
 from pos_client.rest.calls import ATTEMPTS_MAX, ApiCalls
 from pos_client.rest.calls import Answer as AnAnswer
 from pos_server.core.credentials.api_keys import Role
-from pos_server.core.rest.admin import ApiKeyCreate, ApiKeyMade, MerchantChange, MerchantCreate
+from pos_server.core.rest.admin import ApiKeyCreate, ApiKeyCreated, MerchantChange, MerchantCreate
 from pos_server.core.rest.catalogue import ENDPOINTS
 from pos_server.core.rest.endpoints import Endpoint, Kind
 from pos_server.core.rest.fields import Body, Page, Resource
@@ -66,11 +66,11 @@ def test_every_endpoint_has_a_method_with_its_models() -> None:
         assert method.__doc__, operation.name
         hints = get_type_hints(method)
         answer = hints["return"]
-        if issubclass(operation.answer, Page):
+        if issubclass(operation.response, Page):
             assert get_origin(answer) is AsyncIterator, operation.name
-            assert operation.answer is Page[get_args(answer)[0]]  # type: ignore[misc]
+            assert operation.response is Page[get_args(answer)[0]]  # type: ignore[misc]
         else:
-            assert answer == (AnAnswer[operation.answer] if operation.versioned else operation.answer)  # type: ignore[name-defined]
+            assert answer == (AnAnswer[operation.response] if operation.versioned else operation.response)  # type: ignore[name-defined]
             assert ("if_match" in hints) == (operation.kind is Kind.REPLACE), operation.name
         bodies = [hint for hint in hints.values() if inspect.isclass(hint) and issubclass(hint, Body)]
         assert bodies == ([] if operation.body is None else [operation.body]), operation.name
@@ -232,7 +232,7 @@ REPLACING = Endpoint(
     path="/v1/note",
     summary="Replace it.",
     body=Note,
-    answer=Noted,
+    response=Noted,
     versioned=True,
 )
 
@@ -274,7 +274,7 @@ async def test_no_log_or_text_contains_a_key(caplog: pytest.LogCaptureFixture) -
             texts += [str(error.value), repr(error.value), repr(error.value.__cause__)]
     for secret in (KEY, api_key["key"]):
         assert secret not in "".join(texts) + caplog.text
-    assert ApiKeyMade.model_validate(api_key).key == api_key["key"]
+    assert ApiKeyCreated.model_validate(api_key).key == api_key["key"]
 
 
 @pytest.mark.parametrize("key", ["", "pos admin", "schlüssel", "k" * 129, "k\n"])
