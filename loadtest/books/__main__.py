@@ -30,7 +30,7 @@ from loadtest.books.jobs import JOBS, Job, Stage
 from loadtest.experiments.ledger import fill
 from loadtest.shared.opening import open_shop
 from loadtest.shared.process import POS_SERVER, new_ledger, owner, pos_server, say, serving
-from pos_server.cli.operator_commands import new_key
+from pos_server.cli.operator_acts import new_key
 from pos_server.core.credentials.api_keys import Role
 
 BALANCE_MINOR = 1_000_000

@@ -35,7 +35,7 @@ from loadtest.shared.process import (
     say,
     serving,
 )
-from pos_server.cli.operator_commands import new_key
+from pos_server.cli.operator_acts import new_key
 from pos_server.core.credentials.api_keys import Role
 
 _LOCUSTFILE = Path(__file__).with_name("locustfile.py")

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 import httpx
 
-from pos_server.cli import operator_commands as operator_desk
+from pos_server.cli import operator_acts
 from pos_server.core.credentials.api_keys import Role
 from tests.support import new_id
 
@@ -14,7 +14,7 @@ from tests.support import new_id
 @asynccontextmanager
 async def back_office(url: str, admin: asyncpg.Connection, merchant_id: int) -> AsyncIterator[httpx.AsyncClient]:
     """A client with a new key of the merchant."""
-    key = await operator_desk.new_key(admin, Role.MERCHANT, merchant_id, "back office")
+    key = await operator_acts.new_key(admin, Role.MERCHANT, merchant_id, "back office")
     async with httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}) as client:
         yield client
 

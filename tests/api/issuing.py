@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 import httpx
 
-from pos_server.cli import operator_commands as operator_desk
+from pos_server.cli import operator_acts
 from pos_server.core.credentials.api_keys import Role
 from pos_server.server import RunningServer
 
@@ -14,6 +14,6 @@ from pos_server.server import RunningServer
 @asynccontextmanager
 async def issuer_client(server: RunningServer, admin: asyncpg.Connection) -> AsyncIterator[httpx.AsyncClient]:
     """A client with a new key of the role `issuer`."""
-    key = await operator_desk.new_key(admin, Role.ISSUER, None, "the issuer's")
+    key = await operator_acts.new_key(admin, Role.ISSUER, None, "the issuer's")
     async with httpx.AsyncClient(base_url=server.url, headers={"Authorization": f"Bearer {key}"}) as client:
         yield client

@@ -16,7 +16,7 @@ import httpx
 from jsonschema import Draft202012Validator, FormatChecker
 
 from pos_server.api.openapi import openapi_json
-from pos_server.cli import operator_commands as operator_desk
+from pos_server.cli import operator_acts
 from pos_server.core.credentials.api_keys import Role
 from pos_server.core.rest.endpoints import Endpoint, Kind
 from pos_server.ledger import api_keys
@@ -99,7 +99,7 @@ async def built_world(server: RunningServer, admin: asyncpg.Connection, shop: Sh
             return await stack.enter_async_context(httpx.AsyncClient(base_url=server.url, headers=headers))
 
         async def new_key(role: Role, merchant_id: int, name: str = "a key") -> str:
-            return await operator_desk.new_key(admin, role, merchant_id if role is Role.MERCHANT else None, name)
+            return await operator_acts.new_key(admin, role, merchant_id if role is Role.MERCHANT else None, name)
 
         by_role = {role: await client(await new_key(role, shop.merchant_id)) for role in Role}
         revoked = [await new_key(role, shop.merchant_id, "revoked") for role in Role]
@@ -143,7 +143,7 @@ async def the_merchant(world: World) -> Asked:
 
 
 async def a_key(world: World) -> Asked:
-    await operator_desk.new_key(world.admin, Role.ISSUER, None, "to be changed")
+    await operator_acts.new_key(world.admin, Role.ISSUER, None, "to be changed")
     [record] = [each for each in await api_keys.list_api_keys(world.admin) if each.name == "to be changed"]
     return Asked({"key_id": record.id})
 

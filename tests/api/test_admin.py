@@ -9,7 +9,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from pos_server.cli import operator_commands as operator_desk
+from pos_server.cli import operator_acts
 from pos_server.core.credentials.api_keys import Role
 from pos_server.server import RunningServer, serving
 from tests.support import KEYRING, Shop, new_id, settings
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.asyncio
 
 @pytest_asyncio.fixture
 async def admin_api(server: RunningServer, admin: asyncpg.Connection) -> AsyncIterator[httpx.AsyncClient]:
-    key = await operator_desk.new_key(admin, Role.ADMIN, None, "the operator's")
+    key = await operator_acts.new_key(admin, Role.ADMIN, None, "the operator's")
     async with httpx.AsyncClient(base_url=server.url, headers={"Authorization": f"Bearer {key}"}) as client:
         yield client
 
@@ -192,7 +192,7 @@ async def test_the_same_request_many_times_at_once_makes_one(admin_api: httpx.As
 async def test_a_key_that_asks_too_often_is_told_when_to_come_back(
     dsn: str, admin: asyncpg.Connection, shop: Shop
 ) -> None:
-    key = await operator_desk.new_key(admin, Role.ADMIN, None, "the operator's")
+    key = await operator_acts.new_key(admin, Role.ADMIN, None, "the operator's")
     limits = settings(api_requests_per_s=0.001, api_requests_burst=2)
     async with serving(limits, KEYRING, dsn) as server:
         assert [await answers(server, key) for _ in range(3)] == [200, 200, 429]

@@ -4,7 +4,7 @@ import asyncpg
 import httpx
 import pytest
 
-from pos_server.cli import operator_commands as operator_desk
+from pos_server.cli import operator_acts
 from pos_server.core.credentials.api_keys import Role
 from pos_server.server import RunningServer, serving
 from tests.api.back_office import told
@@ -14,9 +14,9 @@ pytestmark = pytest.mark.asyncio
 
 
 async def test_who_may_not(server: RunningServer, shop: Shop, admin: asyncpg.Connection) -> None:
-    ended = await operator_desk.new_key(admin, Role.MERCHANT, shop.merchant_id, "revoked")
-    await operator_desk.end_key(admin, 1)
-    good = await operator_desk.new_key(admin, Role.MERCHANT, shop.merchant_id, "good")
+    ended = await operator_acts.new_key(admin, Role.MERCHANT, shop.merchant_id, "revoked")
+    await operator_acts.end_key(admin, 1)
+    good = await operator_acts.new_key(admin, Role.MERCHANT, shop.merchant_id, "good")
     async with httpx.AsyncClient(base_url=server.url) as client:
         for headers in (
             {},
@@ -47,7 +47,7 @@ async def test_guessing_is_slow(dsn: str, shop: Shop) -> None:
 
 
 async def test_a_key_is_stored_as_a_hash_only(shop: Shop, admin: asyncpg.Connection) -> None:
-    key = await operator_desk.new_key(admin, Role.MERCHANT, shop.merchant_id, "x")
+    key = await operator_acts.new_key(admin, Role.MERCHANT, shop.merchant_id, "x")
     row = await admin.fetchrow("select * from api_key")
     assert row is not None
     assert key not in str(dict(row))

@@ -4,7 +4,7 @@ import asyncpg
 import pytest
 
 from pos_client import ApiClient, ApiError
-from pos_server.cli import operator_commands as operator_desk
+from pos_server.cli import operator_acts
 from pos_server.core.credentials.api_keys import Role
 from pos_server.core.payments.snapshot import WalletStatus
 from pos_server.core.rest.admin import ApiKeyCreate, ApiKeyRotate, MerchantChange, MerchantCreate
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.asyncio
 
 
 async def test_an_operators_day(server: RunningServer, admin: asyncpg.Connection, shop: Shop) -> None:
-    key = await operator_desk.new_key(admin, Role.ADMIN, None, "the operator's")
+    key = await operator_acts.new_key(admin, Role.ADMIN, None, "the operator's")
     async with ApiClient(server.url, key) as api:
         wish = MerchantCreate(name="Kiosk", currency="EUR", fee_bps=145)
         merchant = await api.create_merchant(wish, idempotency_key="kiosk")
@@ -68,7 +68,7 @@ async def test_an_operators_day(server: RunningServer, admin: asyncpg.Connection
 
 
 async def test_an_issuers_day(server: RunningServer, admin: asyncpg.Connection, shop: Shop) -> None:
-    key = await operator_desk.new_key(admin, Role.ISSUER, None, "the issuer's")
+    key = await operator_acts.new_key(admin, Role.ISSUER, None, "the issuer's")
     async with ApiClient(server.url, key) as api:
         wallet = await api.create_wallet(WalletCreate(name="Ada", currency="EUR"), idempotency_key="ada")
         assert await api.create_wallet(WalletCreate(name="Ada", currency="EUR"), idempotency_key="ada") == wallet
@@ -106,7 +106,7 @@ async def test_an_issuers_day(server: RunningServer, admin: asyncpg.Connection, 
 
 
 async def test_a_merchants_day(server: RunningServer, admin: asyncpg.Connection, shop: Shop) -> None:
-    key = await operator_desk.new_key(admin, Role.MERCHANT, shop.merchant_id, "back office")
+    key = await operator_acts.new_key(admin, Role.MERCHANT, shop.merchant_id, "back office")
     async with ApiClient(server.url, key) as api:
         store = await api.create_store(StoreCreate(name="Station"))
         assert await api.get_store(store.store_id) == store

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from websockets.exceptions import ConnectionClosed
 
-from pos_server.cli import operator_commands as operator_desk
+from pos_server.cli import operator_acts
 from pos_server.core.credentials.activation import activation_hash
 from pos_server.core.credentials.api_keys import Role
 from pos_server.core.credentials.device_keys import DeviceId, DeviceKind
@@ -106,7 +106,7 @@ async def test_a_wallet_that_is_not_there(method: str, rest: str, body: Any, api
 
 async def test_other_roles_may_not(server: RunningServer, shop: Shop, admin: asyncpg.Connection) -> None:
     for role, merchant_id in ((Role.ADMIN, None), (Role.MERCHANT, shop.merchant_id)):
-        key = await operator_desk.new_key(admin, role, merchant_id, "not the issuer's")
+        key = await operator_acts.new_key(admin, role, merchant_id, "not the issuer's")
         async with httpx.AsyncClient(base_url=server.url, headers={"Authorization": f"Bearer {key}"}) as client:
             assert told(await client.get(path(shop))) == (403, "role_missing", None)
             top_up = await client.post("/v1/top-ups", json={}, headers=once())

@@ -4,7 +4,7 @@ import asyncpg
 import httpx
 import pytest
 
-from pos_server.cli import operator_commands as operator_desk
+from pos_server.cli import operator_acts
 from pos_server.core.credentials.api_keys import Role
 from pos_server.server import RunningServer
 from tests.api.back_office import once, told
@@ -152,7 +152,7 @@ async def test_the_open_shift_of_a_terminal_is_shown(server: RunningServer, api:
 
 async def test_other_roles_may_not(server: RunningServer, shop: Shop, admin: asyncpg.Connection) -> None:
     for role in (Role.ADMIN, Role.ISSUER):
-        key = await operator_desk.new_key(admin, role, None, "theirs")
+        key = await operator_acts.new_key(admin, role, None, "theirs")
         async with httpx.AsyncClient(base_url=server.url, headers={"Authorization": f"Bearer {key}"}) as client:
             for path in ("/v1/stores", "/v1/terminals", "/v1/payments", "/v1/shifts", "/v1/statements", "/v1/balance"):
                 assert told(await client.get(path)) == (403, "role_missing", None)

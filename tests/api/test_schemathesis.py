@@ -15,7 +15,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from pos_server.cli import operator_commands as operator_desk
+from pos_server.cli import operator_acts
 from pos_server.core.credentials.api_keys import Role
 from pos_server.core.rest.catalogue import ENDPOINTS
 from pos_server.server import serving
@@ -58,7 +58,7 @@ def configuration(keys: dict[Role, str]) -> str:
 @pytest.mark.asyncio
 async def test_the_document_is_true(dsn: str, shop: Shop, admin: asyncpg.Connection, tmp_path: Path) -> None:
     keys = {
-        role: await operator_desk.new_key(admin, role, shop.merchant_id if role is Role.MERCHANT else None, "player")
+        role: await operator_acts.new_key(admin, role, shop.merchant_id if role is Role.MERCHANT else None, "player")
         for role in Role
     }
     # What is played may revoke any key, but for those of the player.

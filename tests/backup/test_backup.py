@@ -19,7 +19,7 @@ from websockets.asyncio.client import ClientConnection
 from pos_client import TerminalClient
 from pos_client.terminal.journal import Journal, JournaledScan
 from pos_client.terminal.recovery import RecoveredScan
-from pos_server.cli import operator_commands as operator_desk
+from pos_server.cli import operator_acts
 from pos_server.core.credentials.api_keys import Role
 from pos_server.core.protocol.server_messages import TerminalPaymentResult
 from pos_server.ledger.database import connect
@@ -242,7 +242,7 @@ async def trade(op: Operator) -> Past:
     async with running_server("--data-dir", op.data) as server:
         async with till(server.url, shop) as cashier, ledger(op.data) as connection:
             await op.seal()
-            api_key = await operator_desk.new_key(connection, Role.ISSUER, None, "cash desk")
+            api_key = await operator_acts.new_key(connection, Role.ISSUER, None, "cash desk")
             await cashier.sell()
             stop = asyncio.Event()
             selling = asyncio.create_task(cashier.sell_until(stop))

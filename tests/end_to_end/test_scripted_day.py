@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 import asyncpg
 import pytest
 
-from pos_server.cli.operator_commands import new_key, settle_into
+from pos_server.cli.operator_acts import new_key, settle_into
 from pos_server.core.credentials.api_keys import Role
 from pos_server.core.credentials.device_keys import DeviceId, DeviceKind
 from pos_server.ledger import directory

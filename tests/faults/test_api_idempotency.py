@@ -15,7 +15,7 @@ import asyncpg
 import httpx
 import pytest
 
-from pos_server.cli import operator_commands as operator_desk
+from pos_server.cli import operator_acts
 from pos_server.core.credentials.api_keys import Role
 from tests.end_to_end.server_process import ServerProcess, running_server
 from tests.support import MASTER_KEYS, Shop
@@ -85,7 +85,7 @@ async def a_client(url: str, key: str) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def key_of(case: Case, admin: asyncpg.Connection, shop: Shop) -> str:
-    return await operator_desk.new_key(admin, case.role, shop.merchant_id if case.role is Role.MERCHANT else None, "x")
+    return await operator_acts.new_key(admin, case.role, shop.merchant_id if case.role is Role.MERCHANT else None, "x")
 
 
 async def count(case: Case, admin: asyncpg.Connection) -> int:

@@ -5,7 +5,7 @@ import asyncio
 import asyncpg
 import pytest
 
-from pos_server.cli.operator_commands import balances_text
+from pos_server.cli.operator_acts import balances_text
 from pos_server.ledger.audit import audit
 from pos_server.ledger.database import connect
 from pos_server.ledger.rollup import RollUp, balances

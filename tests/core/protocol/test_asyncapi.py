@@ -31,7 +31,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from pos_server.api.asyncapi import MEDIA_TYPE, asyncapi_json
-from pos_server.cli import operator_commands as operator_desk
+from pos_server.cli import operator_acts
 from pos_server.core.credentials.api_keys import Role
 from pos_server.core.credentials.device_keys import DeviceId, DeviceKind
 from pos_server.core.errors import CloseCode, ConnectionClosing, ErrorCode, MessageError
@@ -462,7 +462,7 @@ def broken(name: str, frame: dict[str, Any]) -> Iterator[dict[str, Any]]:
 @pytest.mark.asyncio
 async def test_the_server_sends_what_it_says(dsn: str, shop: Shop, connection: asyncpg.Connection) -> None:
     second_phone = await activated(connection, DeviceId(DeviceKind.WALLET, shop.wallets[0].device.number, 1))
-    issuer_key = await operator_desk.new_key(connection, Role.ISSUER, None, "the issuer's")
+    issuer_key = await operator_acts.new_key(connection, Role.ISSUER, None, "the issuer's")
     frames = await play(dsn, shop, second_phone, issuer_key)
     assert {name for name, _ in frames} == set(OF_SERVER)
     for name, frame in frames:

@@ -3,7 +3,7 @@
 import asyncpg
 import pytest
 
-from pos_server.cli.operator_commands import ACTIONS, NotFound, act, end_key, keys_text, new_key
+from pos_server.cli.operator_acts import ACTIONS, NotFound, act, end_key, keys_text, new_key
 from pos_server.core.credentials.api_keys import Role
 from pos_server.server import RunningServer
 from tests.end_to_end.server_process import pos_server

@@ -1,0 +1,147 @@
+"""Commands on the books: audit, seal, archive."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import asyncpg
+
+from ..core.accounting.seals import Seal
+from ..core.errors import PosError
+from ..ledger.archive import Part, archive
+from ..ledger.audit import AuditReport, audit
+from ..ledger.database import wait_until_available, where
+from ..ledger.seals import SealReport, check_seals, seal_days
+from ..settings import Settings
+from .command import EXIT_FINDINGS, AddCommand
+from .console import print_out, say
+from .ledger_access import database, on_ledger, owner, run_loop
+
+
+def add_accounting_commands(command: AddCommand) -> None:
+    """Add `audit`, `seal` and `archive`."""
+    audit_command = command("audit", _audit, "prove from the rows that the money is right; exit 1 if it is not")
+    audit_command.add_argument("--seals", action="store_true", help="also check the seals of past days")
+    audit_command.add_argument("--expect", metavar="HASH", help="with --seals: last hash, as printed by `seal`")
+    audit_command.add_argument("--archive", type=Path, metavar="DIR", help="with --seals: directory of archived parts")
+    audit_command.add_argument("--json", action="store_true", help="print the report as JSON")
+    audit_command.add_argument("--progress", action="store_true", help="print progress even without a terminal")
+    command("seal", _seal, "seal the transfers of past days, so that later changes are found; for a daily timer")
+    archive_command = command("archive", _archive, "move old payments out of the ledger into files; safe to run twice")
+    archive_command.add_argument(
+        "--before", type=date.fromisoformat, required=True, help="move payments that were final before this day (UTC)"
+    )
+    archive_command.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory of the files")
+
+
+def _audit(arguments: argparse.Namespace, settings: Settings) -> int:
+    with database(settings, "pos-server", must_exist=True) as (dsn, data_dir):
+        report_progress = say if arguments.progress or sys.stderr.isatty() else _say_nothing
+        report = run_loop(_audit_once(dsn, settings, data_dir, report_progress))
+        check = _check_seals(dsn, settings, data_dir, arguments, report_progress) if arguments.seals else None
+        seals = None if check is None else run_loop(check)
+    ok = report.ok and (seals is None or seals.ok)
+    if arguments.json:
+        sealed = {} if seals is None else {"seals": asdict(seals) | {"last_hash": seals.last_hash.hex()}}
+        print_out(json.dumps({"audit": "ok" if ok else "failed", **asdict(report), **sealed}))
+    else:
+        print_out(audit_text(report))
+        if seals is not None:
+            print_out(seals_text(seals))
+    return 0 if ok else EXIT_FINDINGS
+
+
+def _seal(arguments: argparse.Namespace, settings: Settings) -> int:
+    def progress(seal: Seal) -> None:
+        say(f"sealed {seal.day}: {seal.transfers} transfers")
+
+    async def seal(connection: asyncpg.Connection) -> str:
+        last_hash = await seal_days(connection, datetime.now(UTC), settings.time_zone, progress)
+        say("Keep this hash elsewhere: `pos-server audit --seals --expect HASH` then proves all days up to it.")
+        return last_hash.hex()
+
+    print_out(on_ledger(settings, seal))
+    return 0
+
+
+def _archive(arguments: argparse.Namespace, settings: Settings) -> int:
+    def progress(part: Part) -> None:
+        say(f"wrote {arguments.out / part.file}: {part.payments} payments, {part.transfers} transfers")
+
+    async def move(connection: asyncpg.Connection) -> str:
+        parts = await archive(
+            connection,
+            arguments.before,
+            arguments.out,
+            datetime.now(UTC),
+            progress,
+            min_age=timedelta(days=settings.archive_min_age_days),
+            part_payments_max=settings.archive_part_payments_max,
+        )
+        payments, refunds, transfers = (
+            sum(getattr(part, name) for part in parts) for name in ("payments", "refunds", "transfers")
+        )
+        return f"archived in {len(parts)} parts: {payments} payments, {refunds} refunds, {transfers} transfers"
+
+    print_out(on_ledger(settings, move))
+    return 0
+
+
+def audit_text(report: AuditReport) -> str:
+    """Return the report as text for a person."""
+    checked_rows = f"{report.payments} payments, {report.transfers} transfers, {report.wallets} wallets"
+    if report.archived_payments:
+        checked_rows += f" (and {report.archived_payments} payments in the archive)"
+    if report.ok:
+        return f"audit ok: {checked_rows}"
+    lines = [f"AUDIT FAILED: {checked_rows}"]
+    lines += [f"  {finding.meaning}: {', '.join(finding.offenders)}" for finding in report.findings]
+    return "\n".join(lines)
+
+
+def seals_text(report: SealReport) -> str:
+    """Return the result of the seal check as text for a person."""
+    if report.ok:
+        return f"seals ok: {report.seals} seals over {report.transfers} transfers, last hash {report.last_hash.hex()}"
+    return "\n".join(["SEALS BROKEN:", *(f"  {problem}" for problem in report.problems)])
+
+
+async def _check_seals(
+    dsn: str,
+    settings: Settings,
+    data_dir: Path | None,
+    arguments: argparse.Namespace,
+    report_progress: Callable[[str], None],
+) -> SealReport:
+    def progress(seal: Seal) -> None:
+        report_progress(f"checked {seal.day}: {seal.transfers} transfers")
+
+    async with owner(dsn, settings, data_dir) as connection:
+        return await check_seals(connection, progress, arguments.expect, arguments.archive)
+
+
+async def _audit_once(
+    dsn: str, settings: Settings, data_dir: Path | None, report_progress: Callable[[str], None]
+) -> AuditReport:
+    def progress(check: str, seconds: float | None) -> None:
+        report_progress(f"{check} …" if seconds is None else f"{check}: {seconds:.1f} s")
+
+    await wait_until_available(
+        dsn,
+        attempts=settings.database_start_attempts,
+        timeout_s=settings.database_connect_timeout_s,
+        pause_s=settings.database_start_pause_s,
+    )
+    try:
+        async with owner(dsn, settings, data_dir) as connection:
+            return await audit(connection, progress)
+    except asyncpg.UndefinedTableError:
+        raise PosError(f"the database at {where(dsn)} has no ledger yet: run `pos-server migrate` first") from None
+
+
+def _say_nothing(text: str) -> None:
+    """Print nothing: nobody is at the terminal."""

@@ -1,0 +1,15 @@
+"""What the commands print: results on standard output, everything for the person at the terminal on stderr."""
+
+import sys
+
+from ..programs import pasteable
+
+
+def say(text: str) -> None:
+    """Print a line for the person at the terminal."""
+    print(pasteable(text), file=sys.stderr, flush=True)  # noqa: T201
+
+
+def print_out(text: str) -> None:
+    """Print a line of the command's result."""
+    print(text, flush=True)  # noqa: T201

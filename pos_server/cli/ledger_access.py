@@ -1,0 +1,82 @@
+"""How commands reach the ledger: the database to use, its owner's connection, and an event loop."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import asyncpg
+import uvloop
+
+from ..ledger.database import connect, wait_until_available
+from ..ledger.migrate import load_migrations, migrate
+from ..postgres.embedded import EmbeddedPostgres, EmbeddedPostgresError, default_data_dir, give_way
+from ..settings import Settings
+from .console import say
+
+Result = TypeVar("Result")
+
+
+@contextmanager
+def database(settings: Settings, app: str, *, must_exist: bool = False) -> Iterator[tuple[str, Path | None]]:
+    """Yield the DSN of POS_DATABASE_URL, or of an embedded Postgres that runs while the block does.
+
+    The second value is the data directory of the embedded Postgres. Raises EmbeddedPostgresError, also if `must_exist`
+    and the directory holds no ledger.
+    """
+    if settings.database_url is not None:
+        yield settings.database_url.get_secret_value(), None
+        return
+    data_dir = settings.data_dir or default_data_dir(app)
+    if must_exist and not (data_dir / "postgres").is_dir():
+        raise EmbeddedPostgresError(
+            f"there is no ledger in {data_dir}: name its directory with --data-dir, or set POS_DATABASE_URL"
+        )
+    with EmbeddedPostgres(data_dir, bin_dir=settings.postgres_bin_dir, say=say) as dsn:
+        yield dsn, data_dir
+
+
+async def prepare(dsn: str, settings: Settings) -> list[str]:
+    """Wait for the database and migrate its schema. Returns the names of the applied migrations."""
+    await wait_until_available(
+        dsn,
+        attempts=settings.database_start_attempts,
+        timeout_s=settings.database_connect_timeout_s,
+        pause_s=settings.database_start_pause_s,
+    )
+    connection = await connect(dsn, timeout_s=settings.database_connect_timeout_s, role=None)
+    try:
+        return await migrate(connection, load_migrations())
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def owner(dsn: str, settings: Settings, data_dir: Path | None) -> AsyncIterator[asyncpg.Connection]:
+    """Yield a connection as the ledger's owner, for long work: in an embedded Postgres, payments go first."""
+    connection = await connect(dsn, timeout_s=settings.database_connect_timeout_s, role=None)
+    try:
+        if data_dir is not None:
+            give_way(connection.get_server_pid())
+        yield connection
+    finally:
+        await connection.close()
+
+
+def on_ledger(settings: Settings, work: Callable[[asyncpg.Connection], Coroutine[Any, Any, str]]) -> str:
+    """Run an operator's work on the existing ledger, as its owner. Returns the text to print."""
+    with database(settings, "pos-server", must_exist=True) as (dsn, data_dir):
+
+        async def run() -> str:
+            await prepare(dsn, settings)
+            async with owner(dsn, settings, data_dir) as connection:
+                return await work(connection)
+
+        return run_loop(run())
+
+
+def run_loop(main: Coroutine[Any, Any, Result]) -> Result:
+    """Run a coroutine on uvloop."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)

@@ -1,0 +1,90 @@
+"""Commands for the operator's office: wallets, terminals and merchants, API keys, terms, balances, settlement."""
+
+import argparse
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from ..core.credentials.api_keys import Role
+from ..core.errors import PosError
+from ..settings import Settings
+from .command import AddCommand
+from .console import print_out, say
+from .ledger_access import on_ledger
+from .operator_acts import ACTIONS, act, balances_text, change_terms, end_key, keys_text, new_key, settle_into
+
+
+def add_office_commands(command: AddCommand) -> None:
+    """Add `wallet`, `terminal`, `merchant`, `keys`, `terms`, `balances` and `settle`."""
+    for kind, actions in ACTIONS.items():
+        parser = command(kind, _act, f"{', '.join(actions)}: takes effect with the next payment")
+        parser.add_argument("number", type=int, help=f"number of the {kind}")
+        parser.add_argument("action", choices=list(actions))
+        parser.set_defaults(kind=kind)
+    keys = command("keys", _keys, "API keys: create, list, revoke")
+    keys.add_argument("action", choices=["create", "list", "revoke"])
+    keys.add_argument("id", type=int, nargs="?", help="id of the key to revoke")
+    keys.add_argument("--role", type=Role, choices=list(Role), help="role of the key; merchant if --merchant is given")
+    keys.add_argument("--merchant", type=int, help="merchant that the key belongs to")
+    keys.add_argument("--name", default="back office", help="purpose of the key")
+    terms = command("terms", _terms, "show or change a merchant's fee and the end of its business day")
+    terms.add_argument("merchant", type=int, help="id of the merchant")
+    terms.add_argument("--fee-bps", type=int, help="fee on a sale, in hundredths of a percent")
+    terms.add_argument("--fee-fixed", type=int, metavar="MINOR", help="fee on a sale, in minor units")
+    terms.add_argument("--time-zone", help="IANA name, such as Europe/Berlin")
+    terms.add_argument("--cut-off", type=time.fromisoformat, help="end of the business day, such as 04:00")
+    command("balances", _balances, "show the current balances of merchants and the house")
+    settle = command(
+        "settle", _settle, "state and pay the amounts due to merchants for a business day; safe to run twice"
+    )
+    settle.add_argument("--date", type=date.fromisoformat, help="business day, such as 2026-11-23 (default: yesterday)")
+    settle.add_argument(
+        "--out", type=Path, default=Path(), help="directory of the CSV and the JSON file (default: here)"
+    )
+
+
+def _act(arguments: argparse.Namespace, settings: Settings) -> int:
+    print_out(
+        on_ledger(settings, lambda connection: act(connection, arguments.kind, arguments.action, arguments.number))
+    )
+    return 0
+
+
+def _keys(arguments: argparse.Namespace, settings: Settings) -> int:
+    if arguments.action == "list":
+        print_out(on_ledger(settings, keys_text))
+    elif arguments.action == "revoke":
+        if arguments.id is None:
+            raise PosError("name the key to revoke by its id: `pos-server keys list` shows them")
+        print_out(on_ledger(settings, lambda connection: end_key(connection, arguments.id)))
+    else:
+        role = arguments.role or (Role.MERCHANT if arguments.merchant else None)
+        if role is None or (role is Role.MERCHANT) != (arguments.merchant is not None):
+            raise PosError("name the owner of the key: --merchant ID, --role issuer or --role admin")
+        key = on_ledger(settings, lambda connection: new_key(connection, role, arguments.merchant, arguments.name))
+        say("This key is shown only once. Keep it safe:")
+        print_out(key)
+    return 0
+
+
+def _terms(arguments: argparse.Namespace, settings: Settings) -> int:
+    changes = {
+        "fee_bps": arguments.fee_bps,
+        "fee_fixed_minor": arguments.fee_fixed,
+        "time_zone": arguments.time_zone,
+        "cut_off": arguments.cut_off,
+    }
+    print_out(on_ledger(settings, lambda connection: change_terms(connection, arguments.merchant, **changes)))
+    return 0
+
+
+def _balances(arguments: argparse.Namespace, settings: Settings) -> int:
+    print_out(on_ledger(settings, balances_text))
+    return 0
+
+
+def _settle(arguments: argparse.Namespace, settings: Settings) -> int:
+    now = datetime.now(UTC)
+    day = arguments.date or now.astimezone(ZoneInfo(settings.time_zone)).date() - timedelta(days=1)
+    print_out(on_ledger(settings, lambda connection: settle_into(connection, day, now, arguments.out)))
+    return 0
