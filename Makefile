@@ -1,4 +1,4 @@
-.PHONY: help setup demo test bench loadtest docs lint lock clean
+.PHONY: generate help setup demo test bench loadtest docs lint lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +27,9 @@ lint: setup ## Check style and types
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+
+generate: setup ## Write the generated tables of docs/ anew
+	.venv/bin/python -m scripts.rooms
 
 lock: ## Resolve requirements.lock anew, keeping pins that still fit; ARGS=--upgrade takes the newest
 	@sh scripts/venv.sh lock $(ARGS)

@@ -1,4 +1,4 @@
-"""Who is connected, and one bounded outbox each. `deliver` never waits: a peer that does not read is cut."""
+"""Connected devices, each with a bounded outbox. `deliver` never waits: a peer that does not read is disconnected."""
 
 import asyncio
 import time
@@ -65,8 +65,8 @@ class Connection:
         self._websocket = websocket
         self._send_now = send_now
         self._limits = limits
-        # With the time since when each waits, 0 of what `start` was given: that is late anyway.
-        # Not a deque, which takes 0.6 KiB while it is empty.
+        # Each text with the time since which it waits; 0 for the texts of `start`, which are late anyway. Not a deque,
+        # because an empty one takes 0.6 KiB.
         self._outbox: list[tuple[str, float]] = []
         self._bytes = 0
         self._started = False
@@ -75,7 +75,7 @@ class Connection:
         self._writer: asyncio.Task[None] | None = None
 
     def start(self, texts: Iterable[str]) -> None:
-        """Send these, then what was delivered since the connection was opened, and from now on whatever comes."""
+        """Send `texts`, then the messages delivered since the connection was opened, then every further message."""
         ahead = list(texts)
         self._outbox[:0] = [(text, 0.0) for text in ahead]
         self._bytes += sum(map(_size, ahead))
@@ -83,10 +83,10 @@ class Connection:
         self._wake()
 
     def deliver(self, text: str) -> None:
-        """Queue a message. Never waits: when the outbox is full the connection is cut with SLOW_CONSUMER."""
+        """Queue a message. Never waits: if the outbox is full, the connection is closed with SLOW_CONSUMER."""
         if self._closing is not None:
             return
-        # Most messages meet nobody on their way: they need neither a task nor a queue.
+        # Most messages find an empty outbox and a peer that reads: they need neither a task nor a queue.
         idle = self._started and self._writer is None and not self._outbox
         if idle and self._send_now(text):
             return
@@ -104,13 +104,13 @@ class Connection:
             self._sending.reschedule(0)
 
     def close(self, code: CloseCode, reason: str) -> None:
-        """End the connection with this code, after what is queued. The first call counts."""
+        """Close the connection with this code, after the queued messages. The first call counts."""
         if self._closing is None:
             self._closing = (code, reason)
             self._wake()
 
     async def ended(self) -> None:
-        """The peer is gone or the reader gave up: let a queued close go out, then write no more."""
+        """Stop writing: the peer is gone or the reader ended. A queued close is still sent."""
         if self._writer is not None and self._closing is not None:
             await asyncio.wait((self._writer,), timeout=CLOSE_TIMEOUT_S)
         self._closing = self._closing or (CloseCode.UNAVAILABLE, "")
@@ -132,9 +132,9 @@ class Connection:
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
                     await self._websocket.close(*self._closing)
         except (WebSocketDisconnect, WebSocketDisconnected, TimeoutError):
-            pass  # the reader hears of it too, and ends the connection
+            pass  # the reader notices it too, and ends the connection
         finally:
-            # Nothing is awaited between the last look at the outbox and here, so no message is left behind.
+            # Nothing is awaited between the last check of the outbox and here, so no message is left behind.
             self._writer = None
 
     async def _send(self, text: str, since_s: float) -> None:
@@ -144,13 +144,13 @@ class Connection:
             if self._metrics is not None and since_s:
                 self._metrics.push.observe(time.monotonic() - since_s)
         except TimeoutError:
-            pass  # cut by `deliver`: what is left to send is the close
+            pass  # interrupted by `deliver`: only the close is left to send
         finally:
             self._sending = None
 
 
 def _size(text: str) -> int:
-    """Bytes on the wire. Nearly every message is ASCII, of which Python knows the length without looking."""
+    """Return the bytes on the wire. Nearly all texts are ASCII, whose length Python knows without encoding them."""
     return len(text) if text.isascii() else len(text.encode())
 
 
@@ -172,15 +172,15 @@ class Connections:
         return iter(list(self._live))
 
     def by_kind(self) -> Counter[DeviceKind]:
-        """How many there are of each kind."""
+        """Return the number of connections of each kind."""
         return Counter([connection.device.kind for connection in self._live])
 
     def arrival(self) -> float:
-        """When a socket has come in, which is now: of two connections of a device the newer one stays."""
+        """Return the time of a socket that has just come in: of two connections of a device the later one stays."""
         return time.monotonic()
 
     def of(self, device: DeviceId) -> Connection | None:
-        """The device's connection."""
+        """Return the device's connection."""
         return self._by_number.get((device.kind, device.number), {}).get(device.slot)
 
     def open(
@@ -192,11 +192,11 @@ class Connections:
         websocket: WebSocket,
         send_now: SendNow,
     ) -> Connection:
-        """Register a device's socket; its texts are in `language`. Of two connections of a device the later one stays.
+        """Register a device's socket, whose texts are in `language`. Messages for it queue up until `start` is called.
 
-        The other is closed with SUPERSEDED; here ConnectionClosing is raised if it is this one. It may be the older one
-        that authenticates last: its peer has given it up and come again, and must not be thrown out by its own ghost.
-        From here on messages for the device queue up; nothing is sent before `start`.
+        Of two connections of a device the later arrival stays, and the other is closed with SUPERSEDED; raises
+        ConnectionClosing if that is this one. The earlier arrival may authenticate last: the device has given it up and
+        connected again, and its ghost must not close the new connection.
         """
         slots = self._by_number.setdefault((device.kind, device.number), {})
         other = slots.get(device.slot)
@@ -212,7 +212,7 @@ class Connections:
         return connection
 
     def forget(self, connection: Connection) -> None:
-        """The connection has ended. One that superseded it stays."""
+        """Remove a connection that has ended. One that superseded it stays."""
         self._live.discard(connection)
         if not self._live:
             self._none_live.set()
@@ -225,7 +225,7 @@ class Connections:
                 del self._by_number[key]
 
     def deliver(self, recipient: Recipient, in_language: Callable[[str], str]) -> None:
-        """Queue a message for those devices of the recipient that are connected now, each in its language."""
+        """Queue a message for the recipient's connected devices, each in its language."""
         slots = self._by_number.get((recipient.kind, recipient.number))
         if slots is None:
             return
@@ -239,11 +239,11 @@ class Connections:
             connection.deliver(texts[language])
 
     def is_online(self, recipient: Recipient) -> bool:
-        """Whether any device of the recipient is connected now."""
+        """Return whether any device of the recipient is connected."""
         return (recipient.kind, recipient.number) in self._by_number
 
     def revoke(self, device: DeviceId, generation: int) -> None:
-        """The device's key is now of this generation (or it is revoked: any other than its own): older ones must go."""
+        """Close the device's connection unless its key is of this generation; a revoked device's never is."""
         connection = self.of(device)
         if connection is not None and connection.generation != generation:
             connection.close(CloseCode.REVOKED, "this device's key is no longer valid")

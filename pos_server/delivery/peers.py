@@ -1,17 +1,16 @@
-"""Several servers on one database: each tells the others what their devices must hear, through LISTEN and NOTIFY.
+"""Several servers on one database notify each other's devices, through LISTEN and NOTIFY.
 
-Money needs none of this: rows and their versions decide. It carries news only, outside every payment's transaction, and
-may lose them; who may have missed some reads the rows (`catch_up`). What goes over the channel, as JSON:
+Messages on the channel, as JSON:
 
-    hello, alive, bye      who is there; each is known for as long as it is heard
-    present                all devices of a server: to those it has just met
-    opened, closed         one device came or went: of two connections of a device the older is closed
+    hello, alive, bye      presence; a server is known as long as it sends
+    present                all devices of a server, for servers that it has just met
+    opened, closed         one device connected or disconnected
     told                   a notice for a device that is connected there
     missed                 the same, when the notice is too long for the channel
     revoked                a device has a new key
-    gap                    the sender may have lost news
+    gap                    the sender may have lost messages
 
-A server without peers sends a word every few seconds and nothing else.
+A server without peers sends `alive` every few seconds and nothing else.
 """
 
 import asyncio
@@ -44,11 +43,10 @@ _LOCK = (int.from_bytes(b"pos-"), int.from_bytes(b"peer"))
 _PAYLOAD_BYTES_MAX = 7_900
 _PRESENT_PER_MESSAGE = 300
 _SEND_MAX = 500
-# Longer than a word takes from server to server: what was told this long before a device opened elsewhere, it may have
-# missed there.
+# Longer than a message takes from server to server. A device that opens elsewhere may have missed notices of this age.
 _RECENT_S = 2.0
 _RECENT_MAX = 20_000
-# A connection that arrived this much earlier than ours, and opened after it, is one that its device has given up.
+# A ghost: a connection that arrived this much earlier than ours and opened after it. Its device has given it up.
 _GHOST_S = 0.5
 _MEET_WITHIN_S = 1.0
 _CATCHING_UP_MAX = 20
@@ -56,9 +54,9 @@ _CATCHING_UP_MAX = 20
 
 @dataclass(slots=True)
 class _Peer:
-    """Another server: when it was last heard, and how many connections of each recipient it has."""
+    """Another server: the time of its last message, and its number of connections per recipient."""
 
-    heard_s: float
+    last_message_s: float
     online: Counter[Recipient] = field(default_factory=Counter)
 
 
@@ -97,7 +95,7 @@ class Peers:
         self._connection: asyncpg.Connection | None = None
         self._catching_up: set[asyncio.Task[None]] = set()
 
-    # --- what the server says
+    # --- outgoing
 
     def notify(self, notice: Notice) -> None:
         """Pass a notice on to every server where its recipient is connected."""
@@ -108,51 +106,51 @@ class Peers:
             self._relay(notice)
 
     def is_online(self, recipient: Recipient) -> bool:
-        """Whether any device of the recipient is connected to another server."""
+        """Return whether any device of the recipient is connected to another server."""
         anyone = Recipient(recipient.kind, recipient.number)
         return any(peer.online[anyone] > 0 for peer in self._peers.values())
 
     def opened(self, connection: Connection) -> None:
-        """A device has connected here."""
+        """Announce that a device has connected here."""
         if self._peers:
             self._in_flight.add(connection.device)
             age_s = max(0.0, self._clock() - connection.arrival)
-            self._say("opened", **_device(connection.device), age_s=age_s)
+            self._send_later("opened", **_device(connection.device), age_s=age_s)
 
     def closed(self, device: DeviceId) -> None:
-        """A device's connection here has ended."""
+        """Announce that a device's connection here has ended."""
         self._in_flight.discard(device)
         if self._peers:
-            self._say("closed", **_device(device))
+            self._send_later("closed", **_device(device))
 
     def revoked(self, device: DeviceId, generation: int) -> None:
-        """A device has a new key."""
+        """Announce that a device has a new key."""
         if self._peers:
-            self._say("revoked", **_device(device), generation=generation)
+            self._send_later("revoked", **_device(device), generation=generation)
 
-    # --- its life
+    # --- lifecycle
 
     async def start(self, catch_up: CatchUp) -> None:
-        """Listen, and meet the servers that are there. Raises asyncpg's errors."""
+        """Listen, and meet the running servers. `catch_up` reads what a device missed. Raises asyncpg's errors."""
         self._catch_up = catch_up
         connection = await self._listening()
-        await connection.execute(QUERIES["tell_peers"], [self._message("hello")])
+        await connection.execute(QUERIES["notify_peers"], [self._message("hello")])
         if await connection.fetchval(QUERIES["has_peers"], *_LOCK):
             try:
                 async with asyncio.timeout(_MEET_WITHIN_S):
                     await self._met.wait()
             except TimeoutError:
-                pass  # it may be on its way out
+                pass  # that server may be ending
 
     async def run(self) -> None:
-        """Send what is to be said, and a sign of life, until cancelled."""
+        """Send queued messages, and a sign of life, until cancelled."""
         try:
             while True:
                 try:
                     async with asyncio.timeout(self._alive_s):
                         await self._wake.wait()
                 except TimeoutError:
-                    self._say("alive")
+                    self._send_later("alive")
                 self._wake.clear()
                 self._forget_silent()
                 await self._send()
@@ -165,32 +163,32 @@ class Peers:
             try:
                 async with asyncio.timeout(self._timeout_s):
                     connection = await self._listening()
-                    await connection.execute(QUERIES["tell_peers"], batch)
+                    await connection.execute(QUERIES["notify_peers"], batch)
             except DATABASE_AWAY as away:
-                log.warning("database_away", during="telling peers", cause=type(away).__name__)
-                self._lost_touch()
+                log.warning("database_away", during="notifying peers", cause=type(away).__name__)
+                self._disconnected()
                 return
 
     async def _listening(self) -> asyncpg.Connection:
         if self._connection is None or self._connection.is_closed():
             if self._connection is not None:
-                self._lost_touch()
+                self._disconnected()
             connection = await connect(self._dsn, timeout_s=self._timeout_s)
-            # Words are news, not money: nobody waits for the disk. The lock is what another server sees at its start.
+            # Notices are not money, so nothing waits for the disk. Another server sees the lock when it starts.
             await connection.execute("set synchronous_commit = off")
             await connection.execute(QUERIES["join_peers"], *_LOCK)
-            await connection.add_listener(CHANNEL, self._heard)
+            await connection.add_listener(CHANNEL, self._on_notification)
             self._connection = connection
             if self._gap_from_ms is not None:
-                self._say("hello")
-                self._say_present()
-                self._say("gap")
+                self._send_later("hello")
+                self._send_present()
+                self._send_later("gap")
                 self._read_gap(self._gap_from_ms)
                 self._gap_from_ms = None
         return self._connection
 
-    def _lost_touch(self) -> None:
-        """What peers said meanwhile is lost, and what we said too."""
+    def _disconnected(self) -> None:
+        """Drop the connection. Messages of peers are lost meanwhile, and our own too."""
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None
@@ -205,25 +203,25 @@ class Peers:
             return
         try:
             async with asyncio.timeout(self._timeout_s):
-                await self._connection.execute(QUERIES["tell_peers"], [self._message("bye")])
+                await self._connection.execute(QUERIES["notify_peers"], [self._message("bye")])
                 await self._connection.close()
         except DATABASE_AWAY:
             self._connection.terminate()
 
     def _forget_silent(self) -> None:
         limit_s = self._clock() - 3 * self._alive_s
-        for name in [name for name, peer in self._peers.items() if peer.heard_s < limit_s]:
+        for name in [name for name, peer in self._peers.items() if peer.last_message_s < limit_s]:
             log.info("peer_silent", peer=name)
             del self._peers[name]
 
-    # --- what it hears
+    # --- incoming
 
-    def _heard(self, connection: Any, pid: int, channel: str, payload: object) -> None:
+    def _on_notification(self, connection: Any, pid: int, channel: str, payload: object) -> None:
         try:
             message = orjson.loads(str(payload))
             self._on_message(message)
         except (ValueError, KeyError, TypeError, AttributeError):
-            log.warning("peer_not_understood", channel=channel)
+            log.warning("peer_message_invalid", channel=channel)
 
     def _on_message(self, message: dict[str, Any]) -> None:
         kind, sender = message["type"], message["from"]
@@ -237,9 +235,9 @@ class Peers:
         peer = self._peers.get(sender)
         if peer is None or kind == "hello":
             if kind not in ("hello", "present"):
-                self._say("hello")  # we had lost sight of each other
+                self._send_later("hello")  # the two had lost each other
             peer = self._meet(sender)
-        peer.heard_s = self._clock()
+        peer.last_message_s = self._clock()
         match kind:
             case "present":
                 if message["first"]:
@@ -271,41 +269,41 @@ class Peers:
         log.info("peer_met", peer=name)
         peer = self._peers[name] = _Peer(self._clock())
         self._met.set()
-        self._say_present()
+        self._send_present()
         return peer
 
-    def _say_present(self) -> None:
+    def _send_present(self) -> None:
         devices = [(device.kind, device.number) for device in (c.device for c in self._connections)]
         for start in range(0, max(1, len(devices)), _PRESENT_PER_MESSAGE):
-            self._say("present", first=start == 0, devices=devices[start : start + _PRESENT_PER_MESSAGE])
+            self._send_later("present", first=start == 0, devices=devices[start : start + _PRESENT_PER_MESSAGE])
 
     def _on_opened(self, device: DeviceId, age_s: float) -> None:
-        """A device has connected elsewhere: the later connection stays, and hears what it may have just missed."""
+        """Handle a device's connection to another server: the later one stays, and gets notices it may have missed."""
         self._connections_give_way(device, age_s)
         limit_s = self._clock() - _RECENT_S
         while self._recent and self._recent[0][0] < limit_s:
             self._recent.popleft()
-        again = [
+        recent = [
             notice
             for _, notice in self._recent
             if (notice.recipient.kind, notice.recipient.number) == (device.kind, device.number)
         ]
-        for notice in again:
+        for notice in recent:
             self._relay(notice)
-        if again and device.kind is DeviceKind.WALLET:
-            # These show the balance of then. The last message must show that of now: the rows know it.
-            self._relay_missed(again[-1].recipient)
+        if recent and device.kind is DeviceKind.WALLET:
+            # These show earlier balances. The last message must show the current one, from the rows.
+            self._relay_missed(recent[-1].recipient)
 
     def _connections_give_way(self, device: DeviceId, age_s: float) -> None:
         mine = self._connections.of(device)
         if mine is None or device in self._in_flight:
-            return  # ours was opened later: every server hears of it after the other
+            return  # ours was opened later: every server receives its message after the other's
         if self._clock() - age_s < mine.arrival - _GHOST_S:
-            self.opened(mine)  # the other one is a ghost: say so once more, that it goes
+            self.opened(mine)  # the other one is a ghost: announce ours again, so that it is closed
             return
         mine.close(CloseCode.SUPERSEDED, "this device connected again")
 
-    # --- how
+    # --- helpers
 
     def _relay(self, notice: Notice) -> None:
         recipient = notice.recipient
@@ -317,25 +315,25 @@ class Peers:
             self._enqueue(message)
 
     def _relay_missed(self, recipient: Recipient) -> None:
-        self._say("missed", kind=recipient.kind, to=_to(recipient))
+        self._send_later("missed", kind=recipient.kind, to=_to(recipient))
 
-    def _say(self, word: str, /, **fields: Any) -> None:
-        self._enqueue(self._message(word, **fields))
+    def _send_later(self, kind: str, /, **fields: Any) -> None:
+        self._enqueue(self._message(kind, **fields))
 
-    def _message(self, word: str, /, **fields: Any) -> str:
-        return orjson.dumps({"type": word, "from": self._me, **fields}).decode()
+    def _message(self, kind: str, /, **fields: Any) -> str:
+        return orjson.dumps({"type": kind, "from": self._me, **fields}).decode()
 
     def _enqueue(self, message: str) -> None:
         if len(self._queue) >= self._queue_max:
             log.warning("peers_queue_full", dropped=len(self._queue))
             self._queue.clear()
-            self._say_present()
+            self._send_present()
             self._queue.append(self._message("gap"))
         self._queue.append(message)
         self._wake.set()
 
     def _read_gap(self, since_ms: int, only: Recipient | None = None) -> None:
-        """Tell the devices that are connected here what the rows say has changed."""
+        """Send the devices that are connected here what has changed in the rows since a time."""
         if self._catch_up is None or len(self._catching_up) >= _CATCHING_UP_MAX:
             log.warning("peers_catch_up_skipped")
             return

@@ -1,4 +1,4 @@
-"""Closes live connections whose device has a new key or none: revocation reaches them wherever it was made."""
+"""Closes live connections whose device has a new key or none, wherever the key was changed."""
 
 import asyncio
 
@@ -15,7 +15,7 @@ _DEVICES_PER_QUERY = 1000
 
 
 async def watch_revocations(pool: asyncpg.Pool, connections: Connections, every_s: float) -> None:
-    """Compare live connections with the keys in force, for ever. A server that made the change itself need not wait."""
+    """Compare live connections with the current keys, until cancelled. The server that made a change acts at once."""
     while True:
         await asyncio.sleep(every_s)
         try:
@@ -25,7 +25,7 @@ async def watch_revocations(pool: asyncpg.Pool, connections: Connections, every_
 
 
 async def close_revoked(pool: asyncpg.Pool, connections: Connections) -> None:
-    """Close every connection that was authenticated with a key that is no longer in force."""
+    """Close every connection that was authenticated with a key that is no longer valid."""
     devices = [connection.device for connection in connections]
     for start in range(0, len(devices), _DEVICES_PER_QUERY):
         part = devices[start : start + _DEVICES_PER_QUERY]

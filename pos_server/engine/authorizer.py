@@ -1,17 +1,4 @@
-"""The batch engine: bounded queue → load → decide → commit → outcomes.
-
-There is no timer. While one batch is at the database, arrivals queue; the next batch takes what is there, up to a
-bound. Alone, an operation waits for nothing; under load batches grow by themselves.
-
-A few lanes work side by side, each with a connection of its own, so that one batch is decided while another is being
-written. They take turns to read and decide, which keeps batches full. A till or a wallet is in one lane at a time: its
-operations are decided in the order in which they came. What an operation does not name (the wallet of a payment that is
-canceled) is guarded by versions, as between servers.
-
-Every operation that was accepted gets exactly one outcome: decided, or BUSY when nothing has happened, or
-UNKNOWN_OUTCOME when a commit may have happened and could not be confirmed. Running a batch again is always safe:
-decisions start from committed rows, and what is stored already is found, not made again.
-"""
+"""The queue and the lanes of the batch engine. How they work together: see the docstring of the package."""
 
 import asyncio
 import time
@@ -36,15 +23,18 @@ from .batch_record import BatchRecord, Watch
 log = structlog.get_logger(__name__)
 
 _RETRY_PAUSE_S = 0.05
-# With fewer operations it costs more to split what waits between the lanes than to wait for each other.
+# With fewer waiting operations, splitting them between the lanes costs more than one lane waiting for the other.
 _WORTH_A_BATCH = 50
 
 
 class Submission(Struct, frozen=True):
-    """An operation in the queue. `reply_to` goes back with its outcome; `deadline_s` is on time.monotonic's clock.
+    """An operation in the queue.
 
-    `device` is whose share of the queue it takes, `named` the till and the wallet that no other lane may be deciding
-    about, `waiting` who awaits the outcome besides the devices that are told.
+    - `reply_to`: `message_id` of the request, returned with the outcome.
+    - `deadline_s`: time of `time.monotonic` at which the operation expires in the queue.
+    - `device`: terminal or wallet whose share of the queue it takes; None for the API and the sweeper.
+    - `named`: till and wallet about which no other lane may decide at the same time.
+    - `waiting`: future of a caller that awaits the outcome.
     """
 
     operation: Operation
@@ -64,7 +54,7 @@ class NotAccepted(PosError):
 
 
 class _Lane:
-    """A connection that batches go through, one at a time."""
+    """A database connection that runs one batch at a time."""
 
     def __init__(self, dsn: str, connect_timeout_s: float) -> None:
         self._dsn = dsn
@@ -72,24 +62,24 @@ class _Lane:
         self._connection: asyncpg.Connection | None = None
 
     async def connected(self) -> asyncpg.Connection:
-        """The connection, a new one when the last was lost. Raises DATABASE_AWAY."""
+        """Return the connection, a new one if the last was lost. Raises DATABASE_AWAY."""
         if self._connection is None or self._connection.is_closed():
             self._connection = await connect(self._dsn, timeout_s=self._connect_timeout_s)
         return self._connection
 
     def drop(self) -> None:
-        """Give the connection up: the next one is new."""
+        """Close the connection, so that the next batch gets a new one."""
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None
 
 
 class Authorizer:
-    """The queue and the lanes. `publish` is called once per operation, after its commit.
+    """The engine. `publish` receives each outcome and its `reply_to`, after the commit; it must not block.
 
-    It gets the outcome and the `reply_to` of the request, and must not block. `day_start_ms` tells when the business
-    day of a time began. `watch` receives a record of every batch. `rejected` counts operations that were refused
-    because the queue was full, or that expired in it.
+    `day_start_ms` returns the start of the business day that contains a time, both in Unix milliseconds. `watch`
+    receives a record of every batch. `rejected` counts operations that were refused because the queue was full, or that
+    expired in it.
     """
 
     def __init__(
@@ -126,7 +116,7 @@ class Authorizer:
         self._turn_of: _Lane | None = None
 
     async def warm_up(self) -> None:
-        """Connect, and have Postgres plan the statements, so that the first operation waits for neither."""
+        """Connect and make Postgres plan the statements, so that the first operation waits for neither."""
         for lane in self._lanes:
             await warm_up(await lane.connected())
 
@@ -157,7 +147,7 @@ class Authorizer:
 
     @property
     def queued(self) -> int:
-        """How many operations wait in the queue."""
+        """The number of operations that wait in the queue."""
         return len(self._queue)
 
     def _accept(self, operation: Operation, reply_to: str | None, waiting: "asyncio.Future[Outcome] | None") -> None:
@@ -203,7 +193,7 @@ class Authorizer:
             for submission in batch:
                 self._in_lanes.difference_update(submission.named)
             if self._queue:
-                self._wake.set()  # for what waited for a till or a wallet of this batch
+                self._wake.set()  # for operations that waited for a till or a wallet of this batch
             elif not self._lanes_at_work:
                 self._idle.set()
 
@@ -214,7 +204,7 @@ class Authorizer:
             self._turn.release()
 
     def close(self) -> None:
-        """Accept nothing more; what was accepted still gets its outcome."""
+        """Accept nothing more. Accepted operations still get their outcomes."""
         self._closed = True
 
     async def drained(self) -> None:
@@ -222,7 +212,7 @@ class Authorizer:
         await self._idle.wait()
 
     def _take(self) -> list[Submission]:
-        """The next batch: what came first, but for tills and wallets that are in another lane, in the same order."""
+        """Take the next batch in order of arrival, without operations on tills and wallets that are in another lane."""
         taken: list[Submission] = []
         left: list[Submission] = []
         named: set[tuple[DeviceKind, int]] = set()
@@ -235,7 +225,7 @@ class Authorizer:
                 taken.append(submission)
                 named.update(submission.named)
             else:
-                # What comes after it for the same till or wallet must not overtake it.
+                # A later operation on the same till or wallet must not overtake this one.
                 if not left:
                     busy = set(busy)
                 busy.update(submission.named)
@@ -257,18 +247,18 @@ class Authorizer:
         try:
             outcomes = await self._decide_and_commit(lane, [submission.operation for submission in batch], record)
         except _Failed as failed:
-            self._answer_and_tell(batch, _refused(batch, failed.code), record)
+            self._answer_and_record(batch, _refused(batch, failed.code), record)
         except Exception:
-            # A fault of ours in one operation must not take its whole batch along.
+            # A bug that one operation triggers must not fail its whole batch.
             payment_id = _payment_id(batch[0].operation) if len(batch) == 1 else None
             log.exception("batch_failed", operations=len(batch), payment_id=payment_id)
             if len(batch) == 1:
-                self._answer_and_tell(batch, _refused(batch, ErrorCode.UNKNOWN_OUTCOME), record)
+                self._answer_and_record(batch, _refused(batch, ErrorCode.UNKNOWN_OUTCOME), record)
             else:
                 for submission in batch:
                     await self._authorize(lane, [submission])
         else:
-            self._answer_and_tell(batch, outcomes, record)
+            self._answer_and_record(batch, outcomes, record)
 
     async def _decide_and_commit(
         self, lane: _Lane, operations: Sequence[Operation], record: BatchRecord
@@ -304,7 +294,7 @@ class Authorizer:
                 record.conflicts += 1
                 log.info("batch_conflict", attempt=attempt + 1, cause=type(conflict).__name__)
             except DATABASE_AWAY as away:
-                # The statement may have committed before its answer was lost: only rows can tell, on the next attempt.
+                # The statement may have committed before its response was lost: the next attempt reads the rows.
                 may_have_happened = may_have_happened or applying
                 record.database_failures += 1
                 lane.drop()
@@ -315,7 +305,7 @@ class Authorizer:
         for submission, outcome in zip(submissions, outcomes, strict=True):
             self._answer(submission, outcome)
 
-    def _answer_and_tell(
+    def _answer_and_record(
         self, submissions: Sequence[Submission], outcomes: Sequence[Outcome], record: BatchRecord
     ) -> None:
         if self._watch is None:
@@ -348,7 +338,7 @@ class Authorizer:
 
 
 def _payment_id(operation: Operation) -> str | None:
-    """For the log; a cancel may name an order only."""
+    """Return the id for the log; a cancel may name only an order."""
     return None if operation.payment_id is None else str(operation.payment_id)
 
 

@@ -1,4 +1,4 @@
--- name: tell_peers
+-- name: notify_peers
 select pg_notify('pos_peers', payload) from unnest($1::text[]) as payload;
 
 -- name: join_peers
