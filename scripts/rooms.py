@@ -38,7 +38,7 @@ def rooms_table() -> str:
         if not room.startswith("pos_server.core"):
             imported = {"pos_server.core" if name.startswith("pos_server.core.") else name for name in imported}
         names = [f"`{_short(other)}`" for other in rooms if other in imported - {room}]
-        lines.append(f"| `{_path(room).relative_to(ROOT)}` | {_description(room)} | {', '.join(names) or '–'} |")
+        lines.append(f"| `{_path(room).relative_to(ROOT)}` | {_description(room)} | {', '.join(names) or 'nothing'} |")
     return "\n".join(lines)
 
 
