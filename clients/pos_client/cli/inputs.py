@@ -77,5 +77,5 @@ def add_timeout(parser: argparse.ArgumentParser, default_s: float) -> None:
         type=seconds,
         default=default_s,
         metavar="SECONDS",
-        help=f"how long to wait for the server's answer (default {default_s:g})",
+        help=f"maximum wait for the server's answer (default {default_s:g})",
     )

@@ -31,7 +31,7 @@ class PinDialog:
 
     @property
     def is_open(self) -> bool:
-        """Whether a payment waits for the PIN."""
+        """True while a payment waits for the PIN."""
         return bool(self._questions)
 
     def on_notice(self, notice: Notice) -> None:

@@ -23,7 +23,7 @@ def add_to(
     actions = shift.add_subparsers(metavar="ACTION", required=True)
 
     opening = actions.add_parser("open", parents=[device_option], help="open a shift", allow_abbrev=False)
-    opening.add_argument("--operator", required=True, metavar="NAME", help="who works at the till")
+    opening.add_argument("--operator", required=True, metavar="NAME", help="the person who works at the till")
     opening.add_argument("--cash", default="0", metavar="AMOUNT", help="cash in the drawer, such as 100.00 (default 0)")
     opening.add_argument("--shift-id", type=inputs.identifier, metavar="ID", help="repeat an unanswered open")
 

@@ -24,7 +24,7 @@ from .console import print_error, printable
 WAIT_MESSAGE_AFTER_S = 2.0
 KEYBOARD_CHECK_S = 0.2
 RECOVERY_WAIT_S = 10.0
-"""How long a start waits for the outcomes of earlier payments. Later ones are printed once they are known."""
+"""Wait at a start for the outcomes of earlier payments. Later ones are printed once they are known."""
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ class TillSession:
     def __init__(self, credentials: Credentials, journal: Path | None, *, language: str = "en") -> None:
         self.client = TerminalClient(credentials, journal=journal, language=language, on_status=_print_status_change)
         self.waits_for_customer = False
-        """Whether the payment is pending: the server has answered, and the customer has not. Set by the caller."""
+        """True while the payment is pending: the server has answered, and the customer has not. Set by the caller."""
         self._loop = asyncio.new_event_loop()
         self._recovered: concurrent.futures.Future[list[Recovered]] | None = None
         self._canceling: dict[UUID, concurrent.futures.Future[TerminalPaymentResult]] = {}

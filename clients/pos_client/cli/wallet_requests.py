@@ -39,7 +39,7 @@ def add_to(
             type=inputs.seconds,
             default=REQUEST_TIMEOUT_S,
             metavar="SECONDS",
-            help=f"how long to wait for the server (default {REQUEST_TIMEOUT_S:g})",
+            help=f"maximum wait for the server (default {REQUEST_TIMEOUT_S:g})",
         )
         return parser
 
