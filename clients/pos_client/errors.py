@@ -164,7 +164,7 @@ class RequestUnanswered(ClientError):
 
 
 class OutcomeUnknown(RequestUnanswered):
-    """A scan was sent and got no answer: the third outcome, besides approved and declined.
+    """A scan was sent and got no answer: the third outcome, next to approved and declined.
 
     Repeat the scan with the same `payment_id` and the same code, or cancel it with `TerminalClient.cancel`. Never treat
     it as a decline, because the payment may have been charged.

@@ -13,8 +13,9 @@ import orjson
 import picows
 
 from loadtest.shared.codes import NONE_SHOWN, Codes
-from loadtest.shared.seed import KEYRING, Device, device_of
-from pos_server.core.credentials.device_keys import DeviceKind, authentication_mac
+from loadtest.shared.messages import authenticate_message
+from loadtest.shared.seed import Device, device_of
+from pos_server.core.credentials.device_keys import DeviceKind
 
 _CONNECTING_AT_ONCE = 100
 
@@ -59,7 +60,7 @@ class Session(picows.WSListener):
             return
         message = orjson.loads(payload)
         if message["type"] == "hello":
-            self.send(_authenticate(self._device, message["nonce"]))
+            self.send(authenticate_message(self._device, message["nonce"]))
         elif message["type"] == "ready":
             self._signed_in.set_result(None)
         else:
@@ -144,12 +145,6 @@ async def _connect(urls: list[str], kind: DeviceKind, sessions: Iterable[Session
     left = iter(sessions)
     while some := list(itertools.islice(left, _CONNECTING_AT_ONCE)):
         await asyncio.gather(*map(one, some))
-
-
-def _authenticate(device: Device, nonce: str) -> dict[str, Any]:
-    mac = authentication_mac(device.key, bytes.fromhex(nonce), device.device.number).hex()
-    identity = {"id": device.device.number, "slot": device.device.slot, "kid": KEYRING.current, "mac": mac}
-    return {"type": "authenticate", "message_id": "1", **identity}
 
 
 def _nobody(payload: bytes, now_s: float) -> None:

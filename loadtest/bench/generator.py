@@ -31,7 +31,8 @@ from loadtest.bench.crowd import Crowd, People, Session, connected
 from loadtest.shared.clock import sleep_until
 from loadtest.shared.codes import Codes
 from loadtest.shared.histogram import encoded, new_histogram
-from loadtest.shared.seed import CURRENCY, PIN
+from loadtest.shared.messages import scan_message
+from loadtest.shared.seed import PIN
 
 _ANSWERS_WITHIN_S = 15.0
 _TIMELINE_S = 0.5
@@ -169,17 +170,7 @@ class Offer:
         amount_minor = self._plan.pin_amount_minor if needs_pin else self._plan.amount_minor
         if self._plan.declined_share and self._chance.random() < self._plan.declined_share:
             amount_minor = 10**12
-        self._tills[place].send(
-            {
-                "type": "payment.scan",
-                "message_id": f"{self._prefix}{number}",
-                "payment_id": payment_id,
-                "reference": f"{self._prefix}{number}",
-                "amount_minor": amount_minor,
-                "currency": CURRENCY,
-                "code": code,
-            }
-        )
+        self._tills[place].send(scan_message(code, payment_id, f"{self._prefix}{number}", amount_minor))
         return True
 
     def _at_till(self, place: int) -> Callable[[bytes, float], None]:

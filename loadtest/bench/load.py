@@ -13,8 +13,9 @@ import httpx
 
 from loadtest.bench.crowd import People
 from loadtest.bench.generator import Plan, Result
+from loadtest.shared.machine import postgres_cpu_s
 from loadtest.shared.metrics import read_metrics, total
-from loadtest.shared.pgbench import Cost, postgres_cpu_s
+from loadtest.shared.pgbench import Cost
 from loadtest.shared.process import METRICS_TOKEN, POS_SERVER, Server, owner, serving
 from loadtest.shared.seed import seed_shop
 

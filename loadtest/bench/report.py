@@ -1,6 +1,5 @@
 """The bench's report: one HTML file that needs nothing else, with its plots inside."""
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -9,6 +8,8 @@ from typing import Any
 
 from hdrh.histogram import HdrHistogram
 from matplotlib.figure import Figure
+
+from loadtest.shared.html_report import STYLE, svg
 
 _PERCENTILES = (0, 50, 75, 90, 95, 99, 99.5, 99.9, 99.95, 99.99)
 _SLOT_S = 0.5
@@ -46,12 +47,6 @@ TARGETS = {
     "goodput_ratio": Target("decided at twice the ceiling, over the ceiling", 0.8, 0.95, more_is_better=True),
     "alone_ratio": Target("a lone payment over a lone pgbench transaction", 3.0, 2.0, more_is_better=False),
 }
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-table { border-collapse: collapse; width: 100%; } th, td { text-align: left; padding: .25rem .75rem; }
-th, td { border-bottom: 1px solid #ddd; } td.number { text-align: right; font-variant-numeric: tabular-nums; }
-.missed { color: #b00020; font-weight: 600; } .met { color: #1b6e20; } svg { max-width: 100%; height: auto; }
-"""
 
 
 def write_report(
@@ -109,11 +104,3 @@ def _timelines_plot(timelines: Mapping[str, Sequence[int]]) -> str:
     axes.grid(visible=True, alpha=0.3)
     axes.legend()
     return svg(figure)
-
-
-def svg(figure: Figure) -> str:
-    """The figure as an element of a page."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg")
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]

@@ -8,10 +8,10 @@ from typing import Any
 
 from loadtest.bench.load import WIDE, Bench, Load, offer, opened
 from loadtest.bench.report import Curve
-from loadtest.experiments.ledger import fill
 from loadtest.shared.histogram import decoded, ms_at
 from loadtest.shared.pgbench import CLIENTS, pgbench
 from loadtest.shared.process import POS_SERVER, new_ledger, owner, pos_server, say, serving
+from loadtest.shared.sales_history import fill_ledger
 from loadtest.shared.seed import seed_pins
 from pos_server.settings import load_settings
 
@@ -232,7 +232,7 @@ async def large(bench: Bench, figures: Figures, pairs: int) -> None:
     say(f"  seeding {_LARGE_WALLETS} wallets and {_LARGE_MERCHANTS * 1000} payments …")
     async with new_ledger() as (dsn, data_dir):
         async with owner(dsn) as connection:
-            await fill(connection, _LARGE_MERCHANTS, 1000, 1)
+            await fill_ledger(connection, _LARGE_MERCHANTS, 1000, 1)
         phones = len(bench.wallets)
         async with opened(dsn, data_dir, len(bench.spread), _LARGE_WALLETS, phones, bench.seconds) as big:
             ratio, _ = await compared(bench, pairs, lambda: offer(big, big.spread, big.wallets))

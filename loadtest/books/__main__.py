@@ -27,9 +27,9 @@ from typing import Any
 from loadtest.books.arrivals import Plan
 from loadtest.books.figures import Phase, summary, table
 from loadtest.books.jobs import JOBS, Job, Stage
-from loadtest.experiments.ledger import fill
 from loadtest.shared.opening import open_shop
 from loadtest.shared.process import POS_SERVER, new_ledger, owner, pos_server, say, serving
+from loadtest.shared.sales_history import fill_ledger
 from pos_server.cli.operator_acts import new_key
 from pos_server.core.credentials.api_keys import Role
 
@@ -111,7 +111,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
     try:
         async with new_ledger() as (dsn, data_dir):
             async with owner(dsn) as connection:
-                await fill(
+                await fill_ledger(
                     connection,
                     arguments.merchants,
                     arguments.sales,

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import uuid_utils.compat
+import uuid_utils
 import uvloop
 from websockets.asyncio.client import ClientConnection
 
-from loadtest.experiments.slow_peers import scan
 from loadtest.shared.clock import sleep_until
 from loadtest.shared.codes import Codes
+from loadtest.shared.messages import scan_message
 from loadtest.shared.seed import Device, device_of
 from loadtest.shared.session import open_session
 from pos_server.core.credentials import payment_code
@@ -125,10 +125,10 @@ async def offer(plan: Plan, load: Load, tills: list[ClientConnection], stop: asy
         code = next(customers).next(time.time())
         if code is None:
             continue  # after a stall all of a wallet's turns may fall into one step
-        payment_id = uuid_utils.compat.uuid7()
-        payment, reference = load.new(str(payment_id), intended_s)
+        payment_id = str(uuid_utils.uuid7())
+        payment, reference = load.new(payment_id, intended_s)
         payment.sent_s = time.monotonic()
-        await till.send(orjson.dumps(scan(code, payment_id, reference)).decode())
+        await till.send(orjson.dumps(scan_message(code, payment_id, reference)).decode())
 
 
 async def run(plan: Plan) -> list[list[Any]]:

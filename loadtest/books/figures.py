@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
-from pos_server.demo.report import percentile
+from loadtest.shared.histogram import nearest_rank
 
 LATE_S = 1.0
 
@@ -41,7 +41,7 @@ class Answers:
 
 def percentile_ms(ordered_s: list[float], percent: float) -> float:
     """Nearest rank; NaN of nothing."""
-    return round(percentile(ordered_s, percent) * 1000, 2) if ordered_s else math.nan
+    return round(nearest_rank(ordered_s, percent) * 1000, 2) if ordered_s else math.nan
 
 
 @dataclass(frozen=True, slots=True)

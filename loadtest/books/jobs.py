@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadtest.experiments.ledger import shift_id_of
 from loadtest.shared.process import owner, pos_server
+from loadtest.shared.sales_history import shift_id_of
 from loadtest.shared.seed import CURRENCY, Shop, credentials_of
 from pos_client import TerminalClient
 from pos_client.rest.client import ApiClient

@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import itertools
 import json
-import math
 import socket as sockets
 import time
 from collections.abc import Iterator
@@ -20,15 +19,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
-from uuid import UUID
 
 import uuid_utils.compat
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from loadtest.shared.codes import Codes
+from loadtest.shared.histogram import nearest_rank
+from loadtest.shared.messages import scan_message
 from loadtest.shared.process import Server, say, seeded_pos_server
-from loadtest.shared.seed import CURRENCY, Device, Shop
+from loadtest.shared.seed import Device, Shop
 from loadtest.shared.session import open_session
 from pos_server.core.errors import CloseCode
 
@@ -54,11 +54,6 @@ class Customer:
             meant_s = self.meant_s.pop(json.loads(frame)["payment_id"], None)
             if meant_s is not None:
                 self.latencies_s.append(time.perf_counter() - meant_s)
-
-
-def scan(code: str, payment_id: UUID, reference: str) -> dict[str, Any]:
-    fields = {"payment_id": str(payment_id), "reference": reference, "code": code}
-    return {"type": "payment.scan", "message_id": reference, "amount_minor": 1, "currency": CURRENCY} | fields
 
 
 async def play_round(
@@ -106,7 +101,7 @@ async def _sell(tills: list[ClientConnection], customers: list[Customer], end_s:
             continue
         payment_id = uuid_utils.compat.uuid7()
         customer.meant_s[str(payment_id)] = meant_s
-        await tills[number % len(tills)].send(json.dumps(scan(code, payment_id, f"o{next(orders)}")))
+        await tills[number % len(tills)].send(json.dumps(scan_message(code, str(payment_id), f"o{next(orders)}")))
 
 
 async def _flood(tills: list[ClientConnection], customers: list[Customer], end_s: float, orders: Iterator[int]) -> None:
@@ -118,7 +113,7 @@ async def _flood(tills: list[ClientConnection], customers: list[Customer], end_s
             code = customer.codes.next(time.time())
             if code is None:
                 await asyncio.sleep(1)
-        repeated.append((till, json.dumps(scan(code, uuid_utils.compat.uuid7(), f"o{next(orders)}"))))
+        repeated.append((till, json.dumps(scan_message(code, str(uuid_utils.compat.uuid7()), f"o{next(orders)}"))))
     start_s = time.perf_counter()
     for number, (till, message) in enumerate(itertools.cycle(repeated)):
         meant_s = start_s + number / FLOOD_PER_S
@@ -157,8 +152,7 @@ async def _discard(socket: ClientConnection) -> None:
 
 
 def p99_ms(latencies_s: list[float]) -> float:
-    """Nearest rank."""
-    return sorted(latencies_s)[math.ceil(len(latencies_s) * 0.99) - 1] * 1000
+    return nearest_rank(latencies_s, 99) * 1000
 
 
 async def run(seconds: float, rounds: int) -> dict[str, Any]:

@@ -24,8 +24,9 @@ import uvloop
 from websockets.frames import Frame, Opcode, apply_mask  # type: ignore[attr-defined]
 
 from loadtest.shared.codes import Codes
+from loadtest.shared.messages import scan_message
 from loadtest.shared.process import new_ledger, say
-from loadtest.shared.seed import CURRENCY, KEYRING, Shop, seed_shop
+from loadtest.shared.seed import KEYRING, Shop, seed_shop
 from pos_server.core.credentials.device_keys import DeviceKind
 from pos_server.core.money import MAX_AMOUNT_MINOR
 from pos_server.core.payments.decide import decide
@@ -106,15 +107,7 @@ def _frames(shop: Shop, customers: list[Codes], batch: int, first: int) -> list[
         code = customers[number % len(customers)].next(time.time())
         if code is None:
             raise SystemExit("the wallets have run out of codes: take fewer --payments")
-        message = {
-            "type": "payment.scan",
-            "message_id": f"m{number}",
-            "payment_id": str(uuid_utils.uuid7()),
-            "reference": f"order-{number}",
-            "amount_minor": 250,
-            "currency": CURRENCY,
-            "code": code,
-        }
+        message = scan_message(code, str(uuid_utils.uuid7()), f"order-{number}", 250)
         frames.append(Frame(Opcode.TEXT, json.dumps(message).encode()).serialize(mask=True))
     return frames
 

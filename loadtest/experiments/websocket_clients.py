@@ -101,7 +101,7 @@ def _wsproto(url: str) -> tuple[Callable[[str], Any], Callable[[], str | None]]:
 
 
 def _websockets_protocol(url: str) -> tuple[Callable[[str], Any], Callable[[], str | None]]:
-    from loadtest.lunch.gevent_websocket import Closed, WebSocket
+    from loadtest.shared.gevent_websocket import Closed, WebSocket
 
     socket = WebSocket(url)
 

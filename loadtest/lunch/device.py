@@ -17,9 +17,9 @@ import orjson
 from gevent.event import Event
 from gevent.queue import Empty, Queue
 
-from loadtest.lunch.gevent_websocket import Closed, WebSocket
 from loadtest.lunch.outcomes import Failure, outcome_of
 from loadtest.lunch.recorder import Recorder
+from loadtest.shared.gevent_websocket import Closed, WebSocket
 from pos_client.device.backoff import Backoff
 from pos_server.core.credentials import payment_code
 from pos_server.core.credentials.device_keys import DeviceKind, authentication_mac

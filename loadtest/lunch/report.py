@@ -10,10 +10,11 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from loadtest.bench.report import STYLE, svg
 from loadtest.lunch.figures import answered_s, batch_sizes, cpu_over_time
 from loadtest.lunch.objectives import Objective
 from loadtest.lunch.watch import Look
+from loadtest.shared.histogram import nearest_rank
+from loadtest.shared.html_report import STYLE, svg
 
 _SLOTS = 60
 _PERCENTS = (50, 95, 99)
@@ -102,12 +103,6 @@ def slotted(times_s: Sequence[float], values: Sequence[float], began_s: float, e
     return slots
 
 
-def percentile(values: Sequence[float], percent: float) -> float:
-    """The nearest rank."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
-
-
 def _throughput_plot(record: Mapping[str, Any]) -> str:
     each_s, began_s = slot_s(record), record["began_s"]
     answers = answered_s(record)
@@ -127,7 +122,7 @@ def _latency_plot(record: Mapping[str, Any], name: str) -> str:
     slots = sorted(slotted(kept["at_s"], kept["us"], record["began_s"], each_s).items())
     figure, axes = _plot("ms")
     for percent in _PERCENTS:
-        values = [percentile(values, percent) / 1000 for _, values in slots]
+        values = [nearest_rank(values, percent) / 1000 for _, values in slots]
         axes.plot([(slot + 0.5) * each_s for slot, _ in slots], values, marker=".", label=f"p{percent}")
     axes.set_yscale("log")
     axes.legend()

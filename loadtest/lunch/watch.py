@@ -1,7 +1,6 @@
 """Watches a load test from outside, a look a second: CPU, memory, the database, the server's metrics."""
 
 import asyncio
-import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -10,8 +9,8 @@ from pathlib import Path
 
 import httpx
 
+from loadtest.shared.machine import children_of, cpu_s, memory_kib, postgres_cpu_s, postgres_pids
 from loadtest.shared.metrics import Metrics, read_metrics
-from loadtest.shared.pgbench import children_of, cpu_s, postgres_cpu_s, postgres_pids
 from loadtest.shared.process import owner
 
 _EACH_S = 1.0
@@ -77,13 +76,3 @@ async def watching(watch: Watch) -> AsyncIterator[None]:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-
-
-def memory_kib(pid: int) -> int:
-    """Physical memory of a process; what it shares with others counts in part (PSS), so that a sum is true."""
-    try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return 0
-    match = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
-    return int(match[1]) if match else 0

@@ -1,5 +1,8 @@
 """Latencies as an HDR histogram: microseconds up to a minute, with three digits, in a text of a few kilobytes."""
 
+import math
+from collections.abc import Sequence
+
 from hdrh.histogram import HdrHistogram
 
 _LARGEST_US = 60_000_000
@@ -26,3 +29,9 @@ def ms_at(histogram: HdrHistogram, percent: float) -> float:
     """The latency in milliseconds that `percent` of them did not exceed; 0 of none."""
     value_us: int = histogram.get_value_at_percentile(percent)
     return round(value_us / 1000, 3)
+
+
+def nearest_rank(values: Sequence[float], percent: float) -> float:
+    """Return the nearest-rank percentile of these values, of which there must be at least one."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]

@@ -10,6 +10,7 @@ from pathlib import Path
 from hdrh.histogram import HdrHistogram
 
 from loadtest.shared.histogram import new_histogram
+from loadtest.shared.machine import cpu_s, postgres_cpu_s
 from loadtest.shared.process import owner
 from pos_server.ledger.database import libpq_environment
 from pos_server.postgres.binaries import program
@@ -118,33 +119,3 @@ def _watched_cpu_s(process: asyncio.subprocess.Process) -> Callable[[], float]:
         return seen
 
     return last
-
-
-def cpu_s(pid: int, *, with_children: bool = False) -> float:
-    """CPU seconds that a process has used; with those of its children that have ended."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0.0
-    ticks = sum(map(int, fields[11 : 15 if with_children else 13]))
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def children_of(pid: int) -> list[int]:
-    """The processes that this one has started and that live."""
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-
-
-def postgres_pids(data_dir: Path) -> list[int]:
-    """The postmaster, then all of its sessions."""
-    postmaster = int((data_dir / "postgres" / "postmaster.pid").read_text().split()[0])
-    return [postmaster, *children_of(postmaster)]
-
-
-def postgres_cpu_s(data_dir: Path) -> float:
-    """CPU seconds of a Postgres and of all its sessions so far."""
-    postmaster, *sessions = postgres_pids(data_dir)
-    return cpu_s(postmaster, with_children=True) + sum(map(cpu_s, sessions))

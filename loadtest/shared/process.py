@@ -14,6 +14,7 @@ from pathlib import Path
 
 import asyncpg
 
+from loadtest.shared.machine import cpu_s, resident_kib
 from loadtest.shared.seed import MASTER_KEYS, Shop, seed_shop
 from pos_server.ledger.database import connect
 from pos_server.ledger.migrate import load_migrations, migrate
@@ -49,12 +50,11 @@ class Server:
 
     def resident_kib(self) -> int:
         """Physical memory that the process holds now."""
-        return _resident_kib(self.pid)
+        return resident_kib(self.pid)
 
     def cpu_s(self) -> float:
         """CPU seconds that the process has used so far, user and system."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_s(self.pid)
 
 
 @asynccontextmanager
@@ -140,11 +140,6 @@ async def seeded_pos_server(
         async with serving([POS_SERVER, "run", "--port", "0"], POS_DATABASE_URL=dsn, **variables) as server:
             yield server, shop
         say(await pos_server(data_dir, "audit"))
-
-
-def _resident_kib(pid: int) -> int:
-    match = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    return int(match[1]) if match else 0
 
 
 async def _drain(stream: asyncio.StreamReader) -> None:

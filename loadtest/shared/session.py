@@ -6,8 +6,8 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from loadtest.shared.seed import KEYRING, Device
-from pos_server.core.credentials.device_keys import authentication_mac
+from loadtest.shared.messages import authenticate_message
+from loadtest.shared.seed import Device
 
 
 async def open_session(url: str, device: Device, **options: Any) -> ClientConnection:
@@ -16,9 +16,7 @@ async def open_session(url: str, device: Device, **options: Any) -> ClientConnec
     options = {"ping_interval": None, "compression": None} | options
     socket = await connect(address, subprotocols=[Subprotocol("pos.v1")], **options)
     hello = json.loads(await socket.recv())
-    mac = authentication_mac(device.key, bytes.fromhex(hello["nonce"]), device.device.number)
-    identity = {"id": device.device.number, "slot": device.device.slot, "kid": KEYRING.current, "mac": mac.hex()}
-    await socket.send(json.dumps({"type": "authenticate", "message_id": "1", **identity}))
+    await socket.send(json.dumps(authenticate_message(device, hello["nonce"])))
     ready = json.loads(await socket.recv())
     if ready["type"] != "ready":
         raise SystemExit(f"not ready: {ready}")

@@ -1,4 +1,4 @@
-"""What the commands share in talking to people and scripts: exit codes, plain lines, and errors that are one line."""
+"""Output shared by all commands: exit codes, plain lines, one-line errors, and banners."""
 
 import os
 import shlex
@@ -16,7 +16,7 @@ _BANNER_COLUMNS_MAX = 64
 
 
 class ExitCode(IntEnum):
-    """What a script can tell from a command's end; `--help` says the same."""
+    """Exit codes of the commands, as documented in `--help`."""
 
     OK = 0
     DECLINED = 1
@@ -27,22 +27,22 @@ class ExitCode(IntEnum):
 
 
 class UsageError(Exception):
-    """The command was called with something it cannot use; the text says what to write instead."""
+    """An argument or an input is invalid; the text says what to enter instead."""
 
 
 def printable(text: str) -> str:
-    """Text of others, made harmless for a terminal: names and messages could hold escape sequences."""
+    """Return foreign text without control characters, since names and messages could contain escape sequences."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
-def say(text: str = "") -> None:
-    """One line, or several, on the standard output, at once."""
+def print_line(text: str = "") -> None:
+    """Write one or more lines to the standard output and flush it."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
-def complain(text: str) -> None:
-    """One line on the standard error."""
+def print_error(text: str) -> None:
+    """Write one line to the standard error."""
     sys.stderr.write(f"{printable(pasteable(text))}\n")
     sys.stderr.flush()
 
@@ -54,17 +54,17 @@ def command_line(kind: DeviceKind, device: str, words: str) -> str:
 
 
 def clock_time(unix_ms: int) -> str:
-    """A time of day as it is here, such as 12:30:05."""
+    """Return the local time of day, such as 12:30:05."""
     return time.strftime("%H:%M:%S", time.localtime(unix_ms / 1000))
 
 
 def group_digits(digits: str) -> str:
-    """A code in groups of four, as people read and type it."""
+    """Return a code in groups of four digits, for reading and typing."""
     return " ".join(digits[i : i + 4] for i in range(0, len(digits), 4))
 
 
 class Tone(IntEnum):
-    """Background colors of a banner, by their number in the 256-color cube: white text is readable on each."""
+    """Background colors of a banner, as numbers in the 256-color cube. White text is readable on each."""
 
     GOOD = 22
     BAD = 88
@@ -72,11 +72,11 @@ class Tone(IntEnum):
 
 
 def banner(title: str, lines: list[str], tone: Tone) -> str:
-    """A result that can be read from a distance: a colored block on a terminal, framed text elsewhere."""
+    """Format a result that can be read from a distance: a colored block on a terminal, framed text elsewhere."""
     width = max(_BANNER_COLUMNS_MIN, min(shutil.get_terminal_size().columns, _BANNER_COLUMNS_MAX))
     texts = [wrapped for line in lines for wrapped in textwrap.wrap(printable(line), width - 4)]
-    spaced = " ".join(title)
-    rows = ["", spaced if len(spaced) <= width - 4 else title, "", *texts, ""]
+    spaced_title = " ".join(title)
+    rows = ["", spaced_title if len(spaced_title) <= width - 4 else title, "", *texts, ""]
     if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
         return "\n".join(f"\x1b[1;38;5;231;48;5;{tone.value}m{row.center(width)}\x1b[0m" for row in rows)
     return "\n".join(["=" * width, title, *texts, "=" * width])

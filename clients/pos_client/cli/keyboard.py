@@ -1,4 +1,4 @@
-"""Lines from a keyboard that are not shown, for programs whose event loop must go on meanwhile."""
+"""Hidden keyboard input for programs whose event loop must not block."""
 
 import asyncio
 import os
@@ -12,11 +12,11 @@ _TYPED_BYTES_MAX = 1024
 
 @contextmanager
 def hidden_lines(on_line: Callable[[str], None]) -> Iterator[None]:
-    """Call this with each line that is typed; none is shown, because it may be a PIN."""
+    """Call `on_line` with each typed line. Echo is off, because a line may be a PIN."""
     loop = asyncio.get_running_loop()
     keyboard = sys.stdin.fileno()
 
-    def typed() -> None:
+    def read_line() -> None:
         text = os.read(keyboard, _TYPED_BYTES_MAX)
         if not text:
             loop.remove_reader(keyboard)
@@ -25,20 +25,20 @@ def hidden_lines(on_line: Callable[[str], None]) -> Iterator[None]:
     if not os.isatty(keyboard):
         yield
         return
-    before = termios.tcgetattr(keyboard)
-    hidden = [*before]
-    hidden[3] &= ~termios.ECHO
-    termios.tcsetattr(keyboard, termios.TCSADRAIN, hidden)
-    loop.add_reader(keyboard, typed)
+    attributes = termios.tcgetattr(keyboard)
+    hidden_attributes = [*attributes]
+    hidden_attributes[3] &= ~termios.ECHO
+    termios.tcsetattr(keyboard, termios.TCSADRAIN, hidden_attributes)
+    loop.add_reader(keyboard, read_line)
     try:
         yield
     finally:
         loop.remove_reader(keyboard)
-        termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
+        termios.tcsetattr(keyboard, termios.TCSADRAIN, attributes)
 
 
 async def hidden_line(prompt: str) -> str:
-    """Ask for one line, on the standard error, without showing what is typed. Raises EOFError when there is none."""
+    """Prompt on the standard error and return one typed line without echo. Raises EOFError at the end of input."""
     line: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def on_line(text: str) -> None:

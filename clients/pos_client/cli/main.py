@@ -1,4 +1,4 @@
-"""The command lines of `pos-terminal` and `pos-wallet`. till_commands.py and wallet_commands.py do the work."""
+"""The command lines of `pos-terminal` and `pos-wallet`, their help texts, and `activate`."""
 
 import argparse
 import asyncio
@@ -16,7 +16,7 @@ from ..device.activation import activate, request_id_for
 from ..device.credentials import device_path, parse_server_url
 from ..errors import CredentialsError
 from . import till_commands, wallet_commands, wallet_requests
-from .console import ExitCode, UsageError, command_line, complain, printable, say
+from .console import ExitCode, UsageError, command_line, print_error, print_line, printable
 
 _TERMINAL_EXAMPLES = """
 examples:
@@ -33,21 +33,21 @@ examples:
   pos-terminal shift close --cash 152.50
 
 exit codes:
-  0    scan, query: approved; cancel: taken back, or never charged; refund: made
+  0    scan, query: approved; cancel: canceled or never charged; refund: made
   1    scan, query: declined, canceled or expired
-  2    wrong usage
-  3    unknown: no answer, or (query) the customer is still asked. The next start
-       of till, scan, cancel or refund asks again and says what became of it;
-       cancel settles it at once
+  2    invalid arguments or input
+  3    unknown: no answer, or (query) the payment is still pending. The next start
+       of till, scan, cancel or refund retries and prints the outcome; cancel
+       resolves it immediately
   4    not done (not activated, cannot connect, refused, no such payment):
        nothing was charged, canceled or refunded
   130  interrupted
 
-One device has one connection: these commands end a till that is running with
-the same --device. Give them a device of their own.
+A device has one connection: these commands disconnect a till that runs with the
+same --device. Activate a second device to use both at the same time.
 
-What has no outcome yet is kept, a scan with its code, in a private file next to
-the credentials (NAME.journal) until its outcome is known.
+Requests without an outcome, including the codes of scans, are kept in a private
+file next to the credentials (NAME.journal) until their outcome is known.
 """
 _WALLET_EXAMPLES = """
 examples:
@@ -61,16 +61,16 @@ examples:
 exit codes:
   0    done; confirm: paid
   1    confirm: not paid (declined, canceled, expired, wrong PIN)
-  2    wrong usage
-  3    unknown: no answer came; the same again is safe
-  4    not done (not activated, revoked, cannot connect, refused, nothing to answer)
+  2    invalid arguments or input
+  3    unknown: no answer arrived; a repeat is safe
+  4    not done (not activated, revoked, cannot connect, refused, no pending payment)
   130  interrupted
 
-PINs are typed without being shown. Where the input is no terminal, each is one
-line of it: pin reads the old one first if there is one, then the new one.
+PINs are not echoed. If the standard input is not a terminal, each PIN is one
+line of it: pin reads the old PIN first, if there is one, then the new one.
 
-One device has one connection: these commands end a show that is running with
-the same --device. show itself asks for the PIN of a payment that needs it.
+A device has one connection: these commands disconnect a show that runs with the
+same --device. show itself asks for the PIN of a payment that requires it.
 """
 _LANGUAGE_CHARS = {*string.ascii_letters, *string.digits, "-"}
 _LANGUAGE_CHARS_MAX = 35
@@ -78,7 +78,7 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def terminal_main(argv: Sequence[str] | None = None) -> int:
-    """The `pos-terminal` command; returns its exit code."""
+    """Run the `pos-terminal` command and return its exit code."""
     parser = _parser("pos-terminal", "A cashier's till: scan payment codes and see the result.", _TERMINAL_EXAMPLES)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_activate(commands, DeviceKind.TERMINAL)
@@ -87,8 +87,8 @@ def terminal_main(argv: Sequence[str] | None = None) -> int:
 
 
 def wallet_main(argv: Sequence[str] | None = None) -> int:
-    """The `pos-wallet` command; returns its exit code."""
-    parser = _parser("pos-wallet", "A customer's wallet: show payment codes and hear of payments.", _WALLET_EXAMPLES)
+    """Run the `pos-wallet` command and return its exit code."""
+    parser = _parser("pos-wallet", "A customer's wallet: show payment codes and confirm payments.", _WALLET_EXAMPLES)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_activate(commands, DeviceKind.WALLET)
     wallet_commands.add_to(commands, _session_options(DeviceKind.WALLET))
@@ -112,7 +112,7 @@ def _device_option(kind: DeviceKind) -> argparse.ArgumentParser:
         "--device",
         default=kind.value,
         metavar="NAME|PATH",
-        help=f"which device this is, where one computer plays several: a name or a credentials file ({kind.value})",
+        help=f"the device to use, if this computer has several: a name or a credentials file (default {kind.value})",
     )
     return option
 
@@ -120,14 +120,14 @@ def _device_option(kind: DeviceKind) -> argparse.ArgumentParser:
 def _session_options(kind: DeviceKind) -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(add_help=False, parents=[_device_option(kind)])
     options.add_argument(
-        "--language", type=_language, default="en", metavar="TAG", help="of the server's texts, such as zh-CN (en)"
+        "--language", type=_language, default="en", metavar="TAG", help="language of the server's texts (default en)"
     )
     return options
 
 
 def _language(text: str) -> str:
     if not text or len(text) > _LANGUAGE_CHARS_MAX or not set(text) <= _LANGUAGE_CHARS:
-        raise argparse.ArgumentTypeError("a language is written like en or zh-CN")
+        raise argparse.ArgumentTypeError("a language looks like en or zh-CN")
     return text
 
 
@@ -135,56 +135,56 @@ def _add_activate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     parser = commands.add_parser(
         "activate",
         parents=[_device_option(kind)],
-        help="make this computer a device, with a one-time activation code",
+        help="activate this computer as a device with a one-time code",
         allow_abbrev=False,
     )
-    parser.add_argument("--server", required=True, metavar="URL", help="such as https://pay.example.com")
+    parser.add_argument("--server", required=True, metavar="URL", help="the server, such as https://pay.example.com")
     parser.add_argument("--replace", action="store_true", help="overwrite the credentials of an earlier activation")
-    parser.add_argument("code", metavar="CODE", help="the activation code, as the server's operator gave it")
+    parser.add_argument("code", metavar="CODE", help="the activation code from the server's operator")
     parser.set_defaults(command=lambda args: _activate(args, kind))
 
 
 def _activate(args: argparse.Namespace, kind: DeviceKind) -> int:
     path = device_path(args.device)
     if path.exists() and not args.replace:
-        raise CredentialsError(f"{path} exists: choose another --device, or overwrite it with --replace")
+        raise CredentialsError(f"{path} already exists: choose another --device, or overwrite it with --replace")
     try:
         server = parse_server_url(args.server)
     except ValueError as error:
         raise UsageError(str(error)) from None
     if server.startswith("http:") and urlsplit(server).hostname not in _LOOPBACK:
-        complain("warning: over http:// anyone on the network can read this device's key; use https://")
-    asked = path.with_name("activation-request.json")
+        print_error("warning: over http:// anyone on the network can read this device's key: use https://")
+    request_path = path.with_name("activation-request.json")
     try:
-        credentials = asyncio.run(activate(server, args.code, request_id=request_id_for(args.code, asked)))
+        credentials = asyncio.run(activate(server, args.code, request_id=request_id_for(args.code, request_path)))
     except ValueError:
-        raise UsageError("an activation code is written like 4F7K-20QX-M8ZD-9T3C") from None
+        raise UsageError("an activation code looks like 4F7K-20QX-M8ZD-9T3C") from None
     if credentials.kind is not kind:
         other = credentials.kind.value
         raise CredentialsError(f"this code activates a {other}: run `pos-{other} activate` with the same code")
     credentials.save(path)
-    asked.unlink(missing_ok=True)
-    say(f"Activated {kind.value} {credentials.number}, {printable(credentials.name)} ({credentials.currency}).")
-    say(f"Its key is in {path}: keep that file private.")
-    say(f"Next: {command_line(kind, args.device, 'till' if kind is DeviceKind.TERMINAL else 'show')}")
+    request_path.unlink(missing_ok=True)
+    print_line(f"Activated {kind.value} {credentials.number}, {printable(credentials.name)} ({credentials.currency}).")
+    print_line(f"Its key is in {path}: keep that file private.")
+    print_line(f"Next: {command_line(kind, args.device, 'till' if kind is DeviceKind.TERMINAL else 'show')}")
     return ExitCode.OK
 
 
 def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # odd bytes from a scanner, or a terminal without our characters
+            stream.reconfigure(errors="replace")  # for invalid bytes from a scanner, and terminals without Unicode
     args = parser.parse_args(argv)
     try:
         return int(args.command(args))
     except UsageError as error:
-        complain(f"{parser.prog}: {error}")
+        print_error(f"{parser.prog}: {error}")
         return ExitCode.USAGE
     except PosError as error:
-        complain(f"{parser.prog}: {error}")
+        print_error(f"{parser.prog}: {error}")
         return ExitCode.NOT_DONE
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:  # the reader of our output went away; Python would complain when it flushes at exit
+    except BrokenPipeError:  # the reader of the output is gone, and Python's flush at exit would fail
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.OK

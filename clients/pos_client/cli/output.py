@@ -1,4 +1,4 @@
-"""How the commands of `pos-terminal` say what became of a request, to people and, with --json, to scripts."""
+"""Outcomes of requests, printed by `pos-terminal` for people or, with --json, for scripts."""
 
 import argparse
 from typing import NoReturn
@@ -14,32 +14,32 @@ from pos_server.core.protocol.server_messages import (
 )
 
 from ..errors import ClientError, RequestUnanswered
-from .console import ExitCode, complain, say
+from .console import ExitCode, print_error, print_line
 
 
-def say_json(**fields: object) -> None:
-    """One line of JSON."""
-    say(orjson.dumps(fields).decode())
+def print_json(**fields: object) -> None:
+    """Print the fields as one line of JSON."""
+    print_line(orjson.dumps(fields).decode())
 
 
-def fields_of(
+def message_fields(
     message: TerminalPaymentResult | PaymentPending | TerminalRefundResult | ShiftReport,
 ) -> dict[str, object]:
-    """What a message says, without what only the connection needs."""
+    """Return the fields of a message, without those of the protocol."""
     fields: dict[str, object] = orjson.loads(encode(message))
     return {name: value for name, value in fields.items() if name not in ("type", "reply_to")}
 
 
-def say_unknown(args: argparse.Namespace, error: RequestUnanswered, advice: str = "", **more: object) -> int:
-    """It may have been done or not; `advice` is how to find out, `more` goes into the JSON."""
+def report_unknown(args: argparse.Namespace, error: RequestUnanswered, advice: str = "", **fields: object) -> int:
+    """Print an unknown outcome and return its exit code. `advice` says how to find out; `fields` go into the JSON."""
     if args.json:
-        say_json(outcome="unknown", reason=error.reason, **more)
-    complain(f"{error}. {advice}".rstrip())
+        print_json(outcome="unknown", reason=error.reason, **fields)
+    print_error(f"{error}. {advice}".rstrip())
     return ExitCode.UNKNOWN
 
 
-def say_not_done(args: argparse.Namespace, error: ClientError, **more: object) -> NoReturn:
-    """It was not done, and `error`, which is raised again, says why."""
+def report_not_done(args: argparse.Namespace, error: ClientError, **fields: object) -> NoReturn:
+    """Print a request that was not done, with `fields` in the JSON, and raise `error` again."""
     if args.json:
-        say_json(outcome="not_done", reason=str(error), code=getattr(error, "code", None), **more)
+        print_json(outcome="not_done", reason=str(error), code=getattr(error, "code", None), **fields)
     raise error

@@ -1,4 +1,4 @@
-"""The dialog about a payment that waits for its PIN: what is asked, and what the customer's lines mean."""
+"""The dialog about payments that wait for the PIN: its prompts, and the meaning of typed lines."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -11,97 +11,97 @@ from ..errors import ClientError, ConnectionStopped
 from ..wallet.client import Notice, WalletClient
 
 NO = "n"
-YES_HINT = f"Type the PIN and Enter; {NO} and Enter refuses. What you type is not shown."
+PIN_HINT = f"Type the PIN and Enter; {NO} and Enter rejects. Input is not shown."
 
 
-class Dialog:
-    """One wallet's questions, oldest first. A wallet without a PIN is asked to set one before.
+class PinDialog:
+    """One wallet's payments that wait for the PIN, oldest first. A wallet without a PIN must set one first.
 
-    It never waits: requests run besides, and `prompt` says how things stand; answers go to `tell`, as notices do. It
-    forgets a PIN as soon as it is sent.
+    It never blocks: requests run in a task, and `prompt` shows the current state. Answers go to `on_answer`, like
+    notices. A PIN is forgotten once it is sent.
     """
 
-    def __init__(self, wallet: WalletClient, tell: Callable[[Notice], None]) -> None:
+    def __init__(self, wallet: WalletClient, on_answer: Callable[[Notice], None]) -> None:
         self._wallet = wallet
-        self._tell = tell
-        self._asked: list[ConfirmationRequired] = []
+        self._on_answer = on_answer
+        self._questions: list[ConfirmationRequired] = []
         self._new_pin: str | None = None
-        self._trouble: str | None = None
-        self._work: asyncio.Task[None] | None = None
+        self._error: str | None = None
+        self._task: asyncio.Task[None] | None = None
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a question."""
-        return bool(self._asked)
+        """True while a payment waits for the PIN."""
+        return bool(self._questions)
 
-    def hear(self, notice: Notice) -> None:
-        """A notice that may be a question, or the end of one."""
+    def on_notice(self, notice: Notice) -> None:
+        """Handle a notice: it may open a question or close one."""
         if isinstance(notice, ConfirmationRequired | WalletPaymentResult):
-            asked = [other for other in self._asked if other.payment_id != notice.payment_id]
-            self._asked = [*asked, notice] if isinstance(notice, ConfirmationRequired) else asked
+            others = [question for question in self._questions if question.payment_id != notice.payment_id]
+            self._questions = [*others, notice] if isinstance(notice, ConfirmationRequired) else others
 
     def prompt(self) -> list[str]:
-        """The question as lines; none when there is nothing to ask."""
-        if not self._asked:
+        """Return the current question as lines, none without a question."""
+        if not self._questions:
             return []
-        question = self._asked[0].text
-        if self._work is not None:
-            return [question, "One moment …"]
+        text = self._questions[0].text
+        if self._task is not None:
+            return [text, "One moment …"]
         if self._wallet.pin_set is False:
-            hint = "Type a new PIN of 4 to 12 digits" if self._new_pin is None else "Type the new PIN once more"
-            hint = f"{hint} and Enter; {NO} and Enter refuses."
+            hint = "Type a new PIN of 4 to 12 digits" if self._new_pin is None else "Type the new PIN again"
+            hint = f"{hint} and Enter; {NO} and Enter rejects."
         else:
-            hint = YES_HINT
-        return [question, *([self._trouble] if self._trouble else []), hint]
+            hint = PIN_HINT
+        return [text, *([self._error] if self._error else []), hint]
 
-    def typed(self, line: str) -> None:
-        """A line of the customer."""
+    def on_line(self, line: str) -> None:
+        """Handle a typed line: a rejection, a PIN, or a new PIN typed twice."""
         line = line.strip()
-        if not self._asked or self._work is not None or not line:
+        if not self._questions or self._task is not None or not line:
             return
-        self._trouble = None
-        asked = self._asked[0]
+        self._error = None
+        question = self._questions[0]
         if line.lower() == NO:
-            self._begin(partial(self._reject, asked))
+            self._start(partial(self._reject, question))
         elif self._wallet.pin_set is not False:
-            self._begin(partial(self._confirm, asked, line))
+            self._start(partial(self._confirm, question, line))
         elif self._new_pin is None:
             self._new_pin = line
         else:
-            first, self._new_pin = self._new_pin, None
-            if first == line:
-                self._begin(partial(self._set_pin, line))
+            new_pin, self._new_pin = self._new_pin, None
+            if new_pin == line:
+                self._start(partial(self._set_pin, line))
             else:
-                self._trouble = "Those were two different PINs. Again:"
+                self._error = "The two PINs differ."
 
     async def close(self) -> None:
-        """End what runs."""
-        if self._work is not None:
-            self._work.cancel()
-            await asyncio.wait([self._work])
+        """Cancel the running request, if any."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
 
-    def _begin(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self._work = asyncio.create_task(self._run(work))
+    def _start(self, request: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._task = asyncio.create_task(self._run(request))
 
-    async def _run(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _run(self, request: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
-            await work()
+            await request()
         except ConnectionStopped:
-            pass  # whoever reads the notices says so
+            pass  # the reader of the notices reports it
         except (ClientError, ValueError) as error:
-            self._trouble = f"That did not work: {error}"
+            self._error = f"That failed: {error}"
         finally:
-            self._work = None
+            self._task = None
 
-    async def _confirm(self, asked: ConfirmationRequired, pin: str) -> None:
-        self._answered(await self._wallet.confirm(asked.payment_id, asked.version, pin))
+    async def _confirm(self, question: ConfirmationRequired, pin: str) -> None:
+        self._take_answer(await self._wallet.confirm(question.payment_id, question.version, pin))
 
-    async def _reject(self, asked: ConfirmationRequired) -> None:
-        self._answered(await self._wallet.reject(asked.payment_id))
+    async def _reject(self, question: ConfirmationRequired) -> None:
+        self._take_answer(await self._wallet.reject(question.payment_id))
 
     async def _set_pin(self, pin: str) -> None:
         await self._wallet.set_pin(pin)
 
-    def _answered(self, answer: WalletPaymentResult | ConfirmationRequired) -> None:
-        self.hear(answer)
-        self._tell(answer)
+    def _take_answer(self, answer: WalletPaymentResult | ConfirmationRequired) -> None:
+        self.on_notice(answer)
+        self._on_answer(answer)

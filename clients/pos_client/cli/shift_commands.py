@@ -9,34 +9,36 @@ from ..device.credentials import Credentials, device_path
 from ..device.requests import REQUEST_TIMEOUT_S
 from ..errors import ClientError, RequestUnanswered
 from . import inputs
-from .console import ExitCode, UsageError, command_line, complain, printable, say
-from .output import fields_of, say_json, say_not_done, say_unknown
-from .till_session import Till
+from .console import ExitCode, UsageError, command_line, print_error, print_line, printable
+from .output import message_fields, print_json, report_not_done, report_unknown
+from .till_session import TillSession
 
 
 def add_to(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]", device_option: argparse.ArgumentParser
 ) -> None:
     """Add `shift` to `pos-terminal`."""
-    shift = commands.add_parser("shift", help="open and close a shift, print its report", allow_abbrev=False)
-    shift.description = "A shift says who worked at this till. Its report sums up the payments, and the cash."
+    shift = commands.add_parser("shift", help="open or close a shift, print its report", allow_abbrev=False)
+    shift.description = "A shift records who works at this till. Its report totals the payments and the cash."
     actions = shift.add_subparsers(metavar="ACTION", required=True)
 
-    opening = actions.add_parser("open", parents=[device_option], help="begin", allow_abbrev=False)
-    opening.add_argument("--operator", required=True, metavar="NAME", help="who works at the till")
-    opening.add_argument("--cash", default="0", metavar="AMOUNT", help="what is in the drawer, such as 100.00 (0)")
-    opening.add_argument("--shift-id", type=inputs.identifier, metavar="ID", help="of an unanswered one: ask again")
+    opening = actions.add_parser("open", parents=[device_option], help="open a shift", allow_abbrev=False)
+    opening.add_argument("--operator", required=True, metavar="NAME", help="the person who works at the till")
+    opening.add_argument("--cash", default="0", metavar="AMOUNT", help="cash in the drawer, such as 100.00 (default 0)")
+    opening.add_argument("--shift-id", type=inputs.identifier, metavar="ID", help="repeat an unanswered open")
 
-    closing = actions.add_parser("close", parents=[device_option], help="end, with the Z-report", allow_abbrev=False)
-    closing.add_argument("--cash", metavar="AMOUNT", help="what was counted in the drawer; left out: not counted")
+    closing = actions.add_parser(
+        "close", parents=[device_option], help="close a shift and print its Z-report", allow_abbrev=False
+    )
+    closing.add_argument("--cash", metavar="AMOUNT", help="cash counted in the drawer (default: not counted)")
 
     report = actions.add_parser("report", parents=[device_option], help="print the report", allow_abbrev=False)
-    report.description = "The X-report of the open shift, as often as you like; or that of an earlier shift again."
+    report.description = "Print the X-report of the open shift, or the report of an earlier shift."
     for action, run in ((opening, _open), (closing, _close), (report, _report)):
         action.set_defaults(command=run)
         if action is not opening:
             action.add_argument(
-                "--shift-id", type=inputs.identifier, metavar="ID", help="which shift; else the one that is open"
+                "--shift-id", type=inputs.identifier, metavar="ID", help="the shift (default: the open one)"
             )
         inputs.add_timeout(action, REQUEST_TIMEOUT_S)
         action.add_argument("--json", action="store_true", help="print the report as one line of JSON")
@@ -46,7 +48,7 @@ def _open(args: argparse.Namespace) -> int:
     credentials = _credentials(args)
     cash_minor = inputs.cash(args.cash, credentials.currency)
     try:
-        with Till(credentials, None, language=args.language) as till:
+        with TillSession(credentials, None, language=args.language) as till:
             report = till.wait(
                 till.client.open_shift(args.operator, cash_minor, shift_id=args.shift_id, timeout_s=args.timeout)
             )
@@ -54,10 +56,10 @@ def _open(args: argparse.Namespace) -> int:
         raise UsageError(str(error)) from None
     except RequestUnanswered as error:
         query = command_line(DeviceKind.TERMINAL, args.device, "shift report")
-        return say_unknown(args, error, f"To see whether it was opened: `{query}`.")
+        return report_unknown(args, error, f"To find out whether the shift is open: `{query}`.")
     except ClientError as error:
-        say_not_done(args, error)
-    return _say_report(args, report)
+        report_not_done(args, error)
+    return _print_report(args, report)
 
 
 def _close(args: argparse.Namespace) -> int:
@@ -65,37 +67,37 @@ def _close(args: argparse.Namespace) -> int:
     cash_minor = None if args.cash is None else inputs.cash(args.cash, credentials.currency)
     shift_id = args.shift_id
     try:
-        with Till(credentials, None, language=args.language) as till:
+        with TillSession(credentials, None, language=args.language) as till:
             if shift_id is None:
                 shift_id = till.wait(till.client.shift_report(timeout_s=args.timeout)).shift_id
             report = till.wait(till.client.close_shift(shift_id, cash_minor, timeout_s=args.timeout))
     except RequestUnanswered as error:
         close = command_line(DeviceKind.TERMINAL, args.device, f"shift close --shift-id {shift_id}")
-        return say_unknown(args, error, f"To ask again: `{close}`, with the same cash." if shift_id else "")
+        return report_unknown(args, error, f"To retry: `{close}`, with the same cash." if shift_id else "")
     except ClientError as error:
-        say_not_done(args, error)
-    return _say_report(args, report)
+        report_not_done(args, error)
+    return _print_report(args, report)
 
 
 def _report(args: argparse.Namespace) -> int:
     try:
-        with Till(_credentials(args), None, language=args.language) as till:
+        with TillSession(_credentials(args), None, language=args.language) as till:
             report = till.wait(till.client.shift_report(args.shift_id, timeout_s=args.timeout))
     except RequestUnanswered as error:
-        return say_unknown(args, error)
+        return report_unknown(args, error)
     except ClientError as error:
-        say_not_done(args, error)
-    return _say_report(args, report)
+        report_not_done(args, error)
+    return _print_report(args, report)
 
 
 def _credentials(args: argparse.Namespace) -> Credentials:
     return Credentials.load(device_path(args.device), DeviceKind.TERMINAL)
 
 
-def _say_report(args: argparse.Namespace, report: ShiftReport) -> int:
+def _print_report(args: argparse.Namespace, report: ShiftReport) -> int:
     if args.json:
-        say_json(outcome="done", **fields_of(report))
+        print_json(outcome="done", **message_fields(report))
     else:
-        say("\n".join(printable(line) for line in report.text.split("\n")))
-        complain(f"shift {report.shift_id}")
+        print_line("\n".join(printable(line) for line in report.text.split("\n")))
+        print_error(f"shift {report.shift_id}")
     return ExitCode.OK

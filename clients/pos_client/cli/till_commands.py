@@ -1,4 +1,4 @@
-"""The commands of `pos-terminal` that do one thing and exit; till_screen.py has `pos-terminal till`."""
+"""The one-shot commands of `pos-terminal`: scan, query, cancel, refund, recent."""
 
 import argparse
 import sys
@@ -16,10 +16,10 @@ from ..device.requests import REQUEST_TIMEOUT_S
 from ..errors import ClientError, OutcomeUnknown, RefundUnknown, RequestUnanswered
 from ..terminal.open_payments import SCAN_TIMEOUT_S
 from . import inputs, shift_commands
-from .console import ExitCode, UsageError, clock_time, command_line, complain, printable, say
-from .output import fields_of, say_json, say_not_done, say_unknown
+from .console import ExitCode, UsageError, clock_time, command_line, print_error, print_line, printable
+from .output import message_fields, print_json, report_not_done, report_unknown
 from .till_screen import run_till
-from .till_session import Till
+from .till_session import TillSession
 
 _EXIT_CODES: dict[str, ExitCode] = {Status.APPROVED: ExitCode.OK, Status.PENDING: ExitCode.UNKNOWN}
 
@@ -28,26 +28,30 @@ def add_to(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]", device_option: argparse.ArgumentParser
 ) -> None:
     """Add these commands to `pos-terminal`."""
-    _add_scan(_command(commands, device_option, "scan", "take one payment, then exit with its outcome", _scan))
+    _add_scan(_command(commands, device_option, "scan", "take one payment and exit with its outcome", _scan))
     till = _command(commands, device_option, "till", "take payments one after the other", run_till)
-    till.description = "Ask for an amount, then for the scanned code, again and again. What failed stays until Enter."
+    till.description = (
+        "Prompt for an amount, then for the scanned code, repeatedly. A failure stays in view until Enter."
+    )
 
-    query = _command(commands, device_option, "query", "find out what became of a payment", _query)
-    _add_which(query)
+    query = _command(commands, device_option, "query", "print the state of a payment", _query)
+    _add_target(query)
     inputs.add_timeout(query, REQUEST_TIMEOUT_S)
 
-    cancel = _command(commands, device_option, "cancel", "take a payment back, whether or not it ever arrived", _cancel)
-    cancel.description = (
-        "Take a payment back. It is sent until it is answered; without an answer the next start goes on with it."
+    cancel = _command(
+        commands, device_option, "cancel", "cancel a payment, whether or not it reached the server", _cancel
     )
-    _add_which(cancel)
+    cancel.description = (
+        "Cancel a payment. The request is resent until it is answered; without an answer, the next start resumes it."
+    )
+    _add_target(cancel)
     inputs.add_timeout(cancel, SCAN_TIMEOUT_S)
 
-    refund = _command(commands, device_option, "refund", "give some of a payment back", _refund)
-    _add_which(refund)
-    refund.add_argument("--amount", required=True, help="how much, such as 3.00, in the terminal's currency")
+    refund = _command(commands, device_option, "refund", "refund a payment in part or in full", _refund)
+    _add_target(refund)
+    refund.add_argument("--amount", required=True, help="the amount, such as 3.00, in the terminal's currency")
     refund.add_argument(
-        "--refund-id", type=inputs.identifier, metavar="ID", help="of a refund whose outcome is unknown: ask again"
+        "--refund-id", type=inputs.identifier, metavar="ID", help="repeat a refund whose outcome is unknown"
     )
     inputs.add_timeout(refund, SCAN_TIMEOUT_S)
 
@@ -73,9 +77,9 @@ def _command(
 
 
 def _add_scan(scan: argparse.ArgumentParser) -> None:
-    scan.description = "Take one payment. Without --code and --image it reads one line: a USB scanner types the code."
-    scan.add_argument("--amount", required=True, help="what to charge, such as 12.50, in the terminal's currency")
-    scan.add_argument("--reference", type=inputs.reference, help="your order number; one is made if left out")
+    scan.description = "Take one payment. Without --code or --image, the code is one line of the standard input."
+    scan.add_argument("--amount", required=True, help="the amount, such as 12.50, in the terminal's currency")
+    scan.add_argument("--reference", type=inputs.reference, help="your order number (default: a new one)")
     source = scan.add_mutually_exclusive_group()
     source.add_argument("--code", metavar="DIGITS", help="the 24 digits of the payment code")
     source.add_argument("--image", type=Path, metavar="FILE", help="a photo of the QR code or barcode")
@@ -83,17 +87,17 @@ def _add_scan(scan: argparse.ArgumentParser) -> None:
         "--purpose",
         choices=[purpose.value for purpose in Purpose],
         default=Purpose.SALE.value,
-        help="what the money is for: a sale, cash that the customer pays in, or cash that you pay out",
+        help="a sale, a top-up with the customer's cash, or a withdrawal in cash (default sale)",
     )
-    scan.add_argument("--typed", action="store_true", help="the code was typed by hand: the customer's PIN is needed")
+    scan.add_argument("--typed", action="store_true", help="the code was typed by hand, so the PIN is required")
     inputs.add_timeout(scan, SCAN_TIMEOUT_S)
     scan.add_argument("--json", action="store_true", help="print the outcome as one line of JSON")
 
 
-def _add_which(parser: argparse.ArgumentParser) -> None:
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--payment-id", type=inputs.identifier, metavar="ID", help="the payment")
-    which.add_argument("--reference", type=inputs.reference, help="the order")
+def _add_target(parser: argparse.ArgumentParser) -> None:
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--payment-id", type=inputs.identifier, metavar="ID", help="the payment's id")
+    target.add_argument("--reference", type=inputs.reference, help="the order number")
 
 
 def _scan(args: argparse.Namespace) -> int:
@@ -102,12 +106,12 @@ def _scan(args: argparse.Namespace) -> int:
     reference = args.reference or inputs.new_reference(credentials.number)
     code = _scanned_code(args)
     try:
-        with Till(credentials, journal_path(args.device), language=args.language) as till:
+        with TillSession(credentials, journal_path(args.device), language=args.language) as till:
             till.report_recovered()
 
             def on_pending(pending: PaymentPending) -> None:
                 till.waits_for_customer = True
-                complain(f"order {reference}: {pending.text}")
+                print_error(f"order {reference}: {pending.text}")
 
             result = till.wait(
                 till.client.scan(
@@ -124,48 +128,48 @@ def _scan(args: argparse.Namespace) -> int:
         raise UsageError(str(error)) from None
     except OutcomeUnknown as error:
         if args.json:
-            say_json(outcome="unknown", payment_id=error.payment_id, reference=reference, reason=error.reason)
+            print_json(outcome="unknown", payment_id=error.payment_id, reference=reference, reason=error.reason)
         query, cancel = (
             command_line(DeviceKind.TERMINAL, args.device, f"{action} --payment-id {error.payment_id}")
             for action in ("query", "cancel")
         )
-        complain(f"{error}. To find out: `{query}`. To take it back: `{cancel}`.")
+        print_error(f"{error}. To find out: `{query}`. To cancel it: `{cancel}`.")
         return ExitCode.UNKNOWN
     except ClientError as error:
-        say_not_done(args, error, reference=reference)
+        report_not_done(args, error, reference=reference)
     except KeyboardInterrupt:
-        complain(f"interrupted: the outcome of order {reference} is unknown")
+        print_error(f"interrupted: the outcome of order {reference} is unknown")
         raise
-    return _say_payment(args, result)
+    return _print_payment(args, result)
 
 
 def _query(args: argparse.Namespace) -> int:
     credentials = Credentials.load(device_path(args.device), DeviceKind.TERMINAL)
     try:
-        # Without the journal: to look must not charge.
-        with Till(credentials, None, language=args.language) as till:
+        # A journal would resend open scans, and a query must not charge.
+        with TillSession(credentials, None, language=args.language) as till:
             answer = till.wait(
                 till.client.query(payment_id=args.payment_id, reference=args.reference, timeout_s=args.timeout)
             )
     except RequestUnanswered as error:
-        return say_unknown(args, error)
+        return report_unknown(args, error)
     except ClientError as error:
-        say_not_done(args, error)
-    return _say_payment(args, answer)
+        report_not_done(args, error)
+    return _print_payment(args, answer)
 
 
 def _cancel(args: argparse.Namespace) -> int:
     credentials = Credentials.load(device_path(args.device), DeviceKind.TERMINAL)
     try:
-        with Till(credentials, journal_path(args.device), language=args.language) as till:
+        with TillSession(credentials, journal_path(args.device), language=args.language) as till:
             result = till.wait(
                 till.client.cancel(payment_id=args.payment_id, reference=args.reference, timeout_s=args.timeout)
             )
     except RequestUnanswered as error:
-        return say_unknown(args, error, "The next start goes on canceling.")
+        return report_unknown(args, error, "The next start resumes the cancel.")
     except ClientError as error:
-        say_not_done(args, error)
-    _say_payment(args, result)
+        report_not_done(args, error)
+    _print_payment(args, result)
     return ExitCode.OK
 
 
@@ -174,7 +178,7 @@ def _refund(args: argparse.Namespace) -> int:
     amount_minor = inputs.amount(args.amount, credentials.currency)
     payment_id = args.payment_id
     try:
-        with Till(credentials, journal_path(args.device), language=args.language) as till:
+        with TillSession(credentials, journal_path(args.device), language=args.language) as till:
             till.report_recovered()
             if payment_id is None:
                 payment_id = till.wait(till.client.query(reference=args.reference, timeout_s=args.timeout)).payment_id
@@ -183,28 +187,30 @@ def _refund(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise UsageError(str(error)) from None
     except RefundUnknown as error:
-        advice = f"The next start finds out. Or ask again with --refund-id {error.refund_id}: it is never made twice."
-        return say_unknown(args, error, advice, refund_id=error.refund_id, payment_id=payment_id)
+        advice = f"The next start finds out. Or retry with --refund-id {error.refund_id}: it is never made twice."
+        return report_unknown(args, error, advice, refund_id=error.refund_id, payment_id=payment_id)
     except ClientError as error:
-        say_not_done(args, error)
+        report_not_done(args, error)
     if args.json:
-        say_json(outcome="refunded", **fields_of(result))
+        print_json(outcome="refunded", **message_fields(result))
     else:
-        rest = format_amount(result.refundable_minor, result.currency)
-        say(f"REFUNDED {format_amount(result.amount_minor, result.currency)}, order {printable(result.reference)}")
-        say(f"{rest} may still be refunded. Refund {result.refund_id}")
+        refundable = format_amount(result.refundable_minor, result.currency)
+        print_line(
+            f"REFUNDED {format_amount(result.amount_minor, result.currency)}, order {printable(result.reference)}"
+        )
+        print_line(f"{refundable} may still be refunded. Refund {result.refund_id}")
     return ExitCode.OK
 
 
 def _recent(args: argparse.Namespace) -> int:
     credentials = Credentials.load(device_path(args.device), DeviceKind.TERMINAL)
-    with Till(credentials, None, language=args.language) as till:
+    with TillSession(credentials, None, language=args.language) as till:
         payments = till.wait(till.client.recent(args.limit, timeout_s=args.timeout))
     for payment in payments:
         if args.json:
-            say_json(outcome=_status(payment), **fields_of(payment))
+            print_json(outcome=_status(payment), **message_fields(payment))
         else:
-            say(f"{clock_time(payment.decided_at_ms)} {_line(payment)}, {payment.payment_id}")
+            print_line(f"{clock_time(payment.decided_at_ms)} {_line(payment)}, {payment.payment_id}")
     return ExitCode.OK
 
 
@@ -218,21 +224,21 @@ def _scanned_code(args: argparse.Namespace) -> str:
         sys.stderr.flush()
     code = inputs.digits(sys.stdin.readline() if args.code is None else args.code)
     if not code:
-        raise UsageError("no code was scanned")
+        raise UsageError("no code was scanned: scan one, or use --code or --image")
     return code
 
 
-def _say_payment(args: argparse.Namespace, payment: TerminalPaymentResult | PaymentPending) -> int:
-    """Print what became of a payment; returns the exit code for it."""
+def _print_payment(args: argparse.Namespace, payment: TerminalPaymentResult | PaymentPending) -> int:
+    """Print the state of a payment and return its exit code."""
     status = _status(payment)
     if args.json:
-        say_json(outcome=status, **fields_of(payment))
+        print_json(outcome=status, **message_fields(payment))
     else:
-        say(_line(payment))
+        print_line(_line(payment))
         is_plain_sale = status == Status.APPROVED and payment.purpose == Purpose.SALE
         if isinstance(payment, PaymentPending) or not is_plain_sale or payment.refunded_minor:
             reason = getattr(payment, "decline_code", None) or status
-            say(f"{printable(payment.text)} ({printable(reason)})")
+            print_line(f"{printable(payment.text)} ({printable(reason)})")
     return _EXIT_CODES.get(status, ExitCode.DECLINED)
 
 

@@ -1,4 +1,4 @@
-"""`pos-terminal till`: one sale after the other. What failed stays in view until the cashier has seen it."""
+"""`pos-terminal till`: one sale after the other. A failure stays in view until the cashier confirms it."""
 
 import argparse
 import asyncio
@@ -12,71 +12,71 @@ from pos_server.core.protocol.server_messages import PaymentPending, TerminalPay
 from ..device.credentials import Credentials, device_path, journal_path
 from ..errors import OutcomeUnknown, RequestRefused, RequestUnanswered, ScanNotDone, ScanRefused
 from ..terminal.open_payments import SCAN_TIMEOUT_S
-from .console import ExitCode, Tone, UsageError, banner, complain, printable, say
+from .console import ExitCode, Tone, UsageError, banner, print_error, print_line, printable
 from .inputs import amount, digits, new_reference
-from .till_session import LeftByCashier, Till
+from .till_session import TillSession, WaitAbandoned
 
 GREETING_TIMEOUT_S = 5.0
 TYPED = "t"
-"""Stands before a code that was typed by hand."""
+"""Prefix of a code that was typed by hand."""
 
 
 def run_till(args: argparse.Namespace) -> int:
-    """The command; returns its exit code."""
+    """Run the command and return its exit code."""
     credentials = Credentials.load(device_path(args.device), DeviceKind.TERMINAL)
-    with Till(credentials, journal_path(args.device), language=args.language) as till:
+    with TillSession(credentials, journal_path(args.device), language=args.language) as till:
         try:
             ready = till.wait(asyncio.wait_for(till.client.ready(), GREETING_TIMEOUT_S))
-            say(printable(f"{ready.merchant_name}, {ready.store_name}: terminal {ready.terminal_number}."))
+            print_line(printable(f"{ready.merchant_name}, {ready.store_name}: terminal {ready.terminal_number}."))
         except TimeoutError:
-            complain("not connected yet: sales can be entered and wait for the server.")
-        alarming = till.report_recovered()
-        say("Ctrl-C ends.")
+            print_error("not connected yet: you can enter sales, which wait for the server.")
+        needs_attention = till.report_recovered()
+        print_line("Ctrl-C ends.")
         try:
             while till.client.stopped is None:
-                if till.report_late() or alarming:
-                    _dismiss()
-                alarming = False
+                if till.report_late() or needs_attention:
+                    _wait_for_enter()
+                needs_attention = False
                 _sell(till)
         except EOFError:
-            say()
+            print_line()
             return ExitCode.OK
         raise till.client.stopped
 
 
-def _sell(till: Till) -> None:
-    """One sale: an amount, then scans until it is paid or given up. Raises EOFError when the input ends."""
+def _sell(till: TillSession) -> None:
+    """Run one sale: an amount, then scans until it is paid or abandoned. Raises EOFError when the input ends."""
     currency = till.client.credentials.currency
-    say()
+    print_line()
     try:
         amount_minor = amount(input(f"Amount in {currency}: "), currency)
     except UsageError as error:
-        say(f"{error}")
+        print_line(f"{error}")
         return
     sale = _Sale(till, amount_minor, new_reference(till.client.credentials.number))
-    again = True
-    while again:
+    is_open = True
+    while is_open:
         code = digits(input(f"Scan the customer's code ({TYPED} before typed digits, Enter alone cancels): "))
         if not code:
             return
-        again = sale.pay(code.removeprefix(TYPED), typed=code.startswith(TYPED))
+        is_open = sale.pay(code.removeprefix(TYPED), typed=code.startswith(TYPED))
 
 
 class _Sale:
-    """One order, from its amount to an end that the cashier has seen."""
+    """One order, from its amount to an end that the cashier has confirmed."""
 
-    def __init__(self, till: Till, amount_minor: int, reference: str) -> None:
+    def __init__(self, till: TillSession, amount_minor: int, reference: str) -> None:
         self._till = till
         self._amount_minor = amount_minor
         self._amount = format_amount(amount_minor, till.client.credentials.currency)
         self._reference = reference
-        self._pending: UUID | None = None
+        self._pending_id: UUID | None = None
 
     def pay(self, code: str, *, typed: bool) -> bool:
-        """Take one scan to its end; returns whether the same order may be scanned again."""
+        """Complete one scan and return whether the same order may be scanned again."""
         payment_id: UUID | None = None
         while True:
-            self._pending, self._till.waits_for_customer = None, False
+            self._pending_id, self._till.waits_for_customer = None, False
             scan = self._till.client.scan(
                 code=code,
                 amount_minor=self._amount_minor,
@@ -96,15 +96,15 @@ class _Sale:
                     case "c":
                         return self._cancel(payment_id)
                 return False
-            except LeftByCashier:
-                return self._cancel(self._pending)
+            except WaitAbandoned:
+                return self._cancel(self._pending_id)
             except (ScanNotDone, ScanRefused, ValueError) as error:
                 reason = error.reason if isinstance(error, ScanNotDone) else str(error)
                 self._show("NOT CHARGED", Tone.BAD, reason)
-                _dismiss()
+                _wait_for_enter()
                 return isinstance(error, ScanNotDone | ValueError)
             except KeyboardInterrupt:
-                complain(f"interrupted: the outcome of order {self._reference} is unknown")
+                print_error(f"interrupted: the outcome of order {self._reference} is unknown")
                 raise
             return self._end(result)
 
@@ -113,47 +113,47 @@ class _Sale:
             self._show("APPROVED", Tone.GOOD)
             return False
         self._show(result.status.upper(), Tone.BAD, result.text)
-        _dismiss()
+        _wait_for_enter()
         return result.retryable
 
     def _ask_about_unknown(self, error: OutcomeUnknown) -> str:
         self._show("UNKNOWN", Tone.OPEN, "Do not hand out the goods and do not charge again.", error.reason)
-        return input("Enter asks again (it never charges twice), c cancels the payment, x leaves it unknown: ").strip()
+        return input("Enter retries (it never charges twice), c cancels the payment, x leaves it unknown: ").strip()
 
     def _cancel(self, payment_id: UUID | None) -> bool:
-        """Cancel until that is answered, or until the cashier leaves it to the background."""
+        """Cancel until there is an answer, or until the cashier moves the cancel to the background."""
         if payment_id is None:
             raise AssertionError("nothing to cancel")
         self._till.waits_for_customer = False
         while True:
-            say("Canceling …")
+            print_line("Canceling …")
             try:
                 result = self._till.wait(self._till.client.cancel(payment_id=payment_id, timeout_s=SCAN_TIMEOUT_S))
             except RequestUnanswered as error:
                 self._show("NOT CANCELED YET", Tone.OPEN, "Do not hand out the goods.", error.reason)
-                if input("Enter goes on canceling here, x goes on with the next sale meanwhile: ").strip():
+                if input("Enter keeps trying, x cancels in the background and starts the next sale: ").strip():
                     self._till.keep_canceling(payment_id)
                     return False
             except RequestRefused as error:
                 self._show("NOT CANCELED", Tone.BAD, str(error))
-                _dismiss()
+                _wait_for_enter()
                 return False
             else:
                 return self._end(result)
 
     def _on_pending(self, pending: PaymentPending) -> None:
-        """In the thread of the session."""
+        """Show a pending payment. Runs in the thread of the session."""
         title = "WAITING FOR PIN" if pending.wallet_online else "ASK THE CUSTOMER TO OPEN THE WALLET"
-        self._pending, self._till.waits_for_customer = pending.payment_id, True
+        self._pending_id, self._till.waits_for_customer = pending.payment_id, True
         self._show(title, Tone.OPEN, pending.text)
-        say("c and Enter cancels the payment.")
+        print_line("c and Enter cancels the payment.")
 
     def _on_line(self, line: str) -> bool:
-        return line.strip() == "c" and self._pending is not None
+        return line.strip() == "c" and self._pending_id is not None
 
     def _show(self, title: str, tone: Tone, *texts: str) -> None:
-        say(banner(title, [self._amount, *texts, f"Order {self._reference}"], tone))
+        print_line(banner(title, [self._amount, *texts, f"Order {self._reference}"], tone))
 
 
-def _dismiss() -> None:
-    input("Press Enter to go on. ")
+def _wait_for_enter() -> None:
+    input("Press Enter to continue. ")

@@ -1,4 +1,4 @@
-"""A till for a program that waits for the keyboard, and how it tells of payments that nobody waits for any more."""
+"""A till for a program that blocks on the keyboard, and its reports about earlier payments."""
 
 import asyncio
 import concurrent.futures
@@ -19,27 +19,27 @@ from ..device.credentials import Credentials
 from ..errors import ClientError, RequestRefused, RequestUnanswered
 from ..terminal.client import TerminalClient
 from ..terminal.recovery import Recovered, RecoveredCancel, RecoveredRefund, RecoveredScan
-from .console import complain, printable
+from .console import print_error, printable
 
-PATIENCE_S = 2.0
+WAIT_MESSAGE_AFTER_S = 2.0
 KEYBOARD_CHECK_S = 0.2
-RECOVERY_PATIENCE_S = 10.0
-"""How long a start waits for the outcome of earlier payments before it goes on; they are told when they are known."""
+RECOVERY_WAIT_S = 10.0
+"""Wait at a start for the outcomes of earlier payments. Later ones are printed once they are known."""
 
 T = TypeVar("T")
 
 
-class LeftByCashier(Exception):
-    """The cashier does not want to wait any longer."""
+class WaitAbandoned(Exception):
+    """The cashier stopped waiting for the result."""
 
 
-class Till:
-    """A TerminalClient for a program that waits for the keyboard: the session lives in a thread of its own."""
+class TillSession:
+    """A TerminalClient for a program that blocks on the keyboard. The session runs in a thread of its own."""
 
     def __init__(self, credentials: Credentials, journal: Path | None, *, language: str = "en") -> None:
-        self.client = TerminalClient(credentials, journal=journal, language=language, on_status=_say_status)
+        self.client = TerminalClient(credentials, journal=journal, language=language, on_status=_print_status_change)
         self.waits_for_customer = False
-        """Set it while the server has answered and a customer has not."""
+        """True while the payment is pending: the server has answered, and the customer has not. Set by the caller."""
         self._loop = asyncio.new_event_loop()
         self._recovered: concurrent.futures.Future[list[Recovered]] | None = None
         self._canceling: dict[UUID, concurrent.futures.Future[TerminalPaymentResult]] = {}
@@ -60,29 +60,29 @@ class Till:
         self._loop.close()
 
     def start(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        """Run a coroutine besides."""
+        """Run a coroutine in the session's thread and return its future."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def wait(self, coroutine: Coroutine[Any, Any, T], on_line: Callable[[str], bool] | None = None) -> T:
-        """The coroutine's result; says so when it takes long. Ctrl-C ends the wait and the coroutine.
+        """Run a coroutine and return its result; prints a message if that takes long. Ctrl-C cancels the coroutine.
 
-        Lines that are typed meanwhile go to `on_line`, where the input is a terminal; when it returns True, that ends
-        both too. Raises LeftByCashier then.
+        If the input is a terminal, lines typed meanwhile go to `on_line`. When it returns True, the coroutine is
+        canceled and WaitAbandoned is raised.
         """
         future = self.start(coroutine)
         try:
-            if not concurrent.futures.wait([future], PATIENCE_S).done and not self.waits_for_customer:
-                complain(f"waiting for the server: {self.client.problem or 'no answer yet'}")
+            if not concurrent.futures.wait([future], WAIT_MESSAGE_AFTER_S).done and not self.waits_for_customer:
+                print_error(f"waiting for the server: {self.client.problem or 'no answer yet'}")
             while on_line is not None and sys.stdin.isatty() and not future.done():
                 if select.select([sys.stdin], [], [], KEYBOARD_CHECK_S)[0] and on_line(sys.stdin.readline()):
-                    raise LeftByCashier
+                    raise WaitAbandoned
             return future.result()
         except BaseException:
             future.cancel()
             raise
 
     def keep_canceling(self, payment_id: UUID) -> None:
-        """Go on canceling a payment besides; `report_late` tells the end of it."""
+        """Cancel a payment in the background; `report_late` prints the result."""
         if payment_id not in self._canceling:
             self._canceling[payment_id] = self.start(self._cancel_until_answered(payment_id))
 
@@ -92,80 +92,80 @@ class Till:
                 return await self.client.cancel(payment_id=payment_id)
 
     def report_recovered(self) -> bool:
-        """Say once, on the standard error, what became of the payments that an earlier process lost sight of.
+        """Print the outcomes of the requests that an earlier process left open, once, to the standard error.
 
-        Returns whether there is anything that the cashier should see.
+        Returns whether any of them needs the cashier's attention.
         """
         if self._recovered is None:
             return False
-        if not concurrent.futures.wait([self._recovered], RECOVERY_PATIENCE_S).done:
-            complain(f"the outcome of {self.client.left_open} earlier payments is not known yet")
+        if not concurrent.futures.wait([self._recovered], RECOVERY_WAIT_S).done:
+            print_error(f"earlier payments without a known outcome yet: {self.client.left_open}")
             return False
         recovered, self._recovered = self._recovered.result(), None
         for entry in recovered:
-            complain(f"earlier {recovered_line(entry)}")
+            print_error(f"earlier {describe_recovered(entry)}")
         return not all(_is_good(entry.outcome) for entry in recovered)
 
     def report_late(self) -> bool:
-        """Say what has become known since: of the above, and of payments whose scans were given up.
+        """Print the outcomes that arrived since: of earlier requests, background cancels, and abandoned scans.
 
-        Returns whether there is anything that the cashier should see.
+        Returns whether any of them needs the cashier's attention.
         """
-        alarming = False
+        needs_attention = False
         if self._recovered is not None and self._recovered.done():
-            alarming |= self.report_recovered()
+            needs_attention |= self.report_recovered()
         for payment_id in [payment_id for payment_id, future in self._canceling.items() if future.done()]:
             try:
-                line = result_line(self._canceling.pop(payment_id).result())
+                line = describe_result(self._canceling.pop(payment_id).result())
             except ClientError as error:
                 line = f"payment {payment_id}: not canceled, {error}"
-            complain(f"earlier {line}")
-            alarming = True
+            print_error(f"earlier {line}")
+            needs_attention = True
         while self.client.unread:
             result = self.wait(self.client.result())
-            complain(f"earlier {result_line(result)}")
-            alarming |= not _is_good(result)
-        return alarming
+            print_error(f"earlier {describe_result(result)}")
+            needs_attention |= not _is_good(result)
+        return needs_attention
 
 
-def _say_status(change: StatusChanged) -> None:
-    """In the thread of the session, at once: the cashier need not learn it from a customer's declined payment."""
-    complain(printable(change.text))
+def _print_status_change(change: StatusChanged) -> None:
+    """Print a status change at once, so that the cashier learns it before a customer's payment is declined."""
+    print_error(printable(change.text))
 
 
 def _is_good(outcome: object) -> bool:
-    """Whether the cashier need not look twice."""
+    """Return whether an outcome needs no attention."""
     return isinstance(outcome, TerminalRefundResult) or (
         isinstance(outcome, TerminalPaymentResult) and outcome.status == Status.APPROVED
     )
 
 
-def recovered_line(recovered: Recovered) -> str:
-    """One line about what an earlier process left open, such as `order 17 of 12.50 EUR: approved`."""
+def describe_recovered(recovered: Recovered) -> str:
+    """Describe a recovered request in one line, such as `order 17 of 12.50 EUR: approved`."""
     outcome = recovered.outcome
     match recovered:
         case RecoveredScan():
-            what = _order(recovered.reference, recovered.amount_minor, recovered.currency)
+            subject = _order(recovered.reference, recovered.amount_minor, recovered.currency)
         case RecoveredCancel(reference=None):
-            what = f"cancel of payment {recovered.payment_id}"
+            subject = f"cancel of payment {recovered.payment_id}"
         case RecoveredCancel():
-            what = f"cancel of order {recovered.reference}"
+            subject = f"cancel of order {recovered.reference}"
         case RecoveredRefund():
             amount = format_amount(recovered.amount_minor, recovered.currency)
-            what = f"refund of {amount} of payment {recovered.payment_id}"
+            subject = f"refund of {amount} of payment {recovered.payment_id}"
     match outcome:
         case TerminalPaymentResult():
-            return f"{what}: {_status(outcome)}"
+            return f"{subject}: {_status(outcome)}"
         case TerminalRefundResult():
-            return f"{what}: {outcome.text}"
+            return f"{subject}: {outcome.text}"
         case RequestUnanswered():
-            return f"{what}: still unknown, {outcome.reason}"
+            return f"{subject}: still unknown, {outcome.reason}"
         case RequestRefused():
-            return f"{what}: refused, {outcome}"
+            return f"{subject}: refused, {outcome}"
 
 
-def result_line(result: TerminalPaymentResult | TerminalRefundResult) -> str:
-    """One line about a payment or a refund, such as `order 17 of 12.50 EUR: approved`."""
+def describe_result(result: TerminalPaymentResult | TerminalRefundResult) -> str:
+    """Describe a payment or a refund in one line, such as `order 17 of 12.50 EUR: approved`."""
     if isinstance(result, TerminalRefundResult):
         return f"order {result.reference}: {result.text}"
     if result.reference is None or result.amount_minor is None:

@@ -1,4 +1,4 @@
-"""`pos-wallet show`, `code` and `balance`; wallet_requests.py has the commands that ask something of the server."""
+"""`pos-wallet show`, `code` and `balance`. The other commands are in wallet_requests.py."""
 
 import argparse
 import asyncio
@@ -18,9 +18,9 @@ from ..device.credentials import Credentials, device_path
 from ..errors import ClientError, CodesExhausted
 from ..wallet.client import Notice, WalletClient
 from ..wallet.codes import CodeSource
-from .console import ExitCode, complain, say
+from .console import ExitCode, print_error, print_line
 from .keyboard import hidden_lines
-from .wallet_screen import WalletScreen, alternate_screen, notice_line
+from .wallet_screen import WalletScreen, alternate_screen, describe_notice
 
 REDRAW_S = 0.5
 FIRST_DRAW_S = 0.5
@@ -32,16 +32,16 @@ def add_to(
 ) -> None:
     """Add these commands to `pos-wallet`."""
     show = commands.add_parser(
-        "show", parents=[device_option], help="show the code until Ctrl-C, and hear of payments", allow_abbrev=False
+        "show", parents=[device_option], help="show the code and notices of payments until Ctrl-C", allow_abbrev=False
     )
     show.set_defaults(command=_show)
 
     code = commands.add_parser(
-        "code", parents=[device_option], help="print one new code; needs no connection", allow_abbrev=False
+        "code", parents=[device_option], help="print one new code, without a connection", allow_abbrev=False
     )
-    code.add_argument("--png", type=_file_named(".png"), metavar="FILE.png", help="draw it into a PNG file too")
-    code.add_argument("--svg", type=_file_named(".svg"), metavar="FILE.svg", help="draw it into an SVG file too")
-    code.add_argument("--symbology", choices=("qr", "code128"), default="qr", help="what to draw (qr)")
+    code.add_argument("--png", type=_file_named(".png"), metavar="FILE.png", help="also draw it into a PNG file")
+    code.add_argument("--svg", type=_file_named(".svg"), metavar="FILE.svg", help="also draw it into an SVG file")
+    code.add_argument("--symbology", choices=("qr", "code128"), default="qr", help="kind of image (default qr)")
     code.set_defaults(command=_code)
 
     balance = commands.add_parser("balance", parents=[device_option], help="print the balance", allow_abbrev=False)
@@ -55,7 +55,7 @@ def _code(args: argparse.Namespace) -> int:
         code = source.code()
     except CodesExhausted as error:
         wait_s = max(0, error.again_at_ms - local_time_ms()) / 1000
-        complain(f"{error} ({wait_s:.0f} s)")
+        print_error(f"{error} ({wait_s:.0f} s)")
         time.sleep(wait_s)
         code = source.code()
     for path in (args.png, args.svg):
@@ -63,7 +63,7 @@ def _code(args: argparse.Namespace) -> int:
             from ..images import save_code  # needs the demo extra
 
             save_code(code.digits, path, args.symbology)
-    say(code.digits)
+    print_line(code.digits)
     return ExitCode.OK
 
 
@@ -75,9 +75,9 @@ def _balance(args: argparse.Namespace) -> int:
             try:
                 return (await asyncio.wait_for(wallet.ready(), BALANCE_TIMEOUT_S)).balance_minor
             except TimeoutError:
-                raise ClientError(f"the balance is not known: {wallet.problem}") from None
+                raise ClientError(f"the balance is unknown: {wallet.problem}") from None
 
-    say(format_amount(asyncio.run(balance_minor()), credentials.currency))
+    print_line(format_amount(asyncio.run(balance_minor()), credentials.currency))
     return ExitCode.OK
 
 
@@ -92,7 +92,7 @@ def _show(args: argparse.Namespace) -> int:
 
 
 async def _until_sigterm(show: Coroutine[Any, Any, None]) -> None:
-    """SIGTERM cancels, as Ctrl-C does, so that the terminal is restored."""
+    """Run `show`; SIGTERM cancels it, as Ctrl-C does, so that the terminal is restored."""
     task = asyncio.create_task(show)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     await task
@@ -105,8 +105,8 @@ async def _show_on_screen(wallet: WalletClient) -> None:
 
     def on_line(line: str) -> None:
         if screen.dialog.is_open:
-            screen.dialog.typed(line)
-        else:  # a customer whose code was scanned offline asks for the next one so
+            screen.dialog.on_line(line)
+        else:  # offline, the customer presses Enter after a scan to get the next code
             wallet.used()
         screen.draw()
 
@@ -125,21 +125,21 @@ async def _show_on_screen(wallet: WalletClient) -> None:
 
 
 async def _show_as_lines(wallet: WalletClient) -> None:
-    shown = ""
+    shown_digits = ""
     async with wallet:
         while True:
-            with suppress(CodesExhausted):  # then there is none to print until the next step
+            with suppress(CodesExhausted):  # the next step has new codes
                 digits = wallet.code().digits
-                if digits != shown:
-                    say(digits)
-                    shown = digits
+                if digits != shown_digits:
+                    print_line(digits)
+                    shown_digits = digits
             notice = await _notice(wallet)
             if notice is not None:
-                complain(notice_line(notice))
+                print_error(describe_notice(notice))
 
 
 async def _notice(wallet: WalletClient) -> Notice | None:
-    """The next notice, or None when it is time to draw again."""
+    """Return the next notice, or None when a redraw is due."""
     try:
         return await asyncio.wait_for(wallet.next_notice(), REDRAW_S)
     except TimeoutError:
@@ -147,7 +147,7 @@ async def _notice(wallet: WalletClient) -> Notice | None:
 
 
 def load_wallet(args: argparse.Namespace) -> tuple[Credentials, Path]:
-    """The wallet's credentials and the place of its state. Raises CredentialsError."""
+    """Return the wallet's credentials and the path of its state file. Raises CredentialsError."""
     path = device_path(args.device)
     return Credentials.load(path, DeviceKind.WALLET), path.with_suffix(".state.json")
 
@@ -155,7 +155,7 @@ def load_wallet(args: argparse.Namespace) -> tuple[Credentials, Path]:
 def _file_named(suffix: str) -> Callable[[str], Path]:
     def parse(text: str) -> Path:
         if not text.lower().endswith(suffix):
-            raise argparse.ArgumentTypeError(f"the file's name ends in {suffix}")
+            raise argparse.ArgumentTypeError(f"the file name must end in {suffix}")
         return Path(text)
 
     return parse

@@ -1,4 +1,4 @@
-"""`pos-wallet pin`, `confirm`, `reject` and `history`: the commands that ask something of the server and exit."""
+"""`pos-wallet pin`, `confirm`, `reject` and `history`: the commands that send one request and exit."""
 
 import argparse
 import asyncio
@@ -19,7 +19,7 @@ from ..device.requests import REQUEST_TIMEOUT_S
 from ..errors import ClientError, RequestUnanswered
 from ..wallet.client import WalletClient
 from . import inputs
-from .console import ExitCode, UsageError, command_line, complain, printable, say
+from .console import ExitCode, UsageError, command_line, print_error, print_line, printable
 from .keyboard import hidden_line
 from .wallet_commands import load_wallet
 
@@ -39,49 +39,51 @@ def add_to(
             type=inputs.seconds,
             default=REQUEST_TIMEOUT_S,
             metavar="SECONDS",
-            help=f"how long to wait for the server ({REQUEST_TIMEOUT_S:g})",
+            help=f"maximum wait for the server (default {REQUEST_TIMEOUT_S:g})",
         )
         return parser
 
-    command("pin", "set the wallet's PIN, or change it", _pin)
-    for answer in (
-        command("confirm", "pay what waits for the PIN", _confirm),
-        command("reject", "refuse what waits for the PIN", _reject),
+    command("pin", "set or change the wallet's PIN", _pin)
+    for decision in (
+        command("confirm", "confirm a payment that waits for the PIN", _confirm),
+        command("reject", "reject a payment that waits for the PIN", _reject),
     ):
-        answer.add_argument("--payment-id", type=inputs.identifier, metavar="ID", help="which; default the oldest")
+        decision.add_argument(
+            "--payment-id", type=inputs.identifier, metavar="ID", help="the payment (default: the oldest)"
+        )
     history = command("history", "list the payments, latest change first", _history)
     history.add_argument("--limit", type=int, default=20, choices=range(1, PAGE_MAX + 1), metavar=f"1..{PAGE_MAX}")
-    history.add_argument("--cursor", help="goes on where an earlier page ended, as that one said")
+    history.add_argument("--cursor", help="start after an earlier page, which printed this cursor")
     history.add_argument("--json", action="store_true", help="print each payment as one line of JSON")
 
 
 def _pin(args: argparse.Namespace) -> int:
     async def change(wallet: WalletClient) -> None:
         ready = await _within(args, wallet, wallet.ready())
-        old = await _secret("The PIN of now: ") if ready.pin_set else None
-        new = await _secret("The new PIN, 4 to 12 digits: ")
-        if sys.stdin.isatty() and await _secret("Once more: ") != new:
-            raise UsageError("those were two different PINs")
-        await wallet.set_pin(new, old, timeout_s=args.timeout)
+        old_pin = await _secret("Current PIN: ") if ready.pin_set else None
+        new_pin = await _secret("New PIN, 4 to 12 digits: ")
+        if sys.stdin.isatty() and await _secret("New PIN again: ") != new_pin:
+            raise UsageError("the two new PINs differ: nothing was changed")
+        await wallet.set_pin(new_pin, old_pin, timeout_s=args.timeout)
 
     return _run(args, change) or _done("The PIN is set.")
 
 
 def _confirm(args: argparse.Namespace) -> int:
     async def confirm(wallet: WalletClient) -> int:
-        asked = await _question(args, wallet)
+        question = await _question(args, wallet)
         if not wallet.pin_set:
             raise ClientError(
                 f"the wallet has no PIN yet: run `{command_line(DeviceKind.WALLET, args.device, 'pin')}` first"
             )
         while True:
-            say(printable(asked.text))
-            answer = await wallet.confirm(asked.payment_id, asked.version, await _secret("PIN: "))
+            print_line(printable(question.text))
+            answer = await wallet.confirm(question.payment_id, question.version, await _secret("PIN: "))
             if isinstance(answer, WalletPaymentResult):
-                return _say_result(answer)
-            asked = answer
+                return _print_result(answer)
+            question = answer
             if not sys.stdin.isatty():
-                complain(printable(asked.text))
+                print_error(printable(question.text))
                 return ExitCode.DECLINED
 
     return _run(args, confirm)
@@ -89,9 +91,9 @@ def _confirm(args: argparse.Namespace) -> int:
 
 def _reject(args: argparse.Namespace) -> int:
     async def reject(wallet: WalletClient) -> int:
-        asked = await _question(args, wallet)
-        answer = await wallet.reject(asked.payment_id, timeout_s=args.timeout)
-        say(printable(answer.text))
+        question = await _question(args, wallet)
+        answer = await wallet.reject(question.payment_id, timeout_s=args.timeout)
+        print_line(printable(answer.text))
         return ExitCode.OK
 
     return _run(args, reject)
@@ -99,42 +101,42 @@ def _reject(args: argparse.Namespace) -> int:
 
 def _history(args: argparse.Namespace) -> int:
     async def page(wallet: WalletClient) -> int:
-        _say_page(args, await wallet.history(args.limit, args.cursor, timeout_s=args.timeout))
+        _print_page(args, await wallet.history(args.limit, args.cursor, timeout_s=args.timeout))
         return ExitCode.OK
 
     return _run(args, page)
 
 
-def _say_page(args: argparse.Namespace, page: HistoryPage) -> None:
+def _print_page(args: argparse.Namespace, page: HistoryPage) -> None:
     for payment in page.payments:
         if args.json:
-            say(encode(payment))
+            print_line(encode(payment))
             continue
         status = Status.PENDING if isinstance(payment, ConfirmationRequired) else payment.status
         at = time.strftime("%Y-%m-%d %H:%M", time.localtime(payment.decided_at_ms / 1000))
         amount = format_amount(payment.amount_minor, payment.currency)
-        say(printable(f"{at} {status:9} {amount:>12}  {payment.merchant_name}, {payment.store_name}"))
+        print_line(printable(f"{at} {status:9} {amount:>12}  {payment.merchant_name}, {payment.store_name}"))
     if page.next_cursor is not None:
-        complain(f"more: --cursor {page.next_cursor}")
+        print_error(f"next page: --cursor {page.next_cursor}")
 
 
-def _say_result(result: WalletPaymentResult) -> int:
-    say(printable(result.text))
+def _print_result(result: WalletPaymentResult) -> int:
+    print_line(printable(result.text))
     return ExitCode.OK if result.status == Status.APPROVED else ExitCode.DECLINED
 
 
 def _done(text: str) -> int:
-    say(text)
+    print_line(text)
     return ExitCode.OK
 
 
 async def _question(args: argparse.Namespace, wallet: WalletClient) -> ConfirmationRequired:
-    """What waits for the PIN: the server says so after each `ready`."""
-    wanted: UUID | None = args.payment_id
+    """Return the payment that waits for the PIN; the server sends all of them after `ready`."""
+    payment_id: UUID | None = args.payment_id
 
     async def question() -> ConfirmationRequired:
         async for notice in wallet.notices():
-            if isinstance(notice, ConfirmationRequired) and wanted in (None, notice.payment_id):
+            if isinstance(notice, ConfirmationRequired) and payment_id in (None, notice.payment_id):
                 return notice
         raise AssertionError("notices end with an exception")
 
@@ -142,7 +144,7 @@ async def _question(args: argparse.Namespace, wallet: WalletClient) -> Confirmat
     try:
         return await asyncio.wait_for(question(), args.timeout)
     except TimeoutError:
-        raise ClientError("nothing waits for the PIN") from None
+        raise ClientError("no payment waits for the PIN") from None
 
 
 async def _within(args: argparse.Namespace, wallet: WalletClient, waiting: Awaitable[T]) -> T:
@@ -153,7 +155,7 @@ async def _within(args: argparse.Namespace, wallet: WalletClient, waiting: Await
 
 
 async def _secret(prompt: str) -> str:
-    """A line that is not shown. Raises EOFError."""
+    """Read a line without echo. Raises EOFError at the end of input."""
     if sys.stdin.isatty():
         return await hidden_line(prompt)
     line = sys.stdin.readline()
@@ -172,9 +174,9 @@ def _run(args: argparse.Namespace, work: Callable[[WalletClient], Coroutine[Any,
     try:
         return asyncio.run(session()) or ExitCode.OK
     except EOFError:
-        raise UsageError("the input ended before there was a PIN") from None
+        raise UsageError("the input ended before a PIN: enter one line per PIN") from None
     except ValueError as error:
         raise UsageError(str(error)) from None
     except RequestUnanswered as error:
-        complain(f"{error}. The same again is safe.")
+        print_error(f"{error}. A repeat is safe.")
         return ExitCode.UNKNOWN

@@ -1,4 +1,4 @@
-"""What `pos-wallet show` draws: the code that is valid now, and what became of the last payments."""
+"""The screen of `pos-wallet show`: the current code and the latest notices."""
 
 import shutil
 import sys
@@ -21,7 +21,7 @@ from ..errors import CodesExhausted
 from ..wallet.client import Notice, WalletClient
 from ..wallet.codes import ShownCode
 from .console import clock_time, group_digits, printable
-from .pin_dialog import Dialog
+from .pin_dialog import PinDialog
 
 NOTICES_SHOWN = 3
 _QR_COLUMNS = 29
@@ -39,7 +39,7 @@ _CLEAR_BELOW = "\x1b[J"
 
 @contextmanager
 def alternate_screen() -> Iterator[None]:
-    """The terminal's second screen, without a cursor; the first comes back however this ends."""
+    """Switch to the terminal's alternate screen without a cursor, and always switch back at the end."""
     sys.stdout.write(_ALTERNATE_SCREEN)
     try:
         yield
@@ -49,24 +49,24 @@ def alternate_screen() -> Iterator[None]:
 
 
 class WalletScreen:
-    """Draws a wallet. It writes over what is there and never clears first, so nothing flickers.
+    """The screen of one wallet. It overwrites the previous frame without clearing it, so nothing flickers.
 
-    `qr` turns digits into lines of text (images.qr_terminal). `dialog` asks about payments that wait for the PIN.
+    `qr` turns digits into lines of text (images.qr_terminal). `dialog` handles payments that wait for the PIN.
     """
 
     def __init__(self, wallet: WalletClient, qr: Callable[[str], str]) -> None:
         self._wallet = wallet
         self._qr = qr
         self._notices: deque[str] = deque(maxlen=NOTICES_SHOWN)
-        self.dialog = Dialog(wallet, self.add)
+        self.dialog = PinDialog(wallet, self.add)
 
     def add(self, notice: Notice) -> None:
-        """Show a notice; a question is asked until it is answered."""
-        self.dialog.hear(notice)
-        self._notices.appendleft(notice_line(notice))
+        """Add a notice to the screen and pass it to the dialog."""
+        self.dialog.on_notice(notice)
+        self._notices.appendleft(describe_notice(notice))
 
     def draw(self) -> None:
-        """Draw what is true now."""
+        """Draw the current state."""
         size = shutil.get_terminal_size()
         lines = self._lines(size.columns, size.lines)[: size.lines - 1]
         sys.stdout.write(_HOME + "".join(f"{line}{_CLEAR_LINE}\n" for line in lines) + _CLEAR_BELOW)
@@ -74,32 +74,34 @@ class WalletScreen:
 
     def _lines(self, columns: int, rows: int) -> list[str]:
         wallet = self._wallet
-        me = wallet.credentials
-        balance = "not known yet" if wallet.balance_minor is None else format_amount(wallet.balance_minor, me.currency)
+        credentials = wallet.credentials
+        balance = "not known yet"
+        if wallet.balance_minor is not None:
+            balance = format_amount(wallet.balance_minor, credentials.currency)
         status = "" if wallet.status in (None, WalletStatus.ACTIVE) else f", {wallet.status}"
         state = "Online." if wallet.problem is None else f"Offline, but the code works: {wallet.problem}."
-        head = [f"Wallet {me.number}, {me.name}. Balance {balance}{status}", state]
+        head = [f"Wallet {credentials.number}, {credentials.name}. Balance {balance}{status}", state]
         question = [f"{_BOLD}{_cut(line, columns)}{_PLAIN}" for line in self.dialog.prompt()]
         qr: list[str] = []
         try:
             qr, text = self._code_lines(wallet.code(), columns, rows - len(question))
         except CodesExhausted as error:
-            text = [f"All codes of this half minute are used. The next comes in {_seconds(error.again_at_ms)} s."]
+            text = [f"All codes of this half minute are used. Next code in {_seconds(error.again_at_ms)} s."]
         tail = [*text, *self._notices]
         if wallet.may_have_missed:
-            tail.append("Some payments of the past may not have been shown.")
+            tail.append("Some earlier payments may be missing here.")
         return [*(_cut(line, columns) for line in head), *question, *qr, *(_cut(line, columns) for line in tail)]
 
     def _code_lines(self, code: ShownCode, columns: int, rows: int) -> tuple[list[str], list[str]]:
-        until = f"A new code in {_seconds(code.valid_until_ms)} s, or with Enter. Ctrl-C ends."
-        text = [group_digits(code.digits), until]
+        hint = f"New code in {_seconds(code.valid_until_ms)} s, or press Enter. Ctrl-C ends."
+        text = [group_digits(code.digits), hint]
         if columns < _QR_COLUMNS or rows < _QR_LINES + _OTHER_LINES + 1:
-            return [], [*text, "Make the window larger to see the QR code."]
+            return [], [*text, "Enlarge the window to see the QR code."]
         return self._qr(code.digits).splitlines(), text
 
 
-def notice_line(notice: Notice) -> str:
-    """One line about a notice, such as `12:30:05 + You paid 3.20 EUR to Canteen.`"""
+def describe_notice(notice: Notice) -> str:
+    """Describe a notice in one line, such as `12:30:05 + You paid 3.20 EUR to Canteen.`"""
     match notice:
         case WalletPaymentResult():
             sign = "+" if notice.status == Status.APPROVED else "!"

@@ -150,7 +150,7 @@ class DeviceClient(Generic[ReadyT, MessageT]):
 
     @property
     def may_have_missed(self) -> bool:
-        """Whether results may be missing because the server could not replay all of them (`ready.resumed`).
+        """True once results may be missing, because the server could not replay all of them (`ready.resumed`).
 
         Open scans are not affected: they are resent and answered.
         """

@@ -22,7 +22,7 @@ class Resume:
         self.since_ms = since_ms
         """Value of `authenticate.since_ms` (server's Unix ms); None before the first `ready`."""
         self.may_have_missed = False
-        """Whether any session started without a complete replay."""
+        """True once a session has started without a complete replay."""
         self._versions: OrderedDict[UUID, int] = OrderedDict(versions or {})
         self._replay_until_ms: int | None = None
 

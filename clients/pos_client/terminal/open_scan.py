@@ -30,7 +30,7 @@ class OpenScan(OpenRequest[TerminalPaymentResult]):
     body: PaymentScan = field(repr=False)
     on_pending: OnPending | None = field(default=None, repr=False)
     was_left_open: bool = False
-    """Whether an earlier process may have sent the scan."""
+    """True if an earlier process may have sent the scan."""
     pending: PaymentPending | None = None
     sends_query: bool = False
     query_ids: set[str] = field(default_factory=set)

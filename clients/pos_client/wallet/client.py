@@ -93,7 +93,7 @@ class WalletClient(DeviceClient[WalletReady, _Message]):
         self.balance_minor: int | None = None
         """Latest known balance in minor units of the wallet's currency; None before the first connection."""
         self.pin_set: bool | None = None
-        """Whether the wallet has a PIN, as far as known; None before the first connection."""
+        """True if the wallet has a PIN, as far as known; None before the first connection."""
         self.status: str | None = None
         """Latest known status: `active`, `frozen` or `closed`; None before the first connection."""
         self._codes = CodeSource(credentials, state_file=state_file, now_ms=now_ms)

@@ -17,7 +17,7 @@ from tests.pos_client.fake_server import credentials
 ACTIVATION_CODE = "4F7K-20QX-M8ZD-9T3C"
 
 
-def test_a_device_without_credentials_is_told_to_activate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_device_without_credentials_must_be_activated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     device = str(tmp_path / "none.json")
     assert terminal_main(["till", "--device", device]) == 4
     assert "pos-terminal activate --server URL CODE` first" in capsys.readouterr().err
@@ -26,7 +26,7 @@ def test_a_device_without_credentials_is_told_to_activate(tmp_path: Path, capsys
 
 
 @pytest.mark.parametrize("main", [terminal_main, wallet_main])
-def test_help_gives_examples_and_exit_codes(main: object, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_examples_and_exit_codes(main: object, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["--help"])  # type: ignore[operator]
     assert stopped.value.code == 0
@@ -37,7 +37,7 @@ def test_help_gives_examples_and_exit_codes(main: object, capsys: pytest.Capture
 
 @contextmanager
 def activation_server(answer: dict[str, object], status: int = 200) -> Iterator[tuple[str, list[dict[str, str]]]]:
-    """An HTTP server that gives this answer to each POST; yields its URL and the bodies it gets."""
+    """Run an HTTP server with this answer to each POST; yields its URL and the request bodies."""
     bodies: list[dict[str, str]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -75,12 +75,12 @@ def test_activate_saves_credentials_once(tmp_path: Path, capsys: pytest.CaptureF
         assert terminal_main([*arguments, "--replace"]) == 0
 
 
-def test_a_code_for_the_other_kind_of_device_is_not_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_code_for_the_wrong_kind_of_device_stays_usable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with activation_server(ACTIVATION) as (url, bodies):
-        rest = ["--server", url, ACTIVATION_CODE]
-        assert wallet_main(["activate", "--device", str(tmp_path / "wallet.json"), *rest]) == 4
+        options = ["--server", url, ACTIVATION_CODE]
+        assert wallet_main(["activate", "--device", str(tmp_path / "wallet.json"), *options]) == 4
         assert "pos-terminal activate` with the same code" in capsys.readouterr().err
-        assert terminal_main(["activate", "--device", str(tmp_path / "till.json"), *rest]) == 0
+        assert terminal_main(["activate", "--device", str(tmp_path / "till.json"), *options]) == 0
     assert bodies[0] == bodies[1]
 
 
@@ -94,7 +94,7 @@ def test_a_refused_activation_is_one_line_without_the_code(tmp_path: Path, capsy
     assert ACTIVATION_CODE not in error
 
 
-def test_a_server_that_is_no_url_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_server_url_exits_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["activate", "--server", "pos.test", "--device", str(tmp_path / "till.json"), ACTIVATION_CODE]
     assert terminal_main(arguments) == 2
     assert "http or https URL" in capsys.readouterr().err

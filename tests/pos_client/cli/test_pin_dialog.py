@@ -1,70 +1,70 @@
-"""What the customer's lines mean while a payment waits for its PIN."""
+"""The PIN dialog: prompts and the meaning of typed lines."""
 
 import asyncio
 
 import pytest
 
-from pos_client.cli.pin_dialog import Dialog
+from pos_client.cli.pin_dialog import PinDialog
 from pos_client.wallet.client import Notice, WalletClient
 from pos_server.core.protocol.server_messages import ConfirmationRequired
 from tests.pos_client.fake_server import BOUGHT, CONFIRM, Peer
 from tests.pos_client.wallet.test_requests import NEW_PIN, PAYMENT_ID, PIN, PIN_CHANGED, wallet_at
 
 
-async def opened(wallet: WalletClient, told: list[Notice]) -> Dialog:
-    dialog = Dialog(wallet, told.append)
+async def opened(wallet: WalletClient, answers: list[Notice]) -> PinDialog:
+    dialog = PinDialog(wallet, answers.append)
     notice = await wallet.next_notice()
     assert isinstance(notice, ConfirmationRequired)
-    dialog.hear(notice)
+    dialog.on_notice(notice)
     return dialog
 
 
-async def finished(dialog: Dialog) -> None:
-    assert dialog._work is not None
-    await asyncio.wait([dialog._work])
+async def finished(dialog: PinDialog) -> None:
+    assert dialog._task is not None
+    await asyncio.wait([dialog._task])
 
 
 @pytest.mark.asyncio
-async def test_a_wallet_without_a_pin_sets_one_first_typed_twice() -> None:
-    said = []
+async def test_a_wallet_without_a_pin_must_first_set_one_typed_twice() -> None:
+    requests = []
 
     async def script(peer: Peer) -> None:
         await peer.welcome()
         await peer.send(**CONFIRM)
-        said.append(await peer.receive())
-        await peer.send(**{**PIN_CHANGED, "reply_to": said[0]["message_id"]})
-        said.append(await peer.receive())
-        await peer.answer(said[1], {**BOUGHT, "version": 2})
+        requests.append(await peer.receive())
+        await peer.send(**{**PIN_CHANGED, "reply_to": requests[0]["message_id"]})
+        requests.append(await peer.receive())
+        await peer.answer(requests[1], {**BOUGHT, "version": 2})
 
-    told: list[Notice] = []
+    answers: list[Notice] = []
     async with wallet_at(script) as wallet:
         wallet.pin_set = False
-        dialog = await opened(wallet, told)
+        dialog = await opened(wallet, answers)
         hints = [dialog.prompt()[-1]]
         for line in (NEW_PIN, "582048", NEW_PIN, NEW_PIN):
-            dialog.typed(line)
+            dialog.on_line(line)
             hints.append(" ".join(dialog.prompt()[1:]))
         await finished(dialog)
         assert dialog.is_open
-        dialog.typed(NEW_PIN)
+        dialog.on_line(NEW_PIN)
         await finished(dialog)
     assert [hint.split(" and ")[0] for hint in hints] == [
         "Type a new PIN of 4 to 12 digits",
-        "Type the new PIN once more",
-        "Those were two different PINs. Again: Type a new PIN of 4 to 12 digits",
-        "Type the new PIN once more",
+        "Type the new PIN again",
+        "The two PINs differ. Type a new PIN of 4 to 12 digits",
+        "Type the new PIN again",
         "One moment …",
     ]
-    assert [(each["type"], each.get("new_pin", each.get("pin"))) for each in said] == [
+    assert [(each["type"], each.get("new_pin", each.get("pin"))) for each in requests] == [
         ("pin.set", NEW_PIN),
         ("payment.confirm", NEW_PIN),
     ]
-    assert [getattr(notice, "status", None) for notice in told] == ["approved"]
+    assert [getattr(notice, "status", None) for notice in answers] == ["approved"]
     assert (dialog.is_open, dialog.prompt()) == (False, [])
 
 
 @pytest.mark.asyncio
-async def test_what_is_no_pin_and_what_is_refused_is_said_and_asked_again() -> None:
+async def test_an_invalid_or_refused_pin_is_reported_and_the_prompt_stays() -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
         await peer.send(**CONFIRM)
@@ -72,15 +72,15 @@ async def test_what_is_no_pin_and_what_is_refused_is_said_and_asked_again() -> N
 
     async with wallet_at(script) as wallet:
         dialog = await opened(wallet, [])
-        for line, trouble in (("12", "That did not work: pin: "), (PIN, "That did not work: because of pin_not_set")):
-            dialog.typed(line)
+        for line, message in (("12", "That failed: pin: "), (PIN, "That failed: because of pin_not_set")):
+            dialog.on_line(line)
             await finished(dialog)
-            assert dialog.prompt()[1].startswith(trouble)
+            assert dialog.prompt()[1].startswith(message)
             assert PIN not in "".join(dialog.prompt())
 
 
 @pytest.mark.asyncio
-async def test_a_question_ends_when_the_payment_does_and_lines_mean_nothing_then() -> None:
+async def test_a_question_closes_with_its_payment_and_later_lines_are_ignored() -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
         await peer.send(**CONFIRM)
@@ -89,20 +89,20 @@ async def test_a_question_ends_when_the_payment_does_and_lines_mean_nothing_then
     async with wallet_at(script) as wallet:
         dialog = await opened(wallet, [])
         assert dialog.prompt()[0] == CONFIRM["text"]
-        dialog.hear(await wallet.next_notice())
-        dialog.typed(PIN)
-        assert (dialog.is_open, dialog.prompt(), dialog._work) == (False, [], None)
+        dialog.on_notice(await wallet.next_notice())
+        dialog.on_line(PIN)
+        assert (dialog.is_open, dialog.prompt(), dialog._task) == (False, [], None)
 
 
 @pytest.mark.asyncio
-async def test_closing_ends_a_request_that_runs() -> None:
+async def test_closing_cancels_the_running_request() -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
         await peer.send(**CONFIRM)
 
     async with wallet_at(script) as wallet:
         dialog = await opened(wallet, [])
-        dialog.typed("n")
+        dialog.on_line("n")
         assert dialog.prompt()[-1] == "One moment …"
         await dialog.close()
-        assert dialog._asked[0].payment_id == PAYMENT_ID
+        assert dialog._questions[0].payment_id == PAYMENT_ID

@@ -29,7 +29,7 @@ def test_an_approved_scan_exits_0(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out == "APPROVED 12.50 EUR, order order-1\n"
 
 
-def test_a_declined_scan_exits_1_and_says_why(
+def test_a_declined_scan_exits_1_with_the_reason(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     type_in(monkeypatch, "7710 0000 0001 3012 3456 7890")
@@ -60,9 +60,7 @@ def test_an_image_is_scanned_and_the_outcome_is_json(tmp_path: Path, capsys: pyt
     assert (outcome["outcome"], outcome["payment_id"]) == ("approved", scans[0]["payment_id"])
 
 
-def test_an_unanswered_scan_exits_3_and_says_how_to_find_out(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unanswered_scan_exits_3_with_advice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--amount", "1", "--reference", "order-17", "--code", CODE, "--json"]
     with fake_server_in_thread(unsure) as server:
         device = saved(DeviceKind.TERMINAL, tmp_path, server.url)
@@ -72,7 +70,7 @@ def test_an_unanswered_scan_exits_3_and_says_how_to_find_out(
     assert json.loads(output.out)["outcome"] == "unknown"
     payment_id = json.loads(output.out)["payment_id"]
     till = f"{program('pos-terminal')} {{}} --payment-id {payment_id} --device {device}".format
-    assert f"To find out: `{till('query')}`. To take it back: `{till('cancel')}`." in output.err
+    assert f"To find out: `{till('query')}`. To cancel it: `{till('cancel')}`." in output.err
     assert CODE not in output.err + output.out
 
 
@@ -89,7 +87,7 @@ def test_a_revoked_till_exits_4_with_one_line(tmp_path: Path, capsys: pytest.Cap
     )
 
 
-def test_a_server_that_is_away_exits_4_and_nothing_was_charged(
+def test_an_unreachable_server_exits_4_and_nothing_was_charged(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     device = saved(DeviceKind.TERMINAL, tmp_path)
@@ -103,13 +101,13 @@ def test_a_server_that_is_away_exits_4_and_nothing_was_charged(
     ("arguments", "error"),
     [
         (["--amount", "12.345", "--code", CODE], "EUR has 2 decimals"),
-        (["--amount", CODE, "--code", CODE], "that is not an amount"),
+        (["--amount", CODE, "--code", CODE], "this is not an amount"),
         (["--amount", "1", "--code", "  "], "no code was scanned"),
         (["--amount", "1", "--code", "7" * 65], "not a payment code"),
         (["--amount", "1"], "no code was scanned"),
     ],
 )
-def test_wrong_usage_exits_2_without_repeating_a_code(
+def test_invalid_input_exits_2_without_repeating_the_code(
     arguments: list[str],
     error: str,
     tmp_path: Path,
@@ -134,7 +132,7 @@ def test_wrong_usage_exits_2_without_repeating_a_code(
         ["scan", "--amount", "1", "--code", CODE, "--image", "x.png"],
     ],
 )
-def test_what_argparse_refuses_exits_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_arguments_exit_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         terminal_main(arguments)
     assert stopped.value.code == 2
@@ -157,7 +155,7 @@ def test_a_till_takes_one_sale_after_the_other(
         assert terminal_main(["till", "--device", saved(DeviceKind.TERMINAL, tmp_path, server.url)]) == 0
     text = capsys.readouterr().out
     assert text.startswith("Canteen, North: terminal 7.\nCtrl-C ends.\n")
-    assert "that is not an amount: write it as 12.50" in text
+    assert "this is not an amount: enter it as 12.50" in text
     assert text.index("DECLINED\n12.50 EUR\nNot enough balance.") < text.index("Press Enter")
     assert text.index("Press Enter") < text.index("APPROVED\n12.50 EUR\nOrder 7-")
     assert CODE not in text
@@ -166,7 +164,7 @@ def test_a_till_takes_one_sale_after_the_other(
     assert scans[0]["payment_id"] != scans[1]["payment_id"]
 
 
-def test_a_till_asks_again_for_the_same_payment_until_the_outcome_is_known(
+def test_a_till_retries_the_same_payment_until_its_outcome_is_known(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scans = []
@@ -204,7 +202,7 @@ def test_a_refused_scan_stays_in_view_and_a_stopped_till_ends(
     assert "another program connected with the same credentials" in output.err
 
 
-def test_a_till_without_a_server_charges_nothing_and_says_why(
+def test_a_till_without_a_server_charges_nothing_and_shows_the_reason(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pos_client.cli.till_screen.SCAN_TIMEOUT_S", 0.3)
@@ -213,10 +211,10 @@ def test_a_till_without_a_server_charges_nothing_and_says_why(
     assert terminal_main(["till", "--device", saved(DeviceKind.TERMINAL, tmp_path)]) == 0
     output = capsys.readouterr()
     assert "NOT CHARGED\n1.00 EUR\ncannot reach the server: Connection refused" in output.out
-    assert output.err == "not connected yet: sales can be entered and wait for the server.\n"
+    assert output.err == "not connected yet: you can enter sales, which wait for the server.\n"
 
 
-def test_odd_bytes_from_a_scanner_are_no_code(tmp_path: Path) -> None:
+def test_invalid_bytes_from_a_scanner_are_not_a_code(tmp_path: Path) -> None:
     device = saved(DeviceKind.TERMINAL, tmp_path)
     process = subprocess.run(
         [sys.executable, "-c", PROGRAM.format("terminal"), "scan", "--device", device, "--amount", "1"],
@@ -239,9 +237,7 @@ def test_ctrl_c_at_a_prompt_exits_130_quietly(
     assert capsys.readouterr().err == ""
 
 
-def test_escape_sequences_of_others_do_not_reach_the_terminal(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_foreign_escape_sequences_do_not_reach_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
         await peer.answer(await peer.receive(), {**DECLINED, "text": "\x1b[2JNo."})

@@ -1,4 +1,4 @@
-"""`pos-terminal` and the payments that an earlier process lost sight of."""
+"""`pos-terminal` and payments that an earlier process left without an outcome."""
 
 import json
 import signal
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pos_client.cli.console import say
+from pos_client.cli.console import print_line
 from pos_client.cli.main import terminal_main
 from pos_server.core.credentials.device_keys import DeviceKind
 from tests.pos_client.cli.test_till_commands import CODE, type_in
@@ -19,7 +19,7 @@ from tests.pos_client.fake_server import PAID, Peer, fake_server_in_thread
 
 
 @pytest.mark.parametrize("next_command", ["scan", "till"])
-def test_a_till_killed_in_the_middle_of_a_payment_learns_its_outcome_at_the_next_start(
+def test_a_till_killed_during_a_payment_prints_its_outcome_at_the_next_start(
     next_command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scans: list[dict[str, Any]] = []
@@ -62,10 +62,10 @@ def test_a_till_killed_in_the_middle_of_a_payment_learns_its_outcome_at_the_next
     assert CODE not in journal.read_text() + output.out + output.err
 
 
-def test_what_is_not_known_at_the_start_is_said_and_kept(
+def test_an_outcome_unknown_at_the_start_is_reported_and_stays_journaled(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pos_client.cli.till_session.RECOVERY_PATIENCE_S", 0.2)
+    monkeypatch.setattr("pos_client.cli.till_session.RECOVERY_WAIT_S", 0.2)
     arguments = ["--amount", "12.50", "--reference", "order-17", "--code", CODE, "--json"]
     with fake_server_in_thread(unsure, silent) as server:
         device = saved(DeviceKind.TERMINAL, tmp_path, server.url)
@@ -74,13 +74,13 @@ def test_what_is_not_known_at_the_start_is_said_and_kept(
         type_in(monkeypatch)
         assert terminal_main(["till", "--device", device]) == 0
     assert capsys.readouterr().err.splitlines() == [
-        "the outcome of 1 earlier payments is not known yet",
+        "earlier payments without a known outcome yet: 1",
         "earlier order order-17 of 12.50 EUR: still unknown, this client was closed",
     ]
     assert CODE in (tmp_path / "terminal.journal").read_text()
 
 
-def test_an_outcome_that_comes_late_is_told_before_the_next_sale(
+def test_a_late_outcome_is_printed_before_the_next_sale(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pos_client.cli.till_screen.SCAN_TIMEOUT_S", 0.3)
@@ -101,17 +101,17 @@ def test_an_outcome_that_comes_late_is_told_before_the_next_sale(
     assert CODE not in (tmp_path / "terminal.journal").read_text()
 
 
-def test_an_earlier_payment_whose_outcome_comes_during_a_sale_is_told_after_it(
+def test_an_earlier_outcome_that_arrives_during_a_sale_is_printed_after_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pos_client.cli.till_session.RECOVERY_PATIENCE_S", 0.05)
-    monkeypatch.setattr("pos_client.cli.till_session.complain", say)
+    monkeypatch.setattr("pos_client.cli.till_session.RECOVERY_WAIT_S", 0.05)
+    monkeypatch.setattr("pos_client.cli.till_session.print_error", print_line)
 
     async def late(peer: Peer) -> None:
         await peer.welcome()
         earlier, sale = await peer.receive(), await peer.receive()
         await peer.answer(earlier, {**PAID, "reference": "order-17"})
-        for _ in range(20):  # by then the first answer has gone all the way to whoever waits for it
+        for _ in range(20):  # long enough for the first answer to reach its caller
             await (await peer.socket.ping())
         await peer.answer(sale)
 
@@ -122,5 +122,5 @@ def test_an_earlier_payment_whose_outcome_comes_during_a_sale_is_told_after_it(
         type_in(monkeypatch, "2", CODE[:-1] + "1", "3", "")
         assert terminal_main(["till", "--device", device]) == 0
     text = capsys.readouterr().out
-    told = text.index("earlier order")
-    assert text.index("not known yet") < text.index("APPROVED") < told < text.index("Amount in EUR", told)
+    i = text.index("earlier order")
+    assert text.index("without a known outcome") < text.index("APPROVED") < i < text.index("Amount in EUR", i)

@@ -24,15 +24,15 @@ from tests.pos_client.fake_server import (
 PAYMENT_ID = "01890000-0000-7000-8000-000000000001"
 
 
-def answering(*answers: dict[str, Any], asked: list[dict[str, Any]] | None = None) -> Script:
-    """A server that gives these answers, one to each message."""
+def answering(*answers: dict[str, Any], requests: list[dict[str, Any]] | None = None) -> Script:
+    """Return a script that sends these answers, one to each request."""
 
     async def script(peer: Peer) -> None:
         await peer.welcome()
         for answer in answers:
             message = await peer.receive()
-            if asked is not None:
-                asked.append(message)
+            if requests is not None:
+                requests.append(message)
             await peer.answer(message, {"payment_id": PAYMENT_ID, **answer})
 
     return script
@@ -70,7 +70,7 @@ def run(script: Script, folder: Path, *arguments: str) -> int:
         (PENDING, 3, "PENDING 12.50 EUR, order order-1\nWaiting for the customer's PIN. (pending)\n"),
     ],
 )
-def test_a_query_says_what_became_of_a_payment(
+def test_a_query_prints_the_state_of_a_payment(
     answer: dict[str, Any], exit_code: int, printed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(answering(answer), tmp_path, "query", "--payment-id", PAYMENT_ID) == exit_code
@@ -90,7 +90,7 @@ def test_a_query_as_json_in_another_language(tmp_path: Path, capsys: pytest.Capt
     assert languages == ["zh-CN"]
 
 
-def test_a_payment_that_nobody_knows_exits_4(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_payment_exits_4(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(refusing("payment_unknown"), tmp_path, "query", "--reference", "order-1", "--json") == 4
     output = capsys.readouterr()
     assert json.loads(output.out) == {
@@ -101,42 +101,44 @@ def test_a_payment_that_nobody_knows_exits_4(tmp_path: Path, capsys: pytest.Capt
     assert output.err == "pos-terminal: because of payment_unknown (payment_unknown)\n"
 
 
-def test_a_cancel_names_the_order_and_exits_0_when_nothing_is_charged(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    asked: list[dict[str, Any]] = []
-    assert run(answering(CANCELED, asked=asked), tmp_path, "cancel", "--reference", "order-1") == 0
+def test_a_cancel_names_the_order_and_exits_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    requests: list[dict[str, Any]] = []
+    assert run(answering(CANCELED, requests=requests), tmp_path, "cancel", "--reference", "order-1") == 0
     assert capsys.readouterr().out == "CANCELED 12.50 EUR, order order-1\nCanceled. (canceled)\n"
-    assert (asked[0]["type"], asked[0]["reference"], asked[0]["payment_id"]) == ("payment.cancel", "order-1", None)
+    assert (requests[0]["type"], requests[0]["reference"], requests[0]["payment_id"]) == (
+        "payment.cancel",
+        "order-1",
+        None,
+    )
 
 
-def test_a_cancel_without_an_answer_exits_3_and_the_next_start_goes_on(
+def test_an_unanswered_cancel_exits_3_and_the_next_start_resumes_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked: list[dict[str, Any]] = []
-    with fake_server_in_thread(silent, answering(CANCELED, PAID, asked=asked)) as server:
+    requests: list[dict[str, Any]] = []
+    with fake_server_in_thread(silent, answering(CANCELED, PAID, requests=requests)) as server:
         device = saved(DeviceKind.TERMINAL, tmp_path, server.url)
         assert terminal_main(["cancel", "--device", device, "--payment-id", PAYMENT_ID, "--timeout", "0.3"]) == 3
         error = capsys.readouterr().err
-        assert error == "no answer: no answer within 0.3 s. The next start goes on canceling.\n"
+        assert error == "no answer: no answer within 0.3 s. The next start resumes the cancel.\n"
         assert terminal_main(["scan", "--device", device, "--amount", "1", "--code", CODE]) == 0
-    assert [message["type"] for message in asked] == ["payment.cancel", "payment.scan"]
+    assert [message["type"] for message in requests] == ["payment.cancel", "payment.scan"]
     assert capsys.readouterr().err == f"earlier cancel of payment {PAYMENT_ID}: canceled, Canceled.\n"
 
 
 def test_a_refund_of_an_order_finds_its_payment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    asked: list[dict[str, Any]] = []
-    script = answering(PAID, REFUNDED, asked=asked)
+    requests: list[dict[str, Any]] = []
+    script = answering(PAID, REFUNDED, requests=requests)
     assert run(script, tmp_path, "refund", "--reference", "order-1", "--amount", "3") == 0
-    refund_id = asked[1]["refund_id"]
+    refund_id = requests[1]["refund_id"]
     assert capsys.readouterr().out == (
         f"REFUNDED 3.00 EUR, order order-1\n9.50 EUR may still be refunded. Refund {refund_id}\n"
     )
-    assert [message["type"] for message in asked] == ["payment.query", "refund.create"]
-    assert (asked[1]["payment_id"], asked[1]["amount_minor"]) == (PAYMENT_ID, 300)
+    assert [message["type"] for message in requests] == ["payment.query", "refund.create"]
+    assert (requests[1]["payment_id"], requests[1]["amount_minor"]) == (PAYMENT_ID, 300)
 
 
-def test_an_unknown_refund_exits_3_and_says_how_to_find_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_refund_exits_3_with_advice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--payment-id", PAYMENT_ID, "--amount", "3", "--timeout", "0.3", "--json"]
     assert run(silent, tmp_path, "refund", *arguments) == 3
     output = capsys.readouterr()
@@ -151,7 +153,7 @@ def test_a_refused_refund_exits_4(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_recent_lists_a_payment_a_line(as_json: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_recent_prints_one_payment_per_line(as_json: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
         recent = await peer.receive()
@@ -180,35 +182,37 @@ def test_recent_lists_a_payment_a_line(as_json: bool, tmp_path: Path, capsys: py
         ["recent", "--language", "en US"],
     ],
 )
-def test_what_argparse_refuses_exits_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_arguments_exit_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         terminal_main(arguments)
     assert stopped.value.code == 2
     assert capsys.readouterr().err
 
 
-def test_cash_is_a_scan_with_a_purpose_and_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    asked: list[dict[str, Any]] = []
+def test_a_top_up_is_a_scan_with_a_purpose_and_prints_the_servers_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    requests: list[dict[str, Any]] = []
     topped_up = {**PAID, "purpose": "top_up", "text": "Topped up by 12.50 EUR. Take the cash."}
-    script = answering(topped_up, asked=asked)
+    script = answering(topped_up, requests=requests)
     assert run(script, tmp_path, "scan", "--amount", "12.50", "--code", CODE, "--purpose", "top_up") == 0
     assert capsys.readouterr().out == (
         "APPROVED 12.50 EUR, order order-1\nTopped up by 12.50 EUR. Take the cash. (approved)\n"
     )
-    assert asked[0]["purpose"] == "top_up"
+    assert requests[0]["purpose"] == "top_up"
 
 
-def test_a_typed_code_waits_for_the_pin_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    asked: list[dict[str, Any]] = []
+def test_a_typed_code_waits_for_the_pin_with_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    requests: list[dict[str, Any]] = []
 
     async def script(peer: Peer) -> None:
         await peer.welcome()
-        asked.append(await peer.receive())
-        await peer.answer(asked[0], PENDING)
-        await peer.answer(asked[0], {**PAID, "version": 2})
+        requests.append(await peer.receive())
+        await peer.answer(requests[0], PENDING)
+        await peer.answer(requests[0], {**PAID, "version": 2})
 
     assert run(script, tmp_path, "scan", "--amount", "12.50", "--code", CODE, "--reference", "r1", "--typed") == 0
     output = capsys.readouterr()
     assert output.out == "APPROVED 12.50 EUR, order order-1\n"
     assert output.err == "order r1: Waiting for the customer's PIN.\n"
-    assert asked[0]["entry"] == "typed"
+    assert requests[0]["entry"] == "typed"

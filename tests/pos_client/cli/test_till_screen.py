@@ -1,4 +1,4 @@
-"""`pos-terminal till` where a payment waits, or its outcome is unknown, or it is to be canceled."""
+"""`pos-terminal till` with pending payments, unknown outcomes and cancels."""
 
 import os
 import pty
@@ -25,7 +25,7 @@ def run_till(script: Script, folder: Path) -> int:
 @pytest.mark.parametrize(
     ("wallet_online", "title"), [(True, "WAITING FOR PIN"), (False, "ASK THE CUSTOMER TO OPEN THE WALLET")]
 )
-def test_a_payment_that_waits_for_the_customer_is_shown(
+def test_a_pending_payment_is_shown(
     wallet_online: bool,
     title: str,
     tmp_path: Path,
@@ -37,24 +37,24 @@ def test_a_payment_that_waits_for_the_customer_is_shown(
     async def script(peer: Peer) -> None:
         await peer.welcome()
         scans.append(await peer.receive())
-        await peer.answer(scans[0], {**PENDING, "wallet_online": wallet_online, "text": "What to do."})
+        await peer.answer(scans[0], {**PENDING, "wallet_online": wallet_online, "text": "Advice."})
         await peer.answer(scans[0], {**PAID, "version": 2})
 
     type_in(monkeypatch, "80", f"t{CODE}")
     assert run_till(script, tmp_path) == 0
     text = capsys.readouterr().out
-    assert text.index(f"{title}\n80.00 EUR\nWhat to do.\nOrder 7-") < text.index("APPROVED\n80.00 EUR")
+    assert text.index(f"{title}\n80.00 EUR\nAdvice.\nOrder 7-") < text.index("APPROVED\n80.00 EUR")
     assert (scans[0]["entry"], scans[0]["code"]) == ("typed", CODE)
     assert CODE not in text
 
 
-def unanswered(*after: dict[str, Any]) -> Script:
-    """A server that cannot tell what became of a scan, and then gives these answers."""
+def unanswered(*answers: dict[str, Any]) -> Script:
+    """Return a script that leaves the outcome of a scan unknown, then sends these answers."""
 
     async def script(peer: Peer) -> None:
         await peer.welcome()
         await peer.refuse(await peer.receive(), "unknown_outcome", retryable=True, retry_after_s=60)
-        for answer in after:
+        for answer in answers:
             await peer.answer(await peer.receive(), answer)
 
     return script
@@ -67,12 +67,12 @@ def test_an_unknown_payment_can_be_canceled(
     assert run_till(unanswered(CANCELED), tmp_path) == 0
     output = capsys.readouterr()
     assert output.out.index("UNKNOWN\n1.00 EUR\nDo not hand out") < output.out.index("CANCELED\n1.00 EUR\nCanceled.\n")
-    assert output.out.endswith("Press Enter to go on. \nAmount in EUR: \n")
+    assert output.out.endswith("Press Enter to continue. \nAmount in EUR: \n")
     assert output.err == ""
     assert CODE not in (tmp_path / "terminal.journal").read_text()
 
 
-def test_a_cancel_that_is_not_answered_goes_on_besides_and_is_told_later(
+def test_an_unanswered_cancel_continues_in_the_background_and_is_printed_later(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def script(peer: Peer) -> None:
@@ -82,7 +82,7 @@ def test_a_cancel_that_is_not_answered_goes_on_besides_and_is_told_later(
         cancel, scan = await peer.receive(), await peer.receive()
         assert (cancel["type"], scan["type"]) == ("payment.cancel", "payment.scan")
         await peer.answer(cancel, {**CANCELED, "reference": "order-17"})
-        for _ in range(20):  # by then the first answer has gone all the way to whoever waits for it
+        for _ in range(20):  # long enough for the first answer to reach its caller
             await (await peer.socket.ping())
         await peer.answer(scan)
 
@@ -92,11 +92,11 @@ def test_a_cancel_that_is_not_answered_goes_on_besides_and_is_told_later(
     output = capsys.readouterr()
     assert "NOT CANCELED YET\n1.00 EUR\nDo not hand out the goods." in output.out
     assert output.err == "earlier order order-17 of 12.50 EUR: canceled, Canceled.\n"
-    after = output.out[output.out.index("APPROVED\n2.00 EUR") :]
-    assert after.index("Press Enter to go on.") < after.index("Amount in EUR:")
+    next_sale = output.out[output.out.index("APPROVED\n2.00 EUR") :]
+    assert next_sale.index("Press Enter to continue.") < next_sale.index("Amount in EUR:")
 
 
-def test_a_cancel_that_is_refused_stays_in_view(
+def test_a_refused_cancel_stays_in_view(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def script(peer: Peer) -> None:
@@ -110,7 +110,7 @@ def test_a_cancel_that_is_refused_stays_in_view(
     assert "NOT CANCELED\n1.00 EUR\nbecause of cancel_too_late (cancel_too_late)" in text
 
 
-def test_a_cancel_that_finds_a_decline_lets_the_order_be_scanned_again(
+def test_a_cancel_of_a_declined_payment_allows_another_scan_of_the_order(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     type_in(monkeypatch, "1", CODE, "c", "", CODE[:-1] + "1", "")
@@ -119,7 +119,7 @@ def test_a_cancel_that_finds_a_decline_lets_the_order_be_scanned_again(
     assert text.index("DECLINED\n1.00 EUR") < text.index("APPROVED\n1.00 EUR")
 
 
-def test_c_cancels_while_the_customer_is_asked(tmp_path: Path) -> None:
+def test_c_cancels_a_pending_payment(tmp_path: Path) -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
         await peer.answer(await peer.receive(), PENDING)
@@ -143,7 +143,7 @@ def test_c_cancels_while_the_customer_is_asked(tmp_path: Path) -> None:
         os.write(master, f"{CODE}\n".encode())
         read_until(master, "c and Enter cancels the payment")
         os.write(master, b"is typed by accident\nc\n")
-        text = read_until(master, "Press Enter to go on")
+        text = read_until(master, "Press Enter to continue")
         os.write(master, b"\n")
         read_until(master, "Amount in EUR: ")
         os.write(master, b"\x04")
@@ -154,7 +154,7 @@ def test_c_cancels_while_the_customer_is_asked(tmp_path: Path) -> None:
     assert "UNKNOWN" not in text
 
 
-def test_a_new_status_of_the_till_is_shown_when_it_comes(
+def test_a_status_change_of_the_till_is_shown_at_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def script(peer: Peer) -> None:

@@ -23,7 +23,7 @@ from tests.pos_client.fake_server import BOUGHT, DEVICE_KEY, Peer, credentials, 
 SHOWN_CODE = r"7710 0000 0001 3\d{3} \d{4} \d{4}"
 
 
-def test_each_code_command_prints_a_new_code_and_draws_it(
+def test_each_code_command_prints_and_draws_a_new_code(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(time, "time_ns", lambda: 1_700_000_010_000_000_000)
@@ -37,10 +37,10 @@ def test_each_code_command_prints_a_new_code_and_draws_it(
     assert read_code(image) == printed[1]
 
 
-def test_an_image_file_of_another_kind_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_image_suffix_is_an_invalid_argument(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         wallet_main(["code", "--png", str(tmp_path / "code.svg")])
-    assert "the file's name ends in .png" in capsys.readouterr().err
+    assert "the file name must end in .png" in capsys.readouterr().err
 
 
 def test_the_balance_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -49,7 +49,7 @@ def test_the_balance_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out == "20.00 EUR\n"
 
 
-def test_show_prints_lines_where_there_is_no_screen(
+def test_show_prints_lines_without_a_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def script(peer: Peer) -> None:
@@ -94,7 +94,7 @@ def test_show_draws_on_a_terminal_and_restores_it(end: signal.Signals, exit_code
     assert "Traceback" not in text
 
 
-def test_a_reader_that_leaves_ends_show_quietly(tmp_path: Path) -> None:
+def test_a_closed_output_pipe_ends_show_quietly(tmp_path: Path) -> None:
     with fake_server_in_thread(approving) as server:
         device = saved(DeviceKind.WALLET, tmp_path, server.url)
         reader, writer = os.pipe()
@@ -109,9 +109,9 @@ def test_a_reader_that_leaves_ends_show_quietly(tmp_path: Path) -> None:
     assert (process.returncode, process.stderr) == (0, b"")
 
 
-def read_until(descriptor: int, wanted: str) -> str:
+def read_until(descriptor: int, pattern: str) -> str:
     text = ""
-    while not re.search(wanted, text):
+    while not re.search(pattern, text):
         text += os.read(descriptor, 65_536).decode(errors="replace")
     return text
 
@@ -123,17 +123,17 @@ def test_the_state_is_next_to_the_credentials(tmp_path: Path, capsys: pytest.Cap
     assert len(capsys.readouterr().out) == payment_code.CODE_DIGITS + 1
 
 
-def test_the_screen_says_when_notices_may_be_missing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_screen_reports_possibly_missing_notices(capsys: pytest.CaptureFixture[str]) -> None:
     wallet = WalletClient(credentials(DeviceKind.WALLET))
     screen = WalletScreen(wallet, str)
     screen.draw()
-    assert "may not have been shown" not in capsys.readouterr().out
+    assert "may be missing" not in capsys.readouterr().out
     wallet._resume.on_ready(1, resumed=False)
     screen.draw()
-    assert "Some payments of the past may not have been shown." in capsys.readouterr().out
+    assert "Some earlier payments may be missing here." in capsys.readouterr().out
 
 
-def test_the_screen_shows_a_new_status(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_screen_shows_a_status_change(capsys: pytest.CaptureFixture[str]) -> None:
     wallet = WalletClient(credentials(DeviceKind.WALLET))
     screen = WalletScreen(wallet, str)
     screen.draw()

@@ -1,4 +1,4 @@
-"""`pos-wallet pin`, `confirm`, `reject`, `history`, and `show` where it asks for the PIN."""
+"""`pos-wallet pin`, `confirm`, `reject`, `history`, and the PIN prompts of `show`."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def run(script: Script, folder: Path, *arguments: str) -> int:
         return wallet_main([command, "--device", saved(DeviceKind.WALLET, folder, server.url), *rest])
 
 
-def test_a_pin_is_changed_with_the_old_one_and_neither_is_printed(
+def test_a_pin_change_requires_the_old_pin_and_prints_neither(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changes: list[dict[str, Any]] = []
@@ -55,11 +55,11 @@ def test_a_pin_is_changed_with_the_old_one_and_neither_is_printed(
     ("lines", "exit_code", "error"),
     [
         (["1234", "12x4"], 2, "new_pin: "),
-        (["1234"], 2, "the input ended before there was a PIN"),
+        (["1234"], 2, "the input ended before a PIN"),
         (["1234", "1111"], 4, "because of pin_too_weak (pin_too_weak, field new_pin)"),
     ],
 )
-def test_a_pin_that_is_none_or_too_weak(
+def test_an_invalid_or_weak_pin_is_an_error(
     lines: list[str],
     exit_code: int,
     error: str,
@@ -78,14 +78,14 @@ def test_a_pin_that_is_none_or_too_weak(
     assert not any(line in text for line in lines)
 
 
-def asking(answer: dict[str, Any], said: list[dict[str, Any]]) -> Script:
-    """A server that asks for the PIN of a payment, and gives this answer."""
+def asking(answer: dict[str, Any], requests: list[dict[str, Any]]) -> Script:
+    """Return a script that requests a confirmation, then sends this answer."""
 
     async def script(peer: Peer) -> None:
         await peer.welcome()
         await peer.send(**CONFIRM)
-        said.append(await peer.receive())
-        await peer.answer(said[0], answer)
+        requests.append(await peer.receive())
+        await peer.answer(requests[0], answer)
 
     return script
 
@@ -105,46 +105,46 @@ def test_confirm_pays_with_the_pin(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    said: list[dict[str, Any]] = []
+    requests: list[dict[str, Any]] = []
     type_in(monkeypatch, PIN)
-    assert run(asking(answer, said), tmp_path, "confirm", "--payment-id", CONFIRM["payment_id"]) == exit_code
-    assert (said[0]["type"], said[0]["pin"], said[0]["version"]) == ("payment.confirm", PIN, 1)
+    assert run(asking(answer, requests), tmp_path, "confirm", "--payment-id", CONFIRM["payment_id"]) == exit_code
+    assert (requests[0]["type"], requests[0]["pin"], requests[0]["version"]) == ("payment.confirm", PIN, 1)
     output = capsys.readouterr()
     assert output.out == f"Pay 80.00 EUR to Canteen? Enter your PIN.\n{printed}\n"
     assert PIN not in output.err
 
 
-def test_a_wrong_pin_of_a_script_exits_1(
+def test_a_wrong_pin_from_a_script_exits_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     type_in(monkeypatch, PIN)
-    again = {**CONFIRM, "version": 2, "text": "Wrong PIN. Tries left: 2."}
-    assert run(asking(again, []), tmp_path, "confirm") == 1
+    second_try = {**CONFIRM, "version": 2, "text": "Wrong PIN. Tries left: 2."}
+    assert run(asking(second_try, []), tmp_path, "confirm") == 1
     assert capsys.readouterr().err == "Wrong PIN. Tries left: 2.\n"
 
 
-def test_reject_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said: list[dict[str, Any]] = []
-    assert run(asking(REJECTED, said), tmp_path, "reject") == 0
-    assert said[0]["type"] == "payment.reject"
+def test_reject_rejects_the_payment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    requests: list[dict[str, Any]] = []
+    assert run(asking(REJECTED, requests), tmp_path, "reject") == 0
+    assert requests[0]["type"] == "payment.reject"
     assert capsys.readouterr().out == "You rejected the payment.\n"
 
 
 @pytest.mark.parametrize("command", ["confirm", "reject"])
-def test_without_a_question_there_is_no_answer(
+def test_without_a_pending_payment_confirm_and_reject_exit_4(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(silent, tmp_path, command, "--timeout", "0.3") == 4
-    assert capsys.readouterr().err == "pos-wallet: nothing waits for the PIN\n"
+    assert capsys.readouterr().err == "pos-wallet: no payment waits for the PIN\n"
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_history_is_a_payment_a_line(as_json: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_history_prints_one_payment_per_line(as_json: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
-        ask = await peer.receive()
+        request = await peer.receive()
         await peer.send(
-            type="history.page", reply_to=ask["message_id"], payments=[CONFIRM, BOUGHT], next_cursor="17.ab"
+            type="history.page", reply_to=request["message_id"], payments=[CONFIRM, BOUGHT], next_cursor="17.ab"
         )
 
     assert run(script, tmp_path, "history", *["--json"] * as_json) == 0
@@ -157,10 +157,10 @@ def test_history_is_a_payment_a_line(as_json: bool, tmp_path: Path, capsys: pyte
             "pending      80.00 EUR  Canteen, North",
             "approved      3.20 EUR  Canteen, North",
         ]
-    assert output.err == "more: --cursor 17.ab\n"
+    assert output.err == "next page: --cursor 17.ab\n"
 
 
-def test_show_asks_for_the_pin_hides_it_and_goes_on_showing_codes(tmp_path: Path) -> None:
+def test_show_prompts_for_the_pin_hides_it_and_keeps_showing_codes(tmp_path: Path) -> None:
     confirms: list[dict[str, Any]] = []
     now_ms = time.time_ns() // 1_000_000
 
