@@ -1,5 +1,6 @@
 """`GET /asyncapi.json`: the WebSocket protocol as this server speaks it, for tools. `pos-server asyncapi` prints it."""
 
+from functools import cache
 from importlib.metadata import version
 
 import orjson
@@ -32,6 +33,11 @@ def asyncapi_json(settings: Settings) -> bytes:
         pin_failures_max=settings.pin_failures_max,
         pin_lock_s=settings.pin_lock_s,
     )
+    return _document_json(limits)
+
+
+@cache  # a tenth of a second to make
+def _document_json(limits: WireLimits) -> bytes:
     document = asyncapi_document(version("pos-server"), limits)
     return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 

@@ -1,5 +1,6 @@
 """`GET /openapi.json`: the REST API as an OpenAPI document. `pos-server openapi` prints it."""
 
+from functools import cache
 from importlib.metadata import version
 
 import orjson
@@ -10,6 +11,7 @@ from ..core.rest.catalogue import ENDPOINTS
 from ..core.rest.openapi import openapi_document
 
 
+@cache  # a tenth of a second to make
 def openapi_json() -> bytes:
     """The document, indented, in UTF-8, with a line break at its end."""
     document = openapi_document(version("pos-server"), ENDPOINTS)

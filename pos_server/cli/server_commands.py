@@ -12,7 +12,7 @@ from ..ledger.migrate import MigrationError
 from ..master_keys import keyring_for
 from ..postgres.binaries import program
 from ..postgres.embedded import EmbeddedPostgresError, default_data_dir
-from ..server import serving
+from ..server import rare_garbage_collection, serving
 from ..settings import Settings, new_master_key
 from .command import AddCommand
 from .console import print_out, say
@@ -52,7 +52,8 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
                 say("stopping: finishing what was accepted …")
             return 0
 
-        return run_loop(serve())
+        with rare_garbage_collection():
+            return run_loop(serve())
 
 
 def run_demo_command(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -72,7 +73,8 @@ def run_demo_command(arguments: argparse.Namespace, settings: Settings) -> int:
                 raise MigrationError(f"{error}; or delete {data_dir}: the demo's money is play money") from error
             return await run_demo(settings, keyring, dsn, data_dir, once=arguments.once, as_json=arguments.json)
 
-        return run_loop(play())
+        with rare_garbage_collection():
+            return run_loop(play())
 
 
 def _migrate(arguments: argparse.Namespace, settings: Settings) -> int:
