@@ -6,7 +6,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -18,7 +17,7 @@ from pos_server.ledger.database import connect
 from pos_server.ledger.migrate import load_migrations, migrate
 from pos_server.postgres.embedded import EmbeddedPostgres
 from pos_server.server import RunningServer, serving
-from tests.support import KEYRING, Shop, build_shop, settings
+from tests.support import KEYRING, Shop, build_shop, open_directory, settings
 
 # How long an example takes says how busy the machine is, nothing else.
 hypothesis.settings.register_profile("pos", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
@@ -48,7 +47,7 @@ _numbers = itertools.count(1)
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """The DSN of an embedded Postgres, with a migrated database `pos_template` to clone."""
-    data_dir = Path(tempfile.mkdtemp(prefix="pos-tests-"))
+    data_dir = open_directory("pos-tests-")
     try:
         with EmbeddedPostgres(data_dir) as dsn:
             asyncio.run(_make_template(dsn))

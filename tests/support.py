@@ -4,11 +4,13 @@ import asyncio
 import base64
 import itertools
 import json
+import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -87,6 +89,13 @@ class Shop:
             "code": self.wallets[wallet].code() if code is None else code,
         }
         return Scan(**(values | fields))
+
+
+def open_directory(prefix: str, *, parent: str | None = None) -> Path:
+    """Make a temporary directory that every user may enter, as root's Postgres user must."""
+    path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    path.chmod(0o711)
+    return path
 
 
 def new_id() -> uuid.UUID:

@@ -19,7 +19,6 @@ import argparse
 import asyncio
 import json
 import shutil
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,7 +30,7 @@ from statistics import median
 import asyncpg
 import uuid_utils.compat
 
-from loadtest.shared.process import say
+from loadtest.shared.process import open_directory, say
 from loadtest.shared.seed import CURRENCY, KEYRING, Shop, seed_shop
 from pos_server.core.credentials import payment_code
 from pos_server.core.money import MAX_AMOUNT_MINOR
@@ -183,7 +182,7 @@ class Way:
 
 async def run(archived: int, live: int, rounds: int, payments: int) -> dict[str, float]:
     """Fill the databases and measure; returns figures by name."""
-    data_dir = Path(tempfile.mkdtemp(prefix="pos-history-"))
+    data_dir = open_directory("pos-history-")
     postgres = EmbeddedPostgres(data_dir / "data")
     dsn = await asyncio.to_thread(postgres.start)
     try:

@@ -84,10 +84,17 @@ async def serving(command: Sequence[str | Path], **variables: str) -> AsyncItera
             await drain
 
 
+def open_directory(prefix: str) -> Path:
+    """Make a temporary directory that every user may enter, as root's Postgres user must."""
+    path = Path(tempfile.mkdtemp(prefix=prefix))
+    path.chmod(0o711)
+    return path
+
+
 @asynccontextmanager
 async def new_ledger() -> AsyncIterator[tuple[str, Path]]:
     """A new, migrated database in a Postgres of its own: its DSN and data directory. All is gone after the block."""
-    data_dir = Path(tempfile.mkdtemp(prefix="pos-load-"))
+    data_dir = open_directory("pos-load-")
     postgres = EmbeddedPostgres(data_dir)
     try:
         dsn = await asyncio.to_thread(postgres.start)

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from importlib.metadata import version
 
 import asyncpg
-from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
+from prometheus_client import GCCollector, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
 from prometheus_client.registry import Collector
@@ -43,12 +43,10 @@ class MetricsPage(Collector):
         self._pool = pool
         self._database_up = False
         self._one_at_a_time = asyncio.Lock()
-        self._registry = CollectorRegistry()
-        self._registry.register(metrics)
-        self._registry.register(self)
+        metrics.registry.register(self)
         self._process = ProcessCollector(registry=None)
         self._of_process: list[Metric] = []
-        GCCollector(registry=self._registry)
+        GCCollector(registry=metrics.registry)
 
     async def show(self, request: Request) -> Response:
         """200 with the metrics, 401 without the token, 403 while none is set."""
@@ -62,13 +60,13 @@ class MetricsPage(Collector):
             self._database_up = await answers(self._pool, timeout_s=self._probe_timeout_s)
             # It lists the open files: of ten thousand connections, most of a scrape's time.
             self._of_process = await asyncio.to_thread(lambda: [*self._process.collect()])
-            text = generate_latest(self._registry)
+            self._metrics.count_rejected(self._authorizer.rejected)
+            text = generate_latest(self._metrics.registry)
         return Response(text, headers={"Content-Type": CONTENT_TYPE_PLAIN_1_0_0, "Cache-Control": "no-store"})
 
     def collect(self) -> Iterator[Metric]:
         """What is as it is at the moment of the scrape."""
         yield from self._of_process
-        yield self._metrics.refused(self._authorizer.rejected)
         yield GaugeMetricFamily("pos_queue_operations", "Operations that wait in the queue.", self._authorizer.queued)
         connections = GaugeMetricFamily("pos_connections", "Devices that are connected.", labels=["kind"])
         by_kind = self._connections.by_kind()

@@ -97,7 +97,7 @@ class Connection:
             return
         log.warning("slow_consumer", kind=self.device.kind.value, number=self.device.number)
         if self._metrics is not None:
-            self._metrics.outbox_drops[self.device.kind] += 1
+            self._metrics.outbox_drops[self.device.kind].inc()
         self._outbox.clear()
         self.close(CloseCode.SLOW_CONSUMER, "too many messages unread")
         if self._sending is not None:

@@ -36,17 +36,15 @@ def create_cluster(
     aside = Path(tempfile.mkdtemp(prefix=ASIDE_PREFIX, dir=cluster.parent))
     try:
         user.own(aside)
-        with log.open() as output, user.reach(aside) as (reached, handle):
+        with log.open() as output:
             options = ["-c", "exit_on_error=on", "template1"]
             steps: tuple[tuple[list[str | Path], str], ...] = (
-                ([bin_dir / "initdb", "-D", reached, *INITDB_OPTIONS], ""),
-                ([bin_dir / "postgres", "--single", "-D", reached, *options], f"CREATE DATABASE {DATABASE};\n"),
+                ([bin_dir / "initdb", "-D", aside, *INITDB_OPTIONS], ""),
+                ([bin_dir / "postgres", "--single", "-D", aside, *options], f"CREATE DATABASE {DATABASE};\n"),
             )
             for command, script in steps:
                 # If we are killed, the child goes on for a moment: with the lock it keeps the next start waiting.
-                child = user.run(
-                    command, script=script, output=output, pass_fds=[start_lock, *handle], timeout_s=timeout_s
-                )
+                child = user.run(command, script=script, output=output, pass_fds=[start_lock], timeout_s=timeout_s)
                 if child.returncode != 0:
                     raise log.failure(f"The database could not be created: exit code {child.returncode}.")
         aside.rename(cluster)

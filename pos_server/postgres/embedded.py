@@ -14,8 +14,7 @@ The locks are `flock`s: they vanish with their processes, whatever killed them, 
 process as a number in a file can. A server that outlived its users is adopted by the next one; a dead one is started
 again and recovers.
 
-PGDATA and `run/` belong to the user that Postgres runs as. Where root runs this in a directory which that user cannot
-come to, as in /root, the server gets both as open handles: see `os_user`. We and our clients go by the paths.
+PGDATA and `run/` belong to the user that Postgres runs as: see `os_user`.
 """
 
 import contextlib
@@ -226,6 +225,7 @@ class EmbeddedPostgres:
         if self._server_lives() and (socket_dir := self._wait_until_ready()):
             return socket_dir
         user = server_user(self.data_dir, self.cluster)
+        user.check_reach(self.data_dir)
         self._clear_leftovers()
         bin_dir = binaries(user, self._bin_dir, self._say)
         if self.cluster.exists():
@@ -252,20 +252,18 @@ class EmbeddedPostgres:
         """Start the server as a child that holds `server.lock`."""
         with (
             self._log.open() as log,
-            user.reach(self.cluster) as (cluster, cluster_handle),
-            user.reach(make_socket_dir(self.data_dir, user)) as (socket_dir, socket_handle),
             open(open_private(self.data_dir / "server.lock"), "rb") as server_lock,
         ):
             _try_lock(server_lock.fileno(), fcntl.LOCK_EX)
-            settings = self._settings | {"unix_socket_directories": str(socket_dir)}
+            settings = self._settings | {"unix_socket_directories": str(make_socket_dir(self.data_dir, user))}
             process = subprocess.Popen(  # noqa: S603 - a command of our own, no shell
-                [bin_dir / "postgres", "-D", cluster, *(f"--{name}={value}" for name, value in settings.items())],
+                [bin_dir / "postgres", "-D", self.cluster, *(f"--{name}={value}" for name, value in settings.items())],
                 cwd="/",
                 env=ENVIRONMENT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                pass_fds=[server_lock.fileno(), *cluster_handle, *socket_handle],
+                pass_fds=[server_lock.fileno()],
                 # Ctrl-C at the terminal is for us: we drain first, then stop the server.
                 start_new_session=True,
                 **user.identity,

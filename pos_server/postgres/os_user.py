@@ -1,19 +1,15 @@
-"""The operating system user that Postgres runs as, and how it reaches the data.
+"""The operating system user that Postgres runs as.
 
-Postgres refuses to run as root. An ordinary user runs it as itself; root runs it as an unprivileged user, whom some
-directory on the way to the data may not let through, as those of root's home and of `mktemp -d` do not. Permissions of
-directories that were here before us are never changed. Instead root opens PGDATA and the directory of the socket, which
-are the user's own, and hands them over as file descriptors: as handles. In the child and in all that it forks,
-/proc/self/fd/N leads straight to them, whatever the directories above allow. By ".." the user comes from there as far
-as each directory lets everybody pass, and so a data directory that we make in a closed place is closed as well.
+Postgres refuses to run as root. An ordinary user runs it as itself; root runs it as an unprivileged user. Permissions
+of existing directories are never changed. If one of them blocks that user, as root's home or one of `mktemp -d` does,
+the start is refused.
 """
 
-import contextlib
 import os
 import pwd
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypedDict
@@ -24,9 +20,6 @@ EXISTING_USER = "postgres"
 CREATED_USER = "pos-postgres"
 USERADD_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 COMMAND_TIMEOUT_S = 30.0
-
-# Where Linux shows a process its own descriptors, as links that lead straight to what is open.
-HANDLES = "/proc/self/fd"
 
 # Nothing of our own environment reaches a child: not PGDATA or PGOPTIONS, and not the secrets either.
 ENVIRONMENT = {"LC_ALL": "C", "PATH": os.defpath, "TZ": "UTC"}
@@ -118,28 +111,13 @@ class OsUser:
             ) from error
         return Path(blocked) if blocked else None
 
-    @contextlib.contextmanager
-    def reach(self, path: Path) -> Iterator[tuple[Path, list[int]]]:
-        """A name by which a child of this user gets to `path`, a directory of its own, and descriptors to pass to it.
-
-        The path itself and none, or a handle where something on the way blocks. Raises `EmbeddedPostgresError` if the
-        system has no handles.
-        """
-        blocked = self.blocked_at(path)
-        if blocked is None:
-            yield path, []
-            return
-        if not Path(HANDLES).is_dir():
+    def check_reach(self, path: Path) -> None:
+        """Raise `EmbeddedPostgresError` if this user may not enter the directory `path`."""
+        if blocked := self.blocked_at(path):
             raise EmbeddedPostgresError(
                 f"Root runs Postgres as the user {self.name}, who may not enter {blocked}: choose a directory within "
-                f"that user's reach, such as --data-dir {default_data_dir()}."
+                f"that user's reach, such as --data-dir {default_data_dir()}, or open this one: chmod o+x {blocked}"
             )
-        # A symbolic link might lead to what the user was locked out of.
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        try:
-            yield Path(HANDLES, str(fd)), [fd]
-        finally:
-            os.close(fd)
 
 
 def server_user(data_dir: Path, cluster: Path) -> OsUser:
@@ -174,12 +152,10 @@ def default_data_dir(app: str = "pos-server") -> Path:
 
 
 def make_directory(path: Path) -> None:
-    """Make `path` and its missing parents: private, but for root's Postgres user to pass where it gets that far."""
-    missing = [part for part in (path, *path.parents) if not part.exists()]
-    passable = all(part.stat().st_mode & 0o001 for part in path.parents if part not in missing)
-    for part in reversed(missing):
+    """Make `path` and its missing parents: private, but root's Postgres user may pass through."""
+    for part in reversed([part for part in (path, *path.parents) if not part.exists()]):
         part.mkdir(exist_ok=True)
-        part.chmod(0o711 if os.geteuid() == 0 and passable else 0o700)
+        part.chmod(0o711 if os.geteuid() == 0 else 0o700)
 
 
 def open_private(path: Path) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pos_server.postgres.os_user import HANDLES, EmbeddedPostgresError, OsUser
+from pos_server.postgres.os_user import EmbeddedPostgresError, OsUser
 
 ROLE = "pos"
 DATABASE = "pos"
@@ -48,9 +48,7 @@ class Postmaster:
         try:
             lines = (data_dir / "postgres" / "postmaster.pid").read_text().splitlines()
             ready = len(lines) > 7 and lines[7].strip() == "ready"
-            # A handle means something only to the server itself: to us it is the one directory that needs one.
-            socket_dir = data_dir / "run" if lines[4].startswith(f"{HANDLES}/") else Path(lines[4])
-            return cls(data_dir, int(lines[0]), socket_dir / f".s.PGSQL.{lines[3]}", ready)
+            return cls(data_dir, int(lines[0]), Path(lines[4]) / f".s.PGSQL.{lines[3]}", ready)
         except (FileNotFoundError, IndexError, ValueError):
             return None
 

@@ -2,11 +2,10 @@
 
 import contextlib
 import os
-import re
 from pathlib import Path
 from typing import BinaryIO
 
-from pos_server.postgres.os_user import HANDLES, EmbeddedPostgresError, open_private
+from pos_server.postgres.os_user import EmbeddedPostgresError, open_private
 
 LOG_BYTES_MAX = 16 * 1024 * 1024
 LOG_TAIL_BYTES_MAX = 8192
@@ -44,8 +43,6 @@ class ServerLog:
         with self.path.open("rb") as log:
             log.seek(max(self._start, self.path.stat().st_size - LOG_TAIL_BYTES_MAX))
             text = log.read(LOG_TAIL_BYTES_MAX).decode("utf-8", "replace").rstrip()
-        # The server's name for its directory says nothing to who reads this.
-        text = re.sub(rf"{HANDLES}/\d+\b(?!/\.s\.PGSQL)", lambda handle: str(self.path.parent / "postgres"), text)
         lines = "".join(f"\n  {line}" for line in text.splitlines()[-LOG_TAIL_LINES_MAX:])
         advice = next(advice for sign, advice in ADVICE if sign in text)
         return EmbeddedPostgresError(f"{what} The end of {self.path}:{lines}\n{advice.format(self.path.parent)}")

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import shutil
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from pathlib import Path
 from pos_server.postgres.binaries import program
 from tests.docs.documents import Section, read
 from tests.end_to_end.server_process import POS_SERVER, Finished, environment
+from tests.support import open_directory
 
 DOCUMENT = read("operations.md")
 BLOCK_TIMEOUT_S = 120
@@ -86,9 +86,8 @@ class Operator:
 
 @asynccontextmanager
 async def operator() -> AsyncIterator[Operator]:
-    """One with a home of its own, which whoever Postgres runs as may pass."""
-    home = Path(tempfile.mkdtemp(prefix="pos-operator-"))
-    os.chmod(home, 0o711)
+    """An operator with a new home directory."""
+    home = open_directory("pos-operator-")
     try:
         yield Operator(home)
     finally:

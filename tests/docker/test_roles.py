@@ -4,9 +4,7 @@ import asyncio
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import asyncpg
 import pytest
@@ -16,7 +14,7 @@ from pos_server.postgres.binaries import program
 from pos_server.postgres.embedded import EmbeddedPostgres
 from tests.docker.files import DOCKER
 from tests.end_to_end.server_process import pos_server, running_server
-from tests.support import MASTER_KEYS, ask, build_shop, logged_in, scan_message
+from tests.support import MASTER_KEYS, ask, build_shop, logged_in, open_directory, scan_message
 
 pytestmark = pytest.mark.asyncio
 
@@ -24,7 +22,7 @@ pytestmark = pytest.mark.asyncio
 @pytest.fixture(scope="module")
 def fresh() -> Iterator[str]:
     """The DSN of a Postgres in which the script has run, with `{user}` for who connects to the ledger."""
-    data_dir = Path(tempfile.mkdtemp(prefix="pos-roles-"))
+    data_dir = open_directory("pos-roles-")
     psql = program("psql", None).parent
     try:
         with EmbeddedPostgres(data_dir) as dsn:

@@ -6,13 +6,12 @@ import re
 import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support import WIDE_LIMITS
+from tests.support import WIDE_LIMITS, open_directory
 
 POS_SERVER = Path(sys.executable).with_name("pos-server")
 START_TIMEOUT_S = 60
@@ -111,7 +110,7 @@ async def _read(process: asyncio.subprocess.Process, log: list[str], serving: as
 @asynccontextmanager
 async def data_directory() -> AsyncIterator[Path]:
     """A new data directory; whatever Postgres is left in it is stopped with it."""
-    directory = Path(tempfile.mkdtemp(prefix="pos-e2e-"))
+    directory = open_directory("pos-e2e-")
     try:
         yield directory / "data"
     finally:

@@ -348,7 +348,7 @@ class Model:
         """Balance, wrong PINs in a row, end of the lock; and today's: sum, sum without a PIN, number without a PIN."""
         rows = {}
         for wallet in self.wallets.values():
-            spent, free = self._spent_today(wallet), self._free_today(wallet)
+            spent, free = self.spent_today(wallet), self._free_today(wallet)
             rows[wallet.number] = (
                 wallet.balance, wallet.wrong_pins, wallet.locked_until, spent, sum(free), len(free)
             )  # fmt: skip
@@ -369,6 +369,10 @@ class Model:
                 fee = self._fee(p)
                 earned[p.merchant] += p.amount - sum(p.refunds) - (fee - fee * sum(p.refunds) // p.amount)
         return earned
+
+    def spent_codes(self) -> dict[tuple[int, int], tuple[int, int]]:
+        """The latest code that each device has spent: step and sequence number."""
+        return {key: device.last_code for key, device in self.devices.items()}
 
     def _fee(self, payment: Payment) -> int:
         """Half a unit is rounded up; never more than was paid."""
@@ -427,7 +431,7 @@ class Model:
             return "balance_limit" if wallet.balance + amount > LIMITS[currency]["balance"] else None
         if amount > LIMITS[currency]["payment"]:
             return "amount_over_limit"
-        if self._spent_today(wallet) + amount > LIMITS[currency]["day"]:
+        if self.spent_today(wallet) + amount > LIMITS[currency]["day"]:
             return "daily_limit"
         return "insufficient_funds" if amount > wallet.balance else None
 
@@ -440,7 +444,7 @@ class Model:
             and sum(today) + amount <= limits["free_day"]
         )
 
-    def _spent_today(self, wallet: Wallet) -> int:
+    def spent_today(self, wallet: Wallet) -> int:
         """A cancel on the same day gives the allowance back, a refund does not."""
         out = [p for p in self._approved_today(wallet) if p.purpose != "top_up"]
         return sum(p.amount for p in out if p.status == "approved")

@@ -5,19 +5,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
-from prometheus_client.parser import text_string_to_metric_families
 
 from tests.end_to_end.server_process import ServerProcess, running_server
 from tests.faults.talker import talking
 from tests.gateway.test_pin import OTHER_PIN, confirm_message, pin_message
-from tests.monitoring.promql import Samples
 from tests.support import MASTER_KEYS, Shop, forged, scan_message
 
 DOCKER = Path(__file__).parents[2] / "docker"
 ALERTS = DOCKER / "prometheus" / "alerts.yaml"
+SCRAPE_CONFIG = DOCKER / "prometheus" / "prometheus.yaml"
 DASHBOARD = DOCKER / "grafana" / "dashboards" / "pos-server.json"
 TOKEN = "a-token-for-the-tests"
-INTERVAL_S = 15.0
 
 
 @asynccontextmanager
@@ -57,15 +55,3 @@ async def some_business(url: str, shop: Shop) -> None:
         asked = await phone.told("payment.confirmation_required", typed["payment_id"])
         again = await phone.ask(confirm_message(asked, OTHER_PIN))
         assert (await phone.ask(confirm_message(again)))["status"] == "approved"
-
-
-def samples_of(*scrapes: str) -> Samples:
-    """The series of scrapes of one server, INTERVAL_S apart, with the labels and the `up` that Prometheus adds."""
-    target = {"job": "pos-server", "instance": "one"}
-    samples = Samples()
-    for place, text in enumerate(scrapes):
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                samples.add(sample.name, sample.labels | target, place * INTERVAL_S, sample.value)
-        samples.add("up", target, place * INTERVAL_S, 1)
-    return samples

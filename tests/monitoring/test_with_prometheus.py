@@ -1,6 +1,7 @@
 """The same queries in a real Prometheus, where one is installed: it scrapes a server as docs/operations.md says.
 
-test_queries.py does the checking everywhere; this shows that our reading of PromQL is Prometheus'.
+`test_queries.py` checks everywhere that the names in the queries exist. Here each panel must show a number, and no
+alert may fire.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ pytestmark = [
     pytest.mark.asyncio,
     pytest.mark.skipif(
         not (shutil.which("prometheus") and shutil.which("promtool")),
-        reason="no prometheus and promtool on PATH; test_queries.py has checked the queries",
+        reason="no prometheus and promtool on PATH; test_queries.py has checked the names in the queries",
     ),
 ]
 SCRAPED_WITHIN_S = 60

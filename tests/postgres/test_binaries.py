@@ -4,7 +4,6 @@ import importlib.metadata
 import os
 import pwd
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from pos_server.postgres import binaries as module
 from pos_server.postgres.binaries import BIN, binaries
 from pos_server.postgres.os_user import EmbeddedPostgresError, OsUser
+from tests.support import open_directory
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="about what root does")
 OURSELVES = OsUser(os.geteuid(), os.getegid())
@@ -21,8 +21,7 @@ OURSELVES = OsUser(os.geteuid(), os.getegid())
 @pytest.fixture
 def base() -> Iterator[Path]:
     """A new directory that every user can pass through."""
-    path = Path(tempfile.mkdtemp(prefix="pos-test-", dir="/tmp"))
-    path.chmod(0o711)
+    path = open_directory("pos-test-", parent="/tmp")
     yield path
     shutil.rmtree(path)
 

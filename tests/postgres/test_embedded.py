@@ -1,18 +1,12 @@
-"""Our own Postgres: real binaries, real processes, killed in every way that a machine or a user can think of.
-
-The directories are private. So where root runs the tests, Postgres gets to its data by a handle, except where a test
-opens the way.
-"""
+"""Our own Postgres: real binaries, real processes, killed in every way that a machine or a user can think of."""
 
 import asyncio
 import contextlib
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +19,7 @@ import pytest
 from pos_server.postgres import binaries, embedded, os_user, server_log
 from pos_server.postgres.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from pos_server.postgres.os_user import OsUser
+from tests.support import open_directory
 
 ROOT = Path(__file__).parents[2]
 WHEEL_BIN = binaries._wheel() / binaries.BIN
@@ -52,7 +47,7 @@ with EmbeddedPostgres(Path(sys.argv[1]), bin_dir=Path(sys.argv[2]) if len(sys.ar
 
 @pytest.fixture
 def base() -> Iterator[Path]:
-    """A new private directory; no server outlives it."""
+    """A new directory; no server outlives it."""
     yield from directory_in_tmp()
 
 
@@ -71,27 +66,12 @@ def data_dir(shared: Path) -> Iterator[Path]:
     kill_servers(shared)
 
 
-@pytest.fixture
-def open_data_dir(data_dir: Path) -> Iterator[Path]:
-    """The same, with a way for every user to pass."""
-    with opened(data_dir.parent), opened(data_dir):
-        yield data_dir
-
-
 def directory_in_tmp() -> Iterator[Path]:
     # Not pytest's directories, whose long names may not fit into a socket address.
-    path = Path(tempfile.mkdtemp(prefix="pos-test-", dir="/tmp"))
+    path = open_directory("pos-test-", parent="/tmp")
     yield path
     kill_servers(path)
     shutil.rmtree(path)
-
-
-@contextlib.contextmanager
-def opened(path: Path) -> Iterator[None]:
-    mode = path.stat().st_mode
-    path.chmod(0o711)
-    yield
-    path.chmod(mode)
 
 
 def kill_servers(under: Path) -> None:
@@ -170,11 +150,10 @@ def kill_server(data_dir: Path) -> None:
 
 
 def fake_binaries(base: Path, **scripts: str) -> Path:
-    """A `bin_dir` of shell scripts; what is not given is the real program. It is for every user, so `base` is now."""
+    """A `bin_dir` of shell scripts; what is not given is the real program."""
     directory = base / "fake-bin"
     directory.mkdir()
-    for path in (base, directory):
-        path.chmod(0o755)
+    directory.chmod(0o755)
     for name in ("initdb", "postgres"):
         path = directory / name
         path.write_text("#!/bin/sh\n" + scripts.get(name, f'exec "{WHEEL_BIN / name}" "$@"') + "\n")
@@ -257,13 +236,13 @@ def test_dsn_names_role_database_and_socket(data_dir: Path) -> None:
             assert child.stderr == ""
 
 
-def test_settings_keep_commits_and_secrets_safe(open_data_dir: Path) -> None:
-    with EmbeddedPostgres(open_data_dir, max_connections=17, shared_buffers_mb=16) as dsn:
+def test_settings_keep_commits_and_secrets_safe(data_dir: Path) -> None:
+    with EmbeddedPostgres(data_dir, max_connections=17, shared_buffers_mb=16) as dsn:
         expected = embedded.SETTINGS | {
             "max_connections": "17",
             "shared_buffers": "16MB",
-            "unix_socket_directories": str(open_data_dir / "run"),
-            "data_directory": str(open_data_dir / "postgres"),
+            "unix_socket_directories": str(data_dir / "run"),
+            "data_directory": str(data_dir / "postgres"),
             "data_checksums": "on",
             "server_encoding": "UTF8",
             "log_statement": "none",
@@ -472,17 +451,17 @@ def test_process_id_taken_by_another_process(data_dir: Path) -> None:
         other.kill()
 
 
-def test_server_started_by_hand_is_left_alone(open_data_dir: Path) -> None:
-    cluster = open_data_dir / "postgres"
+def test_server_started_by_hand_is_left_alone(data_dir: Path) -> None:
+    cluster = data_dir / "postgres"
     options = ["-D", str(cluster), "-k", str(cluster), "-c", "listen_addresses="]
-    identity = os_user.server_user(open_data_dir, cluster).identity
+    identity = os_user.server_user(data_dir, cluster).identity
     with subprocess.Popen(
         [str(WHEEL_BIN / "postgres"), *options], cwd="/", env={}, stderr=subprocess.DEVNULL, **identity
     ) as by_hand:
         until((cluster / ".s.PGSQL.5432").exists)
         with pytest.raises(EmbeddedPostgresError, match=rf"not started from here \(process {by_hand.pid}\).*pg_ctl"):
-            EmbeddedPostgres(open_data_dir).start()
-        assert postmaster(open_data_dir) == by_hand.pid
+            EmbeddedPostgres(data_dir).start()
+        assert postmaster(data_dir) == by_hand.pid
         assert by_hand.poll() is None
         by_hand.send_signal(signal.SIGINT)
 
@@ -640,80 +619,18 @@ def test_data_directory_that_cannot_be_made(base: Path) -> None:
 
 
 @as_root
-@on_linux
-def test_root_hands_over_a_closed_directory_and_nothing_else(data_dir: Path) -> None:
-    parents = {path: path.stat().st_mode for path in (data_dir, *data_dir.parents)}
-    secret = data_dir / "secret"
-    secret.write_text("")
-    secret.chmod(0o644)
-    with EmbeddedPostgres(data_dir) as dsn:
-        pid = postmaster(data_dir)
-        assert Path(f"/proc/{pid}").owner() == (data_dir / "postgres").owner()
-        held = {link.readlink() for link in Path(f"/proc/{pid}/fd").iterdir()}
-        assert {path for path in held if path.is_dir()} == {data_dir / "postgres", data_dir / "run"}
-        assert re.fullmatch(r"/proc/self/fd/\d+", query(dsn, "show data_directory"))
-        for path in (secret, "../secret"):
-            with pytest.raises(asyncpg.InsufficientPrivilegeError):
-                query(dsn, "select pg_read_file($1)", str(path))
-    assert {path: path.stat().st_mode for path in (data_dir, *data_dir.parents)} == parents
-    assert data_dir.stat().st_mode & 0o777 == 0o700
-
-
-@as_root
-@on_linux
-def test_all_that_names_files_works_by_handle(data_dir: Path) -> None:
-    with EmbeddedPostgres(data_dir) as dsn:
-        for statement in (
-            "create table number as select n, repeat('x', 99) as text from generate_series(1, 20000) n",
-            "alter system set work_mem = '64kB'",
-            "select pg_reload_conf()",
-            "vacuum analyze number",
-            "create database copied template pos strategy file_copy",
-            "create database logged template pos strategy wal_log",
-        ):
-            query(dsn, statement)
-        options = "&options=-c%20debug_parallel_query%3Don%20-c%20min_parallel_table_scan_size%3D0"
-        for database in ("pos", "copied", "logged"):
-            other = dsn.replace("/pos?", f"/{database}?") + options
-            assert query(other, "select count(*) from (select from number order by text, n offset 1) sorted") == 19_999
-            assert query(other, "show work_mem") == "64kB"
-            plan = query(other, "explain (analyze, format json) select count(*) from number")
-            assert '"Workers Launched": 1' in plan
-        until(lambda: query(dsn, "select temp_files > 0 from pg_stat_database where datname = 'pos'"))
-        for name in ("database copied", "database logged", "table number"):
-            query(dsn, f"drop {name}")
-        query(dsn, "alter system reset work_mem")
-
-
-@as_root
-@on_linux
-def test_handle_and_path_take_turns(data_dir: Path) -> None:
-    log = Log(data_dir)
-    server = EmbeddedPostgres(data_dir)
-    names = []
-    with contextlib.ExitStack() as files:
-        for is_open in (False, True, False, False):
-            # So that the handles get other numbers.
-            files.enter_context(tempfile.TemporaryFile())
-            with contextlib.ExitStack() as ways:
-                for path in (data_dir.parent, data_dir) if is_open else ():
-                    ways.enter_context(opened(path))
-                names.append(query(server.start(), "show data_directory"))
-                kill_server(data_dir)
-            server.stop()
-    assert names[1] == str(data_dir / "postgres")
-    assert len(set(names)) == 4
-    assert log.count("automatic recovery in progress") == 3
-
-
-@as_root
-def test_root_is_told_which_directory_blocks_where_there_are_no_handles(
-    data_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os_user, "HANDLES", "/nonexistent")
-    expected = rf"may not enter {data_dir.parent}: .*--data-dir /var/lib/pos-server\."
+@pytest.mark.parametrize("closed", ["data", ""], ids=["the data directory", "a directory above"])
+def test_root_is_told_which_directory_blocks(base: Path, closed: str) -> None:
+    data_dir = base / "data"
+    data_dir.mkdir(mode=0o711)
+    blocking = base / closed
+    blocking.chmod(0o700)
+    modes = [path.stat().st_mode for path in (base, data_dir)]
+    expected = rf"may not enter {blocking}: .*--data-dir /var/lib/pos-server, .*chmod o\+x {blocking}$"
     with pytest.raises(EmbeddedPostgresError, match=expected):
         EmbeddedPostgres(data_dir).start()
+    assert [path.stat().st_mode for path in (base, data_dir)] == modes
+    assert not (data_dir / "postgres").exists()
 
 
 @as_root
@@ -730,7 +647,6 @@ def test_root_and_the_owner_of_the_directory_take_turns(base: Path) -> None:
     assert query(user.says(), "select 1") == 1
     assert Path(f"/proc/{postmaster(data_dir)}").owner() == "nobody"
     user.leave()
-    base.chmod(0o700)
     with EmbeddedPostgres(data_dir):
         assert Path(f"/proc/{postmaster(data_dir)}").owner() == "nobody"
         assert (data_dir / "run").owner() == "nobody"
@@ -744,7 +660,6 @@ def test_root_copies_binaries_out_of_reach_once(base: Path, data_dir: Path, monk
 
     really_blocked_at = OsUser.blocked_at
     monkeypatch.setattr(OsUser, "blocked_at", blocked_at)
-    base.chmod(0o711)
     home = base / "home"
     monkeypatch.setattr(binaries, "default_data_dir", lambda: home)
     monkeypatch.setattr(os, "sync", lambda: None)

@@ -3,8 +3,6 @@
 import os
 import pwd
 import shutil
-import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,16 +17,15 @@ from pos_server.postgres.os_user import (
     open_private,
     server_user,
 )
+from tests.support import open_directory
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="about what root does")
-on_linux = pytest.mark.skipif(sys.platform != "linux", reason="about /proc")
 
 
 @pytest.fixture
 def base() -> Iterator[Path]:
     """A new directory that every user can pass through."""
-    path = Path(tempfile.mkdtemp(prefix="pos-test-", dir="/tmp"))
-    path.chmod(0o711)
+    path = open_directory("pos-test-", parent="/tmp")
     yield path
     shutil.rmtree(path)
 
@@ -132,49 +129,8 @@ def test_first_directory_that_blocks(base: Path) -> None:
     assert nobody.blocked_at(base / "missing" / "program") == base / "missing"
 
 
-def test_nothing_is_asked_about_ourselves(tmp_path: Path) -> None:
-    ourselves = OsUser(os.geteuid(), os.getegid())
-    assert ourselves.blocked_at(Path("/nonexistent")) is None
-    with ourselves.reach(tmp_path) as reached:
-        assert reached == (tmp_path, [])
-
-
-@as_root
-@on_linux
-def test_handle_leads_past_what_blocks(base: Path) -> None:
-    own = base / "closed" / "own"
-    own.mkdir(parents=True)
-    own.chmod(0o700)
-    shutil.chown(own, "nobody")
-    nobody = user_named("nobody")
-    with nobody.reach(own) as reached:
-        assert reached == (own, [])
-    own.parent.chmod(0o700)
-    with nobody.reach(own) as (name, fds):
-        assert name == Path(f"/proc/self/fd/{fds[0]}")
-        nobody.run(["/bin/sh"], script=f"echo hello > {name}/file; echo hello > {name}/../file", pass_fds=fds)
-    assert (own / "file").read_text() == "hello\n"
-    assert list(own.parent.iterdir()) == [own]
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(fds[0])
-
-
-@as_root
-@on_linux
-def test_no_handle_of_what_a_symbolic_link_leads_to(base: Path) -> None:
-    (base / "closed").mkdir(mode=0o700)
-    (base / "closed" / "link").symlink_to(base)
-    with pytest.raises(OSError, match="Not a directory"), user_named("nobody").reach(base / "closed" / "link"):
-        pass
-
-
-@as_root
-def test_no_handles(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os_user, "HANDLES", str(base / "none"))
-    base.chmod(0o700)
-    expected = rf"the user nobody, who may not enter {base}: .*--data-dir /var/lib/pos-server\."
-    with pytest.raises(EmbeddedPostgresError, match=expected), user_named("nobody").reach(base):
-        pass
+def test_nothing_is_asked_about_ourselves() -> None:
+    assert OsUser(os.geteuid(), os.getegid()).blocked_at(Path("/nonexistent")) is None
 
 
 def test_root_that_may_not_become_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,14 +163,6 @@ def test_directories_are_private(base: Path, monkeypatch: pytest.MonkeyPatch, ui
     make_directory(base / "new" / "data")
     assert [path.stat().st_mode & 0o777 for path in (base / "new", base / "new" / "data")] == [mode, mode]
     assert base.stat().st_mode == before
-
-
-def test_directories_in_a_closed_one_are_closed(base: Path) -> None:
-    (base / "closed" / "open").mkdir(parents=True)
-    (base / "closed").chmod(0o700)
-    make_directory(base / "closed" / "open" / "new" / "data")
-    new = base / "closed" / "open" / "new"
-    assert [path.stat().st_mode & 0o777 for path in (new, new / "data")] == [0o700, 0o700]
 
 
 def test_file_is_private_and_no_link_is_followed(base: Path) -> None:

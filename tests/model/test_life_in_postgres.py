@@ -1,0 +1,19 @@
+"""Random operations on a ledger in Postgres and on a plain model: every decision and every row must agree."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.model.postgres_ledger import PostgresLedger
+from tests.model.runs import live
+
+
+@pytest.fixture
+def ledger(dsn: str) -> Iterator[PostgresLedger]:
+    opened = PostgresLedger(dsn)
+    yield opened
+    opened.close()
+
+
+def test_the_ledger_and_the_model_agree(ledger: PostgresLedger) -> None:
+    live(ledger, examples=100)
