@@ -134,7 +134,7 @@ def _rest_api(
     keyring, pool, publisher, authorizer = backend.keyring, backend.pool, backend.publisher, backend.authorizer
     creating = IdempotentCreate(pool, keyring)
     engine = EngineClient(authorizer)
-    reports = Reports(pool, at_once_max=settings.api_reports_max, timeout_s=settings.api_report_timeout_s)
+    reports = Reports(pool, concurrent_max=settings.api_reports_max, timeout_s=settings.api_report_timeout_s)
     activation_ttl_s, probe_timeout_s = settings.activation_ttl_s, settings.probe_timeout_s
     handlers = {
         **Admin(pool, creating).handlers(),

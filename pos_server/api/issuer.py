@@ -132,7 +132,7 @@ class Issuer:
     async def replace_limits(self, call: ApiCall[WalletPath, NoParameters, WalletLimitsReplace]) -> Reply:
         number = call.parameters.wallet_number
         async with self._pool.acquire() as connection, connection.transaction():
-            require_match(call.if_match, await _limits(connection, number, to_change=True))
+            require_match(call.if_match, await _limits(connection, number, for_update=True))
             await wallets.set_own_limits(connection, number, OwnLimits(**call.body.model_dump()))
             return _limits_done(await _limits(connection, number))
 
@@ -241,8 +241,8 @@ def _shown(row: asyncpg.Record) -> Wallet:
     return Wallet(**{**row, "pin_locked_until": rfc3339_or_none(row["pin_locked_until"])})
 
 
-async def _limits(connection: AnyConnection | asyncpg.Pool, number: int, *, to_change: bool = False) -> WalletLimits:
-    limits = await wallets.find_own_limits(connection, number, to_change=to_change)
+async def _limits(connection: AnyConnection | asyncpg.Pool, number: int, *, for_update: bool = False) -> WalletLimits:
+    limits = await wallets.find_own_limits(connection, number, for_update=for_update)
     if limits is None:
         raise problem(ProblemCode.NOT_FOUND)
     return WalletLimits(wallet_number=number, **asdict(limits))

@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse, Response
 from ..core.credentials.device_keys import DeviceKind
 from ..delivery.connections import Connections
 from ..engine.authorizer import Authorizer
-from ..ledger.database import answers
+from ..ledger.database import is_available
 from ..telemetry.metrics import Metrics
 
 
@@ -57,7 +57,7 @@ class MetricsPage(Collector):
             headers = {"WWW-Authenticate": "Bearer"}
             return PlainTextResponse("send POS_METRICS_TOKEN as a bearer token\n", HTTPStatus.UNAUTHORIZED, headers)
         async with self._one_at_a_time:
-            self._database_up = await answers(self._pool, timeout_s=self._probe_timeout_s)
+            self._database_up = await is_available(self._pool, timeout_s=self._probe_timeout_s)
             # It lists the open files: of ten thousand connections, most of a scrape's time.
             self._of_process = await asyncio.to_thread(lambda: [*self._process.collect()])
             self._metrics.count_rejected(self._authorizer.rejected)

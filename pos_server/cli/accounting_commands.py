@@ -14,7 +14,7 @@ from ..core.accounting.seals import Seal
 from ..core.errors import PosError
 from ..ledger.archive import Part, archive
 from ..ledger.audit import AuditReport, audit
-from ..ledger.database import wait_until_available, where
+from ..ledger.database import describe_dsn, wait_until_available
 from ..ledger.seals import SealReport, check_seals, seal_days
 from ..settings import Settings
 from .command import EXIT_FINDINGS, AddCommand
@@ -140,7 +140,8 @@ async def _audit_once(
         async with owner(dsn, settings, data_dir) as connection:
             return await audit(connection, progress)
     except asyncpg.UndefinedTableError:
-        raise PosError(f"the database at {where(dsn)} has no ledger yet: run `pos-server migrate` first") from None
+        database = describe_dsn(dsn)
+        raise PosError(f"the database at {database} has no ledger yet: run `pos-server migrate` first") from None
 
 
 def _say_nothing(text: str) -> None:

@@ -7,7 +7,7 @@ import subprocess
 from ..api.asyncapi import asyncapi_json
 from ..api.openapi import openapi_json
 from ..core.errors import PosError
-from ..ledger.database import libpq_environment, where
+from ..ledger.database import describe_dsn, libpq_environment
 from ..ledger.migrate import MigrationError
 from ..master_keys import keyring_for
 from ..postgres.binaries import program
@@ -47,7 +47,8 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
         async def serve() -> int:
             await prepare(dsn, settings)
             async with serving(settings, keyring, dsn) as server:
-                say(f"pos-server serves {server.url} (data: {data_dir or where(dsn)}). Stop it with Ctrl-C or SIGTERM.")
+                data = data_dir or describe_dsn(dsn)
+                say(f"pos-server serves {server.url} (data: {data}). Stop it with Ctrl-C or SIGTERM.")
                 await server.stop_wanted()
                 say("stopping: finishing what was accepted …")
             return 0

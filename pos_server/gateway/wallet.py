@@ -117,7 +117,7 @@ class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
             raise refused(ErrorCode.PIN_NOT_SET, message)
         is_correct = False
         # With a locked PIN, or a payment that has moved on, the decision needs no check.
-        if stored.locked_until_ms <= now_ms() and await pin_rows.is_asked_for(
+        if stored.locked_until_ms <= now_ms() and await pin_rows.is_pin_awaited(
             self._pool, device.number, message.payment_id, message.version
         ):
             is_correct = await self._check(message, device.number, message.pin, stored.hash)

@@ -1,1 +1,16 @@
-"""The only place that knows asyncpg and SQL."""
+"""The ledger: every row that the server stores in Postgres, and all SQL.
+
+- Statements are named queries in `sql/*.sql`, one file per subject. Migrations in `migrations/` are plain SQL with
+  recorded checksums; an applied migration never changes.
+- A batch of payments takes one statement to load (`payments.load_snapshot`) and one to store
+  (`payments.apply_changes`), however large it is.
+- Nothing is locked between the two. The store takes effect only if every wallet and payment still has the version that
+  was loaded; otherwise it changes nothing, and the engine decides the batch again.
+- The server runs as the role `pos_app`, which may insert transfers but never update or delete them. Only the operator's
+  commands run as the owner of the database.
+- Transfer ids are assigned in order but committed in any order. Anything that reads "all transfers up to an id"
+  therefore waits until the transactions that were running at that moment have ended (`transactions.py`). Balances use
+  such a horizon: the sum of the transfers up to it is stored, later transfers are added at each read (`rollup.py`).
+  Seals, settlement and the archive build on the same rule.
+- Old payments move into files (`archive.py`); `audit.py` proves from the rows alone that the money is right.
+"""

@@ -1,10 +1,10 @@
-"""Moves old payments out of the ledger into files, so that years of them do not slow it. docs/archive.md explains it.
+"""Move old payments out of the ledger into files, so that years of payments do not slow it down (docs/archive.md).
 
-What is moved is a unit: a payment with all its refunds and transfers, or the transfer of a settlement. Units are read
-without locks and written to a file first; then one transaction takes them out of the ledger, each only if its payment
-still has the version that was written, and records the file. A payment that has moved on meanwhile undoes that
-transaction, and its part is made again without it. So live payments wait for nothing but the deletion itself, and a
-crash leaves either nothing or a file that no row knows, which the next run writes anew under the same name.
+The archive moves units: a payment with all its refunds and transfers, or the transfer of a settlement. Units are read
+without locks and written to a file. Then one transaction deletes them from the ledger and records the file. It checks
+that each payment still has the version that was written. If a payment has changed, the transaction is rolled back and
+the part is written again without that payment. Live payments therefore wait only for the deletion itself. A crash
+leaves nothing, or a file that no row refers to; the next run overwrites it.
 """
 
 import asyncio
@@ -22,17 +22,17 @@ from .rollup import roll_up
 from .sql import QUERIES
 
 _ADVISORY_LOCK = int.from_bytes(b"pos-arch")
-# Each attempt is made without what has changed before it, so a second one is rare already.
+# Each attempt excludes the payments that changed before it, so even a second attempt is rare.
 _ATTEMPTS_MAX = 10
 
 
 class NotArchivable(PosError):
-    """Nothing can be archived, or no more of it; the text says what to do first. What was archived by then stays so."""
+    """Archiving is not possible now; the text says what to do first. Parts recorded before remain archived."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A file of the archive, and how much it holds."""
+    """A file of the archive and the number of rows in it."""
 
     file: str
     payments: int
@@ -43,15 +43,15 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class _Horizon:
-    """What may be archived: final `before` a time, with transfers up to an id that is sealed and rolled up."""
+    """The limit of what may be archived: final `before` a time, with transfers up to a sealed and rolled-up id."""
 
     before: datetime
     last_id: int
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """Where the next part begins: an id of a payment (None: there are no more), and the last settlement's transfer."""
+class _Position:
+    """The start of the next part: a payment id, and the transfer id of the last settlement (None: no more of them)."""
 
     payment_id: UUID | None
     settlement_id: int | None
@@ -59,7 +59,7 @@ class _Place:
 
 @dataclass(slots=True)
 class _Units:
-    """The rows of one part by their ids; `versions` are those of the payments."""
+    """Ids of the rows in one part; `versions` are the versions of the payments."""
 
     payment_ids: list[UUID] = field(default_factory=list)
     versions: list[int] = field(default_factory=list)
@@ -71,8 +71,8 @@ class _Units:
         return len(self.payment_ids) + self.settlements
 
 
-class _Changed(Exception):
-    """A payment of the part is not what was written."""
+class _PartOutdated(Exception):
+    """A payment of the part has changed since it was written."""
 
 
 async def archive(
@@ -85,23 +85,23 @@ async def archive(
     min_age: timedelta,
     part_payments_max: int,
 ) -> list[Part]:
-    """Move what was final before `before` (midnight UTC) into files in `out`; returns the parts that were made.
+    """Move rows that were final before `before` (midnight UTC) into files in `out`, and return the parts written.
 
-    Safe to run twice, at several places at once, and after it was killed: parts that were recorded stay. Raises
-    NotArchivable, TransactionsOpen, and asyncpg's errors.
+    Safe to repeat, to run concurrently, and to run again after it was killed: recorded parts remain. Raises
+    NotArchivable, TransactionsOpen and asyncpg's errors.
     """
     await connection.execute("select pg_advisory_lock($1)", _ADVISORY_LOCK)
     try:
         horizon = await _horizon(connection, before, now, min_age)
-        place, parts = _Place(UUID(int=0), 0), list[Part]()
+        position, parts = _Position(UUID(int=0), 0), list[Part]()
         while True:
-            part, place = await _move_part(connection, horizon, place, out, now, part_payments_max)
+            part, position = await _move_part(connection, horizon, position, out, now, part_payments_max)
             if part is None:
                 break
             progress(part)
             parts.append(part)
         if parts:
-            for name in ("vacuum_archived", "forget_transfer_times", "learn_transfer_times"):
+            for name in ("vacuum_archived", "desummarize_transfer_times", "summarize_transfer_times"):
                 await connection.execute(QUERIES[name])
         return parts
     finally:
@@ -113,21 +113,22 @@ async def _horizon(connection: asyncpg.Connection, before: date, now: datetime, 
     start = datetime.combine(before, time.min, UTC)
     if now - start < min_age:
         raise NotArchivable(
-            f"{before} is too late: what is archived must be {min_age / timedelta(days=1):g} days old "
-            f"(POS_ARCHIVE_MIN_AGE_DAYS). Archive what was before {(now - min_age).date()}"
+            f"payments before {before} are too recent to archive: they must be "
+            f"{min_age / timedelta(days=1):g} days old (POS_ARCHIVE_MIN_AGE_DAYS). "
+            f"Use --before {(now - min_age).date()} or an earlier day"
         )
-    # The day that begins then is settled too: in another time zone it has begun before.
+    # The business day `before` must be settled too: in another time zone it began before midnight UTC.
     unsettled = await connection.fetchval(QUERIES["first_unsettled_date"], before)
     if unsettled is not None:
         raise NotArchivable(
-            f"business day {unsettled} is not settled: run `pos-server settle --date {before}`, then this again"
+            f"business day {unsettled} is not settled. Run `pos-server settle --date {before}`, then archive again"
         )
     if await connection.fetchval(QUERIES["first_unsealed_before"], start) is not None:
-        raise NotArchivable(f"not all transfers before {before} are sealed: run `pos-server seal`, then this again")
+        raise NotArchivable(f"some transfers before {before} are not sealed. Run `pos-server seal`, then archive again")
     terminal = await connection.fetchval(QUERIES["open_shift_before"], start)
     if terminal is not None:
         raise NotArchivable(
-            f"terminal {terminal} has a shift open since before {before}: close it, then run this again"
+            f"terminal {terminal} has a shift that was opened before {before}. Close the shift, then archive again"
         )
     await connection.execute(QUERIES["sum_up_shifts"])
     seal = await connection.fetchrow(QUERIES["last_seal"])
@@ -138,40 +139,40 @@ async def _horizon(connection: asyncpg.Connection, before: date, now: datetime, 
 
 
 async def _move_part(
-    connection: asyncpg.Connection, horizon: _Horizon, place: _Place, out: Path, now: datetime, payments_max: int
-) -> tuple[Part | None, _Place]:
-    """Write and record the next part; None when nothing is left. Also returns where the one after it begins."""
+    connection: asyncpg.Connection, horizon: _Horizon, position: _Position, out: Path, now: datetime, payments_max: int
+) -> tuple[Part | None, _Position]:
+    """Write and record the part at `position`; return it (None: nothing left) and the position of the next part."""
     for _ in range(_ATTEMPTS_MAX):
         last = await connection.fetchrow(QUERIES["last_archive_part"])
         number = last["number"] + 1 if last else 1
         try:
             writer = await asyncio.to_thread(PartWriter, out, number, horizon.before, last["sha256"] if last else None)
             try:
-                units, next_place = await _write_units(connection, writer, horizon, place, payments_max)
+                units, next_position = await _write_units(connection, writer, horizon, position, payments_max)
             except BaseException:
                 writer.discard()
                 raise
             if not units:
                 await asyncio.to_thread(writer.discard)
-                return None, next_place
+                return None, next_position
             digest = await asyncio.to_thread(writer.finish)
         except ConnectionError:
-            raise  # of the database
+            raise  # from the database, not from the file
         except OSError as error:
             raise NotArchivable(
-                f"cannot write {out / part_name(number)}: {error}. What it was to hold stays"
+                f"cannot write {out / part_name(number)}: {error}. Its payments remain in the ledger"
             ) from error
         try:
-            return await _record(connection, units, number, horizon, digest, now), next_place
-        except (_Changed, asyncpg.DeadlockDetectedError):
+            return await _record(connection, units, number, horizon, digest, now), next_position
+        except (_PartOutdated, asyncpg.DeadlockDetectedError):
             continue
-    raise NotArchivable("old payments keep changing while they are archived: run this again later")
+    raise NotArchivable("old payments keep changing while they are being archived. Archive again later")
 
 
 async def _write_units(
-    connection: asyncpg.Connection, writer: PartWriter, horizon: _Horizon, place: _Place, payments_max: int
-) -> tuple[_Units, _Place]:
-    units, payment_id, settlement_id = _Units(), place.payment_id, place.settlement_id
+    connection: asyncpg.Connection, writer: PartWriter, horizon: _Horizon, position: _Position, payments_max: int
+) -> tuple[_Units, _Position]:
+    units, payment_id, settlement_id = _Units(), position.payment_id, position.settlement_id
     while payment_id is not None and len(units) < payments_max:
         rows = await connection.fetch(QUERIES["archive_payments"], payment_id, horizon.before, horizon.last_id)
         lines = []
@@ -195,27 +196,27 @@ async def _write_units(
         units.transfer_ids += [row["id"] for row in rows]
         units.settlements += len(rows)
         settlement_id = rows[-1]["id"] if rows else None
-    return units, _Place(payment_id, settlement_id)
+    return units, _Position(payment_id, settlement_id)
 
 
 async def _record(
     connection: asyncpg.Connection, units: _Units, number: int, horizon: _Horizon, digest: bytes, now: datetime
 ) -> Part:
-    """Take the units out of the ledger and record their part: one commit. Raises _Changed, and nothing has happened."""
+    """Delete the units from the ledger and record their part in one commit. Raises _PartOutdated without any effect."""
     part = Part(
         part_name(number), len(units.payment_ids), len(units.refund_ids), units.settlements, len(units.transfer_ids)
     )
     async with connection.transaction():
-        # Payments go last, so that whoever wants one of them waits for no more than that.
-        taken = [
+        # Payments are deleted last, which keeps their locks short.
+        deleted = [
             _count(await connection.execute(QUERIES["archive_names"], units.payment_ids, units.versions)),
             _count(await connection.execute(QUERIES["archive_refund_names"], units.refund_ids)),
             await connection.fetchval(QUERIES["archive_transfers"], units.transfer_ids),
             _count(await connection.execute(QUERIES["archive_refunds"], units.refund_ids)),
             _count(await connection.execute(QUERIES["archive_delete_payments"], units.payment_ids, units.versions)),
         ]
-        if taken != [part.payments, part.refunds, part.transfers, part.refunds, part.payments]:
-            raise _Changed
+        if deleted != [part.payments, part.refunds, part.transfers, part.refunds, part.payments]:
+            raise _PartOutdated
         await connection.execute(
             QUERIES["add_archive_part"],
             number,
@@ -232,5 +233,5 @@ async def _record(
 
 
 def _count(command: str) -> int:
-    """How many rows a command's tag, such as `DELETE 5`, says it touched."""
+    """Return the number of affected rows from a command tag such as `DELETE 5`."""
     return int(command.rpartition(" ")[2])

@@ -1,4 +1,4 @@
-"""Reads the archive's files back: are they the recorded ones, how were their transfers, are their names kept."""
+"""Read the archive's files back: compare them with the recorded parts and load the digests of their transfers."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -11,12 +11,15 @@ import asyncpg
 from .archive_file import PartUnreadable, Unit, read_units, sha256_of
 from .sql import QUERIES
 
-_UNITS_AT_ONCE = 1000
+_UNITS_PER_CHUNK = 1000
 
 
 @asynccontextmanager
-async def room_for_digests(connection: asyncpg.Connection) -> AsyncIterator[None]:
-    """A table of this connection's own for the digests of archived transfers, however many; gone after the block."""
+async def digest_table(connection: asyncpg.Connection) -> AsyncIterator[None]:
+    """Create a temporary table for the digests of archived transfers; drop it after the block.
+
+    A table, because the archive may hold more digests than fit in memory.
+    """
     await connection.execute(QUERIES["create_archived_digest"])
     try:
         yield
@@ -26,39 +29,38 @@ async def room_for_digests(connection: asyncpg.Connection) -> AsyncIterator[None
 
 
 async def read_archive(connection: asyncpg.Connection, folder: Path) -> list[str]:
-    """Fill that table from the recorded parts in `folder`; returns what is wrong with them, in words.
+    """Load the recorded parts in `folder` into the digest table; return a sentence for each problem.
 
-    A part that was changed is read all the same, so that the seals can name what was changed in it. Raises asyncpg's
-    errors.
+    A changed part is loaded as well, so that the seals can name the changed transfers. Raises asyncpg's errors.
     """
     problems: list[str] = []
     for part in await connection.fetch(QUERIES["archive_parts"]):
         path = folder / part["file"]
         try:
             if await asyncio.to_thread(sha256_of, path) != part["sha256"]:
-                problems.append(f"{path.name} was changed: its SHA-256 is not the recorded one")
+                problems.append(f"{path.name} was changed: its SHA-256 differs from the recorded one")
         except OSError as error:
             problems.append(f"{path.name} is missing in {folder}: {error.strerror}")
             continue
         units = read_units(path)
         try:
-            while chunk := await asyncio.to_thread(_next, units):
-                problems += await _take_in(connection, chunk, path.name)
+            while chunk := await asyncio.to_thread(_next_chunk, units):
+                problems += await _load_digests(connection, chunk, path.name)
         except PartUnreadable as error:
             problems.append(str(error))
     return problems
 
 
-def _next(units: Iterator[Unit]) -> list[Unit]:
-    return list(islice(units, _UNITS_AT_ONCE))
+def _next_chunk(units: Iterator[Unit]) -> list[Unit]:
+    return list(islice(units, _UNITS_PER_CHUNK))
 
 
-async def _take_in(connection: asyncpg.Connection, units: list[Unit], file: str) -> list[str]:
+async def _load_digests(connection: asyncpg.Connection, units: list[Unit], file: str) -> list[str]:
     digests = dict(chain.from_iterable(unit.digests.items() for unit in units))
     await connection.execute(QUERIES["add_archived_digests"], list(digests), list(digests.values()))
-    nameless = await connection.fetch(
-        QUERIES["nameless_archived"],
+    unrecorded = await connection.fetch(
+        QUERIES["unrecorded_archived"],
         [unit.payment_id for unit in units if unit.payment_id is not None],
         list(chain.from_iterable(unit.refund_ids for unit in units)),
     )
-    return [f"{row['name']} of {file} is not known as archived" for row in nameless]
+    return [f"{row['name']} in {file} is not recorded as archived" for row in unrecorded]

@@ -1,8 +1,8 @@
-"""The files of the archive: parts of JSON lines, gzipped. docs/archive.md describes them for people.
+"""Write and read the files of the archive: gzipped JSON lines (format: docs/archive.md).
 
-The first line is a header, each line after it a unit: a payment with its refunds and transfers, or the transfer of a
-settlement alone. A line holds every column of its rows that is not null, under the column's name. A part is complete
-before it has its name, and on the disk before it counts.
+The first line is a header. Each further line is a unit: a payment with its refunds and transfers, or the transfer of a
+settlement. A line contains all columns of its rows that are not null, under their names. A file is complete before it
+gets its final name, and synced to disk before the ledger records it.
 """
 
 import gzip
@@ -26,12 +26,12 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class PartUnreadable(PosError):
-    """A part is missing, cut off, or not in the format; the text names it and says why."""
+    """A part is missing, truncated or in another format; the text names it and the cause."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A line of a part: its ids, and the digests of its transfers by id. `payment_id` is None for a settlement."""
+    """The ids in one line of a part, and the digests of its transfers by id. `payment_id` is None for a settlement."""
 
     payment_id: UUID | None
     refund_ids: list[UUID]
@@ -39,19 +39,19 @@ class Unit:
 
 
 def part_name(number: int) -> str:
-    """The file's name of the part with this number, from 1."""
+    """Return the file name of a part; numbers start at 1."""
     return f"payments-{number:06}.jsonl.gz"
 
 
 class PartWriter:
-    """Writes one part; nothing has its name until `finish`. Blocks, and raises OSError."""
+    """Writer of one part, under a temporary name until `finish`. Its methods block and raise OSError."""
 
     def __init__(self, folder: Path, number: int, before: datetime, previous: bytes | None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / part_name(number)
         self._partial = self._path.with_name(self._path.name + ".partial")
         self._raw = self._partial.open("wb")
-        # Without a time and a name in its header, the same units make the same file.
+        # No time and no name in the gzip header: the same units give the same file.
         self._packed = gzip.GzipFile(filename="", fileobj=self._raw, mode="wb", compresslevel=6, mtime=0)
         header = {
             "format": FORMAT,
@@ -63,12 +63,15 @@ class PartWriter:
         self.write([json.dumps(header)])
 
     def write(self, lines: Iterable[str]) -> None:
-        """Append lines, which end without a newline."""
+        """Append lines, given without newlines."""
         for line in lines:
             self._packed.write(line.encode() + b"\n")
 
     def finish(self) -> bytes:
-        """Give the part its name once it is on the disk, in place of one that no ledger knows; returns its SHA-256."""
+        """Sync the part to disk, rename it to its final name and return its SHA-256.
+
+        An existing file of that name is replaced: it is left from a run that did not record it.
+        """
         try:
             self._packed.close()
             self._raw.flush()
@@ -87,7 +90,7 @@ class PartWriter:
         return digest
 
     def discard(self) -> None:
-        """Leave nothing of a part that was not finished."""
+        """Delete the unfinished part."""
         with suppress(OSError):
             self._packed.close()
             self._raw.close()
@@ -95,18 +98,18 @@ class PartWriter:
 
 
 def sha256_of(path: Path) -> bytes:
-    """Of the whole file. Raises OSError."""
+    """Return the SHA-256 of a file. Raises OSError."""
     with path.open("rb") as file:
         return file_digest(file, "sha256").digest()
 
 
 def read_units(path: Path) -> Iterator[Unit]:
-    """The units of a part, a line at a time. Raises PartUnreadable, also after some units."""
+    """Yield the units of a part. Raises PartUnreadable, possibly after some units."""
     try:
         with gzip.open(path, "rt", encoding="utf-8") as lines:
             header = json.loads(next(lines, "null"))
             if (header["format"], header["version"]) != (FORMAT, FORMAT_VERSION):
-                raise PartUnreadable(f"{path.name} cannot be read: it is no part of an archive, or of a newer version")
+                raise PartUnreadable(f"{path.name} cannot be read: not an archive part, or from a newer version")
             for line in lines:
                 yield _unit_of(json.loads(line))
     except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
@@ -124,7 +127,7 @@ def _unit_of(line: dict[str, Any]) -> Unit:
 def _id_of(transfer: dict[str, Any]) -> int:
     transfer_id = int(transfer["id"])
     if not 0 < transfer_id < 2**63:
-        raise ValueError(f"{transfer_id} is no id of a transfer")
+        raise ValueError(f"{transfer_id} is not a transfer id")
     return transfer_id
 
 

@@ -1,4 +1,4 @@
-"""Proves from the rows alone that the money is right. Each check lists the rows that break it; none means it holds."""
+"""Prove from the rows alone that the money is right. Each check lists the rows that violate it."""
 
 import time
 from collections.abc import Callable
@@ -8,41 +8,41 @@ import asyncpg
 
 from .sql import QUERIES
 
-# Enough to see what is going on; a broken ledger may have millions.
+# A corrupt ledger may have millions of offenders; the first ones show the cause.
 OFFENDERS_LISTED_MAX = 100
 
-# What each check found, in words. The queries' comments say what they check.
+# Description of each check's findings. The comments of the queries describe the checks.
 _CHECKS = {
-    "audit_accounts_exist": "transfers whose accounts do not exist or hold another currency",
+    "audit_accounts_exist": "transfers whose accounts do not exist or have another currency",
     "audit_sum_is_zero": "currencies whose transfers do not sum to zero",
-    "audit_balances": "wallets whose balance differs from their transfers",
-    "audit_payments_paid": "payments that were approved, without exactly their transfer",
-    "audit_transfers_owed": "transfers without a payment that was approved",
-    "audit_transfers_once": "payments, cancels, refunds or top-ups whose money moved more than once",
-    "audit_cancels_paid": "canceled payments whose money did not go back exactly once",
-    "audit_fees": "sales whose fee was not paid, or not returned, as it should be",
-    "audit_refunds_paid": "refunds whose money did not go back exactly once",
-    "audit_refunds_within": "payments that disagree with their refunds",
-    "audit_settlements": "statements that differ from their transfers, or settlements without their statement",
-    "audit_archive": "archived rows whose number differs from that in the parts of the archive",
-    "audit_archived_once": "archived payments and refunds that are in the ledger too, or whose order is",
+    "audit_balances": "wallets whose balance differs from the sum of their transfers",
+    "audit_payments_paid": "approved payments without exactly one matching transfer",
+    "audit_transfers_owed": "transfers without an approved payment",
+    "audit_transfers_once": "payments, cancels, refunds or top-ups with more than one transfer",
+    "audit_cancels_paid": "canceled payments whose money was not returned exactly once",
+    "audit_fees": "sales whose fee was not charged or returned correctly",
+    "audit_refunds_paid": "refunds whose money was not returned exactly once",
+    "audit_refunds_within": "payments whose refunded amount differs from their refunds",
+    "audit_settlements": "statements that differ from their transfers, or settlement transfers without a statement",
+    "audit_archive": "kinds of archived rows whose number differs from the archive's parts",
+    "audit_archived_once": "archived payments and refunds that are still in the ledger, or whose order is",
     "audit_rollup": "accounts whose sum up to the horizon differs from their transfers",
-    "audit_shifts": "shifts whose figures differ from their payments, or that are open at another till than theirs",
-    "audit_pending_in_time": "payments that still wait for a PIN after their time",
+    "audit_shifts": "shifts whose totals differ from their payments, or that are open at the wrong terminal",
+    "audit_pending_in_time": "payments that are still pending after their expiry",
 }
 
 
-# Told the name of each check: when it begins with None, when it is done with the seconds that it took.
+# Called with the name of each check: with None when it starts, with its duration in seconds when it ends.
 Progress = Callable[[str, float | None], None]
 
 
-def _silent(check: str, seconds: float | None) -> None:
-    """No progress."""
+def _ignore_progress(check: str, seconds: float | None) -> None:
+    """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A check that failed: `offenders` holds the first ids that break it."""
+    """A failed check; `offenders` holds the first ids that violate it."""
 
     check: str
     meaning: str
@@ -51,7 +51,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """What was looked at, in one snapshot, and what was found; `archived_payments` are not among `payments`."""
+    """Row counts of the audited snapshot, and the findings. `payments` excludes `archived_payments`."""
 
     transfers: int
     payments: int
@@ -65,8 +65,8 @@ class AuditReport:
         return not self.findings
 
 
-async def audit(connection: asyncpg.Connection, progress: Progress = _silent) -> AuditReport:
-    """Run every check over one snapshot of a live or resting database. Raises asyncpg's errors."""
+async def audit(connection: asyncpg.Connection, progress: Progress = _ignore_progress) -> AuditReport:
+    """Run all checks on one snapshot of a database, which may be in use. Raises asyncpg's errors."""
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         (counts,) = await _timed(connection, "audit_counts", progress)
         findings = []
@@ -80,7 +80,7 @@ async def audit(connection: asyncpg.Connection, progress: Progress = _silent) ->
 async def _timed(connection: asyncpg.Connection, name: str, progress: Progress, *values: int) -> list[asyncpg.Record]:
     check = name.removeprefix("audit_")
     progress(check, None)
-    began_s = time.monotonic()
+    started_s = time.monotonic()
     rows = await connection.fetch(QUERIES[name], *values)
-    progress(check, time.monotonic() - began_s)
+    progress(check, time.monotonic() - started_s)
     return rows

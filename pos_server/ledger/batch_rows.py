@@ -1,4 +1,4 @@
-"""The rows that a batch hands to Postgres: tuples in the order of the types of migration 0014."""
+"""Rows that a batch passes to Postgres: tuples in the column order of the types in migration 0014."""
 
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ from uuid import UUID
 from ..core.payments.operations import Cancel, Confirm, CreateRefund, Expire, MoveCash, Operation, Reject, Scan
 from ..core.payments.snapshot import Changeset
 
-# By type: what of a record goes into it. Of a wallet and a payment the version that was seen comes first.
+# The record attributes in each type. For wallets and payments the loaded version precedes them.
 ATTRIBUTES = {
     "wallet_change": (
         *("number", "version", "balance_minor", "pin_failures", "pin_locked_until_ms", "day_start_ms"),
@@ -31,7 +31,7 @@ _wallet, _code, _payment, _refund, _transfer = (attrgetter(*names) for names in 
 
 
 class OperationKey(NamedTuple):
-    """Which rows an operation needs."""
+    """Keys of the rows that an operation needs."""
 
     payment_id: UUID | None = None
     terminal_number: int | None = None
@@ -41,7 +41,8 @@ class OperationKey(NamedTuple):
     slot: int | None = None
 
 
-def key_of(operation: Operation) -> OperationKey:
+def operation_key(operation: Operation) -> OperationKey:
+    """Return the keys of the rows that an operation needs."""
     match operation:
         case Scan():
             code = operation.parsed_code
@@ -67,14 +68,14 @@ def key_of(operation: Operation) -> OperationKey:
             return OperationKey(operation.payment_id)
 
 
-def rows_of(changes: Changeset, now_ms: int) -> tuple[Any, ...]:
-    """The arguments of the statement `apply_changes`; all but the last are those of `apply_new_payments`."""
-    seen_wallet, seen_payment = changes.wallet_versions, changes.payment_versions
+def changeset_rows(changes: Changeset, now_ms: int) -> tuple[Any, ...]:
+    """Return the arguments of the statement `apply_changes`; all but the last are those of `apply_new_payments`."""
+    wallet_versions, payment_versions = changes.wallet_versions, changes.payment_versions
     return (
-        # In the order in which all servers lock them.
-        [(seen_wallet[number], *_wallet(wallet)) for number, wallet in sorted(changes.wallets.items())],
+        # All servers lock wallets in this order.
+        [(wallet_versions[number], *_wallet(wallet)) for number, wallet in sorted(changes.wallets.items())],
         list(map(_code, changes.devices.values())),
-        [(seen_payment[payment_id], *_payment(payment)) for payment_id, payment in changes.payments.items()],
+        [(payment_versions[payment_id], *_payment(payment)) for payment_id, payment in changes.payments.items()],
         now_ms,
         list(map(_transfer, changes.transfers)),
         list(changes.shifts.items()),

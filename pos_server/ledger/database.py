@@ -1,4 +1,4 @@
-"""Connections to Postgres: how they are opened, under which role, and what counts as the database being away."""
+"""Connections to Postgres: how they are opened, their role, and the errors of an unavailable database."""
 
 import asyncio
 from urllib.parse import parse_qsl, urlsplit
@@ -8,12 +8,12 @@ from asyncpg.pool import PoolConnectionProxy
 
 from ..core.errors import PosError
 
-# A connection of one's own, or one that is borrowed from a pool.
+# A dedicated connection, or one acquired from a pool.
 AnyConnection = asyncpg.Connection | PoolConnectionProxy
 APP_ROLE = "pos_app"
 SERVER_VERSION_MIN = 15
 
-# What says that a statement did not get an answer, or that none can be had now: try again, elsewhere or later.
+# Errors of a database that did not respond or is unavailable now. The statement can be retried later.
 DATABASE_AWAY = (
     OSError,
     TimeoutError,
@@ -26,7 +26,7 @@ DATABASE_AWAY = (
 
 
 class DatabaseUnavailable(PosError):
-    """The database could not be reached at start; the text says what to check. It never holds the password."""
+    """The database was unavailable at start. The text says what to check and never contains the password."""
 
     def __init__(self, dsn: str, cause: str) -> None:
         super().__init__(dsn, cause)
@@ -35,13 +35,13 @@ class DatabaseUnavailable(PosError):
 
     def __str__(self) -> str:
         return (
-            f"cannot use the database at {where(self.dsn)}: {self.cause}. "
-            "Check that Postgres runs there and that POS_DATABASE_URL is right."
+            f"cannot use the database at {describe_dsn(self.dsn)}: {self.cause}. "
+            "Check that Postgres is running there and that POS_DATABASE_URL is correct."
         )
 
 
-def where(dsn: str) -> str:
-    """Host, port and database of a DSN, without user and password."""
+def describe_dsn(dsn: str) -> str:
+    """Return the host, port and database of a DSN, without user and password."""
     try:
         parts = urlsplit(dsn)
         host, port = parts.hostname or "the local socket", parts.port
@@ -51,7 +51,10 @@ def where(dsn: str) -> str:
 
 
 def libpq_environment(dsn: str) -> dict[str, str]:
-    """The variables by which programs of Postgres find the embedded one's database (libpq, "Environment Variables")."""
+    """Return the environment variables that let Postgres programs find the embedded database.
+
+    Source: the PostgreSQL manual, libpq, "Environment Variables".
+    """
     parts = urlsplit(dsn)
     options = dict(parse_qsl(parts.query))
     return {
@@ -64,12 +67,12 @@ def libpq_environment(dsn: str) -> dict[str, str]:
 
 
 async def connect(dsn: str, *, timeout_s: float, role: str | None = APP_ROLE) -> asyncpg.Connection:
-    """One connection, with the server's limited role (None: the DSN's own user, for migrations and audits)."""
+    """Open a connection with the server's limited role; `role=None` keeps the DSN's own user, for operator commands."""
     return await asyncpg.connect(dsn, timeout=timeout_s, server_settings=_settings(role))
 
 
 async def create_pool(dsn: str, *, timeout_s: float, size_max: int) -> asyncpg.Pool:
-    """A pool for everything that is not the payment path, which has connections of its own."""
+    """Open a pool for everything except the payment path, which has dedicated connections."""
     return await asyncpg.create_pool(
         dsn,
         min_size=1,
@@ -80,8 +83,8 @@ async def create_pool(dsn: str, *, timeout_s: float, size_max: int) -> asyncpg.P
     )
 
 
-async def answers(pool: asyncpg.Pool, *, timeout_s: float) -> bool:
-    """Whether the database answers within this time, the wait for a connection of the pool included."""
+async def is_available(pool: asyncpg.Pool, *, timeout_s: float) -> bool:
+    """Return whether the database responds within this time, including the wait for a connection from the pool."""
     try:
         async with asyncio.timeout(timeout_s):
             await pool.execute("select 1")
@@ -91,7 +94,7 @@ async def answers(pool: asyncpg.Pool, *, timeout_s: float) -> bool:
 
 
 async def wait_until_available(dsn: str, *, attempts: int, timeout_s: float, pause_s: float) -> None:
-    """Check that the database answers and is recent enough; a few attempts, then DatabaseUnavailable."""
+    """Check that the database responds and is recent enough. Raises DatabaseUnavailable after all attempts."""
     cause = "no attempt was made"
     for attempt in range(attempts):
         if attempt:
@@ -108,16 +111,16 @@ async def wait_until_available(dsn: str, *, attempts: int, timeout_s: float, pau
         finally:
             await connection.close()
         if version < SERVER_VERSION_MIN:
-            raise DatabaseUnavailable(dsn, f"it is PostgreSQL {version}, and {SERVER_VERSION_MIN} or newer is needed")
+            raise DatabaseUnavailable(dsn, f"it runs PostgreSQL {version}; {SERVER_VERSION_MIN} or newer is required")
         return
     raise DatabaseUnavailable(dsn, cause)
 
 
 def _settings(role: str | None) -> dict[str, str]:
-    # Statements are prepared once and run for ever: planning them anew for every batch, which Postgres may find cheaper
-    # while tables are small, would cost half of a lone payment's time.
+    # Statements are prepared once and reused. With custom plans, which Postgres may prefer while tables are small, each
+    # batch would be planned again, which takes half of the time of a lone payment.
     settings = {"application_name": "pos-server", "timezone": "UTC", "plan_cache_mode": "force_generic_plan"}
-    # What an operator runs takes one core, since parallel workers would take all of them from the payments meanwhile;
-    # and memory rather than temporary files, whose writing payments' commits would wait for.
+    # Operator commands use one core, because parallel workers would compete with payments for all cores. They use
+    # memory rather than temporary files, whose writes would delay the commits of payments.
     owner = {"max_parallel_workers_per_gather": "0", "work_mem": "64MB"}
     return {**settings, **owner} if role is None else {**settings, "role": role}

@@ -1,4 +1,4 @@
-"""Who takes part: merchants, stores, terminals, wallets, and the devices that act for them."""
+"""Merchants, stores, terminals, wallets and their devices: creation, status, activation and authentication."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from .sql import QUERIES
 
 @dataclass(frozen=True, slots=True)
 class TerminalRecord:
-    """A terminal as it authenticates. `kid` is None while it was never activated. `shift_id` is the open shift."""
+    """A terminal's data for authentication. `kid` is None before its first activation. `shift_id` is the open shift."""
 
     kid: str | None
     generation: int
@@ -30,7 +30,7 @@ class TerminalRecord:
 
 @dataclass(frozen=True, slots=True)
 class WalletDeviceRecord:
-    """A wallet's device as it authenticates. `kid` is None while it was never activated or once it is revoked."""
+    """A wallet device's data for authentication. `kid` is None before its first activation and after its revocation."""
 
     kid: str | None
     generation: int
@@ -39,7 +39,7 @@ class WalletDeviceRecord:
 
 @dataclass(frozen=True, slots=True)
 class ActivatedDevice:
-    """A device whose activation code was accepted, and the generation of its new key."""
+    """A device activated with a valid code, and the generation of its new key."""
 
     device: DeviceId
     kid: str
@@ -49,36 +49,36 @@ class ActivatedDevice:
 
 
 async def find_terminal(pool: asyncpg.Pool, number: int) -> TerminalRecord | None:
-    """The terminal with this number, or None."""
+    """Return the terminal with this number, or None."""
     row = await pool.fetchrow(QUERIES["terminal_to_authenticate"], number)
     return None if row is None else TerminalRecord(**row)
 
 
 async def find_wallet_device(pool: asyncpg.Pool, number: int, slot: int) -> WalletDeviceRecord | None:
-    """The device in this slot of this wallet, or None."""
+    """Return the device in this slot of this wallet, or None."""
     row = await pool.fetchrow(QUERIES["wallet_device_to_authenticate"], number, slot)
     return None if row is None else WalletDeviceRecord(**row)
 
 
 async def device_generations(pool: asyncpg.Pool, devices: Sequence[DeviceId]) -> list[int]:
-    """The generation of each device's key now, in the same order; 0 for one that is revoked or gone."""
+    """Return the current key generation of each device, in the same order; 0 for a revoked or unknown device."""
     kinds, numbers = [device.kind for device in devices], [device.number for device in devices]
     rows = await pool.fetch(QUERIES["device_generations"], kinds, numbers, [device.slot for device in devices])
     return [row["generation"] for row in rows]
 
 
 async def set_wallet_status(connection: AnyConnection, number: int, status: WalletStatus) -> bool:
-    """Freeze, thaw or close a wallet, for the next payment already; False when there is none of this number."""
+    """Freeze, reactivate or close a wallet, effective from the next payment. Returns False for an unknown number."""
     return await connection.fetchval(QUERIES["set_wallet_status"], number, status) is not None
 
 
 async def set_terminal_status(connection: AnyConnection, number: int, status: TerminalStatus) -> bool:
-    """Disable or enable a terminal; False when there is none of this number."""
+    """Disable or enable a terminal. Returns False for an unknown number."""
     return await connection.fetchval(QUERIES["set_terminal_status"], number, status) is not None
 
 
 async def set_merchant_status(connection: AnyConnection, merchant_id: int, status: MerchantStatus) -> bool:
-    """Let a merchant be paid or not; False when there is none of this id."""
+    """Activate or deactivate a merchant. Returns False for an unknown id."""
     return await connection.fetchval(QUERIES["set_merchant_status"], merchant_id, status) is not None
 
 
@@ -91,20 +91,20 @@ async def set_terms(
     time_zone: str | None,
     cut_off: time | None,
 ) -> asyncpg.Record | None:
-    """Change what is given of a merchant's fee (of the next sale) and business day (of the next settlement).
+    """Change a merchant's fees (from the next sale) and business day (from the next settlement); None: unchanged.
 
-    Returns the merchant as `find_merchant` gives it, or None. Raises asyncpg's CheckViolationError.
+    Returns the merchant as `find_merchant` does, or None. Raises asyncpg's CheckViolationError.
     """
     return await connection.fetchrow(QUERIES["set_terms"], merchant_id, fee_bps, fee_fixed_minor, time_zone, cut_off)
 
 
 async def reset_pin(connection: AnyConnection, wallet_number: int) -> bool:
-    """Take a forgotten or locked PIN away: the customer sets a new one. False when there is no such wallet."""
+    """Remove a forgotten or locked PIN, so that the customer can set a new one. Returns False for an unknown wallet."""
     return await connection.fetchval(QUERIES["reset_pin"], wallet_number) is not None
 
 
 async def create_merchant(connection: AnyConnection, name: str, currency: str) -> int:
-    """A merchant and its account; returns the merchant's id."""
+    """Create a merchant and its account; return the merchant's id."""
     async with connection.transaction():
         await connection.execute(QUERIES["create_house_accounts"], list(HouseAccount), currency)
         account_id = await connection.fetchval(QUERIES["create_account"], "merchant", name, currency)
@@ -112,27 +112,27 @@ async def create_merchant(connection: AnyConnection, name: str, currency: str) -
 
 
 async def find_merchant(connection: AnyConnection | asyncpg.Pool, merchant_id: int) -> asyncpg.Record | None:
-    """A merchant and its terms, or None."""
+    """Return a merchant and its terms, or None."""
     return await connection.fetchrow(QUERIES["merchant"], merchant_id)
 
 
 async def list_merchants(pool: asyncpg.Pool, after_id: int, limit: int) -> list[asyncpg.Record]:
-    """Merchants with an id above `after_id`, as `find_merchant` gives them, oldest first."""
+    """Return the merchants with an id above `after_id`, oldest first, as `find_merchant` does."""
     return await pool.fetch(QUERIES["list_merchants"], after_id, limit)
 
 
 async def create_store(connection: AnyConnection, merchant_id: int, name: str) -> int:
-    """A store of a merchant; returns its id."""
+    """Create a store of a merchant; return its id."""
     return int(await connection.fetchval(QUERIES["create_store"], merchant_id, name))
 
 
 async def create_terminal(connection: AnyConnection, store_id: int, name: str) -> int:
-    """A terminal in a store, not yet activated; returns its number."""
+    """Create a terminal in a store, not yet activated; return its number."""
     return int(await connection.fetchval(QUERIES["create_terminal"], store_id, name))
 
 
 async def create_wallet(connection: AnyConnection, name: str, currency: str) -> int:
-    """An empty wallet and its account; returns the wallet's number."""
+    """Create an empty wallet and its account; return the wallet's number."""
     async with connection.transaction():
         await connection.execute(QUERIES["create_house_accounts"], list(HouseAccount), currency)
         account_id = await connection.fetchval(QUERIES["create_account"], "wallet", name, currency)
@@ -140,28 +140,28 @@ async def create_wallet(connection: AnyConnection, name: str, currency: str) -> 
 
 
 async def issue_activation(connection: AnyConnection, device: DeviceId, code: str, *, ttl_s: float) -> datetime:
-    """Let whoever holds `code` become `device`, once, within `ttl_s`; returns until when, an aware time.
+    """Store an activation code that can be used once for `device` within `ttl_s`; return its expiry, an aware time.
 
-    Makes the wallet's slot where there is none.
+    Creates the wallet's slot if it does not exist.
     """
     async with connection.transaction():
         if device.kind is DeviceKind.WALLET:
             await connection.execute(QUERIES["create_wallet_device"], device.number, device.slot)
-        ends_at: datetime = await connection.fetchval(
+        expires_at: datetime = await connection.fetchval(
             QUERIES["create_activation"], activation_hash(code), device.kind, device.number, device.slot, ttl_s
         )
-        return ends_at
+        return expires_at
 
 
 async def use_activation(connection: AnyConnection, code: str, request_id: UUID, kid: str) -> ActivatedDevice | None:
-    """Turn an activation code into a device with a new key; None when the code is unknown, expired or used.
+    """Activate a device with a code, which gives it a new key; None if the code is unknown, expired or used.
 
-    The same `request_id` gets the same answer again until the code expires or the device is activated anew, so a lost
-    answer loses nothing.
+    A repeat with the same `request_id` returns the same result until the code expires or the device is activated again,
+    so that a lost response can be fetched again.
     """
     code_hash = activation_hash(code)
     async with connection.transaction():
-        row = await connection.fetchrow(QUERIES["activation_to_use"], code_hash)
+        row = await connection.fetchrow(QUERIES["lock_activation"], code_hash)
         if row is None or row["request_id"] not in (None, request_id):
             return None
         device = DeviceId(DeviceKind(row["kind"]), row["number"], row["slot"])
@@ -178,5 +178,5 @@ async def use_activation(connection: AnyConnection, code: str, request_id: UUID,
                 return None
         label = await connection.fetchrow(QUERIES["terminal_label" if is_terminal else "wallet_label"], device.number)
         if label is None:
-            raise AssertionError(f"an activation for {device}, which does not exist")
+            raise AssertionError(f"activation code for {device}, which does not exist")
         return ActivatedDevice(device, kid, generation, label["name"], label["currency"])

@@ -1,4 +1,4 @@
-"""What devices ask about payments, and what they may have missed: reads that are not part of a decision."""
+"""Payments that devices query, and payments they may have missed while disconnected."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from .sql import QUERIES
 
 
 class Cursor(NamedTuple):
-    """Where a page of a wallet's history ended."""
+    """The last payment of a page of a wallet's history."""
 
     changed_at_ms: int
     payment_id: UUID
@@ -22,7 +22,7 @@ class Cursor(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WalletPayment:
-    """A payment with the names that a wallet shows."""
+    """A payment with the names that a wallet displays."""
 
     payment: Payment
     merchant_name: str
@@ -32,7 +32,7 @@ class WalletPayment:
 async def terminal_payments_since(
     pool: asyncpg.Pool, terminal_number: int, since_ms: int, payments_max: int
 ) -> list[Payment]:
-    """A till's payments that changed after `since_ms`, oldest first."""
+    """Return a terminal's payments that changed after `since_ms`, oldest first."""
     return [
         payment_of(row)
         for row in await pool.fetch(QUERIES["terminal_payments_since"], terminal_number, since_ms, payments_max)
@@ -40,16 +40,17 @@ async def terminal_payments_since(
 
 
 async def terminal_recent(pool: asyncpg.Pool, terminal_number: int, payments_max: int) -> list[Payment]:
-    """A till's last payments, latest change first."""
+    """Return a terminal's last payments, latest change first."""
     return [payment_of(row) for row in await pool.fetch(QUERIES["terminal_recent"], terminal_number, payments_max)]
 
 
 async def find_payment(
     pool: asyncpg.Pool, merchant_id: int, payment_id: UUID | None, reference: str | None
 ) -> Payment | ErrorCode:
-    """A merchant's payment by its id, or else by its reference: that which occupies it, or that which failed last.
+    """Return a merchant's payment by its id, or by its reference if `payment_id` is None.
 
-    Else why not: PAYMENT_UNKNOWN, or PAYMENT_ARCHIVED. An archived payment may occupy the reference of one that failed.
+    For a reference this is the payment that occupies it, else the last one that failed. Without a payment the result is
+    PAYMENT_UNKNOWN, or PAYMENT_ARCHIVED if an archived payment has the id or occupies the reference.
     """
     if payment_id is not None:
         row = await pool.fetchrow(QUERIES["payment_by_id"], merchant_id, payment_id)
@@ -58,7 +59,7 @@ async def find_payment(
     payment = None if row is None else payment_of(row)
     if payment is not None and (payment_id is not None or payment.status in OCCUPYING):
         return payment
-    # After the ledger: what is moved meanwhile is found in the one or in the other.
+    # The archive is read after the ledger, so that a payment moved in between is found.
     if await pool.fetchval(QUERIES["archived_payment"], merchant_id, payment_id, reference):
         return ErrorCode.PAYMENT_ARCHIVED
     return payment or ErrorCode.PAYMENT_UNKNOWN
@@ -67,13 +68,13 @@ async def find_payment(
 async def wallet_payments_since(
     pool: asyncpg.Pool, wallet_number: int, since_ms: int, payments_max: int
 ) -> list[WalletPayment]:
-    """A wallet's payments that changed after `since_ms`, oldest first."""
+    """Return a wallet's payments that changed after `since_ms`, oldest first."""
     rows = await pool.fetch(QUERIES["wallet_payments_since"], wallet_number, since_ms, payments_max)
     return [_wallet_payment(row) for row in rows]
 
 
 async def wallet_pending(pool: asyncpg.Pool, wallet_number: int, payments_max: int) -> list[WalletPayment]:
-    """What waits for this wallet's PIN, oldest first."""
+    """Return the payments that wait for this wallet's PIN, oldest first."""
     rows = await pool.fetch(QUERIES["wallet_pending"], wallet_number, payments_max)
     return [_wallet_payment(row) for row in rows]
 
@@ -81,14 +82,14 @@ async def wallet_pending(pool: asyncpg.Pool, wallet_number: int, payments_max: i
 async def wallet_history(
     pool: asyncpg.Pool, wallet_number: int, after: Cursor | None, payments_max: int
 ) -> list[WalletPayment]:
-    """A wallet's payments, latest change first, `after` the page before."""
+    """Return a page of a wallet's payments, latest change first, starting `after` the previous page."""
     changed_at_ms, payment_id = after or (None, None)
     rows = await pool.fetch(QUERIES["wallet_history"], wallet_number, changed_at_ms, payment_id, payments_max)
     return [_wallet_payment(row) for row in rows]
 
 
 async def find_wallet(pool: asyncpg.Pool, number: int) -> Wallet | None:
-    """The wallet as it is now."""
+    """Return the wallet with this number, or None."""
     row = await pool.fetchrow(QUERIES["wallet"], number)
     return None if row is None else wallet_of(row)
 

@@ -1,4 +1,4 @@
-"""What a request with an `Idempotency-Key` made, kept in the same commit."""
+"""Responses to requests with an `Idempotency-Key`, stored in the same commit as the object they created."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -10,42 +10,42 @@ from .sql import QUERIES
 
 
 class InProgress(Exception):
-    """The same request is being worked on, here or at another server."""
+    """The same request is still running, at this server or another one."""
 
 
 class KeyReused(Exception):
-    """The key was sent with another request before."""
+    """The key was used for a different request before."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """The first answer, as JSON without secrets; `kid` names the master key that its secrets are made with."""
+class StoredResponse:
+    """The first response, as JSON without secrets; `kid` is the master key from which its secrets are derived."""
 
-    answer: str
+    json: str
     kid: str
     is_repeat: bool
 
 
-async def once(
+async def create_once(
     pool: asyncpg.Pool,
     tenant: str,
     key: str,
     fingerprint: bytes,
     kid: str,
-    make: Callable[[AnyConnection], Awaitable[str]],
-) -> Kept:
-    """Carry `make` out in a transaction, once for each key of a tenant; a repeat gets the first answer.
+    create: Callable[[AnyConnection], Awaitable[str]],
+) -> StoredResponse:
+    """Run `create` in a transaction, once per tenant and key; a repeat returns the first response.
 
-    Nothing is kept when `make` raises. Raises InProgress, KeyReused, what `make` raises, and asyncpg's errors.
+    Nothing is stored if `create` raises. Raises InProgress, KeyReused, the exceptions of `create` and asyncpg's errors.
     """
     async with pool.acquire() as connection, connection.transaction():
         if not await connection.fetchval(QUERIES["try_idempotency_key"], tenant, key):
             raise InProgress
-        kept = await connection.fetchrow(QUERIES["idempotency_key"], tenant, key)
-        if kept is not None:
-            if kept["fingerprint"] != fingerprint:
+        row = await connection.fetchrow(QUERIES["idempotency_key"], tenant, key)
+        if row is not None:
+            if row["fingerprint"] != fingerprint:
                 raise KeyReused
-            return Kept(kept["answer"], kept["kid"], is_repeat=True)
-        answer = await make(connection)
-        await connection.execute(QUERIES["keep_idempotency_key"], tenant, key, fingerprint, answer, kid)
-        return Kept(answer, kid, is_repeat=False)
+            return StoredResponse(row["answer"], row["kid"], is_repeat=True)
+        json = await create(connection)
+        await connection.execute(QUERIES["store_idempotency_key"], tenant, key, fingerprint, json, kid)
+        return StoredResponse(json, kid, is_repeat=False)

@@ -1,4 +1,4 @@
-"""Work that one of many servers does: who holds an advisory lock in the database. When it dies, another one does."""
+"""Work that only one of several servers does: the one that holds an advisory lock. If it dies, another takes over."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -11,7 +11,7 @@ from .sql import QUERIES
 
 log = structlog.get_logger(__name__)
 
-# Any constant will do, as long as nothing else in the database uses it: the ASCII of "pos-lead".
+# An arbitrary constant that nothing else in the database uses: the ASCII of "pos-lead".
 _ADVISORY_LOCK = int.from_bytes(b"pos-lead")
 
 
@@ -22,9 +22,9 @@ async def lead(
     every_s: float,
     timeout_s: float,
 ) -> None:
-    """Do all the `work` every `every_s` while this server leads, and try to lead while it does not; for ever.
+    """Run all `work` every `every_s` while this server leads; otherwise try to become the leader. Never returns.
 
-    The lock lives as long as the connection, which `work` may use: a server that lost its database leads no more.
+    The lock is held by the connection that `work` uses, so a server that loses its database also loses the lead.
     """
     connection: asyncpg.Connection | None = None
     is_leader = False

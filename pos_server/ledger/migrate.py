@@ -1,6 +1,6 @@
-"""Plain SQL migrations: applied in order, each in a transaction of its own, recorded with a checksum.
+"""Plain SQL migrations, applied in order, each in its own transaction and recorded with a checksum.
 
-Safe when several servers start at once: an advisory lock lets one of them work while the others wait.
+Several servers may start concurrently: an advisory lock lets one of them migrate while the others wait.
 """
 
 import re
@@ -12,7 +12,7 @@ import asyncpg
 
 from ..core.errors import PosError
 
-# Any constant will do, as long as nothing else in the database uses it: the ASCII of "pos-migr".
+# An arbitrary constant that nothing else in the database uses: the ASCII of "pos-migr".
 _ADVISORY_LOCK = int.from_bytes(b"pos-migr")
 _FILE_NAME = re.compile(r"(\d{4})_\w+\.sql")
 _CREATE_TABLE = """
@@ -26,7 +26,7 @@ create table if not exists migration (
 
 
 class MigrationError(PosError):
-    """The database's history does not fit this version of the program; the text says which migration and why."""
+    """A migration failed or does not match this version; the text names the migration and the cause."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -41,27 +41,27 @@ class Migration:
 
 
 def load_migrations() -> list[Migration]:
-    """The migrations that ship with this version, in order, numbered from 1 without a gap."""
-    found = sorted(
+    """Return the migrations of this version in order, numbered from 1 without a gap."""
+    migrations = sorted(
         (Migration(int(match[1]), entry.name, entry.read_text("utf-8")))
         for entry in (files(__package__) / "migrations").iterdir()
         if (match := _FILE_NAME.fullmatch(entry.name))
     )
-    if [migration.number for migration in found] != list(range(1, len(found) + 1)):
+    if [migration.number for migration in migrations] != list(range(1, len(migrations) + 1)):
         raise MigrationError("the migration files are not numbered 1, 2, 3 … without a gap")
-    return found
+    return migrations
 
 
 async def migrate(connection: asyncpg.Connection, migrations: list[Migration]) -> list[str]:
-    """Bring the database up to date; returns the names of what was applied.
+    """Apply all pending migrations and return their names.
 
-    Raises MigrationError when an applied migration has been edited since, or when the database is newer than this
-    program. Everything applied so far stays, the failing one leaves nothing. Where nothing is to be done, a member of
-    pos_app may look.
+    Raises MigrationError if an applied migration was edited later, if the database is newer than this version, or if a
+    migration fails. A failed migration is rolled back; earlier ones remain applied. If nothing is pending, a member of
+    pos_app may call this too.
     """
     await connection.execute("select pg_advisory_lock($1)", _ADVISORY_LOCK)
     try:
-        # Not `create table if not exists` alone: it wants the right to create also where the table is there.
+        # `create table if not exists` alone would need the privilege to create even if the table exists.
         if await connection.fetchval("select to_regclass('migration') is null"):
             await _create_table(connection)
         applied = {row["number"]: row for row in await connection.fetch("select * from migration order by number")}
@@ -76,7 +76,7 @@ async def migrate(connection: asyncpg.Connection, migrations: list[Migration]) -
 
 
 async def schema_number(pool: asyncpg.Pool) -> int:
-    """The number of the last migration that was applied; 0 for a database that has none, or does not show it."""
+    """Return the number of the last applied migration; 0 if there is none or its table is not accessible."""
     try:
         number: int = await pool.fetchval("select coalesce(max(number), 0) from migration")
     except (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError):
@@ -88,10 +88,13 @@ def _check_history(applied: dict[int, asyncpg.Record], migrations: list[Migratio
     known = {migration.number: migration for migration in migrations}
     for number, row in applied.items():
         if number not in known:
-            raise MigrationError(f"the database has migration {row['name']}, which this version lacks: use a newer one")
+            raise MigrationError(
+                f"the database has migration {row['name']}, which this version does not know. Use a newer version"
+            )
         if known[number].checksum != row["checksum"]:
             raise MigrationError(
-                f"migration {known[number].name} was changed after it was applied: restore it and add a new one"
+                f"migration {known[number].name} was changed after it was applied. Restore its file and add a new "
+                "migration instead"
             )
 
 
@@ -99,7 +102,7 @@ async def _create_table(connection: asyncpg.Connection) -> None:
     try:
         await connection.execute(_CREATE_TABLE)
     except asyncpg.InsufficientPrivilegeError as error:
-        raise _needs_more_rights("the first one", error) from error
+        raise _missing_privileges("the first migration", error) from error
 
 
 async def _apply(connection: asyncpg.Connection, migration: Migration) -> None:
@@ -113,13 +116,13 @@ async def _apply(connection: asyncpg.Connection, migration: Migration) -> None:
                 migration.checksum,
             )
     except asyncpg.InsufficientPrivilegeError as error:
-        raise _needs_more_rights(migration.name, error) from error
+        raise _missing_privileges(f"migration {migration.name}", error) from error
     except asyncpg.PostgresError as error:
-        raise MigrationError(f"migration {migration.name} failed and left nothing: {error}") from error
+        raise MigrationError(f"migration {migration.name} failed and was rolled back: {error}") from error
 
 
-def _needs_more_rights(name: str, error: asyncpg.InsufficientPrivilegeError) -> MigrationError:
+def _missing_privileges(migration: str, error: asyncpg.InsufficientPrivilegeError) -> MigrationError:
     return MigrationError(
-        f"migration {name} needs more rights: {error}. Run `pos-server migrate` once as a database user that owns the "
+        f"{migration} needs more privileges: {error}. Run `pos-server migrate` once as a database user that owns the "
         "database and may create roles."
     )

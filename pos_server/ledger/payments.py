@@ -1,4 +1,4 @@
-"""Loads what decisions need and stores what they decided: one statement each, one commit a batch."""
+"""Load the snapshot of a batch and store its changeset: one statement each, one commit per batch."""
 
 from collections.abc import Sequence
 from operator import itemgetter
@@ -9,12 +9,12 @@ from msgspec.structs import replace
 from ..core.payments.operations import CreateRefund, Operation
 from ..core.payments.payment import Status
 from ..core.payments.snapshot import Changeset, HouseAccount, OpenPayment, Snapshot, TerminalStatus
-from .batch_rows import key_of, rows_of
+from .batch_rows import changeset_rows, operation_key
 from .database import AnyConnection
 from .rows import acceptor_of, device_of, payment_of, plain_uuid, refund_of, wallet_of
 from .sql import QUERIES
 
-# What says that another server was faster: load again, decide again.
+# Another server changed the rows first. Load and decide the batch again.
 LEDGER_CONFLICT = (
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
@@ -23,54 +23,54 @@ LEDGER_CONFLICT = (
 
 
 class HouseAccounts:
-    """The ids of the house's accounts. They never change, so they are read when a currency is met first."""
+    """Ids of the house's accounts. They never change, so they are read once, when a currency first occurs."""
 
     def __init__(self) -> None:
         self.ids: dict[tuple[HouseAccount, str], int] = {}
         self.currencies: set[str] = set()
 
     async def read(self, connection: AnyConnection) -> None:
-        """Know the accounts of every currency that there is now. Raises asyncpg's errors."""
+        """Read the accounts of all currencies. Raises asyncpg's errors."""
         for row in await connection.fetch(QUERIES["house_accounts"]):
             self.ids[HouseAccount(row["name"]), row["currency"]] = row["id"]
             self.currencies.add(row["currency"])
 
 
-# What tells which of a row's parts are there.
-_found = itemgetter(
+# Columns that tell which parts of a row are present.
+_presence_columns = itemgetter(
     *("position", "till_merchant_id", "till_currency", "till_number", "other_till", "wallet_number", "kid", "payment")
 )
-_elsewhere = itemgetter("archived_payment_id", "archived_order_id", "open_payment_id")
+_occupant_columns = itemgetter("archived_payment_id", "archived_order_id", "open_payment_id")
 
 
 async def load_snapshot(
     connection: AnyConnection, operations: Sequence[Operation], house: HouseAccounts | None = None
 ) -> Snapshot:
-    """The committed rows that decisions about `operations` depend on. Raises asyncpg's errors.
+    """Load the committed rows that decisions about `operations` depend on. Raises asyncpg's errors.
 
-    `house` keeps the house's accounts from batch to batch: they are made with a currency's first merchant or wallet.
+    `house` caches the house's accounts across batches.
     """
     house = HouseAccounts() if house is None else house
     snapshot = Snapshot(house=house.ids)
     refund_ids = [operation.refund_id for operation in operations if isinstance(operation, CreateRefund)]
     if refund_ids:
-        # Before the payments: a refund that is found is one that its payment knows of.
+        # Before the payments, so that the loaded payment includes every loaded refund.
         for row in await connection.fetch(QUERIES["load_refunds"], refund_ids):
             if row["id"] is not None:
                 refund = refund_of(row)
                 snapshot.refunds[refund.refund_id] = refund
             if row["archived_id"] is not None:
                 snapshot.archived_refunds.add(plain_uuid(row["archived_id"]))
-    keys = [key_of(operation) for operation in operations]
+    keys = [operation_key(operation) for operation in operations]
     for row in await connection.fetch(QUERIES["load_snapshot"], keys):
-        position, merchant_id, currency, till_number, other_till, wallet_number, device_kid, stored = _found(row)
+        position, merchant_id, currency, till_number, other_till, wallet_number, kid, stored = _presence_columns(row)
         key = keys[position - 1]
         if merchant_id is not None:
             if currency not in house.currencies:
                 await house.read(connection)
             acceptor = acceptor_of(row)
             if key.terminal_number is None or (stored is not None and stored["terminal_number"] is None):
-                # What a back office does, or did.
+                # The operation or the stored payment comes from a back office.
                 snapshot.back_offices[merchant_id] = replace(
                     acceptor, terminal_status=TerminalStatus.ACTIVE, store_name="", shift_id=None
                 )
@@ -85,13 +85,13 @@ async def load_snapshot(
                 )
         if wallet_number is not None:
             snapshot.wallets[wallet_number] = wallet_of(row)
-        if device_kid is not None:
+        if kid is not None:
             device = device_of(row)
             snapshot.devices[device.wallet_number, device.slot] = device
         if stored is not None:
             payment = payment_of(stored)
             snapshot.payments[payment.payment_id] = payment
-        archived_payment_id, archived_order_id, occupant_id = _elsewhere(row)
+        archived_payment_id, archived_order_id, occupant_id = _occupant_columns(row)
         if archived_payment_id is not None:
             snapshot.archived.add(plain_uuid(archived_payment_id))
         if archived_order_id is not None:
@@ -103,18 +103,18 @@ async def load_snapshot(
 
 
 async def warm_up(connection: AnyConnection) -> None:
-    """Have the statements of a batch planned, so that the first operation waits for none. Raises asyncpg's errors."""
+    """Plan the statements of a batch in advance, so that no operation waits for it. Raises asyncpg's errors."""
     await load_snapshot(connection, [])
-    rows = rows_of(Changeset(), 0)
+    rows = changeset_rows(Changeset(), 0)
     await connection.fetchval(QUERIES["apply_new_payments"], *rows[:-1])
     await connection.fetchval(QUERIES["apply_changes"], *rows)
 
 
 async def apply_changes(connection: AnyConnection, changes: Changeset, now_ms: int) -> None:
-    """Write a batch whole, or not at all. Raises one of LEDGER_CONFLICT when rows have changed since the load."""
-    rows = rows_of(changes, now_ms)
+    """Store all changes of a batch or none. Raises one of LEDGER_CONFLICT if rows have changed since the load."""
+    rows = changeset_rows(changes, now_ms)
     if changes.refunds or any(changes.payment_versions.values()):
         await connection.fetchval(QUERIES["apply_changes"], *rows)
     else:
-        # Most batches: a fifth less work for a lone payment.
+        # The usual case. This statement saves a fifth of the work for a lone payment.
         await connection.fetchval(QUERIES["apply_new_payments"], *rows[:-1])

@@ -1,4 +1,4 @@
-"""A wallet's PIN as it is stored. Who guesses is counted in the same rows that payments are guarded by."""
+"""Stored PINs. Failed attempts are counted on the wallet row, whose version also guards payments."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -11,9 +11,9 @@ from .sql import QUERIES
 
 @dataclass(frozen=True, slots=True)
 class StoredPin:
-    """A wallet's PIN; `hash` is None when there is none. `generation` counts its changes.
+    """A wallet's stored PIN; `hash` is None without a PIN. `generation` counts its changes.
 
-    `request_id` is the last `pin.set` that was acted on, and `request_done` whether it changed the PIN.
+    `request_id` is the id of the last processed `pin.set`; `request_done` tells whether it changed the PIN.
     """
 
     hash: PinHash | None
@@ -24,7 +24,7 @@ class StoredPin:
 
 
 async def find_pin(pool: asyncpg.Pool, wallet_number: int) -> StoredPin:
-    """The PIN of a wallet, which exists."""
+    """Return the PIN of an existing wallet."""
     (row,) = await pool.fetch(QUERIES["wallet_pin"], wallet_number)
     return StoredPin(
         hash=None if row["pin_hash"] is None else PinHash(row["pin_kid"], row["pin_hash"]),
@@ -35,19 +35,21 @@ async def find_pin(pool: asyncpg.Pool, wallet_number: int) -> StoredPin:
     )
 
 
-async def is_asked_for(pool: asyncpg.Pool, wallet_number: int, payment_id: UUID, version: int) -> bool:
-    """Whether this version of a payment waits for this wallet's PIN."""
-    return bool(await pool.fetchval(QUERIES["pin_is_asked_for"], wallet_number, payment_id, version))
+async def is_pin_awaited(pool: asyncpg.Pool, wallet_number: int, payment_id: UUID, version: int) -> bool:
+    """Return whether this version of a payment waits for this wallet's PIN."""
+    return bool(await pool.fetchval(QUERIES["is_pin_awaited"], wallet_number, payment_id, version))
 
 
 async def set_pin(pool: asyncpg.Pool, wallet_number: int, generation: int, new: PinHash, request_id: UUID) -> bool:
-    """Store a new PIN; False when the PIN is no longer of this generation."""
-    stored = await pool.fetchval(QUERIES["set_pin"], wallet_number, generation, new.encoded, new.kid, request_id)
-    return stored is not None
+    """Store a new PIN. Returns False if the PIN's generation is no longer `generation`."""
+    new_generation = await pool.fetchval(
+        QUERIES["set_pin"], wallet_number, generation, new.encoded, new.kid, request_id
+    )
+    return new_generation is not None
 
 
 async def count_wrong_pin(
     pool: asyncpg.Pool, wallet_number: int, generation: int, failures_max: int, lock_until_ms: int, request_id: UUID
 ) -> None:
-    """Count a wrong old PIN; with the last that is allowed the PIN is locked until `lock_until_ms`."""
+    """Count a wrong old PIN. The last allowed failure locks the PIN until `lock_until_ms`."""
     await pool.execute(QUERIES["count_wrong_pin"], wallet_number, generation, failures_max, lock_until_ms, request_id)

@@ -1,4 +1,4 @@
-"""What merchants' back offices read: lists a page at a time, in bounded time, beside payments and not in their way."""
+"""Lists and reports for merchants' back offices, in pages, with bounded time and few connections."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,12 +17,12 @@ from .rows import payment_of, refund_of
 from .sql import QUERIES
 
 
-class TakesTooLong(PosError):
-    """A report was given up: it would read too much."""
+class QueryTimeout(PosError):
+    """A report exceeded its time limit and was aborted."""
 
 
 class PageCursor(NamedTuple):
-    """Where a page ended: the time that the list is ordered by, and the id that decides between equal ones."""
+    """The position of a page's last item: the time that orders the list, and the id that orders equal times."""
 
     at: datetime
     id: UUID
@@ -30,7 +30,10 @@ class PageCursor(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PaymentFilter:
-    """Which payments a list shows; None: whatever it is. Times are aware, of the last change, `until` not included."""
+    """Filters of a list of payments; None: no restriction.
+
+    `since` (inclusive) and `until` (exclusive) are aware times of the last change.
+    """
 
     reference: str | None = None
     store_id: int | None = None
@@ -41,41 +44,45 @@ class PaymentFilter:
 
 
 class Reports:
-    """Lends connections of the pool to reports: few at once, so that they leave some to everybody else."""
+    """Connections for reports: at most `concurrent_max` from the pool, so that enough remain for everything else."""
 
-    def __init__(self, pool: asyncpg.Pool, *, at_once_max: int, timeout_s: float) -> None:
+    def __init__(self, pool: asyncpg.Pool, *, concurrent_max: int, timeout_s: float) -> None:
         self._pool = pool
-        self._room = asyncio.Semaphore(at_once_max)
+        self._slots = asyncio.Semaphore(concurrent_max)
         self._timeout_ms = str(int(timeout_s * 1000))
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[AnyConnection]:
-        """A connection in a transaction whose statements are bounded. Raises TakesTooLong, and asyncpg's errors."""
-        async with self._room, self._pool.acquire() as connection:
+        """Acquire a connection in a transaction with a statement timeout. Raises QueryTimeout and asyncpg's errors."""
+        async with self._slots, self._pool.acquire() as connection:
             try:
                 async with connection.transaction():
                     await connection.execute(QUERIES["limit_statements"], self._timeout_ms)
                     yield connection
             except asyncpg.QueryCanceledError:
-                raise TakesTooLong from None
+                raise QueryTimeout from None
 
 
 async def list_payments(
-    connection: AnyConnection, merchant_id: int, asked: PaymentFilter, after: PageCursor | None, limit: int
+    connection: AnyConnection,
+    merchant_id: int,
+    payment_filter: PaymentFilter,
+    after: PageCursor | None,
+    limit: int,
 ) -> list[tuple[Payment, PageCursor]]:
-    """A merchant's payments, latest change first, after the page that ended at `after`; each with its place."""
-    query = "merchant_payments" if asked.reference is None else "merchant_payments_of_order"
+    """Return a merchant's payments and their cursors, latest change first, starting after `after`."""
+    reference = payment_filter.reference
     rows = await connection.fetch(
-        QUERIES[query],
+        QUERIES["merchant_payments" if reference is None else "merchant_payments_of_order"],
         merchant_id,
-        asked.store_id,
-        asked.terminal_number,
-        asked.status,
-        asked.since,
-        asked.until,
+        payment_filter.store_id,
+        payment_filter.terminal_number,
+        payment_filter.status,
+        payment_filter.since,
+        payment_filter.until,
         *(after or (None, None)),
         limit,
-        *(() if asked.reference is None else (asked.reference,)),
+        *(() if reference is None else (reference,)),
     )
     return [(payment_of(row), PageCursor(row["changed_at"], row["id"])) for row in rows]
 
@@ -83,7 +90,7 @@ async def list_payments(
 async def list_refunds(
     connection: AnyConnection | asyncpg.Pool, payment_id: UUID, after: PageCursor | None, limit: int
 ) -> list[tuple[Refund, PageCursor]]:
-    """A payment's refunds, oldest first, after the page that ended at `after`; each with its place."""
+    """Return a payment's refunds and their cursors, oldest first, starting after `after`."""
     rows = await connection.fetch(QUERIES["payment_refunds"], payment_id, *(after or (None, None)), limit)
     return [(refund_of(row), PageCursor(row["created_at"], row["id"])) for row in rows]
 
@@ -91,14 +98,14 @@ async def list_refunds(
 async def list_shifts(
     connection: AnyConnection, merchant_id: int, terminal_number: int | None, after: PageCursor | None, limit: int
 ) -> list[asyncpg.Record]:
-    """A merchant's shifts, opened last first, after the page that ended at `after`."""
+    """Return a merchant's shifts, most recently opened first, starting after `after`."""
     return await connection.fetch(
         QUERIES["merchant_shifts"], merchant_id, terminal_number, *(after or (None, None)), limit
     )
 
 
 async def find_shift_terminal(connection: AnyConnection, merchant_id: int, shift_id: UUID) -> int | None:
-    """The terminal of the merchant's shift of this id; None also when it is another merchant's."""
+    """Return the terminal of a merchant's shift; None if the merchant has no such shift."""
     number: int | None = await connection.fetchval(QUERIES["shift_terminal"], merchant_id, shift_id)
     return number
 
@@ -106,5 +113,5 @@ async def find_shift_terminal(connection: AnyConnection, merchant_id: int, shift
 async def list_statements(
     connection: AnyConnection, merchant_id: int, business_date: date | None, before: date | None, limit: int
 ) -> list[asyncpg.Record]:
-    """A merchant's statements, latest day first: that of one day, those before a day, or all."""
+    """Return a merchant's statements, latest day first: those of one day, those before a day, or all."""
     return await connection.fetch(QUERIES["merchant_statements"], merchant_id, business_date, before, limit)

@@ -1,4 +1,4 @@
-"""Seals the transfers of days that are over, and checks the seals. core/accounting/seals.py says what a seal is."""
+"""Seal the transfers of past days, and check the seals. core/accounting/seals.py defines a seal."""
 
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -10,18 +10,18 @@ from zoneinfo import ZoneInfo
 import asyncpg
 
 from ..core.accounting.seals import NO_HASH, Seal, missing_digests, pack_digests, seal_violations
-from .archive_check import read_archive, room_for_digests
+from .archive_check import digest_table, read_archive
 from .sql import QUERIES
 from .transactions import wait_until_ended
 
-# Bounds one seal's size to 3.2 MB, and what a check holds in memory.
+# Limits a seal to 3.2 MB, and the memory of a check.
 TRANSFERS_PER_SEAL_MAX = 200_000
 _ADVISORY_LOCK = int.from_bytes(b"pos-seal")
 
 
 @dataclass(frozen=True, slots=True)
 class SealReport:
-    """How much was looked at and what was found; `last_hash` is worth keeping elsewhere."""
+    """Number of checked seals and transfers, and the problems found. Keep a copy of `last_hash` elsewhere."""
 
     seals: int
     transfers: int
@@ -36,10 +36,10 @@ class SealReport:
 async def seal_days(
     connection: asyncpg.Connection, now: datetime, time_zone: str, progress: Callable[[Seal], None]
 ) -> bytes:
-    """Seal every day before today that is not sealed yet, in the zone `time_zone`; returns the last hash of the chain.
+    """Seal all unsealed days before today in `time_zone`, and return the last hash of the chain.
 
-    Safe to run twice and at several places at once: an advisory lock lets one work. A day that has no transfers has
-    a seal too. Raises TransactionsOpen, and asyncpg's errors; days sealed by then stay sealed.
+    Safe to repeat and to run concurrently, because of an advisory lock. A day without transfers has a seal too. Raises
+    TransactionsOpen and asyncpg's errors; days that were sealed before the error remain sealed.
     """
     zone = ZoneInfo(time_zone)
     await connection.execute("select pg_advisory_lock($1)", _ADVISORY_LOCK)
@@ -49,8 +49,8 @@ async def seal_days(
         first_at = await connection.fetchval(QUERIES["first_transfer_at"])
         day = last["day"] + timedelta(days=1) if last else first_at and first_at.astimezone(zone).date()
         while day is not None and day < now.astimezone(zone).date():
-            ends = datetime.combine(day + timedelta(days=1), datetime.min.time(), zone)
-            last_id = await _settled_id(connection, ends, sealed_id)
+            end = datetime.combine(day + timedelta(days=1), datetime.min.time(), zone)
+            last_id = await _last_id_of_day(connection, end, sealed_id)
             while True:
                 seal = await _seal(connection, number + 1, day, sealed_id, last_id, previous)
                 progress(seal)
@@ -64,9 +64,9 @@ async def seal_days(
             await connection.execute("select pg_advisory_unlock($1)", _ADVISORY_LOCK)
 
 
-async def _settled_id(connection: asyncpg.Connection, ends: datetime, after_id: int) -> int:
-    """The last transfer of a day, once no smaller id can still come: all that ran when it was read have ended."""
-    ((last_id, running),) = await connection.fetch(QUERIES["last_transfer_before"], ends, after_id)
+async def _last_id_of_day(connection: asyncpg.Connection, end: datetime, after_id: int) -> int:
+    """Return the last transfer before `end`, once all transactions have ended that could add a smaller id."""
+    ((last_id, running),) = await connection.fetch(QUERIES["last_transfer_before"], end, after_id)
     await wait_until_ended(connection, running)
     return int(last_id)
 
@@ -75,14 +75,14 @@ async def _seal(
     connection: asyncpg.Connection, number: int, day: date, after_id: int, last_id: int, previous_hash: bytes
 ) -> Seal:
     rows = await connection.fetch(QUERIES["transfer_digests"], after_id, last_id, TRANSFERS_PER_SEAL_MAX)
-    found = {row["id"]: row["digest"] for row in rows}
+    digests = {row["id"]: row["digest"] for row in rows}
     seal = Seal(
         number=number,
         day=day.isoformat(),
         first_id=after_id + 1,
-        last_id=max(found) if len(found) == TRANSFERS_PER_SEAL_MAX else last_id,
-        transfers=len(found),
-        digests=pack_digests(found),
+        last_id=max(digests) if len(digests) == TRANSFERS_PER_SEAL_MAX else last_id,
+        transfers=len(digests),
+        digests=pack_digests(digests),
         previous_hash=previous_hash,
         hash=b"",
     )
@@ -98,19 +98,19 @@ async def check_seals(
     expected: str | None = None,
     archive: Path | None = None,
 ) -> SealReport:
-    """Compare every seal with the rows as they are, in one snapshot. Raises asyncpg's errors.
+    """Compare all seals with the current rows, in one snapshot. Raises asyncpg's errors.
 
-    `expected`, in hex, is a hash that was kept elsewhere: a seal must have it, or the chain is not the one it was.
-    Archived transfers are looked up in the parts in the folder `archive`; without it they are only counted.
+    `expected` is a hash in hex that was kept elsewhere; if no seal has it, the chain was replaced. Archived transfers
+    are looked up in the parts in the folder `archive`; without a folder they are only counted.
     """
     previous, seals, transfers, problems = NO_HASH, 0, 0, list[str]()
     is_known = expected is None
     missing = 0
     async with AsyncExitStack() as stack:
         if archive is not None:
-            await stack.enter_async_context(room_for_digests(connection))
+            await stack.enter_async_context(digest_table(connection))
         await stack.enter_async_context(connection.transaction(isolation="repeatable_read", readonly=True))
-        archived = int(await connection.fetchval(QUERIES["archived_transfers"]))
+        archived_count = int(await connection.fetchval(QUERIES["archived_transfers"]))
         if archive is not None:
             problems += await read_archive(connection, archive)
         async for row in connection.cursor(QUERIES["seals"], prefetch=1):
@@ -118,26 +118,27 @@ async def check_seals(
             rows = await connection.fetch(QUERIES["transfer_digests"], seal.first_id - 1, seal.last_id, None)
             if seal.number != seals + 1:
                 problems.append(f"seal {seals + 1} was removed")
-            found = {row["id"]: row["digest"] for row in rows}
+            digests = {row["id"]: row["digest"] for row in rows}
             if archive is not None:
-                old = await connection.fetch(QUERIES["archived_digests"], seal.first_id, seal.last_id)
+                archived_rows = await connection.fetch(QUERIES["archived_digests"], seal.first_id, seal.last_id)
+                archived = {row["id"]: row["digest"] for row in archived_rows}
                 problems += [
-                    f"transfer {row['id']} is in the archive and in the ledger" for row in old if row["id"] in found
+                    f"transfer {number} is in the archive and in the ledger" for number in archived if number in digests
                 ]
-                found = {row["id"]: row["digest"] for row in old} | found
-            elif archived:
-                removed = missing_digests(seal, found)
+                digests = archived | digests
+            elif archived_count:
+                removed = missing_digests(seal, digests)
                 missing += len(removed)
-                found |= removed
-            problems += seal_violations(seal, previous, found)
+                digests |= removed
+            problems += seal_violations(seal, previous, digests)
             is_known = is_known or seal.hash.hex() == expected
             previous, seals, transfers = seal.hash, seal.number, transfers + seal.transfers
             progress(seal)
-    if archive is None and missing != archived:
+    if archive is None and missing != archived_count:
         problems.append(
-            f"{missing} sealed transfers are not in the ledger, and {archived} are archived: "
-            "--archive DIR, the folder of the archive, says which"
+            f"{missing} sealed transfers are missing from the ledger, but {archived_count} are archived. "
+            "Run this with --archive DIR, the folder of the archive, to name them"
         )
     if not is_known:
-        problems.append(f"no seal has the hash {expected}: seals were removed, or made anew")
+        problems.append(f"no seal has the hash {expected}: seals were removed or replaced")
     return SealReport(seals, transfers, previous, problems)

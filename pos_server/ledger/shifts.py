@@ -1,8 +1,8 @@
-"""Shifts as they are stored. core/accounting/shifts.py says what their figures mean.
+"""Stored shifts. core/accounting/shifts.py defines their totals.
 
-Closing is two commits. The first takes the shift off its terminal, which waits for what is being added to it, for
-milliseconds: nothing is added afterwards. The second sums it up, for as long as that takes, and holds nobody up. What
-was killed between them is summed up by whoever looks at the shift next, with the same result.
+A shift is closed in two commits. The first detaches the shift from its terminal; it waits milliseconds for operations
+that are being added, and no operation is added afterwards. The second stores the totals, without blocking anyone. If
+the server is killed between the two, the next read of the shift stores the totals, with the same result.
 """
 
 from uuid import UUID
@@ -21,9 +21,12 @@ from .sql import QUERIES
 async def open_shift(
     pool: asyncpg.Pool, shift_id: UUID, terminal_number: int, operator: str, opening_cash_minor: int, now_ms: int
 ) -> ErrorCode | None:
-    """Open a shift at a terminal, once per id; why it cannot be, or None. `now_ms` is Unix milliseconds."""
+    """Open a shift at a terminal, once per id. Returns None, or the reason for the refusal.
+
+    `now_ms` is in Unix milliseconds.
+    """
     async with pool.acquire() as connection, connection.transaction():
-        ((status, open_id),) = await connection.fetch(QUERIES["terminal_to_open_shift"], terminal_number)
+        ((status, open_id),) = await connection.fetch(QUERIES["lock_terminal"], terminal_number)
         if open_id is None and status == TerminalStatus.ACTIVE:
             await connection.execute(
                 QUERIES["open_shift"], shift_id, terminal_number, operator, opening_cash_minor, now_ms
@@ -37,9 +40,12 @@ async def open_shift(
 async def close_shift(
     pool: asyncpg.Pool, shift_id: UUID, terminal_number: int, counted_cash_minor: int | None, now_ms: int
 ) -> ErrorCode | None:
-    """Close a terminal's shift, once; why it cannot be, or None. A repeat must have counted the same."""
+    """Close a terminal's shift, once. Returns None, or the reason for the refusal.
+
+    A repeat must state the same counted cash.
+    """
     async with pool.acquire() as connection, connection.transaction():
-        await connection.execute(QUERIES["terminal_to_open_shift"], terminal_number)
+        await connection.execute(QUERIES["lock_terminal"], terminal_number)
         shift = await connection.fetchrow(QUERIES["shift_to_close"], shift_id, terminal_number)
         if shift is None:
             return ErrorCode.SHIFT_UNKNOWN
@@ -54,7 +60,7 @@ async def close_shift(
 async def find_shift(
     connection: AnyConnection | asyncpg.Pool, terminal_number: int, shift_id: UUID | None, now_ms: int
 ) -> Shift | None:
-    """A terminal's shift as it is now, or the one that is open; None when there is none."""
+    """Return a terminal's shift with its current totals (`shift_id` None: the open shift), or None."""
     if shift_id is not None:
         await connection.execute(QUERIES["sum_up_shift"], shift_id)
     row = await connection.fetchrow(QUERIES["shift"], terminal_number, shift_id, now_ms)

@@ -1,7 +1,7 @@
-"""Waiting until everything up to a transfer's id is known: ids are handed out in order and committed in any.
+"""Wait until all transfers up to an id are visible: ids are assigned in order but committed in any order.
 
-A query that reads the last id reads the transactions that run at that moment too; once they have all ended, no smaller
-id can still come.
+The query that reads the last id also reads the transactions running at that moment. Once all of them have ended, no
+smaller id can appear.
 """
 
 import asyncio
@@ -17,22 +17,28 @@ _CHECK_S = 0.05
 
 
 class TransactionsOpen(PosError):
-    """Transactions have been running for so long that it is not known what they will still add."""
+    """A transaction stayed open for too long, so the transfers up to an id are not final."""
 
     def __str__(self) -> str:
-        return f"a transaction has been open for more than {TRANSACTIONS_TIMEOUT_S:g} s: end it, then run this again"
+        return (
+            f"a database transaction has been open for more than {TRANSACTIONS_TIMEOUT_S:g} s. "
+            "End it, then repeat the command"
+        )
 
 
 async def have_ended(connection: asyncpg.Connection, running: Sequence[str]) -> bool:
-    """Whether none of these transactions (`virtualtransaction` of pg_locks) runs any more. Raises asyncpg's errors."""
+    """Return whether all these transactions (`virtualtransaction` of pg_locks) have ended. Raises asyncpg's errors."""
     return bool(await connection.fetchval(QUERIES["all_ended"], running))
 
 
 async def wait_until_ended(connection: asyncpg.Connection, running: Sequence[str]) -> None:
-    """Wait for these transactions. Raises TransactionsOpen after TRANSACTIONS_TIMEOUT_S, and asyncpg's errors."""
+    """Wait until these transactions have ended.
+
+    Raises TransactionsOpen after TRANSACTIONS_TIMEOUT_S, and asyncpg's errors.
+    """
     try:
         async with asyncio.timeout(TRANSACTIONS_TIMEOUT_S):
-            while not await have_ended(connection, running):  # noqa: ASYNC110 - nobody tells us
+            while not await have_ended(connection, running):  # noqa: ASYNC110 - Postgres sends no event
                 await asyncio.sleep(_CHECK_S)
     except TimeoutError:
         raise TransactionsOpen from None

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from pos_server.ledger.database import create_pool
-from pos_server.ledger.reports import Reports, TakesTooLong
+from pos_server.ledger.reports import QueryTimeout, Reports
 from pos_server.ledger.rollup import balances, roll_up
 from pos_server.ledger.settlement import settle
 from pos_server.server import RunningServer
@@ -147,8 +147,8 @@ async def test_the_balance_is_exact_before_and_after_it_is_rolled_up(
 async def test_a_report_that_reads_too_long_is_given_up(dsn: str) -> None:
     pool = await create_pool(dsn, timeout_s=5, size_max=2)
     try:
-        reports = Reports(pool, at_once_max=1, timeout_s=0.05)
-        with pytest.raises(TakesTooLong):
+        reports = Reports(pool, concurrent_max=1, timeout_s=0.05)
+        with pytest.raises(QueryTimeout):
             async with reports.connection() as connection:
                 await connection.execute("select pg_sleep(4)")
         # The bound is the transaction's: the connection is as before.
@@ -167,4 +167,4 @@ async def test_a_merchant_is_told_to_ask_for_less(
         await admin.execute("lock table payment, transfer, settlement in access exclusive mode")
         refused = await api.get("/v1/statements")
     assert told(refused) == (503, "takes_too_long", None)
-    assert "ask for less" in refused.json()["detail"]
+    assert "Request less at once" in refused.json()["detail"]

@@ -54,25 +54,25 @@ def test_every_code_is_in_the_table() -> None:
             "Code": code.value,
             "Status": str(problem_text(code).status.value),
             "Meaning": problem_text(code).text.replace("`", ""),
-            "Repeat": "yes" if code in LATER or (isinstance(code, ErrorCode) and code.retryable) else "no",
+            "Retry": "yes" if code in LATER or (isinstance(code, ErrorCode) and code.retryable) else "no",
         }
         for code in codes
     ]
-    rows = DOCUMENT.section("Errors").table("Code", "Status", "Meaning", "Repeat")
+    rows = DOCUMENT.section("Errors").table("Code", "Status", "Meaning", "Retry")
     assert sorted(rows, key=lambda row: row["Code"]) == sorted(due, key=lambda row: row["Code"])
     assert [row["Status"] for row in rows] == sorted(row["Status"] for row in rows)
 
 
 def test_roles_limits_and_figures_are_those_of_the_code() -> None:
-    roles = DOCUMENT.section("Keys and roles").table("Role", "Whose it is", "What it does")
+    roles = DOCUMENT.section("Keys and roles").table("Role", "Holder", "Permissions")
     assert [row["Role"] for row in roles] == [role.value for role in Role]
-    limits = DOCUMENT.section("Limits").table("Limit", "Setting", "Default", "Beyond it")
+    limits = DOCUMENT.section("Limits").table("Limit", "Setting", "Default", "Problem")
     for row in limits:
         field = Settings.model_fields[row["Setting"].removeprefix("POS_").lower()]
         assert f"{field.default:g}" == row["Default"], row
     codes = {*map(str, ProblemCode), *map(str, ErrorCode)}
-    assert {word for row in limits for word in re.findall(r"\w+_\w+|busy", row["Beyond it"])} <= codes
-    assert f"is {PAGE_DEFAULT} unless you say so, {PAGE_MAX} at the most" in PROSE
+    assert {word for row in limits for word in re.findall(r"\w+_\w+|busy", row["Problem"])} <= codes
+    assert f"is {PAGE_DEFAULT} by default and {PAGE_MAX} at most" in PROSE
     assert f"of 1 to {IDEMPOTENCY_KEY_CHARS_MAX} printable ASCII characters" in PROSE
 
 

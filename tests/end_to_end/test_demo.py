@@ -60,7 +60,7 @@ async def test_with_the_data_of_another_version_it_says_what_to_delete() -> None
         assert (await pos_server("postgres", "--data-dir", data_dir, "psql", "-c", newer)).status == 0
         demo = await pos_server("demo", "--once", "--data-dir", data_dir)
         assert demo.status != 0
-        assert "the database has migration 9999_newer.sql, which this version lacks" in demo.err
+        assert "the database has migration 9999_newer.sql, which this version does not know" in demo.err
         assert f"or delete {data_dir}: the demo's money is play money" in demo.err
 
 

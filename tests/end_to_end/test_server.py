@@ -117,7 +117,7 @@ async def test_a_database_that_is_down_at_start_is_a_clear_error() -> None:
             assert ended.status == 3
             (line,) = ended.err.splitlines()
             assert line.startswith("pos-server: cannot use the database at 127.0.0.1:")
-            assert "Check that Postgres runs there and that POS_DATABASE_URL is right." in line
+            assert "Check that Postgres is running there and that POS_DATABASE_URL is correct." in line
             assert "hunter2" not in line
 
 
@@ -168,7 +168,9 @@ async def test_an_audit_with_findings_exits_1_and_names_them(dsn: str, shop: Sho
     ended = await pos_server("audit", POS_DATABASE_URL=dsn)
     assert ended.status == 1
     assert "AUDIT FAILED" in ended.out
-    assert f"wallets whose balance differs from their transfers: {shop.wallets[0].device.number}" in ended.out
+    assert (
+        f"wallets whose balance differs from the sum of their transfers: {shop.wallets[0].device.number}" in ended.out
+    )
     as_json = json.loads((await pos_server("audit", "--json", POS_DATABASE_URL=dsn)).out)
     assert as_json["audit"] == "failed"
     assert as_json["findings"][0]["offenders"] == [str(shop.wallets[0].device.number)]

@@ -200,15 +200,17 @@ async def test_what_it_refuses_says_what_to_do(
 
     young = BEFORE + timedelta(days=1)
     assert await refusal(young) == (
-        f"{young} is too late: what is archived must be 2 days old (POS_ARCHIVE_MIN_AGE_DAYS). "
-        f"Archive what was before {BEFORE}"
+        f"payments before {young} are too recent to archive: they must be 2 days old (POS_ARCHIVE_MIN_AGE_DAYS). "
+        f"Use --before {BEFORE} or an earlier day"
     )
-    assert f"is not settled: run `pos-server settle --date {BEFORE}`, then this again" in await refusal()
+    assert f"is not settled. Run `pos-server settle --date {BEFORE}`, then archive again" in await refusal()
     await settle(admin, BEFORE, NOW)
-    assert await refusal() == (f"not all transfers before {BEFORE} are sealed: run `pos-server seal`, then this again")
+    assert (
+        await refusal() == f"some transfers before {BEFORE} are not sealed. Run `pos-server seal`, then archive again"
+    )
     await seal_days(admin, NOW, "UTC", lambda seal: None)
     (tmp_path / "file").touch()
-    with pytest.raises(NotArchivable, match=r"cannot write .*What it was to hold stays"):
+    with pytest.raises(NotArchivable, match=r"cannot write .*Its payments remain in the ledger"):
         await archive_old(admin, tmp_path / "file")
     assert await admin.fetchval("select count(*) from archive_part") == 0
     (part,) = await archive_old(admin, tmp_path)
@@ -344,13 +346,13 @@ async def test_a_live_row_that_is_deleted_after_an_archive_is_named(
     archived = await admin.fetchval("select sum(transfers) from archive_part")
     lost = await admin.fetchval("delete from transfer where kind = 'payment' returning id")
     assert (await seals(admin)).problems == [
-        f"{archived + 1} sealed transfers are not in the ledger, and {archived} are archived: "
-        "--archive DIR, the folder of the archive, says which"
+        f"{archived + 1} sealed transfers are missing from the ledger, but {archived} are archived. "
+        "Run this with --archive DIR, the folder of the archive, to name them"
     ]
     assert (await seals(admin, tmp_path)).problems == [f"transfer {lost} was removed"]
 
 
-CHANGED = "payments-000001.jsonl.gz was changed: its SHA-256 is not the recorded one"
+CHANGED = "payments-000001.jsonl.gz was changed: its SHA-256 differs from the recorded one"
 
 
 async def test_a_changed_line_is_named(
@@ -407,7 +409,7 @@ async def test_a_name_that_was_removed_is_named_from_the_parts(
     await archive_old(admin, tmp_path)
     await admin.execute("delete from archived_name where id = $1::text::uuid", ids["paid"])
     await admin.execute("delete from archived_refund where id = $1::text::uuid", ids["refund"])
-    of_file = "of payments-000001.jsonl.gz is not known as archived"
+    of_file = "in payments-000001.jsonl.gz is not recorded as archived"
     assert (await seals(admin, tmp_path)).problems == [
         f"payment {ids['paid']} {of_file}",
         f"refund {ids['refund']} {of_file}",
@@ -464,7 +466,7 @@ async def test_shifts_keep_their_figures_when_their_payments_have_gone(
             "alter table shift enable trigger shift_is_fixed"
         )
         await make_old(admin)
-        with pytest.raises(NotArchivable, match=f"terminal {till} has a shift open since before"):
+        with pytest.raises(NotArchivable, match=f"terminal {till} has a shift that was opened before"):
             await archive_old(admin, tmp_path)
         # Closed, and killed before it was summed up.
         assert await close_shift(pool, shift_id, till, None, now_ms()) is None

@@ -17,11 +17,11 @@ pytestmark = pytest.mark.asyncio
 NOW = datetime.now(UTC).replace(hour=12) - timedelta(days=1)
 
 
-EDITED = "was edited, or the one before it"
+EDITED = "or the seal before it was edited"
 
 
 def silent(seal: Seal) -> None:
-    """No progress."""
+    """Ignore the progress."""
 
 
 async def check(admin: asyncpg.Connection, expected: str | None = None) -> SealReport:
@@ -126,7 +126,7 @@ async def test_a_chain_that_was_made_anew_lacks_the_hash_that_was_kept(
     await admin.execute("delete from seal")
     await seal_days(admin, NOW, "UTC", silent)
     assert (await check(admin)).ok, "the rows and the new chain agree"
-    assert (await check(admin, kept)).problems == [f"no seal has the hash {kept}: seals were removed, or made anew"]
+    assert (await check(admin, kept)).problems == [f"no seal has the hash {kept}: seals were removed or replaced"]
 
 
 async def test_a_transaction_that_is_still_open_is_waited_for(
@@ -139,7 +139,7 @@ async def test_a_transaction_that_is_still_open_is_waited_for(
             await run_batch(other, shop.scan())
             monkeypatch.setattr("pos_server.ledger.transactions.TRANSACTIONS_TIMEOUT_S", 0.2)
             tomorrow = NOW + timedelta(days=2)
-            with pytest.raises(Exception, match="a transaction has been open"):
+            with pytest.raises(Exception, match="a database transaction has been open"):
                 await seal_days(admin, tomorrow, "UTC", silent)
         await seal_days(admin, tomorrow, "UTC", silent)
         report = await check(admin)

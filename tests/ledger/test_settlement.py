@@ -67,7 +67,7 @@ async def test_two_scripted_days(connection: asyncpg.Connection, shop: Shop, adm
     paid = "select sum(amount_minor) from transfer where kind = 'settlement'"
     assert await admin.fetchval(paid) == NET_D1 + NET_D2
     for day in (D1, D2):
-        assert (await settle(admin, day, NOW)).made == 0, "safe to run twice"
+        assert (await settle(admin, day, NOW)).created == 0, "safe to run twice"
     assert await admin.fetchval(paid) == NET_D1 + NET_D2
     report = await audit(admin)
     assert report.ok, report
@@ -99,7 +99,7 @@ async def test_a_day_ends_at_the_merchants_cut_off_in_its_zone(
         await run_batch(connection, shop.scan(wallet, amount_minor=100 + wallet))
         last = await at(admin, datetime(D2.year, D2.month, D2.day, hour, minute, tzinfo=UTC), last)
     assert [s.sales_minor for s in (await settle(admin, D2, NOW)).statements] == [100]
-    with pytest.raises(DayNotOver, match="is not over everywhere: settle it after"):
+    with pytest.raises(DayNotOver, match=r"has not ended for all merchants\. Settle it after"):
         await settle(admin, NOW.date() + timedelta(days=1), NOW)
 
 
@@ -172,7 +172,7 @@ async def test_the_command_and_its_files(
     early = await pos_server(
         "settle", "--date", datetime.now(UTC).date().isoformat(), "--out", tmp_path, POS_DATABASE_URL=dsn
     )
-    assert (early.status, "is not over everywhere" in early.err) == (3, True)
+    assert (early.status, "has not ended for all merchants" in early.err) == (3, True)
 
 
 async def test_a_day_with_nothing_has_empty_files(
@@ -196,9 +196,9 @@ async def test_a_transaction_that_stays_open_is_named_and_nothing_is_settled(
     try:
         async with other.transaction():
             await other.execute("select 1")
-            with pytest.raises(TransactionsOpen, match="end it, then run this again"):
+            with pytest.raises(TransactionsOpen, match="End it, then repeat the command"):
                 await settle(admin, D1, NOW)
         assert await admin.fetchval("select count(*) from settlement") == 0
-        assert (await settle(admin, D1, NOW)).made == 1
+        assert (await settle(admin, D1, NOW)).created == 1
     finally:
         await other.close()

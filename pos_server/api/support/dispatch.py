@@ -30,7 +30,7 @@ from ...core.rest.fields import Body, Parameters, Resource
 from ...core.rest.idempotency import fingerprint
 from ...core.rest.problems import ProblemCode
 from ...ledger.database import DATABASE_AWAY
-from ...ledger.reports import TakesTooLong
+from ...ledger.reports import QueryTimeout
 from ...limits import ApiLimits
 from ...telemetry.logs import about_payment, about_request
 from .authentication import Authentication
@@ -139,7 +139,7 @@ class Dispatcher:
             done = await self._handle(endpoint, call)
         except Problem as error:
             return error.response(request.state.request_id)
-        except TakesTooLong:
+        except QueryTimeout:
             return problem(ProblemCode.TAKES_TOO_LONG).response(request.state.request_id)
         except DATABASE_AWAY as away:
             log.warning("database_away", during=endpoint.name, cause=type(away).__name__)

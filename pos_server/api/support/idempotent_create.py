@@ -11,7 +11,7 @@ from ...core.rest.fields import Resource
 from ...core.rest.idempotency import derived_secret
 from ...core.rest.problems import ProblemCode
 from ...ledger.database import AnyConnection
-from ...ledger.idempotency import InProgress, KeyReused, once
+from ...ledger.idempotency import InProgress, KeyReused, create_once
 from .dispatch import ApiCall, Reply
 from .problems import problem
 
@@ -51,15 +51,15 @@ class IdempotentCreate:
             return (await make(connection, secret)).model_dump_json()
 
         try:
-            kept = await once(
+            stored = await create_once(
                 self._pool, call.key.tenant, call.idempotency_key, call.fingerprint, self._keyring.current, make_json
             )
         except InProgress:
             raise problem(ProblemCode.IN_PROGRESS, retry_after_s=1) from None
         except KeyReused:
             raise problem(ProblemCode.IDEMPOTENCY_KEY_REUSED) from None
-        made = answer.model_validate_json(kept.answer)
-        secret = secret_of(kept.kid)
+        made = answer.model_validate_json(stored.json)
+        secret = secret_of(stored.kid)
         if tell is not None and secret is not None:
             made = tell(made, secret)
-        return Reply(made, HTTPStatus.OK if kept.is_repeat else HTTPStatus.CREATED)
+        return Reply(made, HTTPStatus.OK if stored.is_repeat else HTTPStatus.CREATED)

@@ -1,7 +1,7 @@
-"""Every SQL statement the server runs, by name: one file per subject, loaded into QUERIES.
+"""All SQL statements of the server, by name: one file per subject, loaded into QUERIES.
 
-A line `-- name: x` starts the statement `x`. A line `-- part: y` starts a piece that several statements share: each
-includes it as `{y}`. Parts that several files include stand in shared.sql.
+A line `-- name: x` starts the statement `x`. A line `-- part: y` starts a fragment that several statements include as
+`{y}`. Fragments that several files include are in shared.sql.
 """
 
 import re
@@ -13,7 +13,7 @@ _COMMENT = re.compile(r"^--.*\n", re.MULTILINE)
 
 
 def load_queries(text: str) -> dict[str, str]:
-    """Statements by name. Raises ValueError when a name comes twice, KeyError for a part that is not there."""
+    """Return the statements by name. Raises ValueError for a duplicate name, KeyError for an unknown fragment."""
     pieces = _HEAD.split(text)
     queries: dict[str, str] = {}
     parts: dict[str, str] = {}

@@ -2,14 +2,14 @@
 select last_id from rollup_horizon;
 
 -- name: first_unsealed_before
--- A transfer before a time that no seal covers.
+-- A transfer before $1 that no seal covers.
 select id from transfer
 where id > coalesce((select last_id from seal order by number desc limit 1), 0) and created_at < $1
 order by id limit 1;
 
 -- name: archive_payments
--- The next 1000 payments by id from $1, and the lines of those that may be archived: final since before $2, and with all
--- their transfers up to the id $3, which is sealed and rolled up. A line holds every column that is not null.
+-- The next 1000 payments by id from $1, and the lines of those that may be archived: final since before $2, with all
+-- their transfers up to the id $3, which is sealed and rolled up. A line contains every column that is not null.
 select w.id, w.version, u.line, u.refund_ids, u.transfer_ids
 from (select * from payment where id >= $1 order by id limit 1000) as w
 left join lateral (
@@ -38,13 +38,13 @@ left join lateral (
 order by w.id;
 
 -- name: archive_settlements
--- The next settlement transfers by id, after $1, made before $2 and with ids up to $3; and their lines.
+-- The next settlement transfers by id after $1, made before $2 and with ids up to $3, and their lines.
 select t.id, jsonb_build_object('transfers', jsonb_build_array(jsonb_strip_nulls(to_jsonb(t))))::text as line
 from transfer t where t.kind = 'settlement' and t.id > $1 and t.created_at < $2 and t.id <= $3
 order by t.id limit 1000;
 
 -- name: archive_names
--- Only while a payment still has the version that was written: whatever changes a payment or adds to it moves that.
+-- Only payments that still have the version that was written; every change of a payment increments it.
 insert into archived_name (merchant_id, id, status, reference)
 select p.merchant_id, p.id, p.status, case when p.status in ('approved', 'canceled') then p.reference end
 from payment p join unnest($1::uuid[], $2::int[]) as c (id, version) on p.id = c.id and p.version = c.version;
@@ -53,19 +53,19 @@ from payment p join unnest($1::uuid[], $2::int[]) as c (id, version) on p.id = c
 insert into archived_refund (id) select id from refund where id = any($1::uuid[]);
 
 -- name: archive_transfers
--- Takes transfers out of the ledger and adds them to the balances; returns how many there were.
-with gone as (
+-- Deletes transfers from the ledger and adds them to the archived balances; returns the number of deleted transfers.
+with deleted as (
     delete from transfer where id = any($1::bigint[]) returning debit_account_id, credit_account_id, amount_minor
 ), entry as (
-    select credit_account_id as account_id, amount_minor from gone
+    select credit_account_id as account_id, amount_minor from deleted
     union all
-    select debit_account_id, -amount_minor from gone
+    select debit_account_id, -amount_minor from deleted
 ), summed as (
     insert into archived_balance as b (account_id, balance_minor)
     select account_id, sum(amount_minor) from entry group by account_id
     on conflict (account_id) do update set balance_minor = b.balance_minor + excluded.balance_minor
 )
-select count(*) from gone;
+select count(*) from deleted;
 
 -- name: archive_refunds
 delete from refund where id = any($1::uuid[]);
@@ -85,16 +85,16 @@ values ($1, $2, $3, $4, $5, $6, $7, $8, $9);
 select file, sha256 from archive_part order by number;
 
 -- name: vacuum_archived
--- What was deleted leaves room that new rows fill.
+-- Makes the space of deleted rows available for new rows.
 vacuum (analyze) payment, refund, transfer;
 
--- name: forget_transfer_times
--- The index by time knows ranges of blocks by their oldest and newest row. It never narrows a range by itself: where old
--- rows were deleted and new ones came, every day of the years between would be looked for.
+-- name: desummarize_transfer_times
+-- The BRIN index stores the oldest and newest time of each block range and never narrows a range by itself. Ranges
+-- where new rows replaced deleted ones would match every day in between.
 select brin_desummarize_range('transfer_created', block)
 from generate_series(0, pg_relation_size('transfer') / current_setting('block_size')::bigint, 32) as block;
 
--- name: learn_transfer_times
+-- name: summarize_transfer_times
 select brin_summarize_new_values('transfer_created');
 
 -- name: create_archived_digest
@@ -106,8 +106,8 @@ drop table archived_digest;
 -- name: add_archived_digests
 insert into archived_digest select * from unnest($1::bigint[], $2::bytea[]) on conflict do nothing;
 
--- name: nameless_archived
--- Which of these payments ($1) and refunds ($2) are not known as archived.
+-- name: unrecorded_archived
+-- Those of the payments $1 and refunds $2 that are not recorded as archived.
 select 'payment ' || q.id as name from unnest($1::uuid[]) as q (id)
 where not exists (select from archived_name a where a.id = q.id)
 union all

@@ -5,7 +5,7 @@ select (select count(*) from transfer) as transfers, (select count(*) from payme
     (select coalesce(sum(payments), 0)::bigint from archive_part) as archived_payments;
 
 -- name: audit_accounts_exist
--- A transfer's two accounts exist and hold its currency. With that, debits and credits cancel out per currency.
+-- Both accounts of a transfer exist and have its currency. It follows that debits and credits cancel out per currency.
 select x.id::text from transfer x
 left join account d on d.id = x.debit_account_id and d.currency = x.currency
 left join account c on c.id = x.credit_account_id and c.currency = x.currency
@@ -13,7 +13,7 @@ where d.id is null or c.id is null
 order by x.id limit $1;
 
 -- name: audit_sum_is_zero
--- Over the accounts that exist, credits less debits are zero per currency, archived ones included.
+-- Over all existing accounts, credits minus debits are zero per currency, including archived transfers.
 select currency from (
     select c.currency, x.amount_minor from transfer x join account c on c.id = x.credit_account_id
     union all
@@ -25,7 +25,7 @@ group by currency having sum(amount_minor) <> 0
 order by currency limit $1;
 
 -- name: audit_balances
--- A wallet's balance is what its account was credited less what it was debited, archived transfers included.
+-- A wallet's balance equals the credits minus the debits of its account, including archived transfers.
 select w.number::text from wallet w
 left join (
     select account_id, sum(amount_minor) as balance_minor from (
@@ -40,8 +40,8 @@ where w.balance_minor <> coalesce(e.balance_minor, 0)
 order by w.number limit $1;
 
 -- name: audit_payments_paid
--- A payment that was ever approved has its one transfer: of its purpose's kind, same amount, currency and wallet, between
--- the accounts that its purpose names.
+-- A payment that was ever approved has exactly one transfer: with the kind and accounts of its purpose, and with the
+-- same amount, currency and wallet.
 select p.id::text from (
     select p.id, p.amount_minor, p.currency, p.wallet_number,
         case p.purpose when 'sale' then 'payment' else p.purpose end as kind,
@@ -61,7 +61,7 @@ where x.id is null
 order by p.id limit $1;
 
 -- name: audit_transfers_owed
--- A transfer of a payment belongs to one that was approved, for the same purpose.
+-- The transfer of a payment belongs to an approved payment with the same purpose.
 select x.id::text from transfer x
 left join payment p on p.id = x.source_id and x.kind = case p.purpose when 'sale' then 'payment' else p.purpose end
     and (p.status = 'approved' or (p.status = 'canceled' and p.approved_at is not null))
@@ -69,14 +69,14 @@ where x.kind in ('payment', 'top_up', 'withdrawal') and p.id is null
 order by x.id limit $1;
 
 -- name: audit_transfers_once
--- What causes a transfer causes it once.
+-- A source has at most one transfer of each kind.
 select source_id::text from transfer
 group by source_id, kind having count(*) > 1
 order by source_id, kind limit $1;
 
 -- name: audit_cancels_paid
--- A payment that was canceled after it was approved has its one cancel transfer, the other way round; and no other
--- payment has one.
+-- A payment that was canceled after its approval has exactly one cancel transfer, in the opposite direction. No other
+-- payment has a cancel transfer.
 select coalesce(p.id, x.source_id)::text from (
     select p.id, t.amount_minor, t.currency, t.wallet_number, t.debit_account_id, t.credit_account_id
     from payment p
@@ -90,8 +90,8 @@ where p.id is null or x.id is null
 order by 1 limit $1;
 
 -- name: audit_fees
--- A sale that was ever approved has its one fee transfer if it has a fee; what has gone back of it is what its refunds
--- (the refunded share, rounded down) or its cancel say.
+-- A sale that was ever approved and has a fee has exactly one fee transfer. The returned fee matches its refunds (the
+-- refunded share, rounded down) or its cancel.
 select coalesce(p.id, f.id)::text from (
     select p.id, p.fee_minor, m.account_id as merchant_account_id, h.id as fees_account_id,
         case when p.status = 'canceled' then p.fee_minor
@@ -121,7 +121,7 @@ where p.id is null or f.id is null or f.paid is distinct from p.fee_minor
 order by 1 limit $1;
 
 -- name: audit_refunds_paid
--- A refund has its one transfer, from the merchant to the wallet of the payment; and every such transfer its refund.
+-- A refund has exactly one transfer, from the merchant to the payment's wallet. Every refund transfer has a refund.
 select coalesce(r.id, x.source_id)::text from (
     select r.id, r.amount_minor, r.currency, p.wallet_number, w.account_id as wallet_account_id,
         m.account_id as merchant_account_id
@@ -138,7 +138,7 @@ where r.id is null or x.id is null
 order by 1 limit $1;
 
 -- name: audit_refunds_within
--- What a payment says of its refunds is what they are, and they never exceed it.
+-- A payment's refund counters match its refunds, and the refunds do not exceed the payment.
 select coalesce(p.id, r.payment_id)::text
 from (select id, amount_minor, refunded_minor, refunds from payment where refunds > 0 or refunded_minor > 0) as p
 full join (
@@ -149,15 +149,15 @@ where p.id is null or r.payment_id is null or p.refunded_minor <> r.refunded_min
 order by 1 limit $1;
 
 -- name: audit_pending_in_time
--- No payment waits for its PIN long after its time: a minute is more than the sweeper needs.
+-- No payment is still pending a minute after its expiry, which is more than the sweeper needs.
 select p.id::text from payment p
 where p.status = 'pending' and p.expires_at < now() - interval '1 minute'
 order by p.id limit $1;
 
 -- name: audit_shifts
--- A closed shift's figures are what its payments, cancels and refunds say, all of them of shifts that there are and none
--- waiting; and the open shift of a terminal is the one that the terminal names. What was archived cannot be added up any
--- more, so not the shifts that were opened before the archive's horizon.
+-- A closed shift's totals match its payments, cancels and refunds, and none of its payments is pending. Every payment's
+-- shift exists. The open shift of a terminal is the one that the terminal refers to. Totals are not checked for shifts
+-- that were opened before the archive's horizon, because archived rows can no longer be summed.
 with figures as (
     select shift_id, jsonb_object_agg(kind, jsonb_build_array(count, amount_minor)) as figures from (
         select shift_id, kind, count(*) as count, sum(amount_minor) as amount_minor from (
@@ -184,7 +184,7 @@ where t.shift_id is not null and not exists (select from shift s where s.id = t.
 order by 1 limit $1;
 
 -- name: audit_rollup
--- The sum up to the horizon is what the transfers up to it say; archived ones are all below it.
+-- The stored sum up to the horizon matches the transfers up to it. All archived transfers are below the horizon.
 select coalesce(r.account_id, e.account_id)::text from account_rollup r
 full join (
     select account_id, sum(amount_minor) as balance_minor from (
@@ -201,9 +201,9 @@ where coalesce(r.balance_minor, 0) <> coalesce(e.balance_minor, 0)
 order by 1 limit $1;
 
 -- name: audit_settlements
--- A statement is what its transfers say, starts where the one before ended, and was paid by exactly its transfer; and
--- every settlement transfer has its statement. What was archived cannot be added up any more: not the days that begin
--- before the archive's horizon, nor the payments of statements that were made before it (audit_archive counts those).
+-- A statement matches its transfers, starts where the previous one ended, and was paid by exactly one transfer. Every
+-- settlement transfer has a statement. Archived rows can no longer be summed. So movements are not checked for days
+-- that begin before the archive's horizon, nor payouts for statements made before it (audit_archive counts those).
 select coalesce(s.id, x.source_id)::text from (
     select s.*, m.account_id, h.id as house_id,
         lag(s.closing_minor, 1, 0::bigint) over days as previous_minor,
@@ -213,7 +213,7 @@ select coalesce(s.id, x.source_id)::text from (
     cross join (select coalesce(max(before), '-infinity') as before from archive_part) as horizon
     join merchant m on m.id = s.merchant_id
     left join (
-        -- Each entry looks up its day, which an index finds, so years of days cost no more than one.
+        -- Each entry looks up its day by an index, so years of days cost no more than one day.
         select day.id, sum(e.amount_minor) as moved_minor from (
             select credit_account_id as account_id, amount_minor, created_at from transfer
             where kind in ('payment', 'fee_return')
@@ -242,8 +242,8 @@ where s.id is null
 order by 1 limit $1;
 
 -- name: audit_archive
--- There are as many names of archived payments and refunds as the parts hold, and as many settlements whose transfer is
--- not here any more.
+-- The numbers of archived payments, refunds and settlements match the parts of the archive. An archived settlement is a
+-- paid statement whose transfer is no longer in the ledger.
 select kind from (
     select 'payments' as kind, (select count(*) from archived_name) as here,
         (select coalesce(sum(payments), 0) from archive_part) as archived
@@ -260,8 +260,7 @@ where here <> archived
 order by kind limit $1;
 
 -- name: audit_archived_once
--- What was archived is not in the ledger any more: no payment or refund of that id, and no payment that occupies the same
--- order.
+-- Archived rows are not in the ledger: no payment or refund has the same id, and no payment occupies the same order.
 select id from (
     select a.id::text from archived_name a join payment p on p.id = a.id
     union

@@ -12,7 +12,7 @@ from wallet_device d join wallet w on w.number = d.wallet_number
 where d.wallet_number = $1 and d.slot = $2;
 
 -- name: set_wallet_status
--- The version moves, so that no payment decided before slips in behind this.
+-- Increments the version, so that a payment decided before this change is decided again.
 update wallet set status = $2, version = version + 1 where number = $1 returning number;
 
 -- name: set_terminal_status
@@ -27,13 +27,13 @@ update merchant m set fee_bps = coalesce($2, fee_bps), fee_fixed_minor = coalesc
 where id = $1 returning {merchant_columns};
 
 -- name: reset_pin
--- The wallet has no PIN after this: the customer sets a new one.
+-- Leaves the wallet without a PIN, so that the customer can set a new one.
 update wallet set pin_hash = null, pin_kid = null, pin_generation = pin_generation + 1, pin_failures = 0,
     pin_locked_until = 'epoch', pin_request_id = null, pin_request_done = false, version = version + 1
 where number = $1 returning number;
 
 -- name: device_generations
--- The generation of each device's key now; 0 when it is revoked.
+-- The current key generation of each device; 0 for a revoked device.
 select coalesce(t.generation, case when d.status = 'active' then d.generation end, 0) as generation
 from unnest($1::text[], $2::bigint[], $3::smallint[]) with ordinality as q (kind, number, slot, position)
 left join terminal t on q.kind = 'terminal' and t.number = q.number
@@ -72,7 +72,7 @@ insert into wallet_device (wallet_number, slot) values ($1, $2) on conflict do n
 insert into activation (code_hash, kind, number, slot, expires_at)
 values ($1, $2, $3, $4, now() + make_interval(secs => $5)) returning expires_at;
 
--- name: activation_to_use
+-- name: lock_activation
 select kind, number, slot, request_id, kid, generation
 from activation where code_hash = $1 and expires_at > now()
 for update;
@@ -84,9 +84,9 @@ update activation set request_id = $2, kid = $3, generation = $4 where code_hash
 update terminal set kid = $2, generation = generation + 1 where number = $1 returning generation;
 
 -- name: rekey_wallet_device
--- The wallet's version moves too, so that a payment decided with the old key does not slip in behind this. A new key
--- makes new codes, of which none is spent.
-with moved as (update wallet set version = version + 1 where number = $1)
+-- Increments the wallet's version too, so that a payment decided with the previous key is decided again. A new key
+-- makes new codes, none of which is spent.
+with new_version as (update wallet set version = version + 1 where number = $1)
 update wallet_device set kid = $3, generation = generation + 1, status = 'active', spent_mark = 0
 where wallet_number = $1 and slot = $2 returning generation;
 

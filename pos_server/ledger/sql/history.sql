@@ -1,11 +1,11 @@
 -- name: terminal_payments_since
--- What a till may have missed, oldest first.
+-- Payments that a terminal may have missed, oldest first.
 select {payment_columns}
 from payment p where p.terminal_number = $1 and p.changed_at > to_timestamp($2::bigint / 1000.0)
 order by p.changed_at, p.id limit $3;
 
 -- name: wallet_payments_since
--- What a wallet may have missed, oldest first, with the names it shows.
+-- Payments that a wallet may have missed, oldest first, with the names that it displays.
 select {payment_columns},
     m.name as merchant_name, coalesce(s.name, '') as store_name
 from payment p
@@ -20,7 +20,7 @@ select {payment_columns}
 from payment p where p.id = $2 and p.merchant_id = $1;
 
 -- name: payment_by_reference
--- The payment that occupies the order, or else the one that failed last.
+-- The payment that occupies the order, else the last one that failed.
 (select {payment_columns}
 from payment p
 where p.merchant_id = $1 and p.reference = $2 and p.status in ('pending', 'approved', 'canceled'))
@@ -32,7 +32,7 @@ order by p.changed_at desc limit 1)
 limit 1;
 
 -- name: archived_payment
--- Whether a merchant's payment of this id, or the one that occupies this order, is in the archive.
+-- True if the merchant's payment with this id, or the payment that occupies this order, is archived.
 select exists (select from archived_name where id = $2 and merchant_id = $1)
     or exists (select from archived_name where merchant_id = $1 and reference = $3);
 
@@ -42,7 +42,7 @@ from payment p where p.terminal_number = $1
 order by p.changed_at desc, p.id desc limit $2;
 
 -- name: wallet_history
--- A page of a wallet's payments, latest change first, after the one that ended the page before.
+-- A page of a wallet's payments, latest change first, after the last payment of the previous page.
 select {payment_columns},
     m.name as merchant_name, coalesce(s.name, '') as store_name
 from payment p
@@ -53,7 +53,7 @@ where p.wallet_number = $1 and ($2::bigint is null or (p.changed_at, p.id) < (fr
 order by p.changed_at desc, p.id desc limit $4;
 
 -- name: wallet_pending
--- What waits for this wallet's PIN, oldest first.
+-- Payments that wait for this wallet's PIN, oldest first.
 select {payment_columns},
     m.name as merchant_name, coalesce(s.name, '') as store_name
 from payment p

@@ -1,8 +1,8 @@
 -- part: wallets_applied
--- Wallets, each only if its version is still the one the decision saw, and devices' spent codes. What is locked carries its
--- changes along, so that no part joins two others: with some statistics the planner would compare all of a batch with all
--- of it. Each `between` is always true. It makes the planner expect one row, for which it goes by the index, as is best for
--- a batch too, whatever the table held when the statement was planned.
+-- Updates wallets, each only if it still has the version of the decision, and devices' spent codes. Locked rows carry
+-- their changes with them, so that no part joins two others: with some statistics the planner would compare each row of
+-- a batch with every other row. Each `between` is always true. It makes the planner expect one row and use the index,
+-- which is best for a batch too, whatever the table contained when the statement was planned.
 locked as materialized (
     select c.* from unnest($1::wallet_change[]) as c join wallet w on w.number = c.number and w.version = c.seen_version
     where c.number between 1 and 9999999999
@@ -42,29 +42,32 @@ paid as (
 )
 
 -- part: shift_lock
--- What is added to a shift locks the terminal that it is open at: it is closed before or after.
+-- Locks the terminal of each open shift that the batch adds to, so that the shift is closed before or after the batch.
 cross join lateral (
     select t.number from terminal t where t.number = c.terminal_number and t.shift_id = c.shift_id limit 1 for share
 ) as l
 
--- part: lost_guards
+-- part: failed_guards
 when (select count(*) from moved) <> cardinality($1) then ledger_conflict('wallet version')
     when (select count(*) from spent) <> cardinality($2) then ledger_conflict('spent code')
     when (select count(*) from shift_locked) <> cardinality($6) then ledger_conflict('shift closed')
 
 -- name: load_snapshot
--- All a batch of operations needs, one row each: the till that asks, the payment of that id or else the one that occupies
--- the order, its till, and the wallet: the payment's, or else that of the code, with the device that made the code. Of an
--- archived payment only that it is one, and the order that it occupies; in one snapshot with the live rows, so that a
--- payment is found in one of the two places while it moves.
+-- The rows that a batch of operations needs, one result row per operation:
+-- * the requesting terminal (till_*);
+-- * the payment with that id, else the one that occupies the order, and its terminal (other_till);
+-- * the payment's wallet, else the wallet of the code, and the device that made the code;
+-- * for an archived payment, its id and the order it occupies. They are read in the same snapshot as live rows, so that
+--   a payment is found in one of the two places while it moves.
 -- The `limit`s keep the planner from joining whole tables: it plans once, perhaps while they are still empty. Each join
--- prepares every column that it hands on, which is most of the work for a lone payment: so what is wide comes last, or as
+-- prepares all columns that it passes on, which is most of the work for a lone payment. So wide rows come last, or as
 -- one value.
 select
     q.position,
     t.number as till_number, t.status as terminal_status, t.shift_id as terminal_shift_id, s.name as store_name,
     m.id as till_merchant_id, m.currency as till_currency,
-    m.status as merchant_status, m.account_id as merchant_account_id, m.name as merchant_name, m.fee_bps, m.fee_fixed_minor,
+    m.status as merchant_status, m.account_id as merchant_account_id, m.name as merchant_name,
+    m.fee_bps, m.fee_fixed_minor,
     case when p.terminal_number <> t.number and p.merchant_id = m.id then (
         select row(pt.number, pt.status, pt.shift_id, ps.name)::other_till
         from terminal pt join store ps on ps.id = pt.store_id where pt.number = p.terminal_number
@@ -80,7 +83,8 @@ from unnest($1::operation_key[]) with ordinality
     as q (payment_id, terminal_number, merchant_id, reference, wallet_number, slot, position)
 left join lateral (
     select o.id, o.status from payment o
-    where o.merchant_id = q.merchant_id and o.reference = q.reference and o.status in ('pending', 'approved', 'canceled')
+    where o.merchant_id = q.merchant_id and o.reference = q.reference
+        and o.status in ('pending', 'approved', 'canceled')
     limit 1
 ) as o on true
 left join lateral (
@@ -101,25 +105,25 @@ left join lateral (
 ) as w on true;
 
 -- name: load_refunds
--- What is known of these ids: a refund, or that it is archived.
+-- The refund with each id, or the id again if it is archived.
 select {refund_columns}, a.id as archived_id
 from unnest($1::uuid[]) as q (id)
 left join lateral (select * from refund r where r.id = q.id limit 1) as r on true
 left join lateral (select a.id from archived_refund a where a.id = q.id limit 1) as a on true;
 
 -- name: apply_new_payments
--- Everything a batch decided, in one statement and so in one commit, for a batch that changes no stored payment. A lost
--- guard, or a payment id or order that another server stored meanwhile, undoes all of it.
+-- All changes of a batch that changes no stored payment, in one statement and so in one commit. A failed guard undoes
+-- all changes, and so does a payment id or an order that another server stored meanwhile.
 with {wallets_applied}, {payments_and_transfers_added}, shift_locked as materialized (
     select l.number from (
         select * from unnest($6::joined_shift[]) where (select count(*) from locked) >= 0 order by terminal_number
     ) as c
     {shift_lock}
 )
-select case {lost_guards} else true end;
+select case {failed_guards} else true end;
 
 -- name: apply_changes
--- The same for a batch that changes stored payments too, or refunds them. Locked are wallets, then payments, then terminals.
+-- The same for a batch that also changes or refunds stored payments. It locks wallets, then payments, then terminals.
 with {wallets_applied}, payment_locked as materialized (
     select c.* from (
         select * from unnest($3::payment_change[])
@@ -150,7 +154,7 @@ with {wallets_applied}, payment_locked as materialized (
     ) as c
     {shift_lock}
 )
-select case {lost_guards}
+select case {failed_guards}
     when (select count(*) from changed)
         <> (select count(*) from unnest($3::payment_change[]) where seen_version > 0)
         then ledger_conflict('payment version')

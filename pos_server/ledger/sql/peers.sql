@@ -5,7 +5,7 @@ select pg_notify('pos_peers', payload) from unnest($1::text[]) as payload;
 select pg_advisory_lock_shared($1, $2);
 
 -- name: has_peers
--- Whether another session shares that lock.
+-- True if another session shares that lock.
 select exists (
     select from pg_locks
     where locktype = 'advisory' and database = (select oid from pg_database where datname = current_database())

@@ -1,22 +1,23 @@
 -- part: listed_payment
--- Which payments of a merchant ($1) a list shows: of this status, changed since and until, after the one that ended the
--- page before; the table is called p.
+-- The condition for a merchant's ($1) payments in a list: status, period of the last change, and position after the
+-- last payment of the previous page. The table's alias is p.
 p.merchant_id = $1 and ($4::text is null or p.status = $4)
     and p.changed_at >= coalesce($5::timestamptz, '-infinity') and p.changed_at < coalesce($6::timestamptz, 'infinity')
     and (p.changed_at, p.id) < (coalesce($7::timestamptz, 'infinity'),
         coalesce($8::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
 
 -- name: merchant_payments
--- A page of a merchant's payments, latest change first: the last ones of each of its terminals, merged, and of what no
--- terminal did. So payments need no index by their merchant, and a page costs the same however many there are. A first
--- look at a few of each terminal tells how far back the page can reach at most, which spares the others.
-with asked_terminal as materialized (
+-- A page of a merchant's payments, latest change first: the last payments of each of its terminals and of its back
+-- office, merged. So payments need no index by merchant, and a page costs the same however many payments there are.
+-- First, a few payments of each terminal are read to find the earliest time that the page can reach, which limits the
+-- second read.
+with listed_terminal as materialized (
     select t.number from terminal t join store s on s.id = t.store_id
     where s.merchant_id = $1 and ($2::bigint is null or s.id = $2) and ($3::bigint is null or t.number = $3)
 ), share as (
-    select least($9::bigint, 1 + 2 * $9 / greatest(count(*), 1)) as payments from asked_terminal
+    select least($9::bigint, 1 + 2 * $9 / greatest(count(*), 1)) as payments from listed_terminal
 ), newest as (
-    select l.changed_at from asked_terminal t cross join lateral (
+    select l.changed_at from listed_terminal t cross join lateral (
         select p.changed_at from payment p where p.terminal_number = t.number and {listed_payment}
         order by p.changed_at desc limit (select payments from share)
     ) as l
@@ -25,7 +26,7 @@ with asked_terminal as materialized (
 )
 select {payment_columns}, p.changed_at
 from (
-    select l.* from asked_terminal t cross join lateral (
+    select l.* from listed_terminal t cross join lateral (
         select p.* from payment p
         where p.terminal_number = t.number and {listed_payment} and p.changed_at >= (select at from oldest)
         order by p.changed_at desc, p.id desc limit $9
@@ -40,7 +41,7 @@ from (
 order by p.changed_at desc, p.id desc limit $9;
 
 -- name: merchant_payments_of_order
--- The same of one order ($10): two indexes find its few payments.
+-- The same for one order ($10), whose few payments are found by two indexes.
 select {payment_columns}, p.changed_at
 from (
     select p.* from payment p
@@ -62,14 +63,14 @@ where r.payment_id = $1 and (r.created_at, r.id) > (coalesce($2::timestamptz, '-
 order by r.created_at, r.id limit $4;
 
 -- name: shift_terminal
--- Where a merchant's shift is or was.
+-- The terminal of a merchant's shift.
 select s.terminal_number from shift s
 join terminal t on t.number = s.terminal_number
 join store st on st.id = t.store_id
 where s.id = $2 and st.merchant_id = $1;
 
 -- name: merchant_shifts
--- A page of a merchant's shifts, opened last first: the last ones of each of its terminals, merged.
+-- A page of a merchant's shifts, most recently opened first: the last shifts of each of its terminals, merged.
 select s.id, s.number, s.terminal_number, s.operator, m.currency, s.opened_at, s.closed_at, s.opening_cash_minor,
     s.counted_cash_minor
 from merchant m
@@ -86,11 +87,11 @@ where m.id = $1 and ($2::bigint is null or t.number = $2)
 order by s.opened_at desc, s.id desc limit $5;
 
 -- name: limit_statements
--- How long each statement of this transaction may take, in milliseconds.
+-- Sets the timeout of each statement in this transaction, in milliseconds.
 select set_config('statement_timeout', $1, true);
 
 -- name: merchant_statements
--- A page of a merchant's statements, latest day first: that of a day ($2), or those before another ($3).
+-- A page of a merchant's statements, latest day first: those of one day ($2), or those before a day ($3).
 select business_date, currency, starts_at, ends_at, opening_minor, sales, sales_minor, cancels, cancels_minor, refunds,
     refunds_minor, fees_minor, fees_returned_minor, net_minor, paid_out_minor, closing_minor
 from settlement

@@ -2,7 +2,8 @@
 select last_id from rollup_horizon for update;
 
 -- name: roll_up
--- Adds what lies between the horizon and the new one, and moves the horizon: one commit, so nothing counts twice.
+-- Adds the transfers between the horizon and the new one, and moves the horizon, in one commit, so that none counts
+-- twice.
 with entry as (
     select credit_account_id as account_id, amount_minor from transfer where id > $1 and id <= $2
     union all
@@ -16,7 +17,7 @@ with entry as (
 update rollup_horizon set last_id = $2;
 
 -- name: account_balances
--- Sum and tail in one statement, and so in one snapshot.
+-- The stored sum and the transfers after the horizon, in one statement and so in one snapshot.
 with tail as (
     select * from transfer where id > (select last_id from rollup_horizon)
 ), entry as (
@@ -35,7 +36,7 @@ where a.kind <> 'wallet'
 order by a.kind, a.name, a.id;
 
 -- name: merchant_balance
--- The same of one merchant.
+-- The same for one merchant.
 select (coalesce(r.balance_minor, 0) + coalesce((
     select sum(case when x.credit_account_id = m.account_id then x.amount_minor else -x.amount_minor end)
     from transfer x

@@ -1,10 +1,10 @@
--- name: settlement_day_ends
--- When a business day is over for the last of the merchants.
+-- name: settlement_day_end
+-- The time at which a business day has ended for all merchants.
 select max((($1::date + 1) + cut_off) at time zone time_zone) from merchant;
 
 -- name: first_unsettled_date
--- The first business day up to $1 that some merchant has transfers in and no statement of: the day after its last
--- statement, or that of its first transfer.
+-- The first business day up to $1 for which a merchant needs a statement and has none: the day after its last
+-- statement, or the day of its first transfer.
 with never as (
     select account_id from merchant m where not exists (select from settlement where merchant_id = m.id)
 ), first as (
@@ -22,11 +22,11 @@ left join first f on f.account_id = m.account_id and s.merchant_id is null
 where coalesce(s.last_date + 1, (f.first_at at time zone m.time_zone - m.cut_off)::date) <= $1::date;
 
 -- name: settle_day
--- One business day of every merchant that has no statement of it: what moved on its account, and the payment of what is
--- owed. Returns how many statements were made.
+-- Settles one business day for every merchant that has no statement for it: sums the movements on its account and
+-- transfers the payout. Returns the number of new statements.
 with day as (
     select m.id as merchant_id, m.account_id, m.currency, gen_random_uuid() as id,
-        -- Where the day before ended, also when the merchant's cut-off has changed since.
+        -- The end of the previous day, even if the merchant's cut-off has changed since.
         coalesce(b.ends_at, ($1::date + m.cut_off) at time zone m.time_zone) as starts_at,
         (($1::date + 1) + m.cut_off) at time zone m.time_zone as ends_at, b.closing_minor as carried_minor
     from merchant m

@@ -1,6 +1,7 @@
 -- part: shift_figures
--- What was done in a shift by kind: how many and how much; the table is called s. Its payments are those of its terminal
--- since then. No server's clock is an hour off: it would take no payment codes.
+-- The totals of a shift by kind (number and sum). The table's alias is s. Its payments are found among those of its
+-- terminal since the shift opened. The hour allows for differences between servers' clocks; a larger one would reject
+-- all codes.
 (select coalesce(jsonb_object_agg(kind, jsonb_build_array(count, amount_minor)), '{}') from (
     select kind, count(*) as count, sum(amount_minor) as amount_minor from (
         select case when p.approved_at is null then p.status else p.purpose end as kind, p.amount_minor
@@ -14,15 +15,15 @@
     ) as done group by kind
 ) as figures)
 
--- name: terminal_to_open_shift
--- Waits for what is being added to its shift, and keeps the next from being added until this commits.
+-- name: lock_terminal
+-- Waits for operations that are being added to its shift, and blocks further ones until this transaction ends.
 select status, shift_id from terminal where number = $1 for no key update;
 
 -- name: shift_opened
 select terminal_number, operator, opening_cash_minor from shift where id = $1;
 
 -- name: open_shift
--- Nothing if there has been a shift of this id, wherever.
+-- Does nothing if a shift with this id exists, at any terminal.
 with opened as (
     insert into shift (id, terminal_number, number, operator, opening_cash_minor, opened_at)
     select $1, $2, coalesce(max(number), 0) + 1, $3, $4, from_unix_ms($5) from shift where terminal_number = $2
@@ -44,11 +45,11 @@ with closed as (
 update terminal set shift_id = null where number = $2 and shift_id = $1;
 
 -- name: sum_up_shift
--- A shift that is closed gets no more payments: whoever sums it up, and whenever, finds the same.
+-- A closed shift gets no more payments, so the totals are the same whenever they are computed.
 update shift s set figures = {shift_figures} where s.id = $1 and s.closed_at is not null and s.figures is null;
 
 -- name: sum_up_shifts
--- Those that nobody has looked at since their close was cut short.
+-- All closed shifts whose totals were not stored yet, because the server was killed during the close.
 update shift s set figures = {shift_figures} where s.closed_at is not null and s.figures is null;
 
 -- name: open_shift_before

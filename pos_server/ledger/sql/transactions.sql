@@ -4,7 +4,7 @@ select not exists (
 );
 
 -- name: last_transfer
--- The last transfer, and the transactions that run while it is read.
+-- The last transfer, and the transactions that are running now.
 select coalesce(max(id), 0) as last_id, array(
     select virtualtransaction from pg_locks where locktype = 'virtualxid' and pid <> pg_backend_pid()
 ) as running

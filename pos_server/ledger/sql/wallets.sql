@@ -1,4 +1,4 @@
--- part: wallet_shown_columns
+-- part: wallet_resource_columns
 w.number as wallet_number, w.name, w.currency, w.balance_minor, w.status, w.pin_hash is not null as pin_set,
     case when w.pin_locked_until > now() then w.pin_locked_until end as pin_locked_until
 
@@ -6,20 +6,20 @@ w.number as wallet_number, w.name, w.currency, w.balance_minor, w.status, w.pin_
 payment_minor_max, day_minor_max, pin_free_minor_max, pin_free_day_count_max, pin_free_day_minor_max, top_up_minor_max,
     balance_minor_max
 
--- name: wallet_shown
-select {wallet_shown_columns} from wallet w where w.number = $1;
+-- name: wallet_resource
+select {wallet_resource_columns} from wallet w where w.number = $1;
 
 -- name: list_wallets
-select {wallet_shown_columns} from wallet w where w.number > $1 order by w.number limit $2;
+select {wallet_resource_columns} from wallet w where w.number > $1 order by w.number limit $2;
 
 -- name: own_limits
 select {limit_columns} from wallet where number = $1;
 
--- name: own_limits_to_change
+-- name: own_limits_for_update
 select {limit_columns} from wallet where number = $1 for no key update;
 
 -- name: set_own_limits
--- The version moves, so that no payment decided before slips in behind this.
+-- Increments the version, so that a payment decided before this change is decided again.
 update wallet set payment_minor_max = $2, day_minor_max = $3, pin_free_minor_max = $4, pin_free_day_count_max = $5,
     pin_free_day_minor_max = $6, top_up_minor_max = $7, balance_minor_max = $8, version = version + 1
 where number = $1;
@@ -28,18 +28,19 @@ where number = $1;
 select slot, case when status = 'revoked' then status when generation = 0 then 'unused' else 'active' end as status
 from wallet_device where wallet_number = $1 order by slot;
 
--- name: wallet_to_change
+-- name: lock_wallet
 select number from wallet where number = $1 for no key update;
 
 -- name: free_slot
--- A slot whose code is on its way to somebody is not given to somebody else.
+-- A slot with an open activation code is reserved for its recipient.
 select slot from generate_series(0, $2::int) as slot
 where not exists (
         select from wallet_device d
         where d.wallet_number = $1 and d.slot = slot.slot and d.status = 'active' and d.generation > 0
     ) and not exists (
         select from activation a
-        where a.kind = 'wallet' and a.number = $1 and a.slot = slot.slot and a.request_id is null and a.expires_at > now()
+        where a.kind = 'wallet' and a.number = $1 and a.slot = slot.slot and a.request_id is null
+            and a.expires_at > now()
     )
 order by slot limit 1;
 
@@ -47,8 +48,9 @@ order by slot limit 1;
 update activation set expires_at = now() where kind = $1 and number = $2 and slot = $3 and expires_at > now();
 
 -- name: revoke_wallet_device
--- Once. The wallet's version moves, so that no payment decided with the old key slips in behind this.
-with moved as (update wallet set version = version + 1 where number = $1)
+-- Increments the generation only once. Increments the wallet's version, so that a payment decided with the revoked key
+-- is decided again.
+with new_version as (update wallet set version = version + 1 where number = $1)
 update wallet_device set generation = generation + case status when 'active' then 1 else 0 end, status = 'revoked'
 where wallet_number = $1 and slot = $2 returning generation;
 
@@ -60,11 +62,11 @@ from payment p where p.id = $1 and p.purpose = $2;
 select exists (select from archived_name where id = $1);
 
 -- name: wallet_transfers
--- A wallet's transfers, newest first, each with what it left in the wallet: counted back from the balance of the same
--- snapshot, so the newest left just that, and the oldest started from what is archived, which comes last as one.
--- A page costs all that the wallet has in the ledger, whichever page it is: its payments by payment_wallet, two probes of
--- transfer_source for each that moved money and one for each refund. That is what finding them without an index of their
--- own costs, which every payment would pay for. The limits and offsets keep the planner from joining whole tables.
+-- A wallet's transfers, newest first, each with the balance after it. Balances are computed backwards from the wallet's
+-- balance in the same snapshot. All archived transfers come last, as one. Each page reads all of the wallet's payments
+-- in the ledger: by the index payment_wallet, two probes of transfer_source per approved payment and one per refund. An
+-- index of their own would be faster here but would slow every payment. The limits and offsets keep the planner from
+-- joining whole tables.
 with held as (
     select account_id, balance_minor from wallet where number = $1
 ), moved as (
@@ -83,7 +85,7 @@ with held as (
         select x.* from (select r.id from refund r where p.refunds > 0 and r.payment_id = p.id offset 0) as r
         cross join lateral (select x.* from transfer x where x.source_id = r.id and x.kind = 'refund' limit 1) as x
     ) as x
-), told as (
+), listed as (
     select m.*, (h.balance_minor - coalesce(sum(m.amount_minor) over newer, 0))::bigint as balance_minor
     from held h cross join moved m
     window newer as (order by m.id desc rows between unbounded preceding and 1 preceding)
@@ -93,6 +95,6 @@ with held as (
 )
 select t.id, t.kind, t.created_at, t.payment_id, t.merchant_id, t.amount_minor, t.balance_minor,
     case a.kind when 'house' then 'house' else a.name end as counterpart
-from (select * from told where $2::bigint is null or id < $2 order by id desc limit $3) as t
+from (select * from listed where $2::bigint is null or id < $2 order by id desc limit $3) as t
 left join account a on a.id = t.other_id
 order by t.id desc;
