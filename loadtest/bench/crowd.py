@@ -1,4 +1,4 @@
-"""Tills and wallets that are connected over WebSockets, on a light client (picows), and stay so from run to run."""
+"""Tills and wallets on WebSockets of a light client (picows), which stay connected from run to run."""
 
 import asyncio
 import itertools
@@ -21,11 +21,11 @@ _CONNECTING_AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True)
-class People:
-    """Who connects, by number, spread over the servers at `urls` by turns.
+class CrowdPlan:
+    """The devices to connect, by number, distributed alternately over the servers at `urls`.
 
-    A wallet has `devices` devices, of which the first is connected. The file `marks` tells the next crowd which codes
-    were shown last: each is used once.
+    A wallet has `devices` devices, of which the first is connected. The file `marks` keeps the last code shown by each
+    device for the next crowd, because a code is used once.
     """
 
     urls: list[str]
@@ -36,17 +36,17 @@ class People:
 
 
 class Session(picows.WSListener):
-    """A device's WebSocket: it signs in by itself, then gives every message to `heard`, with time.monotonic()."""
+    """A device's WebSocket. It authenticates by itself, then passes messages to `on_message`, with time.monotonic()."""
 
     def __init__(self, device: Device) -> None:
-        self.heard: Callable[[bytes, float], None] = _nobody
+        self.on_message: Callable[[bytes, float], None] = _ignore
         self.is_open = True
         self._device = device
-        self._signed_in: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._authenticated: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._transport: picows.WSTransport
 
     async def ready(self) -> None:
-        await self._signed_in
+        await self._authenticated
 
     def on_ws_connected(self, transport: picows.WSTransport) -> None:
         self._transport = transport
@@ -55,97 +55,97 @@ class Session(picows.WSListener):
         if frame.msg_type != picows.WSMsgType.TEXT:
             return
         payload = frame.get_payload_as_bytes()
-        if self._signed_in.done():
-            self.heard(payload, time.monotonic())
+        if self._authenticated.done():
+            self.on_message(payload, time.monotonic())
             return
         message = orjson.loads(payload)
         if message["type"] == "hello":
             self.send(authenticate_message(self._device, message["nonce"]))
         elif message["type"] == "ready":
-            self._signed_in.set_result(None)
+            self._authenticated.set_result(None)
         else:
-            self._signed_in.set_exception(SystemExit(f"not ready: {message}"))
+            self._authenticated.set_exception(SystemExit(f"the server did not answer with ready: {message}"))
 
     def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
         self.is_open = False
-        if not self._signed_in.done():
-            self._signed_in.set_exception(SystemExit("the server closed a connection"))
+        if not self._authenticated.done():
+            self._authenticated.set_exception(SystemExit("the server closed a connection"))
 
     def send(self, message: dict[str, Any]) -> None:
         self._transport.send(picows.WSMsgType.TEXT, orjson.dumps(message))
 
-    def leave(self) -> None:
+    def close(self) -> None:
         self._transport.disconnect(False)
 
 
 @dataclass(frozen=True, slots=True)
 class Crowd:
-    """Everybody's session, by number, and the codes of every device of every wallet, by number and slot."""
+    """All sessions by number, and the codes of every device of every wallet by number and slot."""
 
     tills: dict[int, Session]
     wallets: dict[int, Session]
     codes: dict[tuple[int, int], Codes]
 
-    def part(self) -> None:
-        """Nobody listens to what still comes of the last run."""
+    def detach(self) -> None:
+        """Ignore late messages of the last run."""
         for session in (*self.tills.values(), *self.wallets.values()):
-            session.heard = _nobody
+            session.on_message = _ignore
 
     def check(self) -> None:
-        """Raises SystemExit when somebody is connected no more."""
-        lost = sum(not session.is_open for session in (*self.tills.values(), *self.wallets.values()))
-        if lost:
-            raise SystemExit(f"the server closed {lost} connections")
+        """Raise SystemExit if a connection was lost."""
+        lost_count = sum(not session.is_open for session in (*self.tills.values(), *self.wallets.values()))
+        if lost_count:
+            raise SystemExit(f"the server closed {lost_count} connections")
 
 
 @asynccontextmanager
-async def connected(people: People) -> AsyncIterator[Crowd]:
-    """Connect everybody, some at once; they leave with the block."""
+async def connect_crowd(plan: CrowdPlan) -> AsyncIterator[Crowd]:
+    """Connect all devices for the duration of the block."""
     crowd = Crowd(
-        {number: Session(device_of(DeviceKind.TERMINAL, number)) for number in people.terminals},
-        {number: Session(device_of(DeviceKind.WALLET, number)) for number in people.wallets},
-        _codes(people, Path(people.marks)),
+        {number: Session(device_of(DeviceKind.TERMINAL, number)) for number in plan.terminals},
+        {number: Session(device_of(DeviceKind.WALLET, number)) for number in plan.wallets},
+        _codes(plan, Path(plan.marks)),
     )
-    await _connect(people.urls, DeviceKind.TERMINAL, crowd.tills.values())
-    await _connect(people.urls, DeviceKind.WALLET, crowd.wallets.values())
+    await _connect(plan.urls, DeviceKind.TERMINAL, crowd.tills.values())
+    await _connect(plan.urls, DeviceKind.WALLET, crowd.wallets.values())
     try:
         yield crowd
     finally:
-        _hand_on(crowd.codes, Path(people.marks))
+        _save_marks(crowd.codes, Path(plan.marks))
         for session in (*crowd.tills.values(), *crowd.wallets.values()):
-            session.leave()
+            session.close()
 
 
-def _codes(people: People, marks: Path) -> dict[tuple[int, int], Codes]:
-    last = orjson.loads(marks.read_bytes()) if marks.exists() else {}
+def _codes(plan: CrowdPlan, path: Path) -> dict[tuple[int, int], Codes]:
+    marks = orjson.loads(path.read_bytes()) if path.exists() else {}
     return {
         (number, slot): Codes(
-            device_of(DeviceKind.WALLET, number, slot), tuple(last.get(f"{number}/{slot}", NONE_SHOWN))
+            device_of(DeviceKind.WALLET, number, slot), tuple(marks.get(f"{number}/{slot}", NONE_SHOWN))
         )
-        for number in people.wallets
-        for slot in range(people.devices)
+        for number in plan.wallets
+        for slot in range(plan.devices)
     }
 
 
-def _hand_on(codes: dict[tuple[int, int], Codes], marks: Path) -> None:
-    """A crowd may be a part of all that there are."""
-    last = orjson.loads(marks.read_bytes()) if marks.exists() else {}
-    marks.write_bytes(orjson.dumps(last | {f"{number}/{slot}": each.mark for (number, slot), each in codes.items()}))
+def _save_marks(codes: dict[tuple[int, int], Codes], path: Path) -> None:
+    """Update the marks of these devices, which may be a part of all devices."""
+    marks = orjson.loads(path.read_bytes()) if path.exists() else {}
+    path.write_bytes(orjson.dumps(marks | {f"{number}/{slot}": each.mark for (number, slot), each in codes.items()}))
 
 
 async def _connect(urls: list[str], kind: DeviceKind, sessions: Iterable[Session]) -> None:
-    turns = itertools.cycle(urls)
+    url_cycle = itertools.cycle(urls)
 
-    async def one(session: Session) -> None:
-        address = f"{next(turns).replace('http', 'ws', 1)}/v1/{kind}"
+    async def connect(session: Session) -> None:
+        address = f"{next(url_cycle).replace('http', 'ws', 1)}/v1/{kind}"
         headers = {"Sec-WebSocket-Protocol": "pos.v1"}
         await picows.ws_connect(lambda: session, address, extra_headers=headers, websocket_handshake_timeout=30)
         await session.ready()
 
-    left = iter(sessions)
-    while some := list(itertools.islice(left, _CONNECTING_AT_ONCE)):
-        await asyncio.gather(*map(one, some))
+    remaining = iter(sessions)
+    while chunk := list(itertools.islice(remaining, _CONNECTING_AT_ONCE)):
+        await asyncio.gather(*map(connect, chunk))
 
 
-def _nobody(payload: bytes, now_s: float) -> None:
-    """Between two runs."""
+def _ignore(payload: bytes, now_s: float) -> None:
+    """Drop a message that arrives between two runs."""

@@ -1,12 +1,15 @@
-"""Offers payments over WebSockets as fast as the server takes them (closed loop), or at a rate (open loop).
+"""Offer payments over WebSockets as fast as the server accepts them (closed loop), or at a rate (open loop).
 
-A process of its own. It reads one line of JSON (`People`) from standard input, connects everybody and says `connected`.
-Then, for each line of JSON (`Plan`) until there are no more, it says `ready`, waits for a line, offers payments for
-`warm_up_s + seconds`, waits for what is open, writes a `Result` as JSON to `Plan.out`, and says `done`.
+A process of its own. It reads one line of JSON (`CrowdPlan`) from standard input, connects all devices and prints
+`connected`. For each further line of JSON (`Plan`) it does the following:
 
-Closed loop: each till has one payment open, and sends the next when it hears what became of it. Open loop: arrivals are
-Poisson, and a payment that is sent late counts from when it was meant to be sent. Every code is a real one. A payment
-is complete when both the till and the wallet have heard.
+1. print `ready` and wait for a line;
+2. offer payments for `warm_up_s + seconds`, and wait for the open ones;
+3. write a `Result` as JSON to `Plan.out`, and print `done`.
+
+Closed loop: each till has one open payment, and sends the next one after its result. Open loop: arrivals are Poisson,
+and the latency of a late payment counts from its intended time. Every code is real. A payment is complete when both
+the till and the wallet have their messages.
 """
 
 import asyncio
@@ -27,27 +30,28 @@ import orjson
 import uuid_utils
 import uvloop
 
-from loadtest.bench.crowd import Crowd, People, Session, connected
+from loadtest.bench.crowd import Crowd, CrowdPlan, Session, connect_crowd
 from loadtest.shared.clock import sleep_until
 from loadtest.shared.codes import Codes
-from loadtest.shared.histogram import encoded, new_histogram
+from loadtest.shared.histogram import encode, new_histogram
 from loadtest.shared.messages import scan_message
 from loadtest.shared.seed import PIN
 
-_ANSWERS_WITHIN_S = 15.0
+_ANSWER_TIMEOUT_S = 15.0
+_WALLET_WAIT_S = 0.5
 _TIMELINE_S = 0.5
-_NO_CODES_S = 0.02
-_SENT_IN_A_ROW_MAX = 20
+_NO_CODES_WAIT_S = 0.02
+_SENDS_IN_A_ROW_MAX = 20
 LATE_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to offer, at which of the crowd's tills, with which of its wallets. `rate` 0 is closed loop.
+    """The payments of one run, with some of the crowd's tills and wallets. `rate` 0 is the closed loop.
 
-    A wallet's code pays `amount_minor`; it shows the codes of its devices by turns. `zipf` > 0 picks wallets with that
-    exponent instead of in turn. `pin_share` of the payments need a PIN: of `pin_amount_minor`, by one of the first
-    `pin_wallets` wallets. The result goes to the file `out`.
+    Each payment is of `amount_minor`. A wallet uses the codes of its devices alternately. `zipf` > 0 picks wallets from
+    a Zipf distribution with that exponent, instead of in order. `pin_share` of the payments need a PIN: they are of
+    `pin_amount_minor`, by one of the first `pin_wallets` wallets. `out` is the file of the result.
     """
 
     terminals: list[int]
@@ -66,12 +70,16 @@ class Plan:
 
 @dataclass(slots=True)
 class Result:
-    """What became of it.
+    """The result of a run.
 
-    `till` and `both` are histograms (`loadtest.shared.histogram`) of microseconds from the intended time, of payments
-    sent after the warm-up, until the till and until both had heard; `both` has the approved ones without a PIN. `pin`
-    has those with one, from when the wallet sent it until both had heard. `late` were sent more than LATE_S after they
-    were meant to be. `timeline` counts the tills' answers in each half second since the start.
+    The histograms (`loadtest.shared.histogram`) are in microseconds, of payments intended after the warm-up:
+
+    - `till`: from the intended time to the till's result.
+    - `both`: from the intended time to the later of both sides' messages; approved payments without a PIN.
+    - `pin`: from the PIN's send to the later of both sides' messages; approved payments with a PIN.
+
+    `late` counts payments sent more than LATE_S after their intended time, `not_notified` approved payments without a
+    message to the wallet. `timeline` counts the tills' results in each half second since the start.
     """
 
     seconds: float
@@ -82,49 +90,52 @@ class Result:
     both: str = ""
     pin: str = ""
     unanswered: int = 0
-    not_told: int = 0
+    not_notified: int = 0
     skipped: int = 0
     late: int = 0
     cpu_s: float = 0.0
     timeline: list[int] = field(default_factory=list)
 
 
-class Offer:
-    """One run. A payment's number is its message_id and reference; `_intended` holds when it was meant to be sent."""
+class Run:
+    """One run. A payment's number is part of its message_id and reference, and its index in the arrays of times."""
 
     def __init__(self, plan: Plan, crowd: Crowd) -> None:
         self._plan = plan
         self._crowd = crowd
-        self._chance = random.Random(1)  # noqa: S311 - the same in every run
-        # All wallets by their first devices, then all by their second: each device has ten codes in 30 s.
+        self._random = random.Random(1)  # noqa: S311 - the same in every run
+        # All first devices, then all second ones, and so on, since each device has ten codes in 30 s.
         slots = range(1 + max(slot for _, slot in crowd.codes))
         self._customers = [crowd.codes[number, slot] for slot in slots for number in plan.wallets]
-        self._next_customer = self._in_turn() if not plan.zipf else self._by_fame()
-        with_pins = dict.fromkeys(plan.wallets[: plan.pin_wallets])
-        self._next_with_pin = itertools.cycle([crowd.codes[number, slot] for slot in slots for number in with_pins])
+        self._next_customer = self._zipf() if plan.zipf else itertools.cycle(self._customers)
+        pin_wallets = dict.fromkeys(plan.wallets[: plan.pin_wallets])
+        self._next_pin_customer = itertools.cycle(
+            [crowd.codes[number, slot] for slot in slots for number in pin_wallets]
+        )
         self._prefix = f"{time.time_ns() // 1_000_000:x}-"
-        self._intended = array("d")
-        self._sent = array("d")
-        self._till_at = array("d")
-        self._wallet_at = array("d")
-        # Payments that wait for their PIN, by id: what the till's result will answer; and when the PIN was sent.
+        # time.monotonic() by payment number, 0 for a message that has not arrived.
+        self._intended_s = array("d")
+        self._sent_s = array("d")
+        self._till_s = array("d")
+        self._wallet_s = array("d")
+        # Payments that wait for their PIN: the scan's message id by payment id, and the time of the PIN by number.
         self._pending: dict[str, str] = {}
-        self._pin_sent: dict[int, float] = {}
+        self._pin_sent_s: dict[int, float] = {}
         self._numbers: dict[bytes, int] = {}
         self._outcomes: Counter[str] = Counter()
         self._approved = bytearray()
-        self._open = 0
-        self._skipped = 0
+        self._open_count = 0
+        self._skipped_count = 0
         self._idle = asyncio.Event()
-        self._sending = True
+        self._is_sending = True
         self._tills = [crowd.tills[number] for number in plan.terminals]
-        for place, till in enumerate(self._tills):
-            till.heard = self._at_till(place)
+        for index, till in enumerate(self._tills):
+            till.on_message = self._till_handler(index)
         for number, wallet in crowd.wallets.items():
-            wallet.heard = self._at_asked_wallet(wallet) if number in with_pins else self._at_wallet
+            wallet.on_message = self._pin_wallet_handler(wallet) if number in pin_wallets else self._on_wallet_message
 
     def prepare(self) -> None:
-        """Every phone has its next codes ready: at a rate all that it will show, else one. Raises SystemExit."""
+        """Make codes in advance: all of them for a rate, otherwise one per device. Raises SystemExit."""
         self._crowd.check()
         plan, now_s = self._plan, time.time()
         payments = plan.rate * (plan.warm_up_s + plan.seconds)
@@ -132,160 +143,156 @@ class Offer:
         for customer in self._customers:
             customer.prepare(now_s, codes)
 
-    def _in_turn(self) -> Iterator[Codes]:
-        return itertools.cycle(self._customers)
-
-    def _by_fame(self) -> Iterator[Codes]:
+    def _zipf(self) -> Iterator[Codes]:
         customers = self._customers
         weights = list(itertools.accumulate(1 / rank**self._plan.zipf for rank in range(1, len(customers) + 1)))
         while True:
-            yield from self._chance.choices(customers, cum_weights=weights, k=10_000)
+            yield from self._random.choices(customers, cum_weights=weights, k=10_000)
 
-    def _send_next(self, place: int) -> None:
-        """The next payment of a till in the closed loop, as soon as a customer has a code."""
-        if self._sending and not self.send(place, time.monotonic()):
-            asyncio.get_running_loop().call_later(_NO_CODES_S, self._send_next, place)
+    def _send_next(self, till_index: int) -> None:
+        """Send the next payment of a till in the closed loop, as soon as a customer has a code."""
+        if self._is_sending and not self.send(till_index, time.monotonic()):
+            asyncio.get_running_loop().call_later(_NO_CODES_WAIT_S, self._send_next, till_index)
 
-    def send(self, place: int, intended_s: float) -> bool:
-        """One payment at this till; False when no customer has a code left."""
+    def send(self, till_index: int, intended_s: float) -> bool:
+        """Send one payment at this till; returns False if no customer has a code left."""
         now_s = time.time()
-        needs_pin = self._plan.pin_share > 0 and self._chance.random() < self._plan.pin_share
-        customers = self._next_with_pin if needs_pin else self._next_customer
+        needs_pin = self._plan.pin_share > 0 and self._random.random() < self._plan.pin_share
+        customers = self._next_pin_customer if needs_pin else self._next_customer
         for _ in range(16):
             code = next(customers).next(now_s)
             if code is not None:
                 break
         else:
-            self._skipped += 1
+            self._skipped_count += 1
             return False
-        number = len(self._intended)
+        number = len(self._intended_s)
         payment_id = str(uuid_utils.uuid7())
         self._numbers[payment_id.encode()] = number
-        self._intended.append(intended_s)
-        self._sent.append(time.monotonic())
-        self._till_at.append(0.0)
-        self._wallet_at.append(0.0)
+        self._intended_s.append(intended_s)
+        self._sent_s.append(time.monotonic())
+        self._till_s.append(0.0)
+        self._wallet_s.append(0.0)
         self._approved.append(0)
-        self._open += 1
+        self._open_count += 1
         amount_minor = self._plan.pin_amount_minor if needs_pin else self._plan.amount_minor
-        if self._plan.declined_share and self._chance.random() < self._plan.declined_share:
+        if self._plan.declined_share and self._random.random() < self._plan.declined_share:
             amount_minor = 10**12
-        self._tills[place].send(scan_message(code, payment_id, f"{self._prefix}{number}", amount_minor))
+        self._tills[till_index].send(scan_message(code, payment_id, f"{self._prefix}{number}", amount_minor))
         return True
 
-    def _at_till(self, place: int) -> Callable[[bytes, float], None]:
-        def heard(payload: bytes, now_s: float) -> None:
+    def _till_handler(self, till_index: int) -> Callable[[bytes, float], None]:
+        def on_message(payload: bytes, now_s: float) -> None:
             message = orjson.loads(payload)
             reply_to = message.get("reply_to") or self._pending.pop(message.get("payment_id"), None)
-            # A device that has moved between servers is told the last seconds again, of the run before too.
+            # A device that changes servers gets the last seconds again, also those of the previous run.
             if reply_to is None or not reply_to.startswith(self._prefix):
                 return
             if message["type"] == "payment.pending":
                 self._pending[message["payment_id"]] = reply_to
                 return
             number = int(reply_to[len(self._prefix) :])
-            if self._till_at[number]:
+            if self._till_s[number]:
                 return
-            self._till_at[number] = now_s
-            self._open -= 1
+            self._till_s[number] = now_s
+            self._open_count -= 1
             outcome = message.get("decline_code") or message.get("status") or message["code"]
             self._outcomes[outcome] += 1
             self._approved[number] = outcome == "approved"
-            if self._sending and not self._plan.rate:
-                self._send_next(place)
-            elif not self._open:
+            if self._is_sending and not self._plan.rate:
+                self._send_next(till_index)
+            elif not self._open_count:
                 self._idle.set()
 
-        return heard
+        return on_message
 
-    def _at_wallet(self, payload: bytes, now_s: float) -> None:
-        # The server writes its messages in one way, so the id stands where it always stands; to parse all would cost
-        # more than the rest of this.
+    def _on_wallet_message(self, payload: bytes, now_s: float) -> None:
+        # Finding the id by its prefix costs less than parsing; the server always formats messages the same way.
         start = payload.find(b'"payment_id":"') + 14
         number = self._numbers.pop(payload[start : start + 36], None)
         if number is not None:
-            self._wallet_at[number] = now_s
+            self._wallet_s[number] = now_s
 
-    def _at_asked_wallet(self, wallet: Session) -> Callable[[bytes, float], None]:
-        def heard(payload: bytes, now_s: float) -> None:
+    def _pin_wallet_handler(self, wallet: Session) -> Callable[[bytes, float], None]:
+        def on_message(payload: bytes, now_s: float) -> None:
             if b'"payment.confirmation_required"' not in payload:
-                self._at_wallet(payload, now_s)
+                self._on_wallet_message(payload, now_s)
                 return
             message = orjson.loads(payload)
             number = self._numbers.get(message["payment_id"].encode())
             if number is not None:
-                self._pin_sent[number] = now_s
+                self._pin_sent_s[number] = now_s
                 answer = {"payment_id": message["payment_id"], "version": message["version"], "pin": PIN}
                 wallet.send({"type": "payment.confirm", "message_id": f"pin-{number}", **answer})
 
-        return heard
+        return on_message
 
     async def run(self) -> Result:
-        """Offer all of it."""
+        """Offer the payments, wait for the open ones, and return the result."""
         plan = self._plan
-        cpu_s = _cpu_s()
-        began_s = time.monotonic()
-        from_s, until_s = began_s + plan.warm_up_s, began_s + plan.warm_up_s + plan.seconds
+        start_cpu_s = _cpu_s()
+        start_s = time.monotonic()
+        measure_s, end_s = start_s + plan.warm_up_s, start_s + plan.warm_up_s + plan.seconds
         if plan.rate:
-            await self._arrive(began_s, until_s)
+            await self._run_open_loop(start_s, end_s)
         else:
-            for place in range(len(self._tills)):
-                self._send_next(place)
-            await asyncio.sleep(until_s - time.monotonic())
-        self._sending = False
-        if self._open:
+            for index in range(len(self._tills)):
+                self._send_next(index)
+            await asyncio.sleep(end_s - time.monotonic())
+        self._is_sending = False
+        if self._open_count:
             self._idle.clear()
             try:
-                async with asyncio.timeout(_ANSWERS_WITHIN_S):
+                async with asyncio.timeout(_ANSWER_TIMEOUT_S):
                     await self._idle.wait()
             except TimeoutError:
                 pass
-        await asyncio.sleep(0.5)  # the last wallets hear
-        return self._result(from_s, until_s, began_s, _cpu_s() - cpu_s)
+        await asyncio.sleep(_WALLET_WAIT_S)
+        return self._result(measure_s, end_s, start_s, _cpu_s() - start_cpu_s)
 
-    async def _arrive(self, began_s: float, until_s: float) -> None:
-        intended_s = began_s
-        places = itertools.cycle(range(len(self._tills)))
-        in_a_row = 0
+    async def _run_open_loop(self, start_s: float, end_s: float) -> None:
+        intended_s = start_s
+        till_indexes = itertools.cycle(range(len(self._tills)))
+        sends_in_a_row = 0
         while True:
-            intended_s += self._chance.expovariate(self._plan.rate)
-            if intended_s > until_s:
+            intended_s += self._random.expovariate(self._plan.rate)
+            if intended_s > end_s:
                 return
             if intended_s > time.monotonic():
                 await sleep_until(intended_s)
-                in_a_row = 0
-            elif in_a_row == _SENT_IN_A_ROW_MAX:
-                # Never so long without a look at the sockets that what has come waits for us.
+                sends_in_a_row = 0
+            elif sends_in_a_row == _SENDS_IN_A_ROW_MAX:
+                # Read the sockets often enough, so that received messages do not wait.
                 await asyncio.sleep(0)
-                in_a_row = 0
-            self.send(next(places), intended_s)
-            in_a_row += 1
+                sends_in_a_row = 0
+            self.send(next(till_indexes), intended_s)
+            sends_in_a_row += 1
 
-    def _result(self, from_s: float, until_s: float, began_s: float, cpu_s: float) -> Result:
-        result = Result(seconds=until_s - from_s, outcomes=dict(self._outcomes), skipped=self._skipped, cpu_s=cpu_s)
+    def _result(self, measure_s: float, end_s: float, start_s: float, cpu_s: float) -> Result:
+        result = Result(end_s - measure_s, outcomes=dict(self._outcomes), skipped=self._skipped_count, cpu_s=cpu_s)
         till, both, pin = new_histogram(), new_histogram(), new_histogram()
         timeline: Counter[int] = Counter()
         for number, (intended_s, sent_s, till_s, wallet_s, approved) in enumerate(
-            zip(self._intended, self._sent, self._till_at, self._wallet_at, self._approved, strict=True)
+            zip(self._intended_s, self._sent_s, self._till_s, self._wallet_s, self._approved, strict=True)
         ):
             if till_s:
-                timeline[int((till_s - began_s) / _TIMELINE_S)] += 1
+                timeline[int((till_s - start_s) / _TIMELINE_S)] += 1
             else:
                 result.unanswered += 1
-            if not from_s <= intended_s < until_s:
+            if not measure_s <= intended_s < end_s:
                 continue
             result.offered += 1
             result.late += sent_s - intended_s > LATE_S
             if till_s:
                 result.answered += 1
                 till.record_value(_microseconds(till_s - intended_s))
-            if approved and wallet_s and number in self._pin_sent:
-                pin.record_value(_microseconds(max(till_s, wallet_s) - self._pin_sent[number]))
+            if approved and wallet_s and number in self._pin_sent_s:
+                pin.record_value(_microseconds(max(till_s, wallet_s) - self._pin_sent_s[number]))
             elif approved and wallet_s:
                 both.record_value(_microseconds(max(till_s, wallet_s) - intended_s))
             elif approved:
-                result.not_told += 1
-        result.till, result.both, result.pin = encoded(till), encoded(both), encoded(pin)
+                result.not_notified += 1
+        result.till, result.both, result.pin = encode(till), encode(both), encode(pin)
         result.timeline = [timeline[slot] for slot in range(max(timeline, default=0) + 1)]
         return result
 
@@ -300,32 +307,32 @@ def _cpu_s() -> float:
 
 
 async def serve() -> None:
-    """Connect whoever the first line names, and carry out the plans of the others."""
+    """Connect the devices of the first line, and run the plans of the others."""
     line = await asyncio.to_thread(sys.stdin.readline)
-    async with connected(People(**orjson.loads(line))) as crowd:
-        _say("connected")
+    async with connect_crowd(CrowdPlan(**orjson.loads(line))) as crowd:
+        _answer("connected")
         while line := await asyncio.to_thread(sys.stdin.readline):
             plan = Plan(**orjson.loads(line))
-            offer = Offer(plan, crowd)
-            offer.prepare()
-            _say("ready")
+            run = Run(plan, crowd)
+            run.prepare()
+            _answer("ready")
             await asyncio.to_thread(sys.stdin.readline)
-            # A collection over all payments so far would be a pause of our own making.
+            # A garbage collection over all payments would add a pause to the latencies.
             gc.collect()
             gc.freeze()
             gc.disable()
-            _write(Path(plan.out), await offer.run())
-            crowd.part()
+            _write(Path(plan.out), await run.run())
+            crowd.detach()
             gc.enable()
             gc.unfreeze()
-            _say("done")
+            _answer("done")
 
 
 def _write(out: Path, result: Result) -> None:
     out.write_bytes(orjson.dumps(asdict(result)))
 
 
-def _say(word: str) -> None:
+def _answer(word: str) -> None:
     print(word, flush=True)  # noqa: T201
 
 

@@ -1,4 +1,4 @@
-"""The bench's report: one HTML file that needs nothing else, with its plots inside."""
+"""The report of the bench: one self-contained HTML file with plots."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _SLOT_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Latencies in microseconds, by a name for people."""
+    """Latencies in microseconds, with a label."""
 
     name: str
     latencies: HdrHistogram
@@ -25,7 +25,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a figure must be, and whether more is better."""
+    """The required value (`must`) and the goal (`aim`) of a figure."""
 
     meaning: str
     must: float
@@ -33,26 +33,28 @@ class Target:
     more_is_better: bool
 
     def met(self, value: float) -> bool:
-        """Whether the figure is at least what it must be."""
+        """Return whether the figure reaches the required value."""
         return value >= self.must if self.more_is_better else value <= self.must
 
 
 TARGETS = {
-    "ratio_pgbench": Target("payments/s over pgbench's transactions/s", 1.5, 3.0, more_is_better=True),
-    "p99_ratio": Target("p99 until both have heard, over pgbench's at the same rate", 3.0, 1.5, more_is_better=False),
-    "cpu_ratio": Target("CPU of a payment over CPU of a pgbench transaction", 0.6, 0.35, more_is_better=False),
-    "hot_merchant_ratio": Target("one hot merchant over spread ones", 0.95, 1.0, more_is_better=True),
-    "large_ratio": Target("a million wallets and payments over a small ledger", 0.85, 0.95, more_is_better=True),
-    "answered_share": Target("answered at twice the ceiling", 1.0, 1.0, more_is_better=True),
-    "goodput_ratio": Target("decided at twice the ceiling, over the ceiling", 0.8, 0.95, more_is_better=True),
-    "alone_ratio": Target("a lone payment over a lone pgbench transaction", 3.0, 2.0, more_is_better=False),
+    "ratio_pgbench": Target("payments/s relative to pgbench's transactions/s", 1.5, 3.0, more_is_better=True),
+    "p99_ratio": Target(
+        "p99 until both sides are notified, relative to pgbench at the same rate", 3.0, 1.5, more_is_better=False
+    ),
+    "cpu_ratio": Target("CPU per payment relative to a pgbench transaction", 0.6, 0.35, more_is_better=False),
+    "hot_merchant_ratio": Target("one hot merchant relative to several", 0.95, 1.0, more_is_better=True),
+    "large_ratio": Target("a million wallets and payments relative to a small ledger", 0.85, 0.95, more_is_better=True),
+    "answered_share": Target("share answered at twice the ceiling", 1.0, 1.0, more_is_better=True),
+    "goodput_ratio": Target("decided at twice the ceiling, relative to the ceiling", 0.8, 0.95, more_is_better=True),
+    "alone_ratio": Target("a lone payment relative to a lone pgbench transaction", 3.0, 2.0, more_is_better=False),
 }
 
 
 def write_report(
     path: Path, figures: Mapping[str, Any], curves: Sequence[Curve], timelines: Mapping[str, Sequence[int]]
 ) -> None:
-    """Write it. Figures without a target are listed after those that have one."""
+    """Write the report: targets, plots, then all figures."""
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><title>pos-server bench</title>",
         f"<style>{STYLE}</style><h1>pos-server bench</h1>",
@@ -63,7 +65,7 @@ def write_report(
     if curves:
         parts += ["<h2>Latency by percentile</h2>", _percentiles_plot(curves)]
     if timelines:
-        parts += ["<h2>Answers a second over time</h2>", _timelines_plot(timelines)]
+        parts += ["<h2>Answers per second over time</h2>", _timelines_plot(timelines)]
     parts += ["<h2>All figures</h2><table>", *(_row(name, value) for name, value in figures.items()), "</table>"]
     path.write_text("\n".join(parts) + "\n", "utf-8")
 
@@ -87,7 +89,7 @@ def _percentiles_plot(curves: Sequence[Curve]) -> str:
     axes.set_xticks(range(len(_PERCENTILES)), [f"{percent:g}" for percent in _PERCENTILES])
     axes.set_yscale("log")
     axes.set_xlabel("percentile")
-    axes.set_ylabel("ms from the intended time until till and wallet have heard")
+    axes.set_ylabel("ms from the intended time until till and wallet are notified")
     axes.grid(visible=True, alpha=0.3)
     axes.legend()
     return svg(figure)
@@ -100,7 +102,7 @@ def _timelines_plot(timelines: Mapping[str, Sequence[int]]) -> str:
         axes.plot([slot * _SLOT_S for slot in range(len(counts))], [n / _SLOT_S for n in counts], label=name)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("seconds")
-    axes.set_ylabel("answers a second")
+    axes.set_ylabel("answers per second")
     axes.grid(visible=True, alpha=0.3)
     axes.legend()
     return svg(figure)

@@ -28,7 +28,7 @@ from loadtest.books.arrivals import Plan
 from loadtest.books.figures import Phase, summary, table
 from loadtest.books.jobs import JOBS, Job, Stage
 from loadtest.shared.opening import open_shop
-from loadtest.shared.process import POS_SERVER, new_ledger, owner, pos_server, say, serving
+from loadtest.shared.process import POS_SERVER, new_ledger, owner_connection, print_progress, run_pos_server, serving
 from loadtest.shared.sales_history import fill_ledger
 from pos_server.cli.operator_acts import new_key
 from pos_server.core.credentials.api_keys import Role
@@ -73,7 +73,7 @@ async def play(jobs: list[Job], stages: list[Stage], seconds: float) -> list[Pha
             phases.append(await quiet(seconds))
             phases.append(await work(job, stage, seconds))
             runs_s = phases[-1].runs_s
-            say(f"round {number + 1}: {job.name} took {runs_s[0]:.2f} s, {len(runs_s)} runs")
+            print_progress(f"round {number + 1}: {job.name} took {runs_s[0]:.2f} s, {len(runs_s)} runs")
     await asyncio.sleep(_AFTERMATH_S)
     return [*phases, await quiet(seconds)]
 
@@ -110,7 +110,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
     days = [(today - timedelta(days=arguments.rounds - number)).isoformat() for number in range(arguments.rounds)]
     try:
         async with new_ledger() as (dsn, data_dir):
-            async with owner(dsn) as connection:
+            async with owner_connection(dsn) as connection:
                 await fill_ledger(
                     connection,
                     arguments.merchants,
@@ -122,7 +122,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 await connection.execute("update merchant set fee_bps = 100")
                 admin_key = await new_key(connection, Role.ADMIN, None, "load")
             async with serving([POS_SERVER, "run", "--port", "0"], POS_DATABASE_URL=dsn) as server:
-                say(f"opening a shop with {arguments.terminals} tills and {arguments.wallets} wallets …")
+                print_progress(f"opening a shop with {arguments.terminals} tills and {arguments.wallets} wallets …")
                 shop = await open_shop(
                     server.url,
                     admin_key,
@@ -132,7 +132,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
                     name="Load & Sons",
                     fee_bps=100,
                 )
-                async with owner(dsn) as connection:
+                async with owner_connection(dsn) as connection:
                     keys = {
                         role: await new_key(
                             connection, role, shop.merchant_id if role is Role.MERCHANT else None, "load"
@@ -149,7 +149,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
                     seconds_max=_SECONDS_MAX,
                     out=str(folder / "records.json"),
                 )
-                say(f"offering {plan.rate:g} payments a second …")
+                print_progress(f"offering {plan.rate:g} payments a second …")
                 async with offered(plan):
                     phases = await play(
                         jobs,
@@ -160,7 +160,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 [job.name for job in jobs], phases, json.loads(await asyncio.to_thread(Path(plan.out).read_bytes))
             )
             print(table(figures), flush=True)  # noqa: T201
-            say(await pos_server(data_dir, "audit"))
+            print_progress(await run_pos_server(data_dir, "audit"))
             return figures
     finally:
         shutil.rmtree(folder, ignore_errors=True)

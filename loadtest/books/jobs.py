@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadtest.shared.process import owner, pos_server
+from loadtest.shared.process import owner_connection, run_pos_server
 from loadtest.shared.sales_history import shift_id_of
 from loadtest.shared.seed import CURRENCY, Shop, credentials_of
 from pos_client import TerminalClient
@@ -54,24 +54,24 @@ class Job:
 
 
 async def _settle(stage: Stage) -> None:
-    await pos_server(stage.data_dir, "settle", "--date", stage.business_date, "--out", stage.folder)
+    await run_pos_server(stage.data_dir, "settle", "--date", stage.business_date, "--out", stage.folder)
 
 
 async def _audit(stage: Stage) -> None:
-    await pos_server(stage.data_dir, "audit")
+    await run_pos_server(stage.data_dir, "audit")
 
 
 async def _seal(stage: Stage) -> None:
-    await pos_server(stage.data_dir, "seal")
+    await run_pos_server(stage.data_dir, "seal")
 
 
 async def _unseal(stage: Stage) -> None:
-    async with owner(stage.dsn) as connection:
+    async with owner_connection(stage.dsn) as connection:
         await connection.execute("delete from seal")
 
 
 async def _open_again(stage: Stage) -> None:
-    async with owner(stage.dsn) as connection:
+    async with owner_connection(stage.dsn) as connection:
         await connection.execute(
             "alter table shift disable trigger shift_is_fixed; "
             "update shift set closed_at = null, counted_cash_minor = null, figures = null; "
@@ -83,7 +83,7 @@ async def _open_again(stage: Stage) -> None:
 
 async def _close_shift(stage: Stage) -> None:
     await _open_again(stage)
-    async with owner(stage.dsn) as connection:
+    async with owner_connection(stage.dsn) as connection:
         number = await connection.fetchval("select terminal_number from shift")
     async with TerminalClient(credentials_of(DeviceKind.TERMINAL, number, stage.url)) as till:
         report = await till.close_shift(shift_id_of(1))

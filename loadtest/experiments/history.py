@@ -30,7 +30,7 @@ from statistics import median
 import asyncpg
 import uuid_utils.compat
 
-from loadtest.shared.process import open_directory, say
+from loadtest.shared.process import open_directory, print_progress
 from loadtest.shared.seed import CURRENCY, KEYRING, Shop, seed_shop
 from pos_server.core.credentials import payment_code
 from pos_server.core.money import MAX_AMOUNT_MINOR
@@ -198,7 +198,7 @@ async def run(archived: int, live: int, rounds: int, payments: int) -> dict[str,
 
 
 async def _made(dsn: str, name: str, archived: int, live: int) -> Way:
-    say(f"filling {name} …")
+    print_progress(f"filling {name} …")
     database = f"history_{name}"
     own = dsn.replace("/pos?", f"/{database}?")
     maker = await connect(dsn, timeout_s=30, role=None)
@@ -261,7 +261,7 @@ async def _sold(ways: list[Way], rounds: int, payments: int) -> dict[str, float]
             await _sell(way, batch, 10 * batch)  # statements are prepared, caches are warm
     taken: dict[tuple[str, int], list[float]] = {(way.name, batch): [] for way in ways for batch in _BATCHES}
     for number in range(rounds):
-        say(f"round {number + 1} of {rounds} …")
+        print_progress(f"round {number + 1} of {rounds} …")
         for batch in _BATCHES:
             for way in ways[number % len(ways) :] + ways[: number % len(ways)]:
                 taken[way.name, batch].append(await _sell(way, batch, payments))
@@ -317,14 +317,14 @@ async def _archived(dsn: str, way: Way, archived: int, folder: Path) -> dict[str
         )
         now = datetime.now(UTC)
         before = (now - _MIN_AGE).date()
-        say("settling and sealing …")
+        print_progress("settling and sealing …")
         await settle(owner, before, now)
         await seal_days(owner, now, "UTC", lambda seal: None)
         # The names that were made up have no part: without this the audit would say so.
         await owner.execute(
             "insert into archive_part select 0, 'epoch', $1, 0, 0, 0, 'made-up', sha256(''), now()", archived
         )
-        say("archiving …")
+        print_progress("archiving …")
         started_s = time.monotonic()
         parts = await archive(owner, before, folder, now, lambda part: None, min_age=_MIN_AGE, part_payments_max=50_000)
         spent_s = time.monotonic() - started_s

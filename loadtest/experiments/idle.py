@@ -20,7 +20,7 @@ from pathlib import Path
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.protocol import State
 
-from loadtest.shared.process import Server, say, seeded_pos_server, serving
+from loadtest.shared.process import Server, print_progress, seeded_pos_server, serving
 from loadtest.shared.session import open_session
 
 _CONNECTING_AT_ONCE = 100
@@ -64,7 +64,7 @@ async def measure(
             numbers = range(start, min(count, start + _CONNECTING_AT_ONCE))
             sockets += await asyncio.gather(*map(open_one, numbers))
             if start // _CONNECTING_AT_ONCE % 10 == 9:
-                say(f"  {len(sockets)} connected")
+                print_progress(f"  {len(sockets)} connected")
         await asyncio.sleep(_SETTLE_S)
         kib = (server.resident_kib() - before_kib) / (len(sockets) - 1)
         cpu_s, started_s = server.cpu_s(), time.monotonic()
@@ -73,7 +73,7 @@ async def measure(
         lost = sum(socket.state is not State.OPEN for socket in sockets)
         if lost:
             raise SystemExit(f"{lost} of {count} connections were lost while idle")
-        say(f"  {kib:.1f} KiB a connection, {share:.1%} of a core while idle")
+        print_progress(f"  {kib:.1f} KiB a connection, {share:.1%} of a core while idle")
         return Cost(round(kib, 1), round(share, 4))
     finally:
         for socket in sockets:
@@ -90,10 +90,10 @@ async def echo_session(url: str) -> ClientConnection:
 
 async def run(count: int, seconds: float) -> dict[str, float]:
     """Both servers, one after the other; returns the figures."""
-    say(f"A bare websockets echo server with {count} connections:")
+    print_progress(f"A bare websockets echo server with {count} connections:")
     async with serving([sys.executable, "-c", _ECHO_SERVER]) as echo:
         peer = await measure(echo, count, seconds, lambda number: echo_session(echo.url))
-    say(f"pos-server with {count} authenticated wallets:")
+    print_progress(f"pos-server with {count} authenticated wallets:")
     async with seeded_pos_server(terminals=1, wallets=count, balance_minor=0) as (server, shop):
         ours = await measure(server, count, seconds, lambda number: open_session(server.url, shop.wallets[number]))
     return {

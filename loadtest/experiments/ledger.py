@@ -17,7 +17,7 @@ from pathlib import Path
 
 import asyncpg
 
-from loadtest.shared.process import new_ledger, owner, say
+from loadtest.shared.process import new_ledger, owner_connection, print_progress
 from loadtest.shared.sales_history import fill_ledger, shift_id_of
 from pos_server.core.accounting.shifts import TotalKind
 from pos_server.ledger.audit import audit
@@ -31,7 +31,7 @@ async def run(merchants: int, sales: int, shift_sales: int) -> dict[str, float]:
     """Fill a database and time the work; returns seconds by name."""
     async with (
         new_ledger() as (dsn, _),
-        owner(dsn) as connection,
+        owner_connection(dsn) as connection,
         await create_pool(dsn, timeout_s=30, size_max=1) as pool,
     ):
         return await _measure(connection, pool, merchants, sales, shift_sales)
@@ -73,7 +73,7 @@ async def _measure(
         started_s = time.monotonic()
         await step()
         figures[name] = round(time.monotonic() - started_s, 2)
-        say(f"  {name}: {figures[name]}")
+        print_progress(f"  {name}: {figures[name]}")
     return figures
 
 

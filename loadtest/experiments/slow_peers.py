@@ -27,7 +27,7 @@ from websockets.exceptions import ConnectionClosed
 from loadtest.shared.codes import Codes
 from loadtest.shared.histogram import nearest_rank
 from loadtest.shared.messages import scan_message
-from loadtest.shared.process import Server, say, seeded_pos_server
+from loadtest.shared.process import Server, print_progress, seeded_pos_server
 from loadtest.shared.seed import Device, Shop
 from loadtest.shared.session import open_session
 from pos_server.core.errors import CloseCode
@@ -161,7 +161,7 @@ async def run(seconds: float, rounds: int) -> dict[str, Any]:
     ratios, slow_codes, pairs = [], list[int](), []
     limits = {"POS_MESSAGES_PER_S": "1000", "POS_MESSAGES_BURST": "1000"}
     async with seeded_pos_server(terminals=TILLS, wallets=WALLETS, balance_minor=1_000_000, **limits) as (server, shop):
-        say("warming up …")
+        print_progress("warming up …")
         codes = [Codes(device) for device in shop.wallets]
         await play_round(server, shop, codes, min(seconds, 5), slow=False, orders=orders)
         before_kib = server.resident_kib()
@@ -171,7 +171,9 @@ async def run(seconds: float, rounds: int) -> dict[str, Any]:
             slow_codes += closed
             pairs.append((p99_ms(healthy), p99_ms(with_slow)))
             ratios.append(pairs[-1][1] / pairs[-1][0])
-            say(f"round {number + 1}: p99 {pairs[-1][0]:.2f} ms with all reading, {pairs[-1][1]:.2f} ms with slow ones")
+            print_progress(
+                f"round {number + 1}: p99 {pairs[-1][0]:.2f} ms with all reading, {pairs[-1][1]:.2f} ms with slow ones"
+            )
         grown_kib = server.resident_kib() - before_kib
     return {
         "p99_ms_all_reading": round(median(pair[0] for pair in pairs), 2),

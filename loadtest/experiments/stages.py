@@ -25,7 +25,7 @@ from websockets.frames import Frame, Opcode, apply_mask  # type: ignore[attr-def
 
 from loadtest.shared.codes import Codes
 from loadtest.shared.messages import scan_message
-from loadtest.shared.process import new_ledger, say
+from loadtest.shared.process import new_ledger, print_progress
 from loadtest.shared.seed import KEYRING, Shop, seed_shop
 from pos_server.core.credentials.device_keys import DeviceKind
 from pos_server.core.money import MAX_AMOUNT_MINOR
@@ -228,11 +228,11 @@ def main() -> None:
     arguments = parser.parse_args()
     payments = arguments.payments - arguments.payments % arguments.batch
     stages = uvloop.run(measured(payments, arguments.batch))
-    say(f"{'stage':10}{'server µs':>12}{'Postgres µs':>14}   of a payment, in batches of {arguments.batch}")
+    print_progress(f"{'stage':10}{'server µs':>12}{'Postgres µs':>14}   of a payment, in batches of {arguments.batch}")
     for stage, cost in stages.items():
-        say(f"{stage:10}{cost['server']:12.1f}{cost['postgres']:14.1f}")
+        print_progress(f"{stage:10}{cost['server']:12.1f}{cost['postgres']:14.1f}")
     total = {part: sum(cost[part] for cost in stages.values()) for part in ("server", "postgres")}
-    say(f"{'all':10}{total['server']:12.1f}{total['postgres']:14.1f}")
+    print_progress(f"{'all':10}{total['server']:12.1f}{total['postgres']:14.1f}")
     if arguments.json:
         arguments.json.write_text(json.dumps(stages, indent=2) + "\n")
 

@@ -30,9 +30,9 @@ from loadtest.shared.process import (
     METRICS_TOKEN_VARIABLE,
     POS_SERVER,
     new_ledger,
-    owner,
-    pos_server,
-    say,
+    owner_connection,
+    print_progress,
+    run_pos_server,
     serving,
 )
 from pos_server.cli.operator_acts import new_key
@@ -117,15 +117,15 @@ async def _at_our_own(arguments: argparse.Namespace, out: Path) -> tuple[dict[st
         server = OwnServer(dsn)
         try:
             await server.start()
-            async with owner(dsn) as connection:
+            async with owner_connection(dsn) as connection:
                 admin_key = await new_key(connection, Role.ADMIN, None, "load test")
             watch = Watch(server.url, METRICS_TOKEN, dsn, data_dir, server.pid)
             record = await _play(arguments, watch, admin_key, server, out)
         finally:
             await server.stop()
-        say("audit …")
+        print_progress("audit …")
         try:
-            return record, watch, await pos_server(data_dir, "audit")
+            return record, watch, await run_pos_server(data_dir, "audit")
         except SystemExit as failed:
             return record, watch, str(failed)
 
@@ -144,7 +144,7 @@ async def _play(
             line = raw.decode(errors="replace").rstrip()
             lines.append(line)
             if "/lunch: " in line:
-                say(line.partition("/lunch: ")[2])
+                print_progress(line.partition("/lunch: ")[2])
             if arguments.restart and server is not None and restarting is None and "the day begins" in line:
                 restarting = asyncio.create_task(_restart_in_the_middle(arguments, watch, server))
         await process.wait()
@@ -200,24 +200,24 @@ async def locust_running(
 
 async def _restart_in_the_middle(arguments: argparse.Namespace, watch: Watch, server: OwnServer) -> None:
     await asyncio.sleep(60 * arguments.minutes * _RESTART_AT)
-    say(f"the server is ended ({arguments.restart}) and started again …")
+    print_progress(f"the server is ended ({arguments.restart}) and started again …")
     await server.restart(arguments.restart)
     watch.server_pid = server.pid
-    say("it is back")
+    print_progress("it is back")
 
 
 def _say_verdict(html: Path, figures: dict[str, Any], objectives: list[Objective]) -> None:
-    say(
+    print_progress(
         f"\n{figures['payments']} payments, {figures['payments_per_s_rush']:.1f}/s in the rush;"
         f" scan → terminal p50 {figures['scan_terminal_p50_ms']} ms, p99 {figures['scan_terminal_p99_ms']} ms"
     )
     for problem, count in figures["failures"].items():
-        say(f"  failed: {problem} ({count})")
+        print_progress(f"  failed: {problem} ({count})")
     for problem in figures["books"]["first"]:
-        say(f"  books: {problem}")
+        print_progress(f"  books: {problem}")
     for objective in objectives:
-        say(f"  {'met   ' if objective.is_met else 'MISSED'}  {objective.meaning}: {objective.measured}")
-    say(f"report: {html}")
+        print_progress(f"  {'met   ' if objective.is_met else 'MISSED'}  {objective.meaning}: {objective.measured}")
+    print_progress(f"report: {html}")
 
 
 def _positive(text: str) -> float:

@@ -20,7 +20,7 @@ from typing import Any
 
 from loadtest.lunch.plan import BALANCE_MINOR, POOR_BALANCE_MINOR, Lane, is_poor, lanes_of
 from loadtest.lunch.recorder import PaymentRecord
-from loadtest.shared.opening import back_offices, in_turn, new_merchant, new_till, new_wallet
+from loadtest.shared.opening import back_offices, map_in_chunks, new_merchant, new_till, new_wallet
 from pos_client import ApiError, Credentials
 from pos_client.rest.client import ApiClient
 from pos_server.core.money import MAX_AMOUNT_MINOR
@@ -78,8 +78,8 @@ async def open_stores(url: str, admin_key: str, stores: int, tills: int, wallets
         return {
             "merchant_id": merchant_id,
             "lanes": [asdict(lane) for lane in lanes],
-            "tills": await in_turn(lanes, till),
-            "wallets": await in_turn(range(len(lanes) * wallets), customer),
+            "tills": await map_in_chunks(lanes, till),
+            "wallets": await map_in_chunks(range(len(lanes) * wallets), customer),
         }
 
 
@@ -108,7 +108,7 @@ async def check_books(
             async for payment in merchant.list_payments()
             if payment.purpose == Purpose.SALE
         ]
-        held = dict(await in_turn(sorted(balances), lambda number: _held(issuer, number)))
+        held = dict(await map_in_chunks(sorted(balances), lambda number: _held(issuer, number)))
     problems = payment_problems(records, stored)
     must_hold = balances_after(balances, records)
     problems += [

@@ -11,7 +11,7 @@ import httpx
 
 from loadtest.shared.machine import children_of, cpu_s, memory_kib, postgres_cpu_s, postgres_pids
 from loadtest.shared.metrics import Metrics, read_metrics
-from loadtest.shared.process import owner
+from loadtest.shared.process import owner_connection
 
 _EACH_S = 1.0
 
@@ -57,7 +57,7 @@ class Watch:
             self._add(look, "postgres", postgres_pids(self.data_dir))
             # Sessions that have ended count too.
             look.cpu_s["postgres"] = postgres_cpu_s(self.data_dir)
-            async with owner(self.dsn) as connection:
+            async with owner_connection(self.dsn) as connection:
                 look.database_bytes = await connection.fetchval("select pg_database_size(current_database())")
         return look
 

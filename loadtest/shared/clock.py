@@ -1,14 +1,14 @@
-"""Waiting for the time when a payment is meant to be sent."""
+"""Sleep until the intended time of a payment."""
 
 import asyncio
 import time
 
-# uvloop's clock has whole milliseconds and rings up to one before the time.
+# uvloop's timers have whole milliseconds and fire up to one early.
 _TICK_S = 0.001
 
 
 async def sleep_until(when_s: float) -> None:
-    """Return at this time of time.monotonic() or at the next tick of the clock, never before it; others get a turn."""
+    """Sleep until this time.monotonic(), or up to one tick later, but never less. Always yields to the event loop."""
     await asyncio.sleep(max(0.0, when_s - time.monotonic()))
-    while time.monotonic() < when_s:  # noqa: ASYNC110 - nothing but time makes it pass
+    while time.monotonic() < when_s:  # noqa: ASYNC110 - there is no event to wait for but the time
         await asyncio.sleep(_TICK_S)

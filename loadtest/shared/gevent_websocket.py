@@ -1,9 +1,9 @@
-"""A client's WebSocket on a gevent socket: the sans-I/O protocol of `websockets`, fed by blocking reads.
+"""A client WebSocket on a gevent socket: the sans-I/O protocol of `websockets`, fed by blocking reads.
 
-Of four clients measured under locust's gevent (`python -m loadtest.experiments.websocket_clients`), this one costs a
-payment the least CPU: masking and UTF-8 are done in C, nothing runs beside the reader (`websockets.sync` has a thread
-and a queue for each connection), and a text is handed on as bytes. It also has what a store's Wi-Fi needs: `cut` drops
-the connection without a close frame.
+It uses the least CPU of the four clients measured under locust's gevent
+(`python -m loadtest.experiments.websocket_clients`): masking and UTF-8 run in C, there is no thread and queue per
+connection as in `websockets.sync`, and texts stay bytes. `cut` drops the connection without a close frame, like a
+failing Wi-Fi.
 """
 
 import socket
@@ -24,7 +24,7 @@ _RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 
 
 class Closed(Exception):
-    """The connection is over. `code` is the peer's close code; None when it was lost without one."""
+    """The connection has ended. `code` is the peer's close code, None without one."""
 
     def __init__(self, code: int | None) -> None:
         super().__init__("lost without a close frame" if code is None else f"closed with {code}")
@@ -35,10 +35,10 @@ class WebSocket:
     """A connection with the subprotocol `pos.v1`. One greenlet receives; any may send."""
 
     def __init__(self, url: str) -> None:
-        """Connect to a `ws://` or `wss://` URL. Raises Closed, or OSError when nobody listens."""
-        where = urlsplit(url)
-        secure = where.scheme == "wss"
-        address = (where.hostname or "", where.port or (443 if secure else 80))
+        """Connect to a `ws://` or `wss://` URL. Raises Closed; OSError if the server is unreachable."""
+        parts = urlsplit(url)
+        is_secure = parts.scheme == "wss"
+        address = (parts.hostname or "", parts.port or (443 if is_secure else 80))
         self._socket = socket.create_connection(address, CONNECT_WITHIN_S)
         self._protocol = ClientProtocol(
             parse_uri(url), subprotocols=[Subprotocol("pos.v1")], max_size=MESSAGE_BYTES_MAX
@@ -46,8 +46,8 @@ class WebSocket:
         self._texts: list[bytes] = []
         try:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if secure:
-                self._socket = ssl.create_default_context().wrap_socket(self._socket, server_hostname=where.hostname)
+            if is_secure:
+                self._socket = ssl.create_default_context().wrap_socket(self._socket, server_hostname=parts.hostname)
             self._protocol.send_request(self._protocol.connect())
             self._flush()
             while self._protocol.state is State.CONNECTING:
@@ -57,7 +57,7 @@ class WebSocket:
             raise
 
     def lose_after(self, silence_s: float) -> None:
-        """Take the connection for lost when nothing has come for so long, not even a ping."""
+        """Treat the connection as lost after this long without any bytes, not even a ping."""
         self._socket.settimeout(silence_s)
 
     def send(self, text: bytes) -> None:
@@ -68,13 +68,13 @@ class WebSocket:
         self._flush()
 
     def receive(self) -> bytes:
-        """The next text message; pings are answered meanwhile. Raises Closed."""
+        """Return the next text message, answering pings meanwhile. Raises Closed."""
         while not self._texts:
             self._read()
         return self._texts.pop(0)
 
     def close(self) -> None:
-        """Say goodbye and go, without waiting for the answer."""
+        """Send a close frame and close the socket without waiting for the answer."""
         try:
             if self._protocol.state is State.OPEN:
                 self._protocol.send_close(1000)
@@ -84,7 +84,7 @@ class WebSocket:
         self._socket.close()
 
     def cut(self) -> None:
-        """Go without a word: no close frame, and a reset for what the server still sends."""
+        """Close the socket without a close frame; what the server still sends is answered with a reset."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_CLOSE)
         self._socket.close()
 
@@ -107,7 +107,7 @@ class WebSocket:
             self._protocol.receive_eof()
         for event in self._protocol.events_received():
             if isinstance(event, Frame) and event.opcode is Opcode.TEXT:
-                # The server never splits a message over frames.
+                # The server never fragments a message.
                 self._texts.append(bytes(event.data))
         if self._protocol.handshake_exc is not None:
             raise Closed(None) from self._protocol.handshake_exc

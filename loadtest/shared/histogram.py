@@ -1,4 +1,4 @@
-"""Latencies as an HDR histogram: microseconds up to a minute, with three digits, in a text of a few kilobytes."""
+"""Latencies as HDR histograms: microseconds up to a minute, with three digits, encoded in a few kilobytes of text."""
 
 import math
 from collections.abc import Sequence
@@ -10,28 +10,28 @@ _DIGITS = 3
 
 
 def new_histogram() -> HdrHistogram:
-    """An empty one."""
+    """Return an empty histogram."""
     return HdrHistogram(1, _LARGEST_US, _DIGITS)
 
 
-def encoded(histogram: HdrHistogram) -> str:
-    """Its text."""
+def encode(histogram: HdrHistogram) -> str:
+    """Encode a histogram as text."""
     text: bytes = histogram.encode()
     return text.decode()
 
 
-def decoded(text: str) -> HdrHistogram:
-    """The histogram of a text."""
+def decode(text: str) -> HdrHistogram:
+    """Decode the text of `encode`."""
     return HdrHistogram.decode(text)
 
 
 def ms_at(histogram: HdrHistogram, percent: float) -> float:
-    """The latency in milliseconds that `percent` of them did not exceed; 0 of none."""
+    """Return a percentile in milliseconds, 0 for an empty histogram."""
     value_us: int = histogram.get_value_at_percentile(percent)
     return round(value_us / 1000, 3)
 
 
 def nearest_rank(values: Sequence[float], percent: float) -> float:
-    """Return the nearest-rank percentile of these values, of which there must be at least one."""
+    """Return the nearest-rank percentile of one or more values."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]

@@ -13,7 +13,7 @@ th, td { border-bottom: 1px solid #ddd; } td.number { text-align: right; font-va
 
 
 def svg(figure: Figure) -> str:
-    """The figure as an element of a page."""
+    """Return the figure as an SVG element."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg")
     text = buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Reads the server's `/metrics`: one function for the text, and what one makes of counters that a restart sets to 0."""
+"""Read the server's `/metrics`, and compute increases and quantiles. A restart resets the counters to 0."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -6,24 +6,24 @@ from itertools import pairwise
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-_WITHIN_S = 2.0
-# A sample's name with its labels, sorted.
+_TIMEOUT_S = 2.0
+# A sample's name and its sorted labels.
 Sample = tuple[str, tuple[tuple[str, str], ...]]
 Metrics = Mapping[Sample, float]
 
 
 async def read_metrics(client: httpx.AsyncClient, url: str, token: str | None) -> Metrics | None:
-    """What the server says now to whoever has its `POS_METRICS_TOKEN`; None when it says nothing, or is away."""
+    """Read `/metrics` with this `POS_METRICS_TOKEN`. Returns None if access is denied or the server is unreachable."""
     try:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        answer = await client.get(f"{url}/metrics", headers=headers, timeout=_WITHIN_S)
+        response = await client.get(f"{url}/metrics", headers=headers, timeout=_TIMEOUT_S)
     except httpx.HTTPError:
         return None
-    return parse_metrics(answer.text) if answer.status_code == httpx.codes.OK else None
+    return parse_metrics(response.text) if response.status_code == httpx.codes.OK else None
 
 
 def parse_metrics(text: str) -> Metrics:
-    """The samples of a text in Prometheus' exposition format."""
+    """Parse a text in Prometheus' exposition format."""
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)
@@ -32,43 +32,47 @@ def parse_metrics(text: str) -> Metrics:
 
 
 def total(metrics: Metrics, name: str, **labels: str) -> float:
-    """The sum of all samples of this name that have these labels."""
-    wanted = set(labels.items())
-    return sum(value for (found, of), value in metrics.items() if found == name and wanted <= set(of))
+    """Return the sum of all samples with this name and these labels."""
+    required = set(labels.items())
+    return sum(
+        value
+        for (sample_name, sample_labels), value in metrics.items()
+        if sample_name == name and required <= set(sample_labels)
+    )
 
 
 def increase(values: Sequence[float]) -> float:
-    """By how much a counter grew over its readings; one below the last began anew."""
-    return sum(now - before if now >= before else now for before, now in pairwise(values))
+    """Return the increase of a counter over its readings. A decrease is a reset to 0."""
+    return sum(current - previous if current >= previous else current for previous, current in pairwise(values))
 
 
 def bucket_bounds(metrics: Metrics, name: str) -> list[float]:
-    """The upper bounds of a histogram's buckets, ascending."""
-    found = {dict(of)["le"] for (sample, of) in metrics if sample == f"{name}_bucket"}
-    return sorted(float(bound) for bound in found)
+    """Return the upper bounds of a histogram's buckets, ascending."""
+    bounds = {dict(labels)["le"] for (sample_name, labels) in metrics if sample_name == f"{name}_bucket"}
+    return sorted(map(float, bounds))
 
 
 def quantile(bounds: Sequence[float], counts: Sequence[float], share: float) -> float | None:
-    """The value that `share` of the observations do not exceed, by linear interpolation within its bucket.
+    """Return the quantile `share` (0 to 1), interpolated linearly within its bucket; None without observations.
 
-    `counts` are cumulative, one for each upper bound; the last bound may be infinite. None without observations.
+    `counts` are cumulative, one for each upper bound. The last bound may be infinite.
     """
-    place = _bucket(counts, share)
-    if place is None:
+    index = _bucket(counts, share)
+    if index is None:
         return None
-    lower, below = (bounds[place - 1], counts[place - 1]) if place else (0.0, 0.0)
-    if bounds[place] == float("inf"):
+    lower, below = (bounds[index - 1], counts[index - 1]) if index else (0.0, 0.0)
+    if bounds[index] == float("inf"):
         return lower
-    return lower + (bounds[place] - lower) * (share * counts[-1] - below) / max(1e-12, counts[place] - below)
+    return lower + (bounds[index] - lower) * (share * counts[-1] - below) / max(1e-12, counts[index] - below)
 
 
 def bucket_of(bounds: Sequence[float], counts: Sequence[float], share: float) -> tuple[float, float] | None:
-    """Between which bounds that value lies: all that a histogram knows for sure. None without observations."""
-    place = _bucket(counts, share)
-    return None if place is None else (bounds[place - 1] if place else 0.0, bounds[place])
+    """Return the bounds between which the quantile lies; None without observations."""
+    index = _bucket(counts, share)
+    return None if index is None else (bounds[index - 1] if index else 0.0, bounds[index])
 
 
 def _bucket(counts: Sequence[float], share: float) -> int | None:
     if not counts or not counts[-1]:
         return None
-    return next(place for place, count in enumerate(counts) if count >= share * counts[-1])
+    return next(index for index, count in enumerate(counts) if count >= share * counts[-1])

@@ -1,4 +1,4 @@
-"""`pgbench`, TPC-B-like and prepared, on the Postgres under measurement; and what processes cost of the machine."""
+"""`pgbench` (TPC-B-like, prepared statements) on the Postgres under measurement."""
 
 import asyncio
 import os
@@ -11,7 +11,7 @@ from hdrh.histogram import HdrHistogram
 
 from loadtest.shared.histogram import new_histogram
 from loadtest.shared.machine import cpu_s, postgres_cpu_s
-from loadtest.shared.process import owner
+from loadtest.shared.process import owner_connection
 from pos_server.ledger.database import libpq_environment
 from pos_server.postgres.binaries import program
 
@@ -22,7 +22,7 @@ _DATABASE = "pgbench"
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """CPU seconds of the servers, of Postgres and of whatever offered the work."""
+    """CPU seconds of the servers, of Postgres and of the load generator."""
 
     server_s: float
     postgres_s: float
@@ -31,7 +31,10 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class PgBench:
-    """A run of pgbench: transactions a second; latencies in microseconds from the scheduled time, with a rate only."""
+    """A run of pgbench. `tps` is transactions per second.
+
+    `latencies` are in microseconds from the scheduled time, and empty without a rate.
+    """
 
     tps: float
     transactions: int
@@ -40,7 +43,7 @@ class PgBench:
 
     @property
     def cpu_us(self) -> float:
-        """CPU microseconds of pgbench and Postgres for one transaction."""
+        """CPU microseconds of pgbench and Postgres per transaction."""
         return 1e6 * (self.cost.postgres_s + self.cost.generator_s) / max(1, self.transactions)
 
 
@@ -49,8 +52,8 @@ def _environment(dsn: str) -> dict[str, str]:
 
 
 async def create_tables(dsn: str) -> None:
-    """A database of its own beside the ledger's, with pgbench's tables."""
-    async with owner(dsn) as connection:
+    """Create a database with pgbench's tables next to the ledger's."""
+    async with owner_connection(dsn) as connection:
         await connection.execute(f"create database {_DATABASE}")
     arguments = ("--initialize", f"--scale={_SCALE}", "--quiet")
     process = await asyncio.create_subprocess_exec(
@@ -62,12 +65,12 @@ async def create_tables(dsn: str) -> None:
 
 
 async def pgbench(dsn: str, data_dir: Path, clients: int, seconds: float, *, rate: float = 0.0) -> PgBench:
-    """One run, at full speed or at a rate."""
+    """Run pgbench at full speed, or at `rate` transactions per second. Raises SystemExit if it fails."""
     log = data_dir / "pgbench-log"
     arguments = ["--protocol=prepared", "--no-vacuum", f"--client={clients}", f"--time={max(1, round(seconds))}"]
     if rate:
         arguments += [f"--rate={rate:g}", "--log", f"--log-prefix={log}"]
-    before_s = postgres_cpu_s(data_dir)
+    postgres_start_s = postgres_cpu_s(data_dir)
     process = await asyncio.create_subprocess_exec(
         program("pgbench", None),
         *arguments,
@@ -75,20 +78,21 @@ async def pgbench(dsn: str, data_dir: Path, clients: int, seconds: float, *, rat
         stderr=asyncio.subprocess.PIPE,
         env=_environment(dsn),
     )
-    own_s = _watched_cpu_s(process)
+    generator_cpu_s = _watch_cpu_s(process)
     out, err = await process.communicate()
     if process.returncode:
         raise SystemExit(f"pgbench failed: {err.decode()}")
     tps = _number(r"tps = ([0-9.]+)", out.decode())
-    done = int(_number(r"actually processed: (\d+)", out.decode()))
-    cost = Cost(0.0, postgres_cpu_s(data_dir) - before_s, own_s())
-    return PgBench(tps, done, cost, _logged(data_dir))
+    transactions = int(_number(r"actually processed: (\d+)", out.decode()))
+    cost = Cost(0.0, postgres_cpu_s(data_dir) - postgres_start_s, generator_cpu_s())
+    return PgBench(tps, transactions, cost, _read_latencies(data_dir))
 
 
-def _logged(data_dir: Path) -> HdrHistogram:
+def _read_latencies(data_dir: Path) -> HdrHistogram:
+    """Read and delete pgbench's logs."""
     latencies = new_histogram()
     for path in data_dir.glob("pgbench-log*"):
-        # client, transaction, latency from the scheduled time in microseconds, …
+        # Columns: client, transaction, latency from the scheduled time in microseconds, …
         for line in path.read_text().splitlines():
             latencies.record_value(int(line.split()[2]))
         path.unlink()
@@ -98,24 +102,24 @@ def _logged(data_dir: Path) -> HdrHistogram:
 def _number(pattern: str, text: str) -> float:
     match = re.search(pattern, text)
     if match is None:
-        raise SystemExit(f"pgbench says something else than expected:\n{text}")
+        raise SystemExit(f"pgbench printed an unexpected result:\n{text}")
     return float(match[1])
 
 
-def _watched_cpu_s(process: asyncio.subprocess.Process) -> Callable[[], float]:
-    """What the process has used, as last seen: it is gone when one would ask."""
-    seen = 0.0
+def _watch_cpu_s(process: asyncio.subprocess.Process) -> Callable[[], float]:
+    """Sample the CPU time of a process, since it cannot be read once the process has ended. Call the result to stop."""
+    last_s = 0.0
 
     async def watch() -> None:
-        nonlocal seen
+        nonlocal last_s
         while process.returncode is None:
-            seen = max(seen, cpu_s(process.pid))
+            last_s = max(last_s, cpu_s(process.pid))
             await asyncio.sleep(0.1)
 
     task = asyncio.create_task(watch())
 
-    def last() -> float:
+    def stop() -> float:
         task.cancel()
-        return seen
+        return last_s
 
-    return last
+    return stop

@@ -1,4 +1,4 @@
-"""A server under measurement: a process of its own, with a Postgres of its own, watched from outside."""
+"""A server under measurement: a process of its own, with a Postgres of its own, observed from outside."""
 
 import asyncio
 import os
@@ -20,14 +20,14 @@ from pos_server.ledger.database import connect
 from pos_server.ledger.migrate import load_migrations, migrate
 from pos_server.postgres.embedded import EmbeddedPostgres
 
-# The same few wallets pay thousands of times: limits made for people would end the run.
+# The same few wallets pay thousands of times, more than the default limits for people allow.
 _WIDE_LIMITS = {
     "POS_DAY_MINOR_MAX": str(2**53 - 1),
     "POS_PIN_FREE_DAY_COUNT_MAX": str(2**53 - 1),
     "POS_PIN_FREE_DAY_MINOR_MAX": str(2**53 - 1),
     "POS_TOP_UP_MINOR_MAX": str(2**53 - 1),
     "POS_BALANCE_MINOR_MAX": str(2**53 - 1),
-    # One back office opens a whole shop in half a minute.
+    # One API key opens a whole shop in half a minute.
     "POS_API_REQUESTS_PER_S": "10000",
     "POS_API_REQUESTS_BURST": "10000",
 }
@@ -36,8 +36,8 @@ METRICS_TOKEN = secrets.token_hex(16)
 POS_SERVER = Path(sys.executable).with_name("pos-server")
 
 
-def say(text: str) -> None:
-    """Progress, for a person."""
+def print_progress(text: str) -> None:
+    """Print progress for people, to the standard error."""
     print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
@@ -49,17 +49,17 @@ class Server:
     pid: int
 
     def resident_kib(self) -> int:
-        """Physical memory that the process holds now."""
+        """Return the physical memory of the process."""
         return resident_kib(self.pid)
 
     def cpu_s(self) -> float:
-        """CPU seconds that the process has used so far, user and system."""
+        """Return the CPU seconds used by the process so far, user and system."""
         return cpu_s(self.pid)
 
 
 @asynccontextmanager
 async def serving(command: Sequence[str | Path], **variables: str) -> AsyncIterator[Server]:
-    """Run a server that says `serves http://…` on stderr, until the block is left."""
+    """Run a server that prints `serves http://…` on stderr, for the duration of the block."""
     keys = {"POS_MASTER_KEYS": MASTER_KEYS, METRICS_TOKEN_VARIABLE: METRICS_TOKEN}
     environment = os.environ | keys | _WIDE_LIMITS | variables
     process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE, env=environment)
@@ -71,7 +71,7 @@ async def serving(command: Sequence[str | Path], **variables: str) -> AsyncItera
         while not url:
             line = (await process.stderr.readline()).decode()
             if not line:
-                raise SystemExit(f"{command[0]} ended before it served")
+                raise SystemExit(f"{command[0]} ended before it accepted connections")
             if match := re.search(r"serves (http://[^ \n]+)", line):
                 url = match[1].rstrip(".")
         drain = asyncio.create_task(_drain(process.stderr))
@@ -93,12 +93,12 @@ def open_directory(prefix: str) -> Path:
 
 @asynccontextmanager
 async def new_ledger() -> AsyncIterator[tuple[str, Path]]:
-    """A new, migrated database in a Postgres of its own: its DSN and data directory. All is gone after the block."""
+    """Yield the DSN and data directory of a new, migrated database in a Postgres of its own, deleted at the end."""
     data_dir = open_directory("pos-load-")
     postgres = EmbeddedPostgres(data_dir)
     try:
         dsn = await asyncio.to_thread(postgres.start)
-        async with owner(dsn) as connection:
+        async with owner_connection(dsn) as connection:
             await migrate(connection, load_migrations())
         yield dsn, data_dir
     finally:
@@ -107,8 +107,8 @@ async def new_ledger() -> AsyncIterator[tuple[str, Path]]:
 
 
 @asynccontextmanager
-async def owner(dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection that may do anything."""
+async def owner_connection(dsn: str) -> AsyncIterator[asyncpg.Connection]:
+    """Yield a connection with all privileges."""
     connection = await connect(dsn, timeout_s=30, role=None)
     try:
         yield connection
@@ -116,8 +116,8 @@ async def owner(dsn: str) -> AsyncIterator[asyncpg.Connection]:
         await connection.close()
 
 
-async def pos_server(data_dir: Path, *arguments: str | Path) -> str:
-    """Run a command of an operator on this ledger; returns what it says. Raises SystemExit when it fails."""
+async def run_pos_server(data_dir: Path, *arguments: str | Path) -> str:
+    """Run an operator's command on this ledger and return its output. Raises SystemExit if it fails."""
     process = await asyncio.create_subprocess_exec(
         POS_SERVER,
         *arguments,
@@ -140,13 +140,13 @@ async def pos_server(data_dir: Path, *arguments: str | Path) -> str:
 async def seeded_pos_server(
     *, terminals: int, wallets: int, balance_minor: int, **variables: str
 ) -> AsyncIterator[tuple[Server, Shop]]:
-    """A `pos-server run` with a new ledger that holds a shop; everything is gone after the block."""
+    """Run `pos-server run` with a new ledger that contains a shop, and audit it at the end; deleted after the block."""
     async with new_ledger() as (dsn, data_dir):
-        async with owner(dsn) as connection:
+        async with owner_connection(dsn) as connection:
             shop = await seed_shop(connection, terminals=terminals, wallets=wallets, balance_minor=balance_minor)
         async with serving([POS_SERVER, "run", "--port", "0"], POS_DATABASE_URL=dsn, **variables) as server:
             yield server, shop
-        say(await pos_server(data_dir, "audit"))
+        print_progress(await run_pos_server(data_dir, "audit"))
 
 
 async def _drain(stream: asyncio.StreamReader) -> None:

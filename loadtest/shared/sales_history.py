@@ -4,11 +4,11 @@ from uuid import UUID
 
 import asyncpg
 
-from loadtest.shared.process import say
+from loadtest.shared.process import print_progress
 from pos_server.ledger import directory
 
 _WALLETS = 1000
-# Sales of 1.00 with a fee of 0.01, spread evenly over the days before today.
+# Sales of 1.00 with a fee of 0.01, spread evenly over the past days.
 _FILL = """
 with made as (
     insert into account (kind, name, currency) select 'merchant', 'Shop ' || i, 'EUR' from generate_series(2, $1) i
@@ -67,19 +67,19 @@ analyze;
 
 
 def shift_id_of(shift: int) -> UUID:
-    """The id of a shift that `fill_ledger` opened: they are counted from 1."""
+    """Return the id of the open shift number `shift` of `fill_ledger`, counted from 1."""
     return UUID(f"00000000-0000-0000-0000-{shift:012}")
 
 
 async def fill_ledger(
     connection: asyncpg.Connection, merchants: int, sales: int, days: int, *, shifts: int = 0, shift_sales: int = 0
 ) -> None:
-    """Fill an empty ledger: `sales` sales of each merchant, spread over the `days` days (UTC) before today.
+    """Fill an empty ledger with `sales` sales per merchant, spread over the past `days` days (UTC).
 
-    And `shifts` open shifts, at terminals of their own, with `shift_sales` sales each.
+    Also adds `shifts` open shifts, at terminals of their own, with `shift_sales` sales each.
     """
     await directory.create_merchant(connection, "Shop 1", "EUR")
-    say(f"filling {merchants} x {sales} sales, and {shifts} shifts of {shift_sales} …")
+    print_progress(f"filling {merchants} x {sales} sales, and {shifts} shifts of {shift_sales} …")
     statements = _FILL
     values = {"$1": merchants, "$2": sales, "$3": _WALLETS, "$4": days, "$5": shifts, "$6": shift_sales}
     for name, value in values.items():

@@ -1,4 +1,4 @@
-"""Fills a database with a shop and many wallets in a few statements, and knows their devices' keys."""
+"""Fill a database with a shop and many wallets in a few statements, and derive the keys of their devices."""
 
 import base64
 from dataclasses import dataclass
@@ -57,6 +57,8 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Shop:
+    """A merchant with its tills and customers."""
+
     merchant_id: int
     terminals: list[Device]
     wallets: list[Device]
@@ -65,10 +67,10 @@ class Shop:
 async def seed_shop(
     connection: asyncpg.Connection, *, terminals: int, wallets: int, balance_minor: int, devices: int = 1
 ) -> Shop:
-    """One merchant with one store, `terminals` tills and `wallets` wallets that hold `balance_minor` each.
+    """Create a merchant with one store, `terminals` tills and `wallets` wallets of `balance_minor` each.
 
-    A wallet has that many devices; the shop names the first of each. `connection` may do anything. The server must run
-    with MASTER_KEYS.
+    A wallet has `devices` devices; the result contains the first of each. `connection` needs all privileges. The server
+    must run with MASTER_KEYS.
     """
     async with connection.transaction():
         merchant_id = await directory.create_merchant(connection, "Load & Sons", CURRENCY)
@@ -86,30 +88,30 @@ async def seed_shop(
 
 
 async def seed_pins(connection: asyncpg.Connection, wallet_numbers: list[int], settings: Settings) -> None:
-    """Give these wallets the PIN, hashed as the server with these settings does: some 20 ms each."""
-    pins = PinHasher(settings.pin_hasher_limits(), KEYRING)
+    """Set the PIN of these wallets, hashed like a server with these settings does, in about 20 ms each."""
+    hasher = PinHasher(settings.pin_hasher_limits(), KEYRING)
     try:
         for number in wallet_numbers:
-            stored = await pins.hash(number, PIN)
+            pin_hash = await hasher.hash(number, PIN)
             await connection.execute(
                 "update wallet set pin_hash = $2, pin_kid = $3, pin_generation = 1 where number = $1",
-                *(number, stored.encoded, stored.kid),
+                *(number, pin_hash.encoded, pin_hash.kid),
             )
     finally:
-        pins.close()
+        hasher.close()
 
 
 def device_of(kind: DeviceKind, number: int, slot: int = 0) -> Device:
-    """A seeded terminal, or a device of a seeded wallet."""
+    """Return a seeded terminal, or a device of a seeded wallet, with its key."""
     device = DeviceId(kind, number, slot)
     key = KEYRING.device_key(KEYRING.current, device, _GENERATION)
     if key is None:
-        raise AssertionError("the keyring has its current key")
+        raise AssertionError("the keyring lacks its current key")
     return Device(device, key)
 
 
 def credentials_of(kind: DeviceKind, number: int, url: str) -> Credentials:
-    """What a seeded device's owner would hold after its activation."""
+    """Return the credentials of a seeded device, as after its activation."""
     device = device_of(kind, number)
     return Credentials(
         server=url,

@@ -1,4 +1,4 @@
-"""A light authenticated WebSocket for load: no reconnect, no resend, nothing that would hide what the server does."""
+"""A minimal authenticated WebSocket for load tests. It neither reconnects nor resends, which would hide failures."""
 
 import json
 from typing import Any
@@ -11,7 +11,7 @@ from loadtest.shared.seed import Device
 
 
 async def open_session(url: str, device: Device, **options: Any) -> ClientConnection:
-    """A connection of this device, after `ready`. `options` go to `websockets`' connect."""
+    """Connect and authenticate a device, until `ready`. `options` go to `connect` of websockets."""
     address = f"{url.replace('http', 'ws', 1)}/v1/{device.device.kind}"
     options = {"ping_interval": None, "compression": None} | options
     socket = await connect(address, subprotocols=[Subprotocol("pos.v1")], **options)
@@ -19,5 +19,5 @@ async def open_session(url: str, device: Device, **options: Any) -> ClientConnec
     await socket.send(json.dumps(authenticate_message(device, hello["nonce"])))
     ready = json.loads(await socket.recv())
     if ready["type"] != "ready":
-        raise SystemExit(f"not ready: {ready}")
+        raise SystemExit(f"the server did not answer with ready: {ready}")
     return socket
