@@ -1,4 +1,4 @@
-"""The `pos-server` command. Imports the server only when called, so that it can say what to install."""
+"""The `pos-server` command. It imports the server late, so that a missing package is reported with a remedy."""
 
 import sys
 
@@ -6,7 +6,7 @@ EXIT_ERROR = 3
 
 
 def main() -> int:
-    """Run the command line; returns its exit status."""
+    """Run the command line and return its exit status."""
     try:
         from .cli.main import main as run
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""What time it is here, and when the business day began: midnight in the time zone of the shops."""
+"""The current time, and the start of the business day: midnight in the time zone of the shops."""
 
 import time as system
 from datetime import datetime, time, timedelta
@@ -6,12 +6,12 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 
 def now_ms() -> int:
-    """The server's time in Unix milliseconds."""
+    """Return the server's time in Unix milliseconds."""
     return int(system.time() * 1000)
 
 
 def is_time_zone(name: str) -> bool:
-    """Whether there is such an IANA time zone here."""
+    """Return whether this machine knows an IANA time zone of that name."""
     try:
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -20,7 +20,7 @@ def is_time_zone(name: str) -> bool:
 
 
 class BusinessDays:
-    """Days of one time zone. Keeps the day of now, since every batch asks for it."""
+    """Business days of one time zone. The current day is cached, because every batch needs it."""
 
     def __init__(self, time_zone: str) -> None:
         self._zone = ZoneInfo(time_zone)
@@ -28,7 +28,7 @@ class BusinessDays:
         self._end_ms = 0
 
     def start_ms(self, now_ms: int) -> int:
-        """When the day that holds `now_ms` began; both in Unix milliseconds. A day may have 23 or 25 hours."""
+        """Return the start of the day that contains `now_ms`, both in Unix ms. A day can have 23 or 25 hours."""
         if not self._start_ms <= now_ms < self._end_ms:
             day = datetime.fromtimestamp(now_ms / 1000, self._zone).date()
             self._start_ms, self._end_ms = (

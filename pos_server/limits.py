@@ -1,7 +1,7 @@
-"""The bounds that each part works under, grouped by the part that reads them. `Settings` makes them.
+"""Limits, grouped by the part that applies them. `Settings` creates them.
 
-Times end in `_s` or `_ms`, sizes in `_bytes`. Every queue, frame, batch, retry and timeout of the server has its bound
-here or in core/payments/rules.py.
+Every queue, frame, batch, retry and timeout of the server has its limit here or in core/payments/rules.py. Names of
+times end in `_s` or `_ms`, names of sizes in `_bytes`.
 """
 
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthorizerLimits:
-    """Bounds of the batch engine. An operation that waited longer than `operation_deadline_s` is answered BUSY.
+    """Limits of the batch engine. An operation that waits longer than `operation_deadline_s` is rejected as BUSY.
 
-    `device_operations_max` bounds the open operations of one terminal or wallet, so that it can neither fill the queue
-    alone nor try more forged codes at once than the limit on them allows.
+    `device_operations_max` limits the open operations of one terminal or wallet. It can therefore neither fill the
+    queue alone nor try many forged codes at once.
     """
 
     queue_operations_max: int
@@ -27,7 +27,7 @@ class AuthorizerLimits:
 
 @dataclass(frozen=True, slots=True)
 class OutboxLimits:
-    """Messages that may wait for one peer to read them."""
+    """Limits of the messages that wait until one peer reads them."""
 
     messages_max: int
     bytes_max: int
@@ -35,7 +35,7 @@ class OutboxLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdmissionLimits:
-    """Bounds on WebSockets, in all and per address. A browser's page must be of one of `origins`."""
+    """Limits on open WebSockets, in total and per address. A web page must come from one of `origins`."""
 
     connections_max: int
     address_connections_max: int
@@ -44,7 +44,7 @@ class AdmissionLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConversationLimits:
-    """Bounds on the messages of one connection: rates, bursts, and slow requests at work at once."""
+    """Limits on the messages of one connection: rates, bursts, and concurrent slow requests."""
 
     messages_per_s: float
     messages_burst: int
@@ -57,9 +57,9 @@ class ConversationLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceLimits:
-    """Bounds of a device's session. A gap of more than `resume_payments_max` payments is not replayed.
+    """Limits of a device's session. A gap of more than `resume_payments_max` payments is not replayed.
 
-    A replay starts `resume_overlap_ms` before the device's mark: longer than any transaction may live.
+    A replay starts `resume_overlap_ms` before the device's mark. That is longer than any transaction can last.
     """
 
     heartbeat_s: int
@@ -72,7 +72,7 @@ class DeviceLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrainLimits:
-    """How long a server may take to end, and over how long its devices spread their reconnects."""
+    """The time in which a server must end, and the period over which its devices spread their reconnects."""
 
     timeout_s: float
     reconnect_within_s: int
@@ -80,7 +80,7 @@ class DrainLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PinHasherLimits:
-    """Argon2id's cost (RFC 9106: t, m), the threads that compute it, and the checks that may wait for them."""
+    """The cost of Argon2id (t and m in RFC 9106), the threads that compute it, and the length of their queue."""
 
     passes: int
     memory_kib: int
@@ -90,7 +90,7 @@ class PinHasherLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiLimits:
-    """Bounds on REST requests, in all and per API key."""
+    """Limits on REST requests, in total and per API key."""
 
     body_bytes_max: int
     timeout_s: float

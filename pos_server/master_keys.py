@@ -1,4 +1,4 @@
-"""Where the master keys come from: POS_MASTER_KEYS, or a file that a server with its own Postgres makes once."""
+"""The master keys: from POS_MASTER_KEYS, or from a file that a server with an embedded Postgres creates once."""
 
 import os
 import tempfile
@@ -13,8 +13,10 @@ FILE_NAME = "master-keys"
 
 
 def keyring_for(settings: Settings, data_dir: Path | None) -> Keyring:
-    """The keys in force. `data_dir` is None with an external database: then they must be set, as several servers share
-    it. Raises SettingsError.
+    """Return the master keys.
+
+    `data_dir` is None with an external database. Several servers can share it, so POS_MASTER_KEYS must be set then.
+    Raises SettingsError.
     """
     if settings.master_keys is not None:
         keyring = parse_master_keys(settings.master_keys.get_secret_value())
@@ -22,10 +24,10 @@ def keyring_for(settings: Settings, data_dir: Path | None) -> Keyring:
         keyring = parse_master_keys(_read_or_create(data_dir / FILE_NAME))
     else:
         raise SettingsError(
-            "POS_MASTER_KEYS is not set, and every server of one database needs the same keys: "
-            "make one with `pos-server master-key` and set it"
+            "POS_MASTER_KEYS is not set, and every server of a database needs the same keys. "
+            "Create a key with `pos-server master-key` and set the variable on every server"
         )
-    # A device's key is needed when it connects, and again for each code that it shows.
+    # Cached, because a device's key is needed at each connect and for each of its codes.
     return replace(keyring, derive=lru_cache(settings.device_keys_cached_max)(derive_device_key))
 
 
@@ -34,7 +36,7 @@ def _read_or_create(path: Path) -> str:
         return path.read_text("ascii").strip()
     except FileNotFoundError:
         pass
-    # Complete before it has its name, and never over another server's file: losing it would lock every device out.
+    # Linked only when complete, and never over the file of another server: losing that would lock out every device.
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
         with os.fdopen(descriptor, "w") as file:

@@ -1,4 +1,4 @@
-"""The process around the application: listening socket, uvicorn, and an end in the right order."""
+"""The process around the application: the listening socket, uvicorn, and an orderly shutdown."""
 
 import asyncio
 import gc
@@ -19,12 +19,12 @@ from .gateway.websocket_protocol import WebSocketProtocol
 from .settings import Settings
 
 _BACKLOG = 2048
-# Python's are 700, 10, 10: objects made and not freed, runs over the young ones, runs over the middle ones.
+# Python's defaults are 700, 10, 10: net allocations, then collections of generation 0 and of generation 1.
 _GARBAGE_THRESHOLDS = (50_000, 20, 10)
 
 
 class ListenError(PosError):
-    """The address cannot be listened on; the text says which and why."""
+    """The server cannot listen on its address; the text has the address and the reason."""
 
 
 class RunningServer:
@@ -40,7 +40,7 @@ class RunningServer:
 
 
 class _Uvicorn(uvicorn.Server):
-    """Leaves signals to us, and drains the application before it closes sockets."""
+    """uvicorn without signal handlers; it drains the application before it closes sockets."""
 
     def __init__(self, config: uvicorn.Config, app: PosApp) -> None:
         super().__init__(config)
@@ -56,7 +56,7 @@ class _Uvicorn(uvicorn.Server):
 
 
 class _HttpProtocol(H11Protocol):
-    """uvicorn's HTTP with an end for peers that begin a request, or only a connection, and do not go on."""
+    """uvicorn's HTTP protocol with a deadline for each request, so that idle and slow peers are disconnected."""
 
     _deadline: asyncio.TimerHandle | None = None
 
@@ -86,10 +86,10 @@ class _HttpProtocol(H11Protocol):
 
 
 def listen(settings: Settings) -> socket.socket:
-    """A listening TCP socket; port 0 takes a free one. Raises ListenError.
+    """Return a listening TCP socket; port 0 selects a free port. Raises ListenError.
 
-    Its options pass to the connections it accepts: a bounded send buffer, and an end for peers that acknowledge nothing
-    (TCP_USER_TIMEOUT, RFC 5482), which no WebSocket ping can notice while the buffer is full.
+    Accepted connections inherit its options: a bounded send buffer, and a timeout for peers that stop acknowledging
+    (TCP_USER_TIMEOUT, RFC 5482). WebSocket pings cannot detect such peers while the send buffer is full.
     """
     host, port = settings.host, settings.port
     try:
@@ -98,24 +98,24 @@ def listen(settings: Settings) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.socket_send_buffer_bytes)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux has it
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux only
             timeout_ms = int(settings.tcp_user_timeout_s * 1000)
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
         listener.bind(address)
         listener.listen(_BACKLOG)
     except OSError as error:
         raise ListenError(
-            f"cannot listen on {host} port {port}: {error.strerror or error}. Choose another with --port or --host."
+            f"cannot listen on {host} port {port}: {error.strerror or error}. Choose another one with --port or --host."
         ) from None
     return listener
 
 
 def uvicorn_config(asgi: ASGIApp, settings: Settings) -> uvicorn.Config:
-    """How uvicorn serves `asgi`: everything below the application, for the conformance tests too."""
+    """Return the configuration of uvicorn for `asgi`. The conformance tests use it too."""
     return uvicorn.Config(
         asgi,
         http=_HttpProtocol,
-        # For the whole of a request, too.
+        # Also the deadline of a request, see _HttpProtocol.
         timeout_keep_alive=settings.authentication_timeout_s,
         ws=WebSocketProtocol,
         ws_per_message_deflate=False,
@@ -126,7 +126,7 @@ def uvicorn_config(asgi: ASGIApp, settings: Settings) -> uvicorn.Config:
         access_log=False,
         log_config=None,
         server_header=False,
-        # Behind a proxy a device's address is what the proxy says; of nobody else is it believed.
+        # X-Forwarded-For is trusted from these proxies only.
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=int(settings.drain_timeout_s),
@@ -135,10 +135,10 @@ def uvicorn_config(asgi: ASGIApp, settings: Settings) -> uvicorn.Config:
 
 @contextmanager
 def rare_garbage_collection() -> Iterator[None]:
-    """Make Python search for reference cycles rarely in this process, and never among the objects of its start.
+    """Collect garbage rarely, because a full collection with 12,000 connections pauses the process for 0.7 s.
 
-    The search stops everything: 0.7 s with 12,000 connections. Payments and connections leave no cycles behind and are
-    freed at once, so the search runs only after many more objects were made than freed.
+    Payments and connections create no reference cycles, so reference counting frees their objects at once. Objects
+    that exist at the start are never scanned.
     """
     thresholds = gc.get_threshold()
     gc.collect()
@@ -147,14 +147,14 @@ def rare_garbage_collection() -> Iterator[None]:
     try:
         yield
     finally:
-        # Or the interpreter could not free at its end what is there: libraries in C complain of that on stderr.
+        # The interpreter must be able to free these objects at exit; otherwise C libraries print warnings.
         gc.unfreeze()
         gc.set_threshold(*thresholds)
 
 
 @asynccontextmanager
 async def serving(settings: Settings, keyring: Keyring, dsn: str) -> AsyncIterator[RunningServer]:
-    """Serve until the block is left; leaving it drains. SIGTERM and SIGINT only set `stop_wanted`."""
+    """Serve until the block ends, then drain. SIGTERM and SIGINT only set `stop_wanted`. Raises ListenError."""
     listener = listen(settings)
     async with open_app(settings, keyring, dsn) as app:
         server = _Uvicorn(uvicorn_config(app.asgi, settings), app)
@@ -168,7 +168,7 @@ async def serving(settings: Settings, keyring: Keyring, dsn: str) -> AsyncIterat
                 await asyncio.sleep(0.001)
                 if task.done():
                     await task
-                    raise ListenError("the server ended before it served; its log says why")
+                    raise ListenError("the server stopped during its start. See its log for the reason")
             host, port = listener.getsockname()[:2]
             yield RunningServer(f"http://{f'[{host}]' if ':' in host else host}:{port}", stop_wanted)
         finally:

@@ -1,4 +1,4 @@
-"""Every setting and every limit, by name, from environment variables `POS_…`. Relations are checked at start."""
+"""Settings and limits, read from environment variables named `POS_…`, and checked against each other at start."""
 
 import base64
 import binascii
@@ -30,17 +30,17 @@ from .limits import (
 
 METRICS_TOKEN_CHARS_MIN = 16
 
-Seconds = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Minor = Annotated[int, Field(ge=0, le=MAX_AMOUNT_MINOR)]
 
 
 class SettingsError(PosError):
-    """A setting is missing or wrong; the text names it and says what would be right."""
+    """A setting is missing or invalid; the text names it and a valid value."""
 
 
 class Settings(BaseSettings):
-    """Read once at start. Names end in their unit."""
+    """All settings, read once at start. Names end in their unit."""
 
     model_config = SettingsConfigDict(env_prefix="POS_", env_ignore_empty=True, hide_input_in_errors=True, frozen=True)
 
@@ -50,131 +50,133 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = None
     postgres_bin_dir: Path | None = None
     master_keys: SecretStr | None = Field(
-        default=None, description="kid:base64[,kid:base64…], the first is used for new devices"
+        default=None, description="master keys as kid:base64[,kid:base64…]; the first one is used for new devices"
     )
 
     # connections
     heartbeat_s: Count = 20
-    heartbeat_timeout_s: Seconds = 20
+    heartbeat_timeout_s: Positive = 20
     authentication_timeout_s: Count = 5
     frame_bytes_max: Count = 4096
     outbox_messages_max: Count = 512
     outbox_bytes_max: Count = 256 * 1024
-    socket_send_buffer_bytes: Count = Field(64 * 1024, description="kernel's buffer for one connection (SO_SNDBUF)")
-    tcp_user_timeout_s: Seconds = Field(30, description="a peer that acknowledges nothing this long is dropped")
+    socket_send_buffer_bytes: Count = Field(64 * 1024, description="kernel send buffer of a connection (SO_SNDBUF)")
+    tcp_user_timeout_s: Positive = Field(30, description="time without an acknowledgment before a peer is dropped")
     connections_max: Count = 20_000
-    trusted_proxies: str = Field("", description="addresses or networks whose X-Forwarded-For is believed, with commas")
-    address_connections_max: Count = Field(20_000, description="a shop's tills and guests may share one address")
-    messages_per_s: Seconds = Field(50, description="messages a connection may send on average")
+    trusted_proxies: str = Field("", description="addresses or networks of trusted proxies, separated by commas")
+    address_connections_max: Count = Field(20_000, description="connections per address, which a whole shop may share")
+    messages_per_s: Positive = Field(50, description="average rate of messages per connection")
     messages_burst: Count = 100
-    bad_messages_per_s: Seconds = Field(0.5, description="bad or surplus messages on average before it is closed")
+    bad_messages_per_s: Positive = Field(0.5, description="average rate of bad or surplus messages before a close")
     bad_messages_burst: Count = 20
     allowed_origins: frozenset[str] = Field(frozenset(), description="origins of web pages that may connect, as JSON")
-    drain_timeout_s: Seconds = 10
-    drain_reconnect_within_s: Count = Field(5, description="over how long devices spread their reconnects")
-    revocation_check_s: Seconds = Field(10, description="how often live connections' keys are checked for revocation")
+    drain_timeout_s: Positive = 10
+    drain_reconnect_within_s: Count = Field(5, description="period over which devices spread their reconnects")
+    revocation_check_s: Positive = Field(10, description="interval of the check for revoked keys of live connections")
 
     # resume
-    resume_overlap_s: Seconds = Field(30, description="longer than any transaction may live, clocks' skew included")
-    resume_payments_max: Count = Field(200, description="a longer gap is not replayed")
+    resume_overlap_s: Positive = Field(30, description="overlap of a replay; above any transaction time and clock skew")
+    resume_payments_max: Count = Field(200, description="payments of a replay; a longer gap is not replayed")
 
     # several servers on one database
-    peers_alive_s: Seconds = Field(2, description="how often servers tell each other that they are there")
-    peers_queue_max: Count = Field(10_000, description="news that may wait for the others; more are read from the rows")
+    peers_alive_s: Positive = Field(2, description="interval at which servers announce themselves to each other")
+    peers_queue_max: Count = Field(10_000, description="queued notices to other servers; others are read from rows")
 
     # codes and activation
-    device_keys_cached_max: Count = Field(20_000, description="device keys in memory, most recent use first")
-    code_expired_steps: Count = Field(20, description="how many 30 s steps back a code is called expired, not forged")
-    bad_codes_max: Count = Field(10, description="forged codes a terminal may scan within bad_codes_window_s")
-    bad_codes_window_s: Seconds = 60
-    activation_ttl_s: Seconds = 24 * 3600
+    device_keys_cached_max: Count = Field(20_000, description="cached device keys; the least recently used is evicted")
+    code_expired_steps: Count = Field(20, description="age in 30 s steps up to which a code is expired, not forged")
+    bad_codes_max: Count = Field(10, description="forged codes per terminal within bad_codes_window_s")
+    bad_codes_window_s: Positive = 60
+    activation_ttl_s: Positive = 24 * 3600
     activation_body_bytes_max: Count = 1024
-    activation_failures_max: Count = Field(20, description="wrong codes an address may send within a window")
-    activation_failures_window_s: Seconds = 60
+    activation_failures_max: Count = Field(20, description="wrong activation codes per address within the window")
+    activation_failures_window_s: Positive = 60
     addresses_tracked_max: Count = 10_000
 
     # REST API
     api_body_bytes_max: Count = 4096
-    api_timeout_s: Seconds = Field(15, description="a request that takes longer is given up: busy, or unknown_outcome")
-    api_requests_max: Count = Field(64, description="requests at work at once; more are busy")
-    api_requests_per_s: Seconds = Field(100, description="requests a key may send on average")
+    api_timeout_s: Positive = Field(15, description="timeout of a request; the response is busy or unknown_outcome")
+    api_requests_max: Count = Field(64, description="concurrent requests; further ones are busy")
+    api_requests_per_s: Positive = Field(100, description="average rate of requests per API key")
     api_requests_burst: Count = 200
     api_keys_tracked_max: Count = 10_000
-    api_reports_max: Count = Field(2, description="lists and reports of merchants that are read at once; more wait")
-    api_report_timeout_s: Seconds = Field(3, description="a report that reads longer is given up")
-    api_key_failures_max: Count = Field(20, description="wrong API keys an address may send within a window")
-    api_key_failures_window_s: Seconds = 60
+    api_reports_max: Count = Field(2, description="concurrent reads of merchants' lists and reports; further ones wait")
+    api_report_timeout_s: Positive = Field(3, description="statement timeout of a list or report")
+    api_key_failures_max: Count = Field(20, description="wrong API keys per address within the window")
+    api_key_failures_window_s: Positive = 60
 
     # limits, in minor units; a day is the business day of `time_zone`
     time_zone: str = Field("UTC", description="IANA name, such as Europe/Berlin")
-    payment_minor_max: Minor = Field(1_000_000, description="the largest payment")
-    day_minor_max: Minor = Field(2_000_000, description="what a wallet may pay in a day")
-    top_up_minor_max: Minor = Field(100_000, description="the largest top-up")
-    balance_minor_max: Minor = Field(1_000_000, description="what a wallet may hold after a top-up")
-    pin_free_minor_max: Minor = Field(5_000, description="the largest payment without a PIN; 0 always asks for it")
-    pin_free_day_count_max: Minor = Field(20, description="payments of a wallet without a PIN in a day")
-    pin_free_day_minor_max: Minor = Field(20_000, description="what a wallet may pay without a PIN in a day")
-    currency_limits: dict[str, Limits] = Field({}, description="the seven above, as JSON, for currencies that differ")
-    risk_hook: str | None = Field(None, description="module:function that may ask for a PIN or reject a payment")
+    payment_minor_max: Minor = Field(1_000_000, description="largest payment")
+    day_minor_max: Minor = Field(2_000_000, description="sum of a wallet's payments in a day")
+    top_up_minor_max: Minor = Field(100_000, description="largest top-up")
+    balance_minor_max: Minor = Field(1_000_000, description="largest balance of a wallet after a top-up")
+    pin_free_minor_max: Minor = Field(5_000, description="largest payment without a PIN; 0 always requires the PIN")
+    pin_free_day_count_max: Minor = Field(20, description="number of a wallet's payments without a PIN in a day")
+    pin_free_day_minor_max: Minor = Field(20_000, description="sum of a wallet's payments without a PIN in a day")
+    currency_limits: dict[str, Limits] = Field({}, description="the seven above for other currencies, as JSON")
+    risk_hook: str | None = Field(None, description="module:function that can require a PIN or reject a payment")
 
     # a payment's life
-    confirmation_s: Seconds = Field(60, description="how long a payment waits for its PIN")
-    expiry_check_s: Seconds = Field(1, description="how often payments whose time is over are looked for")
-    expiry_batch_max: Count = Field(200, description="how many of them are taken at once")
-    cancel_window_s: Seconds = Field(24 * 3600, description="how long an approved payment may be canceled")
-    refund_window_days: Seconds = Field(365, description="how long a payment may be refunded")
-    refunds_max: Count = Field(50, description="refunds of one payment")
-    archive_min_age_days: Seconds = Field(400, description="how old what `pos-server archive` takes must be at least")
-    archive_part_payments_max: Count = Field(50_000, description="payments in one file of the archive")
+    confirmation_s: Positive = Field(60, description="time that a pending payment waits for its PIN")
+    expiry_check_s: Positive = Field(1, description="interval of the search for expired payments")
+    expiry_batch_max: Count = Field(200, description="expired payments per search")
+    cancel_window_s: Positive = Field(24 * 3600, description="time during which an approved payment can be canceled")
+    refund_window_days: Positive = Field(365, description="time during which a payment can be refunded")
+    refunds_max: Count = Field(50, description="refunds per payment")
+    archive_min_age_days: Positive = Field(400, description="minimum age of payments that `pos-server archive` moves")
+    archive_part_payments_max: Count = Field(50_000, description="payments per file of the archive")
 
     # PINs
-    pin_payment_failures_max: Count = Field(3, description="wrong PINs for one payment")
-    pin_failures_max: Count = Field(5, description="wrong PINs in a row before the wallet's PIN is locked")
-    pin_lock_s: Seconds = 24 * 3600
-    pin_workers: Count = Field(2, description="threads that check PINs")
-    pin_checks_max: Count = Field(64, description="checks that may wait for them; more are busy")
-    pin_argon2_memory_kib: Count = Field(19_456, description="Argon2id's m (RFC 9106)")
-    pin_argon2_passes: Count = Field(2, description="Argon2id's t")
+    pin_payment_failures_max: Count = Field(3, description="wrong PINs per payment")
+    pin_failures_max: Count = Field(5, description="consecutive wrong PINs before the wallet's PIN is locked")
+    pin_lock_s: Positive = 24 * 3600
+    pin_workers: Count = Field(2, description="threads that verify PINs")
+    pin_checks_max: Count = Field(64, description="queued PIN verifications; further ones are busy")
+    pin_argon2_memory_kib: Count = Field(19_456, description="memory cost m of Argon2id (RFC 9106)")
+    pin_argon2_passes: Count = Field(2, description="time cost t of Argon2id (RFC 9106)")
 
     # queries
-    queries_per_s: Seconds = Field(2, description="queries a connection may send on average")
+    queries_per_s: Positive = Field(2, description="average rate of queries per connection")
     queries_burst: Count = 20
-    connection_requests_max: Count = Field(4, description="queries and PINs of one connection at work at once")
+    connection_requests_max: Count = Field(4, description="concurrent queries and PIN verifications per connection")
 
     # authorizer
     queue_operations_max: Count = 10_000
-    device_operations_max: Count = Field(16, description="requests of one terminal or wallet that may be open at once")
-    batch_lanes: Count = Field(2, description="batches at work at once, each with a database connection of its own")
+    device_operations_max: Count = Field(16, description="open operations per terminal or wallet")
+    batch_lanes: Count = Field(2, description="concurrent batches, each with its own database connection")
     batch_operations_max: Count = 200
     batch_attempts_max: Count = 5
-    operation_deadline_s: Seconds = 10
-    batch_timeout_s: Seconds = 5
+    operation_deadline_s: Positive = 10
+    batch_timeout_s: Positive = 5
 
     # telemetry
-    metrics: bool = Field(True, description="count what happens, for /metrics")
-    metrics_token: SecretStr | None = Field(None, description="what who scrapes /metrics must show; none: nobody may")
+    metrics: bool = Field(True, description="collection of metrics for /metrics")
+    metrics_token: SecretStr | None = Field(
+        None, description="bearer token required to read /metrics; unset: access denied"
+    )
     trace_sample: Annotated[float, Field(ge=0, le=1)] = Field(0, description="share of payments that are traced")
-    probe_timeout_s: Seconds = Field(1, description="how long /readyz and /metrics wait for the database's word")
+    probe_timeout_s: Positive = Field(1, description="timeout of the database checks behind /readyz and /metrics")
 
     # database
     database_start_attempts: Count = 10
-    database_start_pause_s: Seconds = 0.5
-    database_connect_timeout_s: Seconds = 5
+    database_start_pause_s: Positive = 0.5
+    database_connect_timeout_s: Positive = 5
     database_pool_max: Count = 5
 
     @field_validator("host")
     @classmethod
-    def _host_is_named(cls, value: str) -> str:
+    def _host_is_not_empty(cls, value: str) -> str:
         if not value:
             raise ValueError("must be an address such as 127.0.0.1 or 0.0.0.0")
         return value
 
     @field_validator("metrics_token")
     @classmethod
-    def _token_cannot_be_guessed(cls, value: SecretStr | None) -> SecretStr | None:
+    def _token_is_long_enough(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and len(value.get_secret_value()) < METRICS_TOKEN_CHARS_MIN:
             raise ValueError(
-                f"must have {METRICS_TOKEN_CHARS_MIN} characters or more, such as from openssl rand -hex 16"
+                f"must have at least {METRICS_TOKEN_CHARS_MIN} characters; create one with: openssl rand -hex 16"
             )
         return value
 
@@ -217,7 +219,7 @@ class Settings(BaseSettings):
         return self
 
     def rules(self) -> Rules:
-        """The limits that decisions know. Raises SettingsError when the risk hook cannot be loaded."""
+        """Return the rules that decisions apply. Raises SettingsError if the risk hook cannot be loaded."""
         return Rules(
             limits=Limits(
                 payment_minor_max=self.payment_minor_max,
@@ -302,20 +304,20 @@ class Settings(BaseSettings):
         )
 
     def forged_codes(self) -> FailureLimit:
-        """A count of forged codes by terminal."""
+        """Return a new counter of forged codes per terminal."""
         return FailureLimit(self.bad_codes_max, self.bad_codes_window_s, self.addresses_tracked_max)
 
     def wrong_api_keys(self) -> FailureLimit:
-        """A count of wrong API keys by address."""
+        """Return a new counter of wrong API keys per address."""
         return FailureLimit(self.api_key_failures_max, self.api_key_failures_window_s, self.addresses_tracked_max)
 
     def wrong_activation_codes(self) -> FailureLimit:
-        """A count of wrong activation codes by address."""
+        """Return a new counter of wrong activation codes per address."""
         return FailureLimit(self.activation_failures_max, self.activation_failures_window_s, self.addresses_tracked_max)
 
 
 def load_settings(**overrides: object) -> Settings:
-    """Settings from the environment, with `overrides` (None: not given) on top. Raises SettingsError."""
+    """Read the settings from the environment; `overrides` that are not None take precedence. Raises SettingsError."""
     try:
         return Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:
@@ -331,14 +333,14 @@ def _load_hook(name: str) -> RiskHook:
     try:
         hook = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
-        raise SettingsError(f"POS_RISK_HOOK: cannot load {name}: {error}. Write it as module:function") from None
+        raise SettingsError(f"POS_RISK_HOOK: cannot load {name}: {error}. The format is module:function") from None
     if not callable(hook):
         raise SettingsError(f"POS_RISK_HOOK: {name} is not a function")
     return cast("RiskHook", hook)
 
 
 def parse_master_keys(text: str) -> Keyring:
-    """A keyring from `kid:base64[,kid:base64…]`. Raises SettingsError, which never repeats a key."""
+    """Parse `kid:base64[,kid:base64…]` into a keyring. Raises SettingsError, which never contains a key."""
     keys: dict[str, bytes] = {}
     for position, part in enumerate(text.split(","), start=1):
         kid, _, encoded = part.strip().partition(":")
@@ -351,11 +353,11 @@ def parse_master_keys(text: str) -> Keyring:
         if len(key) < MASTER_KEY_BYTES_MIN:
             raise SettingsError(f"POS_MASTER_KEYS: key {position} is shorter than {MASTER_KEY_BYTES_MIN} bytes")
         if kid in keys:
-            raise SettingsError(f"POS_MASTER_KEYS: the kid of key {position} stands twice")
+            raise SettingsError(f"POS_MASTER_KEYS: the kid of key {position} is used twice")
         keys[kid] = key
     return Keyring(keys, current=next(iter(keys)))
 
 
 def new_master_key(kid: str) -> str:
-    """A fresh random master key in the form of POS_MASTER_KEYS."""
+    """Return a new random master key in the format of POS_MASTER_KEYS."""
     return f"{kid}:{base64.b64encode(secrets.token_bytes(MASTER_KEY_BYTES_MIN)).decode()}"

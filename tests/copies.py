@@ -1,4 +1,4 @@
-"""Copies with changes, of whatever kind of record: dataclasses and msgspec's structs have a function each for it."""
+"""Modified copies of records. Dataclasses and msgspec structs each have their own function for it."""
 
 import dataclasses
 from typing import Any, TypeVar
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def replace(record: T, **changes: Any) -> T:
-    """A copy of a record with these fields changed. Raises TypeError for a field that there is not."""
+    """Return a copy of a record with some fields changed. Raises TypeError for an unknown field."""
     if isinstance(record, msgspec.Struct):
         return msgspec.structs.replace(record, **changes)
     copy: T = dataclasses.replace(record, **changes)  # type: ignore[type-var]

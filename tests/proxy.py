@@ -11,7 +11,7 @@ Rule = Callable[[bytes], bool]
 
 
 class Proxy:
-    """Passes bytes both ways. `cut_requests` and `cut_answers` see each chunk: True cuts instead of passing it on."""
+    """Forwards bytes both ways. `cut_requests` and `cut_answers` get each chunk; True cuts the connection."""
 
     def __init__(self, dsn: str, target: str) -> None:
         self.dsn = dsn
@@ -60,7 +60,7 @@ class Proxy:
         await self._closing.wait()
 
     async def drop_all(self) -> None:
-        """Cut every connection and wait until they are gone. New ones may come."""
+        """Cut every connection and wait until all are closed. New connections are accepted."""
         self._closing.set()
         if self._open:
             self._none_open.clear()
@@ -70,7 +70,7 @@ class Proxy:
 
 @asynccontextmanager
 async def proxied(dsn: str) -> AsyncIterator[Proxy]:
-    """A proxy for the Postgres behind `dsn`; its own `dsn` goes through it."""
+    """Yield a proxy for the Postgres of `dsn`. The proxy's `dsn` leads through it."""
     host = parse_qs(urlsplit(dsn).query)["host"][0]
     with tempfile.TemporaryDirectory(prefix="pos-proxy-") as directory:
         own_dsn = dsn.replace(quote(host, safe=""), quote(directory, safe=""))

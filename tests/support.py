@@ -1,4 +1,4 @@
-"""What tests build their worlds from. Nothing here is a test."""
+"""Shared helpers: settings, a shop with its devices, messages and sockets."""
 
 import asyncio
 import base64
@@ -46,13 +46,13 @@ _orders = itertools.count(1)
 
 
 def settings(**overrides: object) -> Settings:
-    """Settings for a server under test: any free port, short waits, cheap PINs, and limits that are not in the way."""
+    """Return settings for a server under test: a free port, short timeouts, cheap PIN hashes, and very high limits."""
     return load_settings(**({"port": 0, "drain_timeout_s": 2, "expiry_check_s": 0.05} | WIDE_LIMITS | overrides))
 
 
 @dataclass(slots=True)
 class TestDevice:
-    """A device as its owner holds it. A wallet counts up its `seq` within a step."""
+    """An activated device with its key. A wallet increments `seq` within a step."""
 
     __test__ = False
 
@@ -62,7 +62,7 @@ class TestDevice:
     _used: dict[int, int] = field(default_factory=dict)
 
     def code(self, *, steps: int = 0, seq: int | None = None, now_s: float | None = None) -> str:
-        """A fresh payment code of the current step, or of one `steps` away."""
+        """Return a new payment code of the current step, or of a step `steps` away."""
         step = payment_code.step_at(time.time() if now_s is None else now_s) + steps
         if seq is None:
             seq = self._used.get(step, -1) + 1
@@ -78,7 +78,7 @@ class Shop:
     wallets: list[TestDevice]
 
     def scan(self, wallet: int = 0, *, code: str | None = None, terminal: int = 0, **fields: Any) -> Scan:
-        """A scan of a wallet's fresh code for 10.00 EUR and a new order, unless told otherwise."""
+        """Return a scan of a wallet's new code for 10.00 EUR and a new order; `fields` override its values."""
         values: dict[str, Any] = {
             "payment_id": new_id(),
             "terminal_number": self.terminals[terminal].device.number,
@@ -114,7 +114,7 @@ async def build_shop(
     for index in range(wallets):
         number = await directory.create_wallet(connection, f"Customer {index}", EUR)
         if balance_minor:
-            # Before anybody was connected.
+            # A day ago, so that no device receives a notice of it.
             day_ago_ms = int((time.time() - 86_400) * 1000)
             await top_up(connection, new_id(), merchant_id, number, balance_minor, EUR, now_ms=day_ago_ms)
         shop.wallets.append(await activated(connection, DeviceId(DeviceKind.WALLET, number)))
@@ -131,7 +131,7 @@ async def top_up(
     *,
     now_ms: int,
 ) -> int:
-    """Credit a wallet from house cash, at any time and without the limits of a top-up; returns the balance then."""
+    """Credit a wallet from house cash, at any time and without limits. Returns the new balance."""
     move = MoveCash(
         payment_id, merchant_id, wallet_number, f"top-up-{payment_id}", amount_minor, currency, Purpose.TOP_UP
     )
@@ -145,7 +145,7 @@ async def top_up(
 
 
 async def activated(connection: asyncpg.Connection, device: DeviceId) -> TestDevice:
-    """A device with its key, through the same rows that an activation over HTTP writes."""
+    """Activate a device through the rows that an activation over HTTP writes, and return it with its key."""
     code = str(new_id())
     await directory.issue_activation(connection, device, code, ttl_s=60)
     result = await directory.use_activation(connection, code, new_id(), KEYRING.current)
@@ -157,7 +157,7 @@ async def activated(connection: asyncpg.Connection, device: DeviceId) -> TestDev
 
 @asynccontextmanager
 async def raw_socket(url: str, kind: DeviceKind, **options: Any) -> AsyncIterator[ClientConnection]:
-    """A WebSocket to the server, before any message."""
+    """Yield a WebSocket to the server, before any message."""
     address = f"{url.replace('http', 'ws', 1)}/v1/{kind}"
     async with connect(address, subprotocols=["pos.v1"], compression=None, **options) as socket:  # type: ignore[list-item]
         yield socket
@@ -165,7 +165,7 @@ async def raw_socket(url: str, kind: DeviceKind, **options: Any) -> AsyncIterato
 
 @asynccontextmanager
 async def logged_in(url: str, device: TestDevice, **fields: Any) -> AsyncIterator[ClientConnection]:
-    """An authenticated WebSocket, after `ready`."""
+    """Yield an authenticated WebSocket, after `ready`."""
     async with raw_socket(url, device.device.kind) as socket:
         hello = await receive(socket)
         await socket.send(json.dumps(authenticate(device, hello["nonce"], **fields)))
@@ -201,18 +201,18 @@ def scan_message(code: str, **fields: Any) -> dict[str, Any]:
 
 
 async def ask(socket: ClientConnection, message: dict[str, Any]) -> dict[str, Any]:
-    """Send a message and take the next one."""
+    """Send a message and return the next one received."""
     await socket.send(json.dumps(message))
     return await receive(socket)
 
 
 async def receive(socket: ClientConnection) -> dict[str, Any]:
-    """The next message."""
+    """Return the next message. Raises TimeoutError."""
     async with asyncio.timeout(ANSWER_TIMEOUT_S):
         answer: dict[str, Any] = json.loads(await socket.recv())
     return answer
 
 
 def forged(code: str) -> str:
-    """The code with another last digit."""
+    """Return the code with another last digit."""
     return code[:-1] + str((int(code[-1]) + 1) % 10)

@@ -11,7 +11,7 @@ from pos_server.programs import pasteable, program
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory with our programs, one of which runs; PATH leads elsewhere."""
+    """Return a directory with our programs, one of which is running. PATH does not include it."""
     directory = tmp_path / "bin"
     executable(directory / "pos-server")
     executable(directory / "pos-wallet")
@@ -25,22 +25,22 @@ def executable(path: Path) -> None:
     path.touch(mode=0o755)
 
 
-def test_off_the_path_a_program_has_its_path(place: Path) -> None:
+def test_a_program_outside_path_has_its_full_path(place: Path) -> None:
     assert program("pos-wallet") == f"{place}/pos-wallet"
 
 
-def test_a_relative_start_gives_an_absolute_path(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_started_by_a_relative_path_has_its_full_path(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place.parent)
     monkeypatch.setattr(sys, "argv", ["bin/pos-server"])
     assert program("pos-wallet") == f"{place}/pos-wallet"
 
 
-def test_on_the_path_its_name_is_enough(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_on_path_has_its_name(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(place))
     assert program("pos-wallet") == "pos-wallet"
 
 
-def test_a_link_on_the_path_is_enough(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_linked_program_on_path_has_its_name(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     links = tmp_path / "links"
     links.mkdir()
     for name in ("pos-server", "pos-wallet"):
@@ -50,7 +50,7 @@ def test_a_link_on_the_path_is_enough(place: Path, tmp_path: Path, monkeypatch: 
     assert program("pos-wallet") == "pos-wallet"
 
 
-def test_the_same_name_of_another_installation_is_not_ours(
+def test_a_program_of_another_installation_on_path_is_not_used(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     executable(tmp_path / "other" / "pos-wallet")
@@ -64,7 +64,7 @@ def test_a_path_with_a_space_is_quoted(tmp_path: Path, monkeypatch: pytest.Monke
     assert program("pos-server") == f"'{tmp_path}/my bin/pos-server'"
 
 
-def test_without_our_programs_beside_it_the_name_remains(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_our_programs_in_the_directory_the_name_remains(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["-c"])
     assert program("pos-wallet") == "pos-wallet"
 

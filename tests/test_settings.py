@@ -1,4 +1,4 @@
-"""Settings: named limits, their relations, and errors that name the variable and never a secret."""
+"""Settings: limits, their relations, and errors that name the variable and never contain a secret."""
 
 import base64
 
@@ -9,7 +9,7 @@ from pos_server.settings import Settings, SettingsError, load_settings, new_mast
 KEY = base64.b64encode(b"k" * 32).decode()
 
 
-def test_defaults_hold_together() -> None:
+def test_defaults_are_valid() -> None:
     assert load_settings() == Settings()
 
 
@@ -25,11 +25,11 @@ def test_defaults_hold_together() -> None:
         ("POS_TRACE_SAMPLE", "1.5"),
     ],
 )
-def test_a_bad_value_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_names_the_variable_and_not_its_value(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(SettingsError, match=f"{name}: ") as refused:
+    with pytest.raises(SettingsError, match=f"{name}: ") as error:
         load_settings()
-    assert value not in str(refused.value)
+    assert value not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_relations_are_checked(variables: dict[str, str], text: str, monkeypatch
         load_settings()
 
 
-def test_arguments_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arguments_take_precedence_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POS_PORT", "1")
     assert load_settings(port=2).port == 2
     assert load_settings(port=None).port == 1
@@ -67,18 +67,18 @@ def test_the_first_master_key_is_the_current_one() -> None:
     "text",
     ["", KEY, f":{KEY}", f"k 1:{KEY}", "k1:", "k1:c2hvcnQ=", "k1:***", f"k1:{KEY},k1:{KEY}", f"{'k' * 33}:{KEY}"],
 )
-def test_bad_master_keys_are_refused_without_repeating_them(text: str) -> None:
-    with pytest.raises(SettingsError, match="POS_MASTER_KEYS") as refused:
+def test_an_error_about_master_keys_does_not_contain_them(text: str) -> None:
+    with pytest.raises(SettingsError, match="POS_MASTER_KEYS") as error:
         parse_master_keys(text)
-    assert KEY not in str(refused.value)
+    assert KEY not in str(error.value)
 
 
-def test_a_new_master_key_fits_and_is_new() -> None:
+def test_a_new_master_key_is_valid_and_random() -> None:
     assert new_master_key("k1") != new_master_key("k1")
     assert parse_master_keys(new_master_key("k7")).current == "k7"
 
 
-def test_secrets_do_not_show() -> None:
+def test_secrets_are_not_in_the_repr() -> None:
     settings = load_settings(master_keys=f"k1:{KEY}", database_url="postgresql://pos:hunter2@db/pos")
     assert KEY not in repr(settings)
     assert "hunter2" not in repr(settings)

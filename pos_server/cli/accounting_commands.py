@@ -1,4 +1,4 @@
-"""Commands on the books: audit, seal, archive."""
+"""Commands that check and archive the ledger: `audit`, `seal`, `archive`."""
 
 import argparse
 import json
@@ -24,13 +24,13 @@ from .ledger_access import database, on_ledger, owner, run_loop
 
 def add_accounting_commands(command: AddCommand) -> None:
     """Add `audit`, `seal` and `archive`."""
-    audit_command = command("audit", _audit, "prove from the rows that the money is right; exit 1 if it is not")
+    audit_command = command("audit", _audit, "recompute all balances from the rows; exit status 1 on a difference")
     audit_command.add_argument("--seals", action="store_true", help="also check the seals of past days")
     audit_command.add_argument("--expect", metavar="HASH", help="with --seals: last hash, as printed by `seal`")
     audit_command.add_argument("--archive", type=Path, metavar="DIR", help="with --seals: directory of archived parts")
     audit_command.add_argument("--json", action="store_true", help="print the report as JSON")
     audit_command.add_argument("--progress", action="store_true", help="print progress even without a terminal")
-    command("seal", _seal, "seal the transfers of past days, so that later changes are found; for a daily timer")
+    command("seal", _seal, "seal the transfers of past days, so that later changes are detected; run it daily")
     archive_command = command("archive", _archive, "move old payments out of the ledger into files; safe to run twice")
     archive_command.add_argument(
         "--before", type=date.fromisoformat, required=True, help="move payments that were final before this day (UTC)"
@@ -40,7 +40,7 @@ def add_accounting_commands(command: AddCommand) -> None:
 
 def _audit(arguments: argparse.Namespace, settings: Settings) -> int:
     with database(settings, "pos-server", must_exist=True) as (dsn, data_dir):
-        report_progress = say if arguments.progress or sys.stderr.isatty() else _say_nothing
+        report_progress = say if arguments.progress or sys.stderr.isatty() else _discard
         report = run_loop(_audit_once(dsn, settings, data_dir, report_progress))
         check = _check_seals(dsn, settings, data_dir, arguments, report_progress) if arguments.seals else None
         seals = None if check is None else run_loop(check)
@@ -61,7 +61,7 @@ def _seal(arguments: argparse.Namespace, settings: Settings) -> int:
 
     async def seal(connection: asyncpg.Connection) -> str:
         last_hash = await seal_days(connection, datetime.now(UTC), settings.time_zone, progress)
-        say("Keep this hash elsewhere: `pos-server audit --seals --expect HASH` then proves all days up to it.")
+        say("Keep this hash in another place: `pos-server audit --seals --expect HASH` proves all days up to it.")
         return last_hash.hex()
 
     print_out(on_ledger(settings, seal))
@@ -140,9 +140,8 @@ async def _audit_once(
         async with owner(dsn, settings, data_dir) as connection:
             return await audit(connection, progress)
     except asyncpg.UndefinedTableError:
-        database = describe_dsn(dsn)
-        raise PosError(f"the database at {database} has no ledger yet: run `pos-server migrate` first") from None
+        raise PosError(f"the database at {describe_dsn(dsn)} has no ledger. Run `pos-server migrate` first") from None
 
 
-def _say_nothing(text: str) -> None:
-    """Print nothing: nobody is at the terminal."""
+def _discard(text: str) -> None:
+    """Print nothing, because stderr is not a terminal."""

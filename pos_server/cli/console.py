@@ -1,4 +1,4 @@
-"""What the commands print: results on standard output, everything for the person at the terminal on stderr."""
+"""Output of the commands: results on standard output, messages to the person at the terminal on stderr."""
 
 import sys
 
@@ -6,7 +6,7 @@ from ..programs import pasteable
 
 
 def say(text: str) -> None:
-    """Print a line for the person at the terminal."""
+    """Print a message to the person at the terminal."""
     print(pasteable(text), file=sys.stderr, flush=True)  # noqa: T201
 
 

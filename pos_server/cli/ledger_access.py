@@ -1,4 +1,4 @@
-"""How commands reach the ledger: the database to use, its owner's connection, and an event loop."""
+"""Access to the ledger for commands: the database, a connection as its owner, and an event loop."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -20,10 +20,10 @@ Result = TypeVar("Result")
 
 @contextmanager
 def database(settings: Settings, app: str, *, must_exist: bool = False) -> Iterator[tuple[str, Path | None]]:
-    """Yield the DSN of POS_DATABASE_URL, or of an embedded Postgres that runs while the block does.
+    """Yield the DSN of POS_DATABASE_URL, or of an embedded Postgres that runs until the block ends.
 
-    The second value is the data directory of the embedded Postgres. Raises EmbeddedPostgresError, also if `must_exist`
-    and the directory holds no ledger.
+    The second value is the data directory of the embedded Postgres, or None. Raises EmbeddedPostgresError, also if
+    `must_exist` is set and the directory contains no ledger.
     """
     if settings.database_url is not None:
         yield settings.database_url.get_secret_value(), None
@@ -31,7 +31,7 @@ def database(settings: Settings, app: str, *, must_exist: bool = False) -> Itera
     data_dir = settings.data_dir or default_data_dir(app)
     if must_exist and not (data_dir / "postgres").is_dir():
         raise EmbeddedPostgresError(
-            f"there is no ledger in {data_dir}: name its directory with --data-dir, or set POS_DATABASE_URL"
+            f"there is no ledger in {data_dir}. Name its directory with --data-dir, or set POS_DATABASE_URL"
         )
     with EmbeddedPostgres(data_dir, bin_dir=settings.postgres_bin_dir, say=say) as dsn:
         yield dsn, data_dir
@@ -54,7 +54,7 @@ async def prepare(dsn: str, settings: Settings) -> list[str]:
 
 @asynccontextmanager
 async def owner(dsn: str, settings: Settings, data_dir: Path | None) -> AsyncIterator[asyncpg.Connection]:
-    """Yield a connection as the ledger's owner, for long work: in an embedded Postgres, payments go first."""
+    """Yield a connection as the ledger's owner. In an embedded Postgres it has a lower priority than payments."""
     connection = await connect(dsn, timeout_s=settings.database_connect_timeout_s, role=None)
     try:
         if data_dir is not None:
@@ -65,7 +65,7 @@ async def owner(dsn: str, settings: Settings, data_dir: Path | None) -> AsyncIte
 
 
 def on_ledger(settings: Settings, work: Callable[[asyncpg.Connection], Coroutine[Any, Any, str]]) -> str:
-    """Run an operator's work on the existing ledger, as its owner. Returns the text to print."""
+    """Run `work` on the existing ledger as its owner. Returns the text to print."""
     with database(settings, "pos-server", must_exist=True) as (dsn, data_dir):
 
         async def run() -> str:
@@ -77,6 +77,6 @@ def on_ledger(settings: Settings, work: Callable[[asyncpg.Connection], Coroutine
 
 
 def run_loop(main: Coroutine[Any, Any, Result]) -> Result:
-    """Run a coroutine on uvloop."""
+    """Run a coroutine on uvloop and return its result."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)

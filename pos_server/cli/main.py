@@ -1,4 +1,4 @@
-"""`pos-server`: parses the command line and runs a command. An error is one line on stderr that says what to do."""
+"""Entry point of `pos-server`: parse the command line, run the command, and print an error as one line on stderr."""
 
 import argparse
 import signal
@@ -20,7 +20,7 @@ from .server_commands import add_server_commands, run_demo_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. Returns its exit status: 0 success, 1 the audit found something, 2 usage, 3 an error."""
+    """Run a command. Returns its exit status: 0 success, 1 findings of the audit, 2 wrong usage, 3 an error."""
     arguments = _parser().parse_args(argv)
     signal.signal(signal.SIGTERM, _terminated)
     configure_logging("warning" if arguments.run is run_demo_command else "info")
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"pos-server: {error}")
         return EXIT_ERROR
     except (asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError) as error:
-        say(f"pos-server: database error: {error}. Nothing is half done. Retry when the database is available.")
+        say(f"pos-server: database error: {error}. No partial change was saved. Retry when the database is available.")
         return EXIT_ERROR
     except KeyboardInterrupt:
         return 130
@@ -43,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pos-server",
-        description="A real-time point-of-sale payment backend. Settings come from POS_… environment variables; "
-        "without POS_DATABASE_URL it runs an embedded Postgres in --data-dir.",
+        description="A real-time point-of-sale payment backend. Settings are read from POS_… environment variables. "
+        "Without POS_DATABASE_URL it runs an embedded Postgres in --data-dir.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -61,5 +61,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _terminated(number: int, frame: object) -> NoReturn:
-    # Until the server handles the signal itself: unwind, so that Postgres is stopped.
+    # Unwind the stack to stop the embedded Postgres. A running server replaces this handler.
     raise SystemExit(128 + number)

@@ -1,4 +1,4 @@
-"""Commands for the operator's office: wallets, terminals and merchants, API keys, terms, balances, settlement."""
+"""Commands of the operator's office: wallets, terminals, merchants, API keys, terms, balances, settlement."""
 
 import argparse
 from datetime import UTC, date, datetime, time, timedelta
@@ -11,7 +11,7 @@ from ..settings import Settings
 from .command import AddCommand
 from .console import print_out, say
 from .ledger_access import on_ledger
-from .operator_acts import ACTIONS, act, balances_text, change_terms, end_key, keys_text, new_key, settle_into
+from .operator_acts import ACTIONS, act, balances_text, change_terms, keys_text, new_key, revoke_key, settle_into
 
 
 def add_office_commands(command: AddCommand) -> None:
@@ -55,12 +55,12 @@ def _keys(arguments: argparse.Namespace, settings: Settings) -> int:
         print_out(on_ledger(settings, keys_text))
     elif arguments.action == "revoke":
         if arguments.id is None:
-            raise PosError("name the key to revoke by its id: `pos-server keys list` shows them")
-        print_out(on_ledger(settings, lambda connection: end_key(connection, arguments.id)))
+            raise PosError("the id of the key to revoke is missing. `pos-server keys list` shows all ids")
+        print_out(on_ledger(settings, lambda connection: revoke_key(connection, arguments.id)))
     else:
         role = arguments.role or (Role.MERCHANT if arguments.merchant else None)
         if role is None or (role is Role.MERCHANT) != (arguments.merchant is not None):
-            raise PosError("name the owner of the key: --merchant ID, --role issuer or --role admin")
+            raise PosError("the owner of the key is missing. Add --merchant ID, --role issuer or --role admin")
         key = on_ledger(settings, lambda connection: new_key(connection, role, arguments.merchant, arguments.name))
         say("This key is shown only once. Keep it safe:")
         print_out(key)

@@ -1,4 +1,4 @@
-"""What an operator does by hand: block and unblock, take a forgotten PIN away, hand out API keys."""
+"""The operator's work: blocking, PIN resets, a merchant's terms, API keys, balances and settlement files."""
 
 import asyncio
 import secrets
@@ -22,7 +22,7 @@ from ..programs import pasteable
 
 Action = Callable[[asyncpg.Connection, int], Awaitable[bool]]
 
-# What can be done to whom, by the words on the command line.
+# Actions of each kind, by the words on the command line.
 ACTIONS: dict[str, dict[str, Action]] = {
     "wallet": {
         "freeze": lambda connection, number: directory.set_wallet_status(connection, number, WalletStatus.FROZEN),
@@ -46,15 +46,15 @@ ACTIONS: dict[str, dict[str, Action]] = {
 
 
 class BadTerms(PosError):
-    """Terms that a merchant cannot have; the text says what can be."""
+    """Invalid terms of a merchant; the text has the valid values."""
 
 
 class NotFound(PosError):
-    """There is nothing of this number; the text says what was looked for."""
+    """Nothing has this number; the text names the kind and the number."""
 
 
 async def act(connection: asyncpg.Connection, kind: str, action: str, number: int) -> str:
-    """Carry out an action of ACTIONS; returns a line for the operator. Raises NotFound."""
+    """Run an action of ACTIONS. Returns a line for the operator. Raises NotFound."""
     if not await ACTIONS[kind][action](connection, number):
         raise NotFound(f"there is no {kind} {number}")
     return f"{kind} {number}: {action} done"
@@ -69,9 +69,9 @@ async def change_terms(
     time_zone: str | None,
     cut_off: time | None,
 ) -> str:
-    """Change what is given of a merchant's terms; returns a line that says all of them. Raises NotFound, BadTerms."""
+    """Change a merchant's terms; None keeps a value. Returns a line with all terms. Raises NotFound and BadTerms."""
     if time_zone is not None and not is_time_zone(time_zone):
-        raise BadTerms(f"there is no time zone {time_zone}: write it as Europe/Berlin")
+        raise BadTerms(f"there is no time zone {time_zone}. Use an IANA name such as Europe/Berlin")
     try:
         row = await directory.set_terms(
             connection,
@@ -82,18 +82,18 @@ async def change_terms(
             cut_off=cut_off,
         )
     except (asyncpg.CheckViolationError, asyncpg.DataError):
-        raise BadTerms("a fee is 0 to 10000 basis points, and its fixed part is not negative") from None
+        raise BadTerms("--fee-bps must be 0 to 10000, and --fee-fixed must not be negative") from None
     if row is None:
         raise NotFound(f"there is no merchant {merchant_id}")
     fixed = format_amount(row["fee_fixed_minor"], row["currency"])
     return (
-        f"merchant {merchant_id} {row['name']}: fee {row['fee_bps'] / 100:g}% and {fixed} a sale, "
+        f"merchant {merchant_id} {row['name']}: fee {row['fee_bps'] / 100:g}% and {fixed} per sale, "
         f"the business day ends at {row['cut_off']:%H:%M} {row['time_zone']}"
     )
 
 
 async def new_key(connection: asyncpg.Connection, role: Role, merchant_id: int | None, name: str) -> str:
-    """Make an API key; returns it, for the only time. A merchant's key needs the merchant. Raises NotFound."""
+    """Create an API key and return it; only its hash is stored. Role MERCHANT needs `merchant_id`. Raises NotFound."""
     key = api_key(role, secrets.token_bytes(API_KEY_BYTES))
     try:
         await create_api_key(connection, key, role, merchant_id, name)
@@ -102,15 +102,15 @@ async def new_key(connection: asyncpg.Connection, role: Role, merchant_id: int |
     return key
 
 
-async def end_key(connection: asyncpg.Connection, key_id: int) -> str:
-    """Revoke an API key; returns a line for the operator. Raises NotFound."""
+async def revoke_key(connection: asyncpg.Connection, key_id: int) -> str:
+    """Revoke an API key. Returns a line for the operator. Raises NotFound."""
     if not await end_api_key(connection, key_id):
-        raise NotFound(f"there is no API key {key_id}: `pos-server keys list` shows them")
-    return f"API key {key_id} is revoked"
+        raise NotFound(f"there is no API key {key_id}. `pos-server keys list` shows all keys")
+    return f"API key {key_id} revoked"
 
 
 async def balances_text(connection: asyncpg.Connection) -> str:
-    """What merchants and the house hold now, for the operator: a line each."""
+    """Return the current balances of the merchants and the house as text, one line per account."""
     return "\n".join(
         f"{account.kind:<9} {account.owner:<30} {format_amount(account.balance_minor, account.currency):>20}"
         for account in await balances(connection)
@@ -118,7 +118,7 @@ async def balances_text(connection: asyncpg.Connection) -> str:
 
 
 async def settle_into(connection: asyncpg.Connection, business_date: date, now: datetime, folder: Path) -> str:
-    """Settle a business day and write its files; returns lines for the operator. Raises DayNotOver and OSError."""
+    """Settle a business day and write its files. Returns lines for the operator. Raises DayNotOver and OSError."""
     settled = await settle(connection, business_date, now)
     day = business_date.isoformat()
     texts = {"csv": csv_text(day, settled.statements), "json": json_text(day, settled.statements)}
@@ -127,11 +127,12 @@ async def settle_into(connection: asyncpg.Connection, business_date: date, now: 
     for currency, total in totals(settled.statements).items():
         paid, net = (format_amount(total[name], currency) for name in ("paid_out_minor", "net_minor"))
         lines.append(f"{day}: {total['statements']} merchants, net {net}, paid out {paid}")
-    return "\n".join([*lines, f"{settled.created} statements are new"])
+    return "
+".join([*lines, f"{settled.created} new statements"])
 
 
 def _write_files(folder: Path, name: str, texts: dict[str, str]) -> list[Path]:
-    """Each complete before it has its name: whoever waits for a file never reads half of it."""
+    """Write each file under a temporary name and rename it, so that readers never see an incomplete file."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for suffix, content in texts.items():
@@ -143,12 +144,12 @@ def _write_files(folder: Path, name: str, texts: dict[str, str]) -> list[Path]:
 
 
 async def keys_text(connection: asyncpg.Connection) -> str:
-    """All API keys, for the operator: a line each."""
+    """Return all API keys as text, one line per key."""
     keys = await list_api_keys(connection)
     if not keys:
-        return pasteable("no API keys: `pos-server keys create --role admin` makes one")
+        return pasteable("no API keys. `pos-server keys create --role admin` creates one")
     return "\n".join(
-        f"{key.id:>6}  {_state(key):<7}  {_owner(key)}: {key.name}, made {key.created_at:%Y-%m-%d}, "
+        f"{key.id:>6}  {_state(key):<7}  {_owner(key)}: {key.name}, created {key.created_at:%Y-%m-%d}, "
         + (f"last used {key.last_used_at:%Y-%m-%d %H:%M}" if key.last_used_at else "never used")
         for key in keys
     )

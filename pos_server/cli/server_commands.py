@@ -1,4 +1,4 @@
-"""Commands that run the server, its database, or print its documents."""
+"""Commands that run the server or its database, or print its documents."""
 
 import argparse
 import os
@@ -50,7 +50,7 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
                 data = data_dir or describe_dsn(dsn)
                 say(f"pos-server serves {server.url} (data: {data}). Stop it with Ctrl-C or SIGTERM.")
                 await server.stop_wanted()
-                say("stopping: finishing what was accepted …")
+                say("stopping: finishing accepted requests …")
             return 0
 
         with rare_garbage_collection():
@@ -71,7 +71,7 @@ def run_demo_command(arguments: argparse.Namespace, settings: Settings) -> int:
             except MigrationError as error:
                 if data_dir is None:
                     raise
-                raise MigrationError(f"{error}; or delete {data_dir}: the demo's money is play money") from error
+                raise MigrationError(f"{error}; or delete {data_dir}, which contains play money only") from error
             return await run_demo(settings, keyring, dsn, data_dir, once=arguments.once, as_json=arguments.json)
 
         with rare_garbage_collection():
@@ -90,16 +90,17 @@ def _migrate(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _postgres(arguments: argparse.Namespace, settings: Settings) -> int:
     if settings.database_url is not None:
-        raise PosError(f'with POS_DATABASE_URL run it yourself: {arguments.program} --dbname="$POS_DATABASE_URL" …')
+        itself = f'{arguments.program} --dbname="$POS_DATABASE_URL" …'
+        raise PosError(f"this command is for the embedded Postgres, but POS_DATABASE_URL is set. Run: {itself}")
     data_dir = settings.data_dir or default_data_dir("pos-server")
     if arguments.new and (data_dir / "postgres").exists():
-        raise EmbeddedPostgresError(f"there is a ledger in {data_dir}: name another directory with --data-dir")
+        raise EmbeddedPostgresError(f"{data_dir} already contains a ledger. Name another directory with --data-dir")
     path = program(arguments.program, settings.postgres_bin_dir)
     with database(settings, "pos-server", must_exist=not arguments.new) as (dsn, _):
-        # PG… variables of the operator's shell mean another server, and POS_… may be the master keys.
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "POS_"))}
+        # PG… variables of the operator's shell select another server, and POS_… variables can contain master keys.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "POS_"))}
         command = [path, *arguments.arguments]
-        return subprocess.run(command, env=kept | libpq_environment(dsn), check=False).returncode  # noqa: S603
+        return subprocess.run(command, env=inherited | libpq_environment(dsn), check=False).returncode  # noqa: S603
 
 
 def _master_key(arguments: argparse.Namespace, settings: Settings) -> int:

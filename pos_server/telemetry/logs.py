@@ -1,7 +1,7 @@
-"""Logs are events with fields, one line each on stderr: coloured text for a person, JSON for everything else.
+"""Logs: events with fields, one line each on stderr. A terminal gets coloured text, everything else gets JSON.
 
-What may be logged: ids and counts. Never codes, keys, activation codes or what a client sent. What is about one payment
-says its `payment_id`, what happens during a REST request its `request_id`: the request's task carries both along.
+Log ids and counts only, never payment codes, keys, activation codes or message contents. An event about a payment has
+its `payment_id`, an event during a REST request has its `request_id`. Both are context variables of the request's task.
 """
 
 import logging
@@ -12,7 +12,7 @@ import structlog
 
 
 def configure_logging(level: str = "info") -> None:
-    """Set up structlog for the process, and let the standard library's loggers (uvicorn, asyncio) speak through it."""
+    """Configure structlog for the process, also for the standard library's loggers (uvicorn, asyncio)."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -20,10 +20,10 @@ def configure_logging(level: str = "info") -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
     ]
-    for_people = sys.stderr.isatty()
+    at_a_terminal = sys.stderr.isatty()
     renderer: list[structlog.typing.Processor] = (
         [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
-        if for_people
+        if at_a_terminal
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
     structlog.configure(
@@ -43,22 +43,22 @@ def configure_logging(level: str = "info") -> None:
         )
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    logging.getLogger("uvicorn.error").addFilter(_is_our_fault)
+    logging.getLogger("uvicorn.error").addFilter(_is_application_fault)
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 def about_request(request_id: str) -> None:
-    """From here on, whatever this task logs is about this request."""
+    """Add the request's id to all further events of this task."""
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=request_id)
 
 
 def about_payment(payment_id: UUID | None) -> None:
-    """And about this payment; None: it is not known yet which."""
+    """Add the payment's id to all further events of this task. None, for an unknown payment, changes nothing."""
     if payment_id is not None:
         structlog.contextvars.bind_contextvars(payment_id=str(payment_id))
 
 
-def _is_our_fault(record: logging.LogRecord) -> bool:
-    """Of what uvicorn reports, a fault of the application: not each connection, nor what peers do wrong."""
+def _is_application_fault(record: logging.LogRecord) -> bool:
+    """Return whether uvicorn reports a fault of the application, not a connection or an error of a peer."""
     return record.levelno >= logging.CRITICAL or str(record.msg).startswith("Exception in ASGI application")

@@ -1,7 +1,7 @@
-"""Traces of payments in OpenTelemetry: a span for each operation, with an event where each stage began.
+"""OpenTelemetry traces of payments: a span per operation, with an event at the start of each stage.
 
-A span is made after its batch is over, from the batch's record, so a payment that is not traced pays nothing. What is
-traced follows from the payment's id: all operations of a payment, at every server, or none of them.
+Spans are made from the record of a finished batch, so a payment that is not traced costs nothing. The payment's id
+decides whether it is traced: either all operations of a payment are, on every server, or none.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ FLUSH_TIMEOUT_S = 5
 
 
 class Traces:
-    """Spans for a share of the payments, `sample` from 0 to 1. `provider` hands them to `exporter`."""
+    """Spans for a share of the payments: `sample`, from 0 to 1. `provider` passes them to `exporter`."""
 
     def __init__(self, sample: float, provider: "TracerProvider", exporter: "SpanExporter") -> None:
         self._below = round(sample * _SAMPLES)
@@ -32,10 +32,10 @@ class Traces:
         self._tracer = provider.get_tracer("pos_server", version("pos-server"))
 
     def batch(self, record: BatchRecord) -> None:
-        """Make the spans of a batch that is over."""
+        """Make the spans of a finished batch."""
         for outcome, accepted_s, handed_s in zip(record.outcomes, record.accepted_s, record.handed_s, strict=True):
             payment_id = _payment_id(outcome)
-            # The last 32 bits, which are random in an id that the client has made as it should.
+            # The last 32 bits are random in a well-made UUIDv7.
             if payment_id is not None and payment_id.int % _SAMPLES < self._below:
                 self._span(record, outcome, payment_id, accepted_s, handed_s)
 
@@ -67,7 +67,7 @@ class Traces:
             ("publish", record.publishing_s),
         )
         for stage, began_s in stages:
-            # What is before the last run's begin is of a run before it.
+            # An earlier time than the load belongs to an earlier run of the batch.
             if began_s and began_s >= record.loading_s:
                 span.add_event(stage, timestamp=at(began_s))
         if isinstance(outcome, Refused):
@@ -75,16 +75,19 @@ class Traces:
         span.end(at(handed_s))
 
     async def close(self) -> None:
-        """Send what is left; what cannot be sent soon is lost."""
+        """Send the remaining spans, for at most FLUSH_TIMEOUT_S; the rest is lost."""
         flushed = asyncio.create_task(asyncio.to_thread(self._provider.shutdown))
         await asyncio.wait((flushed,), timeout=FLUSH_TIMEOUT_S)
-        # Ends the exporter's attempts to send again, and with them the wait.
+        # Ends the exporter's retries, and so the flush.
         self._exporter.shutdown()
         await flushed
 
 
 def open_traces(sample: float) -> Traces | None:
-    """Traces that go where the OTEL_… variables say; None for a share of 0. Raises SettingsError without the extra."""
+    """Return traces for the collector of the OTEL_… variables, or None if `sample` is 0.
+
+    Raises SettingsError if the extra is not installed.
+    """
     if not sample:
         return None
     try:
@@ -97,15 +100,15 @@ def open_traces(sample: float) -> Traces | None:
 
 
 def traces_to(exporter: "SpanExporter", sample: float) -> Traces:
-    """Traces that a thread of the SDK hands to `exporter`; its queue is bounded, and what finds it full is lost."""
+    """Return traces that the SDK passes to `exporter` in a thread. Its queue is bounded; spans above that are lost."""
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
     from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
-    ours = Resource({"service.name": "pos-server", "service.version": version("pos-server")})
+    defaults = Resource({"service.name": "pos-server", "service.version": version("pos-server")})
     provider = TracerProvider(
-        sampler=ALWAYS_ON, resource=ours.merge(OTELResourceDetector().detect()), shutdown_on_exit=False
+        sampler=ALWAYS_ON, resource=defaults.merge(OTELResourceDetector().detect()), shutdown_on_exit=False
     )
     provider.add_span_processor(BatchSpanProcessor(exporter))
     return Traces(sample, provider, exporter)
@@ -115,7 +118,7 @@ def _payment_id(outcome: Outcome) -> UUID | None:
     if isinstance(outcome, Decided | Refunded):
         return outcome.payment.payment_id
     operation = outcome.operation
-    # A cancel that names an order has no id of a payment unless one was found.
+    # A cancel by order reference has no payment id of its own.
     return operation.payment_id or (operation.tombstone_id if isinstance(operation, Cancel) else None)
 
 

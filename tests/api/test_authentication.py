@@ -15,7 +15,7 @@ pytestmark = pytest.mark.asyncio
 
 async def test_who_may_not(server: RunningServer, shop: Shop, admin: asyncpg.Connection) -> None:
     ended = await operator_acts.new_key(admin, Role.MERCHANT, shop.merchant_id, "revoked")
-    await operator_acts.end_key(admin, 1)
+    await operator_acts.revoke_key(admin, 1)
     good = await operator_acts.new_key(admin, Role.MERCHANT, shop.merchant_id, "good")
     async with httpx.AsyncClient(base_url=server.url) as client:
         for headers in (

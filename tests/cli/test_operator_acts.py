@@ -1,9 +1,9 @@
-"""What an operator does by hand takes effect with the next payment."""
+"""The operator's commands take effect with the next payment."""
 
 import asyncpg
 import pytest
 
-from pos_server.cli.operator_acts import ACTIONS, NotFound, act, end_key, keys_text, new_key
+from pos_server.cli.operator_acts import ACTIONS, NotFound, act, keys_text, new_key, revoke_key
 from pos_server.core.credentials.api_keys import Role
 from pos_server.server import RunningServer
 from tests.end_to_end.server_process import pos_server
@@ -13,7 +13,7 @@ from tests.support import Shop, ask, logged_in, scan_message
 pytestmark = pytest.mark.asyncio
 
 
-async def test_blocking_and_unblocking(server: RunningServer, shop: Shop, admin: asyncpg.Connection) -> None:
+async def test_block_and_unblock(server: RunningServer, shop: Shop, admin: asyncpg.Connection) -> None:
     numbers = {
         "wallet": shop.wallets[0].device.number,
         "terminal": shop.terminals[0].device.number,
@@ -32,31 +32,31 @@ async def test_blocking_and_unblocking(server: RunningServer, shop: Shop, admin:
             assert (await ask(till, scan_message(shop.wallets[0].code(), amount_minor=1)))["status"] == "approved"
 
 
-async def test_a_forgotten_pin_is_taken_away(server: RunningServer, shop: Shop, admin: asyncpg.Connection) -> None:
+async def test_reset_pin_removes_the_pin(server: RunningServer, shop: Shop, admin: asyncpg.Connection) -> None:
     async with logged_in(server.url, shop.wallets[0]) as phone:
         first = pin_message("274951")
         assert (await ask(phone, first))["type"] == "pin.changed"
         await act(admin, "wallet", "reset-pin", shop.wallets[0].device.number)
-        # The same request again is not taken for done: there was no PIN any more, and now there is one.
+        # The repeated request sets the PIN again, because the reset came after the first one.
         assert (await ask(phone, first))["type"] == "pin.changed"
         assert (await ask(phone, pin_message("860317")))["code"] == "pin_wrong"
 
 
 @pytest.mark.parametrize(("kind", "action"), [(kind, action) for kind in ACTIONS for action in ACTIONS[kind]])
-async def test_nothing_of_this_number(kind: str, action: str, admin: asyncpg.Connection) -> None:
+async def test_an_unknown_number_is_not_found(kind: str, action: str, admin: asyncpg.Connection) -> None:
     with pytest.raises(NotFound, match=f"there is no {kind} 77"):
         await act(admin, kind, action, 77)
 
 
 async def test_keys(shop: Shop, admin: asyncpg.Connection) -> None:
-    assert (await keys_text(admin)).endswith("pos-server keys create --role admin` makes one")
+    assert (await keys_text(admin)).endswith("pos-server keys create --role admin` creates one")
     key = await new_key(admin, Role.MERCHANT, shop.merchant_id, "till roll")
-    assert "active   merchant 1 Corner Canteen: till roll, made 20" in await keys_text(admin)
+    assert "active   merchant 1 Corner Canteen: till roll, created 20" in await keys_text(admin)
     assert key not in await keys_text(admin)
-    assert await end_key(admin, 1) == "API key 1 is revoked"
+    assert await revoke_key(admin, 1) == "API key 1 revoked"
     assert "ended" in await keys_text(admin)
     with pytest.raises(NotFound):
-        await end_key(admin, 2)
+        await revoke_key(admin, 2)
     with pytest.raises(NotFound):
         await new_key(admin, Role.MERCHANT, 77, "x")
 
@@ -64,15 +64,15 @@ async def test_keys(shop: Shop, admin: asyncpg.Connection) -> None:
 async def test_a_merchants_terms(dsn: str, shop: Shop, admin: asyncpg.Connection) -> None:
     terms = ("--fee-bps", "150", "--fee-fixed", "2", "--time-zone", "Asia/Shanghai", "--cut-off", "04:00")
     changed = await pos_server("terms", str(shop.merchant_id), *terms, POS_DATABASE_URL=dsn)
-    line = "merchant 1 Corner Canteen: fee 1.5% and 0.02 EUR a sale, the business day ends at 04:00 Asia/Shanghai\n"
+    line = "merchant 1 Corner Canteen: fee 1.5% and 0.02 EUR per sale, the business day ends at 04:00 Asia/Shanghai\n"
     assert (changed.status, changed.out) == (0, line), changed.err
     assert (await pos_server("terms", "1", POS_DATABASE_URL=dsn)).out == line
     for wrong, text in (
         (("1", "--time-zone", "Nowhere/Land"), "there is no time zone Nowhere/Land"),
-        (("1", "--fee-bps", "10001"), "a fee is 0 to 10000 basis points"),
-        (("1", "--fee-fixed", "-1"), "its fixed part is not negative"),
+        (("1", "--fee-bps", "10001"), "--fee-bps must be 0 to 10000"),
+        (("1", "--fee-fixed", "-1"), "--fee-fixed must not be negative"),
         (("77",), "there is no merchant 77"),
     ):
-        refused = await pos_server("terms", *wrong, POS_DATABASE_URL=dsn)
-        assert (refused.status, text in refused.err) == (3, True), refused.err
+        result = await pos_server("terms", *wrong, POS_DATABASE_URL=dsn)
+        assert (result.status, text in result.err) == (3, True), result.err
     assert (await pos_server("terms", "1", POS_DATABASE_URL=dsn)).out == line

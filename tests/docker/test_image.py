@@ -193,6 +193,6 @@ async def test_it_serves_is_healthy_writes_nothing_and_drains(
             process.kill()
             await process.wait()
     assert process.returncode == 0, log
-    assert b"finishing what was accepted" in log
+    assert b"finishing accepted requests" in log
     assert files(root) == before
     assert files(tmp_path) == set()

@@ -152,7 +152,7 @@ async def test_the_command_and_its_files(
     await two_days(connection, shop, admin)
     first = await pos_server("settle", "--date", D1.isoformat(), "--out", tmp_path, POS_DATABASE_URL=dsn)
     assert first.status == 0, first.err
-    assert "1 statements are new" in first.out
+    assert "1 new statements" in first.out
     files = contents(tmp_path)
     assert set(files) == {f"settlement-{D1}.csv", f"settlement-{D1}.json"}
     rows = list(csv.reader(io.StringIO(files[f"settlement-{D1}.csv"].decode(), newline="")))
@@ -167,7 +167,7 @@ async def test_the_command_and_its_files(
     text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     assert document["control"] == {"statements": 1, "sha256": sha256(text.encode()).hexdigest()}
     again = await pos_server("settle", "--date", D1.isoformat(), "--out", tmp_path, POS_DATABASE_URL=dsn)
-    assert "0 statements are new" in again.out
+    assert "0 new statements" in again.out
     assert contents(tmp_path) == files
     early = await pos_server(
         "settle", "--date", datetime.now(UTC).date().isoformat(), "--out", tmp_path, POS_DATABASE_URL=dsn

@@ -1,4 +1,4 @@
-"""What reaches the log: of uvicorn's reports faults of ours only; and which payment a device's request was about."""
+"""Logs: the filter for uvicorn's reports, and the payment id of a failed device request."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ from pos_server.core.errors import CloseCode
 from pos_server.core.protocol.client_messages import PaymentConfirm
 from pos_server.core.protocol.server_messages import ServerMessage
 from pos_server.gateway.conversation import _answer
-from pos_server.telemetry.logs import _is_our_fault
+from pos_server.telemetry.logs import _is_application_fault
 from tests.support import new_id
 
 
@@ -28,18 +28,18 @@ from tests.support import new_id
 )
 def test_only_faults_of_the_application_are_logged(level: int, message: str, logged: bool) -> None:
     record = logging.LogRecord("uvicorn.error", level, __file__, 1, message, None, None)
-    assert _is_our_fault(record) is logged
+    assert _is_application_fault(record) is logged
 
 
 class Device:
-    """Takes what a connection would."""
+    """A fake connection that keeps delivered messages and the close code."""
 
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.delivered: list[str] = []
         self.closed: CloseCode | None = None
 
     def deliver(self, text: str) -> None:
-        self.told.append(text)
+        self.delivered.append(text)
 
     def close(self, code: CloseCode, reason: str) -> None:
         self.closed = code
@@ -49,7 +49,7 @@ class Device:
 @pytest.mark.parametrize(
     ("failure", "event"), [(OSError("gone"), "database_away"), (KeyError("a bug"), "request_failed")]
 )
-async def test_a_request_that_fails_names_its_payment_and_not_its_pin(failure: Exception, event: str) -> None:
+async def test_the_event_of_a_failed_request_has_the_payment_id_and_not_the_pin(failure: Exception, event: str) -> None:
     payment_id = new_id()
     message = PaymentConfirm(type="payment.confirm", message_id="m", payment_id=payment_id, version=1, pin="274951")
 
@@ -61,4 +61,4 @@ async def test_a_request_that_fails_names_its_payment_and_not_its_pin(failure: E
         await asyncio.create_task(_answer(work, message, device))
     assert [(log["event"], log["payment_id"]) for log in logs] == [(event, str(payment_id))]
     assert "274951" not in str(logs)
-    assert (device.closed is None) == bool(device.told)
+    assert (device.closed is None) == bool(device.delivered)

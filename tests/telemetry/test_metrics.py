@@ -1,4 +1,4 @@
-"""What is counted of a batch, to the number."""
+"""Exact values of the metrics of a batch."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def decided(status: Status, code: DeclineCode | None = None, *, operation: Scan 
 
 
 def record(*outcomes: Outcome) -> BatchRecord:
-    """Accepted at 1.0 s, loading at 2.0, then 10 ms a stage; outcomes are handed over at 3.0, 4.0 and so on."""
+    """Return a record: accepted at 1.0 s, load at 2.0 s, 10 ms per stage, outcomes published at 3.0 s, 4.0 s, …"""
     count = range(len(outcomes))
     return BatchRecord(
         loading_s=2.0,
@@ -34,7 +34,7 @@ def record(*outcomes: Outcome) -> BatchRecord:
     )
 
 
-def test_outcomes_are_counted_by_status_and_decline_code_and_repeats_are_not() -> None:
+def test_outcomes_are_counted_by_status_and_decline_code_without_repeats() -> None:
     metrics = Metrics()
     repeat = decided(Status.APPROVED)
     repeat = Decided(SCAN, repeat.payment, repeat.acceptor, None, replayed=True)
@@ -61,14 +61,14 @@ def test_outcomes_are_counted_by_status_and_decline_code_and_repeats_are_not() -
         ("declined", "code_used"): 1,
         ("pending", ""): 1,
     }
-    # What has not happened is there, too: a rate needs a first value.
+    # Every series exists from the start, because a rate needs a first value.
     assert len(payments) == len(Status) - 1 + len(DeclineCode)
     refused = {sample.labels["code"]: sample.value for sample in families["pos_operations_refused"].samples}
     assert {code: value for code, value in refused.items() if value} == {"id_reused": 1, "busy": 3}
     assert set(refused) == set(ErrorCode)
 
 
-def test_times_are_those_of_the_record() -> None:
+def test_durations_come_from_the_record() -> None:
     metrics = Metrics()
     metrics.batch(record(decided(Status.APPROVED), decided(Status.APPROVED)))
 
@@ -82,7 +82,7 @@ def test_times_are_those_of_the_record() -> None:
     assert stages == pytest.approx({"load": 0.01, "decide": 0.01, "apply": 0.01, "publish": 1.97})
 
 
-def test_a_batch_that_was_never_committed_has_no_stages_and_no_push() -> None:
+def test_a_batch_without_a_commit_has_no_stages_and_no_push() -> None:
     metrics = Metrics()
     metrics.batch(
         BatchRecord(

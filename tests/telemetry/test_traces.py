@@ -1,4 +1,4 @@
-"""Traces: which payments are traced, what a span says, and what becomes of a collector that is not there."""
+"""Traces: the choice of payments, the contents of a span, and a collector that is unavailable."""
 
 import asyncio
 import socket
@@ -30,7 +30,7 @@ STAGES = ["queued", "load", "decide", "apply", "publish"]
 async def spans(
     dsn: str, operations: Sequence[Operation], *, sample: float = 1, limits: AuthorizerLimits = LIMITS
 ) -> tuple[ReadableSpan, ...]:
-    """What is traced of these, in one batch."""
+    """Run the operations in one batch and return their spans."""
     exporter = InMemorySpanExporter()
     traces = traces_to(exporter, sample)
     authorizer = Authorizer(dsn, KEYRING, RULES, limits, lambda *_: None, day_start_ms=lambda _: 0, watch=traces.batch)
@@ -70,7 +70,7 @@ async def test_a_payment_is_a_span_with_its_stages_in_order(dsn: str, shop: Shop
     assert scan.code not in approved.to_json()
 
 
-async def test_what_was_not_decided_is_an_error_with_the_stages_it_came_to(dsn: str, shop: Shop) -> None:
+async def test_an_undecided_operation_is_an_error_with_the_stages_that_it_reached(dsn: str, shop: Shop) -> None:
     async with proxied(dsn) as proxy:
         proxy.away = True
         (span,) = await spans(proxy.dsn, [shop.scan()], limits=replace(LIMITS, batch_attempts_max=1))
@@ -94,7 +94,7 @@ async def test_the_standard_variables_name_the_service(dsn: str, shop: Shop, mon
     assert span.resource.attributes["deployment.environment.name"] == "test"
 
 
-async def test_off_needs_no_extra_and_on_without_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_the_extra_only_a_share_of_0_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     assert open_traces(0) is None
     with pytest.raises(SettingsError, match=r'^POS_TRACE_SAMPLE: .*"pos-server\[otel\]"$'):
@@ -102,13 +102,13 @@ async def test_off_needs_no_extra_and_on_without_it_says_what_to_install(monkeyp
 
 
 @pytest.mark.parametrize("value", ["-0.1", "1.1", "all"])
-async def test_a_share_that_is_none_is_refused_at_start(value: str) -> None:
+async def test_an_invalid_share_is_rejected_at_start(value: str) -> None:
     ended = await pos_server("run", POS_TRACE_SAMPLE=value)
     assert ended.status == 3
     assert "POS_TRACE_SAMPLE" in ended.err
 
 
-async def test_spans_go_to_the_collector_of_the_standard_variable(dsn: str, shop: Shop) -> None:
+async def test_spans_are_sent_to_the_collector_of_the_standard_variable(dsn: str, shop: Shop) -> None:
     arrived: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     async def collect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -126,14 +126,14 @@ async def test_spans_go_to_the_collector_of_the_standard_variable(dsn: str, shop
         port = collector.sockets[0].getsockname()[1]
         message = scan_message(shop.wallets[0].code())
         await traced_payment(dsn, shop, message, f"http://127.0.0.1:{port}", compression="none")
-        got = await asyncio.wait_for(arrived, 15)
-    assert got.startswith(b"/v1/traces")
-    assert message["payment_id"].encode() in got
-    assert message["code"].encode() not in got
+        request = await asyncio.wait_for(arrived, 15)
+    assert request.startswith(b"/v1/traces")
+    assert message["payment_id"].encode() in request
+    assert message["code"].encode() not in request
 
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["away", "hangs"])
-async def test_without_a_collector_payments_are_made_and_the_server_ends_in_order(
+async def test_without_a_collector_payments_succeed_and_the_server_stops_in_order(
     dsn: str, shop: Shop, hangs: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
