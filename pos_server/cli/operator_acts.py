@@ -127,8 +127,7 @@ async def settle_into(connection: asyncpg.Connection, business_date: date, now: 
     for currency, total in totals(settled.statements).items():
         paid, net = (format_amount(total[name], currency) for name in ("paid_out_minor", "net_minor"))
         lines.append(f"{day}: {total['statements']} merchants, net {net}, paid out {paid}")
-    return "
-".join([*lines, f"{settled.created} new statements"])
+    return "\n".join([*lines, f"{settled.created} new statements"])
 
 
 def _write_files(folder: Path, name: str, texts: dict[str, str]) -> list[Path]:
