@@ -125,7 +125,7 @@ async def run(*command: str | Path, cwd: Path, **variables: str) -> str:
     async with asyncio.timeout(TIMEOUT_S):
         out, err = await process.communicate()
     assert process.returncode == 0, err.decode()
-    assert err.decode() in ("", "This key is shown only now; keep it safe:\n")
+    assert err.decode() in ("", "This key is shown only once. Keep it safe:\n")
     return out.decode()
 
 

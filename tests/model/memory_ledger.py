@@ -24,7 +24,7 @@ from pos_server.core.payments.snapshot import (
     WalletDevice,
     WalletStatus,
 )
-from pos_server.ledger.batch_rows import OperationKey, key_of
+from pos_server.ledger.batch_rows import OperationKey
 from tests.model import model
 from tests.model.ledger import FEES, MERCHANTS, REVOKED, RULES, WALLETS, Ledger, run
 
@@ -99,7 +99,7 @@ class MemoryLedger(Ledger):
         """Load the rows that the statements `load_snapshot` and `load_refunds` return, and no others."""
         everything, snapshot = self._everything(), Snapshot(house=HOUSE)
         for operation in operations:
-            self._load_rows(key_of(operation), everything, snapshot)
+            self._load_rows(operation_key(operation), everything, snapshot)
             if isinstance(operation, CreateRefund) and operation.refund_id in self._refunds:
                 snapshot.refunds[operation.refund_id] = self._refunds[operation.refund_id]
         return snapshot
