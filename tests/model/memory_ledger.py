@@ -24,7 +24,7 @@ from pos_server.core.payments.snapshot import (
     WalletDevice,
     WalletStatus,
 )
-from pos_server.ledger.batch_rows import OperationKey
+from pos_server.ledger.batch_rows import OperationKey, operation_key
 from tests.model import model
 from tests.model.ledger import FEES, MERCHANTS, REVOKED, RULES, WALLETS, Ledger, run
 
