@@ -3,23 +3,23 @@
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
-setup: ## Make .venv from requirements.lock; PYTHON=… picks the interpreter (3.11 or newer)
+setup: ## Create .venv from requirements.lock; PYTHON=… selects the interpreter (3.11 or newer)
 	@sh scripts/venv.sh
 
-demo: setup ## Run the server with a Postgres, a till and wallets of its own; ARGS goes to pos-server demo
+demo: setup ## Play a short store day with tills and wallets, then keep serving; ARGS are options of pos-server demo
 	@exec .venv/bin/pos-server demo $(ARGS)
 
 # Three at a time: each has a Postgres of its own, and much of a test is waiting.
 test: lint ## Run lint, then the tests, three files at a time; ARGS goes to pytest (-n 0 runs them in one process)
 	.venv/bin/pytest -n 3 --dist loadfile $(ARGS)
 
-bench: setup ## Measure the engine over pgbench in the same run; ARGS="--quick", ARGS="--json FILE --html FILE"
+bench: setup ## Compare the engine with pgbench in the same run; ARGS="--quick", ARGS="--json FILE --html FILE"
 	@exec .venv/bin/python -m loadtest.bench $(ARGS)
 
-loadtest: setup ## Play a store day at a server of its own, with locust; STORES=20 MINUTES=3, ARGS="--restart kill"
+loadtest: setup ## Play a busy store day with locust; STORES=20 MINUTES=3, ARGS="--restart kill"
 	@exec .venv/bin/python -m loadtest.lunch --stores $(or $(STORES),20) --minutes $(or $(MINUTES),3) $(ARGS)
 
-docs: setup ## Build the documentation site in build/docs; a warning or a broken link is an error
+docs: setup ## Build the documentation site in build/docs; warnings and broken links are errors
 	.venv/bin/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going docs build/docs
 	@echo "Open build/docs/index.html"
 
@@ -28,10 +28,10 @@ lint: setup ## Check style and types
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 
-generate: setup ## Write the generated tables of docs/ anew
+generate: setup ## Update the generated tables in docs/
 	.venv/bin/python -m scripts.rooms
 
-lock: ## Resolve requirements.lock anew, keeping pins that still fit; ARGS=--upgrade takes the newest
+lock: ## Update requirements.lock, keeping valid pins; ARGS=--upgrade selects the newest versions
 	@sh scripts/venv.sh lock $(ARGS)
 
 clean: ## Remove .venv, caches and build output

@@ -1,9 +1,9 @@
-"""Print the part of requirements.lock that one installation needs, such as a till or an image.
+"""Print the part of requirements.lock that an installation needs, such as a till or an image.
 
     python3 scripts/pins.py NAME… [--extra EXTRA]…
 
-`pos-server` stands for the project's own dependencies, `--extra` adds those of one of its extras. Each pin comes with
-its hashes and with everything that it needs, according to the lock's `# via` comments.
+`pos-server` stands for the project's own dependencies; `--extra` adds those of an extra. Each pin is printed with its
+hashes and with the pins that it needs, according to the lock's `# via` comments.
 """
 
 import argparse
@@ -17,20 +17,20 @@ _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
 def pins(lock: str, wanted: set[str]) -> str:
-    """Return the pins of `wanted` and of what they need, in the lock's order. LookupError: a name is not in it."""
-    # A name may stand in it twice, for different versions of Python.
-    found = [(match[1], match[0]) for match in _PIN.finditer(lock)]
-    if missing := wanted - {name for name, _ in found}:
-        raise LookupError(f"not in requirements.lock: {', '.join(sorted(missing))}. `make lock` resolves it again")
+    """Return the pins of `wanted` and of their dependencies, in the lock's order. Raises LookupError."""
+    # A name can occur twice, for different versions of Python.
+    all_pins = [(match[1], match[0]) for match in _PIN.finditer(lock)]
+    if missing := wanted - {name for name, _ in all_pins}:
+        raise LookupError(f"not in requirements.lock: {', '.join(sorted(missing))}. Run `make lock`")
     needed, before = wanted, set[str]()
     while needed != before:
         before = needed
-        needed = needed | {name for name, pin in found if needed & _needed_by(pin)}
-    return "".join(pin for name, pin in found if name in needed)
+        needed = needed | {name for name, pin in all_pins if needed & _needed_by(pin)}
+    return "".join(pin for name, pin in all_pins if name in needed)
 
 
 def _needed_by(pin: str) -> set[str]:
-    """Return the packages that need a pin: `# via NAME`, or a list of names below `# via`."""
+    """Return the packages that need a pin: `# via NAME`, or the names listed below `# via`."""
     _, _, via = pin.partition("# via")
     return {line.strip(" #") for line in via.splitlines()} - {""}
 

@@ -44,7 +44,7 @@ def rooms_table() -> str:
 
 def _layers(container: str) -> list[str]:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
-    [layers] = [contract["layers"] for contract in contracts if contract.get("containers") == [container]]
+    (layers,) = [contract["layers"] for contract in contracts if contract.get("containers") == [container]]
     return [f"{container}.{name}" for layer in layers for name in layer.split(" | ")]
 
 

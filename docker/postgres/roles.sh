@@ -1,5 +1,6 @@
 #!/bin/sh
-# Once, by the image, when the volume is made. The owner migrates and audits; the server's login may do what pos_app may, and no more.
+# Run once by the image when it initializes the volume. The owner migrates and audits; the server's login has only the
+# rights of pos_app.
 set -eu
 psql --set=ON_ERROR_STOP=1 --username="$POSTGRES_USER" --dbname=postgres \
   --set=owner="$LEDGER_OWNER_PASSWORD" --set=server="$LEDGER_SERVER_PASSWORD" <<'SQL'

@@ -26,7 +26,7 @@ def add_server_commands(command: AddCommand) -> None:
     for serving_command in (run, demo):
         serving_command.add_argument("--host", help="address to listen on (127.0.0.1)")
         serving_command.add_argument("--port", type=int, help="port to listen on (8080; 0: any free one)")
-    demo.add_argument("--once", action="store_true", help="exit after the play")
+    demo.add_argument("--once", action="store_true", help="exit after the store day")
     demo.add_argument("--json", action="store_true", help="print one JSON summary on standard output")
     command("migrate", _migrate, "migrate the database's schema to this version")
     postgres = command(
@@ -65,7 +65,7 @@ def run_demo_command(arguments: argparse.Namespace, settings: Settings) -> int:
     with database(settings, "pos-server-demo") as (dsn, data_dir):
         keyring = keyring_for(settings, data_dir)
 
-        async def play() -> int:
+        async def prepare_and_play() -> int:
             try:
                 await prepare(dsn, settings)
             except MigrationError as error:
@@ -75,7 +75,7 @@ def run_demo_command(arguments: argparse.Namespace, settings: Settings) -> int:
             return await run_demo(settings, keyring, dsn, data_dir, once=arguments.once, as_json=arguments.json)
 
         with rare_garbage_collection():
-            return run_loop(play())
+            return run_loop(prepare_and_play())
 
 
 def _migrate(arguments: argparse.Namespace, settings: Settings) -> int:

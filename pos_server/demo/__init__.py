@@ -1,4 +1,14 @@
-"""`pos-server demo`: a real server, a small shop, and a short store day played against it through real sockets."""
+"""`pos-server demo`: a real server, a small shop, and a short store day over real sockets.
+
+The demo shows how all parts work together. The back office creates the shop through the REST API; tills and wallets are
+clients of `pos_client`. A wallet draws its code as an image, a till reads that image and scans. Every outcome is
+compared with the expected one, every notice is awaited, and an audit ends the day.
+
+    shop.py               the shop: merchant, stores, terminals, wallets; created through the REST API
+    day.py                the rush: all tills sell concurrently, with declines in between
+    pin_cancel_refund.py  after the rush: a payment with a PIN, a cancel, a refund
+    report.py             the printed lines and the summary
+"""
 
 import asyncio
 import json
@@ -16,16 +26,16 @@ from .day import play_day
 from .report import Report, by_hand_text
 from .shop import BackOffice, Shop, open_back_office
 
-# Slot 0 of every wallet is the play's own; by hand one gets another phone of the same wallet.
+# The demo itself uses slot 0 of every wallet.
 _SLOT_BY_HAND = 1
 
 
 async def run_demo(
     settings: Settings, keyring: Keyring, dsn: str, data_dir: Path | None, *, once: bool, as_json: bool
 ) -> int:
-    """Play the day and print it; then keep serving until a signal comes, unless `once`.
+    """Play the store day and print it. Then serve until a signal arrives, unless `once`.
 
-    The exit status is 1 when a payment ended otherwise than it should, a notice is missing, or the audit fails.
+    Returns the exit status: 1 if an outcome is unexpected, a notice is missing, or the audit fails.
     """
     async with serving(settings, keyring, dsn) as server:
         connection = await connect(dsn, timeout_s=settings.database_connect_timeout_s)
@@ -48,9 +58,9 @@ async def run_demo(
     return 0 if report.as_expected and audit_report.ok else 1
 
 
-async def _unless_stopped(server: RunningServer, play: Coroutine[Any, Any, None]) -> bool:
-    """Run the play; False when a signal ended it before its own end."""
-    playing = asyncio.ensure_future(play)
+async def _unless_stopped(server: RunningServer, day: Coroutine[Any, Any, None]) -> bool:
+    """Run the store day. Returns False if a signal ended it early."""
+    playing = asyncio.ensure_future(day)
     stopping = asyncio.ensure_future(server.stop_wanted())
     await asyncio.wait((playing, stopping), return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()

@@ -1,4 +1,4 @@
-"""A short store day: wallets render code images, terminals read those images and scan, both hear of the outcome."""
+"""A short store day: wallets draw code images, tills read them and scan, and both receive the outcome."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ from pos_client.images import code128_png, qr_png, read_code
 from ..core.credentials import payment_code
 from ..core.credentials.device_keys import DeviceId, DeviceKind
 from ..core.protocol.server_messages import TerminalPaymentResult, WalletPaymentResult
-from .pin_cancel_refund import Pair, play_evening
+from .pin_cancel_refund import Pair, play_pin_cancel_refund
 from .report import Outcome, Report, Side
 from .shop import POOR_CUSTOMER, BackOffice, Customer, Shop, Terminal
 
@@ -25,7 +25,7 @@ _PRICES_MINOR = (4_20, 6_90, 2_50, 7_80, 3_60, 5_40, 1_90)
 
 
 class Case(Enum):
-    """What is special about a sale. The value is the outcome it must have."""
+    """The kind of a sale. The value is its expected outcome."""
 
     NORMAL = "approved"
     TOO_EXPENSIVE = "insufficient_funds"
@@ -34,7 +34,7 @@ class Case(Enum):
     FORGED = "code_invalid"
 
 
-# Per till, the numbers of its sales that are special.
+# Sales that are not normal, by till and number of the sale.
 _SPECIAL: list[dict[int, Case]] = [
     {3: Case.TOO_EXPENSIVE, 8: Case.PHOTOGRAPHED},
     {4: Case.SCREENSHOT, 9: Case.FORGED},
@@ -44,7 +44,7 @@ _SPECIAL: list[dict[int, Case]] = [
 
 @dataclass(slots=True)
 class _Phone:
-    """A customer with an open wallet. One till at a time serves them."""
+    """A customer with an open wallet, who is served by one till at a time."""
 
     customer: Customer
     credentials: Credentials
@@ -60,7 +60,7 @@ class _Till:
 
 
 async def play_day(url: str, shop: Shop, back_office: BackOffice, report: Report) -> None:
-    """Activate and connect every device of the shop, and let all tills sell at once."""
+    """Activate and connect all devices, sell at all tills concurrently, then play the steps after the rush."""
 
     async def activated(kind: DeviceKind, number: int) -> Credentials:
         code = await back_office.activation_code(DeviceId(kind, number))
@@ -83,8 +83,8 @@ async def play_day(url: str, shop: Shop, back_office: BackOffice, report: Report
         async with asyncio.TaskGroup() as group:
             for index, till in enumerate(tills):
                 group.create_task(_work(till, index, phones, sales, report))
-        evening = Pair(tills[0].terminal.number, tills[0].client, phones[0].customer.name, phones[0].wallet)
-        await play_evening(evening, report)
+        pair = Pair(tills[0].terminal.number, tills[0].client, phones[0].customer.name, phones[0].wallet)
+        await play_pin_cancel_refund(pair, report)
 
 
 async def _work(till: _Till, index: int, phones: list[_Phone], sales: defaultdict[str, int], report: Report) -> None:
@@ -92,7 +92,7 @@ async def _work(till: _Till, index: int, phones: list[_Phone], sales: defaultdic
     poor = next(phone for phone in phones if phone.customer.name == POOR_CUSTOMER)
     for number in range(_SALES_PER_TILL):
         case = _SPECIAL[index % len(_SPECIAL)].get(number, Case.NORMAL)
-        # Each till has customers of its own, so that a photographed code is the one used just before.
+        # Tills serve different customers, so that a photographed code is the last one that its customer used.
         phone = poor if case is Case.TOO_EXPENSIVE else rich[(index + len(phones) // 3 * number) % len(rich)]
         if case is Case.PHOTOGRAPHED:
             phone = rich[(index + len(phones) // 3 * (number - 1)) % len(rich)]
@@ -103,8 +103,8 @@ async def _work(till: _Till, index: int, phones: list[_Phone], sales: defaultdic
 
 
 async def _sell(till: _Till, phone: _Phone, case: Case, amount_minor: int) -> Outcome:
-    digits = await _shown(phone, case)
-    # The wallet's screen, and the till's camera: an image is all that passes between them.
+    digits = await _shown_digits(phone, case)
+    # Only an image passes from the wallet's screen to the till's camera.
     draw = code128_png if till.terminal.store == "Garden kiosk" else qr_png
     code = await asyncio.to_thread(lambda: read_code(draw(digits)))
 
@@ -130,14 +130,14 @@ async def _sell(till: _Till, phone: _Phone, case: Case, amount_minor: int) -> Ou
     )
 
 
-async def _shown(phone: _Phone, case: Case) -> str:
-    """The digits in front of the camera."""
+async def _shown_digits(phone: _Phone, case: Case) -> str:
+    """Return the digits in front of the camera."""
     if case is Case.PHOTOGRAPHED:
         return phone.last_digits
     if case is Case.SCREENSHOT:
-        me = phone.credentials
-        minutes_ago = payment_code.step_at(time.time()) - 4
-        return payment_code.make(me.device_key, me.number, me.slot, minutes_ago, 0)
+        owner = phone.credentials
+        expired_step = payment_code.step_at(time.time()) - 4
+        return payment_code.make(owner.device_key, owner.number, owner.slot, expired_step, 0)
     digits = (await phone.wallet.next_code()).digits
     if case is Case.FORGED:
         return digits[:-1] + str((int(digits[-1]) + 1) % 10)
@@ -153,7 +153,8 @@ async def _notice(phone: _Phone, started_s: float) -> tuple[WalletPaymentResult,
     return notice, (time.perf_counter() - started_s) * 1000
 
 
-def _wallet_side(heard: tuple[WalletPaymentResult, float] | None, result: TerminalPaymentResult) -> Side | None:
-    if heard is None or heard[0].payment_id != result.payment_id:
+def _wallet_side(received: tuple[WalletPaymentResult, float] | None, result: TerminalPaymentResult) -> Side | None:
+    if received is None or received[0].payment_id != result.payment_id:
         return None
-    return Side(heard[0].text, heard[1])
+    notice, latency_ms = received
+    return Side(notice.text, latency_ms)

@@ -1,4 +1,4 @@
-"""What the demo shows: two lines a payment, one for each side, then a summary."""
+"""The output of the demo: two lines per payment, one for each side, then a summary."""
 
 import math
 import shlex
@@ -17,7 +17,7 @@ from .shop import CURRENCY, Customer, Terminal
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """What one side was told, and how long after the scan."""
+    """The text that one side received, and its latency from the scan."""
 
     text: str
     latency_ms: float
@@ -25,7 +25,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A payment of the play: what should have come of it, what did, and who heard."""
+    """A payment with its expected and actual outcome, and the notices of both sides."""
 
     terminal: Terminal
     customer: Customer
@@ -42,13 +42,13 @@ class Outcome:
 
     @property
     def latency_ms(self) -> float:
-        """Until the last side was told."""
+        """Time from the scan until both sides have their notice."""
         return max(self.terminal_side.latency_ms, self.wallet_side.latency_ms if self.wallet_side else 0.0)
 
 
 @dataclass(slots=True)
 class Report:
-    """Collects outcomes and prints them; with `quiet` standard output stays free for JSON."""
+    """Collects outcomes and prints them; with `quiet` on stderr, so that standard output has only JSON."""
 
     quiet: bool
     outcomes: list[Outcome] = field(default_factory=list)
@@ -59,7 +59,7 @@ class Report:
         return all(outcome.as_expected for outcome in self.outcomes) and all(self.steps.values())
 
     def say(self, text: str) -> None:
-        """Print for a person."""
+        """Print a text for a person."""
         print(text, file=sys.stderr if self.quiet else sys.stdout, flush=True)
 
     def opening(self, url: str, terminals: int, wallets: int) -> None:
@@ -67,7 +67,7 @@ class Report:
         self.say("   #  side                        outcome              amount   scan → notice")
 
     def payment(self, outcome: Outcome) -> None:
-        """Two lines: what the till heard, what the customer heard."""
+        """Print two lines: the texts that the till and the customer received."""
         self.outcomes.append(outcome)
         amount = format_amount(outcome.amount_minor, CURRENCY)
         till = f"till {outcome.terminal.number} {outcome.terminal.store}"
@@ -77,17 +77,17 @@ class Report:
         )
         wallet = f"wallet of {outcome.customer.name}"
         if outcome.wallet_side is not None:
-            heard = f"{outcome.wallet_side.latency_ms:6.1f} ms  {outcome.wallet_side.text}"
+            wallet_text = f"{outcome.wallet_side.latency_ms:6.1f} ms  {outcome.wallet_side.text}"
         elif outcome.wallet_expected:
-            heard = "  MISSING"
+            wallet_text = "  MISSING"
         else:
-            heard = "       -     hears nothing of a forged code"
-        self.say(f"      {wallet:<26}  {'':<18} {'':>10}  {heard}")
+            wallet_text = "       -     receives no notice of a forged code"
+        self.say(f"      {wallet:<26}  {'':<18} {'':>10}  {wallet_text}")
         if not outcome.as_expected:
-            self.say(f"      UNEXPECTED: should have been {outcome.expected}")
+            self.say(f"      UNEXPECTED: the expected outcome is {outcome.expected}")
 
     def step(self, till_number: int, customer: str, name: str, as_expected: bool, at_till: str, on_phone: str) -> None:
-        """What the till and the wallet heard of a step after the rush; what a side did not hear is empty."""
+        """Print a step after the rush with the texts of till and wallet; a text is empty if a side received none."""
         self.steps[name] = as_expected
         if at_till:
             self.say(f"      {f'till {till_number}':<26}  {name:<18}  {at_till}")
@@ -100,15 +100,15 @@ class Report:
         declined = ", ".join(f"{count} {code}" for code, count in figures["declined"].items())
         self.say(
             f"\n{figures['payments']} payments: {figures['approved']} approved, {declined}.\n"
-            f"Told: terminals {figures['terminal_notices']}, wallets {figures['wallet_notices']}. "
-            f"Scan → both told: p50 {figures['p50_ms']} ms, p99 {figures['p99_ms']} ms.\n"
-            f"Then: {', '.join(self.steps)}.\n"
+            f"Notices: {figures['terminal_notices']} to terminals, {figures['wallet_notices']} to wallets. "
+            f"Scan → both notices: p50 {figures['p50_ms']} ms, p99 {figures['p99_ms']} ms.\n"
+            f"After the rush: {', '.join(self.steps)}.\n"
             f"Audit {figures['audit']}: {audit.transfers} transfers, {audit.wallets} wallets, "
             f"{audit.payments} payments in the ledger."
         )
 
     def as_json(self, audit: AuditReport) -> dict[str, Any]:
-        """The machine-readable summary. Latencies are from the scan until the last side was told."""
+        """Return the machine-readable summary. Latencies in ms are from the scan until both sides have their notice."""
         latencies_ms = sorted(outcome.latency_ms for outcome in self.outcomes)
         seen = Counter(outcome.seen for outcome in self.outcomes)
         approved = seen.pop("approved", 0)
@@ -126,12 +126,12 @@ class Report:
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
-    """The nearest-rank percentile of values in ascending order."""
+    """Return the nearest-rank percentile of values in ascending order."""
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 
 def by_hand_text(url: str, terminal_code: str, wallet_code: str, data_dir: Path | None) -> str:
-    """How to go on in two more shells."""
+    """Return the instructions for two more shells."""
     wallet, terminal = program("pos-wallet"), program("pos-terminal")
     ledger = "" if data_dir is None else f" --data-dir {shlex.quote(str(data_dir))}"
     return f"""
@@ -144,5 +144,5 @@ The server keeps running at {url}. Try it by hand in two more shells:
   {terminal} till
 
 At the till, type an amount, then the digits under the wallet's QR code.
-Look into the ledger at any time: {program("pos-server")} audit{ledger}
+Audit the ledger at any time: {program("pos-server")} audit{ledger}
 Stop with Ctrl-C."""

@@ -1,4 +1,4 @@
-"""`pos-server demo` as a person runs it, and what is left when it is killed."""
+"""`pos-server demo` as a person runs it, and the ledger after it is killed."""
 
 import asyncio
 import json
@@ -34,26 +34,26 @@ async def test_once_as_json_prints_one_summary() -> None:
         assert not (data_dir / "postgres" / "postmaster.pid").exists()
 
 
-async def test_once_prints_a_line_per_side_and_may_be_played_all_day() -> None:
+async def test_once_prints_a_line_per_side_and_can_run_many_times_a_day() -> None:
     async with data_directory() as data_dir:
         for ledger_payments in (39, 78):
-            # What a customer may pay in a day without a PIN is over after the first play.
+            # The first run exceeds this limit on payments without a PIN.
             demo = await pos_server("demo", "--once", "--data-dir", data_dir, POS_PIN_FREE_DAY_COUNT_MAX="5")
             assert demo.status == 0, demo.err
             assert len(re.findall(r"^ +\d+  till \d{4} .* ms  \S", demo.out, re.MULTILINE)) == 36
             assert len(re.findall(r"^ +wallet of .* ms  \S", demo.out, re.MULTILINE)) == 35
-            evening = demo.out.partition("After the rush:")[2]
-            assert "Waiting for the customer's PIN." in evening
-            assert "Wrong PIN. Tries left: 2." in evening
-            assert "Corner Canteen canceled the payment. 8.40 EUR came back." in evening
-            assert "Corner Canteen refunded 3.00 EUR." in evening
+            steps = demo.out.partition("After the rush:")[2]
+            assert "Waiting for the customer's PIN." in steps
+            assert "Wrong PIN. Tries left: 2." in steps
+            assert "Corner Canteen canceled the payment. 8.40 EUR came back." in steps
+            assert "Corner Canteen refunded 3.00 EUR." in steps
             assert f"{ledger_payments} payments in the ledger" in demo.out
-        # A person at a terminal sees no log lines between them.
+        # No log lines are printed in between.
         assert '"event"' not in demo.out
         assert demo.err == ""
 
 
-async def test_with_the_data_of_another_version_it_says_what_to_delete() -> None:
+async def test_the_error_for_data_of_another_version_says_what_to_delete() -> None:
     async with data_directory() as data_dir:
         newer = "insert into migration (number, name, checksum) values (9999, '9999_newer.sql', 'x')"
         assert (await pos_server("demo", "--once", "--data-dir", data_dir)).status == 0
@@ -61,10 +61,10 @@ async def test_with_the_data_of_another_version_it_says_what_to_delete() -> None
         demo = await pos_server("demo", "--once", "--data-dir", data_dir)
         assert demo.status != 0
         assert "the database has migration 9999_newer.sql, which this version does not know" in demo.err
-        assert f"or delete {data_dir}: the demo's money is play money" in demo.err
+        assert f"or delete {data_dir}, which contains play money only" in demo.err
 
 
-async def test_it_keeps_serving_and_what_it_says_to_try_works() -> None:
+async def test_the_server_keeps_running_and_the_printed_commands_work() -> None:
     async with data_directory() as data_dir:
         process = await asyncio.create_subprocess_exec(
             POS_SERVER,
@@ -85,8 +85,8 @@ async def test_it_keeps_serving_and_what_it_says_to_try_works() -> None:
             assert "Next: " in await _pasted(f"{wallet} activate{wallet_code}", data_dir)
             assert "Next: " in await _pasted(f"{terminal} activate{terminal_code}", data_dir)
             await _pasted(f"{wallet} code --png code.png", data_dir)
-            answer = await _pasted(f"{terminal} scan --amount 3.50 --image code.png --json", data_dir)
-            assert json.loads(answer)["outcome"] == "approved"
+            result = await _pasted(f"{terminal} scan --amount 3.50 --image code.png --json", data_dir)
+            assert json.loads(result)["outcome"] == "approved"
         finally:
             process.send_signal(signal.SIGINT)
             await process.communicate()
@@ -96,7 +96,7 @@ async def test_it_keeps_serving_and_what_it_says_to_try_works() -> None:
 
 
 async def _pasted(line: str, home: Path) -> str:
-    """Run a line in a shell that stands elsewhere, and whose PATH does not lead to the commands."""
+    """Run a line in a shell in another directory, with a PATH that does not lead to the commands."""
     process = await asyncio.create_subprocess_exec(
         *("bash", "-c", line),
         cwd=home,
@@ -110,8 +110,8 @@ async def _pasted(line: str, home: Path) -> str:
     return out.decode()
 
 
-async def test_a_day_that_is_killed_in_the_middle_leaves_a_clean_ledger() -> None:
-    """kill -9 after different numbers of payments; the audit holds, and the next day is played on the same ledger."""
+async def test_the_ledger_is_correct_after_a_killed_demo() -> None:
+    """Kill the demo after different numbers of payments, audit the ledger, and run the next demo on it."""
     async with data_directory() as data_dir:
         for payments_before_kill in (1, 7, 18):
             process = await asyncio.create_subprocess_exec(
