@@ -56,6 +56,7 @@ def configuration(keys: dict[Role, str]) -> str:
 
 
 @pytest.mark.asyncio
+@pytest.mark.long
 async def test_the_document_is_true(dsn: str, shop: Shop, admin: asyncpg.Connection, tmp_path: Path) -> None:
     keys = {
         role: await operator_acts.new_key(admin, role, shop.merchant_id if role is Role.MERCHANT else None, "player")

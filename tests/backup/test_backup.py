@@ -30,7 +30,7 @@ from tests.end_to_end.server_process import pos_server, running_server
 from tests.end_to_end.test_crash import credentials, new_town
 from tests.support import MASTER_KEYS, Shop, activated, ask, build_shop, logged_in, receive, scan_message
 
-pytestmark = pytest.mark.asyncio
+pytestmark = [pytest.mark.asyncio, pytest.mark.long]
 
 # Below what a connection may send, and so that no wallet runs out of codes.
 PAUSE_S = 0.03

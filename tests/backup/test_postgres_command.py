@@ -9,7 +9,7 @@ import pytest_asyncio
 from tests.end_to_end.server_process import data_directory, pos_server
 from tests.support import MASTER_KEYS
 
-pytestmark = pytest.mark.asyncio
+pytestmark = [pytest.mark.asyncio, pytest.mark.long]
 
 
 @pytest_asyncio.fixture

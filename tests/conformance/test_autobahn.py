@@ -101,6 +101,7 @@ def check(results: Mapping[str, Result], run: tuple[str, list[NotPassed], int]) 
 
 
 @pytest.mark.asyncio
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("frame_bytes_max", "run"),
     [(RAISED_FRAME_BYTES_MAX, RUNS[0]), (Settings.model_fields["frame_bytes_max"].default, RUNS[1])],
@@ -114,6 +115,7 @@ async def test_the_stack_below_the_application(
 
 
 @pytest.mark.asyncio
+@pytest.mark.long
 async def test_the_real_server_after_ready(dsn: str, connection: asyncpg.Connection, tmp_path: Path) -> None:
     shop = await build_shop(connection, terminals=2 * CONCURRENCY)
     variables = {"POS_DATABASE_URL": dsn, "POS_MASTER_KEYS": MASTER_KEYS}

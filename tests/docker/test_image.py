@@ -116,6 +116,7 @@ def installed(root: Path) -> set[str]:
     return {path.name.partition("-")[0].lower() for path in site.glob("*.dist-info")}
 
 
+@pytest.mark.long
 def test_it_holds_the_server_and_what_it_needs_and_nothing_to_build_or_test_with(
     image: tuple[Path, dict[str, str]],
 ) -> None:
@@ -133,6 +134,7 @@ def test_it_holds_the_server_and_what_it_needs_and_nothing_to_build_or_test_with
     assert checked.returncode == 0, checked.stdout
 
 
+@pytest.mark.long
 def test_its_bytecode_is_there_and_needs_no_times_of_files(image: tuple[Path, dict[str, str]]) -> None:
     root, _ = image
     (compiled,) = root.glob("opt/pos-server/lib/python3.*/site-packages/pos_server/__pycache__/server.*.pyc")
@@ -150,6 +152,7 @@ def environment_of(image: tuple[Path, dict[str, str]], scratch: Path, **variable
     return environment | {"PATH": path, "HOME": str(scratch), "TMPDIR": str(scratch)} | variables
 
 
+@pytest.mark.long
 def test_without_a_database_it_says_what_to_set(image: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
     environment = environment_of(image, tmp_path)
     ended = subprocess.run(
@@ -160,6 +163,7 @@ def test_without_a_database_it_says_what_to_set(image: tuple[Path, dict[str, str
 
 
 @pytest.mark.asyncio
+@pytest.mark.long
 async def test_it_serves_is_healthy_writes_nothing_and_drains(
     image: tuple[Path, dict[str, str]], tmp_path: Path, dsn: str
 ) -> None:

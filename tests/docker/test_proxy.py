@@ -125,6 +125,7 @@ async def running_proxy(directory: Path, server_port: int) -> AsyncIterator[Prox
 
 @needs_haproxy
 @pytest.mark.asyncio
+@pytest.mark.long
 async def test_payments_go_on_while_servers_are_restarted_one_after_the_other(
     tmp_path: Path, dsn: str, connection: asyncpg.Connection
 ) -> None:
@@ -169,6 +170,7 @@ async def test_payments_go_on_while_servers_are_restarted_one_after_the_other(
 
 @needs_haproxy
 @pytest.mark.asyncio
+@pytest.mark.long
 async def test_the_servers_know_a_device_by_its_own_address_and_metrics_stay_inside(tmp_path: Path, dsn: str) -> None:
     port = free_port()
     own = {"POS_DATABASE_URL": dsn, "POS_MASTER_KEYS": MASTER_KEYS, "POS_TRUSTED_PROXIES": "127.0.0.1"}

@@ -16,7 +16,7 @@ from tests.docker.files import DOCKER
 from tests.end_to_end.server_process import pos_server, running_server
 from tests.support import MASTER_KEYS, ask, build_shop, logged_in, open_directory, scan_message
 
-pytestmark = pytest.mark.asyncio
+pytestmark = [pytest.mark.asyncio, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

@@ -130,7 +130,7 @@ async def run(*command: str | Path, cwd: Path, **variables: str) -> str:
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("curl", ["curl", "tiny_curl"])
+@pytest.mark.parametrize("curl", [pytest.param("curl", marks=pytest.mark.long), "tiny_curl"])
 async def test_the_recipes_answer_what_they_say(curl: str, dsn: str, tmp_path: Path) -> None:
     if curl == "curl" and shutil.which("curl") is None:
         pytest.skip("there is no curl on this machine; tiny_curl runs the same")

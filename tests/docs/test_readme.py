@@ -40,6 +40,7 @@ def test_first_steps_set_up_activate_and_serve() -> None:
 
 
 @pytest.mark.asyncio
+@pytest.mark.postgres
 async def test_from_nothing_to_a_refund(tmp_path: Path) -> None:
     put_tiny_curl(tmp_path)
     async with data_directory() as data, running_server("--data-dir", data, **DEFAULTS) as server:

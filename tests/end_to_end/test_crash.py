@@ -16,7 +16,7 @@ from pos_server.postgres.embedded import EmbeddedPostgres
 from tests.end_to_end.server_process import data_directory, pos_server, running_server
 from tests.support import MASTER_KEYS, Shop, TestDevice, build_shop
 
-pytestmark = pytest.mark.asyncio
+pytestmark = [pytest.mark.asyncio, pytest.mark.postgres]
 
 TILLS = 6
 # A wallet has ten codes in 30 s.

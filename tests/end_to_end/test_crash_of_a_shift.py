@@ -12,7 +12,7 @@ from tests.end_to_end.server_process import data_directory, pos_server, running_
 from tests.end_to_end.test_crash import credentials, free_port, new_town
 from tests.support import MASTER_KEYS
 
-pytestmark = pytest.mark.asyncio
+pytestmark = [pytest.mark.asyncio, pytest.mark.postgres]
 
 KILLS = 4
 SALES = 5

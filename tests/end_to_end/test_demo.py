@@ -11,7 +11,7 @@ import pytest
 
 from tests.end_to_end.server_process import POS_SERVER, data_directory, environment, pos_server
 
-pytestmark = pytest.mark.asyncio
+pytestmark = [pytest.mark.asyncio, pytest.mark.postgres]
 
 
 async def test_once_as_json_prints_one_summary() -> None:

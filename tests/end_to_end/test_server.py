@@ -16,7 +16,7 @@ from tests.end_to_end.server_process import POS_SERVER, data_directory, environm
 from tests.end_to_end.test_crash import credentials, free_port, new_town
 from tests.support import MASTER_KEYS, Shop, ask, forged, logged_in, receive, scan_message
 
-pytestmark = pytest.mark.asyncio
+pytestmark = [pytest.mark.asyncio, pytest.mark.postgres]
 
 
 def connected_postgres(data_dir: Path) -> bool:

@@ -17,6 +17,8 @@ from pos_server.server import RunningServer
 from tests.docs.documents import DOCS, read
 from tests.support import Shop, new_id
 
+pytestmark = pytest.mark.long
+
 ROOT = DOCS.parent
 SERVER_ONLY = {
     "argon2-cffi",

@@ -21,6 +21,8 @@ from pos_server.postgres.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from pos_server.postgres.os_user import OsUser
 from tests.support import open_directory
 
+pytestmark = pytest.mark.postgres
+
 ROOT = Path(__file__).parents[2]
 WHEEL_BIN = binaries._wheel() / binaries.BIN
 DEADLINE_S = 20.0

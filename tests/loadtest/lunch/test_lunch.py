@@ -40,6 +40,7 @@ async def lunch(folder: Path, *options: str) -> tuple[int, str, dict[str, Any]]:
 
 
 @pytest.mark.asyncio
+@pytest.mark.long
 async def test_a_day_with_every_flow_a_restart_and_a_report(tmp_path: Path) -> None:
     """The machine that tests run on may be slow, so the latency that must be met is generous."""
     status, said, figures = await lunch(
@@ -66,6 +67,7 @@ async def test_a_day_with_every_flow_a_restart_and_a_report(tmp_path: Path) -> N
 
 
 @pytest.mark.asyncio
+@pytest.mark.long
 async def test_objectives_that_cannot_be_met_end_it_with_1(tmp_path: Path) -> None:
     status, said, figures = await lunch(
         tmp_path,
