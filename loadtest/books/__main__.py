@@ -1,13 +1,14 @@
-"""Whether the books hold up the tills: payments arrive while an operator settles, audits, seals and closes shifts.
+"""Measure whether accounting work slows payments down.
 
     python -m loadtest.books [--rate 500] [--merchants 1000] [--sales 500] [--rounds 3] [--json FILE] [--quick]
 
-One server and its Postgres, with a history of `merchants` x `sales` sales, spread over as many days as there are
-rounds. A generator in a process of its own offers payments with Poisson arrivals, open loop; latency is from the
-intended time to the result at the till, so what waits is counted in full. Within the same run quiet phases alternate
-with phases in which a job runs, as the command that an operator types; a phase lasts as long as the job, which is run
-again until `--phase-seconds` are over. Each round settles one more day and seals all days anew, so the first run of a
-phase has its full work to do; the runs after it repeat it. A job is compared with the quiet phases beside it.
+One server and its Postgres have a history of `merchants` x `sales` sales, spread over one day per round. A generator in
+a process of its own offers payments in an open loop with Poisson arrivals. Latency is from the intended time to the
+result at the till, so waits count in full.
+
+Quiet phases alternate with phases in which a job runs as an operator's command, repeatedly, for at least
+`--phase-seconds`. Each round settles one more day and seals all days again, so the first run of a phase has its full
+work to do, and later runs repeat it. A job is compared with the quiet phases next to it.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from typing import Any
 
 from loadtest.books.arrivals import Plan
 from loadtest.books.figures import Phase, summary, table
-from loadtest.books.jobs import JOBS, Job, Stage
+from loadtest.books.jobs import JOBS, Job, LedgerRound
 from loadtest.shared.opening import open_shop
 from loadtest.shared.process import POS_SERVER, new_ledger, owner_connection, print_progress, run_pos_server, serving
 from loadtest.shared.sales_history import fill_ledger
@@ -35,52 +36,52 @@ from pos_server.core.credentials.api_keys import Role
 
 BALANCE_MINOR = 1_000_000
 _WARM_UP_S = 5.0
-# What a job leaves behind (dirty pages, caches of others) belongs to no phase.
-_AFTERMATH_S = 2.0
-_START_WITHIN_S = 60.0
-_END_WITHIN_S = 60.0
-# The generator ends by itself after this long, should nobody be left to stop it.
+# The after-effects of a job (dirty pages, evicted caches) belong to no phase.
+_COOL_DOWN_S = 2.0
+_START_TIMEOUT_S = 60.0
+_END_TIMEOUT_S = 60.0
+# The generator stops by itself after this long, in case this process is killed.
 _SECONDS_MAX = 3_600.0
 
 
-async def quiet(seconds: float) -> Phase:
+async def quiet_phase(seconds: float) -> Phase:
     phase = Phase("", time.monotonic())
     await asyncio.sleep(seconds)
     phase.end_s = time.monotonic()
     return phase
 
 
-async def work(job: Job, stage: Stage, seconds: float) -> Phase:
-    """Run the job again and again, until the phase is long enough."""
+async def job_phase(job: Job, ledger: LedgerRound, seconds: float) -> Phase:
+    """Run the job repeatedly, for at least `seconds`."""
     phase = Phase(job.name, time.monotonic())
     while time.monotonic() - phase.start_s < seconds:
-        started_s = time.monotonic()
-        await job.run(stage)
-        phase.runs_s.append(time.monotonic() - started_s)
+        start_s = time.monotonic()
+        await job.run(ledger)
+        phase.runs_s.append(time.monotonic() - start_s)
         await asyncio.sleep(job.pause_s)
     phase.end_s = time.monotonic()
     return phase
 
 
-async def play(jobs: list[Job], stages: list[Stage], seconds: float) -> list[Phase]:
-    """All jobs once a round, a quiet phase before each and one after the last."""
+async def run_phases(jobs: list[Job], rounds: list[LedgerRound], seconds: float) -> list[Phase]:
+    """Run all jobs once per round, with a quiet phase before each and one after the last."""
     await asyncio.sleep(_WARM_UP_S)
     phases = []
-    for number, stage in enumerate(stages):
+    for number, ledger in enumerate(rounds):
         for job in jobs:
-            await job.prepare(stage)
-            await asyncio.sleep(_AFTERMATH_S)
-            phases.append(await quiet(seconds))
-            phases.append(await work(job, stage, seconds))
+            await job.prepare(ledger)
+            await asyncio.sleep(_COOL_DOWN_S)
+            phases.append(await quiet_phase(seconds))
+            phases.append(await job_phase(job, ledger, seconds))
             runs_s = phases[-1].runs_s
             print_progress(f"round {number + 1}: {job.name} took {runs_s[0]:.2f} s, {len(runs_s)} runs")
-    await asyncio.sleep(_AFTERMATH_S)
-    return [*phases, await quiet(seconds)]
+    await asyncio.sleep(_COOL_DOWN_S)
+    return [*phases, await quiet_phase(seconds)]
 
 
 @asynccontextmanager
-async def offered(plan: Plan) -> AsyncIterator[None]:
-    """Payments by `plan` while the block runs; its records are in `plan.out` afterwards."""
+async def offering(plan: Plan) -> AsyncIterator[None]:
+    """Offer payments by `plan` for the duration of the block; writes their records to `plan.out` at the end."""
     pipe = asyncio.subprocess.PIPE
     command = (sys.executable, "-m", "loadtest.books.arrivals")
     process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
@@ -88,14 +89,14 @@ async def offered(plan: Plan) -> AsyncIterator[None]:
         raise AssertionError("both are pipes")
     try:
         process.stdin.write(json.dumps(asdict(plan)).encode() + b"\n")
-        async with asyncio.timeout(_START_WITHIN_S):
+        async with asyncio.timeout(_START_TIMEOUT_S):
             if await process.stdout.readline() != b"started\n":
-                raise SystemExit("the generator did not start")
+                raise SystemExit("the load generator did not start")
         yield
         process.stdin.close()
-        async with asyncio.timeout(_END_WITHIN_S):
+        async with asyncio.timeout(_END_TIMEOUT_S):
             if await process.wait():
-                raise SystemExit("the generator failed")
+                raise SystemExit("the load generator failed: see its error above")
     finally:
         if process.returncode is None:
             process.kill()
@@ -103,7 +104,7 @@ async def offered(plan: Plan) -> AsyncIterator[None]:
 
 
 async def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The whole measurement; returns the figures. The audit at the end has to be fine."""
+    """Run the measurement and return its figures. Raises SystemExit if the audit at the end fails."""
     folder = Path(tempfile.mkdtemp(prefix="pos-books-"))
     today = datetime.now(UTC).date()
     jobs = [job for job in JOBS if job.name in (arguments.jobs or {job.name})]
@@ -149,13 +150,10 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
                     seconds_max=_SECONDS_MAX,
                     out=str(folder / "records.json"),
                 )
-                print_progress(f"offering {plan.rate:g} payments a second …")
-                async with offered(plan):
-                    phases = await play(
-                        jobs,
-                        [Stage(dsn, data_dir, server.url, folder, day, shop, keys) for day in days],
-                        arguments.phase_seconds,
-                    )
+                print_progress(f"offering {plan.rate:g} payments per second …")
+                rounds = [LedgerRound(dsn, data_dir, server.url, folder, day, shop, keys) for day in days]
+                async with offering(plan):
+                    phases = await run_phases(jobs, rounds, arguments.phase_seconds)
             figures = summary(
                 [job.name for job in jobs], phases, json.loads(await asyncio.to_thread(Path(plan.out).read_bytes))
             )
@@ -167,23 +165,32 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description="what settlement, audit and seals cost the tills meanwhile")
-    parser.add_argument("--rate", type=float, default=500, help="payments offered a second")
-    parser.add_argument("--merchants", type=int, default=1000, help="with a history")
-    parser.add_argument("--sales", type=int, default=500, help="of each merchant in its history")
-    parser.add_argument("--shift", type=int, default=100_000, help="sales of the shift that is closed")
-    parser.add_argument("--terminals", type=int, default=100, help="that payments are offered at")
-    parser.add_argument("--wallets", type=int, default=2500, help="that pay")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each job has a phase")
-    parser.add_argument("--jobs", nargs="+", choices=[job.name for job in JOBS], help="only these")
-    parser.add_argument("--phase-seconds", type=float, default=10, help="the least length of a phase")
-    parser.add_argument("--quick", action="store_true", help="small numbers, to see that it runs")
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description="latency of payments during settlement, audit, seals and shift closes")
+    parser.add_argument("--rate", type=float, default=500, help="payments/s (default 500)")
+    parser.add_argument("--merchants", type=int, default=1000, help="merchants with a history (default 1000)")
+    parser.add_argument("--sales", type=int, default=500, help="sales per merchant in its history (default 500)")
+    parser.add_argument("--shift", type=int, default=100_000, help="sales of the shift to close (default 100000)")
+    parser.add_argument("--terminals", type=int, default=100, help="tills with payments (default 100)")
+    parser.add_argument("--wallets", type=int, default=2500, help="wallets that pay (default 2500)")
+    parser.add_argument("--rounds", type=int, default=3, help="phases per job (default 3)")
+    parser.add_argument("--jobs", nargs="+", choices=[job.name for job in JOBS], help="run these jobs only")
+    parser.add_argument("--phase-seconds", type=float, default=10, help="minimum length of a phase (default 10)")
+    parser.add_argument("--quick", action="store_true", help="a short run, to check that it works")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     arguments = parser.parse_args()
     if arguments.quick:
-        small = {"rate": 50, "merchants": 20, "sales": 50, "terminals": 10, "wallets": 200, "rounds": 1, "shift": 500}
-        vars(arguments).update(small, phase_seconds=2)
+        small_values = {
+            "rate": 50,
+            "merchants": 20,
+            "sales": 50,
+            "terminals": 10,
+            "wallets": 200,
+            "rounds": 1,
+            "shift": 500,
+            "phase_seconds": 2,
+        }
+        vars(arguments).update(small_values)
     try:
         figures = asyncio.run(run(arguments))
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""The figures of `loadtest.books`, from its phases and from what became of each payment."""
+"""The figures of `loadtest.books`, from its phases and the records of the payments."""
 
 import math
 from collections import Counter
@@ -13,7 +13,7 @@ LATE_S = 1.0
 
 @dataclass(slots=True)
 class Phase:
-    """From when to when (monotonic seconds), and how long each run of the job took; `job` is "" for a quiet one."""
+    """A phase from `start_s` to `end_s` (monotonic), with the duration of each run. `job` is "" for a quiet phase."""
 
     job: str
     start_s: float
@@ -22,8 +22,8 @@ class Phase:
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
-    """Payments whose intended time lies in a phase. Latencies in seconds, ascending; of the approved ones."""
+class PhasePayments:
+    """The payments intended during a phase. Latencies are in seconds, ascending, of the approved payments."""
 
     offered: int
     latencies_s: list[float]
@@ -31,24 +31,24 @@ class Answers:
     lags_s: list[float]
 
     @classmethod
-    def of(cls, records: list[list[Any]], phases: list[Phase]) -> "Answers":
-        mine = [record for record in records if any(phase.start_s <= record[0] < phase.end_s for phase in phases)]
-        approved = [record for record in mine if record[4] == "approved"]
+    def of(cls, records: list[list[Any]], phases: list[Phase]) -> "PhasePayments":
+        selection = [record for record in records if any(phase.start_s <= record[0] < phase.end_s for phase in phases)]
+        approved = [record for record in selection if record[4] == "approved"]
         pushes_s = sorted(record[3] for record in approved if record[3] is not None)
-        lags_s = sorted(record[1] for record in mine)
-        return cls(len(mine), sorted(record[2] for record in approved), pushes_s, lags_s)
+        lags_s = sorted(record[1] for record in selection)
+        return cls(len(selection), sorted(record[2] for record in approved), pushes_s, lags_s)
 
 
 def percentile_ms(ordered_s: list[float], percent: float) -> float:
-    """Nearest rank; NaN of nothing."""
+    """Return the nearest-rank percentile in milliseconds, NaN for no values."""
     return round(nearest_rank(ordered_s, percent) * 1000, 2) if ordered_s else math.nan
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A job's figures. `seconds` is the median of the rounds' first runs; so are the percentiles and the ratio medians.
+    """A job's figures: medians over the rounds, except `max_ms` and the counts. `seconds` is of the first runs.
 
-    `quiet_p99_ms` is of the quiet phases beside the job's; `lag_p99_ms` is how late the generator itself was.
+    `quiet_p99_ms` is of the quiet phases next to the job's. `lag_p99_ms` is the delay of the generator's sends.
     """
 
     job: str
@@ -66,30 +66,31 @@ class Row:
 
 
 def row_of(job: str, phases: list[Phase], records: list[list[Any]]) -> Row:
-    places = [place for place, phase in enumerate(phases) if phase.job == job]
-    rounds = [Answers.of(records, [phases[place]]) for place in places]
-    beside = [Answers.of(records, [phases[place - 1], phases[place + 1]]) for place in places]
-    p99_ms = [percentile_ms(answers.latencies_s, 99) for answers in rounds]
-    quiet_p99_ms = [percentile_ms(answers.latencies_s, 99) for answers in beside]
-    offered = sum(answers.offered for answers in rounds)
+    indexes = [index for index, phase in enumerate(phases) if phase.job == job]
+    rounds = [PhasePayments.of(records, [phases[index]]) for index in indexes]
+    quiet_rounds = [PhasePayments.of(records, [phases[index - 1], phases[index + 1]]) for index in indexes]
+    p99_ms = [percentile_ms(payments.latencies_s, 99) for payments in rounds]
+    quiet_p99_ms = [percentile_ms(payments.latencies_s, 99) for payments in quiet_rounds]
+    offered = sum(payments.offered for payments in rounds)
+    approved = sum(len(payments.latencies_s) for payments in rounds)
     return Row(
         job=job,
-        runs=sum(len(phases[place].runs_s) for place in places),
-        seconds=round(median(phases[place].runs_s[0] for place in places), 2),
+        runs=sum(len(phases[index].runs_s) for index in indexes),
+        seconds=round(median(phases[index].runs_s[0] for index in indexes), 2),
         offered=offered,
-        p50_ms=round(median(percentile_ms(answers.latencies_s, 50) for answers in rounds), 2),
+        p50_ms=round(median(percentile_ms(payments.latencies_s, 50) for payments in rounds), 2),
         p99_ms=round(median(p99_ms), 2),
-        max_ms=max(percentile_ms(answers.latencies_s, 100) for answers in rounds),
-        push_p99_ms=round(median(percentile_ms(answers.pushes_s, 99) for answers in rounds), 2),
-        lag_p99_ms=round(median(percentile_ms(answers.lags_s, 99) for answers in rounds), 2),
+        max_ms=max(percentile_ms(payments.latencies_s, 100) for payments in rounds),
+        push_p99_ms=round(median(percentile_ms(payments.pushes_s, 99) for payments in rounds), 2),
+        lag_p99_ms=round(median(percentile_ms(payments.lags_s, 99) for payments in rounds), 2),
         quiet_p99_ms=round(median(quiet_p99_ms), 2),
         ratio=round(median(busy / quiet for busy, quiet in zip(p99_ms, quiet_p99_ms, strict=True)), 2),
-        answered_share=round(sum(len(answers.latencies_s) for answers in rounds) / offered, 6) if offered else 0.0,
+        answered_share=round(approved / offered, 6) if offered else 0.0,
     )
 
 
 def summary(jobs: list[str], phases: list[Phase], records: list[list[Any]]) -> dict[str, Any]:
-    """All figures; those of the whole run count every payment, the warm-up's too."""
+    """Return all figures. Those of the whole run count every payment, including the warm-up."""
     outcomes = Counter(record[4] for record in records)
     return {
         "jobs": [asdict(row_of(job, phases, records)) for job in jobs],
@@ -98,12 +99,12 @@ def summary(jobs: list[str], phases: list[Phase], records: list[list[Any]]) -> d
         "unanswered": outcomes.pop("", 0),
         "other_outcomes": dict(outcomes),
         "late": sum(record[2] is not None and record[2] > LATE_S for record in records),
-        "wallets_not_told": sum(record[4] == "approved" and record[3] is None for record in records),
+        "wallets_not_notified": sum(record[4] == "approved" and record[3] is None for record in records),
     }
 
 
 def table(figures: dict[str, Any]) -> str:
-    """The figures for a person; milliseconds are from the intended time to the result at the till."""
+    """Format the figures for people. Milliseconds are from the intended time to the result at the till."""
     lines = ["job          runs       s   p50 ms   p99 ms   max ms  quiet p99 ms  ratio  answered"]
     lines += [
         f"{row['job']:<12} {row['runs']:>4} {row['seconds']:>7.2f} {row['p50_ms']:>8.2f} {row['p99_ms']:>8.2f} "
@@ -113,6 +114,6 @@ def table(figures: dict[str, Any]) -> str:
     lines.append(
         f"{figures['offered']} offered, {figures['approved']} approved, {figures['unanswered']} unanswered, "
         f"{figures['late']} later than {LATE_S:g} s, others: {figures['other_outcomes'] or 'none'}, "
-        f"{figures['wallets_not_told']} wallets not told"
+        f"{figures['wallets_not_notified']} wallets not notified"
     )
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What an operator does to the books while payments arrive."""
+"""The jobs of an operator that run while payments arrive."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -15,16 +15,16 @@ from pos_server.core.credentials.device_keys import DeviceKind
 from pos_server.core.rest.issuer import CashCreate, WalletCreate
 from pos_server.core.rest.merchant_payments import PaymentQuery
 
-# What a chain's back offices ask of the REST API beside its tills.
+# The load of a chain's back offices on the REST API.
 _API_RATE = 50
 _API_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """What a job may use in its round: the ledger, the server, a folder, the business day that is not settled.
+class LedgerRound:
+    """The data for the jobs of a round: the ledger, the server, a folder, and the business day to settle.
 
-    And the shop where payments are offered, and an API key of each role.
+    `shop` is where payments are offered. `keys` has an API key of each role.
     """
 
     dsn: str
@@ -36,42 +36,42 @@ class Stage:
     keys: dict[Role, str]
 
 
-async def _nothing(stage: Stage) -> None:
+async def _nothing(ledger: LedgerRound) -> None:
     pass
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What an operator runs, with `pause_s` after each run.
+    """A job, with a pause of `pause_s` after each run.
 
-    `prepare` makes the first run of a round find its full work, before the quiet phase.
+    `prepare` runs before the quiet phase and restores the full work for the first run of a round.
     """
 
     name: str
-    run: Callable[[Stage], Awaitable[None]]
-    prepare: Callable[[Stage], Awaitable[None]] = _nothing
+    run: Callable[[LedgerRound], Awaitable[None]]
+    prepare: Callable[[LedgerRound], Awaitable[None]] = _nothing
     pause_s: float = 0.0
 
 
-async def _settle(stage: Stage) -> None:
-    await run_pos_server(stage.data_dir, "settle", "--date", stage.business_date, "--out", stage.folder)
+async def _settle(ledger: LedgerRound) -> None:
+    await run_pos_server(ledger.data_dir, "settle", "--date", ledger.business_date, "--out", ledger.folder)
 
 
-async def _audit(stage: Stage) -> None:
-    await run_pos_server(stage.data_dir, "audit")
+async def _audit(ledger: LedgerRound) -> None:
+    await run_pos_server(ledger.data_dir, "audit")
 
 
-async def _seal(stage: Stage) -> None:
-    await run_pos_server(stage.data_dir, "seal")
+async def _seal(ledger: LedgerRound) -> None:
+    await run_pos_server(ledger.data_dir, "seal")
 
 
-async def _unseal(stage: Stage) -> None:
-    async with owner_connection(stage.dsn) as connection:
+async def _unseal(ledger: LedgerRound) -> None:
+    async with owner_connection(ledger.dsn) as connection:
         await connection.execute("delete from seal")
 
 
-async def _open_again(stage: Stage) -> None:
-    async with owner_connection(stage.dsn) as connection:
+async def _reopen_shifts(ledger: LedgerRound) -> None:
+    async with owner_connection(ledger.dsn) as connection:
         await connection.execute(
             "alter table shift disable trigger shift_is_fixed; "
             "update shift set closed_at = null, counted_cash_minor = null, figures = null; "
@@ -81,53 +81,53 @@ async def _open_again(stage: Stage) -> None:
         )
 
 
-async def _close_shift(stage: Stage) -> None:
-    await _open_again(stage)
-    async with owner_connection(stage.dsn) as connection:
+async def _close_shift(ledger: LedgerRound) -> None:
+    await _reopen_shifts(ledger)
+    async with owner_connection(ledger.dsn) as connection:
         number = await connection.fetchval("select terminal_number from shift")
-    async with TerminalClient(credentials_of(DeviceKind.TERMINAL, number, stage.url)) as till:
+    async with TerminalClient(credentials_of(DeviceKind.TERMINAL, number, ledger.url)) as till:
         report = await till.close_shift(shift_id_of(1))
     if report.report != "Z":
-        raise SystemExit("the shift was not closed")
+        raise SystemExit("the shift was not closed: its report is not a Z-report")
 
 
-async def _api(stage: Stage) -> None:
-    """Back offices ask for as much at once as a chain's would: half reads, a quarter of it money."""
+async def _api(ledger: LedgerRound) -> None:
+    """Send the requests of a chain's back offices: half are reads, a quarter are top-ups."""
     async with (
-        ApiClient(stage.url, stage.keys[Role.ADMIN]) as admin,
-        ApiClient(stage.url, stage.keys[Role.ISSUER]) as issuer,
-        ApiClient(stage.url, stage.keys[Role.MERCHANT]) as merchant,
+        ApiClient(ledger.url, ledger.keys[Role.ADMIN]) as admin,
+        ApiClient(ledger.url, ledger.keys[Role.ISSUER]) as issuer,
+        ApiClient(ledger.url, ledger.keys[Role.MERCHANT]) as merchant,
     ):
 
-        async def some_payments() -> None:
+        async def list_first_page() -> None:
             payments = merchant.list_payments(PaymentQuery(limit=50))
             async for _ in payments:
                 break
 
-        def ask(number: int) -> Awaitable[object]:
-            wallet = stage.shop.wallets[number % len(stage.shop.wallets)].device.number
+        def request(number: int) -> Awaitable[object]:
+            wallet = ledger.shop.wallets[number % len(ledger.shop.wallets)].device.number
             match number % 8:
                 case 0 | 4:
-                    cash = CashCreate(wallet_number=wallet, merchant_id=stage.shop.merchant_id, amount_minor=1)
+                    cash = CashCreate(wallet_number=wallet, merchant_id=ledger.shop.merchant_id, amount_minor=1)
                     return issuer.create_top_up(cash)
                 case 1 | 5:
                     return issuer.get_wallet(wallet)
                 case 2:
                     return merchant.get_balance()
                 case 3:
-                    return some_payments()
+                    return list_first_page()
                 case 6:
-                    return admin.get_merchant(stage.shop.merchant_id)
+                    return admin.get_merchant(ledger.shop.merchant_id)
                 case _:
                     return issuer.create_wallet(WalletCreate(name=f"Customer {number}", currency=CURRENCY))
 
-        async with asyncio.TaskGroup() as asking:
+        async with asyncio.TaskGroup() as requests:
             for number in range(round(_API_RATE * _API_S)):
-                asking.create_task(_awaited(ask(number)))
+                requests.create_task(_wait_for(request(number)))
                 await asyncio.sleep(1 / _API_RATE)
 
 
-async def _awaited(answer: Awaitable[object]) -> None:
+async def _wait_for(answer: Awaitable[object]) -> None:
     await answer
 
 

@@ -1,4 +1,4 @@
-"""The figures of `loadtest.books`, from phases and records that are written down here."""
+"""The figures of `loadtest.books`, from literal phases and records."""
 
 from loadtest.books.figures import Phase, percentile_ms, row_of, summary
 
@@ -31,7 +31,7 @@ RECORDS = [
 ]
 
 
-def test_a_job_is_held_against_the_quiet_phases_beside_it() -> None:
+def test_a_job_is_compared_with_the_quiet_phases_next_to_it() -> None:
     row = row_of("audit", PHASES, RECORDS)
     assert (row.runs, row.seconds, row.offered) == (3, 7.0, 5)
     assert (row.p50_ms, row.p99_ms, row.max_ms, row.push_p99_ms) == (30.0, 35.0, 40.0, 35.0)
@@ -40,12 +40,12 @@ def test_a_job_is_held_against_the_quiet_phases_beside_it() -> None:
     assert row.answered_share == 0.6
 
 
-def test_what_was_refused_or_never_answered_is_counted() -> None:
+def test_refused_and_unanswered_payments_are_counted() -> None:
     figures = summary(JOBS, [*PHASES[:1], *(Phase(job, 10, 20, [1.0]) for job in JOBS), PHASES[2]], RECORDS)
     assert (figures["offered"], figures["approved"], figures["unanswered"]) == (9, 7, 1)
-    assert (figures["other_outcomes"], figures["late"], figures["wallets_not_told"]) == ({"busy": 1}, 1, 0)
+    assert (figures["other_outcomes"], figures["late"], figures["wallets_not_notified"]) == ({"busy": 1}, 1, 0)
 
 
-def test_the_nearest_rank() -> None:
+def test_percentiles_are_nearest_rank() -> None:
     assert percentile_ms([0.001, 0.002, 0.003, 0.004], 50) == 2.0
     assert percentile_ms([0.001, 0.002, 0.003, 0.004], 99) == 4.0
