@@ -1,4 +1,4 @@
-.PHONY: generate help setup demo test bench loadtest docs lint lock clean
+.PHONY: help setup demo test bench loadtest docs generate lint lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,7 @@ lint: setup ## Check style and types
 
 generate: setup ## Update the generated tables in docs/
 	.venv/bin/python -m scripts.rooms
+	.venv/bin/python -m scripts.reference_tables
 
 lock: ## Update requirements.lock, keeping valid pins; ARGS=--upgrade selects the newest versions
 	@sh scripts/venv.sh lock $(ARGS)

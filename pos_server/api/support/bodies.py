@@ -6,7 +6,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
 from ...core.errors import ErrorCode
-from ...core.protocol.codec import describe
+from ...core.protocol.codec import first_problem
 from ...core.rest.problems import ProblemCode
 from .problems import Problem, json_pointer, problem
 
@@ -31,7 +31,7 @@ async def read_body(request: Request, model: type[ModelT], bytes_max: int) -> Mo
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        field, text = describe(error)
+        field, text = first_problem(error)
     if not field:
         raise problem(ProblemCode.BAD_JSON)
     raise problem(ProblemCode.BAD_FIELD, text, pointer=json_pointer(field))

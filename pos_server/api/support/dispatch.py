@@ -23,7 +23,7 @@ from starlette.routing import Route
 
 from ...core.credentials.api_keys import ApiKey
 from ...core.errors import ErrorCode
-from ...core.protocol.codec import describe
+from ...core.protocol.codec import first_problem
 from ...core.rate_limits import TokenBucket
 from ...core.rest.endpoints import IDEMPOTENCY_KEY_CHARS_MAX, Endpoint, Kind
 from ...core.rest.fields import Body, Parameters, Resource
@@ -213,7 +213,7 @@ def _query(endpoint: Endpoint, request: Request) -> Parameters:
     try:
         return endpoint.query.model_validate(dict(given))
     except ValidationError as error:
-        field, text = describe(error)
+        field, text = first_problem(error)
     raise problem(ProblemCode.BAD_FIELD, text, pointer=json_pointer(field))
 
 

@@ -1,6 +1,7 @@
-"""What people read, by language: one module each, the same keys in all. A new language is a module and a line here.
+"""Texts for cashiers and customers: one module per language, all with the same keys.
 
-`{…}` are filled in; each language says them in its own order. Texts that only developers read (errors) are English.
+To add a language, add a module and a line here. Values replace `{…}`, in the order that the language needs. Texts for
+developers (errors) are English only.
 """
 
 from collections.abc import Mapping
@@ -14,21 +15,21 @@ DEFAULT_LANGUAGE = "en"
 
 
 def language_of(tag: str) -> str:
-    """The language we have for a tag (RFC 5646): `zh-Hans-CN` is read as `zh`, what we lack as the default."""
+    """Return the language for a tag (RFC 5646): `zh` for `zh-Hans-CN`, the default for a language without texts."""
     primary = tag.partition("-")[0].lower()
     return primary if primary in LANGUAGES else DEFAULT_LANGUAGE
 
 
 def text(language: str, key: str, **values: object) -> str:
-    """The text of `key` in a language of LANGUAGES, with its values filled in."""
+    """Return the text of `key` in a language of LANGUAGES, with its values."""
     return LANGUAGES[language][key].format_map(values)
 
 
 def decline_text(language: str, side: str, code: DeclineCode) -> str:
-    """What a decline says to the `cashier` or the `customer`. `canceled` is a status too, with a text of its own."""
+    """Return the text of a decline for the `cashier` or the `customer`. The status `canceled` has a different text."""
     return LANGUAGES[language][f"{side}.{'canceled_before' if code is DeclineCode.CANCELED else code}"]
 
 
 def shift_text(language: str, key: str) -> str:
-    """A label of a shift's report."""
+    """Return a label of the shift report."""
     return _SHIFT_LABELS[language][key]
