@@ -156,7 +156,7 @@ def _rest_api(
     routes = [
         *dispatcher.routes(),
         Route("/v1/activations", activations.create, methods=["POST"]),
-        Route("/asyncapi.json", AsyncApi(settings).show),
+        Route("/asyncapi.json", AsyncApi(settings.wire_limits()).show),
         Route("/openapi.json", OpenApi().show),
         *Docs().routes(),
         Route("/healthz", health.alive),

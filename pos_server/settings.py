@@ -16,6 +16,7 @@ from .core.credentials.device_keys import MASTER_KEY_BYTES_MIN, Keyring
 from .core.errors import PosError
 from .core.money import MAX_AMOUNT_MINOR
 from .core.payments.rules import Limits, RiskHook, Rules, accept_all
+from .core.protocol.asyncapi import WireLimits
 from .core.rate_limits import FailureLimit
 from .limits import (
     AdmissionLimits,
@@ -280,6 +281,25 @@ class Settings(BaseSettings):
                 queries_burst=self.queries_burst,
                 requests_max=self.connection_requests_max,
             ),
+        )
+
+    def wire_limits(self) -> WireLimits:
+        return WireLimits(
+            frame_bytes_max=self.frame_bytes_max,
+            heartbeat_s=self.heartbeat_s,
+            heartbeat_timeout_s=self.heartbeat_timeout_s,
+            authenticate_within_s=self.authentication_timeout_s,
+            messages_per_s=self.messages_per_s,
+            messages_burst=self.messages_burst,
+            device_operations_max=self.device_operations_max,
+            operation_deadline_s=self.operation_deadline_s,
+            queries_per_s=self.queries_per_s,
+            queries_burst=self.queries_burst,
+            connection_requests_max=self.connection_requests_max,
+            confirmation_s=self.confirmation_s,
+            pin_payment_failures_max=self.pin_payment_failures_max,
+            pin_failures_max=self.pin_failures_max,
+            pin_lock_s=self.pin_lock_s,
         )
 
     def drain_limits(self) -> DrainLimits:

@@ -114,5 +114,5 @@ def _openapi(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _asyncapi(arguments: argparse.Namespace, settings: Settings) -> int:
-    print_out(asyncapi_json(settings).decode().rstrip("\n"))
+    print_out(asyncapi_json(settings.wire_limits()).decode().rstrip("\n"))
     return 0
