@@ -294,10 +294,8 @@ async def test_the_served_document_is_the_printed_one(server: RunningServer, tmp
 
 def test_the_document_contains_the_settings() -> None:
     default = json.loads(asyncapi_json(settings().wire_limits()))
-    other = json.loads(
     changed = settings(frame_bytes_max=9000, heartbeat_s=7, device_operations_max=3)
     other = json.loads(asyncapi_json(changed.wire_limits()))
-    )
     assert other["x-limits"] == default["x-limits"] | {
         "frame_bytes_max": 9000,
         "heartbeat_s": 7,
