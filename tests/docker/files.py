@@ -1,4 +1,4 @@
-"""What docker/ holds, as the tests of it read it."""
+"""The files in docker/, parsed for the tests."""
 
 import re
 from pathlib import Path
@@ -12,26 +12,26 @@ COMPOSE_FILES = sorted(DOCKER.glob("compose*.yaml"))
 
 
 def compose(name: str = "compose.yaml") -> dict[str, Any]:
-    """A compose file with its anchors and merge keys resolved; variables stay as they are written."""
+    """Load a compose file with anchors and merge keys resolved; variables are not substituted."""
     loaded: dict[str, Any] = yaml.safe_load((DOCKER / name).read_text())
     return loaded
 
 
 def services() -> list[tuple[str, str, dict[str, Any]]]:
-    """Every service as (file, name, service)."""
+    """Return every service as (file, name, service)."""
     return [
         (path.name, name, service) for path in COMPOSE_FILES for name, service in compose(path.name)["services"].items()
     ]
 
 
 def seconds(duration: str) -> float:
-    """A duration of compose or of HAProxy, such as 30s or 2m."""
+    """Return the seconds of a duration in Compose or HAProxy format, such as 30s or 2m."""
     match = re.fullmatch(r"(\d+)(ms|s|m|h)", duration)
     assert match, duration
     return int(match[1]) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
 def prometheus() -> dict[str, Any]:
-    """What Prometheus reads, and how."""
+    """Load the configuration of Prometheus."""
     loaded: dict[str, Any] = yaml.safe_load((DOCKER / "prometheus" / "prometheus.yaml").read_text())
     return loaded

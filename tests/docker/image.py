@@ -1,8 +1,8 @@
-"""Builds a stage of docker/Dockerfile without Docker: its COPY and RUN steps, in order, in a directory of one's own.
+"""Builds a stage of docker/Dockerfile without Docker: runs its COPY and RUN steps in order, in a directory.
 
-What differs from a real build: the base image is this Python on this system, RUN may reach beyond the directory, users
-do not exist, and pip's own cache stands in for the cache mounts. Absolute paths of the image are those below the
-directory.
+Absolute paths of the image are mapped to paths below that directory. Unlike in a real build, the base image is this
+Python on this system, RUN can access files outside of the directory, users do not exist, and pip's own cache replaces
+the cache mounts.
 """
 
 import json
@@ -22,7 +22,7 @@ from dockerfile_parse import DockerfileParser
 from tests.docker.files import DOCKER, ROOT
 
 _MOUNT = re.compile(r"--mount=type=cache,target=\S+\s+")
-# What exists in the image, as far as the steps use it.
+# Absolute paths that the steps use.
 _PATHS = re.compile(r"(?<![\w.])/(?=build\b|opt/|tmp\b)")
 
 
@@ -33,28 +33,28 @@ class Stage:
     steps: list[tuple[str, str]] = field(default_factory=list)
 
     def value(self, instruction: str) -> str:
-        """What the one such instruction of this stage says. Raises ValueError."""
+        """Return the value of the only such instruction of this stage. Raises ValueError."""
         (value,) = (value for name, value in self.steps if name == instruction)
         return value
 
 
 def stages() -> dict[str, Stage]:
-    """The Dockerfile's stages by name, in order."""
+    """Return the Dockerfile's stages by name, in order."""
     with (DOCKER / "Dockerfile").open("rb") as file:
         parsed: list[dict[str, Any]] = DockerfileParser(fileobj=file).structure
-    found: dict[str, Stage] = {}
+    by_name: dict[str, Stage] = {}
     for step in parsed:
         name, value = step["instruction"], step["value"]
         if name == "FROM":
             base, _, as_name = value.partition(" AS ")
-            stage = found[as_name] = Stage(as_name, base)
-        elif name != "COMMENT" and found:
+            stage = by_name[as_name] = Stage(as_name, base)
+        elif name != "COMMENT" and by_name:
             stage.steps.append((name, value))
-    return found
+    return by_name
 
 
 def context(target: Path) -> None:
-    """The build context: of the repository what .dockerignore lets through, as Docker's own client understands it."""
+    """Copy the build context: the files that .dockerignore includes, by the rules of Docker's own client."""
     patterns = (ROOT / ".dockerignore").read_text().splitlines()
     for name in sorted(exclude_paths(str(ROOT), patterns)):
         source = ROOT / name
@@ -64,7 +64,7 @@ def context(target: Path) -> None:
 
 
 class Build:
-    """Builds stages below `directory`; each has its files at `root` while it is built, as have programs made in it."""
+    """Builds stages below `directory`. The stage that is being built has its files at `root`, a fixed path."""
 
     def __init__(self, directory: Path) -> None:
         self.root = directory / "root"
@@ -74,7 +74,7 @@ class Build:
         context(self.context)
 
     def stage(self, name: str) -> dict[str, str]:
-        """Build a stage and what it copies from; leaves its files at `root` and returns the environment it sets."""
+        """Build a stage and the stages it copies from. Leaves its files at `root` and returns its environment."""
         stage = self._stages[name]
         for instruction, value in self._chain(stage):
             if instruction == "COPY" and value.startswith("--from="):
@@ -122,14 +122,14 @@ class Build:
                 shutil.copy2(path, to)
 
     def _run(self, value: str, workdir: Path, environment: dict[str, str]) -> None:
-        # Of our own environment only what pip needs to find packages; `python` is the base image's.
-        kept = {
+        # pip needs some of our environment to find packages; `python` is that of the base image.
+        inherited = {
             name: value for name, value in os.environ.items() if not name.startswith(("POS_", "PYTHON", "VIRTUAL_ENV"))
         }
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         done = subprocess.run(
             ["/bin/sh", "-c", self._here(_MOUNT.sub("", value))],
-            cwd=workdir, env=kept | environment | {"PATH": path}, capture_output=True, text=True, check=False,
+            cwd=workdir, env=inherited | environment | {"PATH": path}, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"{value}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
 
@@ -139,6 +139,6 @@ def _pair(text: str) -> tuple[str, str, str]:
 
 
 def command(value: str) -> list[str]:
-    """The program of an ENTRYPOINT, CMD or HEALTHCHECK in exec form. Raises ValueError for the shell form."""
-    found: list[str] = json.loads(value[value.index("[") :])
-    return found
+    """Return the arguments of an ENTRYPOINT, CMD or HEALTHCHECK in exec form. Raises ValueError for the shell form."""
+    arguments: list[str] = json.loads(value[value.index("[") :])
+    return arguments

@@ -1,4 +1,4 @@
-"""docker/Dockerfile: its rules, and its own steps carried out; then the server that came out of them runs."""
+"""docker/Dockerfile: style, build steps run without Docker, and the server that they produce."""
 
 import asyncio
 import importlib.util
@@ -21,13 +21,13 @@ PINS = ROOT / "scripts" / "pins.py"
 SERVES_TIMEOUT_S = 60
 
 
-def test_it_follows_the_rules_of_hadolint() -> None:
+def test_the_dockerfile_passes_hadolint() -> None:
     linter = Path(sys.executable).with_name("hadolint")
     linted = subprocess.run([linter, DOCKER / "Dockerfile"], capture_output=True, text=True, check=False)
     assert (linted.returncode, linted.stdout) == (0, "")
 
 
-def test_its_base_is_pinned_and_it_runs_as_nobody() -> None:
+def test_the_base_is_pinned_and_the_user_is_not_root() -> None:
     text = (DOCKER / "Dockerfile").read_text()
     (image,) = re.findall(r"^ARG PYTHON_IMAGE=(.+)$", text, re.MULTILINE)
     assert re.fullmatch(r"python:3\.\d+\.\d+-slim-\w+", image)
@@ -41,17 +41,17 @@ def test_its_base_is_pinned_and_it_runs_as_nobody() -> None:
         assert "USER" not in dict(built[name].steps)
 
 
-def test_sigterm_reaches_the_server_itself() -> None:
+def test_the_server_receives_sigterm_directly() -> None:
     server = stages()["server"]
     assert server.value("STOPSIGNAL") == "SIGTERM"
     assert command(server.value("ENTRYPOINT")) == ["pos-server"]
     assert command(server.value("CMD")) == ["run"]
 
 
-def test_only_what_it_is_made_from_is_sent_to_the_builder(tmp_path: Path) -> None:
+def test_the_build_context_has_the_sources_only(tmp_path: Path) -> None:
     context(tmp_path)
     sent = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()}
-    # Docker's client sends .dockerignore whatever it says; no step copies it.
+    # Docker's client always sends .dockerignore; no step copies it.
     assert {path.parts[0] for path in sent} - {".dockerignore"} == {
         *("LICENSE", "README.md", "clients", "loadtest", "pos_server", "pyproject.toml", "requirements.lock", "scripts")
     }
@@ -91,19 +91,19 @@ d==5 \\
 """
 
 
-def test_pins_come_with_their_hashes_and_all_they_need() -> None:
+def test_pins_have_their_hashes_and_dependencies() -> None:
     names = re.compile(r"^\w+==\d", re.MULTILINE)
     assert names.findall(pins()(LOCK, {"a"})) == ["a==1", "b==2", "b==3", "c==4"]
     assert names.findall(pins()(LOCK, {"c"})) == ["c==4"]
     assert names.findall(pins()(LOCK, {"d"})) == ["b==2", "b==3", "c==4", "d==5"]
     assert pins()(LOCK, {"c"}) == "c==4 \\\n    --hash=sha256:cc\n    # via b\n"
-    with pytest.raises(LookupError, match=r"not in requirements\.lock: e\. `make lock`"):
+    with pytest.raises(LookupError, match=r"not in requirements\.lock: e\. Run `make lock`"):
         pins()(LOCK, {"e"})
 
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, str]]]:
-    """The `server` stage's files and environment, with no right to write to them."""
+    """Build the `server` stage; yield its read-only files and its environment."""
     build = Build(tmp_path_factory.mktemp("image"))
     environment = build.stage("server")
     subprocess.run(["chmod", "-R", "a-w", build.root], check=True)
@@ -117,7 +117,7 @@ def installed(root: Path) -> set[str]:
 
 
 @pytest.mark.long
-def test_it_holds_the_server_and_what_it_needs_and_nothing_to_build_or_test_with(
+def test_the_image_has_the_server_and_its_dependencies_but_no_build_or_test_tools(
     image: tuple[Path, dict[str, str]],
 ) -> None:
     root, _ = image
@@ -135,10 +135,10 @@ def test_it_holds_the_server_and_what_it_needs_and_nothing_to_build_or_test_with
 
 
 @pytest.mark.long
-def test_its_bytecode_is_there_and_needs_no_times_of_files(image: tuple[Path, dict[str, str]]) -> None:
+def test_bytecode_is_compiled_and_independent_of_file_times(image: tuple[Path, dict[str, str]]) -> None:
     root, _ = image
     (compiled,) = root.glob("opt/pos-server/lib/python3.*/site-packages/pos_server/__pycache__/server.*.pyc")
-    # PEP 552: bit 0 says that a hash is in it, bit 1 that the source is to be checked.
+    # PEP 552: bit 0 is set for a hash, bit 1 for a check of the source.
     assert int.from_bytes(compiled.read_bytes()[4:8], "little") == 0b01
 
 
@@ -153,7 +153,7 @@ def environment_of(image: tuple[Path, dict[str, str]], scratch: Path, **variable
 
 
 @pytest.mark.long
-def test_without_a_database_it_says_what_to_set(image: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
+def test_without_a_database_the_error_names_the_setting(image: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
     environment = environment_of(image, tmp_path)
     ended = subprocess.run(
         ["pos-server", "run"], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
@@ -164,7 +164,7 @@ def test_without_a_database_it_says_what_to_set(image: tuple[Path, dict[str, str
 
 @pytest.mark.asyncio
 @pytest.mark.long
-async def test_it_serves_is_healthy_writes_nothing_and_drains(
+async def test_the_server_is_healthy_writes_no_files_and_drains(
     image: tuple[Path, dict[str, str]], tmp_path: Path, dsn: str
 ) -> None:
     root, _ = image
@@ -178,7 +178,7 @@ async def test_it_serves_is_healthy_writes_nothing_and_drains(
         process = await asyncio.create_subprocess_exec(*check, env=environment, stderr=asyncio.subprocess.DEVNULL)
         return await process.wait()
 
-    assert await health() != 0, "nobody serves yet"
+    assert await health() != 0, "the server has not started"
     process = await asyncio.create_subprocess_exec(
         *command(server.value("ENTRYPOINT")), *command(server.value("CMD")),
         env=environment, cwd=tmp_path, stderr=asyncio.subprocess.PIPE,
@@ -187,7 +187,7 @@ async def test_it_serves_is_healthy_writes_nothing_and_drains(
         assert process.stderr is not None
         async with asyncio.timeout(SERVES_TIMEOUT_S):
             while b"pos-server serves" not in (line := await process.stderr.readline()):
-                assert line, "it ended before it served"
+                assert line, "the server stopped during its start"
         assert await health() == 0
         process.terminate()
         async with asyncio.timeout(SERVES_TIMEOUT_S):

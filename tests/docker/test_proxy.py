@@ -1,4 +1,4 @@
-"""docker/proxy: its times fit the servers' settings; a real HAProxy, where there is one, keeps payments going."""
+"""docker/proxy: timeouts fit the servers' settings, and payments continue behind a real HAProxy if one is installed."""
 
 import asyncio
 import contextlib
@@ -27,14 +27,14 @@ from tests.support import MASTER_KEYS, build_shop, new_id
 CONFIG = (DOCKER / "proxy" / "haproxy.cfg").read_text()
 HAPROXY = shutil.which("haproxy")
 needs_haproxy = pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed: apt-get install haproxy")
-# A port that both servers can have, each at its own address of loopback.
+# Loopback addresses, so that both servers can use the same port.
 SERVERS = ("127.0.0.11", "127.0.0.12")
 START_TIMEOUT_S = 30
 
 
 def timeout_s(name: str) -> float:
-    (found,) = re.findall(rf"^    timeout {name} (\w+)", CONFIG, re.MULTILINE)
-    return seconds(found)
+    (duration,) = re.findall(rf"^    timeout {name} (\w+)", CONFIG, re.MULTILINE)
+    return seconds(duration)
 
 
 def default(setting: str) -> float:
@@ -42,17 +42,17 @@ def default(setting: str) -> float:
     return value
 
 
-def test_a_silent_websocket_is_ended_by_the_server_and_not_by_the_proxy() -> None:
+def test_the_server_closes_a_silent_websocket_before_the_proxy_does() -> None:
     assert timeout_s("tunnel") > default("heartbeat_s") + default("heartbeat_timeout_s")
 
 
-def test_a_request_is_given_up_by_the_server_and_not_by_the_proxy() -> None:
+def test_a_request_times_out_at_the_server_before_it_does_at_the_proxy() -> None:
     assert timeout_s("server") > default("api_timeout_s")
     assert timeout_s("client") > default("api_timeout_s")
 
 
 class Dns(asyncio.DatagramProtocol):
-    """Answers every question with the same addresses, as Docker's DNS does for the replicas of a service (RFC 1035)."""
+    """Answers every query with the same addresses, as Docker's DNS does for the replicas of a service (RFC 1035)."""
 
     def __init__(self, *addresses: str) -> None:
         self._addresses = [socket.inet_aton(address) for address in addresses]
@@ -69,16 +69,16 @@ class Dns(asyncio.DatagramProtocol):
 
 
 class Proxy:
-    """A running HAProxy with the stack's own configuration."""
+    """A running HAProxy with the configuration in docker/proxy."""
 
     def __init__(self, url: str, admin: Path) -> None:
         self.url = url
         self._admin = admin
 
     async def up(self, count: int) -> None:
-        """Wait until it holds so many servers for ready (its management guide, "show stat")."""
+        """Wait until `count` servers are ready according to HAProxy (management guide, "show stat")."""
         async with asyncio.timeout(START_TIMEOUT_S):
-            while await self._up() != count:  # noqa: ASYNC110 (HAProxy tells nobody)
+            while await self._up() != count:  # noqa: ASYNC110 (HAProxy has no event for it)
                 await asyncio.sleep(0.05)
 
     async def _up(self) -> int:
@@ -96,21 +96,21 @@ class Proxy:
 
 @asynccontextmanager
 async def running_proxy(directory: Path, server_port: int) -> AsyncIterator[Proxy]:
-    """HAProxy in front of SERVERS; of its configuration only ports are changed, and a socket to ask it is added."""
+    """Run HAProxy in front of SERVERS, with other ports, fewer connections and a socket for `show stat`."""
     transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
         lambda: Dns(*SERVERS), local_addr=("127.0.0.1", 0)
     )
     dns_port, port, admin = transport.get_extra_info("sockname")[1], free_port(), directory / "admin"
     config = CONFIG
-    for was, becomes in (
+    for old, new in (
         ("127.0.0.11:53", f"127.0.0.1:{dns_port}"),
         ("bind :8080", f"bind 127.0.0.1:{port}"),
         ("server:8080", f"server:{server_port}"),
-        ("maxconn 40000", "maxconn 1000"),  # more need files that this process may not have
+        ("maxconn 40000", "maxconn 1000"),  # more connections can exceed the file limit of this process
         ("global\n    log", f"global\n    stats socket {admin}\n    log"),
     ):
-        assert config.count(was) == 1
-        config = config.replace(was, becomes)
+        assert config.count(old) == 1
+        config = config.replace(old, new)
     (directory / "haproxy.cfg").write_text(config)
     assert HAPROXY is not None
     process = await asyncio.create_subprocess_exec(HAPROXY, "-db", "-f", directory / "haproxy.cfg")
@@ -126,7 +126,7 @@ async def running_proxy(directory: Path, server_port: int) -> AsyncIterator[Prox
 @needs_haproxy
 @pytest.mark.asyncio
 @pytest.mark.long
-async def test_payments_go_on_while_servers_are_restarted_one_after_the_other(
+async def test_payments_continue_during_a_rolling_restart(
     tmp_path: Path, dsn: str, connection: asyncpg.Connection
 ) -> None:
     shop = await build_shop(connection, terminals=2, wallets=12)
@@ -135,7 +135,7 @@ async def test_payments_go_on_while_servers_are_restarted_one_after_the_other(
     statuses: list[str] = []
 
     async def sell(till: TerminalClient, position: int, until: asyncio.Task[int]) -> None:
-        """Sales at one till, at least until a server has ended and one after it."""
+        """Sell at one till until the server has stopped, and once more after that."""
         while True:
             ended = until.done()
             wallet = shop.wallets[2 * (len(statuses) % 6) + position]
@@ -143,7 +143,7 @@ async def test_payments_go_on_while_servers_are_restarted_one_after_the_other(
             statuses.append(result.decline_code or result.status)
             if ended:
                 return
-            await asyncio.sleep(0.5)  # a customer a moment: a wallet has ten codes in 30 s
+            await asyncio.sleep(0.5)  # a wallet has ten codes per 30 s
 
     async with AsyncExitStack() as stack:
         servers = [
@@ -157,7 +157,7 @@ async def test_payments_go_on_while_servers_are_restarted_one_after_the_other(
             )
             for terminal in shop.terminals
         ]
-        # Wherever the tills are at first: each of the two is the only one that is left, once.
+        # Wherever the tills are connected at first, each server is once the only one left.
         for host, server in zip(SERVERS, servers, strict=True):
             stopping = asyncio.create_task(server.stop())
             await asyncio.gather(*(sell(till, position, stopping) for position, till in enumerate(tills)))
@@ -171,7 +171,7 @@ async def test_payments_go_on_while_servers_are_restarted_one_after_the_other(
 @needs_haproxy
 @pytest.mark.asyncio
 @pytest.mark.long
-async def test_the_servers_know_a_device_by_its_own_address_and_metrics_stay_inside(tmp_path: Path, dsn: str) -> None:
+async def test_servers_see_the_address_of_the_device_and_metrics_are_not_public(tmp_path: Path, dsn: str) -> None:
     port = free_port()
     own = {"POS_DATABASE_URL": dsn, "POS_MASTER_KEYS": MASTER_KEYS, "POS_TRUSTED_PROXIES": "127.0.0.1"}
 
@@ -193,15 +193,15 @@ async def test_the_servers_know_a_device_by_its_own_address_and_metrics_stay_ins
         assert await activate(proxy, "127.0.0.21", **{"X-Forwarded-For": "203.0.113.1"}) == too_many
         assert await activate(proxy, "127.0.0.22") == unknown
         for path in ("/metrics", "//metrics", "/%6detrics", "/metrics/"):
-            answer = await client.get(f"{proxy.url}{path}")
-            assert (answer.status_code, answer.headers["content-type"]) == (404, "text/html"), (
-                f"{path}: the proxy's own"
+            response = await client.get(f"{proxy.url}{path}")
+            assert (response.status_code, response.headers["content-type"]) == (404, "text/html"), (
+                f"{path}: the response must come from the proxy"
             )
         assert (await client.get("/readyz")).text == "ready\n"
 
 
 @needs_haproxy
-def test_the_configuration_is_valid_with_tls_too(tmp_path: Path) -> None:
+def test_the_configuration_with_tls_is_valid(tmp_path: Path) -> None:
     pem, certificate = tmp_path / "tls.pem", tmp_path / "certificate"
     request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
     subprocess.run([*request, "-keyout", pem, "-out", certificate], check=True, capture_output=True)

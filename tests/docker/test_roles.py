@@ -1,4 +1,4 @@
-"""docker/postgres/roles.sh: the owner and the server's login get what they need, and no more."""
+"""docker/postgres/roles.sh: the owner and the server's login have exactly the rights that they need."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.asyncio, pytest.mark.long]
 
 @pytest.fixture(scope="module")
 def fresh() -> Iterator[str]:
-    """The DSN of a Postgres in which the script has run, with `{user}` for who connects to the ledger."""
+    """Run the script in a new Postgres; yield the DSN of the ledger, with `{user}` as a placeholder."""
     data_dir = open_directory("pos-roles-")
     psql = program("psql", None).parent
     try:
@@ -42,7 +42,7 @@ def fresh() -> Iterator[str]:
         shutil.rmtree(data_dir, ignore_errors=True)
 
 
-async def test_the_owner_migrates_and_the_server_serves(fresh: str) -> None:
+async def test_the_owner_can_migrate_and_the_server_can_serve(fresh: str) -> None:
     owner, server = (fresh.replace("{user}", user) for user in ("pos_owner", "pos_server"))
     too_early = await pos_server("run", POS_DATABASE_URL=server, POS_MASTER_KEYS=MASTER_KEYS)
     assert (too_early.status, "pos-server migrate` once as" in too_early.err) == (3, True)
@@ -75,7 +75,7 @@ async def test_the_owner_migrates_and_the_server_serves(fresh: str) -> None:
     assert key.status == 0, key.err
 
 
-async def test_passwords_are_stored_as_scram_and_nobody_else_may_connect(fresh: str) -> None:
+async def test_passwords_are_stored_as_scram_and_other_roles_cannot_connect(fresh: str) -> None:
     connection = await asyncpg.connect(fresh.replace("{user}", "pos"))
     stored = await connection.fetch(
         "select rolname, rolpassword from pg_authid where rolname in ('pos_owner', 'pos_server')"

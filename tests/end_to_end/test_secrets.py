@@ -4,7 +4,7 @@ import asyncpg
 import pytest
 
 from tests.end_to_end.server_process import running_server
-from tests.faults.talker import talking
+from tests.faults.concurrent_device import concurrent_device
 from tests.gateway.test_pin import OTHER_PIN, PIN, confirm_message, pin_message
 from tests.support import MASTER_KEYS, Shop, forged, scan_message
 
@@ -15,7 +15,10 @@ async def test_pins_and_codes_are_in_no_log_and_no_row(dsn: str, shop: Shop, adm
     wallet = shop.wallets[0]
     secrets = [PIN, OTHER_PIN, wallet.key.hex()]
     async with running_server(POS_DATABASE_URL=dsn, POS_MASTER_KEYS=MASTER_KEYS, POS_PIN_FREE_MINOR_MAX="0") as server:
-        async with talking(server.url, shop.terminals[0]) as till, talking(server.url, wallet) as phone:
+        async with (
+            concurrent_device(server.url, shop.terminals[0]) as till,
+            concurrent_device(server.url, wallet) as phone,
+        ):
             await phone.ask(pin_message("123456"))
             await phone.ask(pin_message(PIN) | {"request_id": 7})
             await phone.ask(pin_message(PIN))
@@ -24,7 +27,7 @@ async def test_pins_and_codes_are_in_no_log_and_no_row(dsn: str, shop: Shop, adm
                 secrets.append(code)
                 answer = await till.ask(scan_message(code))
             assert answer["type"] == "payment.pending"
-            asked = await phone.told("payment.confirmation_required", answer["payment_id"])
+            asked = await phone.notice("payment.confirmation_required", answer["payment_id"])
             again = await phone.ask(confirm_message(asked, OTHER_PIN))
             assert (await phone.ask(confirm_message(again)))["status"] == "approved"
             await phone.ask(confirm_message(again) | {"version": "x"})

@@ -18,7 +18,7 @@ import pytest_asyncio
 
 from pos_server.ledger.database import connect
 from tests.end_to_end.server_process import pos_server, running_server
-from tests.faults.talker import Message, Talker, talking
+from tests.faults.concurrent_device import ConcurrentDevice, Message, concurrent_device
 from tests.gateway.test_cancel import cancel_message
 from tests.gateway.test_pin import OTHER_PIN, PIN, confirm_message, pin_message
 from tests.gateway.test_refund import refund_message
@@ -39,7 +39,7 @@ class Stage:
 
     dsn: str
     urls: list[str]
-    tills: list[Talker]
+    tills: list[ConcurrentDevice]
     shop: Shop
 
     async def rounds(self, play: Callable[[TestDevice], Awaitable[str]]) -> Counter[str]:
@@ -82,7 +82,7 @@ async def stage(dsn: str) -> AsyncIterator[Stage]:
     async with AsyncExitStack() as stack:
         servers = [await stack.enter_async_context(running_server(**variables)) for _ in range(2)]
         tills = [
-            await stack.enter_async_context(talking(server.url, terminal))
+            await stack.enter_async_context(concurrent_device(server.url, terminal))
             for server, terminal in zip(servers, shop.terminals, strict=True)
         ]
         yield Stage(dsn, [server.url for server in servers], tills, shop)
@@ -130,15 +130,15 @@ async def test_confirm_against_expiry(stage: Stage) -> None:
     till = stage.tills[0]
 
     async def play(wallet: TestDevice) -> str:
-        async with talking(stage.urls[1], wallet) as phone:
+        async with concurrent_device(stage.urls[1], wallet) as phone:
             assert (await phone.ask(pin_message()))["type"] == "pin.changed"
             scan = scan_message(wallet.code(), amount_minor=PIN_FREE_MAX + 1)
             pending = await till.ask(scan)
             assert pending["type"] == "payment.pending"
-            asked = await phone.told("payment.confirmation_required", scan["payment_id"])
+            asked = await phone.notice("payment.confirmation_required", scan["payment_id"])
             await asyncio.sleep(random.uniform(CONFIRMATION_S - 0.05, CONFIRMATION_S + 0.03))
             answer = await phone.ask(confirm_message(asked))
-            result = await till.told("payment.result", scan["payment_id"])
+            result = await till.notice("payment.result", scan["payment_id"])
         assert (answer["status"], answer["version"]) == (result["status"], result["version"])
         assert (answer["status"], answer["version"]) in (("approved", 2), ("expired", 2))
         return str(answer["status"])
@@ -216,11 +216,11 @@ async def test_two_phones_and_a_wrong_pin(stage: Stage) -> None:
     till = stage.tills[0]
 
     async def play(wallet: TestDevice) -> str:
-        async with talking(stage.urls[0], wallet) as phone:
+        async with concurrent_device(stage.urls[0], wallet) as phone:
             await phone.ask(pin_message())
             scan = scan_message(wallet.code(), amount_minor=PIN_FREE_MAX + 1)
             await till.ask(scan)
-            asked = await phone.told("payment.confirmation_required", scan["payment_id"])
+            asked = await phone.notice("payment.confirmation_required", scan["payment_id"])
             right, wrong = await both(
                 phone.ask(confirm_message(asked, PIN)), phone.ask(confirm_message(asked, OTHER_PIN))
             )

@@ -1,4 +1,4 @@
-"""A real server that has been through something, as a scrape sees it. Nothing here is a test."""
+"""A real server with some payments, to scrape."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 
 from tests.end_to_end.server_process import ServerProcess, running_server
-from tests.faults.talker import talking
+from tests.faults.concurrent_device import concurrent_device
 from tests.gateway.test_pin import OTHER_PIN, confirm_message, pin_message
 from tests.support import MASTER_KEYS, Shop, forged, scan_message
 
@@ -20,14 +20,14 @@ TOKEN = "a-token-for-the-tests"
 
 @asynccontextmanager
 async def observed_server(dsn: str, **variables: str) -> AsyncIterator[ServerProcess]:
-    """`pos-server run`, which may be scraped with TOKEN."""
-    ours = {"POS_DATABASE_URL": dsn, "POS_MASTER_KEYS": MASTER_KEYS, "POS_METRICS_TOKEN": TOKEN}
-    async with running_server(**(ours | variables)) as server:
+    """Run `pos-server run` with TOKEN as its metrics token."""
+    defaults = {"POS_DATABASE_URL": dsn, "POS_MASTER_KEYS": MASTER_KEYS, "POS_METRICS_TOKEN": TOKEN}
+    async with running_server(**(defaults | variables)) as server:
         yield server
 
 
 async def scrape(url: str) -> str:
-    """The text of /metrics."""
+    """Return the text of /metrics."""
     async with httpx.AsyncClient() as http:
         response = await http.get(f"{url}/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
     assert response.status_code == 200, response.text
@@ -35,12 +35,12 @@ async def scrape(url: str) -> str:
 
 
 async def some_business(url: str, shop: Shop) -> None:
-    """Two payments approved, one of them asked for twice and canceled, the other after a wrong PIN; two declined.
+    """Make two approved payments, two declined ones and a rejected refund.
 
-    And a refund that is refused.
+    The first approved payment is sent twice and canceled; the second one is confirmed after a wrong PIN.
     """
     wallet = shop.wallets[0]
-    async with talking(url, shop.terminals[0]) as till, talking(url, wallet) as phone:
+    async with concurrent_device(url, shop.terminals[0]) as till, concurrent_device(url, wallet) as phone:
         scan = scan_message(wallet.code())
         for _ in range(2):
             assert (await till.ask(scan))["status"] == "approved"
@@ -52,6 +52,6 @@ async def some_business(url: str, shop: Shop) -> None:
         assert (await till.ask(refund | {"amount_minor": 1}))["code"] == "not_refundable"
         assert (await phone.ask(pin_message()))["type"] == "pin.changed"
         typed = await till.ask(scan_message(wallet.code(), entry="typed"))
-        asked = await phone.told("payment.confirmation_required", typed["payment_id"])
-        again = await phone.ask(confirm_message(asked, OTHER_PIN))
-        assert (await phone.ask(confirm_message(again)))["status"] == "approved"
+        request = await phone.notice("payment.confirmation_required", typed["payment_id"])
+        retry = await phone.ask(confirm_message(request, OTHER_PIN))
+        assert (await phone.ask(confirm_message(retry)))["status"] == "approved"

@@ -1,4 +1,4 @@
-"""The same queries in a real Prometheus, where one is installed: it scrapes a server as docs/operations.md says.
+"""The same queries in a real Prometheus, if one is installed. It scrapes a server as docs/operations.md describes.
 
 `test_queries.py` checks everywhere that the names in the queries exist. Here each panel must show a number, and no
 alert may fire.
@@ -42,7 +42,7 @@ async def run(*command: str | Path) -> None:
 
 
 def configured(directory: Path, target: str) -> Path:
-    """The example of the document, with this target, scraped every second."""
+    """Write the configuration of the document for `target`, scraped every second. Returns its path."""
     config: dict[str, Any] = yaml.safe_load(read("operations.md").section("Metrics").fence("yaml"))
     (job,) = config["scrape_configs"]
     (directory / "token").write_text(TOKEN)
@@ -88,11 +88,11 @@ async def until_there(http: httpx.AsyncClient, expression: str) -> None:
                 if await query(http, expression):
                     return
             except (httpx.TransportError, json.JSONDecodeError):
-                pass  # it starts
+                pass  # Prometheus is starting
             await asyncio.sleep(0.2)
 
 
-async def test_a_real_prometheus_takes_the_rules_and_finds_every_series(dsn: str, shop: Shop, tmp_path: Path) -> None:
+async def test_prometheus_accepts_the_rules_and_finds_every_series(dsn: str, shop: Shop, tmp_path: Path) -> None:
     await run("promtool", "check", "rules", ALERTS)
     async with observed_server(dsn) as server:
         config = configured(tmp_path, server.url.removeprefix("http://"))
@@ -103,9 +103,9 @@ async def test_a_real_prometheus_takes_the_rules_and_finds_every_series(dsn: str
             await until_there(http, 'rate(pos_payments_total{outcome="canceled"}[1m]) > 0')
             for panel in PANELS:
                 for target in panel["targets"]:
-                    found = await query(http, target["expr"].replace("$__rate_interval", "1m"))
-                    assert found, target["expr"]
-                    assert not any(map(math.isnan, found)), target["expr"]
+                    values = await query(http, target["expr"].replace("$__rate_interval", "1m"))
+                    assert values, target["expr"]
+                    assert not any(map(math.isnan, values)), target["expr"]
             for rule in RULES:
                 assert await query(http, rule["expr"]) == [], rule["alert"]
             groups = (await http.get("/api/v1/rules")).json()["data"]["groups"]
