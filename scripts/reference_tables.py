@@ -1,10 +1,9 @@
 """Write the generated tables of docs/: `make generate`.
 
-A table stands between `<!-- generated: NAME -->` and `<!-- end -->`. Its text comes from the AsyncAPI document, and so
-from the message classes, from the descriptions of the codes, and from the defaults of the settings.
+A table stands between `<!-- generated: NAME -->` and `<!-- end -->`. Its text comes from the message classes, the
+descriptions of the codes, the endpoints of the REST API, and the defaults of the settings.
 """
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,17 +12,17 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pos_server.api.asyncapi import asyncapi_json
 from pos_server.core.accounting.shifts import TotalKind
 from pos_server.core.codes import DescribedCode
 from pos_server.core.credentials.activation import Activation, ActivationRequest
 from pos_server.core.credentials.api_keys import Role
 from pos_server.core.credentials.device_keys import DeviceKind
-from pos_server.core.errors import ErrorCode
+from pos_server.core.errors import CloseCode, ErrorCode
 from pos_server.core.money import MAX_AMOUNT_MINOR
-from pos_server.core.payments.declines import NextStep
+from pos_server.core.payments.declines import ADVICE, NextStep
 from pos_server.core.payments.payment import DeclineCode
 from pos_server.core.payments.rules import Limits
+from pos_server.core.protocol.asyncapi import message_schema
 from pos_server.core.protocol.client_messages import (
     OPERATOR_CHARS_MAX,
     PAGE_MAX,
@@ -35,13 +34,16 @@ from pos_server.core.protocol.fields import MESSAGE_ID_CHARS_MAX, REFERENCE_CHAR
 from pos_server.core.protocol.server_messages import MESSAGES_TO
 from pos_server.core.rest.catalogue import ENDPOINTS
 from pos_server.core.rest.problems import ProblemCode, problem_text
-from pos_server.core.texts import DEFAULT_LANGUAGE
+from pos_server.core.texts import DEFAULT_LANGUAGE, decline_text
 from pos_server.settings import Settings
 
 PAGES = tuple(Path(__file__).parents[1] / "docs" / name for name in ("protocol.md", "payments.md", "api.md"))
 DEFAULTS = {name: field.default for name, field in Settings.model_fields.items()}
+<<<<<<< ours
 DOCUMENT: dict[str, Any] = json.loads(asyncapi_json(Settings.model_construct(**DEFAULTS).wire_limits()))
 _SCHEMAS: dict[str, dict[str, Any]] = DOCUMENT["components"]["schemas"]
+=======
+>>>>>>> theirs
 _BLOCK = re.compile(r"(<!-- generated: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 _COLUMNS = 100
 _ENUM_VALUES_MAX = 4
@@ -186,7 +188,7 @@ def _messages(kind: DeviceKind) -> tuple[type[Any], ...]:
 
 
 def _wire_name(message: type[Any]) -> str:
-    return str(_SCHEMAS[message.__name__]["properties"]["type"]["const"])
+    return str(message_schema(message)["properties"]["type"]["const"])
 
 
 def _requests() -> str:
@@ -211,7 +213,7 @@ def _server_messages() -> str:
 
 
 def _message(message: type[Any]) -> str:
-    schema = _SCHEMAS[message.__name__]
+    schema = message_schema(message)
     parts = [fill(" ".join(part.split()), _COLUMNS) for part in schema["description"].split("\n\n")]
     if replies := getattr(message, "replies", ()):
         parts.append(f"The answer is {_choice(map(_wire_name, replies))}.")
@@ -251,30 +253,27 @@ def _type(schema: dict[str, Any]) -> str:
 
 
 def _errors() -> str:
-    rows = ((f"`{row['code']}`", row["message"], _yes(row["retryable"])) for row in DOCUMENT["x-error-codes"])
+    rows = ((f"`{code}`", code.description, _yes(code.retryable)) for code in ErrorCode)
     return _table(("Code", "Meaning and action", "Retryable"), rows)
 
 
 def _close_codes() -> str:
-    rows = (
-        (str(row["code"]), f"`{row['name']}`", row["description"], _yes(row["reconnect"]))
-        for row in DOCUMENT["x-close-codes"]
-    )
+    rows = ((str(code.value), f"`{code.name.lower()}`", code.description, _yes(code.reconnect)) for code in CloseCode)
     return _table(("Code", "Name", "Meaning and action", "Reconnect"), rows)
 
 
 def _declines() -> str:
     rows = (
-        (f"`{row['code']}`", row["description"], _yes(row["retryable"]), f"`{row['next_step']}`")
-        for row in DOCUMENT["x-decline-codes"]
+        (f"`{code}`", code.description, _yes(advice.retryable), f"`{advice.next_step}`")
+        for code, advice in ADVICE.items()
     )
     return _table(("Code", "Meaning", "Retryable", "Next step"), rows)
 
 
 def _decline_texts() -> str:
     rows = (
-        (f"`{row['code']}`", row["cashier"][DEFAULT_LANGUAGE], row["customer"][DEFAULT_LANGUAGE])
-        for row in DOCUMENT["x-decline-codes"]
+        (f"`{code}`", *(decline_text(DEFAULT_LANGUAGE, side, code) for side in ("cashier", "customer")))
+        for code in DeclineCode
     )
     return _table(("Code", "For the cashier", "For the customer"), rows)
 

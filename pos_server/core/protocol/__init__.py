@@ -6,7 +6,7 @@
 - `session`: the messages that a device may send, by the state of its connection.
 - `notices`: the messages that an outcome causes, and their recipients.
 - `asyncapi`: the AsyncAPI document, derived from the messages. `make generate` writes the tables of docs/protocol.md
-  from it.
+  from them, too.
 
 To add a message, define its class, add it to the unions and to the `replies` of its request, and give it a section with
 a marker in docs/protocol.md.

@@ -88,7 +88,7 @@ def asyncapi_document(version: str, limits: WireLimits) -> Document:
         "operations": {name: operation for kind in DeviceKind for name, operation in _operations(kind)},
         "components": {
             "messages": {message.__name__: _message(message) for message in messages},
-            "schemas": {message.__name__: _schema(message) for message in messages},
+            "schemas": {message.__name__: message_schema(message) for message in messages},
             "correlationIds": {
                 "message_id": {
                     "location": "$message.payload#/message_id",
@@ -203,17 +203,17 @@ def _operation_name(request: type[BaseModel], kind: DeviceKind) -> str:
 
 
 def _always_answers(message: Message) -> bool:
-    reply_to = _schema(message)["properties"].get("reply_to")
+    reply_to = message_schema(message)["properties"].get("reply_to")
     return reply_to is not None and "anyOf" not in reply_to
 
 
 def _summary(message: Message) -> str:
     """The first paragraph of its description, in one line."""
-    return " ".join(str(_schema(message)["description"]).partition("\n\n")[0].split())
+    return " ".join(str(message_schema(message)["description"]).partition("\n\n")[0].split())
 
 
 def _message(message: Message) -> Document:
-    schema = _schema(message)
+    schema = message_schema(message)
     described: Document = {
         "name": schema["properties"]["type"]["const"],
         "title": message.__name__,
@@ -227,7 +227,7 @@ def _message(message: Message) -> Document:
     return described
 
 
-def _schema(message: Message) -> Document:
+def message_schema(message: Message) -> Document:
     """Return the JSON Schema of a message on the wire."""
     schema = TypeAdapter(message).json_schema(ref_template="#/components/schemas/{model}")
     # Messages within a message have schemas of their own. Schemas of other parts are put in place.
