@@ -1,4 +1,4 @@
-.PHONY: generate help setup demo test bench loadtest docs lint lock clean
+.PHONY: help setup demo test bench loadtest docs generate lint lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -28,8 +28,9 @@ lint: setup ## Check style and types
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 
-generate: setup ## Write the generated tables of docs/ anew
+generate: setup ## Write the generated tables of docs/ from the code
 	.venv/bin/python -m scripts.rooms
+	.venv/bin/python -m scripts.reference_tables
 
 lock: ## Resolve requirements.lock anew, keeping pins that still fit; ARGS=--upgrade takes the newest
 	@sh scripts/venv.sh lock $(ARGS)

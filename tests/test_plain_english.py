@@ -30,8 +30,6 @@ NOT_YET = (
     "README.md",
     "docker/",
     "docs/api.md",
-    "docs/payments.md",
-    "docs/protocol.md",
     "loadtest/",
     "pos_server/",
     "tests/",

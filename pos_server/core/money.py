@@ -11,9 +11,9 @@ from pydantic import Field
 
 MAX_AMOUNT_MINOR = 2**53 - 1
 
-Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$", description="ISO 4217 alphabetic currency code")]
+Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$", description="Currency, as an ISO 4217 code.")]
 PositiveMinor = Annotated[
-    int, Field(strict=True, ge=1, le=MAX_AMOUNT_MINOR, description="amount in minor units of the currency")
+    int, Field(strict=True, ge=1, le=MAX_AMOUNT_MINOR, description="Amount in minor units of the currency.")
 ]
 
 # Currencies whose minor unit is not a hundredth (ISO 4217).

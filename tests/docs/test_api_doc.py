@@ -19,7 +19,7 @@ from pos_server.core.credentials.api_keys import Role
 from pos_server.core.errors import ErrorCode
 from pos_server.core.rest.endpoints import IDEMPOTENCY_KEY_CHARS_MAX
 from pos_server.core.rest.fields import PAGE_DEFAULT, PAGE_MAX
-from pos_server.core.rest.problems import ProblemCode, problem_text
+from pos_server.core.rest.problems import ProblemCode
 from pos_server.server import serving
 from pos_server.settings import Settings
 from tests.docs.documents import DOCS, anchor, read
@@ -31,36 +31,6 @@ DOCUMENT = read("api.md")
 PROSE = " ".join(DOCUMENT.text.split())
 THEIR_URL = "http://127.0.0.1:8080"
 TIMEOUT_S = 120
-# Errors that only devices receive, over their WebSockets.
-OF_DEVICES = {
-    ErrorCode.BAD_FIELD,
-    ErrorCode.UNKNOWN_TYPE,
-    ErrorCode.ID_REUSED,
-    ErrorCode.TOO_MANY_QUERIES,
-    ErrorCode.TOO_MANY_MESSAGES,
-    ErrorCode.PIN_NOT_SET,
-    ErrorCode.PIN_TOO_WEAK,
-    ErrorCode.PIN_WRONG,
-    ErrorCode.PIN_LOCKED,
-    ErrorCode.SHIFT_ALREADY_OPEN,
-}
-LATER = {ProblemCode.IN_PROGRESS, ProblemCode.TOO_MANY_REQUESTS, ProblemCode.TOO_MANY_ATTEMPTS}
-
-
-def test_every_code_is_in_the_table() -> None:
-    codes: list[ProblemCode | ErrorCode] = [*ProblemCode, *(set(ErrorCode) - OF_DEVICES)]
-    due = [
-        {
-            "Code": code.value,
-            "Status": str(problem_text(code).status.value),
-            "Meaning": problem_text(code).text.replace("`", ""),
-            "Retry": "yes" if code in LATER or (isinstance(code, ErrorCode) and code.retryable) else "no",
-        }
-        for code in codes
-    ]
-    rows = DOCUMENT.section("Errors").table("Code", "Status", "Meaning", "Retry")
-    assert sorted(rows, key=lambda row: row["Code"]) == sorted(due, key=lambda row: row["Code"])
-    assert [row["Status"] for row in rows] == sorted(row["Status"] for row in rows)
 
 
 def test_roles_limits_and_figures_are_those_of_the_code() -> None:

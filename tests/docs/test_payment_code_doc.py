@@ -23,7 +23,7 @@ from pos_server.core.payments.snapshot import MerchantStatus, OpenPayment, Termi
 from pos_server.settings import Settings
 from tests.copies import replace
 from tests.docs.documents import read
-from tests.docs.world import MERCHANT, RULES, WALLET, World, payment_of, word
+from tests.docs.world import MERCHANT, RULES, WALLET, World, payment_of, verdict
 
 DOCUMENT = read("payment-code.md")
 VECTORS: dict[str, Any] = json.loads(DOCUMENT.section("Test vectors").fence("json"))
@@ -240,7 +240,7 @@ SPENDING = {
 def test_what_spends_a_code(case: str) -> None:
     world = World()
     decided, mark = outcome(case, world)
-    assert word(decided) == case
+    assert verdict(decided) == case
     assert SPENDING[case] == ("yes" if world.snapshot.devices[WALLET, 0].spent_mark >= mark else "no")
 
 
@@ -254,7 +254,7 @@ def test_a_code_spends_the_earlier_ones_of_its_device() -> None:
     key = derive_device_key(MASTER_KEYS["M1"], DeviceId(DeviceKind.WALLET, WALLET, 0), 1)
     step = payment_code.step_at(world.now_ms / 1000)
     earlier = payment_code.make(key, WALLET, 0, step - 1, payment_code.SEQ_MAX)
-    assert word(world.scan(code=earlier)) == "code_used"
+    assert verdict(world.scan(code=earlier)) == "code_used"
 
 
 def test_what_comes_later_about_a_payment_spends_no_other_code() -> None:

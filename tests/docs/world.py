@@ -1,4 +1,4 @@
-"""A till, a wallet and the rules that ship, without a server: what documents say of payments is tried here."""
+"""A till, a wallet and the default rules, without a server, to play the rules of documents."""
 
 import itertools
 from dataclasses import dataclass, field
@@ -153,8 +153,8 @@ class World:
         return self.run(CreateRefund(refund_id or self.id(), payment.payment_id, MERCHANT, TILL, amount_minor))
 
 
-def word(outcome: Outcome) -> str:
-    """An outcome in a word: the error, `refunded`, the decline code, or else the status."""
+def verdict(outcome: Outcome) -> str:
+    """An outcome as one word: the error, `refunded`, the decline code, or else the status."""
     if isinstance(outcome, Refused):
         return outcome.code.value
     if isinstance(outcome, Refunded):

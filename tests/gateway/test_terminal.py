@@ -12,7 +12,6 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from pos_server.core.credentials.device_keys import DeviceId, DeviceKind
 from pos_server.core.errors import CloseCode, ErrorCode
-from pos_server.core.protocol.notices import ERROR_TEXTS
 from pos_server.server import RunningServer, serving
 from tests.proxy import proxied
 from tests.support import (
@@ -395,7 +394,7 @@ async def test_a_full_queue_answers_a_scan_before_it_is_read_and_nothing_else(
                 "type": "error",
                 "reply_to": unread["message_id"],
                 "code": "busy",
-                "message": ERROR_TEXTS[ErrorCode.BUSY],
+                "message": ErrorCode.BUSY.description,
                 "field": None,
                 "retryable": True,
                 "retry_after_s": None,

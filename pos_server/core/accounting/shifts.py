@@ -11,9 +11,9 @@ performs it: a refund of yesterday's sale belongs to today's shift.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from uuid import UUID
 
+from ..codes import DescribedCode
 from ..money import format_amount
 from ..texts import shift_text
 from .receipt_layout import center_lines, justify_lines
@@ -21,20 +21,20 @@ from .receipt_layout import center_lines, justify_lines
 REPORT_COLUMNS = 42
 
 
-class TotalKind(StrEnum):
+class TotalKind(DescribedCode):
     """Kinds of totals: payments and their reversals by purpose, then payments that were not approved."""
 
-    SALE = "sale"
-    SALE_CANCEL = "sale_cancel"
-    REFUND = "refund"
-    TOP_UP = "top_up"
-    TOP_UP_CANCEL = "top_up_cancel"
-    WITHDRAWAL = "withdrawal"
-    WITHDRAWAL_CANCEL = "withdrawal_cancel"
-    DECLINED = "declined"
-    EXPIRED = "expired"
-    CANCELED = "canceled"  # before approval
-    PENDING = "pending"
+    SALE = "sale", "Approved sales."
+    SALE_CANCEL = "sale_cancel", "Approved sales that this till canceled."
+    REFUND = "refund", "Refunds that this till made."
+    TOP_UP = "top_up", "Approved top-ups: cash in."
+    TOP_UP_CANCEL = "top_up_cancel", "Approved top-ups that this till canceled: cash out."
+    WITHDRAWAL = "withdrawal", "Approved withdrawals: cash out."
+    WITHDRAWAL_CANCEL = "withdrawal_cancel", "Approved withdrawals that this till canceled: cash in."
+    DECLINED = "declined", "Declined payments."
+    EXPIRED = "expired", "Payments that expired."
+    CANCELED = "canceled", "Payments that were canceled before approval."
+    PENDING = "pending", "Payments that wait for a PIN. Never in a Z-report."
 
 
 _NOT_PAID = (TotalKind.DECLINED, TotalKind.EXPIRED, TotalKind.CANCELED, TotalKind.PENDING)

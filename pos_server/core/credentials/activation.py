@@ -24,22 +24,26 @@ class ActivationRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
 
-    activation_code: Annotated[str, StringConstraints(min_length=1, max_length=64)] = Field(repr=False)
-    request_id: UUID
+    activation_code: Annotated[str, StringConstraints(min_length=1, max_length=64)] = Field(
+        repr=False, description="Activation code, as typed."
+    )
+    request_id: Annotated[UUID, Field(description="Id of this request, made by the device. Keep it until the answer.")]
 
 
 class Activation(BaseModel):
-    """Identity and key of the activated device. `device_key` is a secret: 32 bytes in Base64 (RFC 4648)."""
+    """Identity and key of the activated device."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
-    kind: DeviceKind
-    number: int
-    slot: int
-    kid: str
-    device_key: str = Field(repr=False)
-    currency: Currency
-    name: str
+    kind: Annotated[DeviceKind, Field(description="Kind of the device. It determines the path of its WebSocket.")]
+    number: Annotated[int, Field(description="Number of the terminal or wallet.")]
+    slot: Annotated[int, Field(description="Slot of the wallet's device, 0 to 9; 0 for a terminal.")]
+    kid: Annotated[str, Field(description="Name of the master key behind the device's key, for `authenticate`.")]
+    device_key: str = Field(
+        repr=False, description="Key of the device: 32 bytes in base64 (RFC 4648 section 4, padded). Keep it secret."
+    )
+    currency: Annotated[Currency, Field(description="Currency of the terminal's merchant, or of the wallet.")]
+    name: Annotated[str, Field(description="Name of the terminal or wallet, for people.")]
 
 
 def activation_code(random_bytes: bytes) -> str:

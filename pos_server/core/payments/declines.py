@@ -1,20 +1,23 @@
 """Advice for payments that were not approved: whether to retry, and the cashier's next step."""
 
 from dataclasses import dataclass
-from enum import StrEnum
 
+from ..codes import DescribedCode
 from .payment import DeclineCode
 
 
-class NextStep(StrEnum):
+class NextStep(DescribedCode):
     """The cashier's next step after a payment that was not approved."""
 
-    NEW_CODE = "new_code"
-    OTHER_PAYMENT = "other_payment"
-    NEW_ORDER = "new_order"
-    HAND_OUT = "hand_out"
-    WAIT = "wait"
-    CALL_MANAGER = "call_manager"
+    NEW_CODE = (
+        "new_code",
+        "Ask the customer for a new code and scan it, with the same `reference` and a new `payment_id`.",
+    )
+    OTHER_PAYMENT = "other_payment", "Ask for another way to pay."
+    NEW_ORDER = "new_order", "Start a new order, with a new `reference`."
+    HAND_OUT = "hand_out", "Hand the goods out: the order is paid already."
+    WAIT = "wait", "Wait for the other payment of this order, or cancel it first."
+    CALL_MANAGER = "call_manager", "Call the manager: this till or shop cannot take payments."
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,13 @@
-"""The WebSocket protocol: messages, a connection's states, and who is notified of what. Pure."""
+"""The WebSocket protocol: messages, the states of a connection, and notices.
+
+- `client_messages`, `server_messages`, `fields`: the messages, each described once, where it is defined. A request
+  names its `replies`.
+- `codec`: text frames to messages and back.
+- `session`: the messages that a device may send, by the state of its connection.
+- `notices`: the messages that an outcome causes, and their recipients.
+- `asyncapi`: the AsyncAPI document, derived from the messages. `make generate` writes the tables of docs/protocol.md
+  from them, too.
+
+To add a message, define its class, add it to the unions and to the `replies` of its request, and give it a section with
+a marker in docs/protocol.md.
+"""

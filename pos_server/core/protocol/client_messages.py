@@ -1,70 +1,83 @@
-"""What clients send, as pydantic models. It is checked against their annotations.
+"""Client messages as pydantic models. Incoming messages are validated against their annotations.
 
-docs/protocol.md describes them for people who write clients, asyncapi.py for their tools. Unknown fields are ignored,
-so that either side can be newer; unknown types are answered with an error.
+Each request names its possible `replies`. The AsyncAPI document and the tables in docs/protocol.md are generated from
+these classes. Unknown fields are ignored, so that either side can be newer; unknown types are answered with an error.
 """
 
-from typing import Annotated, Literal, Self, final
+from typing import Annotated, ClassVar, Literal, Self, final, get_args
 from uuid import UUID
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from ..credentials.device_keys import SLOT_MAX
+from ..credentials.device_keys import SLOT_MAX, DeviceKind
 from ..money import MAX_AMOUNT_MINOR, Currency, PositiveMinor
+from ..texts import DEFAULT_LANGUAGE
 from .fields import CURSOR_PATTERN, UUID_PATTERN, MessageId, PaymentId, Reference, ShiftId, described
+from .server_messages import (
+    ConfirmationRequired,
+    Error,
+    HistoryPage,
+    PaymentList,
+    PaymentPending,
+    PinChanged,
+    ServerStruct,
+    ShiftReport,
+    TerminalPaymentResult,
+    TerminalReady,
+    TerminalRefundResult,
+    WalletPaymentResult,
+    WalletReady,
+)
 
 OPERATOR_CHARS_MAX = 40
+PIN_DIGITS_MAX = 12
 PAGE_MAX = 50
 ONE_OF = "one_of"
-Pin = Annotated[
-    str,
-    StringConstraints(pattern=r"^[0-9]{4,12}$"),
-    Field(description="4 to 12 digits"),
-]
+Pin = Annotated[str, StringConstraints(pattern=rf"^[0-9]{{4,{PIN_DIGITS_MAX}}}$")]
 _Cash = Annotated[int, Field(ge=0, le=MAX_AMOUNT_MINOR)]
 
 
 class _ClientMessage(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True, hide_input_in_errors=True)
+    replies: ClassVar[tuple[type[ServerStruct], ...]]
 
     message_id: MessageId
 
 
 @final
 class Authenticate(_ClientMessage):
-    """The answer to `hello`: who the device is, and the proof. Allowed once, and nothing else is allowed before it."""
+    """Prove the device's identity in answer to `hello`. Sent once, before any other message."""
+
+    replies = (TerminalReady, WalletReady)
 
     type: Literal["authenticate"] = "authenticate"
-    id: Annotated[int, Field(ge=1, le=2**53 - 1, description="the terminal's or the wallet's number")]
-    slot: Annotated[int, Field(ge=0, le=SLOT_MAX, description="which device of the wallet; 0 for a terminal")] = 0
+    id: Annotated[int, Field(ge=1, le=2**53 - 1, description="Number of the terminal or wallet.")]
+    slot: Annotated[int, Field(ge=0, le=SLOT_MAX, description="Slot of the wallet's device; 0 for a terminal.")] = 0
     kid: Annotated[
         str,
         StringConstraints(max_length=32, pattern=r"^[A-Za-z0-9_-]+$"),
-        Field(description="the master key that the device's key comes from, as the activation named it"),
+        Field(description="Name of the master key behind the device's key, as the activation returned it."),
     ]
     mac: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] = Field(
-        repr=False, description='HMAC-SHA256(device_key, "ws-auth-1" ‖ nonce ‖ id as 8 bytes, big-endian), in hex'
+        repr=False,
+        description='Proof: HMAC-SHA256(device_key, "ws-auth-1" ‖ nonce ‖ id as 8 bytes, big-endian), in hex.',
     )
     since_ms: Annotated[int, Field(ge=0, le=2**53 - 1)] | None = Field(
         default=None,
-        description="asks for the results that this device may have missed: the largest `decided_at_ms` it "
-        "has seen, or the `server_time_ms` of a `ready` whose replay it has seen. Without it nothing is sent again",
+        description="Time up to which the device has received everything: the largest `decided_at_ms` that it has "
+        "processed, or the `server_time_ms` of a `ready` whose replay has arrived. Null: nothing is replayed.",
     )
     language: Annotated[str, StringConstraints(max_length=35, pattern=r"^[A-Za-z0-9-]+$")] = Field(
-        default="en",
-        description="a language tag (RFC 5646), such as zh-CN: the language of `text`, where the server has it",
+        default=DEFAULT_LANGUAGE,
+        description="Language of every `text` on this connection: a tag (RFC 5646) such as `zh-CN`.",
     )
 
 
 class PaymentScan(_ClientMessage):
-    """A till asks to be paid with a scanned code. Safe to send again with the same `payment_id` until answered."""
+    """Request a payment with a scanned code. Safe to send again with the same `payment_id` until answered."""
+
+    replies = (TerminalPaymentResult, PaymentPending, Error)
 
     type: Literal["payment.scan"] = "payment.scan"
     payment_id: PaymentId
@@ -72,22 +85,27 @@ class PaymentScan(_ClientMessage):
     amount_minor: PositiveMinor
     currency: Currency
     code: Annotated[
-        str, Field(repr=False, description="the digits as scanned; what is no code is declined, it is not an error")
+        str,
+        Field(
+            repr=False,
+            description="Digits as scanned. Any string, even an empty one: text that is no code is declined, not an "
+            "error.",
+        ),
     ]
-    entry: Annotated[Literal["scanned", "typed"], Field(description="a code that was typed by hand needs the PIN")] = (
-        "scanned"
-    )
+    entry: Annotated[
+        Literal["scanned", "typed"], Field(description="Entry method of the code. A typed code always needs the PIN.")
+    ] = "scanned"
     purpose: Annotated[
         Literal["sale", "top_up", "withdrawal"],
-        Field(description="what the money is for: a sale, cash that the customer pays in, or cash that is paid out"),
+        Field(description="Purpose of the payment: a sale, cash that is paid in, or cash that is paid out."),
     ] = "sale"
 
 
 class _ByIdOrReference(_ClientMessage):
-    payment_id: Annotated[UUID | None, described("which payment; or else give `reference`", pattern=UUID_PATTERN)] = (
-        None
-    )
-    reference: Annotated[Reference | None, Field(description="which order; or else give `payment_id`")] = None
+    payment_id: Annotated[
+        UUID | None, described("Id of the payment. Give either this or `reference`.", pattern=UUID_PATTERN)
+    ] = None
+    reference: Annotated[Reference | None, Field(description="Order number. Give either this or `payment_id`.")] = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -97,105 +115,131 @@ class _ByIdOrReference(_ClientMessage):
 
 
 class PaymentQuery(_ByIdOrReference):
-    """Asks what became of a payment: of an order, the payment that occupies it, or else the latest."""
+    """Ask for the current state of a payment. Any terminal of the merchant may ask."""
+
+    replies = (TerminalPaymentResult, PaymentPending, Error)
 
     type: Literal["payment.query"] = "payment.query"
 
 
 class PaymentCancel(_ByIdOrReference):
-    """Takes a payment back, also one that never arrived. Safe to send again until answered."""
+    """Cancel a payment, even one that never arrived. Safe to send again until answered."""
+
+    replies = (TerminalPaymentResult, Error)
 
     type: Literal["payment.cancel"] = "payment.cancel"
 
 
 class PaymentsRecent(_ClientMessage):
-    """The till's last payments, latest change first."""
+    """Ask for the terminal's own recent payments."""
+
+    replies = (PaymentList, Error)
 
     type: Literal["payments.recent"] = "payments.recent"
-    limit: Annotated[int, Field(ge=1, le=PAGE_MAX, description="how many at the most")] = 10
+    limit: Annotated[int, Field(ge=1, le=PAGE_MAX, description="Maximum number of payments.")] = 10
 
 
 class RefundCreate(_ClientMessage):
-    """Give some of an approved payment back. Safe to send again with the same `refund_id` until answered."""
+    """Refund some or all of an approved payment. Safe to send again with the same `refund_id` until answered."""
+
+    replies = (TerminalRefundResult, Error)
 
     type: Literal["refund.create"] = "refund.create"
     refund_id: Annotated[
-        UUID, described("names the refund for ever; made by the till, best as a UUIDv7", pattern=UUID_PATTERN)
+        UUID, described("Permanent id of the refund, made by the till; preferably a UUIDv7.", pattern=UUID_PATTERN)
     ]
     payment_id: PaymentId
     amount_minor: PositiveMinor
 
 
 class PaymentConfirm(_ClientMessage):
-    """The customer agrees to a pending payment. Safe to send again: a `version` that is gone counts nothing."""
+    """Confirm a pending payment with the PIN. Safe to send again: no attempt is counted for an outdated `version`."""
+
+    replies = (WalletPaymentResult, ConfirmationRequired, Error)
 
     type: Literal["payment.confirm"] = "payment.confirm"
     payment_id: PaymentId
     version: Annotated[
-        int, Field(ge=1, le=2**31 - 1, description="of the `payment.confirmation_required` that it answers")
+        int, Field(ge=1, le=2**31 - 1, description="`version` of the `payment.confirmation_required` on the screen.")
     ]
-    pin: Annotated[Pin, Field(repr=False)]
+    pin: Annotated[Pin, Field(repr=False, description="PIN as entered, 4 to 12 digits. Never store it.")]
 
 
 class PaymentReject(_ClientMessage):
-    """The customer does not want to pay. Safe to send again."""
+    """Reject a pending payment for the customer. Safe to send again."""
+
+    replies = (WalletPaymentResult, Error)
 
     type: Literal["payment.reject"] = "payment.reject"
     payment_id: PaymentId
 
 
 class PinSet(_ClientMessage):
-    """Sets the wallet's PIN, or changes it with the old one. Safe to send again with the same `request_id`."""
+    """Set the wallet's PIN, or change it with the current PIN. Safe to send again with the same `request_id`."""
+
+    replies = (PinChanged, Error)
 
     type: Literal["pin.set"] = "pin.set"
-    request_id: Annotated[UUID, described("made by the wallet for this change", pattern=UUID_PATTERN)]
-    new_pin: Annotated[Pin, Field(repr=False)]
-    old_pin: Annotated[Pin | None, Field(repr=False, description="the PIN of now; leave it out when there is none")] = (
-        None
-    )
+    request_id: Annotated[UUID, described("Id of this change, made by the wallet.", pattern=UUID_PATTERN)]
+    new_pin: Annotated[
+        Pin,
+        Field(
+            repr=False,
+            description="New PIN, 4 to 12 digits: not one digit repeated, nor digits that count up or down.",
+        ),
+    ]
+    old_pin: Annotated[Pin | None, Field(repr=False, description="Current PIN; null if there is none.")] = None
 
 
 class History(_ClientMessage):
-    """The wallet's payments, latest change first, a page at a time."""
+    """Ask for a page of the wallet's payments, latest change first."""
+
+    replies = (HistoryPage, Error)
 
     type: Literal["history"] = "history"
-    limit: Annotated[int, Field(ge=1, le=PAGE_MAX, description="how many at the most")] = 20
+    limit: Annotated[int, Field(ge=1, le=PAGE_MAX, description="Maximum number of payments.")] = 20
     cursor: Annotated[
         str | None,
         StringConstraints(pattern=CURSOR_PATTERN),
-        Field(description="`next_cursor` of the page before; leave it out for the first"),
+        Field(description="`next_cursor` of the previous page; null for the first page."),
     ] = None
 
 
 class ShiftOpen(_ClientMessage):
-    """An operator begins at the till. Safe to send again with the same `shift_id` until answered."""
+    """Open a shift for an operator. Safe to send again with the same `shift_id` until answered."""
+
+    replies = (ShiftReport, Error)
 
     type: Literal["shift.open"] = "shift.open"
     shift_id: ShiftId
     operator: Annotated[
         str,
         StringConstraints(max_length=OPERATOR_CHARS_MAX, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$"),
-        Field(description="who works at the till, as the report names them"),
+        Field(description="Name of the operator for the report; no control characters."),
     ]
-    opening_cash_minor: Annotated[_Cash, Field(description="what is in the drawer, in minor units")] = 0
+    opening_cash_minor: Annotated[_Cash, Field(description="Cash in the drawer at opening, in minor units.")] = 0
 
 
 class ShiftClose(_ClientMessage):
-    """The operator ends: nothing is added to the shift after this. Safe to send again until answered."""
+    """Close a shift and get its Z-report. Nothing is added to it afterwards. Safe to send again until answered."""
+
+    replies = (ShiftReport, Error)
 
     type: Literal["shift.close"] = "shift.close"
     shift_id: ShiftId
     counted_cash_minor: Annotated[
-        _Cash | None, Field(description="what was counted in the drawer, in minor units; leave it out if nobody did")
+        _Cash | None, Field(description="Counted cash in the drawer, in minor units; null if nobody counted.")
     ] = None
 
 
 class ShiftQuery(_ClientMessage):
-    """Asks for a shift's report: of the open shift without closing it, or of a closed one once more."""
+    """Ask for the report of a shift: the X-report of an open shift, the Z-report of a closed one."""
+
+    replies = (ShiftReport, Error)
 
     type: Literal["shift.query"] = "shift.query"
     shift_id: Annotated[
-        UUID | None, described("which shift of this till; or else the one that is open", pattern=UUID_PATTERN)
+        UUID | None, described("Id of a shift of this terminal; null for the open shift.", pattern=UUID_PATTERN)
     ] = None
 
 
@@ -205,3 +249,8 @@ TerminalRequest = (
 WalletRequest = PaymentConfirm | PaymentReject | PinSet | History
 Request = TerminalRequest | WalletRequest
 ClientMessage = Authenticate | Request
+
+REQUESTS: dict[DeviceKind, tuple[type[Request], ...]] = {
+    DeviceKind.TERMINAL: get_args(TerminalRequest),
+    DeviceKind.WALLET: get_args(WalletRequest),
+}

@@ -1,4 +1,4 @@
-"""Who is told what about an outcome."""
+"""Notices: the messages that an outcome causes, and their recipients."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -40,41 +40,12 @@ from .server_messages import (
     WalletRefundResult,
 )
 
-ERROR_TEXTS = {
-    ErrorCode.ID_REUSED: "this id belongs to another request with another body; make a new id for a new one",
-    ErrorCode.PAYMENT_UNKNOWN: "there is no such payment here",
-    ErrorCode.PAYMENT_ARCHIVED: "the payment is in the archive and cannot be changed; ask the operator for it",
-    ErrorCode.WALLET_UNKNOWN: "there is no such wallet",
-    ErrorCode.FUNDS_SPENT: "the wallet holds less than the top-up brought; it cannot be taken back whole",
-    ErrorCode.TERMINAL_DISABLED: "this terminal is disabled; use another one, or have it enabled",
-    ErrorCode.CANCEL_TOO_LATE: "the payment is too old to be canceled; refund it instead",
-    ErrorCode.ALREADY_REFUNDED: "some of the payment was refunded, so it cannot be canceled; refund the rest instead",
-    ErrorCode.NOT_REFUNDABLE: "only an approved payment can be refunded",
-    ErrorCode.REFUND_TOO_LATE: "the payment is too old to be refunded",
-    ErrorCode.REFUND_EXCEEDS_REMAINING: "the amount is more than what is left of the payment",
-    ErrorCode.TOO_MANY_REFUNDS: "the payment was refunded too often",
-    ErrorCode.PIN_NOT_SET: "the wallet has no PIN yet; set one first",
-    ErrorCode.PIN_TOO_WEAK: "the PIN is too easy to guess; choose another",
-    ErrorCode.PIN_WRONG: "the old PIN is wrong",
-    ErrorCode.PIN_LOCKED: "the PIN is locked after too many wrong ones; try again later",
-    ErrorCode.SHIFT_ALREADY_OPEN: "another shift is open at this terminal; close it first",
-    ErrorCode.SHIFT_UNKNOWN: "there is no such shift at this terminal",
-    ErrorCode.PAYMENT_PENDING: "a payment of this shift waits for its PIN; wait for it or cancel it, then close again",
-    ErrorCode.BUSY: "the server is busy and did not act on this message; send it again",
-    ErrorCode.UNKNOWN_OUTCOME: "the outcome is not known yet; send the same message again with the same ids",
-    ErrorCode.WRONG_CURRENCY: "this terminal's merchant takes another currency",
-    ErrorCode.TOO_MANY_MESSAGES: "too many messages a second; this one was not acted on, send it again later",
-    ErrorCode.TOO_MANY_QUERIES: "too many queries; this one was not acted on, send it again later",
-    ErrorCode.DRAINING: "the server is restarting and did not act on this message; reconnect and send it again",
-    ErrorCode.TOO_MANY_BAD_CODES: "too many forged codes were scanned here; wait before the next scan",
-}
-
 Render = Callable[[str], ServerMessage]
-"""Makes a message in a language of `texts.LANGUAGES`: devices of one wallet may speak several."""
+"""Render a message in a language of `texts.LANGUAGES`. Devices of one wallet may use different languages."""
 
 
 class Recipient(Struct, frozen=True, gc=False):
-    """A terminal, or a wallet: all of its devices, one of them (`slot`), or all but one (`not_slot`)."""
+    """A terminal, or devices of a wallet: all, one (`slot`), or all but one (`not_slot`)."""
 
     kind: DeviceKind
     number: int
@@ -83,20 +54,20 @@ class Recipient(Struct, frozen=True, gc=False):
 
 
 class Notice(Struct, frozen=True):
-    """A message to be made, and who it is for."""
+    """A message to render, and its recipient."""
 
     recipient: Recipient
     render: Render
 
 
 def notices(outcome: Outcome, reply_to: str | None, *, wallet_online: bool = True) -> list[Notice]:
-    """Every message an outcome causes.
+    """Return all messages that an outcome causes.
 
-    `reply_to` is the `message_id` of the request, None when it did not come over a WebSocket. `wallet_online`: whether
-    any device of the wallet is connected, which the till is told while it waits for the PIN.
+    `reply_to` is the `message_id` of the request, None if it did not come over a WebSocket. `wallet_online` is false if
+    no device of the wallet is connected, which the till shows while it waits for the PIN.
     """
     if isinstance(outcome, Refused):
-        # A scan that came through the API is refused there: its till has asked for nothing.
+        # A scan through the REST API is refused there, since its till has sent no request.
         asker = None if reply_to is None else asker_of(outcome.operation)
         return [] if asker is None else [Notice(asker, lambda _: error_message(message_error(outcome.code, reply_to)))]
     if isinstance(outcome, Refunded):
@@ -120,11 +91,11 @@ def message_error(
     code: ErrorCode, reply_to: str | None, *, field: str | None = None, retry_after_s: int | None = None
 ) -> MessageError:
     """Return the error of this code with its usual text, in answer to the message `reply_to`."""
-    return MessageError(code, ERROR_TEXTS[code], field=field, reply_to=reply_to, retry_after_s=retry_after_s)
+    return MessageError(code, code.description, field=field, reply_to=reply_to, retry_after_s=retry_after_s)
 
 
 def status_notice(number: int, status: TerminalStatus | WalletStatus) -> Notice:
-    """Tells the terminal, or all devices of the wallet, of this number what its status is now."""
+    """Return the notice of a new status for the terminal, or for all devices of the wallet, with this number."""
     if isinstance(status, TerminalStatus):
         kind, key = TERMINAL, f"cashier.terminal_{status}"
     else:
@@ -135,7 +106,7 @@ def status_notice(number: int, status: TerminalStatus | WalletStatus) -> Notice:
 
 
 def asker_of(operation: Operation) -> Recipient | None:
-    """The device that asked for an operation; None for the API and the sweeper."""
+    """Return the device that requested an operation; None for the REST API and for expiry."""
     match operation:
         case Scan():
             return Recipient(TERMINAL, operation.terminal_number)
@@ -149,53 +120,53 @@ def asker_of(operation: Operation) -> Recipient | None:
 def _payment_notices(decided: Decided, reply_to: str | None, wallet_online: bool) -> list[Notice]:
     payment, acceptor, wallet = decided.payment, decided.acceptor, decided.wallet
     asker = asker_of(decided.operation)
-    # A scan that is sent again tells both sides again; of anything else, nobody but who asked.
+    # A repeated scan notifies both sides again; any other repeat is answered to the asker alone.
     only_asker = decided.replayed and not isinstance(decided.operation, Scan)
 
-    at_till = partial(terminal_notice, payment, wallet_online=wallet_online)
-    told = []
+    for_terminal = partial(terminal_notice, payment, wallet_online=wallet_online)
+    result = []
     number = payment.terminal_number
     if asker is not None and asker.kind is TERMINAL:
-        told.append(Notice(asker, partial(at_till, reply_to)))
+        result.append(Notice(asker, partial(for_terminal, reply_to)))
         if asker.number == number:
             number = None
-    if number is not None and not only_asker and not _is_between_customer_and_server(decided):
-        told.append(Notice(Recipient(TERMINAL, number), partial(at_till, None)))
+    if number is not None and not only_asker and not _is_wrong_pin(decided):
+        result.append(Notice(Recipient(TERMINAL, number), partial(for_terminal, None)))
     if wallet is None:
-        return told
-    on_phone = partial(
+        return result
+    for_wallet = partial(
         wallet_notice, payment, acceptor.merchant_name, acceptor.store_name, wallet, decided.pin_tries_left
     )
     others = Recipient(WALLET, wallet.number)
     if asker is not None and asker.kind is WALLET:
-        told.append(Notice(asker, partial(on_phone, reply_to)))
+        result.append(Notice(asker, partial(for_wallet, reply_to)))
         others = Recipient(WALLET, wallet.number, not_slot=asker.slot)
     if not only_asker:
-        told.append(Notice(others, partial(on_phone, None)))
-    return told
+        result.append(Notice(others, partial(for_wallet, None)))
+    return result
 
 
-def _is_between_customer_and_server(decided: Decided) -> bool:
-    """A wrong PIN: the till learns nothing from it."""
+def _is_wrong_pin(decided: Decided) -> bool:
+    """Return True for a wrong PIN that may be tried again: the till is not notified of it."""
     return isinstance(decided.operation, Confirm) and decided.payment.status is PENDING
 
 
 def _refund_notices(refunded: Refunded, reply_to: str | None) -> list[Notice]:
     asker = asker_of(refunded.operation)
-    told = []
+    result = []
     if asker is not None:
-        told.append(Notice(asker, partial(_refund_at_till, refunded, reply_to)))
+        result.append(Notice(asker, partial(_terminal_refund, refunded, reply_to)))
     if refunded.replayed:
-        return told
+        return result
     number = refunded.payment.terminal_number
     if number is not None and (asker is None or asker.number != number):
-        told.append(Notice(Recipient(TERMINAL, number), partial(_refund_at_till, refunded, None)))
+        result.append(Notice(Recipient(TERMINAL, number), partial(_terminal_refund, refunded, None)))
     wallet = Recipient(WALLET, refunded.wallet.number)
-    told.append(Notice(wallet, partial(_refund_on_phone, refunded)))
-    return told
+    result.append(Notice(wallet, partial(_wallet_refund, refunded)))
+    return result
 
 
-def _refund_at_till(refunded: Refunded, reply_to: str | None, language: str) -> TerminalRefundResult:
+def _terminal_refund(refunded: Refunded, reply_to: str | None, language: str) -> TerminalRefundResult:
     refund, payment = refunded.refund, refunded.payment
     return TerminalRefundResult(
         reply_to=reply_to,
@@ -212,7 +183,7 @@ def _refund_at_till(refunded: Refunded, reply_to: str | None, language: str) -> 
     )
 
 
-def _refund_on_phone(refunded: Refunded, language: str) -> WalletRefundResult:
+def _wallet_refund(refunded: Refunded, language: str) -> WalletRefundResult:
     refund, payment, acceptor = refunded.refund, refunded.payment, refunded.acceptor
     amount = format_amount(refund.amount_minor, refund.currency)
     return WalletRefundResult(
@@ -233,7 +204,7 @@ def _refund_on_phone(refunded: Refunded, language: str) -> WalletRefundResult:
 def terminal_notice(
     payment: Payment, reply_to: str | None, language: str, *, wallet_online: bool = True
 ) -> TerminalPaymentResult | PaymentPending:
-    """What the till hears of a payment; `reply_to` is None when it did not ask on this connection."""
+    """Return the state of a payment for its till; `reply_to` is None if the till did not ask on this connection."""
     if payment.status is PENDING:
         return PaymentPending(
             reply_to=reply_to,
@@ -269,7 +240,7 @@ def terminal_notice(
 
 
 def shift_notice(shift: Shift, reply_to: str, language: str) -> ShiftReport:
-    """A shift's report for the till: the X-report while it is open, then the Z-report."""
+    """Return the report of a shift for its till: the X-report while it is open, then the Z-report."""
     return ShiftReport(
         reply_to=reply_to,
         report="Z" if shift.is_closed else "X",
@@ -302,7 +273,7 @@ def wallet_notice(
     reply_to: str | None,
     language: str,
 ) -> WalletPaymentResult | ConfirmationRequired:
-    """What the customer hears of a payment; the balance is that of now."""
+    """Return the state of a payment for the customer, with the wallet's current balance."""
     if payment.status is PENDING:
         key = "confirm" if wallet.pin_set else "confirm_no_pin"
         if payment.purpose is WITHDRAWAL and wallet.pin_set:

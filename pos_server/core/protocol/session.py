@@ -1,31 +1,22 @@
-"""A connection's life, without the connection: frames go in, what to do comes out.
+"""States of a connection, without I/O: frames go in, messages or errors come out.
 
-    HELLO ── authenticate ──► READY ── anything final ──► CLOSED
-      └──────────── timeout, bad credentials ──────────────┘
+    HELLO ── authenticate ──► READY ── any final error ──► CLOSED
+      └──────────── timeout, bad credentials ───────────────┘
 
-In HELLO only `authenticate` is allowed, in READY anything but it. What breaks that raises ConnectionClosing. Bad
-messages (MessageError) leave the state alone.
+In HELLO only `authenticate` is allowed, in READY everything else. A violation raises ConnectionClosing. A bad message
+(MessageError) does not change the state.
 """
 
 from enum import Enum, auto
-from typing import Final, get_args
+from typing import Final
 
 from ..credentials.device_keys import DeviceKind
 from ..errors import CloseCode, ConnectionClosing, ErrorCode, MessageError
-from .client_messages import (
-    Authenticate,
-    Request,
-    TerminalRequest,
-    WalletRequest,
-)
+from .client_messages import REQUESTS, Authenticate, Request
 from .codec import decode_client_message
 
-# What each kind of device may send once it is READY. By type: to ask pydantic's models whether something is one of
-# them takes as long as to read it.
-_REQUESTS = {
-    DeviceKind.TERMINAL: frozenset(get_args(TerminalRequest)),
-    DeviceKind.WALLET: frozenset(get_args(WalletRequest)),
-}
+# Compared by type: isinstance with pydantic's models takes as long as decoding a message.
+_REQUESTS = {kind: frozenset(requests) for kind, requests in REQUESTS.items()}
 
 
 class State(Enum):
@@ -34,11 +25,11 @@ class State(Enum):
     CLOSED = auto()
 
 
-_READY: Final = State.READY  # as in payments.py
+_READY: Final = State.READY  # a global is found faster than an enum's attribute, see core/payments/payment.py
 
 
 class Session:
-    """One per connection, fed with its frames."""
+    """The state of one connection."""
 
     def __init__(self, kind: DeviceKind) -> None:
         self.kind = kind
@@ -46,7 +37,7 @@ class Session:
         self._closing: ConnectionClosing | None = None
 
     def receive(self, text: str) -> Authenticate | Request:
-        """The message in a frame, if this connection may send it now. Raises MessageError or ConnectionClosing."""
+        """Return the message in a frame, if the device may send it now. Raises MessageError or ConnectionClosing."""
         if self._closing is not None:
             raise self._closing
         try:
@@ -72,13 +63,13 @@ class Session:
         return message
 
     def authenticated(self) -> None:
-        """The device has proved who it is."""
+        """Record that the device has proved its identity."""
         if self.state is not State.HELLO:
             raise AssertionError(f"authenticated in state {self.state}")
         self.state = State.READY
 
     def close(self, code: CloseCode, reason: str) -> ConnectionClosing:
-        """End the session, now or earlier; returns what to raise. The first reason counts."""
+        """End the session and return the exception to raise. If it has ended before, the first reason stays."""
         if self._closing is None:
             self.state = State.CLOSED
             self._closing = ConnectionClosing(code, reason)

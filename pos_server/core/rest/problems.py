@@ -8,7 +8,6 @@ from typing import Annotated
 from pydantic import Field
 
 from ..errors import ErrorCode
-from ..protocol.notices import ERROR_TEXTS
 from .fields import Resource
 
 
@@ -124,4 +123,4 @@ def problem_text(code: ProblemCode | ErrorCode) -> ProblemText:
     """Return the HTTP status and the text of a code."""
     if isinstance(code, ProblemCode):
         return ProblemText(*_PROBLEMS[code])
-    return ProblemText(_ERROR_STATUSES.get(code, HTTPStatus.CONFLICT), ERROR_TEXTS[code])
+    return ProblemText(_ERROR_STATUSES.get(code, HTTPStatus.CONFLICT), code.description)

@@ -1,4 +1,4 @@
-"""A connection's life as a table: in which state which frame does what."""
+"""The states of a connection as a table: state, frame, result, next state."""
 
 import json
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ SCAN = {
     "code": "771000000001006438058199",
 }
 PAYMENT_ID = SCAN["payment_id"]
-# What only one kind of device may send, besides `scan`.
+# Requests that only one kind of device may send, apart from `scan`.
 REQUESTS: dict[DeviceKind, dict[type[Request], dict[str, object]]] = {
     DeviceKind.TERMINAL: {
         PaymentQuery: {"type": "payment.query", "reference": "order-1"},
@@ -125,7 +125,7 @@ SAME_FOR_BOTH_KINDS: list[tuple[State, str, Result, State]] = [
     (READY, "no type", Refused(ErrorCode.UNKNOWN_TYPE, "type"), READY),
     (READY, "not JSON", NOT_JSON, CLOSED),
     (READY, "not an object", NOT_AN_OBJECT, CLOSED),
-    # Whatever comes after the end, the first reason stays.
+    # After the end, the first reason stays.
     *((CLOSED, frame, NOT_JSON, CLOSED) for frame in FRAMES),
 ]
 TABLE: list[tuple[DeviceKind, State, str, Result, State]] = [

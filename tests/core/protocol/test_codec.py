@@ -1,4 +1,4 @@
-"""Every wire message: what is taken, what is refused and how, and that a refusal repeats nothing of a client's."""
+"""Encoding and decoding of messages: accepted and rejected input, and rejections that repeat none of it."""
 
 import json
 from typing import Any, get_args
@@ -33,26 +33,15 @@ from pos_server.core.protocol.client_messages import (
 )
 from pos_server.core.protocol.codec import decode_client_message, encode, message_id_of_scan
 from pos_server.core.protocol.server_messages import (
-    ConfirmationRequired,
-    Draining,
-    Error,
-    Hello,
     HistoryPage,
     PaymentList,
-    PaymentPending,
-    PinChanged,
     ServerMessage,
-    ShiftReport,
-    ShiftTotal,
     StatusChanged,
     TerminalMessage,
     TerminalPaymentResult,
     TerminalReady,
-    TerminalRefundResult,
     WalletMessage,
     WalletPaymentResult,
-    WalletReady,
-    WalletRefundResult,
 )
 from tests.copies import replace
 
@@ -126,7 +115,7 @@ def frame(kind: str, **raw_fields: str | None) -> str:
     return "{" + ", ".join(f'"{name}": {raw}' for name, raw in fields.items() if raw is not None) + "}"
 
 
-def refusal(text: str) -> MessageError:
+def rejection(text: str) -> MessageError:
     with pytest.raises(MessageError) as caught:
         decode_client_message(text)
     return caught.value
@@ -146,7 +135,7 @@ def decoded(text: str) -> ClientMessage | MessageError | ConnectionClosing:
         return error
 
 
-# --- what is taken
+# --- accepted input
 
 
 def test_a_scan() -> None:
@@ -195,7 +184,7 @@ def test_a_request(kind: str, message: ClientMessage) -> None:
     assert decode_client_message(json.dumps(GOOD[kind])) == message
 
 
-def test_every_type_of_message_is_tried_here() -> None:
+def test_every_type_of_request_is_tried() -> None:
     assert set(GOOD) == {model.model_fields["type"].default for model in get_args(ClientMessage)}
 
 
@@ -221,7 +210,7 @@ def test_a_payment_is_named_by_its_id_or_by_its_reference(kind: str) -> None:
     ids=["neither", "both null", "null", "both"],
 )
 def test_a_payment_is_named_in_one_way_only(kind: str, payment_id: str | None, reference: str | None) -> None:
-    error = refusal(frame(kind, payment_id=payment_id, reference=reference))
+    error = rejection(frame(kind, payment_id=payment_id, reference=reference))
     assert (error.code, error.field, error.reply_to) == (ErrorCode.BAD_FIELD, "payment_id", "m1")
     assert error.detail == "give either payment_id or reference"
 
@@ -236,7 +225,7 @@ def test_a_payment_is_named_in_one_way_only(kind: str, payment_id: str | None, r
         ("payment.scan", "reference", json.dumps("r" * 64), "r" * 64),
         ("payment.scan", "message_id", json.dumps("m" * 64), "m" * 64),
         ("payment.scan", "payment_id", f'"{PAYMENT_ID.upper()}"', UUID(PAYMENT_ID)),
-        # Whatever a scanner reads is a code until it is judged: a wrong one is a decline, not an error.
+        # Any scanned text is accepted as a code: a wrong one is declined, not rejected.
         ("payment.scan", "code", '""', ""),
         ("payment.scan", "code", '"\\u0000"', "\0"),
         ("payment.scan", "code", '"https://example.com/\\u00e9"', "https://example.com/é"),
@@ -279,7 +268,7 @@ def test_a_payment_is_named_in_one_way_only(kind: str, payment_id: str | None, r
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_a_field_is_taken(kind: str, field: str, raw: str | None, value: object) -> None:
+def test_a_field_is_accepted(kind: str, field: str, raw: str | None, value: object) -> None:
     assert getattr(decode_client_message(frame(kind, **{field: raw})), field) == value
 
 
@@ -297,9 +286,9 @@ def test_white_space_around_is_ignored(kind: str) -> None:
     assert decode_client_message(f"\r\n\t {frame(kind)} \n") == decode_client_message(frame(kind))
 
 
-# --- what is refused
+# --- rejected input
 
-INTEGERS_REFUSED: dict[str, str | None] = {
+INTEGERS_REJECTED: dict[str, str | None] = {
     "zero": "0",
     "minus zero": "-0",
     "negative": "-1",
@@ -316,10 +305,10 @@ INTEGERS_REFUSED: dict[str, str | None] = {
     "array": "[1]",
     "object": "{}",
 }
-CASH_REFUSED = {
-    name: raw for name, raw in INTEGERS_REFUSED.items() if name not in ("zero", "minus zero", "missing", "null")
+CASH_REJECTED = {
+    name: raw for name, raw in INTEGERS_REJECTED.items() if name not in ("zero", "minus zero", "missing", "null")
 }
-STRINGS_REFUSED: dict[str, str | None] = {
+STRINGS_REJECTED: dict[str, str | None] = {
     "number": "5",
     "null": "null",
     "missing": None,
@@ -327,7 +316,7 @@ STRINGS_REFUSED: dict[str, str | None] = {
     "array": '["EUR"]',
     "object": "{}",
 }
-PRINTABLE_REFUSED: dict[str, str | None] = {
+PRINTABLE_REJECTED: dict[str, str | None] = {
     "empty": '""',
     "space": '" "',
     "space before": '" a"',
@@ -344,7 +333,7 @@ PRINTABLE_REFUSED: dict[str, str | None] = {
     "65 characters": json.dumps("a" * 65),
     "4000 characters": json.dumps("a" * 4000),
 }
-PINS_REFUSED: dict[str, str | None] = {
+PINS_REJECTED: dict[str, str | None] = {
     "empty": '""',
     "3 digits": '"407"',
     "13 digits": '"4071864071864"',
@@ -353,7 +342,7 @@ PINS_REFUSED: dict[str, str | None] = {
     "newline": '"4071\\n"',
     "other digits": '"\\u0664\\u0660\\u0667\\u0661"',
 }
-LIMITS_REFUSED: dict[str, str | None] = {
+LIMITS_REJECTED: dict[str, str | None] = {
     "zero": "0",
     "negative": "-1",
     "too many": str(PAGE_MAX + 1),
@@ -362,11 +351,11 @@ LIMITS_REFUSED: dict[str, str | None] = {
     "null": "null",
 }
 BAD_FIELDS: list[tuple[str, str, dict[str, str | None]]] = [
-    ("payment.scan", "amount_minor", INTEGERS_REFUSED),
+    ("payment.scan", "amount_minor", INTEGERS_REJECTED),
     (
         "payment.scan",
         "currency",
-        STRINGS_REFUSED
+        STRINGS_REJECTED
         | {
             "empty": '""',
             "lower case": '"eur"',
@@ -382,7 +371,7 @@ BAD_FIELDS: list[tuple[str, str, dict[str, str | None]]] = [
     (
         "payment.scan",
         "payment_id",
-        STRINGS_REFUSED
+        STRINGS_REJECTED
         | {
             "empty": '""',
             "word": '"payment"',
@@ -393,9 +382,9 @@ BAD_FIELDS: list[tuple[str, str, dict[str, str | None]]] = [
             "spaces": f'" {PAYMENT_ID} "',
         },
     ),
-    ("payment.scan", "reference", STRINGS_REFUSED | PRINTABLE_REFUSED),
-    ("payment.scan", "code", STRINGS_REFUSED),
-    ("authenticate", "id", INTEGERS_REFUSED),
+    ("payment.scan", "reference", STRINGS_REJECTED | PRINTABLE_REJECTED),
+    ("payment.scan", "code", STRINGS_REJECTED),
+    ("authenticate", "id", INTEGERS_REJECTED),
     (
         "authenticate",
         "slot",
@@ -404,7 +393,7 @@ BAD_FIELDS: list[tuple[str, str, dict[str, str | None]]] = [
     (
         "authenticate",
         "kid",
-        STRINGS_REFUSED
+        STRINGS_REJECTED
         | {
             "empty": '""',
             "space": '"a b"',
@@ -418,7 +407,7 @@ BAD_FIELDS: list[tuple[str, str, dict[str, str | None]]] = [
     (
         "authenticate",
         "mac",
-        STRINGS_REFUSED
+        STRINGS_REJECTED
         | {
             "empty": '""',
             "63 digits": json.dumps("a" * 63),
@@ -443,27 +432,27 @@ BAD_FIELDS: list[tuple[str, str, dict[str, str | None]]] = [
     ),
     ("payment.scan", "entry", {"null": "null", "number": "1", "word": '"swiped"', "capital letters": '"TYPED"'}),
     ("payment.query", "payment_id", {"number": "5", "word": '"payment"', "object": "{}"}),
-    ("payment.cancel", "reference", PRINTABLE_REFUSED | {"number": "5", "object": "{}"}),
-    ("payments.recent", "limit", LIMITS_REFUSED),
-    ("shift.open", "shift_id", STRINGS_REFUSED | {"word": '"shift"'}),
-    ("shift.open", "operator", STRINGS_REFUSED | {"41 characters": json.dumps("x" * 41), "newline": '"a\\nb"'}),
-    ("shift.open", "opening_cash_minor", CASH_REFUSED | {"null": "null"}),
-    ("shift.close", "shift_id", STRINGS_REFUSED | {"word": '"shift"'}),
-    ("shift.close", "counted_cash_minor", CASH_REFUSED),
+    ("payment.cancel", "reference", PRINTABLE_REJECTED | {"number": "5", "object": "{}"}),
+    ("payments.recent", "limit", LIMITS_REJECTED),
+    ("shift.open", "shift_id", STRINGS_REJECTED | {"word": '"shift"'}),
+    ("shift.open", "operator", STRINGS_REJECTED | {"41 characters": json.dumps("x" * 41), "newline": '"a\\nb"'}),
+    ("shift.open", "opening_cash_minor", CASH_REJECTED | {"null": "null"}),
+    ("shift.close", "shift_id", STRINGS_REJECTED | {"word": '"shift"'}),
+    ("shift.close", "counted_cash_minor", CASH_REJECTED),
     ("shift.query", "shift_id", {"number": "5", "word": '"shift"', "object": "{}"}),
-    ("history", "limit", LIMITS_REFUSED),
-    ("refund.create", "refund_id", STRINGS_REFUSED | {"word": '"refund"'}),
-    ("refund.create", "payment_id", STRINGS_REFUSED | {"word": '"payment"'}),
-    ("refund.create", "amount_minor", INTEGERS_REFUSED),
-    ("payment.confirm", "payment_id", STRINGS_REFUSED | {"word": '"payment"'}),
-    ("payment.confirm", "version", INTEGERS_REFUSED | {"2**31": "2147483648"}),
-    ("payment.reject", "payment_id", STRINGS_REFUSED | {"word": '"payment"'}),
-    ("pin.set", "request_id", STRINGS_REFUSED | {"word": '"request"'}),
+    ("history", "limit", LIMITS_REJECTED),
+    ("refund.create", "refund_id", STRINGS_REJECTED | {"word": '"refund"'}),
+    ("refund.create", "payment_id", STRINGS_REJECTED | {"word": '"payment"'}),
+    ("refund.create", "amount_minor", INTEGERS_REJECTED),
+    ("payment.confirm", "payment_id", STRINGS_REJECTED | {"word": '"payment"'}),
+    ("payment.confirm", "version", INTEGERS_REJECTED | {"2**31": "2147483648"}),
+    ("payment.reject", "payment_id", STRINGS_REJECTED | {"word": '"payment"'}),
+    ("pin.set", "request_id", STRINGS_REJECTED | {"word": '"request"'}),
     *(
-        (kind, field, STRINGS_REFUSED | PINS_REFUSED)
+        (kind, field, STRINGS_REJECTED | PINS_REJECTED)
         for kind, field in (("payment.confirm", "pin"), ("pin.set", "new_pin"))
     ),
-    ("pin.set", "old_pin", PINS_REFUSED | {"number": "4071"}),
+    ("pin.set", "old_pin", PINS_REJECTED | {"number": "4071"}),
     (
         "history",
         "cursor",
@@ -481,7 +470,7 @@ BAD_FIELDS: list[tuple[str, str, dict[str, str | None]]] = [
     ],
 )
 def test_a_bad_field_is_named(kind: str, field: str, raw: str | None) -> None:
-    error = refusal(frame(kind, **{field: raw}))
+    error = rejection(frame(kind, **{field: raw}))
     assert (error.code, error.field, error.reply_to) == (ErrorCode.BAD_FIELD, field, "m1")
 
 
@@ -501,7 +490,7 @@ def test_a_bad_field_is_named(kind: str, field: str, raw: str | None) -> None:
     ],
 )
 def test_a_huge_number_is_a_bad_field(kind: str, field: str, raw: str) -> None:
-    error = refusal(frame(kind, **{field: raw}))
+    error = rejection(frame(kind, **{field: raw}))
     assert (error.code, error.field) == (ErrorCode.BAD_FIELD, field)
 
 
@@ -515,7 +504,7 @@ def test_a_huge_number_is_a_bad_field(kind: str, field: str, raw: str) -> None:
     ],
 )
 def test_the_text_of_a_bad_field(field: str, raw: str | None, text: str) -> None:
-    assert str(refusal(frame("payment.scan", **{field: raw}))) == text
+    assert str(rejection(frame("payment.scan", **{field: raw}))) == text
 
 
 @pytest.mark.parametrize("kind", TYPES)
@@ -525,7 +514,7 @@ def test_the_text_of_a_bad_field(field: str, raw: str | None, text: str) -> None
     ids=["missing", "null", "number", "true", "empty", "NUL", "too long", "array", "object"],
 )
 def test_a_bad_message_id_is_a_bad_field(kind: str, raw: str | None) -> None:
-    error = refusal(frame(kind, message_id=raw))
+    error = rejection(frame(kind, message_id=raw))
     assert (error.code, error.field) == (ErrorCode.BAD_FIELD, "message_id")
 
 
@@ -535,9 +524,9 @@ def test_a_bad_message_id_is_a_bad_field(kind: str, raw: str | None) -> None:
     ids=["missing", "null", "number", "empty", "too long", "array"],
 )
 def test_an_unreadable_message_id_is_not_replied_to(raw: str | None) -> None:
-    assert refusal(frame("payment.scan", message_id=raw)).reply_to is None
-    assert refusal(frame("payment.scan", message_id=raw, amount_minor="0")).reply_to is None
-    assert refusal(frame("payment.scan", message_id=raw, type='"newer"')).reply_to is None
+    assert rejection(frame("payment.scan", message_id=raw)).reply_to is None
+    assert rejection(frame("payment.scan", message_id=raw, amount_minor="0")).reply_to is None
+    assert rejection(frame("payment.scan", message_id=raw, type='"newer"')).reply_to is None
 
 
 @pytest.mark.parametrize(
@@ -562,7 +551,7 @@ def test_an_unreadable_message_id_is_not_replied_to(raw: str | None) -> None:
     ],
 )
 def test_an_unknown_type(raw: str | None) -> None:
-    error = refusal(frame("payment.scan", type=raw))
+    error = rejection(frame("payment.scan", type=raw))
     assert (error.code, error.detail) == (ErrorCode.UNKNOWN_TYPE, "unknown message type")
     assert (error.field, error.reply_to) == ("type", "m1")
 
@@ -618,13 +607,13 @@ def test_the_last_of_two_equal_keys_counts(field: str, raw: str, value: object) 
 
 def test_a_bad_last_key_is_not_saved_by_a_good_first_one() -> None:
     doubled = frame("payment.scan")[:-1] + ', "amount_minor": 0, "message_id": "m2"}'
-    error = refusal(doubled)
+    error = rejection(doubled)
     assert (error.field, error.reply_to) == ("amount_minor", "m2")
 
 
 def test_the_last_type_chooses_the_fields() -> None:
-    assert refusal(frame("payment.scan")[:-1] + ', "type": "authenticate"}').field == "id"
-    assert refusal(frame("payment.scan")[:-1] + ', "type": "newer"}').code is ErrorCode.UNKNOWN_TYPE
+    assert rejection(frame("payment.scan")[:-1] + ', "type": "authenticate"}').field == "id"
+    assert rejection(frame("payment.scan")[:-1] + ', "type": "newer"}').code is ErrorCode.UNKNOWN_TYPE
 
 
 # --- properties
@@ -647,7 +636,7 @@ def messages_with_secrets() -> st.SearchStrategy[dict[str, Any]]:
     return st.sampled_from(TYPES).flatmap(with_secrets)
 
 
-def assert_tells_nothing(error: MessageError | ConnectionClosing) -> None:
+def assert_repeats_nothing(error: MessageError | ConnectionClosing) -> None:
     shown = [str(error)]
     if isinstance(error, MessageError):
         shown += [error.detail, str(error.field)]
@@ -663,28 +652,28 @@ def assert_tells_nothing(error: MessageError | ConnectionClosing) -> None:
 
 @QUICK
 @given(messages_with_secrets())
-def test_a_refusal_repeats_nothing(message: dict[str, Any]) -> None:
+def test_a_rejection_repeats_nothing(message: dict[str, Any]) -> None:
     result = decoded(json.dumps(message))
     if isinstance(result, MessageError | ConnectionClosing):
-        assert_tells_nothing(result)
+        assert_repeats_nothing(result)
 
 
 @pytest.mark.parametrize(
     ("kind", "field"), [(kind, field) for kind in TYPES for field in GOOD[kind]], ids=lambda value: value
 )
 @pytest.mark.parametrize("secret", [[MARKER], {MARKER: MARKER}, NUMBER_MARKER + 0.5], ids=["array", "object", "float"])
-def test_a_refusal_repeats_nothing_of_any_field(kind: str, field: str, secret: object) -> None:
-    error = refusal(json.dumps(GOOD[kind] | {field: secret}))
+def test_a_rejection_repeats_nothing_of_any_field(kind: str, field: str, secret: object) -> None:
+    error = rejection(json.dumps(GOOD[kind] | {field: secret}))
     assert error.field == field
     assert MARKER not in repr(error)
-    assert_tells_nothing(error)
+    assert_repeats_nothing(error)
 
 
 @QUICK
 @given(messages_with_secrets(), st.integers(0, 400))
 def test_a_cut_frame_is_closed_without_repeating_it(message: dict[str, Any], cut: int) -> None:
     text = json.dumps(message)
-    assert_tells_nothing(closing(text[: min(cut, len(text) - 1)]))
+    assert_repeats_nothing(closing(text[: min(cut, len(text) - 1)]))
 
 
 JSON = st.recursive(
@@ -696,7 +685,7 @@ JSON = st.recursive(
 
 @QUICK
 @given(st.sampled_from(TYPES), st.data())
-def test_any_json_object_is_a_message_or_refused(kind: str, data: st.DataObject) -> None:
+def test_any_json_object_is_a_message_or_rejected(kind: str, data: st.DataObject) -> None:
     changed = data.draw(st.dictionaries(st.sampled_from([*GOOD[kind], "newer"]), JSON))
     result = decoded(json.dumps(GOOD[kind] | changed))
     if isinstance(result, MessageError):
@@ -709,7 +698,7 @@ def test_any_json_object_is_a_message_or_refused(kind: str, data: st.DataObject)
 
 @QUICK
 @given(st.text(st.characters(exclude_categories=())) | st.text(alphabet='{}[]":, 0123456789eE.+-\\untrfalsd'))
-def test_any_text_is_refused_in_one_of_two_ways(text: str) -> None:
+def test_any_text_is_rejected_in_one_of_two_ways(text: str) -> None:
     assert isinstance(decoded(text), MessageError | ConnectionClosing)
 
 
@@ -823,11 +812,10 @@ def test_messages_are_printed_without_their_secrets(kind: str, field: str) -> No
         assert GOOD[kind][field] not in text
 
 
-# --- what the server says
+# --- server messages
 
 TERMINAL_MESSAGES: TypeAdapter[Any] = TypeAdapter(TerminalMessage)
 WALLET_MESSAGES: TypeAdapter[Any] = TypeAdapter(WalletMessage)
-BOTH = [TERMINAL_MESSAGES, WALLET_MESSAGES]
 TOMBSTONE = TerminalPaymentResult(
     reply_to=None,
     payment_id=UUID(PAYMENT_ID),
@@ -844,399 +832,57 @@ TOMBSTONE = TerminalPaymentResult(
     refunded_minor=0,
     decided_at_ms=1_800_000_012_345,
 )
-TOMBSTONE_FIELDS: dict[str, Any] = {
-    "type": "payment.result",
-    "reply_to": None,
-    "payment_id": PAYMENT_ID,
-    "version": 1,
-    "reference": None,
-    "amount_minor": None,
-    "currency": "EUR",
-    "purpose": "sale",
-    "status": "canceled",
-    "decline_code": None,
-    "retryable": False,
-    "next_step": "new_order",
-    "text": "Canceled. Nothing is charged.",
-    "paid_by": None,
-    "refunded_minor": 0,
-    "decided_at_ms": 1_800_000_012_345,
-}
-PENDING = PaymentPending(
-    reply_to="m1",
-    payment_id=UUID(PAYMENT_ID),
-    version=1,
-    reference="order-1",
-    amount_minor=6000,
-    currency="EUR",
-    expires_at_ms=1_800_000_072_345,
-    wallet_online=False,
-    text="Ask the customer to open the wallet and enter the PIN.",
-    decided_at_ms=1_800_000_012_345,
+TOMBSTONE_TEXT = (
+    f'{{"type":"payment.result","reply_to":null,"payment_id":"{PAYMENT_ID}","version":1,"reference":null,'
+    '"amount_minor":null,"currency":"EUR","purpose":"sale","status":"canceled","decline_code":null,"retryable":false,'
+    '"next_step":"new_order","text":"Canceled. Nothing is charged.","paid_by":null,"refunded_minor":0,'
+    '"decided_at_ms":1800000012345}'
 )
-PENDING_FIELDS: dict[str, Any] = {
-    "type": "payment.pending",
-    "reply_to": "m1",
-    "payment_id": PAYMENT_ID,
-    "version": 1,
-    "reference": "order-1",
-    "amount_minor": 6000,
-    "currency": "EUR",
-    "purpose": "sale",
-    "expires_at_ms": 1_800_000_072_345,
-    "wallet_online": False,
-    "text": "Ask the customer to open the wallet and enter the PIN.",
-    "decided_at_ms": 1_800_000_012_345,
-}
-REQUIRED = ConfirmationRequired(
-    reply_to=None,
-    payment_id=UUID(PAYMENT_ID),
-    version=2,
-    merchant_name="Corner Canteen",
-    store_name="Main hall",
-    amount_minor=6000,
-    currency="EUR",
-    expires_at_ms=1_800_000_072_345,
-    pin_tries_left=2,
-    text="Wrong PIN. Tries left: 2.",
-    decided_at_ms=1_800_000_012_345,
-)
-REQUIRED_FIELDS: dict[str, Any] = {
-    "type": "payment.confirmation_required",
-    "reply_to": None,
-    "payment_id": PAYMENT_ID,
-    "version": 2,
-    "merchant_name": "Corner Canteen",
-    "store_name": "Main hall",
-    "amount_minor": 6000,
-    "currency": "EUR",
-    "purpose": "sale",
-    "expires_at_ms": 1_800_000_072_345,
-    "pin_tries_left": 2,
-    "text": "Wrong PIN. Tries left: 2.",
-    "decided_at_ms": 1_800_000_012_345,
-}
-SERVER_MESSAGES: list[tuple[ServerMessage, list[TypeAdapter[Any]], dict[str, Any]]] = [
-    (
-        Hello(
-            nonce="ab" * 32,
-            server_time_ms=1_800_000_000_000,
-            heartbeat_s=20,
-            authenticate_within_s=5,
-            frame_bytes_max=4096,
-        ),
-        BOTH,
-        {
-            "type": "hello",
-            "protocol": "pos.v1",
-            "nonce": "ab" * 32,
-            "server_time_ms": 1_800_000_000_000,
-            "heartbeat_s": 20,
-            "authenticate_within_s": 5,
-            "frame_bytes_max": 4096,
-        },
-    ),
-    (
-        TerminalReady(
-            reply_to="a1",
-            server_time_ms=1_800_000_000_000,
-            resumed=True,
-            terminal_number=11,
-            merchant_name="Café Ω",
-            store_name="Main hall",
-            currency="EUR",
-        ),
-        [TERMINAL_MESSAGES],
-        {
-            "type": "ready",
-            "reply_to": "a1",
-            "server_time_ms": 1_800_000_000_000,
-            "resumed": True,
-            "terminal_number": 11,
-            "merchant_name": "Café Ω",
-            "store_name": "Main hall",
-            "currency": "EUR",
-            "shift_id": None,
-        },
-    ),
-    (
-        WalletReady(
-            reply_to="a1",
-            server_time_ms=1_800_000_000_000,
-            resumed=True,
-            wallet_number=1_000_000_001,
-            slot=3,
-            currency="EUR",
-            balance_minor=0,
-            pin_set=True,
-            status="frozen",
-        ),
-        [WALLET_MESSAGES],
-        {
-            "type": "ready",
-            "reply_to": "a1",
-            "server_time_ms": 1_800_000_000_000,
-            "resumed": True,
-            "wallet_number": 1_000_000_001,
-            "slot": 3,
-            "currency": "EUR",
-            "balance_minor": 0,
-            "pin_set": True,
-            "status": "frozen",
-        },
-    ),
-    (
-        TerminalPaymentResult(
-            reply_to=None,
-            payment_id=UUID(PAYMENT_ID),
-            version=1,
-            reference="order-1",
-            amount_minor=2**53 - 1,
-            currency="EUR",
-            status="declined",
-            decline_code="already_paid",
-            retryable=False,
-            next_step="hand_out",
-            text="This order is paid already. Do not charge again.",
-            paid_by=UUID(int=1),
-            refunded_minor=0,
-            decided_at_ms=1_800_000_012_345,
-        ),
-        [TERMINAL_MESSAGES],
-        {
-            "type": "payment.result",
-            "reply_to": None,
-            "payment_id": PAYMENT_ID,
-            "version": 1,
-            "reference": "order-1",
-            "amount_minor": 9_007_199_254_740_991,
-            "currency": "EUR",
-            "purpose": "sale",
-            "status": "declined",
-            "decline_code": "already_paid",
-            "retryable": False,
-            "next_step": "hand_out",
-            "text": "This order is paid already. Do not charge again.",
-            "paid_by": "00000000-0000-0000-0000-000000000001",
-            "refunded_minor": 0,
-            "decided_at_ms": 1_800_000_012_345,
-        },
-    ),
-    (
-        WalletPaymentResult(
-            reply_to=None,
-            payment_id=UUID(PAYMENT_ID),
-            version=3,
-            merchant_name="Corner Canteen",
-            store_name="Main hall",
-            amount_minor=1000,
-            currency="EUR",
-            status="approved",
-            decline_code=None,
-            text="You paid 10.00 EUR to Corner Canteen, of which 2.50 EUR came back.",
-            refunded_minor=250,
-            balance_minor=9250,
-            decided_at_ms=1_800_000_012_345,
-        ),
-        [WALLET_MESSAGES],
-        {
-            "type": "payment.result",
-            "reply_to": None,
-            "payment_id": PAYMENT_ID,
-            "version": 3,
-            "merchant_name": "Corner Canteen",
-            "store_name": "Main hall",
-            "amount_minor": 1000,
-            "currency": "EUR",
-            "purpose": "sale",
-            "status": "approved",
-            "decline_code": None,
-            "text": "You paid 10.00 EUR to Corner Canteen, of which 2.50 EUR came back.",
-            "refunded_minor": 250,
-            "balance_minor": 9250,
-            "decided_at_ms": 1_800_000_012_345,
-        },
-    ),
-    (TOMBSTONE, [TERMINAL_MESSAGES], TOMBSTONE_FIELDS),
-    (PENDING, [TERMINAL_MESSAGES], PENDING_FIELDS),
-    (
-        PaymentList(reply_to="m1", payments=(TOMBSTONE, replace(PENDING, reply_to=None))),
-        [TERMINAL_MESSAGES],
-        {
-            "type": "payments.list",
-            "reply_to": "m1",
-            "payments": [TOMBSTONE_FIELDS, PENDING_FIELDS | {"reply_to": None}],
-        },
-    ),
-    (
-        PaymentList(reply_to="m1", payments=()),
-        [TERMINAL_MESSAGES],
-        {"type": "payments.list", "reply_to": "m1", "payments": []},
-    ),
-    (
-        ShiftReport(
-            reply_to="m1",
-            report="X",
-            shift_id=UUID(SHIFT_ID),
-            shift_number=17,
-            terminal_number=11,
-            merchant_name="Caf\u00e9",
-            store_name="Main hall",
-            operator="Alice",
-            currency="EUR",
-            opened_at_ms=1_800_000_000_000,
-            closed_at_ms=None,
-            made_at_ms=1_800_000_012_345,
-            totals=(ShiftTotal(kind="sale", count=2, amount_minor=1_500),),
-            net_sales_minor=-1,
-            opening_cash_minor=0,
-            expected_cash_minor=-20,
-            counted_cash_minor=None,
-            cash_difference_minor=None,
-            text="X-REPORT 17\nSales",
-        ),
-        [TERMINAL_MESSAGES],
-        {
-            "type": "shift.report",
-            "reply_to": "m1",
-            "report": "X",
-            "shift_id": SHIFT_ID,
-            "shift_number": 17,
-            "terminal_number": 11,
-            "merchant_name": "Caf\u00e9",
-            "store_name": "Main hall",
-            "operator": "Alice",
-            "currency": "EUR",
-            "opened_at_ms": 1_800_000_000_000,
-            "closed_at_ms": None,
-            "made_at_ms": 1_800_000_012_345,
-            "totals": [{"kind": "sale", "count": 2, "amount_minor": 1_500}],
-            "net_sales_minor": -1,
-            "opening_cash_minor": 0,
-            "expected_cash_minor": -20,
-            "counted_cash_minor": None,
-            "cash_difference_minor": None,
-            "text": "X-REPORT 17\nSales",
-        },
-    ),
-    (
-        TerminalRefundResult(
-            reply_to="m1",
-            refund_id=UUID(REFUND_ID),
-            payment_id=UUID(PAYMENT_ID),
-            version=3,
-            reference="order-1",
-            amount_minor=250,
-            currency="EUR",
-            refunded_minor=250,
-            refundable_minor=750,
-            text="Refunded 2.50 EUR.",
-            decided_at_ms=1_800_000_012_345,
-        ),
-        [TERMINAL_MESSAGES],
-        {
-            "type": "refund.result",
-            "reply_to": "m1",
-            "refund_id": REFUND_ID,
-            "payment_id": PAYMENT_ID,
-            "version": 3,
-            "reference": "order-1",
-            "amount_minor": 250,
-            "currency": "EUR",
-            "refunded_minor": 250,
-            "refundable_minor": 750,
-            "text": "Refunded 2.50 EUR.",
-            "decided_at_ms": 1_800_000_012_345,
-        },
-    ),
-    (REQUIRED, [WALLET_MESSAGES], REQUIRED_FIELDS),
-    (
-        WalletRefundResult(
-            refund_id=UUID(REFUND_ID),
-            payment_id=UUID(PAYMENT_ID),
-            version=3,
-            merchant_name="Corner Canteen",
-            store_name="Main hall",
-            amount_minor=250,
-            currency="EUR",
-            refunded_minor=250,
-            text="Corner Canteen refunded 2.50 EUR.",
-            balance_minor=9250,
-            decided_at_ms=1_800_000_012_345,
-        ),
-        [WALLET_MESSAGES],
-        {
-            "type": "refund.result",
-            "refund_id": REFUND_ID,
-            "payment_id": PAYMENT_ID,
-            "version": 3,
-            "merchant_name": "Corner Canteen",
-            "store_name": "Main hall",
-            "amount_minor": 250,
-            "currency": "EUR",
-            "refunded_minor": 250,
-            "text": "Corner Canteen refunded 2.50 EUR.",
-            "balance_minor": 9250,
-            "decided_at_ms": 1_800_000_012_345,
-        },
-    ),
-    (
-        PinChanged(reply_to=None, text="The PIN of this wallet was changed. If that was not you, call support."),
-        [WALLET_MESSAGES],
-        {
-            "type": "pin.changed",
-            "reply_to": None,
-            "text": "The PIN of this wallet was changed. If that was not you, call support.",
-        },
-    ),
-    (
-        HistoryPage(reply_to="m1", payments=(REQUIRED,), next_cursor=f"1800000012345.{PAYMENT_ID}"),
-        [WALLET_MESSAGES],
-        {
-            "type": "history.page",
-            "reply_to": "m1",
-            "payments": [REQUIRED_FIELDS],
-            "next_cursor": f"1800000012345.{PAYMENT_ID}",
-        },
-    ),
-    (
-        StatusChanged(status="frozen", text="Your wallet is frozen. Call support."),
-        BOTH,
-        {"type": "status.changed", "status": "frozen", "text": "Your wallet is frozen. Call support."},
-    ),
-    (Draining(reconnect_within_s=5), BOTH, {"type": "draining", "reconnect_within_s": 5}),
-    (
-        Error(reply_to="m1", code="busy", message="come back", retryable=True),
-        BOTH,
-        {
-            "type": "error",
-            "reply_to": "m1",
-            "code": "busy",
-            "message": "come back",
-            "field": None,
-            "retryable": True,
-            "retry_after_s": None,
-        },
-    ),
-]
 
 
 @pytest.mark.parametrize(
-    ("message", "readers", "fields"), [pytest.param(*row, id=type(row[0]).__name__) for row in SERVER_MESSAGES]
+    ("message", "reader", "text"),
+    [
+        pytest.param(
+            TerminalReady(
+                reply_to="a1",
+                server_time_ms=1_800_000_000_000,
+                resumed=True,
+                terminal_number=11,
+                merchant_name="Café Ω",
+                store_name="Main hall",
+                currency="EUR",
+            ),
+            TERMINAL_MESSAGES,
+            '{"type":"ready","reply_to":"a1","server_time_ms":1800000000000,"resumed":true,"terminal_number":11,'
+            '"merchant_name":"Café Ω","store_name":"Main hall","currency":"EUR","shift_id":null}',
+            id="defaults, and text that is not ASCII",
+        ),
+        pytest.param(TOMBSTONE, TERMINAL_MESSAGES, TOMBSTONE_TEXT, id="nulls"),
+        pytest.param(
+            PaymentList(reply_to="m1", payments=(TOMBSTONE,)),
+            TERMINAL_MESSAGES,
+            f'{{"type":"payments.list","reply_to":"m1","payments":[{TOMBSTONE_TEXT}]}}',
+            id="messages in a message",
+        ),
+        pytest.param(
+            StatusChanged(status="frozen", text="Your wallet is frozen."),
+            WALLET_MESSAGES,
+            '{"type":"status.changed","status":"frozen","text":"Your wallet is frozen."}',
+            id="wallet",
+        ),
+    ],
 )
-def test_a_server_message_survives_the_wire(
-    message: ServerMessage, readers: list[TypeAdapter[Any]], fields: dict[str, Any]
-) -> None:
-    text = encode(message)
-    assert text == json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
-    for reader in readers:
-        assert reader.validate_json(text) == message
-        newer = json.dumps(fields | {"newer": [1]})
-        assert reader.validate_json(newer) == message
+def test_a_server_message_survives_the_wire(message: ServerMessage, reader: TypeAdapter[Any], text: str) -> None:
+    """docs/protocol.md has an example of every other message; tests/docs compares them."""
+    assert encode(message) == text
+    assert reader.validate_json(text) == message
+    assert reader.validate_json(json.dumps(json.loads(text) | {"newer": [1]})) == message
 
 
-def test_every_message_of_the_server_is_tried_here() -> None:
-    assert {type(message) for message, _, _ in SERVER_MESSAGES} == {*get_args(ServerMessage)}
+def test_only_messages_can_be_encoded() -> None:
+    with pytest.raises(TypeError, match="cannot encode object"):
+        encode(object())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("chars_max", [60])
@@ -1272,11 +918,7 @@ ODD = st.sampled_from(["", " ", "a b", " a", "a ", "x" * 64, "x" * 65, "a\n", "�
 
 
 @QUICK
-@given(
-    PRINTABLE
-    | st.text(max_size=3)
-    | st.sampled_from(["", " ", "a b", " a", "a ", "x" * 64, "x" * 65, "a\n", "é", '"\\'])
-)
+@given(NEARLY_PRINTABLE | PRINTABLE | ODD)
 def test_the_message_id_of_a_scan_is_found_where_reading_all_of_it_finds_it(message_id: str) -> None:
     text = json.dumps(SCAN | {"message_id": message_id})
     try:
@@ -1285,7 +927,7 @@ def test_the_message_id_of_a_scan_is_found_where_reading_all_of_it_finds_it(mess
         assert message_id_of_scan(text) is None
     else:
         assert message_id_of_scan(text) == read.message_id == message_id
-        # Whatever is wrong with its other fields.
+        # The other fields do not matter.
         assert message_id_of_scan(json.dumps({"type": "payment.scan", "message_id": message_id})) == message_id
 
 
