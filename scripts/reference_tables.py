@@ -39,11 +39,6 @@ from pos_server.settings import Settings
 
 PAGES = tuple(Path(__file__).parents[1] / "docs" / name for name in ("protocol.md", "payments.md", "api.md"))
 DEFAULTS = {name: field.default for name, field in Settings.model_fields.items()}
-<<<<<<< ours
-DOCUMENT: dict[str, Any] = json.loads(asyncapi_json(Settings.model_construct(**DEFAULTS).wire_limits()))
-_SCHEMAS: dict[str, dict[str, Any]] = DOCUMENT["components"]["schemas"]
-=======
->>>>>>> theirs
 _BLOCK = re.compile(r"(<!-- generated: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 _COLUMNS = 100
 _ENUM_VALUES_MAX = 4
