@@ -204,7 +204,7 @@ def test_data_survive_stop_and_start(base: Path) -> None:
     server = EmbeddedPostgres(data_dir, say=said.append)
     server.stop()
     dsn = server.start()
-    with pytest.raises(EmbeddedPostgresError, match="started already"):
+    with pytest.raises(EmbeddedPostgresError, match="already been started"):
         server.start()
     query(dsn, "create table sale (amount_minor bigint)")
     query(dsn, "insert into sale values (1250)")
@@ -461,7 +461,7 @@ def test_server_started_by_hand_is_left_alone(data_dir: Path) -> None:
         [str(WHEEL_BIN / "postgres"), *options], cwd="/", env={}, stderr=subprocess.DEVNULL, **identity
     ) as by_hand:
         until((cluster / ".s.PGSQL.5432").exists)
-        with pytest.raises(EmbeddedPostgresError, match=rf"not started from here \(process {by_hand.pid}\).*pg_ctl"):
+        with pytest.raises(EmbeddedPostgresError, match=rf"started by another program \(process {by_hand.pid}\).*pg_ctl"):
             EmbeddedPostgres(data_dir).start()
         assert postmaster(data_dir) == by_hand.pid
         assert by_hand.poll() is None
@@ -504,7 +504,7 @@ def test_server_that_does_not_stop_at_all(data_dir: Path, monkeypatch: pytest.Mo
 
 
 def test_slow_recovery_goes_on_and_is_joined_later(base: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "SAY_AFTER_S", 0.05)
+    monkeypatch.setattr(embedded, "NOTICE_AFTER_S", 0.05)
     log = Log(data_dir)
     waiting = gate(base)
     slow = f'test "$1" = --version || cat {waiting}\nexec "{WHEEL_BIN / "postgres"}" "$@"'
@@ -530,7 +530,7 @@ def test_killed_while_making_the_database(base: Path) -> None:
     user.kill()
     assert not (data_dir / "postgres").exists()
     # The orphaned child is still at it, so nobody else may begin.
-    with pytest.raises(EmbeddedPostgresError, match=rf"Process {user.process.pid} or a child of it.* 0\.2 s"):
+    with pytest.raises(EmbeddedPostgresError, match=rf"Process {user.process.pid} or one of its children.* 0\.2 s"):
         EmbeddedPostgres(data_dir, start_timeout_s=0.1, stop_timeout_s=0.1).start()
     (bin_dir / "initdb").write_text("#!/bin/sh\necho next\nexit 3\n")
     open_gate(waiting)
@@ -544,7 +544,7 @@ def test_failure_to_make_the_database_leaves_nothing(base: Path) -> None:
     with pytest.raises(EmbeddedPostgresError) as caught:
         EmbeddedPostgres(base / "data", bin_dir=bin_dir).start()
     assert str(caught.value) == (
-        f"The database could not be created: exit code 3. The end of {base / 'data' / 'postgres.log'}:\n"
+        f"Creating the database failed with exit code 3. The end of {base / 'data' / 'postgres.log'}:\n"
         "  initdb: No space left on device\n"
         f"Free some space on the disk of {base / 'data'}."
     )
@@ -558,7 +558,7 @@ def test_failure_to_make_the_database_leaves_nothing(base: Path) -> None:
 
 def test_database_that_takes_too_long_to_make(base: Path) -> None:
     bin_dir = fake_binaries(base, initdb="exec sleep 60")
-    with pytest.raises(EmbeddedPostgresError, match=r"more than 0\.1 s: allow a longer start_timeout_s"):
+    with pytest.raises(EmbeddedPostgresError, match=r"more than 0\.1 s: choose a faster disk"):
         EmbeddedPostgres(base / "data", bin_dir=bin_dir, start_timeout_s=0.1).start()
     assert not (base / "data" / "postgres").exists()
 
@@ -567,7 +567,7 @@ def test_database_that_takes_too_long_to_make(base: Path) -> None:
 
 
 def test_other_major_version(data_dir: Path) -> None:
-    expected = r"made by PostgreSQL 15, but .* PostgreSQL 18: .*bin_dir, or dump"
+    expected = r"created by PostgreSQL 15, but .* PostgreSQL 18: .*POS_POSTGRES_BIN_DIR .*, or dump"
     with changed(data_dir / "postgres" / "PG_VERSION", "15\n"), pytest.raises(EmbeddedPostgresError, match=expected):
         EmbeddedPostgres(data_dir).start()
 
@@ -582,13 +582,13 @@ def test_directory_that_is_no_database(base: Path) -> None:
 
 def test_server_that_ends_at_once_is_quoted(data_dir: Path) -> None:
     conf = data_dir / "postgres" / "postgresql.conf"
-    expected = rf'(?s)exit code 1 .*no_such_parameter" in file "{conf}".*Mend what these lines name'
+    expected = rf'(?s)exited with code 1 .*no_such_parameter" in file "{conf}".*Fix the problem in these lines'
     with changed(conf, "no_such_parameter = 1\n"), pytest.raises(EmbeddedPostgresError, match=expected):
         EmbeddedPostgres(data_dir).start()
 
 
 def test_server_that_refuses_us(data_dir: Path) -> None:
-    expected = r"refuses the role pos.*pg_hba\.conf.*Take back"
+    expected = r"rejects the role pos.*pg_hba\.conf.*Undo"
     hba = data_dir / "postgres" / "pg_hba.conf"
     with changed(hba, "local all all reject\n"), pytest.raises(EmbeddedPostgresError, match=expected):
         EmbeddedPostgres(data_dir).start()
@@ -596,7 +596,7 @@ def test_server_that_refuses_us(data_dir: Path) -> None:
 
 
 def test_missing_and_broken_binaries(base: Path, data_dir: Path) -> None:
-    with pytest.raises(EmbeddedPostgresError, match=r"holds no initdb: .*bin_dir"):
+    with pytest.raises(EmbeddedPostgresError, match=r"does not contain initdb: .*POS_POSTGRES_BIN_DIR"):
         EmbeddedPostgres(data_dir, bin_dir=base).start()
     broken = fake_binaries(base, postgres="echo 'GLIBC_2.99 not found' >&2; exit 1")
     with pytest.raises(EmbeddedPostgresError, match=r"does not run \(GLIBC_2\.99 not found\).*POS_DATABASE_URL"):
@@ -606,7 +606,7 @@ def test_missing_and_broken_binaries(base: Path, data_dir: Path) -> None:
 def test_file_system_that_does_not_keep_locks(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "_try_lock", lambda fd, kind: True)
     monkeypatch.setattr(embedded, "EXIT_TIMEOUT_S", 0.1)
-    with pytest.raises(EmbeddedPostgresError, match=r"File locks .* choose a directory on a local disk"):
+    with pytest.raises(EmbeddedPostgresError, match=r"inherit file locks .* choose a directory on a local disk"):
         EmbeddedPostgres(data_dir).start()
     until(lambda: not (data_dir / "postgres" / "postmaster.pid").exists())
 
