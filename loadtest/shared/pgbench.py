@@ -13,7 +13,7 @@ from loadtest.shared.histogram import new_histogram
 from loadtest.shared.machine import cpu_s, postgres_cpu_s
 from loadtest.shared.process import owner_connection
 from pos_server.ledger.database import libpq_environment
-from pos_server.postgres.binaries import program
+from pos_server.postgres.binaries import find_program
 
 CLIENTS = (1, 8, 32)
 _SCALE = 10
@@ -57,7 +57,7 @@ async def create_tables(dsn: str) -> None:
         await connection.execute(f"create database {_DATABASE}")
     arguments = ("--initialize", f"--scale={_SCALE}", "--quiet")
     process = await asyncio.create_subprocess_exec(
-        program("pgbench", None), *arguments, stderr=asyncio.subprocess.PIPE, env=_environment(dsn)
+        find_program("pgbench", None), *arguments, stderr=asyncio.subprocess.PIPE, env=_environment(dsn)
     )
     _, err = await process.communicate()
     if process.returncode:
@@ -72,7 +72,7 @@ async def pgbench(dsn: str, data_dir: Path, clients: int, seconds: float, *, rat
         arguments += [f"--rate={rate:g}", "--log", f"--log-prefix={log}"]
     postgres_start_s = postgres_cpu_s(data_dir)
     process = await asyncio.create_subprocess_exec(
-        program("pgbench", None),
+        find_program("pgbench", None),
         *arguments,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -11,7 +11,7 @@ import uvloop
 
 from ..ledger.database import connect, wait_until_available
 from ..ledger.migrate import load_migrations, migrate
-from ..postgres.embedded import EmbeddedPostgres, EmbeddedPostgresError, default_data_dir, give_way
+from ..postgres.embedded import EmbeddedPostgres, EmbeddedPostgresError, default_data_dir, lower_priority
 from ..settings import Settings
 from .console import say
 
@@ -58,7 +58,7 @@ async def owner(dsn: str, settings: Settings, data_dir: Path | None) -> AsyncIte
     connection = await connect(dsn, timeout_s=settings.database_connect_timeout_s, role=None)
     try:
         if data_dir is not None:
-            give_way(connection.get_server_pid())
+            lower_priority(connection.get_server_pid())
         yield connection
     finally:
         await connection.close()

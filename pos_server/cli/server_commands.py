@@ -10,7 +10,7 @@ from ..core.errors import PosError
 from ..ledger.database import describe_dsn, libpq_environment
 from ..ledger.migrate import MigrationError
 from ..master_keys import keyring_for
-from ..postgres.binaries import program
+from ..postgres.binaries import find_program
 from ..postgres.embedded import EmbeddedPostgresError, default_data_dir
 from ..server import rare_garbage_collection, serving
 from ..settings import Settings, new_master_key
@@ -95,7 +95,7 @@ def _postgres(arguments: argparse.Namespace, settings: Settings) -> int:
     data_dir = settings.data_dir or default_data_dir("pos-server")
     if arguments.new and (data_dir / "postgres").exists():
         raise EmbeddedPostgresError(f"{data_dir} already contains a ledger. Name another directory with --data-dir")
-    path = program(arguments.program, settings.postgres_bin_dir)
+    path = find_program(arguments.program, settings.postgres_bin_dir)
     with database(settings, "pos-server", must_exist=not arguments.new) as (dsn, _):
         # PG… variables of the operator's shell select another server, and POS_… variables can contain master keys.
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "POS_"))}

@@ -1,4 +1,4 @@
-"""The ledger: every row that the server stores in Postgres, and all SQL.
+"""All rows that the server stores in Postgres, and all SQL.
 
 - Statements are named queries in `sql/*.sql`, one file per subject. Migrations in `migrations/` are plain SQL with
   recorded checksums; an applied migration never changes.

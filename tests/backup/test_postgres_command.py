@@ -54,8 +54,8 @@ async def test_what_is_not_there_is_a_clear_error_and_makes_nothing(data_dir: Pa
     assert f"there is no ledger in {nowhere}" in await refused("--data-dir", nowhere, "psql")
     assert not nowhere.exists()
     assert f"{data_dir} already contains a ledger" in await refused("--new", "--data-dir", data_dir, "psql")
-    assert "holds no pg_nothing" in await refused("--data-dir", data_dir, "pg_nothing")
-    assert "holds no ../bin/psql" in await refused("--data-dir", data_dir, "../bin/psql")
+    assert "does not contain pg_nothing" in await refused("--data-dir", data_dir, "pg_nothing")
+    assert "does not contain ../bin/psql" in await refused("--data-dir", data_dir, "../bin/psql")
     with_url = await refused("psql", POS_DATABASE_URL="postgresql://pos:hunter2@127.0.0.1/pos")
     assert 'psql --dbname="$POS_DATABASE_URL"' in with_url
     assert "hunter2" not in with_url

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from pos_server.ledger.database import libpq_environment
-from pos_server.postgres.binaries import program
+from pos_server.postgres.binaries import find_program
 from pos_server.postgres.embedded import EmbeddedPostgres
 from tests.docker.files import DOCKER
 from tests.end_to_end.server_process import pos_server, running_server
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.asyncio, pytest.mark.long]
 def fresh() -> Iterator[str]:
     """Run the script in a new Postgres; yield the DSN of the ledger, with `{user}` as a placeholder."""
     data_dir = open_directory("pos-roles-")
-    psql = program("psql", None).parent
+    psql = find_program("psql", None).parent
     try:
         with EmbeddedPostgres(data_dir) as dsn:
             environment = (

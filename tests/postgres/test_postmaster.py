@@ -103,7 +103,7 @@ def test_answers(data_dir: Path, listener: socket.socket, answer: bytes, expecte
 
 
 def test_refusal_is_an_error(data_dir: Path, listener: socket.socket) -> None:
-    expected = rf"Postgres in {data_dir} refuses the role pos or the database pos: no such role\. Take back"
+    expected = rf"Postgres in {data_dir} rejects the role pos or the database pos: no such role\. Undo"
     with pytest.raises(EmbeddedPostgresError, match=expected):
         exchange(data_dir, listener, error("28000", "no such role"))
 
@@ -123,7 +123,7 @@ def exchange(data_dir: Path, listener: socket.socket, answer: bytes) -> tuple[by
     thread = threading.Thread(target=serve)
     thread.start()
     try:
-        answers = of(data_dir).answers()
+        answers = of(data_dir).accepts_login()
     finally:
         thread.join()
     return asked[0], answers
@@ -132,7 +132,7 @@ def exchange(data_dir: Path, listener: socket.socket, answer: bytes) -> tuple[by
 def test_nobody_listens(data_dir: Path) -> None:
     postmaster = of(data_dir)
     assert not postmaster.listens()
-    assert not postmaster.answers()
+    assert not postmaster.accepts_login()
     assert not postmaster.send(signal.SIGINT)
 
 
@@ -151,7 +151,7 @@ def test_signal_goes_to_who_listens(data_dir: Path, listener: socket.socket) -> 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel who listens")
 def test_no_signal_to_a_process_that_does_not_listen(data_dir: Path, listener: socket.socket) -> None:
-    with pytest.raises(EmbeddedPostgresError, match="in another container, or is not the one"):
+    with pytest.raises(EmbeddedPostgresError, match="in another container, or is not the process"):
         of(data_dir, pid=os.getppid()).send(signal.SIGUSR1)
 
 

@@ -14,8 +14,8 @@ pytestmark = pytest.mark.asyncio
 # In a process of its own: a process cannot take its niceness back.
 _GIVE_WAY = """
 import os, sys
-from pos_server.postgres.embedded import give_way
-give_way(int(sys.argv[1]))
+from pos_server.postgres.embedded import lower_priority
+lower_priority(int(sys.argv[1]))
 print(os.getpriority(os.PRIO_PROCESS, 0))
 """
 
