@@ -30,7 +30,6 @@ NOT_YET = (
     "README.md",
     "docker/",
     "docs/api.md",
-    "loadtest/",
     "pos_server/",
     "tests/",
 )

@@ -1,1 +1,4 @@
-"""Single measurements behind a design decision, each a program of its own."""
+"""Single measurements behind design decisions, each a program of its own.
+
+`docs/benchmarks.md` and `docs/architecture.md` quote their figures. Run one as `python -m loadtest.experiments.idle`.
+"""

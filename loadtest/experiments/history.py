@@ -1,18 +1,18 @@
-"""What years of history cost a payment: archived names beside the ledger, or monthly partitions instead of an archive.
+"""Measure the cost of years of history per payment: an archive, or monthly partitions instead.
 
     python -m loadtest.experiments.history [--archived 5000000] [--live 1000000] [--rounds 7]
         [--payments 1000] [--json FILE]
 
-Each way has a database of its own in one Postgres, with `live` sales of the last thirteen months:
+Each design has a database of its own in one Postgres, with `live` sales of the last thirteen months:
 
-    empty        the ledger as it is, with nothing archived
-    archived     with the names of `archived` payments
+    empty        the current ledger, with nothing archived
+    archived     the current ledger, with the names of `archived` payments
     partitioned  payment, refund and transfer in 14 monthly partitions by id, and a table for the references
 
-In every round each of them takes `payments` sales through load_snapshot, decide and apply_changes, in batches of 1 and
-then of 50; the order of the ways turns from round to round. The figures are medians over the rounds in microseconds a
-payment, and ratios to `empty`. Then the work of `pos-server archive` itself is timed on the oldest sales of `archived`,
-and its books are audited.
+In every round each design takes `payments` sales through load_snapshot, decide and apply_changes, in batches of 1 and
+of 50. The order of the designs rotates from round to round. The figures are medians over the rounds, in microseconds
+per payment, and ratios to `empty`. At the end, `pos-server archive` is timed on the oldest sales of `archived`, and the
+ledger is audited.
 """
 
 import argparse
@@ -56,13 +56,13 @@ _STEP_MS = 30_000
 _MIN_AGE = timedelta(days=300)
 _RULES = Rules(Limits(*[MAX_AMOUNT_MINOR] * len(Limits.__dataclass_fields__)))
 
-# A UUIDv7 (RFC 9562) of a time, on any version of Postgres.
+# A UUIDv7 (RFC 9562) for a given time, on any version of Postgres.
 _UUID7 = """
 create function uuid7_at(timestamptz) returns uuid language sql volatile return (
     lpad(to_hex((extract(epoch from $1) * 1000)::bigint), 12, '0') || '7' || substr(md5(random()::text), 1, 3)
     || '8' || substr(md5(random()::text), 1, 15))::uuid;
 """
-# Sales of 1.00, spread evenly from thirteen months ago until yesterday, paid by the wallets in turn.
+# Sales of 1.00, spread evenly from thirteen months ago until yesterday, over all wallets.
 _LIVE = """
 create temporary table sale as
 select uuid7_at(at) as id, at, w.number as wallet_number, w.account_id as wallet, i from (
@@ -95,8 +95,8 @@ select (select min(id) from merchant),
 from generate_series(1, $1) as i;
 """
 
-# The alternative. Ids of payments and refunds are cut by the time in a UUIDv7, those of transfers evenly; what has
-# another id goes into a default partition. Only ids can be unique over all partitions; so references need a table.
+# The alternative. Payments and refunds are partitioned by the time in their UUIDv7, transfers evenly by id. Rows with
+# other ids go into a default partition. Only ids can be unique over all partitions, so references need a table.
 _PARTITIONED = """
 alter table payment rename to plain_payment;
 alter table refund rename to plain_refund;
@@ -142,7 +142,7 @@ grant select, insert, update on payment to pos_app;
 grant select, insert on refund, transfer, payment_reference to pos_app;
 grant usage on transfer_ids to pos_app;
 """
-# What the two statements of a sale would be: the reference is looked up and taken in its own table.
+# The two statements of a sale in that design: they look up and insert the reference in its own table.
 _LOAD_CHANGES = {
     "select o.id, o.status from payment o\n": "select o.payment_id as id, o.status from payment_reference o\n",
     " and o.status in ('pending', 'approved', 'canceled')\n": "\n",
@@ -167,8 +167,8 @@ _APPLY_CHANGES = {
 
 
 @dataclass(slots=True)
-class Way:
-    """A database under measurement: what it runs for a batch, who pays, and how far its virtual clock is."""
+class Design:
+    """A database under measurement: its statements for a batch, its shop, and its virtual clock."""
 
     name: str
     connection: asyncpg.Connection
@@ -177,34 +177,34 @@ class Way:
     statements: Mapping[str, str]
     house: HouseAccounts = field(default_factory=HouseAccounts)
     now_ms: int = field(default_factory=lambda: int(time.time() * 1000))
-    sold: int = 0
+    sales_count: int = 0
 
 
 async def run(archived: int, live: int, rounds: int, payments: int) -> dict[str, float]:
-    """Fill the databases and measure; returns figures by name."""
+    """Fill the databases, measure, and return the figures by name."""
     data_dir = open_directory("pos-history-")
     postgres = EmbeddedPostgres(data_dir / "data")
     dsn = await asyncio.to_thread(postgres.start)
     try:
-        ways = [await _made(dsn, name, archived, live) for name in ("empty", "archived", "partitioned")]
-        figures = await _sold(ways, rounds, payments)
-        figures |= await _archived(dsn, ways[1], archived, data_dir / "archive")
-        for way in ways:
-            await way.connection.close()
+        designs = [await _create_design(dsn, name, archived, live) for name in ("empty", "archived", "partitioned")]
+        figures = await _measure_sales(designs, rounds, payments)
+        figures |= await _measure_archive(dsn, designs[1], archived, data_dir / "archive")
+        for design in designs:
+            await design.connection.close()
         return figures
     finally:
         await asyncio.to_thread(postgres.stop)
         shutil.rmtree(data_dir, ignore_errors=True)
 
 
-async def _made(dsn: str, name: str, archived: int, live: int) -> Way:
+async def _create_design(dsn: str, name: str, archived: int, live: int) -> Design:
     print_progress(f"filling {name} …")
     database = f"history_{name}"
-    own = dsn.replace("/pos?", f"/{database}?")
-    maker = await connect(dsn, timeout_s=30, role=None)
-    await maker.execute(f"create database {database}")
-    await maker.close()
-    owner = await connect(own, timeout_s=30, role=None)
+    design_dsn = dsn.replace("/pos?", f"/{database}?")
+    connection = await connect(dsn, timeout_s=30, role=None)
+    await connection.execute(f"create database {database}")
+    await connection.close()
+    owner = await connect(design_dsn, timeout_s=30, role=None)
     try:
         await migrate(owner, load_migrations())
         shop = await seed_shop(owner, terminals=1, wallets=_WALLETS, balance_minor=_BALANCE_MINOR)
@@ -220,96 +220,99 @@ async def _made(dsn: str, name: str, archived: int, live: int) -> Way:
         merchant_id = await owner.fetchval("select min(id) from merchant")
     finally:
         await owner.close()
-    return Way(name, await connect(own, timeout_s=30), shop, merchant_id, _statements(name))
+    return Design(name, await connect(design_dsn, timeout_s=30), shop, merchant_id, _statements(name))
 
 
 def _partitions(live: int) -> str:
-    """Thirteen months that are filled, and the one that begins; transfers go on in the last."""
+    """Return the statements for thirteen filled months and the current one. New transfers go to the last partition."""
     now, month = datetime.now(UTC), timedelta(days=396) / (_MONTHS - 1)
-    ends = [now - month * (_MONTHS - 1 - number) for number in range(_MONTHS)] + [now + 2 * month]
-    per_month = (live + _WALLETS) // (_MONTHS - 1) + 1
+    bounds = [now - month * (_MONTHS - 1 - number) for number in range(_MONTHS)] + [now + 2 * month]
+    transfers_per_month = (live + _WALLETS) // (_MONTHS - 1) + 1
     text = ""
-    for number, (begins, end) in enumerate(pairwise(ends)):
-        lower, upper = (f"'{int(at.timestamp() * 1000):012x}00000000000000000000'" for at in (begins, end))
+    for number, month_bounds in enumerate(pairwise(bounds)):
+        lower, upper = (f"'{int(bound.timestamp() * 1000):012x}00000000000000000000'" for bound in month_bounds)
         for table in ("payment", "refund"):
             text += _PARTITION.format(table=table, number=number, lower=lower, upper=upper)
-        first = "minvalue" if number == 0 else str(per_month * number)
-        last = "maxvalue" if number == _MONTHS - 1 else str(per_month * (number + 1))
-        text += _PARTITION.format(table="transfer", number=number, lower=first, upper=last)
+        lower_id = "minvalue" if number == 0 else str(transfers_per_month * number)
+        upper_id = "maxvalue" if number == _MONTHS - 1 else str(transfers_per_month * (number + 1))
+        text += _PARTITION.format(table="transfer", number=number, lower=lower_id, upper=upper_id)
     return text
 
 
 def _statements(name: str) -> dict[str, str]:
     load, apply = QUERIES["load_snapshot"], QUERIES["apply_new_payments"]
     if name == "partitioned":
-        load, apply = _changed(load, _LOAD_CHANGES), _changed(apply, _APPLY_CHANGES)
+        load, apply = _replace(load, _LOAD_CHANGES), _replace(apply, _APPLY_CHANGES)
     return {"load_snapshot": load, "apply_new_payments": apply}
 
 
-def _changed(statement: str, changes: Mapping[str, str]) -> str:
+def _replace(statement: str, changes: Mapping[str, str]) -> str:
     for old, new in changes.items():
         if statement.count(old) != 1:
-            raise AssertionError(f"the statement is another one by now: {old}")
+            raise AssertionError(f"the statement has changed, so adapt this experiment: {old}")
         statement = statement.replace(old, new)
     return statement
 
 
-async def _sold(ways: list[Way], rounds: int, payments: int) -> dict[str, float]:
-    """Microseconds a payment, by way and batch."""
-    for way in ways:
+async def _measure_sales(designs: list[Design], rounds: int, payments: int) -> dict[str, float]:
+    """Return microseconds per payment, by design and batch size."""
+    for design in designs:
         for batch in _BATCHES:
-            await _sell(way, batch, 10 * batch)  # statements are prepared, caches are warm
-    taken: dict[tuple[str, int], list[float]] = {(way.name, batch): [] for way in ways for batch in _BATCHES}
+            await _sell(design, batch, 10 * batch)  # prepare the statements and fill the caches
+    durations_us: dict[tuple[str, int], list[float]] = {
+        (design.name, batch): [] for design in designs for batch in _BATCHES
+    }
     for number in range(rounds):
         print_progress(f"round {number + 1} of {rounds} …")
+        first = number % len(designs)
         for batch in _BATCHES:
-            for way in ways[number % len(ways) :] + ways[: number % len(ways)]:
-                taken[way.name, batch].append(await _sell(way, batch, payments))
+            for design in designs[first:] + designs[:first]:
+                durations_us[design.name, batch].append(await _sell(design, batch, payments))
     figures: dict[str, float] = {}
     for batch in _BATCHES:
-        for way in ways:
-            figures[f"{way.name}_{batch}_us"] = round(median(taken[way.name, batch]), 1)
-        for way in ways[1:]:
-            pairs = zip(taken[way.name, batch], taken["empty", batch], strict=True)
-            figures[f"{way.name}_{batch}_ratio"] = round(median(one / empty for one, empty in pairs), 3)
+        for design in designs:
+            figures[f"{design.name}_{batch}_us"] = round(median(durations_us[design.name, batch]), 1)
+        for design in designs[1:]:
+            pairs = zip(durations_us[design.name, batch], durations_us["empty", batch], strict=True)
+            figures[f"{design.name}_{batch}_ratio"] = round(median(us / empty_us for us, empty_us in pairs), 3)
     return figures
 
 
-async def _sell(way: Way, batch: int, payments: int) -> float:
-    """Take so many sales; returns microseconds a payment. Every batch has a step of codes of its own."""
-    QUERIES.update(way.statements)
-    spent_s = 0.0
+async def _sell(design: Design, batch: int, payments: int) -> float:
+    """Make `payments` sales and return microseconds per payment. Every batch has its own step of codes."""
+    QUERIES.update(design.statements)
+    duration_s = 0.0
     for _ in range(max(1, payments // batch)):
-        way.now_ms += _STEP_MS
-        scans = [_scan(way) for _ in range(batch)]
-        started_s = time.perf_counter()
-        snapshot = await load_snapshot(way.connection, scans, way.house)
-        outcomes, changes = decide(scans, snapshot, KEYRING, way.now_ms, _RULES, day_start_ms=0)
-        await apply_changes(way.connection, changes, int(time.time() * 1000))
-        spent_s += time.perf_counter() - started_s
+        design.now_ms += _STEP_MS
+        scans = [_scan(design) for _ in range(batch)]
+        start_s = time.perf_counter()
+        snapshot = await load_snapshot(design.connection, scans, design.house)
+        outcomes, changes = decide(scans, snapshot, KEYRING, design.now_ms, _RULES, day_start_ms=0)
+        await apply_changes(design.connection, changes, int(time.time() * 1000))
+        duration_s += time.perf_counter() - start_s
         for outcome in outcomes:
             if not isinstance(outcome, Decided) or outcome.payment.status is not Status.APPROVED:
                 raise AssertionError(outcome)
-    return spent_s / (max(1, payments // batch) * batch) * 1e6
+    return duration_s / (max(1, payments // batch) * batch) * 1e6
 
 
-def _scan(way: Way) -> Scan:
-    way.sold += 1
-    wallet = way.shop.wallets[way.sold % _WALLETS]
+def _scan(design: Design) -> Scan:
+    design.sales_count += 1
+    wallet = design.shop.wallets[design.sales_count % _WALLETS]
     return Scan(
         payment_id=uuid_utils.compat.uuid7(),
-        terminal_number=way.shop.terminals[0].device.number,
-        merchant_id=way.merchant_id,
-        reference=f"order-now-{way.sold}",
+        terminal_number=design.shop.terminals[0].device.number,
+        merchant_id=design.merchant_id,
+        reference=f"order-now-{design.sales_count}",
         amount_minor=100,
         currency=CURRENCY,
-        code=payment_code.make(wallet.key, wallet.device.number, 0, payment_code.step_at(way.now_ms / 1000), 0),
+        code=payment_code.make(wallet.key, wallet.device.number, 0, payment_code.step_at(design.now_ms / 1000), 0),
     )
 
 
-async def _archived(dsn: str, way: Way, archived: int, folder: Path) -> dict[str, float]:
-    """What archiving costs a payment, with all names that are there already; and what a name and a live sale take."""
-    owner = await connect(dsn.replace("/pos?", f"/history_{way.name}?"), timeout_s=30, role=None)
+async def _measure_archive(dsn: str, design: Design, archived: int, folder: Path) -> dict[str, float]:
+    """Return the cost of archiving per payment, and the sizes of a name and of a live sale."""
+    owner = await connect(dsn.replace("/pos?", f"/history_{design.name}?"), timeout_s=30, role=None)
     try:
         size = await owner.fetchval("select pg_total_relation_size('archived_name')")
         sale_size = await owner.fetchval(
@@ -320,16 +323,16 @@ async def _archived(dsn: str, way: Way, archived: int, folder: Path) -> dict[str
         print_progress("settling and sealing …")
         await settle(owner, before, now)
         await seal_days(owner, now, "UTC", lambda seal: None)
-        # The names that were made up have no part: without this the audit would say so.
+        # Without a part, the audit would report the synthetic names.
         await owner.execute(
             "insert into archive_part select 0, 'epoch', $1, 0, 0, 0, 'made-up', sha256(''), now()", archived
         )
         print_progress("archiving …")
-        started_s = time.monotonic()
+        start_s = time.monotonic()
         parts = await archive(owner, before, folder, now, lambda part: None, min_age=_MIN_AGE, part_payments_max=50_000)
-        spent_s = time.monotonic() - started_s
+        duration_s = time.monotonic() - start_s
         payments = sum(part.payments for part in parts)
-        packed = sum((folder / part.file).stat().st_size for part in parts)
+        archive_bytes = sum((folder / part.file).stat().st_size for part in parts)
         report = await audit(owner)
         if not report.ok:
             raise SystemExit(f"the audit failed: {report.findings}")
@@ -337,20 +340,22 @@ async def _archived(dsn: str, way: Way, archived: int, folder: Path) -> dict[str
             "bytes_per_name": round(size / archived, 1),
             "bytes_per_sale": float(sale_size),
             "archive_payments": payments,
-            "archive_us_per_payment": round(spent_s / payments * 1e6, 1),
-            "archive_bytes_per_payment": round(packed / payments, 1),
+            "archive_us_per_payment": round(duration_s / payments * 1e6, 1),
+            "archive_bytes_per_payment": round(archive_bytes / payments, 1),
         }
     finally:
         await owner.close()
 
 
 def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description="what years of history cost a payment, archived or in partitions")
-    parser.add_argument("--archived", type=int, default=5_000_000, help="names of archived payments")
-    parser.add_argument("--live", type=int, default=1_000_000, help="sales in each ledger")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--payments", type=int, default=1000, help="of each way and batch in a round")
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description="cost of years of history per payment, archived or partitioned")
+    parser.add_argument("--archived", type=int, default=5_000_000, help="names of archived payments (default 5000000)")
+    parser.add_argument("--live", type=int, default=1_000_000, help="sales in each ledger (default 1000000)")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds (default 7)")
+    parser.add_argument(
+        "--payments", type=int, default=1000, help="payments per design and batch size in a round (default 1000)"
+    )
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     arguments = parser.parse_args()
     figures = asyncio.run(run(arguments.archived, arguments.live, arguments.rounds, arguments.payments))

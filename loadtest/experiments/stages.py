@@ -1,11 +1,11 @@
-"""What each stage of a payment costs, in a process by itself: the table of docs/benchmarks.md.
+"""Measure the CPU of each stage of a payment in isolation, for the table in docs/benchmarks.md.
 
     python -m loadtest.experiments.stages [--payments 20000] [--batch 100] [--json FILE]
 
-Sales go through the functions that the server calls, in its order, with a Postgres of their own. Every stage is run for
-a whole batch and its CPU time taken: that of this process, and that of the one session of Postgres, from Linux's
-accounts in nanoseconds. What is not in it: the event loop and reading from sockets, asyncio's tasks, and Postgres'
-processes besides the session (its log writer, checkpoints).
+Sales pass through the functions of the server in its order, with a Postgres of their own. Every stage runs for a whole
+batch. Its CPU time is that of this process and of the one Postgres session, in nanoseconds from Linux's accounting. Not
+included are the event loop, socket reads, asyncio's tasks, and the other processes of Postgres (log writer,
+checkpointer).
 """
 
 import argparse
@@ -61,41 +61,41 @@ _LIMITS = AuthorizerLimits(
 
 
 class Costs:
-    """CPU nanoseconds by stage: of this process, and of a session of Postgres."""
+    """CPU nanoseconds by stage, of this process and of a Postgres session."""
 
     def __init__(self, backend_pid: int) -> None:
-        self._account = Path(f"/proc/{backend_pid}/schedstat")
+        self._schedstat = Path(f"/proc/{backend_pid}/schedstat")
         self.own_ns: dict[str, int] = defaultdict(int)
         self.postgres_ns: dict[str, int] = defaultdict(int)
 
     @contextmanager
-    def of(self, stage: str) -> Iterator[None]:
-        postgres_ns, own_ns = self._postgres(), time.process_time_ns()
+    def measure(self, stage: str) -> Iterator[None]:
+        start_postgres_ns, start_ns = self._session_ns(), time.process_time_ns()
         yield
-        self.own_ns[stage] += time.process_time_ns() - own_ns
-        self.postgres_ns[stage] += self._postgres() - postgres_ns
+        self.own_ns[stage] += time.process_time_ns() - start_ns
+        self.postgres_ns[stage] += self._session_ns() - start_postgres_ns
 
-    def _postgres(self) -> int:
-        return int(self._account.read_text().split()[0])
+    def _session_ns(self) -> int:
+        return int(self._schedstat.read_text().split()[0])
 
 
 class Peer:
-    """A socket of this process whose other end is read when nobody measures."""
+    """A socket pair in this process. The remote end is read outside the measurements."""
 
-    def __init__(self, transport: asyncio.Transport, other: socket.socket) -> None:
+    def __init__(self, transport: asyncio.Transport, remote: socket.socket) -> None:
         self.transport = transport
-        self._other = other
+        self._remote = remote
 
     @classmethod
     async def open(cls) -> "Peer":
-        ours, other = socket.socketpair()
-        other.setblocking(False)
-        transport, _ = await asyncio.get_running_loop().connect_accepted_socket(asyncio.Protocol, ours)
-        return cls(transport, other)
+        local, remote = socket.socketpair()
+        remote.setblocking(False)
+        transport, _ = await asyncio.get_running_loop().connect_accepted_socket(asyncio.Protocol, local)
+        return cls(transport, remote)
 
     def drain(self) -> None:
         try:
-            while self._other.recv(1 << 20):
+            while self._remote.recv(1 << 20):
                 pass
         except BlockingIOError:
             pass
@@ -106,7 +106,7 @@ def _frames(shop: Shop, customers: list[Codes], batch: int, first: int) -> list[
     for number in range(first, first + batch):
         code = customers[number % len(customers)].next(time.time())
         if code is None:
-            raise SystemExit("the wallets have run out of codes: take fewer --payments")
+            raise SystemExit("the wallets have run out of codes: use fewer --payments")
         message = scan_message(code, str(uuid_utils.uuid7()), f"order-{number}", 250)
         frames.append(Frame(Opcode.TEXT, json.dumps(message).encode()).serialize(mask=True))
     return frames
@@ -136,46 +136,46 @@ async def _one_batch(
     tills = [device.device.number for device in shop.terminals]
     session = Session(DeviceKind.TERMINAL)
     session.authenticated()
-    queue = Authorizer("", KEYRING, _RULES, _LIMITS, _nobody, day_start_ms=lambda now_ms: 0)
-    with costs.of("frame"):
+    queue = Authorizer("", KEYRING, _RULES, _LIMITS, _reject_outcome, day_start_ms=lambda now_ms: 0)
+    with costs.measure("frame"):
         texts = [
             apply_mask(frame[start:], frame[start - 4 : start]).decode()
             for data in frames
             for start, frame in split(data, 0)[0]
         ]
-    with costs.of("check"):
+    with costs.measure("check"):
         scans = []
-        for place, text in enumerate(texts):
+        for index, text in enumerate(texts):
             message = session.receive(text)
             if not isinstance(message, PaymentScan):
-                raise AssertionError("all are scans")
-            scans.append(_scan(message, tills[place % len(tills)], shop.merchant_id))
-    with costs.of("queue"):
+                raise AssertionError("all messages are scans")
+            scans.append(_scan(message, tills[index % len(tills)], shop.merchant_id))
+    with costs.measure("queue"):
         for scan in scans:
             queue.submit(scan, "m1")
-    with costs.of("load"):
+    with costs.measure("load"):
         snapshot = await load_snapshot(connection, scans, house)
     now_ms = time.time_ns() // 1_000_000
-    with costs.of("decide"):
+    with costs.measure("decide"):
         outcomes, changes = decide(scans, snapshot, KEYRING, now_ms, _RULES, day_start_ms=0)
-    with costs.of("apply"):
+    with costs.measure("apply"):
         await apply_changes(connection, changes, now_ms)
     if not all(isinstance(outcome, Decided) and not outcome.payment.decline_code for outcome in outcomes):
         raise SystemExit(f"not approved: {outcomes[0]}")
-    with costs.of("encode"):
-        told = [
+    with costs.measure("encode"):
+        notice_texts = [
             encode(notice.render(DEFAULT_LANGUAGE)) for outcome in outcomes for notice in notices(outcome, "message-1")
         ]
-    # Some at a time: what a socket takes is bounded.
-    for start in range(0, len(told), 50):
-        with costs.of("send"):
-            for text in told[start : start + 50]:
+    # In chunks, because a socket's buffer is bounded.
+    for start in range(0, len(notice_texts), 50):
+        with costs.measure("send"):
+            for text in notice_texts[start : start + 50]:
                 peer.transport.write(text_frame(text.encode()))
-                # Each is for a socket of its own: one system call each.
+                # One system call each, as for separate sockets.
                 await asyncio.sleep(0)
         peer.drain()
-    # What the engine notes besides, and what counting makes of it.
-    with costs.of("count"):
+    # The engine's batch record and the metrics made from it.
+    with costs.measure("count"):
         record = BatchRecord(time.monotonic(), time.monotonic(), time.monotonic(), time.monotonic())
         record.outcomes = outcomes
         record.accepted_s = [record.loading_s for _ in outcomes]
@@ -184,12 +184,12 @@ async def _one_batch(
         metrics.batch(record)
 
 
-def _nobody(outcome: Outcome, reply_to: str | None) -> None:
-    raise AssertionError("nothing is decided by the queue here")
+def _reject_outcome(outcome: Outcome, reply_to: str | None) -> None:
+    raise AssertionError("the queue decides nothing here")
 
 
-async def measured(payments: int, batch: int) -> dict[str, dict[str, float]]:
-    """Microseconds of CPU a payment, by stage: `server` and `postgres`."""
+async def measure(payments: int, batch: int) -> dict[str, dict[str, float]]:
+    """Return CPU microseconds per payment by stage, for `server` and `postgres`."""
     async with new_ledger() as (dsn, _):
         owner = await connect(dsn, timeout_s=30, role=None)
         shop = await seed_shop(
@@ -201,7 +201,7 @@ async def measured(payments: int, batch: int) -> dict[str, dict[str, float]]:
         costs, house = Costs(await connection.fetchval("select pg_backend_pid()")), HouseAccounts()
         customers = [Codes(device) for device in shop.wallets]
         peer, metrics = await Peer.open(), Metrics()
-        # The first batches make plans and fill caches.
+        # The first batches prepare plans and fill caches.
         warm_up = 10 * batch
         for first in range(0, payments + warm_up, batch):
             if first == warm_up:
@@ -220,15 +220,15 @@ async def measured(payments: int, batch: int) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description="what each stage of a payment costs")
-    parser.add_argument("--payments", type=int, default=20_000)
-    parser.add_argument("--batch", type=int, default=100, help="payments of a batch")
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description="CPU of each stage of a payment")
+    parser.add_argument("--payments", type=int, default=20_000, help="payments (default 20000)")
+    parser.add_argument("--batch", type=int, default=100, help="payments per batch (default 100)")
     parser.add_argument("--json", type=Path, help="write the table to this file")
     arguments = parser.parse_args()
     payments = arguments.payments - arguments.payments % arguments.batch
-    stages = uvloop.run(measured(payments, arguments.batch))
-    print_progress(f"{'stage':10}{'server µs':>12}{'Postgres µs':>14}   of a payment, in batches of {arguments.batch}")
+    stages = uvloop.run(measure(payments, arguments.batch))
+    print_progress(f"{'stage':10}{'server µs':>12}{'Postgres µs':>14}   per payment, in batches of {arguments.batch}")
     for stage, cost in stages.items():
         print_progress(f"{stage:10}{cost['server']:12.1f}{cost['postgres']:14.1f}")
     total = {part: sum(cost[part] for cost in stages.values()) for part in ("server", "postgres")}

@@ -1,9 +1,8 @@
-"""What a WebSocket client costs locust: CPU of a payment's frames (one sent, two received) under gevent, by library.
+"""Measure the CPU of WebSocket clients under gevent, as used by locust, for a payment's frames: one sent, two received.
 
-`python -m loadtest.experiments.websocket_clients` starts a server that answers each frame with two of a result's
-length, and then runs each client in a process of its own, in which gevent has replaced the blocking calls, as in
-locust's. Each must also answer a ping and see a close. A scan and its result are what most frames are, so their CPU
-decides.
+`python -m loadtest.experiments.websocket_clients` starts a server that answers each frame with two frames of a result's
+length. Each client runs in a process of its own in which gevent has patched the blocking calls, as in locust's
+processes. It must also answer a ping and notice a close. Most frames are scans and results, so their CPU decides.
 """
 
 import argparse
@@ -16,12 +15,12 @@ from typing import Any
 
 _RESULT = json.dumps({"type": "payment.result", "text": "x" * 320})
 _SCAN = json.dumps({"type": "payment.scan", "text": "x" * 200})
-_AT_ONCE = 20
+_CONNECTIONS = 20
 _CLOSE = "close"
 
 
 async def _serve() -> None:
-    """A ping that has to be answered, then two frames for each one, and a close for `close`."""
+    """Send a ping and wait for its pong, then answer each frame with two, and `close` with a close."""
     from websockets.asyncio.server import ServerConnection, serve
 
     async def talk(socket: ServerConnection) -> None:
@@ -72,11 +71,11 @@ def _wsproto(url: str) -> tuple[Callable[[str], Any], Callable[[], str | None]]:
     from wsproto import ConnectionType, WSConnection
     from wsproto.events import AcceptConnection, CloseConnection, Ping, Request, TextMessage
 
-    where = urlsplit(url)
-    socket = sockets.create_connection((where.hostname or "", where.port or 80))
+    parts = urlsplit(url)
+    socket = sockets.create_connection((parts.hostname or "", parts.port or 80))
     socket.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
     protocol = WSConnection(ConnectionType.CLIENT)
-    socket.sendall(protocol.send(Request(host=where.netloc, target="/")))
+    socket.sendall(protocol.send(Request(host=parts.netloc, target="/")))
     events: list[Any] = []
 
     def next_event() -> Any:
@@ -96,7 +95,7 @@ def _wsproto(url: str) -> tuple[Callable[[str], Any], Callable[[], str | None]]:
                     return None
 
     if not isinstance(next_event(), AcceptConnection):
-        raise SystemExit("no WebSocket")
+        raise SystemExit("the server did not accept the WebSocket")
     return lambda text: socket.sendall(protocol.send(TextMessage(text))), receive
 
 
@@ -123,7 +122,7 @@ CLIENTS = {
 
 
 def _measure(name: str, url: str, rounds: int) -> None:
-    """In a process of its own: print the CPU microseconds of one frame out and two in."""
+    """Print the CPU microseconds for one frame out and two in. Runs in a process of its own."""
     from gevent import monkey
 
     monkey.patch_all()
@@ -131,32 +130,34 @@ def _measure(name: str, url: str, rounds: int) -> None:
 
     import gevent
 
-    sockets = [CLIENTS[name](url) for _ in range(_AT_ONCE)]
+    sockets = [CLIENTS[name](url) for _ in range(_CONNECTIONS)]
 
     def talk(send: Callable[[str], Any], receive: Callable[[], str | None], count: int) -> None:
         for _ in range(count):
             send(_SCAN)
             if (receive(), receive()) != (_RESULT, _RESULT):
-                raise SystemExit(f"{name} heard something else")
+                raise SystemExit(f"{name} received an unexpected frame")
 
-    def all_talk(count: int) -> None:
+    def talk_on_all(count: int) -> None:
         gevent.joinall([gevent.spawn(talk, *socket, count) for socket in sockets], raise_error=True)
 
-    all_talk(50)
-    before_s = time.process_time()
-    all_talk(rounds)
-    used_s = time.process_time() - before_s
+    talk_on_all(50)
+    start_s = time.process_time()
+    talk_on_all(rounds)
+    cpu_s = time.process_time() - start_s
     for send, receive in sockets:
         send(_CLOSE)
         if receive() is not None:
-            raise SystemExit(f"{name} does not see the close")
-    print(f"{1e6 * used_s / rounds / _AT_ONCE:6.1f} µs  {name}", flush=True)  # noqa: T201
+            raise SystemExit(f"{name} did not notice the close")
+    print(f"{1e6 * cpu_s / rounds / _CONNECTIONS:6.1f} µs  {name}", flush=True)  # noqa: T201
 
 
 def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description="what WebSocket clients cost under gevent")
-    parser.add_argument("--rounds", type=int, default=1000, help=f"of each of {_AT_ONCE} connections")
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description="CPU of WebSocket clients under gevent")
+    parser.add_argument(
+        "--rounds", type=int, default=1000, help=f"rounds on each of {_CONNECTIONS} connections (default 1000)"
+    )
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -172,8 +173,8 @@ def main() -> None:
     with subprocess.Popen([*module, "--serve"], stdin=pipe, stdout=pipe, text=True) as server:  # noqa: S603
         port = server.stdout.readline().strip() if server.stdout else ""
         for name in CLIENTS:
-            measured = ["--measure", name, f"ws://127.0.0.1:{port}", "--rounds", str(arguments.rounds)]
-            subprocess.run([*module, *measured], check=True)  # noqa: S603
+            options = ["--measure", name, f"ws://127.0.0.1:{port}", "--rounds", str(arguments.rounds)]
+            subprocess.run([*module, *options], check=True)  # noqa: S603
         if server.stdin:
             server.stdin.close()
 

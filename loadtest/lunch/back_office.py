@@ -1,8 +1,8 @@
-"""Opens the stores at a running server, and checks its books at the end: both through the REST API, as an owner would.
+"""Open the stores at a running server and check its books at the end, through the REST API.
 
-A process of its own, since locust's has gevent in it and the API's client is asyncio. It reads JSON from standard input
-and writes its answer to the file that is named there, in a directory of its caller's only: it holds devices' keys.
-The admin's key comes in the environment, as ADMIN_KEY_VARIABLE.
+A process of its own, because locust's processes use gevent and the API client uses asyncio. It reads JSON from standard
+input and writes its answer to the file named there. That file contains keys of devices, so its directory is private to
+the caller. The environment variable ADMIN_KEY_VARIABLE holds the admin key.
 """
 
 import asyncio
@@ -30,32 +30,35 @@ from pos_server.core.rest.merchant_stores import StoreCreate
 
 ADMIN_KEY_VARIABLE = "POS_ADMIN_KEY"
 _NAME = "Lunch & Sons"
-# The same few customers eat many times on this day.
-_AS_MUCH_A_DAY = WalletLimitsReplace(
+# The same few customers pay many times on this day.
+_NO_DAY_LIMITS = WalletLimitsReplace(
     day_minor_max=MAX_AMOUNT_MINOR, pin_free_day_count_max=MAX_AMOUNT_MINOR, pin_free_day_minor_max=MAX_AMOUNT_MINOR
 )
 _PROBLEMS_SHOWN = 10
 
 
-def ask(request: dict[str, Any]) -> dict[str, Any]:
-    """Run this module as a process and return its answer. Raises SystemExit when it fails."""
+def run_back_office(request: dict[str, Any]) -> dict[str, Any]:
+    """Run this module as a process and return its answer. Raises SystemExit if it fails."""
     with TemporaryDirectory(prefix="pos-store-") as folder:
-        path = Path(folder) / "answer.json"  # a directory of mode 0700, and gone with the block
-        done = subprocess.run(
+        path = Path(folder) / "answer.json"  # in a directory of mode 0700 that is deleted with the block
+        process = subprocess.run(
             [sys.executable, "-m", "loadtest.lunch.back_office"],
             input=json.dumps(request | {"out": str(path)}),
             text=True,
             check=False,
             cwd=Path(__file__).parents[2],
         )
-        if done.returncode:
-            raise SystemExit("the back office failed; its reason stands above")
+        if process.returncode:
+            raise SystemExit("the back office failed: see its error above")
         answer: dict[str, Any] = json.loads(path.read_text())
         return answer
 
 
 async def open_stores(url: str, admin_key: str, stores: int, tills: int, wallets: int) -> dict[str, Any]:
-    """So many stores of one merchant, each with `tills`, each of these with `wallets`: lanes and devices as data."""
+    """Open `stores` stores of one merchant, with `tills` tills each and `wallets` wallets per till.
+
+    Returns the merchant's id, the lanes, and the devices with their keys, as plain data.
+    """
     lanes = lanes_of(stores, tills, wallets)
     merchant_id = await new_merchant(url, admin_key, _NAME)
     async with back_offices(url, admin_key, merchant_id, f"opening of {_NAME}") as (issuer, merchant):
@@ -65,15 +68,15 @@ async def open_stores(url: str, admin_key: str, stores: int, tills: int, wallets
 
         async def till(lane: Lane) -> dict[str, Any]:
             name = f"Till {lane.till % tills + 1}"
-            return _plain(await new_till(url, merchant, store_ids[lane.store], name))
+            return _device_data(await new_till(url, merchant, store_ids[lane.store], name))
 
-        async def customer(place: int) -> dict[str, Any]:
-            poor = is_poor(place, wallets)
+        async def customer(index: int) -> dict[str, Any]:
+            poor = is_poor(index, wallets)
             balance_minor = POOR_BALANCE_MINOR if poor else BALANCE_MINOR
-            wallet = await new_wallet(url, issuer, merchant_id, f"Customer {place + 1}", balance_minor)
+            wallet = await new_wallet(url, issuer, merchant_id, f"Customer {index + 1}", balance_minor)
             limits = await issuer.get_wallet_limits(wallet.number)
-            await issuer.replace_wallet_limits(wallet.number, _AS_MUCH_A_DAY, if_match=limits.etag or "")
-            return _plain(wallet) | {"balance_minor": balance_minor, "is_poor": poor}
+            await issuer.replace_wallet_limits(wallet.number, _NO_DAY_LIMITS, if_match=limits.etag or "")
+            return _device_data(wallet) | {"balance_minor": balance_minor, "is_poor": poor}
 
         return {
             "merchant_id": merchant_id,
@@ -83,7 +86,7 @@ async def open_stores(url: str, admin_key: str, stores: int, tills: int, wallets
         }
 
 
-def _plain(device: Credentials) -> dict[str, Any]:
+def _device_data(device: Credentials) -> dict[str, Any]:
     key = base64.b64encode(device.device_key).decode()
     return {"kind": device.kind, "number": device.number, "slot": device.slot, "kid": device.kid, "key": key}
 
@@ -91,9 +94,10 @@ def _plain(device: Credentials) -> dict[str, Any]:
 async def check_books(
     url: str, admin_key: str, merchant_id: int, records: Sequence[PaymentRecord], balances: dict[int, int]
 ) -> dict[str, Any]:
-    """Hold every payment and every wallet's balance against what the tills know. `balances` are those of the opening.
+    """Compare the ledger's payments and balances with the tills' records. `balances` are the initial ones.
 
-    Each payment that a till began must be in the ledger once, with the outcome that the till knows, and none besides.
+    Each payment that a till started must be in the ledger exactly once, with the outcome that the till knows. There
+    must be no other payments.
     """
     async with back_offices(url, admin_key, merchant_id, f"check of {_NAME}") as (issuer, merchant):
         stored = [
@@ -108,31 +112,30 @@ async def check_books(
             async for payment in merchant.list_payments()
             if payment.purpose == Purpose.SALE
         ]
-        held = dict(await map_in_chunks(sorted(balances), lambda number: _held(issuer, number)))
+        final_balances = dict(await map_in_chunks(sorted(balances), lambda number: _balance(issuer, number)))
     problems = payment_problems(records, stored)
-    must_hold = balances_after(balances, records)
     problems += [
-        f"wallet {number} holds {held[number]}, not {must_minor}"
-        for number, must_minor in must_hold.items()
-        if held[number] != must_minor
+        f"wallet {number} holds {final_balances[number]}, not {expected_minor}"
+        for number, expected_minor in balances_after(balances, records).items()
+        if final_balances[number] != expected_minor
     ]
     return {
         "payments": len(stored),
-        "wallets": len(held),
+        "wallets": len(final_balances),
         "problems": len(problems),
         "first": problems[:_PROBLEMS_SHOWN],
     }
 
 
-async def _held(issuer: ApiClient, number: int) -> tuple[int, int]:
+async def _balance(issuer: ApiClient, number: int) -> tuple[int, int]:
     return number, (await issuer.get_wallet(number)).balance_minor
 
 
 def payment_problems(records: Iterable[PaymentRecord], stored: Iterable[PaymentRecord]) -> list[str]:
-    """Payments that are not once in both, with one outcome."""
-    known, rows = Counter(map(_outcome, records)), Counter(map(_outcome, stored))
-    return [f"only the till knows: {of}" for of in (known - rows).elements()] + [
-        f"only the ledger knows: {of}" for of in (rows - known).elements()
+    """Return the payments that are not in both lists exactly once, with the same outcome."""
+    at_tills, in_ledger = Counter(map(_outcome, records)), Counter(map(_outcome, stored))
+    return [f"only the till knows: {payment}" for payment in (at_tills - in_ledger).elements()] + [
+        f"only the ledger knows: {payment}" for payment in (in_ledger - at_tills).elements()
     ]
 
 
@@ -141,17 +144,17 @@ def _outcome(payment: PaymentRecord) -> tuple[str, int, str, str | None, int]:
 
 
 def balances_after(balances: dict[int, int], records: Iterable[PaymentRecord]) -> dict[int, int]:
-    """What each wallet must hold after these payments."""
-    paid: defaultdict[int, int] = defaultdict(int)
+    """Return the balance of each wallet after these payments."""
+    paid_minor: defaultdict[int, int] = defaultdict(int)
     for payment in records:
         if payment.status == Status.APPROVED:
-            paid[payment.wallet_number] += payment.amount_minor - payment.refunded_minor
-    return {number: balance_minor - paid[number] for number, balance_minor in balances.items()}
+            paid_minor[payment.wallet_number] += payment.amount_minor - payment.refunded_minor
+    return {number: balance_minor - paid_minor[number] for number, balance_minor in balances.items()}
 
 
 async def _answer(request: dict[str, Any]) -> dict[str, Any]:
     admin_key = os.environ[ADMIN_KEY_VARIABLE]
-    if request["do"] == "open":
+    if request["action"] == "open":
         return await open_stores(request["url"], admin_key, request["stores"], request["tills"], request["wallets"])
     records = [PaymentRecord(*values) for values in request["payments"]]
     balances = {int(number): balance_minor for number, balance_minor in request["balances"].items()}
@@ -159,7 +162,7 @@ async def _answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Carry out the request on standard input."""
+    """Process the request on standard input."""
     request = json.loads(sys.stdin.read())
     try:
         answer = asyncio.run(_answer(request))

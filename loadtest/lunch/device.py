@@ -1,7 +1,7 @@
-"""A till's or a wallet's connection, as docs/protocol.md asks for it: reconnects, resumes, sends what is open again.
+"""A till's or wallet's connection, as docs/protocol.md requires: it reconnects, resumes, and resends open requests.
 
-One greenlet per device reads. What is said about one payment is a `Talk`: it holds the request that is open, which goes
-out again after each reconnect with the same body, and what was heard since, with the time when it was read.
+One greenlet per device reads. The messages about one payment are an `Exchange`. It holds the open request, which is
+resent after each reconnect with the same body, and the received messages with the time when they were read.
 """
 
 import math
@@ -24,10 +24,10 @@ from pos_client.device.backoff import Backoff
 from pos_server.core.credentials import payment_code
 from pos_server.core.credentials.device_keys import DeviceKind, authentication_mac
 
-# A notice of a connection that stands comes in milliseconds; after a loss it has to find its way first.
-NOTICE_WITHIN_S = 5.0
-OUTCOME_WITHIN_S = 60.0
-_READY_WITHIN_S = 10.0
+# On a live connection a notice takes milliseconds; after a loss the device must reconnect first.
+NOTICE_TIMEOUT_S = 5.0
+OUTCOME_TIMEOUT_S = 60.0
+_READY_TIMEOUT_S = 10.0
 _RETRY_S = 0.25
 _STOP_CODES = range(4100, 4200)
 _message_ids = count(1)
@@ -35,7 +35,7 @@ _message_ids = count(1)
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a device got at its activation. Never printed."""
+    """A device's identity and key from its activation. Never printed."""
 
     kind: DeviceKind
     number: int
@@ -45,71 +45,71 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """A message, and when it was read (`time.perf_counter`)."""
+class ReceivedMessage:
+    """A message, and the time when it was read (`time.perf_counter`)."""
 
     message: dict[str, Any]
     at_s: float
 
 
-class Talk:
-    """What a device and the server say about one payment. Its partner is that of the other side."""
+class Exchange:
+    """The messages between a device and the server about one payment. `partner` is the other side's exchange."""
 
     def __init__(self, device: "Device", key: str) -> None:
         self.device = device
         self.key = key
-        self.partner: Talk = self
-        self.open: dict[str, Any] | None = None
+        self.partner: Exchange = self
+        self.open_request: dict[str, Any] | None = None
         self.message_ids: set[str] = set()
         self.sent_s = 0.0
         self.lost_s = math.inf
-        self._heard: Queue[Heard] = Queue()
+        self._received: Queue[ReceivedMessage] = Queue()
 
-    def ask(self, message: dict[str, Any]) -> None:
-        """A step begins, for both sides: send a request until it is answered."""
+    def request(self, message: dict[str, Any]) -> None:
+        """Start a step for both sides: send a request, and resend it until it is answered."""
         for side in (self, self.partner):
             side.sent_s = time.perf_counter()
             side.lost_s = math.inf if side.device.is_online else side.sent_s
-        self.open = message
+        self.open_request = message
         self.device.send(self)
 
     @property
     def first_loss_s(self) -> float:
-        """When one of both sides was first without a connection in this step; infinite when none was."""
+        """Time of the first loss of a connection in this step, at either side; infinite without a loss."""
         return min(self.lost_s, self.partner.lost_s)
 
     def age_s(self) -> float:
-        """Seconds since the step began."""
+        """Return the seconds since the start of the step."""
         return time.perf_counter() - self.sent_s
 
     def resumed_s(self, at_s: float) -> float | None:
-        """When the last side that had come back by then signed in again; None when none had to."""
-        signed_in_s = [side.device.signed_in_s for side in (self, self.partner)]
-        return max((s for s in signed_in_s if self.first_loss_s <= s <= at_s), default=None)
+        """Return the time of the last authentication after a loss, up to `at_s`; None without one."""
+        authenticated_s = [side.device.authenticated_s for side in (self, self.partner)]
+        return max((s for s in authenticated_s if self.first_loss_s <= s <= at_s), default=None)
 
-    def put(self, heard: Heard) -> None:
-        self._heard.put(heard)
+    def put(self, message: ReceivedMessage) -> None:
+        self._received.put(message)
 
-    def wait_for(self, wanted: Callable[[dict[str, Any]], bool]) -> Heard:
-        """The next message that is wanted. Raises Failure when none comes within its bound, or an error does."""
+    def wait_for(self, matches: Callable[[dict[str, Any]], bool]) -> ReceivedMessage:
+        """Return the next matching message. Raises Failure on an error message or a timeout."""
         while True:
-            waited_s = self.age_s()
-            bound_s = NOTICE_WITHIN_S if self.first_loss_s == math.inf else OUTCOME_WITHIN_S
+            age_s = self.age_s()
+            timeout_s = NOTICE_TIMEOUT_S if self.first_loss_s == math.inf else OUTCOME_TIMEOUT_S
             try:
-                # A loss may raise the bound while this waits.
-                heard: Heard = self._heard.get(timeout=max(0.0, min(1.0, bound_s - waited_s)))
+                # A loss may raise the timeout during the wait, so wait one second at a time.
+                received: ReceivedMessage = self._received.get(timeout=max(0.0, min(1.0, timeout_s - age_s)))
             except Empty:
-                if waited_s >= bound_s:
-                    raise Failure(f"nothing came within {bound_s:g} s") from None
+                if age_s >= timeout_s:
+                    raise Failure(f"no message within {timeout_s:g} s") from None
                 continue
-            if wanted(heard.message):
-                return heard
-            if heard.message["type"] == "error":
-                raise Failure(f"refused: {outcome_of(heard.message)}")
+            if matches(received.message):
+                return received
+            if received.message["type"] == "error":
+                raise Failure(f"refused: {outcome_of(received.message)}")
 
 
 class Device:
-    """A till or a wallet."""
+    """A till or a wallet that stays connected."""
 
     def __init__(self, url: str, identity: Identity, recorder: Recorder) -> None:
         self._url = f"{url.replace('http', 'ws', 1)}/v1/{identity.kind}"
@@ -119,10 +119,10 @@ class Device:
         self._socket: WebSocket | None = None
         self._ready = Event()
         self._reader: gevent.Greenlet | None = None
-        self._talks: dict[str, Talk] = {}
-        self._of_message: dict[str, Talk] = {}
+        self._exchanges: dict[str, Exchange] = {}
+        self._exchange_by_message_id: dict[str, Exchange] = {}
         self._since_ms: int | None = None
-        self.signed_in_s = 0.0
+        self.authenticated_s = 0.0
         self._offline_since_s = time.perf_counter()
         self._offline_name = "connect"
         self._first_wait_s = 0.0
@@ -138,15 +138,15 @@ class Device:
         return bool(self._ready.is_set())
 
     def connect(self) -> None:
-        """Connect, and stay so until `close`. Raises Failure when that takes too long."""
+        """Connect, and reconnect until `close`. Raises Failure on a timeout."""
         if self._reader is None:
             self._offline_since_s, self._offline_name = time.perf_counter(), "connect"
             self._reader = gevent.spawn(self._run)
-        if not self._ready.wait(OUTCOME_WITHIN_S):
-            raise Failure(f"no connection within {OUTCOME_WITHIN_S:g} s")
+        if not self._ready.wait(OUTCOME_TIMEOUT_S):
+            raise Failure(f"no connection within {OUTCOME_TIMEOUT_S:g} s")
 
     def close(self) -> None:
-        """Go for now."""
+        """Disconnect until the next `connect`."""
         if self._reader is not None:
             self._reader.kill()
             self._reader = None
@@ -156,31 +156,32 @@ class Device:
             self._socket = None
 
     def cut(self) -> None:
-        """The Wi-Fi fails: the connection is gone without a close frame. It comes back by itself."""
+        """Drop the connection without a close frame, like a failing Wi-Fi. The device then reconnects."""
         if self._socket is not None:
             self._offline_name = "wi-fi drop"
             self._socket.cut()
 
     @contextmanager
-    def talk(self, key: str) -> Iterator[Talk]:
-        """Hear what is said about this payment, or of this request's id."""
-        talk = self._talks[key] = Talk(self, key)
+    def exchange(self, key: str) -> Iterator[Exchange]:
+        """Collect the messages about this payment id, or about this request id."""
+        exchange = self._exchanges[key] = Exchange(self, key)
         try:
-            yield talk
+            yield exchange
         finally:
-            del self._talks[key]
-            for message_id in talk.message_ids:
-                del self._of_message[message_id]
+            del self._exchanges[key]
+            for message_id in exchange.message_ids:
+                del self._exchange_by_message_id[message_id]
 
-    def send(self, talk: Talk) -> None:
-        """Send a talk's open request now, or when the connection is back."""
-        if talk.open is None or self._socket is None or not self.is_online or talk.key not in self._talks:
+    def send(self, exchange: Exchange) -> None:
+        """Send the open request of an exchange now, or after the next reconnect."""
+        request = exchange.open_request if exchange.key in self._exchanges else None
+        if request is None or self._socket is None or not self.is_online:
             return
         message_id = f"{self.number}-{next(_message_ids)}"
-        talk.message_ids.add(message_id)
-        self._of_message[message_id] = talk
-        with suppress(Closed):  # the reader sees it too
-            self._socket.send(orjson.dumps(talk.open | {"message_id": message_id}))
+        exchange.message_ids.add(message_id)
+        self._exchange_by_message_id[message_id] = exchange
+        with suppress(Closed):  # the reader handles it
+            self._socket.send(orjson.dumps(request | {"message_id": message_id}))
 
     def _run(self) -> None:
         attempt = 0
@@ -188,45 +189,52 @@ class Device:
             gevent.sleep(self._first_wait_s)
             self._first_wait_s = 0.0
             try:
-                with gevent.Timeout(_READY_WITHIN_S, Closed(None)):
-                    self._sign_in()
+                with gevent.Timeout(_READY_TIMEOUT_S, Closed(None)):
+                    self._authenticate()
                 attempt = 0
                 while self._socket is not None:
                     self._on_message(orjson.loads(self._socket.receive()), time.perf_counter())
             except (Closed, OSError) as error:
                 self._on_loss()
                 if isinstance(error, Closed) and error.code in _STOP_CODES:
-                    self._recorder.failed("connect", 0.0, Failure(str(error)))
+                    self._recorder.failure("connect", 0.0, Failure(str(error)))
                     return
-                # The delay after attempt 0 also spreads the devices of a server that was killed.
+                # The delay after attempt 0 also spreads the reconnects after a kill of the server.
                 gevent.sleep(self._backoff.delay_s(attempt))
                 attempt += 1
 
-    def _sign_in(self) -> None:
+    def _authenticate(self) -> None:
         self._socket = WebSocket(self._url)
         hello = orjson.loads(self._socket.receive())
         self.clock_offset_s = hello["server_time_ms"] / 1000 - time.time()
         self._socket.lose_after(2.0 * hello["heartbeat_s"])
-        me = self._identity
-        mac = authentication_mac(me.key, bytes.fromhex(hello["nonce"]), me.number).hex()
-        message = {"type": "authenticate", "message_id": "0", "id": me.number, "slot": me.slot, "kid": me.kid}
-        self.signed_in_s = time.perf_counter()
-        self._socket.send(orjson.dumps(message | {"mac": mac, "since_ms": self._since_ms}))
+        identity = self._identity
+        authenticate = {
+            "type": "authenticate",
+            "message_id": "0",
+            "id": identity.number,
+            "slot": identity.slot,
+            "kid": identity.kid,
+            "mac": authentication_mac(identity.key, bytes.fromhex(hello["nonce"]), identity.number).hex(),
+            "since_ms": self._since_ms,
+        }
+        self.authenticated_s = time.perf_counter()
+        self._socket.send(orjson.dumps(authenticate))
         self.ready = orjson.loads(self._socket.receive())
         if self._since_ms is None or not self.ready["resumed"]:
             self._since_ms = self.ready["server_time_ms"]
-        self._recorder.done(self._offline_name, time.perf_counter() - self._offline_since_s)
+        self._recorder.success(self._offline_name, time.perf_counter() - self._offline_since_s)
         self._offline_name = "connection lost"
         self._ready.set()
-        for talk in [*self._talks.values()]:
-            self.send(talk)
+        for exchange in [*self._exchanges.values()]:
+            self.send(exchange)
 
     def _on_loss(self) -> None:
         if self._ready.is_set():
             self._offline_since_s = time.perf_counter()
             self._ready.clear()
-        for talk in self._talks.values():
-            talk.lost_s = min(talk.lost_s, self._offline_since_s)
+        for exchange in self._exchanges.values():
+            exchange.lost_s = min(exchange.lost_s, self._offline_since_s)
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -237,21 +245,21 @@ class Device:
             return
         if "decided_at_ms" in message:
             self._since_ms = max(self._since_ms or 0, message["decided_at_ms"])
-        asked = self._of_message.get(message.get("reply_to") or "")
-        talk = asked or self._talks.get(message.get("payment_id", ""))
-        if talk is None:
+        requester = self._exchange_by_message_id.get(message.get("reply_to") or "")
+        exchange = requester or self._exchanges.get(message.get("payment_id", ""))
+        if exchange is None:
             return
         if message["type"] == "error" and message["retryable"]:
-            gevent.spawn_later(message["retry_after_s"] or _RETRY_S, self.send, talk)
+            gevent.spawn_later(message["retry_after_s"] or _RETRY_S, self.send, exchange)
             return
-        # A replay answers a scan that is open; anything else that is open has been sent again.
-        if asked or (talk.open and talk.open["type"] == "payment.scan"):
-            talk.open = None
-        talk.put(Heard(message, at_s))
+        # A replay answers an open scan; other open requests have been resent and get their own answers.
+        if requester or (exchange.open_request and exchange.open_request["type"] == "payment.scan"):
+            exchange.open_request = None
+        exchange.put(ReceivedMessage(message, at_s))
 
 
 class Wallet(Device):
-    """A customer's phone, with its codes, and the money that must be in it."""
+    """A customer's phone, with its codes and its expected balance."""
 
     def __init__(self, url: str, identity: Identity, recorder: Recorder, balance_minor: int) -> None:
         super().__init__(url, identity, recorder)
@@ -260,7 +268,7 @@ class Wallet(Device):
         self._seq = 0
 
     def code(self) -> str:
-        """The next code that is valid now; ten a step, so it may have to wait for one."""
+        """Return the next code that is valid now. Waits if the ten codes of a step are used."""
         while True:
             step = payment_code.step_at(time.time() + self.clock_offset_s)
             if self._step < step:
@@ -268,7 +276,7 @@ class Wallet(Device):
             elif self._seq < payment_code.SEQ_MAX:
                 self._seq += 1
             elif self._step == step:
-                # The server takes those of the next step too.
+                # The server also accepts the next step.
                 self._step, self._seq = step + 1, 0
             else:
                 gevent.sleep(0.2)

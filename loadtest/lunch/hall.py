@@ -1,4 +1,4 @@
-"""One process's share of the stores: its tills and wallets, connected, and who waits for whom."""
+"""One process's share of the stores: its connected tills and wallets, and the queues of waiting customers."""
 
 import base64
 import random
@@ -18,17 +18,17 @@ from loadtest.lunch.recorder import Recorder
 from pos_server.core.credentials.device_keys import DeviceKind
 
 _CONNECTING_AT_ONCE = 50
-_NOBODY_S = 0.1
+_POLL_S = 0.1
 
 
 def share_of(stores: Mapping[str, Any], index: int, count: int) -> dict[str, Any]:
-    """What worker `index` of `count` needs of what `open_stores` returned: its lanes and their devices, no others."""
+    """Return the share of worker `index` of `count` in the result of `open_stores`: its lanes and their devices."""
     return {
         "lanes": [
             {
                 "store": lane["store"],
                 "till": stores["tills"][lane["till"]],
-                "wallets": [stores["wallets"][place] for place in lane["wallets"]],
+                "wallets": [stores["wallets"][wallet] for wallet in lane["wallets"]],
             }
             for lane in shard(stores["lanes"], index, count)
         ]
@@ -42,62 +42,62 @@ class Hall:
         self.is_open = Event()
         self._speed = speed
         self._recorder = recorder
-        self._chance = random.Random()  # noqa: S311 - nothing secret
-        self._flows = customers(self._chance)
-        self._tills: deque[tuple[int, Device]] = deque()
-        self._tills_in_all = len(share["lanes"])
+        self._rng = random.Random()  # noqa: S311 - nothing secret
+        self._flows = customers(self._rng)
+        self._free_tills: deque[tuple[int, Device]] = deque()
+        self._till_count = len(share["lanes"])
         self._wallets: list[Wallet] = []
         self._waiting: dict[tuple[int, bool], deque[Wallet]] = defaultdict(deque)
         for lane in share["lanes"]:
-            self._tills.append((lane["store"], Device(url, _identity(lane["till"]), recorder)))
-            for one in lane["wallets"]:
-                wallet = Wallet(url, _identity(one), recorder, one["balance_minor"])
+            self._free_tills.append((lane["store"], Device(url, _identity(lane["till"]), recorder)))
+            for data in lane["wallets"]:
+                wallet = Wallet(url, _identity(data), recorder, data["balance_minor"])
                 self._wallets.append(wallet)
-                self._waiting[lane["store"], one["is_poor"]].append(wallet)
+                self._waiting[lane["store"], data["is_poor"]].append(wallet)
 
     def open(self) -> None:
-        """Connect all wallets, some at once. Raises SystemExit when they cannot."""
+        """Connect all wallets. Raises SystemExit if one cannot connect."""
         pool = Pool(_CONNECTING_AT_ONCE)
-        for connecting in [pool.spawn(wallet.connect) for wallet in self._wallets]:
+        for greenlet in [pool.spawn(wallet.connect) for wallet in self._wallets]:
             try:
-                connecting.get()
+                greenlet.get()
             except Failure as failure:
                 raise SystemExit(f"a wallet cannot connect: {failure}") from None
         self.is_open.set()
 
     def close(self) -> None:
-        """Everybody goes home."""
+        """Disconnect all wallets."""
         for wallet in self._wallets:
             wallet.close()
 
     @property
     def is_busy(self) -> bool:
-        """Whether somebody works at a till."""
-        return len(self._tills) < self._tills_in_all
+        """True while a till is in use."""
+        return len(self._free_tills) < self._till_count
 
     def take_till(self) -> tuple[int, Device, Checkout]:
-        """A till that nobody works at, with its store; waits for one."""
-        while not self._tills:
-            gevent.sleep(_NOBODY_S)
-        store, till = self._tills.popleft()
-        return store, till, Checkout(till, self._recorder, self._chance, self._speed)
+        """Wait for a free till and return it with its store."""
+        while not self._free_tills:
+            gevent.sleep(_POLL_S)
+        store, till = self._free_tills.popleft()
+        return store, till, Checkout(till, self._recorder, self._rng, self._speed)
 
     def leave_till(self, store: int, till: Device) -> None:
-        """The cashier has gone."""
+        """Disconnect a till and make it free again."""
         till.close()
-        self._tills.append((store, till))
+        self._free_tills.append((store, till))
 
     def serve_next(self, store: int, checkout: Checkout) -> None:
-        """The next customer of this store, with what the day's mix has for them."""
+        """Serve the next customer of this store with the next flow of the mix."""
         flow = next(self._flows)
         waiting = self._waiting[store, flow is Flow.INSUFFICIENT_FUNDS]
         while not waiting:
-            gevent.sleep(_NOBODY_S)
+            gevent.sleep(_POLL_S)
         wallet = waiting.popleft()
         if checkout.serve(flow, wallet):
             waiting.append(wallet)
 
 
-def _identity(plain: Mapping[str, Any]) -> Identity:
-    key = base64.b64decode(plain["key"])
-    return Identity(DeviceKind(plain["kind"]), plain["number"], plain["slot"], plain["kid"], key)
+def _identity(data: Mapping[str, Any]) -> Identity:
+    key = base64.b64decode(data["key"])
+    return Identity(DeviceKind(data["kind"]), data["number"], data["slot"], data["kid"], key)

@@ -1,4 +1,4 @@
-"""What a load test must have shown. Pure."""
+"""The objectives of a store day. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,21 +7,21 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What was to be shown, what was, and whether that is met."""
+    """An objective, its measurement, and whether it is met."""
 
     meaning: str
     measured: str
     is_met: bool
 
 
-# The p99 of fewer is one or two of them, not always the same ones here and there.
+# With fewer steps, the p99 is one or two of them, and not the same ones at the tills and in the server.
 COMPARED_STEPS_MIN = 1_000
 
 
 def objectives_of(
     figures: Mapping[str, Any], *, error_share_max: float, p99_ms_max: float, outside_ms_max: float
 ) -> list[Objective]:
-    """The objectives of a run, held against its figures. What was not measured is not met; no audit is no objective."""
+    """Compare a run with its objectives. A missing measurement is not met; a missing audit is left out."""
     p99_ms = figures["scan_terminal_p99_ms"]
     books = figures["books"]
     objectives = [
@@ -36,7 +36,7 @@ def objectives_of(
             p99_ms is not None and p99_ms <= p99_ms_max,
         ),
         Objective(
-            "every payment is in the books once, with the outcome that its till knows, and every balance is right",
+            "every payment is in the books once, with its till's outcome, and every balance is correct",
             f"{books['payments']} payments, {books['wallets']} wallets, {books['problems']} problems",
             books["payments"] > 0 and not books["problems"],
         ),
@@ -50,23 +50,25 @@ def objectives_of(
 
 
 def _agreement(steps: Mapping[str, Any], server: Mapping[str, Any], outside_ms_max: float) -> Objective:
-    """Two clocks, one truth: what a till waits contains what the server counts, and little more.
+    """Compare two clocks: a till's wait includes the time that the server counts, and little more.
 
-    The server's percentile is known to its bucket only.
+    The server's percentile is known only by its bucket.
     """
-    measured, is_met = [], True
+    measurements, is_met = [], True
     for percentile in ("p50", "p99"):
         till_ms, bucket_ms = steps[f"{percentile}_ms"], server[f"{percentile}_bucket_ms"]
         if bucket_ms is None:
-            measured.append(f"{percentile} {till_ms:.1f} ms at the tills, none in the server")
+            measurements.append(f"{percentile} {till_ms:.1f} ms at the tills, none in the server")
             is_met = False
             continue
         lower_ms, upper_ms = bucket_ms
-        above = "more" if upper_ms is None else f"{upper_ms:g}"
-        measured.append(f"{percentile} {till_ms:.1f} ms at the tills, {lower_ms:g} to {above} ms in the server")
+        upper_text = "more" if upper_ms is None else f"{upper_ms:g}"
+        measurements.append(
+            f"{percentile} {till_ms:.1f} ms at the tills, {lower_ms:g} to {upper_text} ms in the server"
+        )
         is_met = is_met and lower_ms <= till_ms and (upper_ms is None or till_ms <= upper_ms + outside_ms_max)
     return Objective(
-        f"the tills wait as long as the server counts, and at most {outside_ms_max:g} ms more",
-        "; ".join(measured),
+        f"the tills wait as long as the server counts, and at most {outside_ms_max:g} ms longer",
+        "; ".join(measurements),
         is_met,
     )

@@ -1,7 +1,7 @@
-"""What became of a step, and whether that is a failure. Pure.
+"""Outcomes of steps, and which of them are failures. Pure.
 
-A decline that the flow provokes is a success. A failure is: another outcome than the flow must have, an error that is
-not retryable, no notice within its bound, a balance that is not what it must be.
+A decline that the flow provokes is a success. Failures are an unexpected outcome, an error that is not retryable, a
+missing notice, and a wrong balance.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ REFUNDED = Outcome("refunded")
 INSUFFICIENT_FUNDS = Outcome("declined", "insufficient_funds")
 ALREADY_PAID = Outcome("declined", "already_paid")
 _CODE_EXPIRED = Outcome("declined", "code_expired")
-_OF_TYPE = {
+_OUTCOME_BY_TYPE = {
     "payment.pending": PENDING,
     "payment.confirmation_required": PENDING,
     "refund.result": REFUNDED,
@@ -38,34 +38,34 @@ _OF_TYPE = {
 
 
 class Failure(Exception):
-    """A step failed. The text says how, without anything that differs from payment to payment."""
+    """A step failed. The text is the same for all payments with this failure, so that it can be counted."""
 
 
 def outcome_of(message: Mapping[str, Any]) -> Outcome:
-    """What a message says about its payment."""
+    """Return the outcome that a message reports."""
     if message["type"] == "error":
         return Outcome("error", message["code"])
     if message["type"] == "payment.result":
-        # That is how a refund is replayed.
+        # The replay of a refund is an approved payment with a refunded amount.
         if message["status"] == APPROVED.status and message["refunded_minor"]:
             return REFUNDED
         return Outcome(message["status"], message["decline_code"])
-    return _OF_TYPE.get(message["type"], Outcome(message["type"]))
+    return _OUTCOME_BY_TYPE.get(message["type"], Outcome(message["type"]))
 
 
-def failure_of(got: Outcome, expected: Outcome, *, away_s: float = 0.0) -> str | None:
-    """What is wrong with this outcome; None when nothing is.
+def failure_of(outcome: Outcome, expected: Outcome, *, away_s: float = 0.0) -> str | None:
+    """Describe an unexpected outcome; returns None for an expected one.
 
-    A code lives for a step or two. A scan that could not be sent for longer than one, since the server was away, is
-    rightly declined.
+    A code is valid for one or two steps. If the server was unreachable for longer than one (`away_s`), an expired code
+    is expected.
     """
-    if got == expected or (got == _CODE_EXPIRED and away_s >= STEP_S):
+    if outcome == expected or (outcome == _CODE_EXPIRED and away_s >= STEP_S):
         return None
-    return f"expected {expected}, got {got}"
+    return f"expected {expected}, got {outcome}"
 
 
-def balance_failure(got_minor: int, expected_minor: int) -> str | None:
-    """What is wrong with this balance; None when nothing is."""
-    if got_minor == expected_minor:
+def balance_failure(balance_minor: int, expected_minor: int) -> str | None:
+    """Describe a wrong balance; returns None for a correct one."""
+    if balance_minor == expected_minor:
         return None
-    return "the wallet holds too " + ("much" if got_minor > expected_minor else "little")
+    return "the wallet holds too " + ("much" if balance_minor > expected_minor else "little")

@@ -1,4 +1,4 @@
-"""What one process of locust measures, and what all of them together have measured."""
+"""The measurements of one locust process, and of all of them together."""
 
 import time
 from array import array
@@ -8,13 +8,13 @@ from dataclasses import astuple, dataclass, field
 from typing import Any
 
 REQUEST_TYPE = "WS"
-# A locust that runs for days in its web UI keeps this many latencies of a step; later ones are in locust's own figures.
+# Upper bound of the exact latencies per step, for a locust that runs for days. Locust's own figures have all.
 LATENCIES_MAX = 2_000_000
 
 
 @dataclass(slots=True)
 class PaymentRecord:
-    """A payment as its till knows it: `unknown` until it has heard, which it did at `settled_s` (Unix seconds)."""
+    """A payment as its till knows it: `unknown` until its result arrives, at `settled_s` (Unix seconds)."""
 
     payment_id: str
     wallet_number: int
@@ -27,7 +27,7 @@ class PaymentRecord:
 
 @dataclass(slots=True)
 class Recorder:
-    """Tells locust of each step, and keeps the true latency. `fire` is locust's `events.request.fire`."""
+    """Reports each step to locust and keeps its exact latency. `fire` is locust's `events.request.fire`."""
 
     fire: Callable[..., None]
     _latencies: list[tuple[str, float, int]] = field(default_factory=list)
@@ -35,36 +35,36 @@ class Recorder:
     _flows: Counter[str] = field(default_factory=Counter)
     _failures: Counter[str] = field(default_factory=Counter)
 
-    def done(self, name: str, seconds: float) -> None:
-        """A step went as it must, in this time."""
+    def success(self, name: str, seconds: float) -> None:
+        """Record a successful step and its latency."""
         self._latencies.append((name, round(time.time(), 3), max(1, round(seconds * 1e6))))
-        self._tell(name, seconds, None)
+        self._report(name, seconds, None)
 
-    def failed(self, name: str, seconds: float, problem: Exception) -> None:
-        """A step failed."""
-        self._failures[f"{name}: {problem}"] += 1
-        self._tell(name, seconds, problem)
+    def failure(self, name: str, seconds: float, error: Exception) -> None:
+        """Record a failed step."""
+        self._failures[f"{name}: {error}"] += 1
+        self._report(name, seconds, error)
 
-    def _tell(self, name: str, seconds: float, problem: Exception | None) -> None:
+    def _report(self, name: str, seconds: float, error: Exception | None) -> None:
         self.fire(
             request_type=REQUEST_TYPE,
             name=name,
             response_time=seconds * 1000,
             response_length=0,
-            exception=problem,
+            exception=error,
             context={},
         )
 
     def payment(self, payment: PaymentRecord) -> None:
-        """A payment is over."""
+        """Record a payment at its end."""
         self._payments.append(payment)
 
     def flow(self, name: str) -> None:
-        """A customer has left as this flow wants it."""
+        """Count a completed flow."""
         self._flows[name] += 1
 
     def drain(self) -> dict[str, Any]:
-        """All since the last time, as plain data that locust can send."""
+        """Return and clear the measurements, as plain data that locust can send."""
         data = {
             "latencies": self._latencies,
             "payments": [astuple(payment) for payment in self._payments],
@@ -77,15 +77,15 @@ class Recorder:
 
 @dataclass(slots=True)
 class Latencies:
-    """The latencies of a step: when each was measured (Unix seconds), and microseconds."""
+    """The latencies of a step: the times of measurement (Unix seconds), and the microseconds."""
 
     at_s: "array[float]" = field(default_factory=lambda: array("d"))
     us: "array[int]" = field(default_factory=lambda: array("L"))
 
 
 @dataclass(slots=True)
-class Collected:
-    """What all processes have measured since the test began."""
+class Measurements:
+    """The measurements of all processes since the start of the test."""
 
     latencies: dict[str, Latencies] = field(default_factory=dict)
     payments: list[PaymentRecord] = field(default_factory=list)
@@ -93,12 +93,12 @@ class Collected:
     failures: Counter[str] = field(default_factory=Counter)
 
     def add(self, data: Mapping[str, Any]) -> None:
-        """Take what a `Recorder.drain` gave."""
+        """Add the result of `Recorder.drain`."""
         for name, at_s, us in data["latencies"]:
-            kept = self.latencies.setdefault(name, Latencies())
-            if len(kept.us) < LATENCIES_MAX:
-                kept.at_s.append(at_s)
-                kept.us.append(us)
+            latencies = self.latencies.setdefault(name, Latencies())
+            if len(latencies.us) < LATENCIES_MAX:
+                latencies.at_s.append(at_s)
+                latencies.us.append(us)
         self.payments += [PaymentRecord(*values) for values in data["payments"]]
         self.flows.update(data["flows"])
         self.failures.update(data["failures"])

@@ -1,4 +1,4 @@
-"""The report of a store day: one HTML file that needs nothing else, with its plots inside."""
+"""The report of a store day: one self-contained HTML file with plots."""
 
 import math
 from collections import Counter
@@ -12,13 +12,13 @@ from matplotlib.figure import Figure
 
 from loadtest.lunch.figures import answered_s, batch_sizes, cpu_over_time
 from loadtest.lunch.objectives import Objective
-from loadtest.lunch.watch import Look
+from loadtest.lunch.watch import Observation
 from loadtest.shared.histogram import nearest_rank
 from loadtest.shared.html_report import STYLE, svg
 
-_SLOTS = 60
+_SLOTS_MAX = 60
 _PERCENTS = (50, 95, 99)
-_NO_METRICS = "<p>no metrics: the server has no <code>/metrics</code>, or it could not be read.</p>"
+_NO_METRICS = "<p>No metrics: the server's <code>/metrics</code> could not be read.</p>"
 
 
 def write_report(
@@ -26,29 +26,29 @@ def write_report(
     figures: Mapping[str, Any],
     objectives: Sequence[Objective],
     record: Mapping[str, Any],
-    looks: Sequence[Look],
+    observations: Sequence[Observation],
 ) -> None:
-    """Write it."""
-    began_s = record["began_s"]
-    day = [look for look in looks if began_s <= look.at_s <= record["ended_s"]]
+    """Write the report: objectives, plots, tables, then all figures."""
+    start_s = record["start_s"]
+    in_day = [observation for observation in observations if start_s <= observation.at_s <= record["end_s"]]
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><title>pos-server: the store at lunchtime</title>",
         f"<style>{STYLE}</style><h1>The store at lunchtime</h1>",
         f"<p>{figures['stores']} stores, {figures['tills']} tills, {figures['wallets']} wallets,"
-        f" {figures['minutes']:g} minutes, people at {figures['speed']:g} times their speed.</p>",
+        f" {figures['minutes']:g} minutes, speed of people {figures['speed']:g}.</p>",
         "<h2>Objectives</h2>",
         _objectives_table(objectives),
-        "<h2>Payments a second</h2>",
+        "<h2>Payments per second</h2>",
         _throughput_plot(record),
         *(f"<h2>{name}</h2>{_latency_plot(record, name)}" for name in ("scan → terminal", "scan → wallet")),
         "<h2>Steps</h2>",
         _steps_table(figures),
         "<h2>Declines by code</h2>",
         _declines_plot(record),
-        "<h2>Operations in a batch</h2>",
-        _batches_plot(day, began_s),
+        "<h2>Operations per batch</h2>",
+        _batches_plot(in_day, start_s),
         "<h2>CPU and memory</h2>",
-        _machine_plot(day, began_s),
+        _machine_plot(in_day, start_s),
         "<h2>All figures</h2><table>",
         *(_row(name, value) for name, value in figures.items() if name not in ("by_step", "failures")),
         "</table>",
@@ -66,10 +66,10 @@ def _objectives_table(objectives: Sequence[Objective]) -> str:
 
 
 def _steps_table(figures: Mapping[str, Any]) -> str:
-    """Ours beside locust's, and the server's own below, where it tells."""
+    """Return a table of exact figures and locust's, with the server's own histograms below, if available."""
     names = ("count", "failures", "p50_ms", "p95_ms", "p99_ms", "max_ms", "locust_p50_ms", "locust_p99_ms")
-    heads = ("step", "count", "failed", "p50 ms", "p95 ms", "p99 ms", "max ms", "locust p50", "locust p99")
-    lines = ["<table><tr>" + "".join(f"<th>{head}" for head in heads)]
+    headings = ("step", "count", "failed", "p50 ms", "p95 ms", "p99 ms", "max ms", "locust p50", "locust p99")
+    lines = ["<table><tr>" + "".join(f"<th>{heading}" for heading in headings)]
     for step, values in sorted(figures["by_step"].items()):
         lines.append(f"<tr><td>{escape(step)}" + "".join(f"<td class=number>{_number(values[name])}" for name in names))
     for name, values in (figures["server_histograms"] or {}).items():
@@ -91,39 +91,41 @@ def _row(name: str, value: object) -> str:
 
 
 def slot_s(record: Mapping[str, Any]) -> float:
-    """How long a slot of a plot is: whole seconds, so that a run has at most so many slots."""
-    return float(max(1, math.ceil((record["ended_s"] - record["began_s"]) / _SLOTS)))
+    """Return the length of a plot's slot in whole seconds, such that a run has at most _SLOTS_MAX slots."""
+    return float(max(1, math.ceil((record["end_s"] - record["start_s"]) / _SLOTS_MAX)))
 
 
-def slotted(times_s: Sequence[float], values: Sequence[float], began_s: float, each_s: float) -> dict[int, list[float]]:
-    """The values by the number of their slot since the beginning."""
+def values_by_slot(
+    times_s: Sequence[float], values: Sequence[float], start_s: float, length_s: float
+) -> dict[int, list[float]]:
+    """Group the values by the number of their slot since the start."""
     slots: dict[int, list[float]] = {}
     for at_s, value in zip(times_s, values, strict=True):
-        slots.setdefault(int((at_s - began_s) // each_s), []).append(value)
+        slots.setdefault(int((at_s - start_s) // length_s), []).append(value)
     return slots
 
 
 def _throughput_plot(record: Mapping[str, Any]) -> str:
-    each_s, began_s = slot_s(record), record["began_s"]
+    length_s, start_s = slot_s(record), record["start_s"]
     answers = answered_s(record)
-    counts = Counter(int((at_s - began_s) // each_s) for at_s in answers)
+    counts = Counter(int((at_s - start_s) // length_s) for at_s in answers)
     figure, axes = _plot("payments/s")
-    # The last slot is not over.
-    slots = range(int((record["ended_s"] - began_s) // each_s))
-    axes.step([slot * each_s for slot in slots], [counts[slot] / each_s for slot in slots], where="post")
+    # The last slot is incomplete.
+    slots = range(int((record["end_s"] - start_s) // length_s))
+    axes.step([slot * length_s for slot in slots], [counts[slot] / length_s for slot in slots], where="post")
     return svg(figure)
 
 
 def _latency_plot(record: Mapping[str, Any], name: str) -> str:
-    kept = record["latencies"].get(name)
-    if kept is None:
+    latencies = record["latencies"].get(name)
+    if latencies is None:
         return "<p>None.</p>"
-    each_s = slot_s(record)
-    slots = sorted(slotted(kept["at_s"], kept["us"], record["began_s"], each_s).items())
+    length_s = slot_s(record)
+    slots = sorted(values_by_slot(latencies["at_s"], latencies["us"], record["start_s"], length_s).items())
     figure, axes = _plot("ms")
     for percent in _PERCENTS:
         values = [nearest_rank(values, percent) / 1000 for _, values in slots]
-        axes.plot([(slot + 0.5) * each_s for slot, _ in slots], values, marker=".", label=f"p{percent}")
+        axes.plot([(slot + 0.5) * length_s for slot, _ in slots], values, marker=".", label=f"p{percent}")
     axes.set_yscale("log")
     axes.legend()
     return svg(figure)
@@ -142,32 +144,32 @@ def _declines_plot(record: Mapping[str, Any]) -> str:
     return svg(figure)
 
 
-def _batches_plot(looks: Sequence[Look], began_s: float) -> str:
-    sizes = batch_sizes(looks)
+def _batches_plot(observations: Sequence[Observation], start_s: float) -> str:
+    sizes = batch_sizes(observations)
     if not sizes:
         return _NO_METRICS
-    figure, axes = _plot("operations, on average")
-    axes.plot([at_s - began_s for at_s, _ in sizes], [size for _, size in sizes])
+    figure, axes = _plot("operations (average)")
+    axes.plot([at_s - start_s for at_s, _ in sizes], [size for _, size in sizes])
     axes.set_ylim(bottom=0)
     return svg(figure)
 
 
-def _machine_plot(looks: Sequence[Look], began_s: float) -> str:
+def _machine_plot(observations: Sequence[Observation], start_s: float) -> str:
     figure = Figure(figsize=(9, 5.5), layout="constrained")
-    above, below = figure.subplots(2, sharex=True)
+    cpu_axes, memory_axes = figure.subplots(2, sharex=True)
     for name in ("server", "postgres", "locust"):
-        used = cpu_over_time(looks, name)
-        if used:
-            above.plot([at_s - began_s for at_s, _ in used], [share for _, share in used], label=name)
-        held = [(look.at_s, look.memory_mib[name]) for look in looks if name in look.memory_mib]
-        if held:
-            below.plot([at_s - began_s for at_s, _ in held], [mib for _, mib in held], label=name)
-    for axes, unit in ((above, "cores"), (below, "MiB")):
+        cpu = cpu_over_time(observations, name)
+        if cpu:
+            cpu_axes.plot([at_s - start_s for at_s, _ in cpu], [cores for _, cores in cpu], label=name)
+        memory = [(each.at_s, each.memory_mib[name]) for each in observations if name in each.memory_mib]
+        if memory:
+            memory_axes.plot([at_s - start_s for at_s, _ in memory], [mib for _, mib in memory], label=name)
+    for axes, unit in ((cpu_axes, "cores"), (memory_axes, "MiB")):
         axes.set_ylabel(unit)
         axes.set_ylim(bottom=0)
         axes.grid(visible=True, alpha=0.3)
         axes.legend()
-    below.set_xlabel("seconds")
+    memory_axes.set_xlabel("seconds")
     return svg(figure)
 
 

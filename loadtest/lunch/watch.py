@@ -1,4 +1,4 @@
-"""Watches a load test from outside, a look a second: CPU, memory, the database, the server's metrics."""
+"""Observe a load test from outside once a second: CPU, memory, the database, the server's metrics."""
 
 import asyncio
 import time
@@ -13,12 +13,12 @@ from loadtest.shared.machine import children_of, cpu_s, memory_kib, postgres_cpu
 from loadtest.shared.metrics import Metrics, read_metrics
 from loadtest.shared.process import owner_connection
 
-_EACH_S = 1.0
+_INTERVAL_S = 1.0
 
 
 @dataclass(slots=True)
-class Look:
-    """What was seen at one moment. CPU in seconds since the process began, memory in MiB; 0 where there is none."""
+class Observation:
+    """One observation. CPU is in seconds since the start of the process, memory in MiB; 0 for a missing process."""
 
     at_s: float
     server_pid: int = 0
@@ -30,7 +30,7 @@ class Look:
 
 @dataclass(slots=True)
 class Watch:
-    """What is watched; pids may change meanwhile. Without a `data_dir` only the metrics at `url` are."""
+    """The processes to observe, whose pids may change. Without a `data_dir`, only locust and the metrics at `url`."""
 
     url: str
     metrics_token: str | None = None
@@ -38,37 +38,38 @@ class Watch:
     data_dir: Path | None = None
     server_pid: int = 0
     locust_pid: int = 0
-    looks: list[Look] = field(default_factory=list)
+    observations: list[Observation] = field(default_factory=list)
 
     async def run(self) -> None:
-        """Look until canceled."""
+        """Observe once a second until canceled."""
         async with httpx.AsyncClient() as client:
             while True:
-                began_s = time.monotonic()
-                self.looks.append(await self._look(client))
-                await asyncio.sleep(max(0.0, began_s + _EACH_S - time.monotonic()))
+                start_s = time.monotonic()
+                self.observations.append(await self._observe(client))
+                await asyncio.sleep(max(0.0, start_s + _INTERVAL_S - time.monotonic()))
 
-    async def _look(self, client: httpx.AsyncClient) -> Look:
-        look = Look(time.time(), self.server_pid, metrics=await read_metrics(client, self.url, self.metrics_token))
+    async def _observe(self, client: httpx.AsyncClient) -> Observation:
+        metrics = await read_metrics(client, self.url, self.metrics_token)
+        observation = Observation(time.time(), self.server_pid, metrics=metrics)
         if self.locust_pid:
-            self._add(look, "locust", [self.locust_pid, *children_of(self.locust_pid)])
+            self._add(observation, "locust", [self.locust_pid, *children_of(self.locust_pid)])
         if self.data_dir is not None:
-            self._add(look, "server", [self.server_pid])
-            self._add(look, "postgres", postgres_pids(self.data_dir))
-            # Sessions that have ended count too.
-            look.cpu_s["postgres"] = postgres_cpu_s(self.data_dir)
+            self._add(observation, "server", [self.server_pid])
+            self._add(observation, "postgres", postgres_pids(self.data_dir))
+            # This includes sessions that have ended.
+            observation.cpu_s["postgres"] = postgres_cpu_s(self.data_dir)
             async with owner_connection(self.dsn) as connection:
-                look.database_bytes = await connection.fetchval("select pg_database_size(current_database())")
-        return look
+                observation.database_bytes = await connection.fetchval("select pg_database_size(current_database())")
+        return observation
 
-    def _add(self, look: Look, name: str, pids: list[int]) -> None:
-        look.cpu_s[name] = sum(map(cpu_s, pids))
-        look.memory_mib[name] = sum(map(memory_kib, pids)) / 1024
+    def _add(self, observation: Observation, name: str, pids: list[int]) -> None:
+        observation.cpu_s[name] = sum(map(cpu_s, pids))
+        observation.memory_mib[name] = sum(map(memory_kib, pids)) / 1024
 
 
 @asynccontextmanager
 async def watching(watch: Watch) -> AsyncIterator[None]:
-    """Look each second, for the block."""
+    """Observe once a second for the duration of the block."""
     task = asyncio.create_task(watch.run())
     try:
         yield

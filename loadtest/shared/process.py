@@ -85,7 +85,7 @@ async def serving(command: Sequence[str | Path], **variables: str) -> AsyncItera
 
 
 def open_directory(prefix: str) -> Path:
-    """Make a temporary directory that every user may enter, as root's Postgres user must."""
+    """Create a temporary directory that every user may enter, including root's Postgres user."""
     path = Path(tempfile.mkdtemp(prefix=prefix))
     path.chmod(0o711)
     return path

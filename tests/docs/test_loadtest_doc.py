@@ -5,8 +5,8 @@ import re
 from importlib.util import find_spec
 
 from loadtest.lunch import plan
-from loadtest.lunch.__main__ import parser_of_options
-from loadtest.lunch.device import NOTICE_WITHIN_S, OUTCOME_WITHIN_S
+from loadtest.lunch.__main__ import option_parser
+from loadtest.lunch.device import NOTICE_TIMEOUT_S, OUTCOME_TIMEOUT_S
 from pos_server.core.credentials.payment_code import STEP_S
 from tests.docs.documents import read
 
@@ -22,7 +22,7 @@ def documented_steps() -> set[str]:
 
 def test_the_options_are_those_of_the_command() -> None:
     rows = {row["Option"]: row["Default"] for row in DOC.section("Run it").table("Option", "Meaning", "Default")}
-    actions = [action for action in parser_of_options()._actions if not isinstance(action, argparse._HelpAction)]
+    actions = [action for action in option_parser()._actions if not isinstance(action, argparse._HelpAction)]
     defaults = {action.option_strings[0]: action.default for action in actions} | {"--admin-key": None}
     assert rows == {name: "none" if default is None else str(default) for name, default in defaults.items()}
 
@@ -47,9 +47,9 @@ def test_the_hours_and_think_times_are_those_of_the_plan() -> None:
 
 
 def test_bounds_and_objectives_are_those_of_the_code() -> None:
-    assert f"no message within {NOTICE_WITHIN_S:g} s ({OUTCOME_WITHIN_S:g} s when" in TEXT
+    assert f"no message within {NOTICE_TIMEOUT_S:g} s ({OUTCOME_TIMEOUT_S:g} s when" in TEXT
     assert f"could not be sent for {STEP_S} s" in TEXT
-    defaults = vars(parser_of_options().parse_args([]))
+    defaults = vars(option_parser().parse_args([]))
     assert f"At most {defaults['error_share_max']:.1%} of the steps" in TEXT
     assert f"is at most {defaults['p99_ms_max']:g} ms" in TEXT
 

@@ -8,7 +8,7 @@ from tests.pos_client.fake_server import DECLINED, Peer, credentials
 PROGRAM = "import sys; from pos_client.cli.main import {0}_main; sys.exit({0}_main())"
 
 
-def saved(kind: DeviceKind, folder: Path, url: str = "http://127.0.0.1:9") -> str:
+def save_credentials(kind: DeviceKind, folder: Path, url: str = "http://127.0.0.1:9") -> str:
     path = folder / f"{kind.value}.json"
     credentials(kind, url).save(path)
     return str(path)
@@ -30,7 +30,7 @@ async def silent(peer: Peer) -> None:
     await peer.welcome()
 
 
-async def unsure(peer: Peer) -> None:
+async def unknown_outcome(peer: Peer) -> None:
     await peer.welcome()
     await peer.refuse(await peer.receive(), "unknown_outcome", retryable=True, retry_after_s=60)
 

@@ -3,8 +3,8 @@
     connecting ── hello, authenticate, ready ──► online ── lost ──► waiting ──► connecting …
         └──────────── a close code that says stop, or not a pos-server ─────────────────► stopped
 
-The wait is the one that the server asked for plus a full-jitter backoff. `terminal/client.py` and `wallet/client.py`
-subclass `DeviceClient`.
+The wait is the server's `Retry-After` plus a full-jitter backoff, or a random part of the time that a draining server
+sets. `terminal/client.py` and `wallet/client.py` subclass `DeviceClient`.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The figures, the objectives and the metrics of a store day, from what is written down here."""
+"""The figures, the objectives and the metrics of a store day, from literal data."""
 
 from typing import Any
 
@@ -6,12 +6,12 @@ import pytest
 
 from loadtest.lunch.figures import answered_s, batch_sizes, cores, database_growth, figures_of, server_figures
 from loadtest.lunch.objectives import objectives_of
-from loadtest.lunch.watch import Look
+from loadtest.lunch.watch import Observation
 from loadtest.shared.metrics import increase, parse_metrics, quantile, total
 
 RECORD: dict[str, Any] = {
-    "began_s": 100.0,
-    "ended_s": 112.0,
+    "start_s": 100.0,
+    "end_s": 112.0,
     "day_s": 10.0,
     "books": {"payments": 3, "wallets": 2, "problems": 0, "first": []},
     "flows": {"approve": 2},
@@ -39,19 +39,23 @@ def figures(**changes: Any) -> dict[str, Any]:
 
 
 def verdicts(**changes: Any) -> list[bool]:
-    found = objectives_of(figures(**changes), error_share_max=0.001, p99_ms_max=250, outside_ms_max=50)
-    return [objective.is_met for objective in found]
+    objectives = objectives_of(figures(**changes), error_share_max=0.001, p99_ms_max=250, outside_ms_max=50)
+    return [objective.is_met for objective in objectives]
 
 
-def test_the_rush_counts_by_itself() -> None:
+def test_the_rush_is_counted_separately() -> None:
     assert answered_s(RECORD) == [101.0, 103.0, 105.0]
-    made = figures()
-    assert (made["payments"], made["payments_per_s"], made["payments_per_s_rush"]) == (4, 0.25, 0.36)
-    assert (made["scan_terminal_p50_ms"], made["scan_terminal_p99_ms"]) == (2.0, 4.001)
-    assert made["outcomes"] == {"approved": 2, "declined insufficient_funds": 1, "unknown": 1}
-    assert made["server_histograms"] is None
-    assert made["engine_steps"] == {"count": 2, "p50_ms": 2.0, "p99_ms": 4.001}
-    assert made["cpu_cores"] == {"server": None, "postgres": None, "locust": None}
+    day = figures()
+    assert (day["payments"], day["payments_per_s"], day["payments_per_s_rush"]) == (
+        4,
+        0.25,
+        0.36,
+    )
+    assert (day["scan_terminal_p50_ms"], day["scan_terminal_p99_ms"]) == (2.0, 4.001)
+    assert day["outcomes"] == {"approved": 2, "declined insufficient_funds": 1, "unknown": 1}
+    assert day["server_histograms"] is None
+    assert day["engine_steps"] == {"count": 2, "p50_ms": 2.0, "p99_ms": 4.001}
+    assert day["cpu_cores"] == {"server": None, "postgres": None, "locust": None}
 
 
 def test_objectives_are_met_or_missed_one_by_one() -> None:
@@ -82,31 +86,31 @@ def test_the_tills_and_the_server_agree_within_bounds(p50_ms: float, p99_ms: flo
     assert verdicts(engine_steps=steps, server_histograms=server) == [True, True, True, met]
 
 
-def test_few_steps_are_not_compared_and_what_the_server_did_not_count_does_not_agree() -> None:
+def test_few_steps_are_not_compared_and_missing_server_counts_do_not_agree() -> None:
     server = {"pos_authorization_seconds": {"p50_bucket_ms": None, "p99_bucket_ms": None}}
     steps = {"count": 999, "p50_ms": 5.6, "p99_ms": 13.2}
     assert verdicts(engine_steps=steps, server_histograms=server) == [True, True, True]
     assert verdicts(engine_steps=steps | {"count": 1_000}, server_histograms=server) == [True, True, True, False]
 
 
-def test_a_run_in_which_nothing_happened_meets_nothing() -> None:
-    nothing = {"payments": 0, "wallets": 2, "problems": 0}
-    assert verdicts(steps=0, scan_terminal_p99_ms=None, books=nothing) == [False, False, False]
+def test_a_run_without_payments_meets_no_objective() -> None:
+    no_payments = {"payments": 0, "wallets": 2, "problems": 0}
+    assert verdicts(steps=0, scan_terminal_p99_ms=None, books=no_payments) == [False, False, False]
 
 
-def look(at_s: float, pid: int, cpu_s: float, metrics: str = "", database_bytes: int = 0) -> Look:
-    return Look(at_s, pid, {"server": cpu_s}, {}, database_bytes, parse_metrics(metrics) if metrics else None)
+def observation(at_s: float, pid: int, cpu_s: float, metrics: str = "", database_bytes: int = 0) -> Observation:
+    return Observation(at_s, pid, {"server": cpu_s}, {}, database_bytes, parse_metrics(metrics) if metrics else None)
 
 
 def test_cores_are_counted_within_one_process() -> None:
-    looks = [look(1, 7, 1.0), look(2, 7, 1.5), look(3, 8, 0.1), look(5, 8, 1.1)]
-    assert cores(looks, "server") == 0.5
-    assert cores(looks, "postgres") is None
+    observations = [observation(1, 7, 1.0), observation(2, 7, 1.5), observation(3, 8, 0.1), observation(5, 8, 1.1)]
+    assert cores(observations, "server") == 0.5
+    assert cores(observations, "postgres") is None
 
 
-def test_the_database_grows_by_payments() -> None:
-    assert database_growth([look(1, 7, 0, "", 1000), look(2, 7, 0, "", 3000)], payments=4) == 500_000_000
-    assert database_growth([look(1, 7, 0, "", 1000)], payments=4) is None
+def test_database_growth_is_per_payment() -> None:
+    assert database_growth([observation(1, 7, 0, "", 1000), observation(2, 7, 0, "", 3000)], payments=4) == 500_000_000
+    assert database_growth([observation(1, 7, 0, "", 1000)], payments=4) is None
 
 
 def exposition(small: int, large: int, batches: int, operations: int) -> str:
@@ -134,18 +138,18 @@ def test_metrics_are_read_by_name_and_label() -> None:
     assert total(metrics, "pos_nothing_total") == 0
 
 
-def test_a_counter_that_began_anew_still_adds_up() -> None:
+def test_the_increase_of_a_counter_survives_its_reset() -> None:
     assert increase([10, 15, 3, 4]) == 9
 
 
-def test_what_lies_beyond_the_last_bound_has_a_lower_bound_only() -> None:
+def test_the_infinite_bucket_has_only_a_lower_bound() -> None:
     slow = exposition(0, 0, 1, 1).replace('seconds_bucket{le="+Inf"} 0', 'seconds_bucket{le="+Inf"} 9')
-    found = server_figures([look(1, 7, 0, exposition(0, 0, 1, 1)), look(2, 7, 0, slow)])
-    assert found is not None
-    assert found["pos_authorization_seconds"]["p99_bucket_ms"] == [20.0, None]
+    histograms = server_figures([observation(1, 7, 0, exposition(0, 0, 1, 1)), observation(2, 7, 0, slow)])
+    assert histograms is not None
+    assert histograms["pos_authorization_seconds"]["p99_bucket_ms"] == [20.0, None]
     for p99_ms, met in ((1_000.0, True), (19.9, False)):
         steps = {"count": 1_000, "p50_ms": p99_ms, "p99_ms": p99_ms}
-        assert verdicts(engine_steps=steps, server_histograms=found) == [True, True, True, met]
+        assert verdicts(engine_steps=steps, server_histograms=histograms) == [True, True, True, met]
 
 
 def test_quantiles_lie_in_their_bucket() -> None:
@@ -154,13 +158,16 @@ def test_quantiles_lie_in_their_bucket() -> None:
     assert quantile([1.0], [0], 0.5) is None
 
 
-def test_the_servers_own_histogram_is_that_of_the_day() -> None:
-    looks = [look(1, 7, 0, exposition(1000, 1000, 5, 5)), look(2, 7, 0, exposition(1050, 1100, 15, 45))]
-    found = server_figures(looks)
-    assert found is not None
-    assert found["pos_authorization_seconds"] == {
+def test_the_server_histogram_covers_the_observed_time_only() -> None:
+    observations = [
+        observation(1, 7, 0, exposition(1000, 1000, 5, 5)),
+        observation(2, 7, 0, exposition(1050, 1100, 15, 45)),
+    ]
+    histograms = server_figures(observations)
+    assert histograms is not None
+    assert histograms["pos_authorization_seconds"] == {
         **{"p50_ms": 10.0, "p50_bucket_ms": [0.0, 10.0]},
         **{"p99_ms": 19.8, "p99_bucket_ms": [10.0, 20.0]},
     }
-    assert batch_sizes(looks) == [(2, 4.0)]
-    assert server_figures([look(1, 7, 0)]) is None
+    assert batch_sizes(observations) == [(2, 4.0)]
+    assert server_figures([observation(1, 7, 0)]) is None

@@ -1,4 +1,4 @@
-"""The store at lunchtime from start to end, in short: a real server, locust in a process of its own, and a verdict."""
+"""A short store day from start to end, with a real server and locust in a process of its own."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ TIMEOUT_S = 200
 
 
 async def lunch(folder: Path, *options: str) -> tuple[int, str, dict[str, Any]]:
-    """The exit status, what it says, and its figures."""
+    """Run the test; returns the exit status, the output and the figures."""
     figures = folder / "figures.json"
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "loadtest.lunch", "--html", str(folder / "report.html"), "--json", str(figures)),
@@ -42,20 +42,20 @@ async def lunch(folder: Path, *options: str) -> tuple[int, str, dict[str, Any]]:
 @pytest.mark.asyncio
 @pytest.mark.long
 async def test_a_day_with_every_flow_a_restart_and_a_report(tmp_path: Path) -> None:
-    """The machine that tests run on may be slow, so the latency that must be met is generous."""
-    status, said, figures = await lunch(
+    """The latency objective is generous, because the machine may be slow."""
+    status, output, figures = await lunch(
         tmp_path,
         *("--stores", "2", "--tills", "5", "--wallets", "4", "--minutes", "0.35", "--speed", "20"),
         *("--restart", "kill", "--p99-ms-max", "5000"),
     )
-    assert status == 0, said
+    assert status == 0, output
     assert set(figures["flows"]) == set(MIX)
     assert {"approved", "canceled", "declined insufficient_funds", "declined already_paid"} <= set(figures["outcomes"])
     assert figures["books"]["problems"] == figures["failed_steps"] == 0
     assert figures["books"]["payments"] == figures["payments"] > 0
     assert figures["audit"].startswith("audit ok")
     wallets = figures["wallets"]
-    assert figures["by_step"]["connection lost"]["count"] >= wallets, "the kill was seen by every wallet"
+    assert figures["by_step"]["connection lost"]["count"] >= wallets, "every wallet lost its connection"
     for step in ("scan", "pin", "cancel", "refund", "rescan"):
         assert {f"{step} → terminal", f"{step} → wallet"} <= set(figures["by_step"])
     assert {"repeat → terminal", "wi-fi drop", "resume → terminal"} <= set(figures["by_step"])
@@ -69,11 +69,11 @@ async def test_a_day_with_every_flow_a_restart_and_a_report(tmp_path: Path) -> N
 @pytest.mark.asyncio
 @pytest.mark.long
 async def test_objectives_that_cannot_be_met_end_it_with_1(tmp_path: Path) -> None:
-    status, said, figures = await lunch(
+    status, output, figures = await lunch(
         tmp_path,
         *("--stores", "1", "--tills", "2", "--wallets", "3", "--minutes", "0.1", "--speed", "20"),
         *("--p99-ms-max", "0.001"),
     )
-    assert status == 1, said
-    assert "MISSED  scan → terminal: p99 at most 0.001 ms" in said
+    assert status == 1, output
+    assert "MISSED  scan → terminal: p99 at most 0.001 ms" in output
     assert list(figures["objectives"].values()) == [True, False, True, True]

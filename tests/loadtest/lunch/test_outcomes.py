@@ -1,4 +1,4 @@
-"""Which outcome of a step is a failure, and what the books must hold in the end."""
+"""Outcomes and failures of steps, and the check of the books."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from loadtest.lunch.outcomes import (
     failure_of,
     outcome_of,
 )
-from loadtest.lunch.recorder import Collected, PaymentRecord, Recorder
+from loadtest.lunch.recorder import Measurements, PaymentRecord, Recorder
 
 
 def result(status: str, decline_code: str | None = None, refunded_minor: int = 0) -> dict[str, Any]:
@@ -44,11 +44,11 @@ def result(status: str, decline_code: str | None = None, refunded_minor: int = 0
         ({"type": "news"}, Outcome("news")),
     ],
 )
-def test_what_a_message_says(message: dict[str, Any], outcome: Outcome) -> None:
+def test_outcomes_of_messages(message: dict[str, Any], outcome: Outcome) -> None:
     assert outcome_of(message) == outcome
 
 
-def test_a_decline_that_the_flow_provokes_is_no_failure() -> None:
+def test_a_decline_that_the_flow_provokes_is_not_a_failure() -> None:
     assert failure_of(INSUFFICIENT_FUNDS, INSUFFICIENT_FUNDS) is None
     assert failure_of(ALREADY_PAID, ALREADY_PAID) is None
 
@@ -59,7 +59,7 @@ def test_any_other_outcome_is_a_failure() -> None:
     assert failure_of(APPROVED, ALREADY_PAID) is not None
 
 
-def test_a_code_may_expire_only_while_the_server_is_away() -> None:
+def test_a_code_may_expire_only_while_the_server_is_unreachable() -> None:
     expired = Outcome("declined", "code_expired")
     assert failure_of(expired, APPROVED) == "expected approved, got declined (code_expired)"
     assert failure_of(expired, APPROVED, away_s=29.9) is not None
@@ -75,10 +75,10 @@ def test_a_wrong_balance_is_a_failure() -> None:
 
 PAID = PaymentRecord("a", 1, 500, "approved", None, 0)
 REFUSED = PaymentRecord("b", 1, 900, "declined", "insufficient_funds", 0)
-PARTLY_BACK = PaymentRecord("c", 2, 700, "approved", None, 300)
+REFUNDED_IN_PART = PaymentRecord("c", 2, 700, "approved", None, 300)
 
 
-def test_the_books_agree_when_each_payment_is_there_once_with_its_outcome() -> None:
+def test_the_books_agree_if_each_payment_exists_once_with_its_outcome() -> None:
     assert payment_problems([PAID, REFUSED], [REFUSED, PAID]) == []
 
 
@@ -95,34 +95,38 @@ def test_the_books_agree_when_each_payment_is_there_once_with_its_outcome() -> N
             ],
         ),
     ],
-    ids=["lost", "doubled", "another outcome"],
+    ids=["lost", "duplicate", "another outcome"],
 )
-def test_lost_doubled_and_different_payments_are_found(stored: list[PaymentRecord], problems: list[str]) -> None:
+def test_lost_duplicate_and_different_payments_are_reported(stored: list[PaymentRecord], problems: list[str]) -> None:
     assert payment_problems([PAID, REFUSED], stored) == problems
 
 
-def test_what_wallets_must_hold_follows_from_the_payments() -> None:
+def test_expected_balances_follow_from_the_payments() -> None:
     canceled = PaymentRecord("d", 2, 100, "canceled")
-    assert balances_after({1: 1000, 2: 1000, 3: 50}, [PAID, REFUSED, PARTLY_BACK, canceled]) == {1: 500, 2: 600, 3: 50}
+    assert balances_after({1: 1000, 2: 1000, 3: 50}, [PAID, REFUSED, REFUNDED_IN_PART, canceled]) == {
+        1: 500,
+        2: 600,
+        3: 50,
+    }
 
 
-def test_what_processes_measure_adds_up_to_what_they_told_locust() -> None:
-    told: list[dict[str, Any]] = []
-    recorder = Recorder(lambda **request: told.append(request))
-    recorder.done("scan → terminal", 0.0042)
-    recorder.failed("scan → wallet", 5.0, ValueError("nothing came"))
+def test_measurements_add_up_to_the_reports_to_locust() -> None:
+    requests: list[dict[str, Any]] = []
+    recorder = Recorder(lambda **request: requests.append(request))
+    recorder.success("scan → terminal", 0.0042)
+    recorder.failure("scan → wallet", 5.0, ValueError("no message"))
     recorder.payment(PAID)
     recorder.flow("approve")
-    collected = Collected()
-    collected.add(recorder.drain())
-    recorder.done("scan → terminal", 0.0065)
-    collected.add(recorder.drain())
-    collected.add(recorder.drain())
-    assert [(request["name"], request["response_time"], request["exception"] is None) for request in told] == [
+    measurements = Measurements()
+    measurements.add(recorder.drain())
+    recorder.success("scan → terminal", 0.0065)
+    measurements.add(recorder.drain())
+    measurements.add(recorder.drain())
+    assert [(request["name"], request["response_time"], request["exception"] is None) for request in requests] == [
         ("scan → terminal", 4.2, True),
         ("scan → wallet", 5000.0, False),
         ("scan → terminal", 6.5, True),
     ]
-    assert collected.latencies["scan → terminal"].us.tolist() == [4200, 6500]
-    assert (collected.payments, collected.flows) == ([PAID], {"approve": 1})
-    assert collected.failures == {"scan → wallet: nothing came": 1}
+    assert measurements.latencies["scan → terminal"].us.tolist() == [4200, 6500]
+    assert (measurements.payments, measurements.flows) == ([PAID], {"approve": 1})
+    assert measurements.failures == {"scan → wallet: no message": 1}

@@ -1,4 +1,4 @@
-"""Payments are sent when they are meant to be, or after: one that is early would look faster than it is."""
+"""An early payment would look faster than it is, so none is sent before its intended time."""
 
 import time
 
@@ -7,7 +7,7 @@ import uvloop
 from loadtest.shared.clock import sleep_until
 
 
-def test_nobody_wakes_early() -> None:
+def test_sleep_until_never_returns_early() -> None:
     async def early_by_s() -> list[float]:
         early = []
         began_s = time.monotonic()

@@ -1,4 +1,4 @@
-"""Under load too, every code is one that a wallet could show at that time, and is shown once."""
+"""Every code under load is one that a wallet could show at that time, and is used once."""
 
 from loadtest.shared.codes import Codes
 from loadtest.shared.seed import device_of
@@ -13,7 +13,7 @@ SHOWN = [(step, seq) for step in (STEP, STEP + 1) for seq in range(SEQ_MAX + 1)]
 
 
 def shown(codes: Codes, now_s: float) -> tuple[int, int] | None:
-    """Step and seq of the next code, which the server would take at `now_s`."""
+    """Return step and seq of the next code, after checking that the server accepts it at `now_s`."""
     text = codes.next(now_s)
     if text is None:
         return None
@@ -25,34 +25,34 @@ def shown(codes: Codes, now_s: float) -> tuple[int, int] | None:
     return step, code.seq
 
 
-def test_codes_are_of_this_step_then_of_the_next_then_there_are_none() -> None:
+def test_codes_are_of_this_step_then_of_the_next_then_none() -> None:
     codes = Codes(WALLET)
     assert [shown(codes, NOW_S) for _ in SHOWN] == SHOWN
     assert shown(codes, NOW_S) is None
-    assert shown(codes, NOW_S + STEP_S) == (STEP + 2, 0), "the next step's were shown already"
+    assert shown(codes, NOW_S + STEP_S) == (STEP + 2, 0), "the codes of the next step were already shown"
 
 
-def test_codes_that_were_made_ahead_are_the_ones_that_would_have_been_made() -> None:
+def test_codes_made_in_advance_equal_those_made_on_demand() -> None:
     codes = Codes(WALLET)
     codes.prepare(NOW_S, 3)
-    assert codes.mark < SHOWN[0], "made is not shown"
+    assert codes.mark < SHOWN[0], "making a code does not show it"
     assert [shown(codes, NOW_S) for _ in range(5)] == SHOWN[:5]
-    eager = Codes(WALLET)
-    eager.prepare(NOW_S, 100)
-    assert [shown(eager, NOW_S) for _ in SHOWN] == SHOWN
-    assert shown(eager, NOW_S) is None
+    full = Codes(WALLET)
+    full.prepare(NOW_S, 100)
+    assert [shown(full, NOW_S) for _ in SHOWN] == SHOWN
+    assert shown(full, NOW_S) is None
 
 
-def test_codes_that_were_made_too_long_ago_are_not_shown() -> None:
+def test_codes_made_too_long_ago_are_skipped() -> None:
     codes = Codes(WALLET)
     codes.prepare(NOW_S, 3)
     assert shown(codes, NOW_S + STEP_S) == (STEP, 0)
-    # It would come to its turn in the step after that.
+    # The server would process it in the step after that.
     assert shown(codes, NOW_S + 2 * STEP_S - 1) == (STEP + 1, 0)
 
 
-def test_a_run_goes_on_after_the_last_code_that_was_shown() -> None:
-    before = Codes(WALLET)
-    before.prepare(NOW_S, 5)
-    assert shown(before, NOW_S) == (STEP, 0)
-    assert shown(Codes(WALLET, before.mark), NOW_S) == (STEP, 1)
+def test_a_run_continues_after_the_last_code_shown() -> None:
+    previous = Codes(WALLET)
+    previous.prepare(NOW_S, 5)
+    assert shown(previous, NOW_S) == (STEP, 0)
+    assert shown(Codes(WALLET, previous.mark), NOW_S) == (STEP, 1)

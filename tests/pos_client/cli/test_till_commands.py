@@ -11,7 +11,7 @@ from pos_client.cli.main import terminal_main
 from pos_client.images import qr_png
 from pos_server.core.credentials.device_keys import DeviceKind
 from pos_server.programs import program
-from tests.pos_client.fake_cli import PROGRAM, approving, declining, revoking, saved, unsure
+from tests.pos_client.fake_cli import PROGRAM, approving, declining, revoking, save_credentials, unknown_outcome
 from tests.pos_client.fake_server import DECLINED, Peer, fake_server_in_thread
 
 CODE = "771000000001301234567890"
@@ -23,7 +23,7 @@ def type_in(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
 
 def test_an_approved_scan_exits_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with fake_server_in_thread(approving) as server:
-        device = saved(DeviceKind.TERMINAL, tmp_path, server.url)
+        device = save_credentials(DeviceKind.TERMINAL, tmp_path, server.url)
         exit_code = terminal_main(["scan", "--device", device, "--amount", "12.50", "--code", CODE])
     assert exit_code == 0
     assert capsys.readouterr().out == "APPROVED 12.50 EUR, order order-1\n"
@@ -34,7 +34,7 @@ def test_a_declined_scan_exits_1_with_the_reason(
 ) -> None:
     type_in(monkeypatch, "7710 0000 0001 3012 3456 7890")
     with fake_server_in_thread(declining) as server:
-        device = saved(DeviceKind.TERMINAL, tmp_path, server.url)
+        device = save_credentials(DeviceKind.TERMINAL, tmp_path, server.url)
         exit_code = terminal_main(["scan", "--device", device, "--amount", "12.50"])
     assert exit_code == 1
     assert capsys.readouterr().out == "DECLINED 12.50 EUR, order order-1\nNot enough balance. (insufficient_funds)\n"
@@ -51,7 +51,7 @@ def test_an_image_is_scanned_and_the_outcome_is_json(tmp_path: Path, capsys: pyt
     image = tmp_path / "photo.png"
     image.write_bytes(qr_png(CODE))
     with fake_server_in_thread(script) as server:
-        device = saved(DeviceKind.TERMINAL, tmp_path, server.url)
+        device = save_credentials(DeviceKind.TERMINAL, tmp_path, server.url)
         exit_code = terminal_main(["scan", "--device", device, "--amount", "12.50", "--image", str(image), "--json"])
     assert exit_code == 0
     assert (scans[0]["code"], scans[0]["amount_minor"]) == (CODE, 1250)
@@ -62,8 +62,8 @@ def test_an_image_is_scanned_and_the_outcome_is_json(tmp_path: Path, capsys: pyt
 
 def test_an_unanswered_scan_exits_3_with_advice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--amount", "1", "--reference", "order-17", "--code", CODE, "--json"]
-    with fake_server_in_thread(unsure) as server:
-        device = saved(DeviceKind.TERMINAL, tmp_path, server.url)
+    with fake_server_in_thread(unknown_outcome) as server:
+        device = save_credentials(DeviceKind.TERMINAL, tmp_path, server.url)
         exit_code = terminal_main(["scan", "--device", device, *arguments])
     assert exit_code == 3
     output = capsys.readouterr()
@@ -76,7 +76,7 @@ def test_an_unanswered_scan_exits_3_with_advice(tmp_path: Path, capsys: pytest.C
 
 def test_a_revoked_till_exits_4_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with fake_server_in_thread(revoking) as server:
-        device = saved(DeviceKind.TERMINAL, tmp_path, server.url)
+        device = save_credentials(DeviceKind.TERMINAL, tmp_path, server.url)
         exit_code = terminal_main(["scan", "--device", device, "--amount", "1", "--code", CODE, "--json"])
     assert exit_code == 4
     output = capsys.readouterr()
@@ -90,7 +90,7 @@ def test_a_revoked_till_exits_4_with_one_line(tmp_path: Path, capsys: pytest.Cap
 def test_an_unreachable_server_exits_4_and_nothing_was_charged(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    device = saved(DeviceKind.TERMINAL, tmp_path)
+    device = save_credentials(DeviceKind.TERMINAL, tmp_path)
     exit_code = terminal_main(["scan", "--device", device, "--amount", "1", "--code", CODE, "--timeout", "0.4"])
     assert exit_code == 4
     error = "pos-terminal: nothing was charged: cannot reach the server: Connection refused\n"
@@ -115,7 +115,7 @@ def test_invalid_input_exits_2_without_repeating_the_code(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     type_in(monkeypatch)
-    device = saved(DeviceKind.TERMINAL, tmp_path)
+    device = save_credentials(DeviceKind.TERMINAL, tmp_path)
     assert terminal_main(["scan", "--device", device, *arguments]) == 2
     output = capsys.readouterr()
     assert error in output.err
@@ -152,7 +152,7 @@ def test_a_till_takes_one_sale_after_the_other(
 
     type_in(monkeypatch, CODE, "twelve", "12.50", CODE, "", CODE[:-1] + "1", "3", "")
     with fake_server_in_thread(script) as server:
-        assert terminal_main(["till", "--device", saved(DeviceKind.TERMINAL, tmp_path, server.url)]) == 0
+        assert terminal_main(["till", "--device", save_credentials(DeviceKind.TERMINAL, tmp_path, server.url)]) == 0
     text = capsys.readouterr().out
     assert text.startswith("Canteen, North: terminal 7.\nCtrl-C ends.\n")
     assert "this is not an amount: enter it as 12.50" in text
@@ -178,7 +178,7 @@ def test_a_till_retries_the_same_payment_until_its_outcome_is_known(
 
     type_in(monkeypatch, "1", CODE, "")
     with fake_server_in_thread(script) as server:
-        assert terminal_main(["till", "--device", saved(DeviceKind.TERMINAL, tmp_path, server.url)]) == 0
+        assert terminal_main(["till", "--device", save_credentials(DeviceKind.TERMINAL, tmp_path, server.url)]) == 0
     text = capsys.readouterr().out
     assert text.index("UNKNOWN\n1.00 EUR\nDo not hand out the goods") < text.index("APPROVED\n1.00 EUR")
     assert scans[0]["payment_id"] == scans[1]["payment_id"]
@@ -195,7 +195,7 @@ def test_a_refused_scan_stays_in_view_and_a_stopped_till_ends(
 
     type_in(monkeypatch, "1", CODE, "", "1", CODE, "x", "1")
     with fake_server_in_thread(script) as server:
-        assert terminal_main(["till", "--device", saved(DeviceKind.TERMINAL, tmp_path, server.url)]) == 4
+        assert terminal_main(["till", "--device", save_credentials(DeviceKind.TERMINAL, tmp_path, server.url)]) == 4
     output = capsys.readouterr()
     assert "NOT CHARGED\n1.00 EUR\nbecause of wrong_currency (wrong_currency)" in output.out
     assert "UNKNOWN\n1.00 EUR" in output.out
@@ -208,14 +208,14 @@ def test_a_till_without_a_server_charges_nothing_and_shows_the_reason(
     monkeypatch.setattr("pos_client.cli.till_screen.SCAN_TIMEOUT_S", 0.3)
     monkeypatch.setattr("pos_client.cli.till_screen.GREETING_TIMEOUT_S", 0.3)
     type_in(monkeypatch, "1", CODE, "", "")
-    assert terminal_main(["till", "--device", saved(DeviceKind.TERMINAL, tmp_path)]) == 0
+    assert terminal_main(["till", "--device", save_credentials(DeviceKind.TERMINAL, tmp_path)]) == 0
     output = capsys.readouterr()
     assert "NOT CHARGED\n1.00 EUR\ncannot reach the server: Connection refused" in output.out
     assert output.err == "not connected yet: you can enter sales, which wait for the server.\n"
 
 
 def test_invalid_bytes_from_a_scanner_are_not_a_code(tmp_path: Path) -> None:
-    device = saved(DeviceKind.TERMINAL, tmp_path)
+    device = save_credentials(DeviceKind.TERMINAL, tmp_path)
     process = subprocess.run(
         [sys.executable, "-c", PROGRAM.format("terminal"), "scan", "--device", device, "--amount", "1"],
         input=b"\xff\xfe\n",
@@ -233,7 +233,7 @@ def test_ctrl_c_at_a_prompt_exits_130_quietly(
 
     monkeypatch.setattr("builtins.input", interrupted)
     with fake_server_in_thread(approving) as server:
-        assert terminal_main(["till", "--device", saved(DeviceKind.TERMINAL, tmp_path, server.url)]) == 130
+        assert terminal_main(["till", "--device", save_credentials(DeviceKind.TERMINAL, tmp_path, server.url)]) == 130
     assert capsys.readouterr().err == ""
 
 
@@ -243,6 +243,6 @@ def test_foreign_escape_sequences_do_not_reach_the_terminal(tmp_path: Path, caps
         await peer.answer(await peer.receive(), {**DECLINED, "text": "\x1b[2JNo."})
 
     with fake_server_in_thread(script) as server:
-        device = saved(DeviceKind.TERMINAL, tmp_path, server.url)
+        device = save_credentials(DeviceKind.TERMINAL, tmp_path, server.url)
         assert terminal_main(["scan", "--device", device, "--amount", "1", "--code", CODE]) == 1
     assert "?[2JNo. (insufficient_funds)" in capsys.readouterr().out

@@ -14,7 +14,7 @@ from pos_client.cli.console import print_line
 from pos_client.cli.main import terminal_main
 from pos_server.core.credentials.device_keys import DeviceKind
 from tests.pos_client.cli.test_till_commands import CODE, type_in
-from tests.pos_client.fake_cli import PROGRAM, saved, silent, unsure
+from tests.pos_client.fake_cli import PROGRAM, save_credentials, silent, unknown_outcome
 from tests.pos_client.fake_server import PAID, Peer, fake_server_in_thread
 
 
@@ -38,7 +38,7 @@ def test_a_till_killed_during_a_payment_prints_its_outcome_at_the_next_start(
             await peer.answer(scans[-1], {**PAID, **scan})
 
     with fake_server_in_thread(losing, answering) as server:
-        device = saved(DeviceKind.TERMINAL, tmp_path, server.url)
+        device = save_credentials(DeviceKind.TERMINAL, tmp_path, server.url)
         arguments = ["--device", device, "--amount", "12.50", "--reference", "order-17", "--code", CODE]
         process = subprocess.Popen([sys.executable, "-c", PROGRAM.format("terminal"), "scan", *arguments])
         assert sent.wait(20)
@@ -67,8 +67,8 @@ def test_an_outcome_unknown_at_the_start_is_reported_and_stays_journaled(
 ) -> None:
     monkeypatch.setattr("pos_client.cli.till_session.RECOVERY_WAIT_S", 0.2)
     arguments = ["--amount", "12.50", "--reference", "order-17", "--code", CODE, "--json"]
-    with fake_server_in_thread(unsure, silent) as server:
-        device = saved(DeviceKind.TERMINAL, tmp_path, server.url)
+    with fake_server_in_thread(unknown_outcome, silent) as server:
+        device = save_credentials(DeviceKind.TERMINAL, tmp_path, server.url)
         assert terminal_main(["scan", "--device", device, *arguments]) == 3
         assert json.loads(capsys.readouterr().out)["outcome"] == "unknown"
         type_in(monkeypatch)
@@ -94,7 +94,7 @@ def test_a_late_outcome_is_printed_before_the_next_sale(
 
     type_in(monkeypatch, "1", CODE, "x", "2", CODE[:-1] + "1", "")
     with fake_server_in_thread(late) as server:
-        assert terminal_main(["till", "--device", saved(DeviceKind.TERMINAL, tmp_path, server.url)]) == 0
+        assert terminal_main(["till", "--device", save_credentials(DeviceKind.TERMINAL, tmp_path, server.url)]) == 0
     output = capsys.readouterr()
     assert "UNKNOWN" in output.out
     assert output.err == "earlier order order-a of 12.50 EUR: approved\n"
@@ -115,8 +115,8 @@ def test_an_earlier_outcome_that_arrives_during_a_sale_is_printed_after_it(
             await (await peer.socket.ping())
         await peer.answer(sale)
 
-    with fake_server_in_thread(unsure, late) as server:
-        device = saved(DeviceKind.TERMINAL, tmp_path, server.url)
+    with fake_server_in_thread(unknown_outcome, late) as server:
+        device = save_credentials(DeviceKind.TERMINAL, tmp_path, server.url)
         assert terminal_main(["scan", "--device", device, "--amount", "1", "--code", CODE]) == 3
         capsys.readouterr()
         type_in(monkeypatch, "2", CODE[:-1] + "1", "3", "")

@@ -9,7 +9,7 @@ import pytest
 from pos_client.cli.main import terminal_main
 from pos_server.core.credentials.device_keys import DeviceKind
 from tests.pos_client.cli.test_till_commands import CODE
-from tests.pos_client.fake_cli import saved, silent
+from tests.pos_client.fake_cli import save_credentials, silent
 from tests.pos_client.fake_server import (
     CANCELED,
     DECLINED,
@@ -49,7 +49,7 @@ def refusing(code: str) -> Script:
 def run(script: Script, folder: Path, *arguments: str) -> int:
     with fake_server_in_thread(script) as server:
         command, *rest = arguments
-        return terminal_main([command, "--device", saved(DeviceKind.TERMINAL, folder, server.url), *rest])
+        return terminal_main([command, "--device", save_credentials(DeviceKind.TERMINAL, folder, server.url), *rest])
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_an_unanswered_cancel_exits_3_and_the_next_start_resumes_it(
 ) -> None:
     requests: list[dict[str, Any]] = []
     with fake_server_in_thread(silent, answering(CANCELED, PAID, requests=requests)) as server:
-        device = saved(DeviceKind.TERMINAL, tmp_path, server.url)
+        device = save_credentials(DeviceKind.TERMINAL, tmp_path, server.url)
         assert terminal_main(["cancel", "--device", device, "--payment-id", PAYMENT_ID, "--timeout", "0.3"]) == 3
         error = capsys.readouterr().err
         assert error == "no answer: no answer within 0.3 s. The next start resumes the cancel.\n"

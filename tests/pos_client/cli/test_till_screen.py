@@ -13,13 +13,13 @@ from pos_client.cli.main import terminal_main
 from pos_server.core.credentials.device_keys import DeviceKind
 from tests.pos_client.cli.test_till_commands import CODE, type_in
 from tests.pos_client.cli.test_wallet_commands import read_until
-from tests.pos_client.fake_cli import PROGRAM, saved
+from tests.pos_client.fake_cli import PROGRAM, save_credentials
 from tests.pos_client.fake_server import CANCELED, DECLINED, PAID, PENDING, Peer, Script, fake_server_in_thread
 
 
 def run_till(script: Script, folder: Path) -> int:
     with fake_server_in_thread(script) as server:
-        return terminal_main(["till", "--device", saved(DeviceKind.TERMINAL, folder, server.url)])
+        return terminal_main(["till", "--device", save_credentials(DeviceKind.TERMINAL, folder, server.url)])
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_c_cancels_a_pending_payment(tmp_path: Path) -> None:
 
     master, slave = pty.openpty()
     with fake_server_in_thread(script) as server:
-        device = saved(DeviceKind.TERMINAL, tmp_path, server.url)
+        device = save_credentials(DeviceKind.TERMINAL, tmp_path, server.url)
         process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM.format("terminal"), "till", "--device", device],
             stdin=slave,

@@ -17,7 +17,7 @@ from pos_client.wallet.client import WalletClient
 from pos_server.core.credentials import payment_code
 from pos_server.core.credentials.device_keys import DeviceKind
 from pos_server.core.protocol.server_messages import StatusChanged
-from tests.pos_client.fake_cli import PROGRAM, approving, saved, silent
+from tests.pos_client.fake_cli import PROGRAM, approving, save_credentials, silent
 from tests.pos_client.fake_server import BOUGHT, DEVICE_KEY, Peer, credentials, fake_server_in_thread
 
 SHOWN_CODE = r"7710 0000 0001 3\d{3} \d{4} \d{4}"
@@ -27,7 +27,7 @@ def test_each_code_command_prints_and_draws_a_new_code(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(time, "time_ns", lambda: 1_700_000_010_000_000_000)
-    device = saved(DeviceKind.WALLET, tmp_path)
+    device = save_credentials(DeviceKind.WALLET, tmp_path)
     image = tmp_path / "code.png"
     assert wallet_main(["code", "--device", device]) == 0
     assert wallet_main(["code", "--device", device, "--png", str(image), "--symbology", "code128"]) == 0
@@ -45,7 +45,7 @@ def test_a_wrong_image_suffix_is_an_invalid_argument(tmp_path: Path, capsys: pyt
 
 def test_the_balance_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with fake_server_in_thread(silent) as server:
-        assert wallet_main(["balance", "--device", saved(DeviceKind.WALLET, tmp_path, server.url)]) == 0
+        assert wallet_main(["balance", "--device", save_credentials(DeviceKind.WALLET, tmp_path, server.url)]) == 0
     assert capsys.readouterr().out == "20.00 EUR\n"
 
 
@@ -59,7 +59,7 @@ def test_show_prints_lines_without_a_terminal(
 
     monkeypatch.setattr(time, "time_ns", lambda: 1_700_000_010_000_000_000)
     with fake_server_in_thread(script, server_time_ms=1_700_000_010_000) as server:
-        assert wallet_main(["show", "--device", saved(DeviceKind.WALLET, tmp_path, server.url)]) == 4
+        assert wallet_main(["show", "--device", save_credentials(DeviceKind.WALLET, tmp_path, server.url)]) == 4
     output = capsys.readouterr()
     step = payment_code.step_at(1_700_000_010)
     expected = [payment_code.make(DEVICE_KEY, 1_000_000_001, 3, step, seq) for seq in (0, 1)]
@@ -71,7 +71,7 @@ def test_show_prints_lines_without_a_terminal(
 def test_show_draws_on_a_terminal_and_restores_it(end: signal.Signals, exit_code: int, tmp_path: Path) -> None:
     master, slave = pty.openpty()
     with fake_server_in_thread(silent, server_time_ms=time.time_ns() // 1_000_000) as server:
-        device = saved(DeviceKind.WALLET, tmp_path, server.url)
+        device = save_credentials(DeviceKind.WALLET, tmp_path, server.url)
         process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM.format("wallet"), "show", "--device", device],
             stdin=slave,
@@ -96,7 +96,7 @@ def test_show_draws_on_a_terminal_and_restores_it(end: signal.Signals, exit_code
 
 def test_a_closed_output_pipe_ends_show_quietly(tmp_path: Path) -> None:
     with fake_server_in_thread(approving) as server:
-        device = saved(DeviceKind.WALLET, tmp_path, server.url)
+        device = save_credentials(DeviceKind.WALLET, tmp_path, server.url)
         reader, writer = os.pipe()
         os.close(reader)
         process = subprocess.run(
@@ -117,7 +117,7 @@ def read_until(descriptor: int, pattern: str) -> str:
 
 
 def test_the_state_is_next_to_the_credentials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert wallet_main(["code", "--device", saved(DeviceKind.WALLET, tmp_path)]) == 0
+    assert wallet_main(["code", "--device", save_credentials(DeviceKind.WALLET, tmp_path)]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["wallet.json", "wallet.state.json"]
     assert codes.CodeSource(credentials(DeviceKind.WALLET), state_file=tmp_path / "wallet.state.json")
     assert len(capsys.readouterr().out) == payment_code.CODE_DIGITS + 1

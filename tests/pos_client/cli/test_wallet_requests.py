@@ -15,7 +15,7 @@ from pos_client.cli.main import wallet_main
 from pos_server.core.credentials.device_keys import DeviceKind
 from tests.pos_client.cli.test_till_commands import type_in
 from tests.pos_client.cli.test_wallet_commands import SHOWN_CODE, read_until
-from tests.pos_client.fake_cli import PROGRAM, saved, silent
+from tests.pos_client.fake_cli import PROGRAM, save_credentials, silent
 from tests.pos_client.fake_server import BOUGHT, CONFIRM, Peer, Script, fake_server_in_thread
 from tests.pos_client.wallet.test_requests import NEW_PIN, PIN, PIN_CHANGED
 
@@ -31,7 +31,7 @@ REJECTED = {
 def run(script: Script, folder: Path, *arguments: str) -> int:
     with fake_server_in_thread(script) as server:
         command, *rest = arguments
-        return wallet_main([command, "--device", saved(DeviceKind.WALLET, folder, server.url), *rest])
+        return wallet_main([command, "--device", save_credentials(DeviceKind.WALLET, folder, server.url), *rest])
 
 
 def test_a_pin_change_requires_the_old_pin_and_prints_neither(
@@ -177,7 +177,7 @@ def test_show_prompts_for_the_pin_hides_it_and_keeps_showing_codes(tmp_path: Pat
 
     master, slave = pty.openpty()
     with fake_server_in_thread(script, server_time_ms=now_ms) as server:
-        device = saved(DeviceKind.WALLET, tmp_path, server.url)
+        device = save_credentials(DeviceKind.WALLET, tmp_path, server.url)
         process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM.format("wallet"), "show", "--device", device],
             stdin=slave,

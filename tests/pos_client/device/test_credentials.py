@@ -12,9 +12,9 @@ from tests.pos_client.fake_server import DEVICE_KEY, credentials
 
 def test_credentials_are_saved_to_a_private_file_and_loaded_again(tmp_path: Path) -> None:
     path = tmp_path / "new folder" / "till.json"
-    saved = credentials(DeviceKind.TERMINAL)
-    saved.save(path)
-    assert Credentials.load(path, DeviceKind.TERMINAL) == saved
+    original = credentials(DeviceKind.TERMINAL)
+    original.save(path)
+    assert Credentials.load(path, DeviceKind.TERMINAL) == original
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
     assert json.loads(path.read_text())["device_key"] == "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="

@@ -12,7 +12,7 @@ from pos_client.errors import RequestRefused, RequestUnanswered
 from pos_client.terminal.client import TerminalClient
 from pos_server.core.credentials.device_keys import DeviceKind
 from pos_server.core.protocol.server_messages import ShiftReport
-from tests.pos_client.fake_cli import saved, silent
+from tests.pos_client.fake_cli import save_credentials, silent
 from tests.pos_client.fake_server import Peer, Script, fake_server, fake_server_in_thread
 from tests.pos_client.fake_time import no_wait
 
@@ -124,7 +124,9 @@ async def test_an_invalid_shift_is_a_value_error() -> None:
 def run(script: Script, folder: Path, *arguments: str) -> int:
     with fake_server_in_thread(script) as server:
         action, *rest = arguments
-        return terminal_main(["shift", action, "--device", saved(DeviceKind.TERMINAL, folder, server.url), *rest])
+        return terminal_main(
+            ["shift", action, "--device", save_credentials(DeviceKind.TERMINAL, folder, server.url), *rest]
+        )
 
 
 def test_the_command_opens_a_shift_with_the_cash_in_the_drawer(
