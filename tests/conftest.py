@@ -1,23 +1,27 @@
-"""What every test may use: a real Postgres, a database of its own, a small shop of shops and wallets, a server."""
+"""Fixtures of all tests: a real Postgres, a database, a small shop with tills and wallets, a server.
+
+Server code is imported where a fixture needs it, so that tests of pure rules start at once.
+"""
+
+from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import asyncpg
 import hypothesis
 import pytest
 import pytest_asyncio
 
-from pos_server.ledger.database import connect
-from pos_server.ledger.migrate import load_migrations, migrate
-from pos_server.postgres.embedded import EmbeddedPostgres
-from pos_server.server import RunningServer, serving
-from tests.support import KEYRING, Shop, build_shop, open_directory, settings
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    import asyncpg
+
+    from pos_server.server import RunningServer
+    from tests.support import Shop
 
 # How long an example takes says how busy the machine is, nothing else.
 hypothesis.settings.register_profile("pos", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
@@ -41,8 +45,6 @@ def _in_memory() -> str | None:
 if "TMPDIR" not in os.environ and (directory := _in_memory()):
     os.environ["TMPDIR"] = tempfile.tempdir = directory
 
-_numbers = itertools.count(1)
-
 
 @pytest.hookimpl(tryfirst=True)  # before pytest deselects by marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -54,57 +56,42 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """The DSN of an embedded Postgres, with a migrated database `pos_template` to clone."""
+    from pos_server.postgres.embedded import EmbeddedPostgres
+    from tests.databases import make_template
+    from tests.support import open_directory
+
     data_dir = open_directory("pos-tests-")
     try:
         with EmbeddedPostgres(data_dir) as dsn:
-            asyncio.run(_make_template(dsn))
+            asyncio.run(make_template(dsn))
             yield dsn
     finally:
         shutil.rmtree(data_dir, ignore_errors=True)
 
 
-async def _make_template(dsn: str) -> None:
-    await _execute(dsn, "create database pos_template")
-    connection = await connect(_dsn_of(dsn, "pos_template"), timeout_s=10, role=None)
-    try:
-        await migrate(connection, load_migrations())
-    finally:
-        await connection.close()
-
-
-async def _execute(dsn: str, statement: str) -> None:
-    connection = await connect(dsn, timeout_s=10, role=None)
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()
-
-
-def _dsn_of(dsn: str, database: str) -> str:
-    return dsn.replace("/pos?", f"/{database}?")
-
-
 @pytest_asyncio.fixture
 async def empty_dsn(postgres: str) -> AsyncIterator[str]:
     """A database without a schema."""
-    name = f"pos_empty_{next(_numbers)}"
-    await _execute(postgres, f"create database {name}")
-    yield _dsn_of(postgres, name)
-    await _execute(postgres, f"drop database {name} with (force)")
+    from tests.databases import database
+
+    async with database(postgres, empty=True) as made:
+        yield made
 
 
 @pytest_asyncio.fixture
 async def dsn(postgres: str) -> AsyncIterator[str]:
-    """A migrated database of this test's own."""
-    name = f"pos_test_{next(_numbers)}"
-    await _execute(postgres, f"create database {name} template pos_template")
-    yield _dsn_of(postgres, name)
-    await _execute(postgres, f"drop database {name} with (force)")
+    """A migrated database of this test's own, unless its file shares one (tests/shared.py)."""
+    from tests.databases import database
+
+    async with database(postgres) as made:
+        yield made
 
 
 @pytest_asyncio.fixture
 async def connection(dsn: str) -> AsyncIterator[asyncpg.Connection]:
     """A connection under the server's role."""
+    from pos_server.ledger.database import connect
+
     opened = await connect(dsn, timeout_s=10)
     yield opened
     await opened.close()
@@ -113,6 +100,8 @@ async def connection(dsn: str) -> AsyncIterator[asyncpg.Connection]:
 @pytest_asyncio.fixture
 async def admin(dsn: str) -> AsyncIterator[asyncpg.Connection]:
     """A connection that may do anything, also what the server may not."""
+    from pos_server.ledger.database import connect
+
     opened = await connect(dsn, timeout_s=10, role=None)
     yield opened
     await opened.close()
@@ -121,6 +110,8 @@ async def admin(dsn: str) -> AsyncIterator[asyncpg.Connection]:
 @pytest_asyncio.fixture
 async def shop(connection: asyncpg.Connection) -> Shop:
     """One merchant with a store and two terminals; three wallets with 100.00 EUR and one device each."""
+    from tests.support import build_shop
+
     return await build_shop(connection)
 
 
@@ -141,5 +132,8 @@ def _loop_errors_fail(request: pytest.FixtureRequest) -> None:
 @pytest_asyncio.fixture
 async def server(dsn: str) -> AsyncIterator[RunningServer]:
     """A real server on a free port, in this process."""
+    from pos_server.server import serving
+    from tests.support import KEYRING, settings
+
     async with serving(settings(revocation_check_s=0.2), KEYRING, dsn) as running:
         yield running

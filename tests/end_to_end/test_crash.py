@@ -15,13 +15,13 @@ from pos_server.ledger.database import connect
 from pos_server.postgres.embedded import EmbeddedPostgres
 from tests.end_to_end.server_process import data_directory, pos_server, running_server
 from tests.support import MASTER_KEYS, Shop, TestDevice, build_shop
+from tests.tiers import short_and_long
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.postgres]
 
 TILLS = 6
 # A wallet has ten codes in 30 s.
 WALLETS_PER_TILL = 12
-KILLS = 4
 
 
 def free_port() -> int:
@@ -58,7 +58,8 @@ async def new_town(data_dir: Path) -> Shop:
         await asyncio.to_thread(postgres.stop)
 
 
-async def test_every_scan_ends_in_one_outcome_across_kills() -> None:
+@short_and_long("kills", 1, 4)
+async def test_every_scan_ends_in_one_outcome_across_kills(kills: int) -> None:
     port = free_port()
     results: list[tuple[str, str]] = []
     stop = asyncio.Event()
@@ -76,7 +77,7 @@ async def test_every_scan_ends_in_one_outcome_across_kills() -> None:
         sellers: list[asyncio.Task[None]] = []
         clients: list[TerminalClient] = []
         try:
-            for kill in range(KILLS + 1):
+            for kill in range(kills + 1):
                 async with running_server("--data-dir", data_dir, port=port, POS_MASTER_KEYS=MASTER_KEYS) as server:
                     if shop is None:
                         shop = await new_town(data_dir)
@@ -90,7 +91,7 @@ async def test_every_scan_ends_in_one_outcome_across_kills() -> None:
                             done, _ = await asyncio.wait(sellers, timeout=0.01)
                             for seller in done:
                                 seller.result()
-                    if kill < KILLS:
+                    if kill < kills:
                         assert await server.stop(signal.SIGKILL) == -signal.SIGKILL
                     else:
                         stop.set()

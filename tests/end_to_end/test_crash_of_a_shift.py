@@ -11,21 +11,22 @@ from pos_server.core.accounting.shifts import TotalKind
 from tests.end_to_end.server_process import data_directory, pos_server, running_server
 from tests.end_to_end.test_crash import credentials, free_port, new_town
 from tests.support import MASTER_KEYS
+from tests.tiers import short_and_long
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.postgres]
 
-KILLS = 4
 SALES = 5
 
 
-async def test_a_shift_that_is_killed_while_it_closes_is_closed_by_the_repeat() -> None:
+@short_and_long("kills", 1, 4)
+async def test_a_shift_that_is_killed_while_it_closes_is_closed_by_the_repeat(kills: int) -> None:
     port, chance = free_port(), random.Random(20_261_124)
     async with data_directory() as data_dir:
         server = running_server("--data-dir", data_dir, port=port, POS_MASTER_KEYS=MASTER_KEYS)
         process = await server.__aenter__()
         shop = await new_town(data_dir)
         async with TerminalClient(credentials(shop.terminals[0], process.url)) as till:
-            for kill in range(KILLS):
+            for kill in range(kills):
                 shift = await till.open_shift("Alice", 1_000 * kill)
                 wallets = shop.wallets[kill * SALES : (kill + 1) * SALES]
                 for number, wallet in enumerate(wallets):

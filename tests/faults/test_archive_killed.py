@@ -20,10 +20,10 @@ from tests.end_to_end.server_process import POS_SERVER, environment, pos_server
 from tests.ledger.archived import BEFORE, archive_old, make_old
 from tests.ledger.test_payments import run_batch
 from tests.support import Shop, new_id
+from tests.tiers import short_and_long
 
 pytestmark = pytest.mark.asyncio
 PAYMENTS_PER_PART = 2
-KILLS = 6
 # A part takes some milliseconds.
 KILLED_WITHIN_S = 0.1
 KNOWN = {"POS_ARCHIVE_MIN_AGE_DAYS": "1.5", "POS_REFUND_WINDOW_DAYS": "1"}
@@ -45,15 +45,16 @@ async def old_sales(connection: asyncpg.Connection, shop: Shop, admin: asyncpg.C
     await make_old(admin)
 
 
+@short_and_long("kills", 2, 12)
 async def test_kills_at_random_moments(
-    dsn: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, tmp_path: Path
+    kills: int, dsn: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
     await old_sales(connection, shop, admin, 7)
     everything = {row["id"] for row in await admin.fetch("select id::text from payment")}
     before = await balances(admin)
     variables = environment(POS_DATABASE_URL=dsn, POS_ARCHIVE_PART_PAYMENTS_MAX=str(PAYMENTS_PER_PART), **KNOWN)
     killed = 0
-    for _ in range(KILLS):
+    for _ in range(kills):
         process = await asyncio.create_subprocess_exec(
             POS_SERVER,
             *("archive", "--before", str(BEFORE), "--out", tmp_path),

@@ -14,6 +14,7 @@ from pos_server.ledger.seals import check_seals
 from tests.end_to_end.server_process import POS_SERVER, environment, pos_server, running_server
 from tests.ledger.test_payments import run_batch
 from tests.support import MASTER_KEYS, Shop
+from tests.tiers import short_and_long
 
 pytestmark = pytest.mark.asyncio
 # Long enough to be killed in: what works on these tables stands still at each row.
@@ -90,12 +91,15 @@ async def test_seals(dsn: str, connection: asyncpg.Connection, shop: Shop, admin
     assert (report.problems, report.transfers) == ([], 6)
 
 
-async def test_roll_up(dsn: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection) -> None:
+@short_and_long("kills", 1, 3)
+async def test_roll_up(
+    kills: int, dsn: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection
+) -> None:
     """It runs in the server, so the server is killed."""
     await run_batch(connection, shop.scan(0), shop.scan(1))
     before = await balances(admin)
     await stand_still(admin, "account_rollup")
-    for _ in range(3):
+    for _ in range(kills):
         async with running_server(POS_DATABASE_URL=dsn, POS_MASTER_KEYS=MASTER_KEYS) as server:
             await at_work(admin, wanted=True)
             assert await server.stop(signal.SIGKILL) == -signal.SIGKILL

@@ -1,14 +1,11 @@
-"""Shop Wi-Fi at its worst: connections are cut all the time, and still everybody learns everything exactly once.
-
-Runs for 12 s; `POS_FAULT_SECONDS=60` makes it as long as the promise in docs/protocol.md was measured with.
-"""
+"""Shop Wi-Fi at its worst: connections are cut all the time, and still everybody learns everything exactly once."""
 
 import asyncio
 import json
-import os
 import random
 from collections import Counter
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from uuid import UUID
 
 import pytest
@@ -19,13 +16,24 @@ from tests.end_to_end.server_process import pos_server, running_server
 from tests.end_to_end.test_crash import credentials
 from tests.faults.chaos_proxy import chaos_proxy
 from tests.support import MASTER_KEYS, build_shop
+from tests.tiers import short_and_long
 
-SECONDS = float(os.environ.get("POS_FAULT_SECONDS", "12"))
-PAIRS = 100
 CUT_SHARE = 0.04
 SETTLE_S = 20
 
 pytestmark = pytest.mark.asyncio
+
+
+@dataclass(frozen=True, slots=True)
+class Storm:
+    """How many customers buy how often, and how often connections are cut in each way, at least.
+
+    A wallet has ten codes in 30 s.
+    """
+
+    pairs: int
+    sales: int
+    cuts_min: int
 
 
 class Pair:
@@ -38,14 +46,9 @@ class Pair:
         self.notices: Counter[UUID] = Counter()
         self.outcomes: dict[UUID, str] = {}
 
-    async def sell(self, until_s: float) -> None:
-        clock = asyncio.get_running_loop().time
-        number = 0
-        while clock() < until_s:
-            number += 1
+    async def sell(self, sales: int) -> None:
+        for number in range(sales):
             code = await self.wallet.next_code()
-            if clock() >= until_s:
-                return
             reference = f"{self.till.credentials.number}-{number}"
             result = await self.till.scan(code=code.digits, amount_minor=7, reference=reference, timeout_s=SETTLE_S)
             assert result.payment_id not in self.results
@@ -61,9 +64,10 @@ class Pair:
         return self.results.keys() - self.notices.keys()
 
 
-async def test_every_scan_ends_in_one_result_at_the_till_and_at_the_wallet(dsn: str) -> None:
+@short_and_long("storm", Storm(pairs=30, sales=8, cuts_min=1), Storm(pairs=100, sales=25, cuts_min=80))
+async def test_every_scan_ends_in_one_result_at_the_till_and_at_the_wallet(storm: Storm, dsn: str) -> None:
     connection = await connect(dsn, timeout_s=10)
-    shop = await build_shop(connection, terminals=PAIRS, wallets=PAIRS)
+    shop = await build_shop(connection, terminals=storm.pairs, wallets=storm.pairs)
     await connection.close()
     backoff = Backoff(base_s=0.05, cap_s=0.5)
     async with AsyncExitStack() as stack:
@@ -81,8 +85,7 @@ async def test_every_scan_ends_in_one_result_at_the_till_and_at_the_wallet(dsn: 
         # Who never was connected has nothing to resume from: it has the balance in its first `ready`.
         await asyncio.gather(*(client.ready() for pair in pairs for client in (pair.till, pair.wallet)))
         listeners = [asyncio.create_task(pair.listen()) for pair in pairs]
-        until_s = asyncio.get_running_loop().time() + SECONDS
-        await asyncio.gather(*(pair.sell(until_s) for pair in pairs))
+        await asyncio.gather(*(pair.sell(storm.sales) for pair in pairs))
         proxy.on = False
         clock = asyncio.get_running_loop().time
         settled_s = clock() + SETTLE_S
@@ -100,7 +103,8 @@ async def test_every_scan_ends_in_one_result_at_the_till_and_at_the_wallet(dsn: 
     assert {payment_id: outcome for pair in pairs for payment_id, outcome in pair.outcomes.items()} == results
     # A customer whose phone has not heard of the last payment yet still shows its code.
     assert set(results.values()) <= {"approved", "code_used"}
-    assert min(proxy.cuts.values()) > 50, proxy.cuts
+    print(f"\n{len(results)} sales, cuts: {proxy.cuts}")  # noqa: T201 - what `pytest -s` is run for
+    assert min(proxy.cuts.values()) >= storm.cuts_min, proxy.cuts
     audit = await pos_server("audit", "--json", POS_DATABASE_URL=dsn)
     report = json.loads(audit.out)
     assert (report["audit"], report["payments"]) == ("ok", len(results))

@@ -1,4 +1,4 @@
-"""1,000 malformed sessions against the real server: it keeps serving, says little, keeps nothing."""
+"""Malformed sessions against the real server: it keeps serving, says little, keeps nothing."""
 
 import asyncio
 import itertools
@@ -17,16 +17,15 @@ from tests.end_to_end.server_process import ServerProcess, pos_server, running_s
 from tests.faults.malformed import CANARY, End, Login, Session, sessions
 from tests.faults.wire import CLOSE, TEXT, Wire, frame, upgrade_request
 from tests.support import MASTER_KEYS, Shop, TestDevice, ask, authenticate, build_shop, logged_in, scan_message
+from tests.tiers import short_and_long
 
 pytestmark = pytest.mark.asyncio
 
-SESSIONS = 1000
-WARM_UP_SESSIONS = 200
 RSS_GROWTH_BYTES_MAX = 12 * 1024 * 1024
 # A wallet has ten codes in 30 s.
 WALLETS = 60
 PAUSE_S = 0.1
-LATE_LINES_MAX = 2
+LATE_LINES_MAX = 10
 # The first two were once an exception in the log, the third two lines.
 UNFINISHED_ACTIVATION = b"POST /v1/activations HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{"
 BAD_TEXT_AND_FRAME = frame(TEXT, b"{") + frame(3, b"")
@@ -105,8 +104,9 @@ class HealthyTill:
 class Watch:
     """What the process shows of itself after each session."""
 
-    def __init__(self, server: ServerProcess, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, server: ServerProcess, loop: asyncio.AbstractEventLoop, warm_up_sessions: int) -> None:
         self.played = 0
+        self.warm_up_sessions = warm_up_sessions
         self.warm_resident_bytes = 0
         self._server = server
         self._loop = loop
@@ -132,7 +132,7 @@ class Watch:
         silent = session.login is not Login.HTTP and not lines
         self._late = min(LATE_LINES_MAX, max(0, self._late - max(0, lines - 1)) + silent)
         self.played += 1
-        if self.played == WARM_UP_SESSIONS:
+        if self.played == self.warm_up_sessions:
             self.warm_resident_bytes = resident_bytes(self._server.process.pid)
 
     async def _log_is_read(self) -> None:
@@ -143,10 +143,10 @@ class Watch:
         self._asking.close()
 
 
-def play_all(server: ServerProcess, till: TestDevice, phone: TestDevice, watch: Watch) -> None:
+def play_all(sessions_count: int, server: ServerProcess, till: TestDevice, phone: TestDevice, watch: Watch) -> None:
     # Not shrunk: against a server with a past, that takes long and proves little.
     @hypothesis_settings(
-        max_examples=SESSIONS,
+        max_examples=sessions_count,
         database=None,
         phases=[Phase.explicit, Phase.generate],
         suppress_health_check=list(HealthCheck),
@@ -164,17 +164,18 @@ def play_all(server: ServerProcess, till: TestDevice, phone: TestDevice, watch: 
 
 
 # While this thread of Hypothesis draws, the till's in the other may use `random` for a ping.
+@short_and_long("sessions_count", 100, 1_000)
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module:hypothesis.errors.HypothesisDeprecationWarning")
-async def test_a_thousand_malformed_sessions_harm_nobody(dsn: str, connection: asyncpg.Connection) -> None:
+async def test_malformed_sessions_harm_nobody(sessions_count: int, dsn: str, connection: asyncpg.Connection) -> None:
     shop = await build_shop(connection, wallets=WALLETS)
     variables = {"POS_DATABASE_URL": dsn, "POS_MASTER_KEYS": MASTER_KEYS}
     async with running_server(**variables) as server:
         files = open_files(server.process.pid)
         till = HealthyTill(server, shop)
         paying = asyncio.create_task(till.pay())
-        watch = Watch(server, asyncio.get_running_loop())
+        watch = Watch(server, asyncio.get_running_loop(), warm_up_sessions=sessions_count // 5)
         try:
-            await asyncio.to_thread(play_all, server, shop.terminals[1], shop.wallets[0], watch)
+            await asyncio.to_thread(play_all, sessions_count, server, shop.terminals[1], shop.wallets[0], watch)
         finally:
             watch.close()
             till.going = False
@@ -184,9 +185,9 @@ async def test_a_thousand_malformed_sessions_harm_nobody(dsn: str, connection: a
             paid = await ask(newcomer, scan_message(shop.wallets[0].code(), amount_minor=1))
         files_after = await asyncio.to_thread(settled_files, server.process.pid, files)
         assert await server.stop() == 0
-    assert watch.played >= SESSIONS
+    assert watch.played >= sessions_count
     assert paid["status"] == "approved"
-    assert till.approved > 10
+    assert till.approved > sessions_count / 100
     assert grown_bytes < RSS_GROWTH_BYTES_MAX
     assert files_after <= files + Settings.model_fields["database_pool_max"].default
     for secret in ("Traceback", CANARY, shop.terminals[1].key.hex()):

@@ -1,17 +1,12 @@
-"""Two server processes on one database, and two things that happen to one payment at once: exactly one legal outcome.
-
-POS_RACE_ROUNDS=500 runs as many rounds of each race; `make test` runs fewer.
-"""
+"""Two servers on one database, and two things that happen to one payment at once: exactly one legal outcome."""
 
 import asyncio
 import json
-import os
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -22,11 +17,14 @@ from tests.faults.concurrent_device import ConcurrentDevice, Message, concurrent
 from tests.gateway.test_cancel import cancel_message
 from tests.gateway.test_pin import OTHER_PIN, PIN, confirm_message, pin_message
 from tests.gateway.test_refund import refund_message
-from tests.support import MASTER_KEYS, Shop, TestDevice, build_shop, scan_message
+from tests.shared import shared_database
+from tests.support import MASTER_KEYS, TestDevice, build_shop, scan_message
+from tests.tiers import short_and_long
 
 pytestmark = pytest.mark.asyncio
+dsn = shared_database()
+races = short_and_long("rounds", 40, 500)
 
-ROUNDS = int(os.environ.get("POS_RACE_ROUNDS", "60"))
 # A wallet has ten codes in a step, so each round has a wallet of its own, and rounds run side by side.
 SIDE_BY_SIDE = 10
 PIN_FREE_MAX = 1_000
@@ -35,38 +33,40 @@ CONFIRMATION_S = 0.5
 
 @dataclass(slots=True)
 class Stage:
-    """A till at each of two servers, and a wallet for each round."""
+    """A till at each of two servers."""
 
     dsn: str
     urls: list[str]
     tills: list[ConcurrentDevice]
-    shop: Shop
 
-    async def rounds(self, play: Callable[[TestDevice], Awaitable[str]]) -> Counter[str]:
-        """Play every round; returns how often each outcome came."""
+    async def race(self, rounds: int, play: Callable[[TestDevice], Awaitable[str]]) -> tuple[set[str], set[int]]:
+        """Play as many rounds, each with a new wallet; returns the outcomes that came and the balances they left."""
         turn = asyncio.Semaphore(SIDE_BY_SIDE)
 
         async def one(wallet: TestDevice) -> str:
             async with turn:
                 return await play(wallet)
 
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(wallet)) for wallet in self.shop.wallets]
-        outcomes = Counter(task.result() for task in tasks)
-        print(f"\n{ROUNDS} rounds: {dict(outcomes)}")  # noqa: T201 - what `pytest -s` is run for
-        return outcomes
-
-    async def settled(self) -> dict[str, Any]:
-        """The audit of all of it."""
-        report: dict[str, Any] = json.loads((await pos_server("audit", "--json", POS_DATABASE_URL=self.dsn)).out)
+        connection = await connect(self.dsn, timeout_s=10)
+        try:
+            shop = await build_shop(connection, terminals=0, wallets=rounds, balance_minor=10_000)
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one(wallet)) for wallet in shop.wallets]
+            outcomes = Counter(task.result() for task in tasks)
+            print(f"\n{rounds} rounds: {dict(outcomes)}")  # noqa: T201 - what `pytest -s` is run for
+            numbers = [wallet.device.number for wallet in shop.wallets]
+            rows = await connection.fetch("select balance_minor from wallet where number = any($1)", numbers)
+        finally:
+            await connection.close()
+        report = json.loads((await pos_server("audit", "--json", POS_DATABASE_URL=self.dsn)).out)
         assert report["audit"] == "ok", report
-        return report
+        return set(outcomes), {row["balance_minor"] for row in rows}
 
 
-@pytest_asyncio.fixture
+@pytest_asyncio.fixture(scope="module")
 async def stage(dsn: str) -> AsyncIterator[Stage]:
     connection = await connect(dsn, timeout_s=10)
-    shop = await build_shop(connection, terminals=2, wallets=ROUNDS, balance_minor=10_000)
+    shop = await build_shop(connection, terminals=2, wallets=0)
     await connection.close()
     variables = {
         "POS_DATABASE_URL": dsn,
@@ -85,7 +85,7 @@ async def stage(dsn: str) -> AsyncIterator[Stage]:
             await stack.enter_async_context(concurrent_device(server.url, terminal))
             for server, terminal in zip(servers, shop.terminals, strict=True)
         ]
-        yield Stage(dsn, [server.url for server in servers], tills, shop)
+        yield Stage(dsn, [server.url for server in servers], tills)
 
 
 async def both(first: Awaitable[Message], second: Awaitable[Message]) -> tuple[Message, Message]:
@@ -103,7 +103,8 @@ async def both(first: Awaitable[Message], second: Awaitable[Message]) -> tuple[M
     return one, other
 
 
-async def test_cancel_against_scan(stage: Stage) -> None:
+@races
+async def test_cancel_against_scan(rounds: int, stage: Stage) -> None:
     here, there = stage.tills
 
     async def play(wallet: TestDevice) -> str:
@@ -120,13 +121,13 @@ async def test_cancel_against_scan(stage: Stage) -> None:
         assert (state["status"], state["decline_code"]) == ("declined", "canceled")
         return "cancel first"
 
-    outcomes = await stage.rounds(play)
-    assert set(outcomes) == {"scan first", "cancel first"}
-    await stage.settled()
-    assert await balances(stage) == {10_000}
+    outcomes, balances = await stage.race(rounds, play)
+    assert outcomes == {"scan first", "cancel first"}
+    assert balances == {10_000}
 
 
-async def test_confirm_against_expiry(stage: Stage) -> None:
+@races
+async def test_confirm_against_expiry(rounds: int, stage: Stage) -> None:
     till = stage.tills[0]
 
     async def play(wallet: TestDevice) -> str:
@@ -143,13 +144,13 @@ async def test_confirm_against_expiry(stage: Stage) -> None:
         assert (answer["status"], answer["version"]) in (("approved", 2), ("expired", 2))
         return str(answer["status"])
 
-    outcomes = await stage.rounds(play)
-    assert set(outcomes) == {"approved", "expired"}
-    await stage.settled()
-    assert await balances(stage) == {10_000, 10_000 - PIN_FREE_MAX - 1}
+    outcomes, balances = await stage.race(rounds, play)
+    assert outcomes == {"approved", "expired"}
+    assert balances == {10_000, 10_000 - PIN_FREE_MAX - 1}
 
 
-async def test_refund_against_refund_to_more_than_the_rest(stage: Stage) -> None:
+@races
+async def test_refund_against_refund_to_more_than_the_rest(rounds: int, stage: Stage) -> None:
     here, there = stage.tills
 
     async def play(wallet: TestDevice) -> str:
@@ -163,13 +164,13 @@ async def test_refund_against_refund_to_more_than_the_rest(stage: Stage) -> None
         ]
         return "first" if one["type"] == "refund.result" else "second"
 
-    outcomes = await stage.rounds(play)
-    assert set(outcomes) == {"first", "second"}
-    await stage.settled()
-    assert await balances(stage) == {10_000 - PIN_FREE_MAX + 600}
+    outcomes, balances = await stage.race(rounds, play)
+    assert outcomes == {"first", "second"}
+    assert balances == {10_000 - PIN_FREE_MAX + 600}
 
 
-async def test_the_same_id_on_two_servers(stage: Stage) -> None:
+@races
+async def test_the_same_id_on_two_servers(rounds: int, stage: Stage) -> None:
     """Same id, other terminal: one is paid, the other is told that the id is taken."""
     here, there = stage.tills
 
@@ -182,14 +183,13 @@ async def test_the_same_id_on_two_servers(stage: Stage) -> None:
         ]
         return "first" if one["type"] == "payment.result" else "second"
 
-    outcomes = await stage.rounds(play)
-    assert set(outcomes) == {"first", "second"}
-    report = await stage.settled()
-    assert report["payments"] == ROUNDS
-    assert await balances(stage) == {10_000 - PIN_FREE_MAX}
+    outcomes, balances = await stage.race(rounds, play)
+    assert outcomes == {"first", "second"}
+    assert balances == {10_000 - PIN_FREE_MAX}
 
 
-async def test_the_same_reference_with_two_ids_on_two_servers(stage: Stage) -> None:
+@races
+async def test_the_same_reference_with_two_ids_on_two_servers(rounds: int, stage: Stage) -> None:
     here, there = stage.tills
 
     async def play(wallet: TestDevice) -> str:
@@ -205,13 +205,13 @@ async def test_the_same_reference_with_two_ids_on_two_servers(stage: Stage) -> N
         )
         return "first" if won is one else "second"
 
-    outcomes = await stage.rounds(play)
-    assert set(outcomes) == {"first", "second"}
-    await stage.settled()
-    assert await balances(stage) == {10_000 - PIN_FREE_MAX}
+    outcomes, balances = await stage.race(rounds, play)
+    assert outcomes == {"first", "second"}
+    assert balances == {10_000 - PIN_FREE_MAX}
 
 
-async def test_two_phones_and_a_wrong_pin(stage: Stage) -> None:
+@races
+async def test_two_phones_and_a_wrong_pin(rounds: int, stage: Stage) -> None:
     """A wrong PIN and the right one for the same version: whichever comes first, the other counts for nothing."""
     till = stage.tills[0]
 
@@ -228,14 +228,6 @@ async def test_two_phones_and_a_wrong_pin(stage: Stage) -> None:
         assert right["type"] == wrong["type"]
         return str(right["type"])
 
-    outcomes = await stage.rounds(play)
-    assert set(outcomes) == {"payment.result", "payment.confirmation_required"}
-    await stage.settled()
-
-
-async def balances(stage: Stage) -> set[int]:
-    connection = await connect(stage.dsn, timeout_s=10)
-    try:
-        return {row["balance_minor"] for row in await connection.fetch("select balance_minor from wallet")}
-    finally:
-        await connection.close()
+    outcomes, balances = await stage.race(rounds, play)
+    assert outcomes == {"payment.result", "payment.confirmation_required"}
+    assert balances == {10_000, 10_000 - PIN_FREE_MAX - 1}

@@ -14,19 +14,19 @@ from pos_server.ledger.database import connect
 from tests.end_to_end.server_process import pos_server, running_server
 from tests.end_to_end.test_crash import credentials, free_port
 from tests.support import MASTER_KEYS, TestDevice, build_shop
+from tests.tiers import short_and_long
 
 pytestmark = pytest.mark.asyncio
 
 TILLS = 100
 SCANS_PER_S = 500
-SECONDS_BEFORE = 3
-SECONDS_AFTER = 3
 DRAIN_TIMEOUT_S = 10
 # A wallet has ten codes in 30 s.
 WALLETS_PER_TILL = 6
 
 
-async def test_a_restart_under_load_loses_no_result(dsn: str) -> None:
+@short_and_long("seconds", 1, 3)
+async def test_a_restart_under_load_loses_no_result(seconds: int, dsn: str) -> None:
     connection = await connect(dsn, timeout_s=10)
     shop = await build_shop(connection, terminals=TILLS, wallets=TILLS * WALLETS_PER_TILL, balance_minor=100)
     await connection.close()
@@ -66,19 +66,19 @@ async def test_a_restart_under_load_loses_no_result(dsn: str) -> None:
                 asyncio.create_task(sell(till, shop.wallets[index::TILLS], start_s + index / SCANS_PER_S))
                 for index, till in enumerate(tills)
             ]
-            await asyncio.sleep(SECONDS_BEFORE)
+            await asyncio.sleep(seconds)
             before = len(outcomes)
             stopping_s = time.monotonic()
             assert await first.stop() == 0
             assert time.monotonic() - stopping_s < DRAIN_TIMEOUT_S
         async with running_server(port=port, **variables) as second:
-            await asyncio.sleep(SECONDS_AFTER)
+            await asyncio.sleep(seconds)
             stop.set()
             async with asyncio.timeout(60):
                 await asyncio.gather(*sellers)
             assert await second.stop() == 0
 
-    assert before > SCANS_PER_S * SECONDS_BEFORE / 2
+    assert before > SCANS_PER_S * seconds / 2
     assert len(outcomes) > before
     assert set(outcomes.values()) == {"approved"}
     report = json.loads((await pos_server("audit", "--json", POS_DATABASE_URL=dsn)).out)

@@ -1,0 +1,44 @@
+"""Databases for tests, in the Postgres of the run. Nothing here is a test."""
+
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from pos_server.ledger.database import connect
+from pos_server.ledger.migrate import load_migrations, migrate
+
+_TEMPLATE = "pos_template"
+_numbers = itertools.count(1)
+
+
+async def make_template(postgres: str) -> None:
+    """Make the migrated database that others are cloned from."""
+    await _execute(postgres, f"create database {_TEMPLATE}")
+    connection = await connect(_dsn_of(postgres, _TEMPLATE), timeout_s=10, role=None)
+    try:
+        await migrate(connection, load_migrations())
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def database(postgres: str, *, empty: bool = False) -> AsyncIterator[str]:
+    """The DSN of a new database, which exists as long as the block runs: migrated, or `empty`."""
+    name = f"pos_test_{next(_numbers)}"
+    await _execute(postgres, f"create database {name}" + ("" if empty else f" template {_TEMPLATE}"))
+    try:
+        yield _dsn_of(postgres, name)
+    finally:
+        await _execute(postgres, f"drop database {name} with (force)")
+
+
+async def _execute(dsn: str, statement: str) -> None:
+    connection = await connect(dsn, timeout_s=10, role=None)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def _dsn_of(dsn: str, name: str) -> str:
+    return dsn.replace("/pos?", f"/{name}?")
