@@ -1,0 +1,229 @@
+"""decide() of cancels: money returned, tombstones, refusals and time limits. Rows in, outcomes out."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from pos_server.core.errors import ErrorCode
+from pos_server.core.payments.operations import Cancel, Decided, Operation, Refused
+from pos_server.core.payments.payment import Payment, Status
+from pos_server.core.payments.snapshot import (
+    Changeset,
+    MerchantStatus,
+    OpenPayment,
+    Snapshot,
+    TerminalStatus,
+    Transfer,
+    TransferKind,
+    WalletStatus,
+)
+from tests.copies import replace
+from tests.core.payments.deciding import (
+    ACCEPTOR,
+    DAY_MS,
+    DAY_START_MS,
+    NOW_MS,
+    WALLET,
+    cancel,
+    code,
+    decided,
+    forged,
+    payment_id,
+    refund,
+    run,
+    scan,
+    snapshot,
+    verdicts,
+    wallet,
+)
+
+DAY_LATER_MS = NOW_MS + 24 * 3_600_000
+
+
+def sold(amount_minor: int = 1_000, *others: int) -> Snapshot:
+    """Payment 1 of the first wallet, approved, and perhaps others. The wallet's version goes up by one each."""
+    rows = snapshot()
+    run(rows, *(scan(n, seq=n, amount_minor=amount) for n, amount in enumerate([amount_minor, *others], start=1)))
+    return rows
+
+
+def parts(operations: Sequence[Operation], batches: int) -> list[Sequence[Operation]]:
+    return [operations] if batches == 1 else [[operation] for operation in operations]
+
+
+def paid(amount_minor: int = 1_000, **fields: Any) -> Payment:
+    plain = Payment(
+        payment_id=payment_id(1),
+        fingerprint=scan(1, seq=1, amount_minor=amount_minor).fingerprint,
+        terminal_number=11,
+        merchant_id=5,
+        wallet_number=WALLET,
+        reference="order-1",
+        amount_minor=amount_minor,
+        currency="EUR",
+        status=Status.APPROVED,
+        decline_code=None,
+        paid_by=None,
+        version=1,
+        changed_at_ms=NOW_MS,
+        approved_at_ms=NOW_MS,
+    )
+    return replace(plain, **fields)
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        pytest.param(cancel(1), id="by id"),
+        pytest.param(cancel(None, reference="order-1"), id="by reference"),
+        pytest.param(cancel(1, terminal=12), id="at another till"),
+        pytest.param(cancel(None, reference="order-1", terminal=12), id="by reference, at another till"),
+    ],
+)
+def test_a_cancel_gives_the_money_back(wish: Cancel) -> None:
+    rows = sold(1_234)
+    outcomes, changes = run(rows, wish, now_ms=NOW_MS + 1)
+    payment = paid(1_234, status=Status.CANCELED, version=2, changed_at_ms=NOW_MS + 1)
+    # The day's allowance comes back, what was paid without a PIN does not.
+    left = replace(wallet(), version=9, day_pin_free_minor=1_234, day_pin_free_count=1)
+    assert outcomes == [Decided(wish, payment, ACCEPTOR, left)]
+    assert changes == Changeset(
+        payments={payment_id(1): payment},
+        payment_versions={payment_id(1): 1},
+        transfers=[Transfer(TransferKind.CANCEL, payment_id(1), 500, 901, 1_234, "EUR", WALLET)],
+        wallets={WALLET: left},
+        wallet_versions={WALLET: 8},
+    )
+    assert rows.open_payments == {(5, "order-1"): OpenPayment(payment_id(1), Status.CANCELED)}
+
+
+@pytest.mark.parametrize(
+    ("wish", "number", "reference"),
+    [
+        pytest.param(cancel(7), 7, None, id="by id"),
+        pytest.param(cancel(None, reference="order-7", tombstone=900), 900, "order-7", id="by reference"),
+    ],
+)
+def test_a_cancel_of_what_was_never_seen_leaves_a_tombstone(wish: Cancel, number: int, reference: str | None) -> None:
+    rows = snapshot()
+    outcomes, changes = run(rows, wish)
+    tombstone = Payment(
+        payment_id=payment_id(number),
+        fingerprint=None,
+        terminal_number=11,
+        merchant_id=5,
+        wallet_number=None,
+        reference=reference,
+        amount_minor=0,
+        currency="EUR",
+        status=Status.CANCELED,
+        decline_code=None,
+        paid_by=None,
+        version=1,
+        changed_at_ms=NOW_MS,
+    )
+    assert outcomes == [Decided(wish, tombstone, ACCEPTOR, None)]
+    assert changes == Changeset(payments={payment_id(number): tombstone}, payment_versions={payment_id(number): 0})
+    expected = {(5, reference): OpenPayment(payment_id(number), Status.CANCELED)} if reference else {}
+    assert rows.open_payments == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "wish", "status"),
+    [
+        pytest.param([cancel(1)], cancel(1), "canceled", id="canceled, by id"),
+        pytest.param([cancel(1)], cancel(None, reference="order-1"), "canceled", id="canceled, by reference"),
+        pytest.param([cancel(7)], cancel(7, terminal=12), "canceled", id="a tombstone"),
+        pytest.param([cancel(None, reference="x")], cancel(None, reference="x"), "canceled", id="a tombstoned order"),
+        pytest.param([scan(7, amount_minor=99_999, seq=9)], cancel(7), "insufficient_funds", id="declined"),
+        pytest.param([cancel(7), scan(7, seq=9)], cancel(7), "canceled", id="declined, after its cancel"),
+    ],
+)
+@pytest.mark.parametrize("batches", [1, 2], ids=["in one batch", "each in its own"])
+def test_a_cancel_of_what_cannot_be_paid_changes_nothing(
+    before: list[Operation], wish: Cancel, status: str, batches: int
+) -> None:
+    rows = sold()
+    said = [outcome for part in parts([*before, wish], batches) for outcome in run(rows, *part)[0]]
+    payment = decided(said[-2]).payment
+    assert verdicts(said)[-1] == status
+    assert (decided(said[-1]).payment, decided(said[-1]).replayed) == (payment, True)
+
+
+def test_a_cancel_after_a_decline_closes_the_order() -> None:
+    """By its reference: of the order there is nothing but what failed, and the next try may be on its way."""
+    rows = snapshot()
+    tries = [scan(1, code=forged(code())), cancel(None, reference="order-1"), scan(2, reference="order-1")]
+    outcomes, _ = run(rows, *tries)
+    assert verdicts(outcomes) == ["code_invalid", "canceled", "canceled"]
+    assert decided(outcomes[1]).payment.is_tombstone
+
+
+@pytest.mark.parametrize(
+    ("wish", "error"),
+    [
+        pytest.param(cancel(1, terminal=21), ErrorCode.ID_REUSED, id="of another merchant"),
+        pytest.param(cancel(7, terminal=21), ErrorCode.ID_REUSED, id="another merchant's tombstone"),
+        pytest.param(cancel(1, terminal=13), ErrorCode.TERMINAL_DISABLED, id="at a disabled till"),
+        pytest.param(cancel(8, terminal=13), ErrorCode.TERMINAL_DISABLED, id="never seen, at a disabled till"),
+        pytest.param(cancel(2), ErrorCode.ALREADY_REFUNDED, id="refunded in part"),
+        pytest.param(cancel(3), ErrorCode.ALREADY_REFUNDED, id="refunded whole"),
+    ],
+)
+def test_cancels_that_are_refused(wish: Cancel, error: ErrorCode) -> None:
+    rows = sold(1_000, 1_000, 1_000)
+    rows.terminals[13] = replace(ACCEPTOR, terminal_status=TerminalStatus.DISABLED)
+    run(rows, refund(902, 1, 2), refund(903, 1_000, 3), cancel(7))
+    outcomes, changes = run(rows, wish)
+    assert outcomes == [Refused(wish, error)]
+    assert changes == Changeset()
+
+
+@pytest.mark.parametrize(("now_ms", "said"), [(DAY_LATER_MS, "canceled"), (DAY_LATER_MS + 1, "cancel_too_late")])
+def test_the_window_of_a_cancel(now_ms: int, said: str) -> None:
+    assert verdicts(run(sold(), cancel(1), now_ms=now_ms)[0]) == [said]
+
+
+def test_a_cancel_is_for_its_own_merchant_only() -> None:
+    """Another merchant may have an order of the same number: it gets a tombstone of its own."""
+    rows = sold()
+    outcomes, _ = run(rows, cancel(None, reference="order-1", terminal=21))
+    assert verdicts(outcomes) == ["canceled"]
+    assert decided(outcomes[0]).payment.payment_id == payment_id(900)
+    assert rows.payments[payment_id(1)] == paid()
+
+
+@pytest.mark.parametrize(
+    ("of_wallet", "spent_minor"),
+    [
+        pytest.param({}, 0, id="on the day of the payment"),
+        pytest.param(
+            {"day_start_ms": DAY_START_MS + DAY_MS, "day_spent_minor": 300}, 300, id="on a day that has begun anew"
+        ),
+        pytest.param({"day_spent_minor": 400}, 0, id="never below 0"),
+    ],
+)
+def test_the_days_allowance_after_a_cancel(of_wallet: dict[str, int], spent_minor: int) -> None:
+    rows = sold()
+    rows.wallets[WALLET] = replace(rows.wallets[WALLET], **of_wallet)
+    run(rows, cancel(1), now_ms=DAY_LATER_MS)
+    assert rows.wallets[WALLET].day_spent_minor == spent_minor
+    assert rows.wallets[WALLET].balance_minor == 10_000
+
+
+@pytest.mark.parametrize("status", [WalletStatus.FROZEN, WalletStatus.CLOSED])
+@pytest.mark.parametrize("wish", [cancel(1), refund(901, 1_000)], ids=["cancel", "refund"])
+def test_money_comes_back_whatever_has_become_of_the_wallet(wish: Operation, status: WalletStatus) -> None:
+    rows = sold()
+    rows.wallets[WALLET] = replace(rows.wallets[WALLET], status=status)
+    run(rows, wish)
+    assert rows.wallets[WALLET].balance_minor == 10_000
+
+
+@pytest.mark.parametrize("wish", [cancel(1), refund(901, 1_000)], ids=["cancel", "refund"])
+def test_money_comes_back_from_an_inactive_merchant(wish: Operation) -> None:
+    rows = sold()
+    rows.terminals[11] = replace(ACCEPTOR, merchant_status=MerchantStatus.INACTIVE)
+    run(rows, wish)
+    assert rows.wallets[WALLET].balance_minor == 10_000
