@@ -26,11 +26,12 @@ def shared_database() -> Any:
 
 
 def shared_server(**overrides: object) -> Any:
-    """The fixture `server`: one server on `dsn` for the tests of a file, with settings as `tests.support` has them."""
+    """The fixture `server`: one server on `dsn` for the tests of a file, with these settings."""
+    limits = settings(**({"revocation_check_s": 0.2} | overrides))
 
     @pytest_asyncio.fixture(scope="module")
     async def server(dsn: str) -> AsyncIterator[RunningServer]:
-        async with serving(settings(**overrides), KEYRING, dsn) as running:
+        async with serving(limits, KEYRING, dsn) as running:
             yield running
 
     return server

@@ -1,36 +1,31 @@
 """Cash and fees at the till, on the wire: top-ups, withdrawals, their cancels, and every transfer of them."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
 import pytest
-import pytest_asyncio
 
 from pos_server.ledger.audit import audit
-from pos_server.server import RunningServer, serving
+from pos_server.server import RunningServer
 from tests.gateway.test_cancel import cancel_message
 from tests.gateway.test_pin import ask_for_pin, confirm_message, set_pin
 from tests.gateway.test_refund import refund_message
-from tests.support import KEYRING, Shop, ask, logged_in, receive, scan_message, settings
+from tests.shared import shared_database, shared_server
+from tests.support import Shop, ask, logged_in, receive, scan_message
 
 pytestmark = pytest.mark.asyncio
+dsn = shared_database()
+server = shared_server(top_up_minor_max=3_000, balance_minor_max=14_000, pin_free_minor_max=5_000)
 
 
-@pytest_asyncio.fixture
-async def server(dsn: str) -> AsyncIterator[RunningServer]:
-    limits = settings(top_up_minor_max=3_000, balance_minor_max=14_000, pin_free_minor_max=5_000)
-    async with serving(limits, KEYRING, dsn) as running:
-        yield running
-
-
-async def transfers(admin: asyncpg.Connection) -> list[tuple[str, str, str, int]]:
-    """All since the seeding: kind, from, to, amount."""
+async def transfers(admin: asyncpg.Connection, shop: Shop) -> list[tuple[str, str, str, int]]:
+    """All of the shop's wallets since the seeding: kind, from, to, amount."""
     rows = await admin.fetch(
         "select x.kind, case d.kind when 'house' then d.name else d.kind end, "
         "case c.kind when 'house' then c.name else c.kind end, x.amount_minor from transfer x "
         "join account d on d.id = x.debit_account_id join account c on c.id = x.credit_account_id "
-        "where x.created_at > now() - interval '1 hour' order by x.id"
+        "where x.created_at > now() - interval '1 hour' and x.wallet_number = any($1) order by x.id",
+        [wallet.device.number for wallet in shop.wallets],
     )
     return [tuple(row) for row in rows]
 
@@ -55,7 +50,10 @@ async def test_a_top_up_and_its_cancel(server: RunningServer, shop: Shop, admin:
         assert (canceled["status"], canceled["purpose"]) == ("canceled", "top_up")
         assert canceled["text"] == "The top-up of 30.00 EUR was taken back. Return the cash."
         assert ((await receive(phone))["balance_minor"], canceled["version"]) == (10_000, 2)
-    assert await transfers(admin) == [("top_up", "cash_in", "wallet", 3_000), ("cancel", "wallet", "cash_in", 3_000)]
+    assert await transfers(admin, shop) == [
+        ("top_up", "cash_in", "wallet", 3_000),
+        ("cancel", "wallet", "cash_in", 3_000),
+    ]
     assert (await audit(admin)).ok
 
 
@@ -71,7 +69,9 @@ async def test_what_a_top_up_may_not(server: RunningServer, shop: Shop, admin: a
         over = await top_up(1_001)
         assert (over["decline_code"], over["next_step"]) == ("balance_limit", "other_payment")
         assert (await top_up(1_000))["status"] == "approved"
-        await admin.execute("update wallet set day_start = now(), day_pin_free_count = 0")
+        await admin.execute(
+            "update wallet set day_start = now(), day_pin_free_count = 0 where number = $1", wallet.device.number
+        )
         for amount_minor in (5_000, 5_000, 1_001):
             assert (await ask(till, scan_message(wallet.code(), amount_minor=amount_minor)))["status"] == "approved"
         spent = await ask(till, cancel_message(payment_id=first["payment_id"]))
@@ -98,7 +98,10 @@ async def test_a_withdrawal_waits_for_the_pin(server: RunningServer, shop: Shop,
         told = await receive(phone)
         assert told["balance_minor"] == 10_000
         assert told["text"] == "Corner Canteen took the payout back. 4.00 EUR is in your wallet again."
-    assert await transfers(admin) == [("withdrawal", "wallet", "payout", 400), ("cancel", "payout", "wallet", 400)]
+    assert await transfers(admin, shop) == [
+        ("withdrawal", "wallet", "payout", 400),
+        ("cancel", "payout", "wallet", 400),
+    ]
     assert (await audit(admin)).ok
 
 
@@ -114,7 +117,7 @@ async def test_one_order_is_paid_once_whatever_for(purpose: str, server: Running
 async def test_fees_of_a_sale_its_refunds_and_its_cancel(
     server: RunningServer, shop: Shop, admin: asyncpg.Connection
 ) -> None:
-    await admin.execute("update merchant set fee_bps = 145, fee_fixed_minor = 7")
+    await admin.execute("update merchant set fee_bps = 145, fee_fixed_minor = 7 where id = $1", shop.merchant_id)
     async with logged_in(server.url, shop.terminals[0]) as till:
         sold = await ask(till, scan_message(shop.wallets[0].code(), amount_minor=999))
         for amount_minor in (40, 400, 559):
@@ -122,7 +125,7 @@ async def test_fees_of_a_sale_its_refunds_and_its_cancel(
         other = await ask(till, scan_message(shop.wallets[1].code(), amount_minor=1_000))
         await ask(till, cancel_message(payment_id=other["payment_id"]))
         await ask(till, scan_message(shop.wallets[2].code(), amount_minor=1_000, purpose="top_up"))
-    assert await transfers(admin) == [
+    assert await transfers(admin, shop) == [
         ("payment", "wallet", "merchant", 999),
         ("fee", "merchant", "fees", 21),
         ("refund", "merchant", "wallet", 40),
@@ -136,5 +139,5 @@ async def test_fees_of_a_sale_its_refunds_and_its_cancel(
         ("fee_return", "fees", "merchant", 22),
         ("top_up", "cash_in", "wallet", 1_000),
     ]
-    assert await admin.fetchval("select sum(fee_minor) from payment") == 43
+    assert await admin.fetchval("select sum(fee_minor) from payment where merchant_id = $1", shop.merchant_id) == 43
     assert (await audit(admin)).ok

@@ -13,15 +13,26 @@ from pos_server.core.payments.payment import DeclineCode
 from pos_server.core.payments.rules import Risk
 from pos_server.core.payments.snapshot import Wallet
 from pos_server.core.texts import LANGUAGES, decline_text
-from pos_server.server import serving
+from pos_server.server import RunningServer
 from tests.gateway.test_cancel import cancel_message
 from tests.gateway.test_pin import OTHER_PIN, confirm_message, pin_message
-from tests.support import KEYRING, Shop, TestDevice, ask, forged, logged_in, receive, scan_message, settings
+from tests.shared import shared_database, shared_server
+from tests.support import Shop, TestDevice, ask, forged, logged_in, receive, scan_message
 
 pytestmark = pytest.mark.asyncio
 
 # In the shop of these tests, what costs more than this needs a PIN, a limit, or a risk hook's consent.
 PIN_FREE_MAX, RISKY, DAY_MAX, PAYMENT_MAX, BALANCE_MAX = 2_000, 666, 5_000, 20_000, 12_000
+
+
+dsn = shared_database()
+server = shared_server(
+    pin_free_minor_max=PIN_FREE_MAX,
+    day_minor_max=DAY_MAX,
+    payment_minor_max=PAYMENT_MAX,
+    balance_minor_max=BALANCE_MAX,
+    risk_hook="tests.gateway.test_declines:reject_the_beast",
+)
 
 
 def reject_the_beast(scan: Scan, wallet: Wallet) -> Risk:
@@ -31,6 +42,7 @@ def reject_the_beast(scan: Scan, wallet: Wallet) -> Risk:
 
 @dataclass(slots=True)
 class Scene:
+    shop: Shop
     till: ClientConnection
     phone: ClientConnection
     wallet: TestDevice
@@ -63,16 +75,18 @@ def case(code: DeclineCode) -> Callable[[Case], Case]:
 def sql(code: DeclineCode, statement: str) -> None:
     @case(code)
     async def damage(scene: Scene) -> dict[str, object]:
-        await scene.admin.execute(statement)
+        shop = scene.shop
+        terminal, wallet = shop.terminals[0].device.number, scene.wallet.device.number
+        await scene.admin.execute(statement.format(merchant=shop.merchant_id, terminal=terminal, wallet=wallet))
         return scan_message(scene.wallet.code(), amount_minor=100)
 
 
-sql(DeclineCode.TERMINAL_DISABLED, "update terminal set status = 'disabled'")
-sql(DeclineCode.MERCHANT_INACTIVE, "update merchant set status = 'inactive'")
-sql(DeclineCode.WALLET_FROZEN, "update wallet set status = 'frozen'")
-sql(DeclineCode.WALLET_CLOSED, "update wallet set status = 'closed'")
-sql(DeclineCode.CURRENCY_MISMATCH, "update wallet set currency = 'USD'")
-sql(DeclineCode.INSUFFICIENT_FUNDS, "update wallet set balance_minor = 99")
+sql(DeclineCode.TERMINAL_DISABLED, "update terminal set status = 'disabled' where number = {terminal}")
+sql(DeclineCode.MERCHANT_INACTIVE, "update merchant set status = 'inactive' where id = {merchant}")
+sql(DeclineCode.WALLET_FROZEN, "update wallet set status = 'frozen' where number = {wallet}")
+sql(DeclineCode.WALLET_CLOSED, "update wallet set status = 'closed' where number = {wallet}")
+sql(DeclineCode.CURRENCY_MISMATCH, "update wallet set currency = 'USD' where number = {wallet}")
+sql(DeclineCode.INSUFFICIENT_FUNDS, "update wallet set balance_minor = 99 where number = {wallet}")
 
 
 @case(DeclineCode.CODE_MALFORMED)
@@ -151,7 +165,8 @@ async def _pin_wrong(scene: Scene) -> dict[str, object]:
 @case(DeclineCode.PIN_LOCKED)
 async def _pin_locked(scene: Scene) -> dict[str, object]:
     await ask(scene.phone, pin_message())
-    await scene.admin.execute("update wallet set pin_locked_until = now() + interval '1 hour'")
+    locked = "update wallet set pin_locked_until = now() + interval '1 hour' where number = $1"
+    await scene.admin.execute(locked, scene.wallet.device.number)
     return scan_message(scene.wallet.code(), amount_minor=PIN_FREE_MAX + 1)
 
 
@@ -177,21 +192,15 @@ async def test_every_code_has_its_case() -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("code", CASES)
-async def test_decline(code: DeclineCode, language: str, dsn: str, shop: Shop, admin: asyncpg.Connection) -> None:
-    limits = settings(
-        pin_free_minor_max=PIN_FREE_MAX,
-        day_minor_max=DAY_MAX,
-        payment_minor_max=PAYMENT_MAX,
-        balance_minor_max=BALANCE_MAX,
-        risk_hook="tests.gateway.test_declines:reject_the_beast",
-    )
+async def test_decline(
+    code: DeclineCode, language: str, server: RunningServer, shop: Shop, admin: asyncpg.Connection
+) -> None:
     wallet = shop.wallets[0]
     async with (
-        serving(limits, KEYRING, dsn) as server,
         logged_in(server.url, shop.terminals[0], language=language) as till,
         logged_in(server.url, wallet, language=f"{language}-XX") as phone,
     ):
-        scan = await CASES[code](Scene(till, phone, wallet, admin))
+        scan = await CASES[code](Scene(shop, till, phone, wallet, admin))
         result = await ask(till, scan) if scan else await receive(till)
         assert (result["type"], result["status"], result["decline_code"]) == ("payment.result", "declined", code)
         assert result["text"] == decline_text(language, "cashier", code)

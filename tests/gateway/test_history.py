@@ -1,19 +1,16 @@
 """Devices look back, on the wire."""
 
-from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
 
-from pos_server.core.errors import ErrorCode
-from pos_server.ledger import directory, history
 from pos_server.server import RunningServer, serving
-from tests.ledger.archived import archive_old, make_old
-from tests.ledger.test_payments import run_batch
+from tests.shared import shared_database, shared_server
 from tests.support import KEYRING, Shop, ask, logged_in, new_id, receive, scan_message, settings
 
 pytestmark = pytest.mark.asyncio
+dsn = shared_database()
+server = shared_server()
 
 
 def query_message(**fields: Any) -> dict[str, Any]:
@@ -82,31 +79,3 @@ async def test_queries_are_bounded_and_payments_go_on(dsn: str, shop: Shop) -> N
         assert [answer["code"] for answer in answers] == ["payment_unknown"] * 3 + ["too_many_queries"] * 2
         assert (answers[-1]["retryable"], answers[-1]["retry_after_s"]) == (True, 1)
         assert (await ask(till, scan_message(shop.wallets[0].code())))["status"] == "approved"
-
-
-async def test_an_archived_payment_is_known_as_one(
-    server: RunningServer, shop: Shop, connection: asyncpg.Connection, admin: asyncpg.Connection, tmp_path: Path
-) -> None:
-    sale, declined = shop.scan(0), shop.scan(1, amount_minor=99_999)
-    await run_batch(connection, sale, declined)
-    await make_old(admin)
-    await archive_old(admin, tmp_path)
-    async with logged_in(server.url, shop.terminals[0]) as till:
-        for asked in (
-            query_message(payment_id=str(sale.payment_id)),
-            query_message(reference=sale.reference),
-            query_message(payment_id=str(declined.payment_id)),
-        ):
-            answer = await ask(till, asked)
-            assert (answer["code"], answer["retryable"]) == ("payment_archived", False)
-        # Nothing holds this order any more.
-        assert (await ask(till, query_message(reference=declined.reference)))["code"] == "payment_unknown"
-        again = await ask(till, scan_message(shop.wallets[2].code(), reference=sale.reference))
-        assert (again["decline_code"], again["paid_by"]) == ("already_paid", str(sale.payment_id))
-        # The one that holds the order, not the one that failed for it.
-        assert (await ask(till, query_message(reference=sale.reference)))["code"] == "payment_archived"
-        assert (await ask(till, query_message(payment_id=again["payment_id"])))["decline_code"] == "already_paid"
-        recent = await ask(till, {"type": "payments.recent", "message_id": "r"})
-        assert [payment["payment_id"] for payment in recent["payments"]] == [again["payment_id"]]
-    stranger = await directory.create_merchant(connection, "Other shop", "EUR")
-    assert await history.find_payment(connection, stranger, sale.payment_id, None) is ErrorCode.PAYMENT_UNKNOWN  # type: ignore[arg-type]

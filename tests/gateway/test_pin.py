@@ -1,30 +1,24 @@
 """Payments that wait for the customer's PIN, on the wire."""
 
-import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
 import pytest
-import pytest_asyncio
 from websockets.asyncio.client import ClientConnection
 
 from pos_server.core.credentials.device_keys import DeviceId, DeviceKind
 from pos_server.ledger.audit import audit
-from pos_server.server import RunningServer, serving
-from tests.support import KEYRING, Shop, activated, ask, logged_in, new_id, receive, scan_message, settings
+from pos_server.server import RunningServer
+from tests.shared import shared_database, shared_server
+from tests.support import Shop, activated, ask, logged_in, new_id, receive, scan_message
 
 pytestmark = pytest.mark.asyncio
+dsn = shared_database()
+# It asks for the PIN from 5.00 on.
+server = shared_server(pin_free_minor_max=499)
 
 PIN = "274951"
 OTHER_PIN = "860317"
-
-
-@pytest_asyncio.fixture
-async def server(dsn: str) -> AsyncIterator[RunningServer]:
-    """A server that asks for the PIN from 5.00 on."""
-    async with serving(settings(pin_free_minor_max=499), KEYRING, dsn) as running:
-        yield running
 
 
 def pin_message(new_pin: str = PIN, **fields: Any) -> dict[str, Any]:
@@ -180,39 +174,9 @@ async def test_another_wallets_payment_is_unknown(server: RunningServer, shop: S
             assert (await ask(stranger, message))["code"] == "payment_unknown"
 
 
-async def test_a_payment_expires_and_both_sides_hear_of_it(dsn: str, shop: Shop) -> None:
-    async with (
-        serving(settings(pin_free_minor_max=0, confirmation_s=0.2), KEYRING, dsn) as server,
-        logged_in(server.url, shop.terminals[0]) as till,
-        logged_in(server.url, shop.wallets[0]) as phone,
-    ):
-        asked = await ask_for_pin(till, phone, shop.wallets[0].code(), reference="order-slow")
-        expired, told = await receive(till), await receive(phone)
-        assert (expired["status"], expired["retryable"], expired["decline_code"]) == ("expired", True, None)
-        assert (told["status"], told["payment_id"]) == ("expired", asked["payment_id"])
-        await set_pin(phone)
-        assert (await ask(phone, confirm_message(asked)))["status"] == "expired"
-        assert (await ask(till, scan_message(shop.wallets[0].code(), reference="order-slow")))["type"] == (
-            "payment.pending"
-        )
-
-
-async def test_a_payment_expires_at_the_next_start_too(dsn: str, shop: Shop, admin: asyncpg.Connection) -> None:
-    never = settings(pin_free_minor_max=0, confirmation_s=0.2, expiry_check_s=1000)
-    async with serving(never, KEYRING, dsn) as server, logged_in(server.url, shop.terminals[0]) as till:
-        pending = await ask(till, scan_message(shop.wallets[0].code()))
-    async with (
-        serving(settings(), KEYRING, dsn) as server,
-        logged_in(server.url, shop.terminals[0]) as till,
-        asyncio.timeout(10),
-    ):
-        query = {"type": "payment.query", "message_id": "q", "payment_id": pending["payment_id"]}
-        while (answer := await ask(till, query))["type"] != "payment.result":
-            pass
-    assert answer["status"] == "expired"
-
-
 async def test_setting_a_pin(server: RunningServer, shop: Shop, admin: asyncpg.Connection) -> None:
+    number = shop.wallets[0].device.number
+    failures = "select pin_failures from wallet where number = $1"
     async with logged_in(server.url, shop.wallets[0]) as phone:
         for weak in ("0000", "123456", "987654", "7777777"):
             refusal = await ask(phone, pin_message(weak))
@@ -227,12 +191,14 @@ async def test_setting_a_pin(server: RunningServer, shop: Shop, admin: asyncpg.C
         wrong = pin_message(OTHER_PIN, old_pin="111222")
         assert (await ask(phone, wrong))["code"] == "pin_wrong"
         assert (await ask(phone, wrong))["code"] == "pin_wrong"
-        assert await admin.fetchval("select max(pin_failures) from wallet") == 1, "sent again, counted once"
+        assert await admin.fetchval(failures, number) == 1, "sent again, counted once"
         assert (await ask(phone, pin_message(OTHER_PIN, old_pin=PIN)))["type"] == "pin.changed"
-    rows = await admin.fetch("select pin_hash from wallet where pin_hash is not null")
-    assert len(rows) == 1
-    assert rows[0]["pin_hash"].startswith("$argon2id$")
-    assert PIN not in rows[0]["pin_hash"]
+    numbers = [wallet.device.number for wallet in shop.wallets]
+    hashes = "select number, pin_hash from wallet where number = any($1) and pin_hash is not null"
+    [row] = await admin.fetch(hashes, numbers)
+    assert row["number"] == number
+    assert row["pin_hash"].startswith("$argon2id$")
+    assert PIN not in row["pin_hash"]
 
 
 async def test_whether_the_new_pin_is_the_old_one_is_not_told(server: RunningServer, shop: Shop) -> None:
@@ -257,5 +223,7 @@ async def test_balance_and_limits_are_decided_again_at_the_confirmation(
         assert (await ask(phone, confirm_message(asked[1])))["decline_code"] == "insufficient_funds"
         assert (await receive(till))["decline_code"] == "insufficient_funds"
         last = await ask_for_pin(till, phone, wallet.code(), amount_minor=500)
-        await admin.execute("update wallet set status = 'frozen', version = version + 1")
+        await admin.execute(
+            "update wallet set status = 'frozen', version = version + 1 where number = $1", wallet.device.number
+        )
         assert (await ask(phone, confirm_message(last)))["decline_code"] == "wallet_frozen"

@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -15,6 +16,7 @@ from pos_server.core.errors import CloseCode
 from pos_server.ledger.history import wallet_payments_since
 from pos_server.server import RunningServer, serving
 from tests.gateway.test_terminal import close_code
+from tests.shared import shared_database, shared_server
 from tests.support import (
     KEYRING,
     Shop,
@@ -30,6 +32,8 @@ from tests.support import (
 )
 
 pytestmark = pytest.mark.asyncio
+dsn = shared_database()
+server = shared_server()
 
 
 @asynccontextmanager
@@ -89,7 +93,9 @@ async def test_what_is_older_than_the_overlap_is_not_replayed(
     server: RunningServer, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     old = await pay(server.url, shop)
-    await admin.execute("update payment set changed_at = changed_at - interval '60 seconds'")
+    await admin.execute(
+        "update payment set changed_at = changed_at - interval '60 seconds' where id = $1", UUID(old["payment_id"])
+    )
     new = await pay(server.url, shop, wallet=1)
     async with resumed(server.url, shop.terminals[0], old["decided_at_ms"]) as (till, _):
         assert (await receive(till))["payment_id"] == new["payment_id"]

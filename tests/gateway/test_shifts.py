@@ -2,13 +2,11 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 import pytest
-import pytest_asyncio
 from websockets.asyncio.client import ClientConnection
 
 from pos_server.core.accounting.receipt_layout import columns
@@ -17,6 +15,7 @@ from pos_server.server import RunningServer, serving
 from tests.gateway.test_cancel import cancel_message
 from tests.gateway.test_pin import ask_for_pin, confirm_message, set_pin
 from tests.gateway.test_refund import refund_message
+from tests.shared import shared_database, shared_server
 from tests.support import (
     KEYRING,
     Shop,
@@ -31,12 +30,8 @@ from tests.support import (
 )
 
 pytestmark = pytest.mark.asyncio
-
-
-@pytest_asyncio.fixture
-async def server(dsn: str) -> AsyncIterator[RunningServer]:
-    async with serving(settings(queries_per_s=1000, queries_burst=1000), KEYRING, dsn) as running:
-        yield running
+dsn = shared_database()
+server = shared_server(queries_per_s=1000, queries_burst=1000)
 
 
 def opening(**fields: Any) -> dict[str, Any]:
@@ -164,10 +159,11 @@ Not paid
 
 
 async def test_times_are_those_of_the_shop(server: RunningServer, shop: Shop, admin: asyncpg.Connection) -> None:
-    await admin.execute("update merchant set time_zone = 'Asia/Tokyo'")
+    await admin.execute("update merchant set time_zone = 'Asia/Tokyo' where id = $1", shop.merchant_id)
     async with logged_in(server.url, shop.terminals[0]) as till:
         shift = await ask(till, opening())
-    local = await admin.fetchval("select to_char(opened_at at time zone 'Asia/Tokyo', 'YYYY-MM-DD HH24:MI') from shift")
+    opened_at = "select to_char(opened_at at time zone 'Asia/Tokyo', 'YYYY-MM-DD HH24:MI') from shift where id = $1"
+    local = await admin.fetchval(opened_at, UUID(shift["shift_id"]))
     assert f"Opened{local:>36}" in shift["text"].split("\n")
 
 
@@ -232,7 +228,8 @@ async def test_a_disabled_terminal_closes_its_shift_and_opens_none(
 ) -> None:
     async with logged_in(server.url, shop.terminals[0]) as till:
         shift = await ask(till, opening())
-        await admin.execute("update terminal set status = 'disabled'")
+        number = shop.terminals[0].device.number
+        await admin.execute("update terminal set status = 'disabled' where number = $1", number)
         assert (await ask(till, closing(shift)))["report"] == "Z"
         assert (await ask(till, opening()))["code"] == "terminal_disabled"
 

@@ -14,6 +14,7 @@ from pos_server.core.credentials.device_keys import DeviceId, DeviceKind
 from pos_server.core.errors import CloseCode, ErrorCode
 from pos_server.server import RunningServer, serving
 from tests.proxy import proxied
+from tests.shared import shared_database, shared_server
 from tests.support import (
     ANSWER_TIMEOUT_S,
     KEYRING,
@@ -32,11 +33,15 @@ from tests.support import (
 )
 
 pytestmark = pytest.mark.asyncio
+dsn = shared_database()
+server = shared_server()
 TERMINAL = DeviceKind.TERMINAL
 
 
-async def payments(connection: asyncpg.Connection) -> int:
-    count: int = await connection.fetchval("select count(*) from payment where purpose = 'sale'")
+async def payments(connection: asyncpg.Connection, shop: Shop) -> int:
+    count: int = await connection.fetchval(
+        "select count(*) from payment where purpose = 'sale' and merchant_id = $1", shop.merchant_id
+    )
     return count
 
 
@@ -133,7 +138,7 @@ async def test_the_same_scan_again_gets_the_same_result(
         third = await ask(till, message)
     assert second == first | {"reply_to": "again"}
     assert third == first
-    assert await payments(connection) == 1
+    assert await payments(connection, shop) == 1
 
 
 async def test_the_same_id_with_another_body_is_an_error(server: RunningServer, shop: Shop) -> None:
@@ -184,7 +189,7 @@ async def test_a_bad_field_is_named_and_nothing_is_stored(
         assert (answer["type"], answer["field"], answer["retryable"]) == ("error", field, False)
         if "message_id" not in fields:
             assert answer["reply_to"] == message["message_id"]
-        assert await payments(connection) == 0
+        assert await payments(connection, shop) == 0
         assert (await ask(till, message))["status"] == "approved"
 
 
@@ -237,7 +242,7 @@ async def test_a_message_before_authentication_ends_the_connection(
     async with raw_socket(server.url, TERMINAL) as socket:
         await socket.send(json.dumps(scan_message(shop.wallets[0].code())))
         assert await close_code(socket) == CloseCode.NOT_AUTHENTICATED
-    assert await payments(connection) == 0
+    assert await payments(connection, shop) == 0
 
 
 async def test_authenticating_twice_ends_the_connection(server: RunningServer, shop: Shop) -> None:
@@ -300,7 +305,8 @@ async def test_a_key_from_before_the_last_activation_is_worthless(
 async def test_a_terminal_that_was_never_activated_cannot_come_in(
     server: RunningServer, shop: Shop, admin: asyncpg.Connection
 ) -> None:
-    await admin.execute("update terminal set kid = null, generation = 0")
+    number = shop.terminals[0].device.number
+    await admin.execute("update terminal set kid = null, generation = 0 where number = $1", number)
     async with raw_socket(server.url, TERMINAL) as socket:
         hello = await receive(socket)
         await socket.send(json.dumps(authenticate(shop.terminals[0], hello["nonce"])))
@@ -367,7 +373,7 @@ async def test_a_database_that_is_away_is_a_retryable_error_and_nothing_half_don
         await proxy.drop_all()
         answer = await ask(till, message)
         assert (answer["type"], answer["code"], answer["retryable"]) == ("error", "busy", True)
-        assert await payments(connection) == 0
+        assert await payments(connection, shop) == 0
         proxy.away = False
         assert (await ask(till, message))["status"] == "approved"
 
@@ -407,7 +413,7 @@ async def test_a_full_queue_answers_a_scan_before_it_is_read_and_nothing_else(
         assert (await receive(first))["status"] == "approved"
         assert (await receive(second))["status"] == "approved"
         assert (await ask(second, unread))["field"] == "amount_minor"
-        assert await payments(connection) == 2
+        assert await payments(connection, shop) == 2
 
 
 async def test_who_comes_while_the_database_is_away_is_told_to_come_back(dsn: str, shop: Shop) -> None:

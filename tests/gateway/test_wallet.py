@@ -8,10 +8,13 @@ import pytest
 from pos_server.core.credentials.device_keys import DeviceKind
 from pos_server.core.errors import CloseCode
 from pos_server.server import RunningServer
-from tests.gateway.test_terminal import close_code
+from tests.gateway.test_terminal import close_code, payments
+from tests.shared import shared_database, shared_server
 from tests.support import Shop, activated, ask, authenticate, logged_in, raw_socket, receive, scan_message
 
 pytestmark = pytest.mark.asyncio
+dsn = shared_database()
+server = shared_server()
 
 
 async def test_ready_holds_the_balance(server: RunningServer, shop: Shop) -> None:
@@ -37,7 +40,7 @@ async def test_a_wallet_cannot_scan(server: RunningServer, shop: Shop, connectio
     async with logged_in(server.url, shop.wallets[0]) as phone:
         answer = await ask(phone, scan_message(shop.wallets[0].code()))
     assert (answer["type"], answer["code"], answer["field"]) == ("error", "unknown_type", "type")
-    assert await connection.fetchval("select count(*) from payment where purpose = 'sale'") == 0
+    assert await payments(connection, shop) == 0
 
 
 async def test_an_unknown_wallet_and_a_wrong_key_look_the_same(server: RunningServer, shop: Shop) -> None:
@@ -49,7 +52,8 @@ async def test_an_unknown_wallet_and_a_wrong_key_look_the_same(server: RunningSe
 
 
 async def test_a_revoked_phone_stays_out(server: RunningServer, shop: Shop, admin: asyncpg.Connection) -> None:
-    await admin.execute("update wallet_device set status = 'revoked'")
+    number = shop.wallets[0].device.number
+    await admin.execute("update wallet_device set status = 'revoked' where wallet_number = $1", number)
     async with raw_socket(server.url, DeviceKind.WALLET) as socket:
         hello = await receive(socket)
         await socket.send(json.dumps(authenticate(shop.wallets[0], hello["nonce"])))

@@ -1,0 +1,46 @@
+"""Payments that nobody confirms in time, on the wire.
+
+Each test has a database of its own, since any server on it would expire them.
+"""
+
+import asyncio
+
+import pytest
+
+from pos_server.server import serving
+from tests.gateway.test_pin import ask_for_pin, confirm_message, set_pin
+from tests.support import KEYRING, Shop, ask, logged_in, receive, scan_message, settings
+
+pytestmark = pytest.mark.asyncio
+
+
+async def test_a_payment_expires_and_both_sides_hear_of_it(dsn: str, shop: Shop) -> None:
+    async with (
+        serving(settings(pin_free_minor_max=0, confirmation_s=0.2), KEYRING, dsn) as server,
+        logged_in(server.url, shop.terminals[0]) as till,
+        logged_in(server.url, shop.wallets[0]) as phone,
+    ):
+        asked = await ask_for_pin(till, phone, shop.wallets[0].code(), reference="order-slow")
+        expired, told = await receive(till), await receive(phone)
+        assert (expired["status"], expired["retryable"], expired["decline_code"]) == ("expired", True, None)
+        assert (told["status"], told["payment_id"]) == ("expired", asked["payment_id"])
+        await set_pin(phone)
+        assert (await ask(phone, confirm_message(asked)))["status"] == "expired"
+        assert (await ask(till, scan_message(shop.wallets[0].code(), reference="order-slow")))["type"] == (
+            "payment.pending"
+        )
+
+
+async def test_a_payment_expires_at_the_next_start_too(dsn: str, shop: Shop) -> None:
+    never = settings(pin_free_minor_max=0, confirmation_s=0.2, expiry_check_s=1000)
+    async with serving(never, KEYRING, dsn) as server, logged_in(server.url, shop.terminals[0]) as till:
+        pending = await ask(till, scan_message(shop.wallets[0].code()))
+    async with (
+        serving(settings(), KEYRING, dsn) as server,
+        logged_in(server.url, shop.terminals[0]) as till,
+        asyncio.timeout(10),
+    ):
+        query = {"type": "payment.query", "message_id": "q", "payment_id": pending["payment_id"]}
+        while (answer := await ask(till, query))["type"] != "payment.result":
+            pass
+    assert answer["status"] == "expired"
