@@ -1,4 +1,4 @@
-"""The exception tree, and the tables that clients act on: which errors to retry, after which closes to come back."""
+"""The exception tree, and the codes that clients act on: retryable errors, and closes after which to reconnect."""
 
 import pytest
 
@@ -51,15 +51,15 @@ RECONNECT = {
 }
 
 
-def test_every_error_says_whether_to_retry() -> None:
+def test_retryable_errors() -> None:
     assert {code: code.retryable for code in ErrorCode} == RETRYABLE
 
 
-def test_every_close_says_whether_to_come_back() -> None:
+def test_reconnect_close_codes() -> None:
     assert {code: (code.value, code.reconnect) for code in CloseCode} == RECONNECT
 
 
-def test_close_codes_stay_in_their_hundreds() -> None:
+def test_close_codes_are_in_their_ranges() -> None:
     assert all(4000 <= code <= 4199 for code in CloseCode)
 
 

@@ -1,4 +1,4 @@
-"""FailureLimit, driven by a list of times."""
+"""FailureLimit, with literal times."""
 
 from collections.abc import Sequence
 
@@ -37,20 +37,20 @@ def test_blocked_for(failures_at_s: Sequence[float], asked_at_s: float, blocked_
     assert failures.blocked_for_s("till", asked_at_s) == blocked_s
 
 
-def test_keys_are_counted_apart() -> None:
+def test_keys_are_counted_separately() -> None:
     failures = limit(failures_max=1)
     failures.record(7, 0.0)
     assert failures.blocked_for_s(7, 0.0) == 60.0
     assert failures.blocked_for_s(8, 0.0) == 0.0
 
 
-def test_asking_counts_nothing() -> None:
+def test_a_query_counts_nothing() -> None:
     failures = limit(failures_max=1)
     for _ in range(5):
         assert failures.blocked_for_s("till", 0.0) == 0.0
 
 
-def test_the_oldest_window_is_forgotten_beyond_the_bound() -> None:
+def test_the_oldest_window_is_evicted_beyond_the_bound() -> None:
     failures = limit(failures_max=1, keys_max=2)
     for at_s, key in enumerate(["first", "second", "third"]):
         failures.record(key, float(at_s))
@@ -58,7 +58,7 @@ def test_the_oldest_window_is_forgotten_beyond_the_bound() -> None:
     assert blocked == [0.0, 59.0, 60.0]
 
 
-def test_a_new_window_makes_a_key_young_again() -> None:
+def test_a_new_window_moves_its_key_to_the_end() -> None:
     failures = limit(failures_max=1, keys_max=2)
     failures.record("first", 0.0)
     failures.record("second", 1.0)
@@ -75,7 +75,7 @@ def test_a_new_window_makes_a_key_young_again() -> None:
     st.integers(1, 30),
 )
 def test_agrees_with_a_list_of_failures(events: list[tuple[str, int, bool]], failures_max: int, window_s: int) -> None:
-    """The same rule told another way: keep every failure, and find the window's start by walking through them."""
+    """A simpler model of the rule: keep all failures, and find the start of the window by iterating over them."""
     failures = limit(failures_max, float(window_s), keys_max=3)
     history: dict[str, list[int]] = {"a": [], "b": [], "c": []}
     now_s = 0

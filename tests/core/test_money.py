@@ -1,4 +1,4 @@
-"""Amounts: exponents, text for people, text from people, and what the wire accepts."""
+"""Amounts: exponents, formatting, parsing, and the wire types."""
 
 import re
 
@@ -92,7 +92,7 @@ def test_parse_amount(text: str, currency: str, amount_minor: int) -> None:
     assert parse_amount(text, currency) == amount_minor
 
 
-def test_nothing_is_an_amount_where_it_may_be() -> None:
+def test_zero_is_parsed_where_allowed() -> None:
     assert parse_amount("0.00", "EUR", least_minor=0) == 0
     with pytest.raises(ValueError, match="between 0 and"):
         parse_amount("90071992547409.92", "EUR", least_minor=0)
@@ -126,14 +126,14 @@ def test_nothing_is_an_amount_where_it_may_be() -> None:
         ("9007199254740992", "JPY", "an amount is between 1 and 9007199254740991 minor units"),
     ],
 )
-def test_parse_amount_refuses(text: str, currency: str, message: str) -> None:
+def test_parse_amount_rejects(text: str, currency: str, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         parse_amount(text, currency)
 
 
 @QUICK
 @given(st.integers(1, MAX_AMOUNT_MINOR), st.sampled_from(CURRENCIES))
-def test_what_is_written_is_read_back(amount_minor: int, currency: str) -> None:
+def test_formatted_amounts_are_parsed_back(amount_minor: int, currency: str) -> None:
     number, _, unit = format_amount(amount_minor, currency).partition(" ")
     assert unit == currency
     assert parse_amount(number, currency) == amount_minor
@@ -141,7 +141,7 @@ def test_what_is_written_is_read_back(amount_minor: int, currency: str) -> None:
 
 @QUICK
 @given(st.text(alphabet="0123456789.,-+e \u0661", max_size=20), st.sampled_from(CURRENCIES))
-def test_any_text_is_an_amount_in_range_or_refused(text: str, currency: str) -> None:
+def test_any_text_is_an_amount_in_range_or_rejected(text: str, currency: str) -> None:
     try:
         amount_minor = parse_amount(text, currency)
     except ValueError:
@@ -150,22 +150,22 @@ def test_any_text_is_an_amount_in_range_or_refused(text: str, currency: str) -> 
 
 
 @pytest.mark.parametrize("currency", ["EUR", "JPY", "XXX"])
-def test_the_wire_takes_three_capital_letters(currency: str) -> None:
+def test_currencies_have_three_capital_letters(currency: str) -> None:
     assert _currency.validate_python(currency) == currency
 
 
 @pytest.mark.parametrize("currency", ["", "EU", "EURO", "eur", "Eur", "E1R", " EUR", "EUR\n", "\u0395UR", "ÄÖÜ"])
-def test_the_wire_refuses_other_currencies(currency: str) -> None:
+def test_other_currencies_are_rejected(currency: str) -> None:
     with pytest.raises(ValidationError):
         _currency.validate_python(currency)
 
 
 @pytest.mark.parametrize("amount", [1, 1000, MAX_AMOUNT_MINOR])
-def test_the_wire_takes_positive_integers(amount: int) -> None:
+def test_amounts_are_positive_integers(amount: int) -> None:
     assert _positive_minor.validate_python(amount) == amount
 
 
 @pytest.mark.parametrize("amount", [0, -1, MAX_AMOUNT_MINOR + 1, 1.0, 1.5, "1", True, None, float("nan")])
-def test_the_wire_refuses_other_amounts(amount: object) -> None:
+def test_other_amounts_are_rejected(amount: object) -> None:
     with pytest.raises(ValidationError):
         _positive_minor.validate_python(amount)

@@ -1,4 +1,4 @@
-"""What people read: the same texts in every language, with the same values filled in."""
+"""Texts for people: every language has the same texts with the same placeholders."""
 
 import string
 
@@ -9,7 +9,7 @@ from pos_server.core.texts import DEFAULT_LANGUAGE, LANGUAGES, decline_text, en,
 
 ENGLISH = LANGUAGES[DEFAULT_LANGUAGE]
 EVERY_TEXT = [(language, key) for language, texts in LANGUAGES.items() for key in texts]
-# What the code fills in, by text. A text may leave a value out, in every language alike.
+# The values for each text. A text may omit a value, but then it does so in every language.
 VALUES = {"amount", "refunded", "merchant", "tries"}
 
 
@@ -40,9 +40,9 @@ def test_every_language_fills_in_the_same_values(language: str, key: str) -> Non
 def test_every_decline_has_a_text_for_both_people_that_needs_no_values(
     language: str, code: DeclineCode, side: str
 ) -> None:
-    told = decline_text(language, side, code)
-    assert told
-    assert placeholders(told) == set()
+    rendered = decline_text(language, side, code)
+    assert rendered
+    assert placeholders(rendered) == set()
 
 
 @pytest.mark.parametrize(("language", "key"), EVERY_TEXT)
@@ -68,8 +68,8 @@ def test_the_cashier_and_the_customer_are_told_different_things_to_do(language: 
 
 def test_forged_and_unknown_share_one_text_that_names_no_wallet() -> None:
     code = DeclineCode.CODE_INVALID
-    told = decline_text("en", "cashier", code)
-    assert told == "The code is not valid. Ask the customer to open the wallet and show a new one."
+    rendered = decline_text("en", "cashier", code)
+    assert rendered == "The code is not valid. Ask the customer to open the wallet and show a new one."
     assert decline_text("en", "customer", code) == "The code is not valid. Open your wallet and show a new one."
 
 
@@ -94,8 +94,8 @@ def test_values_are_filled_in(language: str, key: str, expected: str) -> None:
 
 
 def test_a_name_with_braces_is_told_as_it_is() -> None:
-    told = text("en", "customer.approved", amount="1.00 EUR", merchant="{Curly} {0} %s", refunded="", tries=0)
-    assert told == "You paid 1.00 EUR to {Curly} {0} %s."
+    rendered = text("en", "customer.approved", amount="1.00 EUR", merchant="{Curly} {0} %s", refunded="", tries=0)
+    assert rendered == "You paid 1.00 EUR to {Curly} {0} %s."
 
 
 @pytest.mark.parametrize(

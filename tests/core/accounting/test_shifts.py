@@ -1,4 +1,4 @@
-"""A shift's sums and its printed report."""
+"""A shift's totals and its printed report."""
 
 from uuid import UUID
 
@@ -30,19 +30,19 @@ SHIFT = Shift(
 ONE_OF_EACH = {kind: Total(1, 10**position) for position, kind in enumerate(TotalKind)}
 
 
-def test_a_shift_in_which_nothing_happened() -> None:
+def test_an_empty_shift() -> None:
     assert (SHIFT.net_sales_minor, SHIFT.expected_cash_minor, SHIFT.cash_difference_minor) == (0, 10_000, None)
     assert SHIFT.total(TotalKind.SALE) == Total(0, 0)
 
 
-def test_every_kind_counts_where_it_belongs() -> None:
+def test_totals_by_kind() -> None:
     shift = replace(SHIFT, totals=ONE_OF_EACH, counted_cash_minor=0)
     assert shift.net_sales_minor == 1 - 10 - 100
     assert shift.expected_cash_minor == 10_000 + 1_000 - 10_000 - 100_000 + 1_000_000
     assert shift.cash_difference_minor == -shift.expected_cash_minor
 
 
-def test_an_open_shift_prints_as_of_now_and_no_count() -> None:
+def test_an_open_shift_prints_its_report_time_and_no_count() -> None:
     text = report_text(SHIFT, "en")
     assert "X-REPORT 17                  Terminal 1001" in text
     assert "As of                     2027-01-15 09:02" in text
@@ -62,7 +62,7 @@ def test_a_currency_without_decimals() -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_every_label_is_said(language: str) -> None:
+def test_every_label_has_a_text(language: str) -> None:
     lines = report_text(replace(SHIFT, closed_at_ms=1, counted_cash_minor=1), language)
     for kind in TotalKind:
         assert shift_text(language, kind) in lines
@@ -97,11 +97,11 @@ def test_no_line_is_too_wide(language: str, names: list[str], amount: int) -> No
         ("a" * 12, "b", ["a" * 10, "aa", "         b"]),
     ],
 )
-def test_two_texts_of_a_line(left: str, right: str, lines: list[str]) -> None:
+def test_justify_lines(left: str, right: str, lines: list[str]) -> None:
     assert justify_lines(left, right, 10) == lines
 
 
-def test_a_title_is_in_the_middle() -> None:
+def test_center_lines() -> None:
     assert center_lines("abcd", 10) == ["   abcd"]
     assert center_lines("\u5e97\u5e97", 10) == ["   \u5e97\u5e97"]
     assert center_lines("", 10) == []

@@ -1,4 +1,4 @@
-"""Activation codes as people type them, and the two bodies of the request that trades one for a key."""
+"""Activation codes as people type them, and the request and response bodies of an activation."""
 
 from hashlib import sha256
 from uuid import UUID
@@ -23,7 +23,7 @@ CODES = st.binary(min_size=10, max_size=10).map(activation_code)
         (b"\xff" * 10, "ZZZZ-ZZZZ-ZZZZ-ZZZZ"),
         (bytes(9) + b"\x01", "0000-0000-0000-0001"),
         (b"\x80" + bytes(9), "G000-0000-0000-0000"),
-        # RFC 4648 writes these bytes AEBA GBAF AYDQ QCIK; Crockford's digits stand at the same places.
+        # RFC 4648 Base32 gives AEBA GBAF AYDQ QCIK for these bytes; Crockford's digits have the same positions.
         (bytes(range(1, 11)), "0410-6105-0R3G-G28A"),
     ],
     ids=["zeros", "ones", "lowest bit", "highest bit", "counting"],
@@ -33,14 +33,14 @@ def test_activation_code(random_bytes: bytes, code: str) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 9, 11, 32])
-def test_a_code_is_made_of_ten_bytes(count: int) -> None:
+def test_a_code_needs_ten_bytes(count: int) -> None:
     with pytest.raises(ValueError, match=r"^an activation code needs 10 random bytes, not \d+$"):
         activation_code(bytes(count))
 
 
 @QUICK
 @given(st.binary(min_size=10, max_size=10), st.binary(min_size=10, max_size=10))
-def test_other_bytes_make_another_code(first: bytes, second: bytes) -> None:
+def test_different_bytes_make_different_codes(first: bytes, second: bytes) -> None:
     codes = activation_code(first), activation_code(second)
     assert (codes[0] == codes[1]) == (first == second)
     assert (activation_hash(codes[0]) == activation_hash(codes[1])) == (first == second)
@@ -48,13 +48,13 @@ def test_other_bytes_make_another_code(first: bytes, second: bytes) -> None:
 
 @QUICK
 @given(CODES)
-def test_a_code_has_no_letters_that_are_misread(code: str) -> None:
+def test_a_code_has_no_ambiguous_letters(code: str) -> None:
     groups = code.split("-")
     assert [len(group) for group in groups] == [4, 4, 4, 4]
     assert set(code) <= set("0123456789ABCDEFGHJKMNPQRSTVWXYZ-")
 
 
-def test_the_hash_is_sha256_of_the_bare_code() -> None:
+def test_the_hash_is_sha256_of_the_normalized_code() -> None:
     assert activation_hash("0123-4567-89AB-CDEF") == sha256(b"0123456789ABCDEF").digest()
 
 
@@ -71,18 +71,18 @@ def test_the_hash_is_sha256_of_the_bare_code() -> None:
         "0-1-2-3-4-5-6-7-8-9-A-B-C-D-E-F",
     ],
 )
-def test_a_code_is_known_however_it_is_typed(typed: str) -> None:
+def test_typed_variants_have_the_same_hash(typed: str) -> None:
     assert activation_hash(typed).hex() == "2125b2c332b1113aae9bfc5e9f7e3b4c91d828cb942c2df1eeb02502eccae9e9"
 
 
 @pytest.mark.parametrize("typed", ["1123-4567-89AB-CDEF", "0123-4567-89AB-CDE", "0123-4567-89AB-CDEF0", "", "-"])
-def test_another_code_has_another_hash(typed: str) -> None:
+def test_different_codes_have_different_hashes(typed: str) -> None:
     assert activation_hash(typed) != activation_hash("0123-4567-89AB-CDEF")
 
 
 @QUICK
 @given(CODES, st.data())
-def test_misreadings_of_any_code_are_forgiven(code: str, data: st.DataObject) -> None:
+def test_misread_letters_have_the_same_hash(code: str, data: st.DataObject) -> None:
     misread = {"0": "0Oo", "1": "1IiLl", "-": ["", "-", " "]}
     typed = "".join(data.draw(st.sampled_from(misread.get(letter, letter + letter.lower()))) for letter in code)
     assert activation_hash(typed) == activation_hash(code)
@@ -130,13 +130,13 @@ def test_a_request() -> None:
         "unknown field",
     ],
 )
-def test_a_bad_request_is_refused_without_repeating_it(body: str) -> None:
+def test_an_error_does_not_repeat_the_input(body: str) -> None:
     with pytest.raises(ValidationError) as caught:
         ActivationRequest.model_validate_json(body)
     assert "SECRET" not in str(caught.value)
 
 
-def test_an_answer_survives_the_wire() -> None:
+def test_an_activation_round_trips_through_json() -> None:
     activation = Activation(
         kind=DeviceKind.WALLET,
         number=1_000_000_001,
@@ -156,7 +156,7 @@ def test_an_answer_survives_the_wire() -> None:
     assert Activation.model_validate_json(newer) == activation
 
 
-def test_neither_body_is_printed_with_its_secret() -> None:
+def test_repr_hides_the_secrets() -> None:
     request = ActivationRequest(activation_code="SECRET", request_id=UUID(REQUEST_ID))
     activation = Activation(
         kind=DeviceKind.TERMINAL, number=7, slot=0, kid="k1", device_key="SECRET", currency="EUR", name="Till 1"

@@ -1,4 +1,4 @@
-"""Device keys and authentication MACs. The hex was computed apart, with OpenSSL, from bytes laid out by hand."""
+"""Device keys and authentication MACs. The hex values were computed with OpenSSL, independently of this code."""
 
 import pytest
 from hypothesis import given, settings
@@ -60,7 +60,7 @@ def test_authentication_mac() -> None:
 
 @QUICK
 @given(DEVICES, GENERATIONS, DEVICES, GENERATIONS)
-def test_another_device_or_generation_has_another_key(
+def test_keys_differ_by_device_and_generation(
     device: DeviceId, generation: int, other: DeviceId, other_generation: int
 ) -> None:
     key = derive_device_key(MASTER_KEY, device, generation)
@@ -69,7 +69,7 @@ def test_another_device_or_generation_has_another_key(
     assert (key == other_key) == ((device, generation) == (other, other_generation))
 
 
-def test_every_master_key_of_the_ring_still_derives() -> None:
+def test_every_master_key_in_the_ring_derives_keys() -> None:
     device = DeviceId(DeviceKind.WALLET, 1_000_000_001)
     ring = Keyring({"old": b"o" * 32, "new": b"n" * 32}, current="new")
     assert ring.device_key("old", device, 1) == derive_device_key(b"o" * 32, device, 1)
@@ -84,7 +84,7 @@ def test_a_retired_master_key_derives_nothing(kid: str) -> None:
 
 
 @pytest.mark.parametrize("show", [repr, str, "{}".format], ids=["repr", "str", "format"])
-def test_a_keyring_is_printed_without_its_keys(show: object) -> None:
+def test_repr_of_a_keyring_hides_the_keys(show: object) -> None:
     assert callable(show)
     ring = Keyring({"k2": b"SECRET" * 6, "k1": MASTER_KEY}, current="k2")
     assert show(ring) == "Keyring(kids=['k1', 'k2'], current='k2')"

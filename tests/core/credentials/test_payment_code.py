@@ -1,4 +1,4 @@
-"""The rotating code. The literal codes were computed apart, with OpenSSL, from bytes laid out by hand."""
+"""The rotating payment code. The literal codes were computed with OpenSSL, independently of this code."""
 
 import pytest
 from hypothesis import given, settings
@@ -55,7 +55,7 @@ def test_step_at(unix_time_s: float, step: int) -> None:
 
 @QUICK
 @given(st.integers(0, 2**43))
-def test_a_step_is_exact_for_every_millisecond(now_ms: int) -> None:
+def test_step_boundaries_are_exact_to_the_millisecond(now_ms: int) -> None:
     assert step_at(now_ms / 1000) == now_ms // 30_000
 
 
@@ -76,7 +76,7 @@ def test_make(wallet_number: int, slot: int, step: int, seq: int, code: str) -> 
 
 @QUICK
 @given(KEYS, WALLETS, DIGITS, STEPS, DIGITS)
-def test_a_code_is_24_digits_that_say_whose_it_is(key: bytes, wallet: int, slot: int, step: int, seq: int) -> None:
+def test_a_code_has_24_digits_and_contains_the_wallet(key: bytes, wallet: int, slot: int, step: int, seq: int) -> None:
     code = make(key, wallet, slot, step, seq)
     assert len(code) == CODE_DIGITS == 24
     assert code.isascii()
@@ -130,20 +130,20 @@ GOOD = "771000000001006438058199"
         pytest.param("4006381333931", id="a product's EAN"),
     ],
 )
-def test_parse_refuses(code: str) -> None:
+def test_parse_rejects(code: str) -> None:
     assert parse(code) is None
 
 
 @QUICK
 @given(st.text(max_size=30) | st.from_regex(r"77\d{22}\s?", fullmatch=True))
-def test_any_text_is_a_code_of_ours_or_nothing(code: str) -> None:
+def test_any_text_is_parsed_or_rejected(code: str) -> None:
     fields = parse(code)
     if fields is not None:
         assert code == f"77{fields.wallet_number}{fields.slot}{fields.seq}{fields.mac}"
         assert fields.wallet_number >= 1_000_000_000
 
 
-def test_a_code_is_printed_without_its_mac() -> None:
+def test_repr_hides_the_mac() -> None:
     assert repr(parsed(GOOD)) == "PaymentCode(wallet_number=1000000001, slot=0, seq=0)"
 
 
@@ -186,14 +186,14 @@ def test_the_window_is_exact(
 @QUICK
 @given(st.integers(1, 25), st.integers(0, 25), st.integers(0, 40))
 def test_the_lookback_ends_at_step_0(now_step: int, step: int, expired_steps: int) -> None:
-    verdict, found = check(parsed(make(KEY, WALLET, 0, step, 0)), KEY, now_step, expired_steps)
+    verdict, code_step = check(parsed(make(KEY, WALLET, 0, step, 0)), KEY, now_step, expired_steps)
     assert (verdict is CodeCheck.INVALID) == (step > now_step + 1 or step < now_step - 1 - expired_steps)
-    assert found == (0 if verdict is CodeCheck.INVALID else step)
+    assert code_step == (0 if verdict is CodeCheck.INVALID else step)
 
 
 @QUICK
 @given(KEYS, WALLETS, DIGITS, STEPS, DIGITS, st.integers(0, 23), st.integers(1, 9))
-def test_no_digit_can_be_changed(
+def test_a_changed_digit_invalidates_the_code(
     key: bytes, wallet: int, slot: int, step: int, seq: int, position: int, shift: int
 ) -> None:
     code = make(key, wallet, slot, step, seq)
@@ -207,7 +207,7 @@ def test_no_digit_can_be_changed(
 
 @QUICK
 @given(KEYS, KEYS, WALLETS, STEPS)
-def test_another_key_verifies_nothing(key: bytes, other: bytes, wallet: int, step: int) -> None:
+def test_another_key_does_not_verify(key: bytes, other: bytes, wallet: int, step: int) -> None:
     verdict, _ = check(parsed(make(key, wallet, 0, step, 0)), other, step, EXPIRED_STEPS)
     assert verdict is (CodeCheck.VALID if key == other else CodeCheck.INVALID)
 

@@ -1,4 +1,4 @@
-"""What of a PIN is hashed, and which PINs are too easy."""
+"""The secret that is hashed for a PIN, and weak PINs."""
 
 import pytest
 
@@ -9,7 +9,7 @@ PEPPER = bytes(range(32))
 
 
 def test_the_secret() -> None:
-    """HMAC-SHA256 of "pin-1", the wallet's number in 8 bytes, and the digits; computed apart, with OpenSSL."""
+    """HMAC-SHA256 of "pin-1", the wallet's number in 8 bytes, and the digits; computed with OpenSSL."""
     assert (
         pin_secret(PEPPER, 1_000_000_001, "2580").hex()
         == "013d76f4c40e09918271e935b00eed0c53c172150d7b60fa4dea12225fb040bf"

@@ -1,4 +1,4 @@
-"""What is archived can be named for ever, and never changed."""
+"""Archived payments and refunds keep their ids and can never be changed."""
 
 import pytest
 
@@ -7,11 +7,11 @@ from pos_server.core.payments.operations import CreateRefund, MoveCash, Operatio
 from pos_server.core.payments.payment import Purpose, Status
 from pos_server.core.payments.snapshot import Changeset, OpenPayment, Snapshot
 from tests.copies import replace
-from tests.core.payments.deciding import WALLET, cancel, decided, payment_id, refund, run, scan, snapshot, verdicts
+from tests.core.payments.builders import WALLET, cancel, decided, payment_id, refund, run, scan, snapshot, verdicts
 
 
 def archived() -> Snapshot:
-    """Payment 1, paid, and the tombstone 2 of an order are in the archive, and so is refund 901. Payment 3 is paid."""
+    """Return rows with the paid payment 1, the tombstone 2 and the refund 901 archived. Payment 3 is paid."""
     rows = snapshot()
     run(rows, scan(3))
     rows.archived = {payment_id(1), payment_id(2)}
@@ -27,7 +27,7 @@ TOP_UP = MoveCash(payment_id(1), 5, WALLET, "receipt", 100, "EUR", Purpose.TOP_U
 
 
 @pytest.mark.parametrize(
-    ("wish", "error"),
+    ("operation", "error"),
     [
         pytest.param(scan(1), ErrorCode.PAYMENT_ARCHIVED, id="scan"),
         pytest.param(scan(1, code="nonsense"), ErrorCode.PAYMENT_ARCHIVED, id="scan with another body"),
@@ -40,13 +40,13 @@ TOP_UP = MoveCash(payment_id(1), 5, WALLET, "receipt", 100, "EUR", Purpose.TOP_U
         pytest.param(refund(901, 1, 3), ErrorCode.ID_REUSED, id="the id of the archived refund"),
     ],
 )
-def test_what_names_it_is_refused(wish: Operation, error: ErrorCode) -> None:
-    outcomes, changes = run(archived(), wish)
-    assert outcomes == [Refused(wish, error)]
+def test_operations_on_archived_payments_are_rejected(operation: Operation, error: ErrorCode) -> None:
+    outcomes, changes = run(archived(), operation)
+    assert outcomes == [Refused(operation, error)]
     assert changes == Changeset()
 
 
-def test_its_order_stays_closed() -> None:
+def test_the_order_of_an_archived_payment_stays_closed() -> None:
     rows = archived()
     again, after_cancel = run(rows, scan(4, seq=1, reference="order-1"), scan(5, seq=2, reference="order-2"))[0]
     assert verdicts([again, after_cancel]) == ["already_paid", "canceled"]
@@ -55,5 +55,5 @@ def test_its_order_stays_closed() -> None:
 
 
 def test_a_refund_may_have_the_id_of_an_archived_payment() -> None:
-    wish: CreateRefund = replace(refund(902, 1, 3), refund_id=payment_id(1))
-    assert verdicts(run(archived(), wish)[0]) == ["refunded"]
+    refund_request: CreateRefund = replace(refund(902, 1, 3), refund_id=payment_id(1))
+    assert verdicts(run(archived(), refund_request)[0]) == ["refunded"]

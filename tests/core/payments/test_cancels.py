@@ -19,7 +19,7 @@ from pos_server.core.payments.snapshot import (
     WalletStatus,
 )
 from tests.copies import replace
-from tests.core.payments.deciding import (
+from tests.core.payments.builders import (
     ACCEPTOR,
     DAY_MS,
     DAY_START_MS,
@@ -42,7 +42,7 @@ DAY_LATER_MS = NOW_MS + 24 * 3_600_000
 
 
 def sold(amount_minor: int = 1_000, *others: int) -> Snapshot:
-    """Payment 1 of the first wallet, approved, and perhaps others. The wallet's version goes up by one each."""
+    """Return rows with approved payments of the first wallet, payment 1 first. Each increments the wallet's version."""
     rows = snapshot()
     run(rows, *(scan(n, seq=n, amount_minor=amount) for n, amount in enumerate([amount_minor, *others], start=1)))
     return rows
@@ -73,7 +73,7 @@ def paid(amount_minor: int = 1_000, **fields: Any) -> Payment:
 
 
 @pytest.mark.parametrize(
-    "wish",
+    "cancel_request",
     [
         pytest.param(cancel(1), id="by id"),
         pytest.param(cancel(None, reference="order-1"), id="by reference"),
@@ -81,13 +81,13 @@ def paid(amount_minor: int = 1_000, **fields: Any) -> Payment:
         pytest.param(cancel(None, reference="order-1", terminal=12), id="by reference, at another till"),
     ],
 )
-def test_a_cancel_gives_the_money_back(wish: Cancel) -> None:
+def test_a_cancel_returns_the_money(cancel_request: Cancel) -> None:
     rows = sold(1_234)
-    outcomes, changes = run(rows, wish, now_ms=NOW_MS + 1)
+    outcomes, changes = run(rows, cancel_request, now_ms=NOW_MS + 1)
     payment = paid(1_234, status=Status.CANCELED, version=2, changed_at_ms=NOW_MS + 1)
-    # The day's allowance comes back, what was paid without a PIN does not.
+    # The daily spending is reduced; the PIN-free spending is not.
     left = replace(wallet(), version=9, day_pin_free_minor=1_234, day_pin_free_count=1)
-    assert outcomes == [Decided(wish, payment, ACCEPTOR, left)]
+    assert outcomes == [Decided(cancel_request, payment, ACCEPTOR, left)]
     assert changes == Changeset(
         payments={payment_id(1): payment},
         payment_versions={payment_id(1): 1},
@@ -99,15 +99,17 @@ def test_a_cancel_gives_the_money_back(wish: Cancel) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "number", "reference"),
+    ("cancel_request", "number", "reference"),
     [
         pytest.param(cancel(7), 7, None, id="by id"),
         pytest.param(cancel(None, reference="order-7", tombstone=900), 900, "order-7", id="by reference"),
     ],
 )
-def test_a_cancel_of_what_was_never_seen_leaves_a_tombstone(wish: Cancel, number: int, reference: str | None) -> None:
+def test_a_cancel_of_an_unknown_payment_leaves_a_tombstone(
+    cancel_request: Cancel, number: int, reference: str | None
+) -> None:
     rows = snapshot()
-    outcomes, changes = run(rows, wish)
+    outcomes, changes = run(rows, cancel_request)
     tombstone = Payment(
         payment_id=payment_id(number),
         fingerprint=None,
@@ -123,14 +125,14 @@ def test_a_cancel_of_what_was_never_seen_leaves_a_tombstone(wish: Cancel, number
         version=1,
         changed_at_ms=NOW_MS,
     )
-    assert outcomes == [Decided(wish, tombstone, ACCEPTOR, None)]
+    assert outcomes == [Decided(cancel_request, tombstone, ACCEPTOR, None)]
     assert changes == Changeset(payments={payment_id(number): tombstone}, payment_versions={payment_id(number): 0})
     expected = {(5, reference): OpenPayment(payment_id(number), Status.CANCELED)} if reference else {}
     assert rows.open_payments == expected
 
 
 @pytest.mark.parametrize(
-    ("before", "wish", "status"),
+    ("before", "cancel_request", "status"),
     [
         pytest.param([cancel(1)], cancel(1), "canceled", id="canceled, by id"),
         pytest.param([cancel(1)], cancel(None, reference="order-1"), "canceled", id="canceled, by reference"),
@@ -141,18 +143,18 @@ def test_a_cancel_of_what_was_never_seen_leaves_a_tombstone(wish: Cancel, number
     ],
 )
 @pytest.mark.parametrize("batches", [1, 2], ids=["in one batch", "each in its own"])
-def test_a_cancel_of_what_cannot_be_paid_changes_nothing(
-    before: list[Operation], wish: Cancel, status: str, batches: int
+def test_a_cancel_of_a_failed_payment_changes_nothing(
+    before: list[Operation], cancel_request: Cancel, status: str, batches: int
 ) -> None:
     rows = sold()
-    said = [outcome for part in parts([*before, wish], batches) for outcome in run(rows, *part)[0]]
-    payment = decided(said[-2]).payment
-    assert verdicts(said)[-1] == status
-    assert (decided(said[-1]).payment, decided(said[-1]).replayed) == (payment, True)
+    outcomes = [outcome for part in parts([*before, cancel_request], batches) for outcome in run(rows, *part)[0]]
+    payment = decided(outcomes[-2]).payment
+    assert verdicts(outcomes)[-1] == status
+    assert (decided(outcomes[-1]).payment, decided(outcomes[-1]).replayed) == (payment, True)
 
 
 def test_a_cancel_after_a_decline_closes_the_order() -> None:
-    """By its reference: of the order there is nothing but what failed, and the next try may be on its way."""
+    """A cancel by reference finds only failed payments of the order, but the next attempt may be on its way."""
     rows = snapshot()
     tries = [scan(1, code=forged(code())), cancel(None, reference="order-1"), scan(2, reference="order-1")]
     outcomes, _ = run(rows, *tries)
@@ -161,7 +163,7 @@ def test_a_cancel_after_a_decline_closes_the_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "error"),
+    ("cancel_request", "error"),
     [
         pytest.param(cancel(1, terminal=21), ErrorCode.ID_REUSED, id="of another merchant"),
         pytest.param(cancel(7, terminal=21), ErrorCode.ID_REUSED, id="another merchant's tombstone"),
@@ -171,22 +173,22 @@ def test_a_cancel_after_a_decline_closes_the_order() -> None:
         pytest.param(cancel(3), ErrorCode.ALREADY_REFUNDED, id="refunded whole"),
     ],
 )
-def test_cancels_that_are_refused(wish: Cancel, error: ErrorCode) -> None:
+def test_rejected_cancels(cancel_request: Cancel, error: ErrorCode) -> None:
     rows = sold(1_000, 1_000, 1_000)
     rows.terminals[13] = replace(ACCEPTOR, terminal_status=TerminalStatus.DISABLED)
     run(rows, refund(902, 1, 2), refund(903, 1_000, 3), cancel(7))
-    outcomes, changes = run(rows, wish)
-    assert outcomes == [Refused(wish, error)]
+    outcomes, changes = run(rows, cancel_request)
+    assert outcomes == [Refused(cancel_request, error)]
     assert changes == Changeset()
 
 
-@pytest.mark.parametrize(("now_ms", "said"), [(DAY_LATER_MS, "canceled"), (DAY_LATER_MS + 1, "cancel_too_late")])
-def test_the_window_of_a_cancel(now_ms: int, said: str) -> None:
-    assert verdicts(run(sold(), cancel(1), now_ms=now_ms)[0]) == [said]
+@pytest.mark.parametrize(("now_ms", "verdict"), [(DAY_LATER_MS, "canceled"), (DAY_LATER_MS + 1, "cancel_too_late")])
+def test_the_cancel_window(now_ms: int, verdict: str) -> None:
+    assert verdicts(run(sold(), cancel(1), now_ms=now_ms)[0]) == [verdict]
 
 
-def test_a_cancel_is_for_its_own_merchant_only() -> None:
-    """Another merchant may have an order of the same number: it gets a tombstone of its own."""
+def test_a_merchant_can_cancel_only_its_own_payments() -> None:
+    """Another merchant may have an order with the same number, which gets its own tombstone."""
     rows = sold()
     outcomes, _ = run(rows, cancel(None, reference="order-1", terminal=21))
     assert verdicts(outcomes) == ["canceled"]
@@ -198,13 +200,11 @@ def test_a_cancel_is_for_its_own_merchant_only() -> None:
     ("of_wallet", "spent_minor"),
     [
         pytest.param({}, 0, id="on the day of the payment"),
-        pytest.param(
-            {"day_start_ms": DAY_START_MS + DAY_MS, "day_spent_minor": 300}, 300, id="on a day that has begun anew"
-        ),
+        pytest.param({"day_start_ms": DAY_START_MS + DAY_MS, "day_spent_minor": 300}, 300, id="on a later day"),
         pytest.param({"day_spent_minor": 400}, 0, id="never below 0"),
     ],
 )
-def test_the_days_allowance_after_a_cancel(of_wallet: dict[str, int], spent_minor: int) -> None:
+def test_daily_spending_after_a_cancel(of_wallet: dict[str, int], spent_minor: int) -> None:
     rows = sold()
     rows.wallets[WALLET] = replace(rows.wallets[WALLET], **of_wallet)
     run(rows, cancel(1), now_ms=DAY_LATER_MS)
@@ -213,17 +213,17 @@ def test_the_days_allowance_after_a_cancel(of_wallet: dict[str, int], spent_mino
 
 
 @pytest.mark.parametrize("status", [WalletStatus.FROZEN, WalletStatus.CLOSED])
-@pytest.mark.parametrize("wish", [cancel(1), refund(901, 1_000)], ids=["cancel", "refund"])
-def test_money_comes_back_whatever_has_become_of_the_wallet(wish: Operation, status: WalletStatus) -> None:
+@pytest.mark.parametrize("cancel_request", [cancel(1), refund(901, 1_000)], ids=["cancel", "refund"])
+def test_a_cancel_returns_money_to_any_wallet(cancel_request: Operation, status: WalletStatus) -> None:
     rows = sold()
     rows.wallets[WALLET] = replace(rows.wallets[WALLET], status=status)
-    run(rows, wish)
+    run(rows, cancel_request)
     assert rows.wallets[WALLET].balance_minor == 10_000
 
 
-@pytest.mark.parametrize("wish", [cancel(1), refund(901, 1_000)], ids=["cancel", "refund"])
-def test_money_comes_back_from_an_inactive_merchant(wish: Operation) -> None:
+@pytest.mark.parametrize("cancel_request", [cancel(1), refund(901, 1_000)], ids=["cancel", "refund"])
+def test_a_cancel_returns_money_from_an_inactive_merchant(cancel_request: Operation) -> None:
     rows = sold()
     rows.terminals[11] = replace(ACCEPTOR, merchant_status=MerchantStatus.INACTIVE)
-    run(rows, wish)
+    run(rows, cancel_request)
     assert rows.wallets[WALLET].balance_minor == 10_000

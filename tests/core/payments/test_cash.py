@@ -1,4 +1,4 @@
-"""decide() of cash and of fees: who pays whom for which purpose, and how it is taken back. Rows in, outcomes out."""
+"""decide() of cash and fees: accounts and amounts by purpose, and reversals. Rows in, outcomes out."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from pos_server.core.payments.payment import Purpose, Status
 from pos_server.core.payments.rules import Limits, Risk, Rules
 from pos_server.core.payments.snapshot import MerchantStatus, Snapshot, Transfer, TransferKind, WalletStatus
 from tests.copies import replace
-from tests.core.payments.deciding import (
+from tests.core.payments.builders import (
     ACCEPTOR,
     ASKING,
     CASH_IN,
@@ -56,10 +56,10 @@ def api_cancel(number: int = 1) -> Cancel:
     return Cancel(None, 5, "EUR", payment_id(number), None, payment_id(number))
 
 
-# --- at the till
+# --- at the terminal
 
 
-def test_a_top_up_goes_from_the_house_to_the_wallet_and_counts_for_nothing() -> None:
+def test_a_top_up_is_credited_and_not_counted() -> None:
     rows = snapshot()
     outcomes, changes = run(rows, scan(purpose=Purpose.TOP_UP), rules=ASKING)
     assert verdicts(outcomes) == ["approved"]
@@ -70,7 +70,7 @@ def test_a_top_up_goes_from_the_house_to_the_wallet_and_counts_for_nothing() -> 
     assert (payment.purpose, payment.fee_minor, payment.refundable_minor) == (Purpose.TOP_UP, 0, 0)
 
 
-def test_a_withdrawal_needs_the_pin_however_small_and_goes_from_the_wallet_to_the_house() -> None:
+def test_a_withdrawal_always_needs_the_pin() -> None:
     rows = with_fee()
     outcomes, changes = run(rows, scan(amount_minor=1, purpose=Purpose.WITHDRAWAL))
     assert (verdicts(outcomes), changes.transfers) == (["pending"], [])
@@ -92,16 +92,16 @@ def test_a_withdrawal_needs_the_pin_however_small_and_goes_from_the_wallet_to_th
         ({"currency": "USD"}, WIDE, "currency_mismatch"),
         ({}, replace(WIDE, risk=lambda scan, wallet: Risk.ASK_PIN), "pending"),
         ({}, replace(WIDE, risk=lambda scan, wallet: Risk.REJECT), "risk_rejected"),
-        # A sale's limits are none of a top-up's.
+        # The limits of sales do not apply to top-ups.
         ({}, Rules(Limits(0, 0, 0, 0, 0)), "approved"),
     ],
 )
-def test_what_becomes_of_a_top_up(fields: dict[str, Any], rules: Rules, verdict: str) -> None:
+def test_limits_of_top_ups(fields: dict[str, Any], rules: Rules, verdict: str) -> None:
     outcomes, _ = run(snapshot(), scan(**({"purpose": Purpose.TOP_UP} | fields)), rules=rules)
     assert verdicts(outcomes) == [verdict]
 
 
-def test_a_top_up_that_the_risk_hook_asks_a_pin_for() -> None:
+def test_the_risk_hook_can_require_a_pin_for_a_top_up() -> None:
     rows = snapshot()
     run(rows, scan(purpose=Purpose.TOP_UP), rules=replace(WIDE, risk=lambda scan, wallet: Risk.ASK_PIN))
     outcomes, changes = run(rows, confirm(1, 1))
@@ -109,7 +109,7 @@ def test_a_top_up_that_the_risk_hook_asks_a_pin_for() -> None:
     assert changes.transfers == [moved("top_up", 1, CASH_IN, 901, 1_000)]
 
 
-def test_a_withdrawal_counts_for_the_day_but_not_as_without_a_pin() -> None:
+def test_a_withdrawal_counts_as_daily_spending_with_pin() -> None:
     rows = snapshot()
     rules = replace(WIDE, limits=replace(WIDE.limits, day_minor_max=1_500))
     run(rows, scan(1, purpose=Purpose.WITHDRAWAL), rules=rules)
@@ -121,10 +121,10 @@ def test_a_withdrawal_counts_for_the_day_but_not_as_without_a_pin() -> None:
     assert rows.wallets[WALLET].day_pin_free_count == 1
 
 
-# --- taken back
+# --- cancels
 
 
-def test_a_canceled_top_up_goes_back_to_the_house() -> None:
+def test_a_canceled_top_up_is_debited_again() -> None:
     rows = snapshot()
     run(rows, scan(purpose=Purpose.TOP_UP))
     outcomes, changes = run(rows, cancel(1), cancel(1))
@@ -136,7 +136,7 @@ def test_a_canceled_top_up_goes_back_to_the_house() -> None:
 @pytest.mark.parametrize(
     ("spent_minor", "verdict", "balance_minor"), [(10_000, "canceled", 0), (10_001, "funds_spent", 999)]
 )
-def test_a_top_up_whose_money_is_spent_stays(spent_minor: int, verdict: str, balance_minor: int) -> None:
+def test_a_spent_top_up_cannot_be_canceled(spent_minor: int, verdict: str, balance_minor: int) -> None:
     rows = snapshot()
     run(rows, scan(1, purpose=Purpose.TOP_UP), scan(2, seq=1, amount_minor=spent_minor))
     outcomes, _ = run(rows, cancel(1))
@@ -144,7 +144,7 @@ def test_a_top_up_whose_money_is_spent_stays(spent_minor: int, verdict: str, bal
     assert rows.wallets[WALLET].balance_minor == balance_minor
 
 
-def test_a_canceled_withdrawal_comes_back_with_the_days_allowance() -> None:
+def test_a_canceled_withdrawal_is_credited_and_not_counted() -> None:
     rows = snapshot()
     run(rows, scan(purpose=Purpose.WITHDRAWAL))
     run(rows, confirm(1, 1))
@@ -155,7 +155,7 @@ def test_a_canceled_withdrawal_comes_back_with_the_days_allowance() -> None:
 
 
 @pytest.mark.parametrize("purpose", [Purpose.TOP_UP, Purpose.WITHDRAWAL])
-def test_cash_is_not_refunded_and_has_the_window_of_a_cancel(purpose: Purpose) -> None:
+def test_cash_is_not_refundable_and_has_the_cancel_window(purpose: Purpose) -> None:
     rows = snapshot()
     run(rows, scan(purpose=purpose))
     if purpose is Purpose.WITHDRAWAL:
@@ -202,7 +202,7 @@ def test_a_back_office_moves_cash_without_a_code_and_a_pin(
         ({"currency": "USD"}, "currency_mismatch"),
     ],
 )
-def test_what_a_back_office_cannot_do(fields: dict[str, Any], verdict: str) -> None:
+def test_declines_of_cash_by_a_back_office(fields: dict[str, Any], verdict: str) -> None:
     rows = snapshot()
     outcomes, changes = run(rows, move(**fields), rules=LIMITED)
     assert (verdicts(outcomes), changes.transfers) == ([verdict], [])
@@ -217,14 +217,14 @@ def test_an_inactive_merchant_and_a_frozen_wallet() -> None:
     assert verdicts(run(rows, move(2))[0]) == ["merchant_inactive"]
 
 
-def test_what_was_canceled_before_it_came_is_declined() -> None:
+def test_cash_canceled_before_it_arrives_is_declined() -> None:
     rows = snapshot()
     assert verdicts(run(rows, api_cancel(1), move(1), move(1))[0]) == ["canceled"] * 3
     assert decided(run(rows, move(1))[0][0]).payment.version == 2
     assert verdicts(run(rows, cancel(None, reference="order-2"), move(2))[0]) == ["canceled", "canceled"]
 
 
-def test_the_api_cancels_what_a_till_sold() -> None:
+def test_the_api_cancels_a_sale_of_a_terminal() -> None:
     rows = snapshot()
     run(rows, scan(1))
     outcomes, changes = run(rows, api_cancel(1))
@@ -247,7 +247,7 @@ def test_a_sale_with_a_fee() -> None:
     assert rows.wallets[WALLET].balance_minor == 9_001, "the customer pays none of it"
 
 
-def test_the_fee_of_a_pending_sale_is_that_of_the_scan_and_is_charged_with_the_approval() -> None:
+def test_a_pending_sale_keeps_the_fee_of_its_scan() -> None:
     rows = with_fee()
     _, changes = run(rows, scan(amount_minor=1_001), rules=ASKING)
     assert changes.transfers == []
@@ -265,7 +265,7 @@ def test_a_declined_sale_has_no_fee(amount_minor: int) -> None:
     assert (decided(outcomes[0]).payment.fee_minor, changes.transfers) == (0, [])
 
 
-def test_a_cancel_returns_all_of_the_fee() -> None:
+def test_a_cancel_returns_the_whole_fee() -> None:
     rows = with_fee()
     run(rows, scan(amount_minor=999))
     _, changes = run(rows, cancel(1))
@@ -282,7 +282,7 @@ def test_a_cancel_returns_all_of_the_fee() -> None:
         ([999], [21]),
         ([333, 333, 333], [7, 7, 7]),
         ([998, 1], [20, 1]),
-        # Nothing is posted for a share of 0, and what was rounded down is made up for.
+        # A share of 0 has no transfer, and later refunds return what was rounded down.
         ([40, 40, 919], [0, 1, 20]),
         ([1, 2, 3, 993], [0, 0, 0, 21]),
     ],
@@ -290,8 +290,8 @@ def test_a_cancel_returns_all_of_the_fee() -> None:
 def test_refunds_return_their_share_of_the_fee(refunds: list[int], returned: list[int], batches: int) -> None:
     rows = with_fee()
     run(rows, scan(amount_minor=999))
-    wishes = [refund(70 + n, amount) for n, amount in enumerate(refunds)]
-    parts = [wishes] if batches == 1 else [[wish] for wish in wishes]
+    refund_requests = [refund(70 + n, amount) for n, amount in enumerate(refunds)]
+    parts = [refund_requests] if batches == 1 else [[refund_request] for refund_request in refund_requests]
     transfers = [transfer for part in parts for transfer in run(rows, *part)[1].transfers]
     expected = []
     for n, (amount, share) in enumerate(zip(refunds, returned, strict=True)):
@@ -302,6 +302,6 @@ def test_refunds_return_their_share_of_the_fee(refunds: list[int], returned: lis
     assert rows.wallets[WALLET].balance_minor == 10_000
 
 
-def test_a_fee_is_never_more_than_the_sale() -> None:
+def test_a_fee_never_exceeds_the_sale() -> None:
     _, changes = run(with_fee(0, 25), scan(amount_minor=3))
     assert changes.transfers == [moved("payment", 1, 901, MERCHANT, 3), moved("fee", 1, MERCHANT, FEES, 3)]

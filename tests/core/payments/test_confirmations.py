@@ -1,4 +1,4 @@
-"""decide() of what follows a payment that waits for its PIN: confirm, reject, expire. Rows in, outcomes out."""
+"""decide() of operations on a pending payment: confirm, reject, expire. Rows in, outcomes out."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +19,7 @@ from pos_server.core.payments.snapshot import (
     WalletStatus,
 )
 from tests.copies import replace
-from tests.core.payments.deciding import (
+from tests.core.payments.builders import (
     ACCEPTOR,
     ASKING,
     DAY_MS,
@@ -67,7 +67,7 @@ PENDING = Payment(
 
 
 def waiting(*others: int) -> Snapshot:
-    """Payment 1, and perhaps others, of 20.00 EUR each, wait for the PIN of the first wallet, of version 8."""
+    """Return rows with pending payments of 20.00 EUR each, payment 1 first, for the first wallet with version 8."""
     rows = snapshot()
     rows.devices[WALLET, 0] = replace(device(), spent_mark=mark(0))
     rows.wallets[WALLET] = replace(wallet(), version=8)
@@ -87,7 +87,7 @@ def then(payment: Payment = PENDING, *, version: int, at_ms: int = NOW_MS + 1, *
 # --- confirm, in full
 
 
-def test_the_right_pin() -> None:
+def test_a_correct_pin() -> None:
     rows = waiting()
     rows.wallets[WALLET] = replace(rows.wallets[WALLET], pin_failures=4)
     outcomes, changes = run(rows, confirm(), now_ms=NOW_MS + 1, rules=ASKING)
@@ -120,7 +120,7 @@ def test_a_wrong_pin() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pins", "said", "tries_left", "failures", "balance_minor"),
+    ("pins", "expected", "tries_left", "failures", "balance_minor"),
     [
         pytest.param([True], ["approved"], [0], 0, 8_000, id="right"),
         pytest.param([False, True], ["pending", "approved"], [2, 0], 0, 8_000, id="right at the second try"),
@@ -137,13 +137,13 @@ def test_a_wrong_pin() -> None:
     ],
 )
 @pytest.mark.parametrize("batches", [1, 2], ids=["in one batch", "each in its own"])
-def test_three_pins_a_payment(
-    pins: list[bool], said: list[str], tries_left: list[int], failures: int, balance_minor: int, batches: int
+def test_three_wrong_pins_decline_a_payment(
+    pins: list[bool], expected: list[str], tries_left: list[int], failures: int, balance_minor: int, batches: int
 ) -> None:
     rows = waiting()
     confirms = [confirm(version=version, correct=correct) for version, correct in enumerate(pins, start=1)]
     outcomes = [outcome for part in parts(confirms, batches) for outcome in run(rows, *part, rules=ASKING)[0]]
-    assert verdicts(outcomes) == said
+    assert verdicts(outcomes) == expected
     assert [decided(outcome).pin_tries_left for outcome in outcomes] == tries_left
     assert (rows.wallets[WALLET].pin_failures, rows.wallets[WALLET].balance_minor) == (failures, balance_minor)
 
@@ -162,13 +162,15 @@ def test_five_wrong_pins_in_a_row_lock_the_wallets_pin() -> None:
     assert rows.wallets[WALLET] == replace(wallet(), version=13, pin_failures=0, pin_locked_until_ms=NOW_MS + LOCK_MS)
 
 
-@pytest.mark.parametrize(("later_ms", "said", "failures"), [(LOCK_MS - 1, "pin_locked", 0), (LOCK_MS, "approved", 0)])
-def test_a_lock_ends_and_leaves_no_failures(later_ms: int, said: str, failures: int) -> None:
+@pytest.mark.parametrize(
+    ("later_ms", "verdict", "failures"), [(LOCK_MS - 1, "pin_locked", 0), (LOCK_MS, "approved", 0)]
+)
+def test_a_lock_ends_and_leaves_no_failures(later_ms: int, verdict: str, failures: int) -> None:
     rows = waiting()
     rows.payments[payment_id(1)] = replace(PENDING, expires_at_ms=NOW_MS + 2 * LOCK_MS)
     rows.wallets[WALLET] = replace(wallet(), pin_locked_until_ms=NOW_MS + LOCK_MS)
     outcomes, _ = run(rows, confirm(), now_ms=NOW_MS + later_ms, rules=ASKING)
-    assert verdicts(outcomes) == [said]
+    assert verdicts(outcomes) == [verdict]
     assert rows.wallets[WALLET].pin_failures == failures
 
 
@@ -198,14 +200,14 @@ def test_the_same_pin_sent_twice_counts_once(correct: bool, batches: int) -> Non
         pytest.param(expire(2), ErrorCode.PAYMENT_UNKNOWN, id="expire what is not there"),
     ],
 )
-def test_refused(answer: Operation, error: ErrorCode) -> None:
+def test_rejections(answer: Operation, error: ErrorCode) -> None:
     rows, before = waiting(), waiting()
     outcomes, changes = run(rows, answer, rules=ASKING)
     assert outcomes == [Refused(answer, error)]
     assert (changes, rows) == (Changeset(), before)
 
 
-# --- what is decided again when the PIN is right
+# --- a correct PIN decides the payment again
 
 
 @pytest.mark.parametrize(
@@ -221,7 +223,7 @@ def test_refused(answer: Operation, error: ErrorCode) -> None:
     ],
     ids=str,
 )
-def test_the_wallet_is_looked_at_again(fields: dict[str, Any], decline: DeclineCode | None) -> None:
+def test_the_wallet_is_checked_again(fields: dict[str, Any], decline: DeclineCode | None) -> None:
     rules = replace(ASKING, limits=replace(ASKING.limits, day_minor_max=6_000))
     rows = waiting()
     rows.wallets[WALLET] = replace(wallet(), pin_failures=2, **fields)
@@ -229,7 +231,7 @@ def test_the_wallet_is_looked_at_again(fields: dict[str, Any], decline: DeclineC
     payment = decided(outcome).payment
     assert (payment.status, payment.decline_code) == (Status.DECLINED if decline else Status.APPROVED, decline)
     assert len(changes.transfers) == (0 if decline else 1)
-    # The PIN was right in any case.
+    # The PIN was correct in each case.
     assert changes.wallets[WALLET].pin_failures == 0
     assert rows.open_payments == ({} if decline else {(5, "order-1"): OpenPayment(payment_id(1), Status.APPROVED)})
 
@@ -241,7 +243,7 @@ def test_the_wallet_is_looked_at_again(fields: dict[str, Any], decline: DeclineC
         ({"merchant_status": MerchantStatus.INACTIVE}, DeclineCode.MERCHANT_INACTIVE),
     ],
 )
-def test_the_shop_is_looked_at_again(fields: dict[str, Any], decline: DeclineCode) -> None:
+def test_the_acceptor_is_checked_again(fields: dict[str, Any], decline: DeclineCode) -> None:
     rows = waiting()
     rows.terminals[11] = replace(ACCEPTOR, **fields)
     rows.wallets[WALLET] = replace(wallet(), status=WalletStatus.FROZEN)
@@ -250,7 +252,7 @@ def test_the_shop_is_looked_at_again(fields: dict[str, Any], decline: DeclineCod
     assert changes.transfers == []
 
 
-def test_nothing_is_held_while_a_payment_waits() -> None:
+def test_a_pending_payment_holds_no_money() -> None:
     rows = waiting()
     small = [scan(n + 1, seq=n, amount_minor=1_000) for n in range(1, 9)]
     outcomes, _ = run(rows, *small, scan(10, seq=9, amount_minor=500), confirm(), rules=ASKING)
@@ -258,7 +260,7 @@ def test_nothing_is_held_while_a_payment_waits() -> None:
     assert rows.wallets[WALLET] == after(18, *[1_000] * 8, 500)
 
 
-def test_the_new_day_counts_a_payment_that_was_confirmed_in_it() -> None:
+def test_a_payment_counts_on_the_day_of_its_confirmation() -> None:
     rows = waiting()
     midnight = DAY_START_MS + DAY_MS
     rows.payments[payment_id(1)] = replace(PENDING, expires_at_ms=midnight + 60_000)
@@ -269,7 +271,7 @@ def test_the_new_day_counts_a_payment_that_was_confirmed_in_it() -> None:
     )
 
 
-# --- the end of its time
+# --- expiry
 
 
 @pytest.mark.parametrize(
@@ -282,9 +284,9 @@ def test_the_new_day_counts_a_payment_that_was_confirmed_in_it() -> None:
         pytest.param(expire(), "pending", id="expire"),
     ],
 )
-def test_its_time_is_over_on_the_millisecond(answer: Operation, just_in_time: str) -> None:
+def test_expiry_is_exact_to_the_millisecond(answer: Operation, just_in_time: str) -> None:
     assert verdicts(run(waiting(), answer, now_ms=OVER_MS - 1, rules=ASKING)[0]) == [just_in_time]
-    # The till still learns that it was canceled: nobody was told yet that it had expired.
+    # The terminal still gets `canceled`, because no notice of the expiry was sent yet.
     late = "canceled" if answer == cancel() else "expired"
     rows = waiting()
     outcomes, changes = run(rows, answer, now_ms=OVER_MS, rules=ASKING)
@@ -293,7 +295,7 @@ def test_its_time_is_over_on_the_millisecond(answer: Operation, just_in_time: st
     assert (changes.wallets, changes.transfers) == ({}, [])
 
 
-def test_an_order_that_expired_may_be_scanned_again() -> None:
+def test_an_expired_order_can_be_scanned_again() -> None:
     rows = waiting()
     again = scan(2, seq=1, reference="order-1")
     outcomes, _ = run(rows, again, expire(), replace(again, payment_id=payment_id(3), terminal_number=12), rules=ASKING)
@@ -304,7 +306,7 @@ def test_an_order_that_expired_may_be_scanned_again() -> None:
     assert rows.open_payments == {(5, "order-1"): OpenPayment(payment_id(4), Status.APPROVED)}
 
 
-# --- what has an outcome keeps it
+# --- outcomes are final
 
 ENDS: list[tuple[Operation, str]] = [
     (confirm(), "approved"),
@@ -316,18 +318,18 @@ LATE: list[Operation] = [confirm(), confirm(correct=False), confirm(version=2), 
 
 
 @pytest.mark.parametrize("late", LATE, ids=["right PIN", "wrong PIN", "PIN for this version", "reject", "expire"])
-@pytest.mark.parametrize(("first", "said"), ENDS, ids=["confirmed", "confirmed again", "rejected", "canceled"])
+@pytest.mark.parametrize(("first", "verdict"), ENDS, ids=["confirmed", "confirmed again", "rejected", "canceled"])
 @pytest.mark.parametrize("batches", [1, 2], ids=["in one batch", "each in its own"])
-def test_what_has_an_outcome_keeps_it(first: Operation, said: str, late: Operation, batches: int) -> None:
+def test_outcomes_are_final(first: Operation, verdict: str, late: Operation, batches: int) -> None:
     rows = waiting()
     outcomes = [outcome for part in parts([first, late], batches) for outcome in run(rows, *part, rules=ASKING)[0]]
-    assert verdicts(outcomes) == [said, said]
+    assert verdicts(outcomes) == [verdict, verdict]
     assert decided(outcomes[1]).replayed
     assert rows.payments[payment_id(1)].version == 2
     assert rows.wallets[WALLET].pin_failures == 0
 
 
-def test_an_approved_payment_may_still_be_canceled_in_the_same_batch() -> None:
+def test_an_approved_payment_can_be_canceled_in_the_same_batch() -> None:
     rows = waiting()
     outcomes, changes = run(rows, confirm(), cancel(), now_ms=NOW_MS + 1, rules=ASKING)
     assert verdicts(outcomes) == ["approved", "canceled"]
@@ -341,7 +343,7 @@ def test_an_approved_payment_may_still_be_canceled_in_the_same_batch() -> None:
     assert rows.wallets[WALLET] == replace(wallet(), version=10)
 
 
-def test_a_rejected_order_may_be_scanned_again_in_the_same_batch() -> None:
+def test_a_rejected_order_can_be_scanned_again_in_the_same_batch() -> None:
     rows = waiting()
     outcomes, changes = run(rows, reject(), scan(2, seq=1, reference="order-1"), confirm(), rules=ASKING)
     assert verdicts(outcomes) == ["customer_rejected", "approved", "customer_rejected"]
@@ -349,7 +351,7 @@ def test_a_rejected_order_may_be_scanned_again_in_the_same_batch() -> None:
     assert rows.open_payments == {(5, "order-1"): OpenPayment(payment_id(2), Status.APPROVED)}
 
 
-def test_a_payment_that_is_scanned_and_confirmed_in_one_batch_is_new() -> None:
+def test_a_payment_scanned_and_confirmed_in_one_batch_is_new() -> None:
     rows = snapshot()
     outcomes, changes = run(rows, LARGE, confirm(), rules=ASKING)
     assert verdicts(outcomes) == ["pending", "approved"]

@@ -1,4 +1,4 @@
-"""Every decline says whether to try again, and what the cashier does next. What it says in words: test_texts.py."""
+"""Advice for every decline: whether to retry, and the cashier's next step. test_texts.py tests the texts."""
 
 from pos_server.core.payments.declines import ADVICE, ADVICE_CANCELED, ADVICE_EXPIRED, Advice, NextStep
 from pos_server.core.payments.payment import DeclineCode
@@ -27,20 +27,20 @@ EXPECTED = {
 }
 
 
-def test_every_decline_has_its_advice() -> None:
+def test_every_decline_has_advice() -> None:
     assert {code: (advice.retryable, advice.next_step.value) for code, advice in ADVICE.items()} == EXPECTED
 
 
-def test_advice_stands_in_order_of_precedence() -> None:
+def test_advice_is_in_order_of_precedence() -> None:
     assert list(ADVICE) == list(DeclineCode)
 
 
-def test_what_ends_without_a_decline_has_advice_too() -> None:
+def test_expired_and_canceled_payments_have_advice() -> None:
     assert Advice(True, NextStep.NEW_CODE) == ADVICE_EXPIRED
     assert Advice(False, NextStep.NEW_ORDER) == ADVICE_CANCELED
 
 
-def test_a_new_code_is_asked_for_exactly_when_the_same_order_may_be_tried_again() -> None:
+def test_a_new_code_is_advised_exactly_for_retryable_declines() -> None:
     for advice in (*ADVICE.values(), ADVICE_EXPIRED, ADVICE_CANCELED):
         assert advice.retryable == (advice.next_step is NextStep.NEW_CODE)
 

@@ -1,4 +1,4 @@
-"""What a merchant pays for a sale, and how much of it comes back, as literal tables."""
+"""Fees of sales and returned fees of refunds, as literal tables."""
 
 from itertools import pairwise
 
@@ -33,7 +33,7 @@ from pos_server.core.payments.fees import returned_fee, sale_fee
         (2**53 - 1, 145, 25, 130_604_389_193_769),
     ],
 )
-def test_fee_of(amount_minor: int, fee_bps: int, fee_fixed_minor: int, fee_minor: int) -> None:
+def test_sale_fee(amount_minor: int, fee_bps: int, fee_fixed_minor: int, fee_minor: int) -> None:
     assert sale_fee(amount_minor, fee_bps, fee_fixed_minor) == fee_minor
 
 
@@ -53,7 +53,7 @@ def test_fee_of(amount_minor: int, fee_bps: int, fee_fixed_minor: int, fee_minor
         (2**53 - 1, 2**53 - 1, 2**53 - 2, 2**53 - 2),
     ],
 )
-def test_fee_returned(fee_minor: int, amount_minor: int, refunded_minor: int, returned: int) -> None:
+def test_returned_fee(fee_minor: int, amount_minor: int, refunded_minor: int, returned: int) -> None:
     assert returned_fee(fee_minor, amount_minor, refunded_minor) == returned
 
 

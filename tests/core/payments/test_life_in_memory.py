@@ -1,4 +1,4 @@
-"""Random operations on a ledger in memory and on a plain model: every decision and every row must agree."""
+"""Random operations on an in-memory ledger and on a simple model: all decisions and rows must agree."""
 
 from tests.model.memory_ledger import MemoryLedger
 from tests.model.runs import live

@@ -1,4 +1,4 @@
-"""decide() of wallets with limits of their own: they hold for every decision, and nobody else's are touched."""
+"""decide() of wallets with their own limits: they apply to every decision and to no other wallet."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from pos_server.core.payments.payment import Purpose
 from pos_server.core.payments.rules import Risk
 from pos_server.core.payments.snapshot import OwnLimits, Snapshot
 from tests.copies import replace
-from tests.core.payments.deciding import (
+from tests.core.payments.builders import (
     ASKING,
     OTHER_WALLET,
     WALLET,
@@ -26,7 +26,7 @@ TIGHT = replace(ASKING, limits=replace(ASKING.limits, payment_minor_max=1_000, t
 
 
 def limited(**limits: int) -> Snapshot:
-    """The first wallet has these limits of its own."""
+    """Return rows in which the first wallet has these limits."""
     rows = snapshot()
     rows.wallets[WALLET] = replace(wallet(), limits=OwnLimits(**limits))
     return rows
@@ -36,25 +36,25 @@ def move(number: int, purpose: Purpose, amount_minor: int) -> MoveCash:
     return MoveCash(payment_id(number), 5, WALLET, f"order-{number}", amount_minor, "EUR", purpose)
 
 
-def test_a_scan_meets_the_limits_of_its_own_wallet() -> None:
+def test_a_wallets_own_limits_apply_to_a_scan() -> None:
     rows = limited(payment_minor_max=999)
     other = scan(2, code=code(wallet=OTHER_WALLET))
     outcomes, _ = run(rows, scan(1), other, scan(3, seq=1, amount_minor=999))
     assert verdicts(outcomes) == ["amount_over_limit", "approved", "approved"]
 
 
-def test_a_day_is_over_when_the_own_limit_is_reached() -> None:
+def test_the_own_daily_limit_applies() -> None:
     outcomes, _ = run(
         limited(day_minor_max=2_500), scan(1), scan(2, seq=1), scan(3, seq=2), scan(4, seq=3, amount_minor=500)
     )
     assert verdicts(outcomes) == ["approved", "approved", "daily_limit", "approved"]
 
 
-def test_what_may_be_paid_without_the_pin_is_the_wallets_own() -> None:
+def test_the_own_pin_free_limits_apply() -> None:
     assert verdicts(run(limited(pin_free_minor_max=999), scan())[0]) == ["pending"]
     assert verdicts(run(limited(pin_free_day_count_max=1), scan(1), scan(2, seq=1))[0]) == ["approved", "pending"]
     assert verdicts(run(limited(pin_free_day_minor_max=1_500), scan(1), scan(2, seq=1))[0]) == ["approved", "pending"]
-    # And the other way round: more than the server allows others.
+    # Conversely, a wallet may be allowed more than other wallets.
     trusted = limited(pin_free_minor_max=5_000)
     assert verdicts(run(trusted, scan(amount_minor=5_000), rules=ASKING)[0]) == ["approved"]
 
@@ -65,7 +65,7 @@ def test_a_wallets_own_limit_may_be_wider_than_the_servers() -> None:
     assert verdicts(run(limited(payment_minor_max=2_000), large, rules=TIGHT)[0]) == ["pending"]
 
 
-def test_a_limit_that_was_set_while_the_payment_waited_for_its_pin_holds() -> None:
+def test_a_limit_set_while_a_payment_is_pending_applies() -> None:
     rows = snapshot()
     (asked,), _ = run(rows, scan(amount_minor=2_000), rules=ASKING)
     assert verdicts([asked]) == ["pending"]
@@ -86,11 +86,11 @@ def test_a_limit_that_was_set_while_the_payment_waited_for_its_pin_holds() -> No
         ({"top_up_minor_max": 999}, Purpose.WITHDRAWAL, 1_000, "approved"),
     ],
 )
-def test_cash_meets_them_too(limits: dict[str, int], purpose: Purpose, amount_minor: int, verdict: str) -> None:
+def test_own_limits_apply_to_cash(limits: dict[str, int], purpose: Purpose, amount_minor: int, verdict: str) -> None:
     assert verdicts(run(limited(**limits), move(1, purpose, amount_minor))[0]) == [verdict]
 
 
-def test_the_risk_hook_sees_them() -> None:
+def test_the_risk_hook_gets_the_own_limits() -> None:
     seen: list[OwnLimits | None] = []
 
     def hook(asked: object, of: object) -> Risk:

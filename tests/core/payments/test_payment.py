@@ -1,16 +1,16 @@
-"""A payment as data: what it may become, and what is told of it."""
+"""Payment records: transitions, occupied orders, refundable amounts, tombstones."""
 
 import pytest
 
 from pos_server.core.payments.payment import OCCUPYING, TRANSITIONS, Status
 from tests.copies import replace
-from tests.core.payments.deciding import cancel, decided, run, scan, snapshot
+from tests.core.payments.builders import cancel, decided, run, scan, snapshot
 
 APPROVED = decided(run(snapshot(), scan(1))[0][0]).payment
 TOMBSTONE = decided(run(snapshot(), cancel(1))[0][0]).payment
 
 
-def test_what_a_payment_may_become() -> None:
+def test_transitions() -> None:
     assert {before and str(before): sorted(after) for before, after in TRANSITIONS.items()} == {
         None: ["approved", "canceled", "declined", "pending"],
         "pending": ["approved", "canceled", "declined", "expired"],
@@ -21,7 +21,7 @@ def test_what_a_payment_may_become() -> None:
     }
 
 
-def test_what_keeps_an_order() -> None:
+def test_occupying_statuses() -> None:
     assert sorted(OCCUPYING) == ["approved", "canceled", "pending"]
 
 
@@ -37,7 +37,7 @@ def test_what_keeps_an_order() -> None:
         (Status.EXPIRED, 0, 0),
     ],
 )
-def test_what_may_be_refunded(status: Status, refunded_minor: int, refundable_minor: int) -> None:
+def test_refundable_amounts(status: Status, refunded_minor: int, refundable_minor: int) -> None:
     assert replace(APPROVED, status=status, refunded_minor=refunded_minor).refundable_minor == refundable_minor
 
 

@@ -17,7 +17,7 @@ from pos_server.core.payments.snapshot import (
     TransferKind,
 )
 from tests.copies import replace
-from tests.core.payments.deciding import (
+from tests.core.payments.builders import (
     ACCEPTOR,
     NOW_MS,
     WALLET,
@@ -37,7 +37,7 @@ YEAR_LATER_MS = NOW_MS + 365 * 24 * 3_600_000
 
 
 def sold(amount_minor: int = 1_000, *others: int) -> Snapshot:
-    """Payment 1 of the first wallet, approved, and perhaps others. The wallet's version goes up by one each."""
+    """Return rows with approved payments of the first wallet, payment 1 first. Each increments the wallet's version."""
     rows = snapshot()
     run(rows, *(scan(n, seq=n, amount_minor=amount) for n, amount in enumerate([amount_minor, *others], start=1)))
     return rows
@@ -67,14 +67,14 @@ def paid(amount_minor: int = 1_000, **fields: Any) -> Payment:
     return replace(plain, **fields)
 
 
-def test_a_refund_of_a_part() -> None:
+def test_a_partial_refund() -> None:
     rows = sold(1_000)
-    wish = refund(901, 300, terminal=12)
-    outcomes, changes = run(rows, wish, now_ms=NOW_MS + 1)
+    cancel_request = refund(901, 300, terminal=12)
+    outcomes, changes = run(rows, cancel_request, now_ms=NOW_MS + 1)
     payment = paid(version=2, changed_at_ms=NOW_MS + 1, refunded_minor=300, refunds=1)
     made = Refund(payment_id(901), payment_id(1), 5, 12, WALLET, 300, "EUR", NOW_MS + 1)
-    left = replace(after(9, 1_000), balance_minor=9_300)  # the day's allowance stays spent
-    assert outcomes == [Refunded(wish, made, payment, ACCEPTOR, left)]
+    left = replace(after(9, 1_000), balance_minor=9_300)  # the daily spending is not reduced
+    assert outcomes == [Refunded(cancel_request, made, payment, ACCEPTOR, left)]
     assert changes == Changeset(
         payments={payment_id(1): payment},
         payment_versions={payment_id(1): 1},
@@ -93,7 +93,7 @@ def test_a_refund_through_the_api_has_no_terminal() -> None:
 
 
 @pytest.mark.parametrize(
-    ("amounts", "said", "refunded_minor"),
+    ("amounts", "expected", "refunded_minor"),
     [
         ([1_000], ["refunded"], 1_000),
         ([1_001], ["refund_exceeds_remaining"], 0),
@@ -105,33 +105,33 @@ def test_a_refund_through_the_api_has_no_terminal() -> None:
     ids=str,
 )
 @pytest.mark.parametrize("batches", [1, 2], ids=["in one batch", "each in its own"])
-def test_refunds_never_exceed_what_was_paid(
-    amounts: list[int], said: list[str], refunded_minor: int, batches: int
+def test_refunds_never_exceed_the_payment(
+    amounts: list[int], expected: list[str], refunded_minor: int, batches: int
 ) -> None:
     rows = sold()
     wishes = [refund(901 + n, amount) for n, amount in enumerate(amounts)]
     outcomes = [outcome for part in parts(wishes, batches) for outcome in run(rows, *part)[0]]
-    assert verdicts(outcomes) == said
+    assert verdicts(outcomes) == expected
     payment = rows.payments[payment_id(1)]
-    assert (payment.refunded_minor, payment.refunds) == (refunded_minor, said.count("refunded"))
-    assert payment.version == 1 + said.count("refunded")
+    assert (payment.refunded_minor, payment.refunds) == (refunded_minor, expected.count("refunded"))
+    assert payment.version == 1 + expected.count("refunded")
     assert rows.wallets[WALLET].balance_minor == 9_000 + refunded_minor
 
 
 @pytest.mark.parametrize("batches", [1, 2], ids=["in one batch", "each in its own"])
-def test_the_same_refund_twice_is_made_once(batches: int) -> None:
+def test_a_repeated_refund_is_made_once(batches: int) -> None:
     rows = sold()
     wishes = [refund(901, 300), refund(902, 200), refund(901, 300, terminal=None)]
     outcomes = [outcome for part in parts(wishes, batches) for outcome in run(rows, *part)[0]]
     first, second, again = (refunded(outcome) for outcome in outcomes)
     assert [first.replayed, second.replayed, again.replayed] == [False, False, True]
     assert again.refund == first.refund
-    # The payment and the wallet are shown as they are now.
+    # The repeat returns the current payment and wallet.
     assert (again.payment, again.wallet) == (second.payment, second.wallet)
     assert rows.wallets[WALLET].balance_minor == 9_500
 
 
-def test_a_refund_is_shown_again_whatever_has_changed_since() -> None:
+def test_a_repeated_refund_returns_the_stored_refund() -> None:
     rows = sold()
     run(rows, refund(901, 1_000))
     rows.terminals[11] = replace(ACCEPTOR, terminal_status=TerminalStatus.DISABLED)
@@ -141,7 +141,7 @@ def test_a_refund_is_shown_again_whatever_has_changed_since() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "error"),
+    ("cancel_request", "error"),
     [
         pytest.param(refund(901, 301), ErrorCode.ID_REUSED, id="id taken, another amount"),
         pytest.param(refund(901, 300, 2), ErrorCode.ID_REUSED, id="id taken, another payment"),
@@ -155,21 +155,21 @@ def test_a_refund_is_shown_again_whatever_has_changed_since() -> None:
         pytest.param(refund(902, 701), ErrorCode.REFUND_EXCEEDS_REMAINING, id="more than the rest"),
     ],
 )
-def test_refunds_that_are_refused(wish: CreateRefund, error: ErrorCode) -> None:
+def test_rejected_refunds(cancel_request: CreateRefund, error: ErrorCode) -> None:
     rows = sold(1_000, 1_000, 1_000, 99_999)
     rows.terminals[13] = replace(ACCEPTOR, terminal_status=TerminalStatus.DISABLED)
     run(rows, refund(901, 300), cancel(3), cancel(7))
-    outcomes, changes = run(rows, wish)
-    assert outcomes == [Refused(wish, error)]
+    outcomes, changes = run(rows, cancel_request)
+    assert outcomes == [Refused(cancel_request, error)]
     assert changes == Changeset()
 
 
-@pytest.mark.parametrize(("now_ms", "said"), [(YEAR_LATER_MS, "refunded"), (YEAR_LATER_MS + 1, "refund_too_late")])
-def test_the_window_of_refunds(now_ms: int, said: str) -> None:
-    assert verdicts(run(sold(), refund(901, 1), now_ms=now_ms)[0]) == [said]
+@pytest.mark.parametrize(("now_ms", "verdict"), [(YEAR_LATER_MS, "refunded"), (YEAR_LATER_MS + 1, "refund_too_late")])
+def test_the_refund_window(now_ms: int, verdict: str) -> None:
+    assert verdicts(run(sold(), refund(901, 1), now_ms=now_ms)[0]) == [verdict]
 
 
-def test_a_payment_has_a_bounded_number_of_refunds() -> None:
+def test_the_number_of_refunds_is_limited() -> None:
     rules = replace(WIDE, refunds_max=3)
     outcomes, _ = run(sold(), *(refund(901 + n, 1) for n in range(4)), refund(901, 1), rules=rules)
     assert verdicts(outcomes) == ["refunded", "refunded", "refunded", "too_many_refunds", "refunded"]

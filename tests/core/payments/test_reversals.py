@@ -9,7 +9,7 @@ from pos_server.core.payments.snapshot import (
     TransferKind,
     Wallet,
 )
-from tests.core.payments.deciding import (
+from tests.core.payments.builders import (
     WALLET,
     cancel,
     payment_id,
@@ -26,7 +26,7 @@ def parts(operations: Sequence[Operation], batches: int) -> list[Sequence[Operat
 
 
 @pytest.mark.parametrize(
-    ("operations", "said", "left"),
+    ("operations", "expected", "left"),
     [
         pytest.param([scan(1), cancel(1)], ["approved", "canceled"], 10_000, id="scan, cancel"),
         pytest.param([cancel(1), scan(1)], ["canceled", "canceled"], 10_000, id="cancel, scan"),
@@ -71,18 +71,20 @@ def parts(operations: Sequence[Operation], batches: int) -> list[Sequence[Operat
     ],
 )
 @pytest.mark.parametrize("batches", [1, 2], ids=["in one batch", "each in its own"])
-def test_what_comes_together(operations: list[Operation], said: list[str], left: int, batches: int) -> None:
+def test_operations_on_one_payment_in_one_batch(
+    operations: list[Operation], expected: list[str], left: int, batches: int
+) -> None:
     rows = snapshot()
     outcomes, moved = [], 0
     for part in parts(operations, batches):
         done, changes = run(rows, *part)
         outcomes += done
         moved += sum(t.amount_minor * (1 if t.debit_account_id == 901 else -1) for t in changes.transfers)
-    assert verdicts(outcomes) == said
+    assert verdicts(outcomes) == expected
     assert (rows.wallets[WALLET].balance_minor, moved) == (left, 10_000 - left)
 
 
-def test_the_wallets_of_a_batch_are_shown_as_each_decision_left_them() -> None:
+def test_each_outcome_has_the_wallet_after_its_decision() -> None:
     outcomes, changes = run(snapshot(), scan(1), scan(2, seq=1), cancel(1), refund(901, 500, 2))
     shown: list[Wallet | None] = [outcome.wallet for outcome in outcomes if not isinstance(outcome, Refused)]
     assert [found and (found.balance_minor, found.version) for found in shown] == [

@@ -1,4 +1,4 @@
-"""Limits and PIN counts, as plain data."""
+"""Limits and PIN rules, as literal tables."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ from pos_server.core.payments.rules import (
 )
 from pos_server.core.payments.snapshot import OwnLimits, Wallet, WalletStatus
 from tests.copies import replace
-from tests.core.payments.deciding import NOW_MS, decided, run, scan, snapshot
+from tests.core.payments.builders import NOW_MS, decided, run, scan, snapshot
 
 LIMITS = Limits(
     payment_minor_max=1_000,
@@ -40,7 +40,7 @@ def test_limits_of_a_currency(currency: str, limits: Limits) -> None:
     assert RULES.limits_of(currency) is limits
 
 
-def test_the_own_limits_of_a_wallet_take_the_place_of_the_servers_one_by_one() -> None:
+def test_own_limits_override_the_servers_individually() -> None:
     assert RULES.limits_for(WALLET, "EUR") is LIMITS
     assert RULES.limits_for(replace(WALLET, limits=OwnLimits()), "EUR") == LIMITS
     own = replace(WALLET, limits=OwnLimits(day_minor_max=0, top_up_minor_max=9_000))
@@ -49,7 +49,7 @@ def test_the_own_limits_of_a_wallet_take_the_place_of_the_servers_one_by_one() -
     assert set(OwnLimits.__struct_fields__) == set(Limits.__dataclass_fields__)
 
 
-def test_what_rules_say_when_nothing_else_is_said() -> None:
+def test_default_rules() -> None:
     assert Rules(LIMITS) == Rules(
         limits=LIMITS,
         currency_limits={},
@@ -70,8 +70,8 @@ def test_what_rules_say_when_nothing_else_is_said() -> None:
     ("day_start_ms", "counted"),
     [(4_999, (5_000, 30, 20, 2)), (5_000, (5_000, 30, 20, 2)), (5_001, (5_001, 0, 0, 0))],
 )
-def test_today(day_start_ms: int, counted: tuple[int, int, int, int]) -> None:
-    """A clock that went back over midnight gives no allowance away."""
+def test_start_day(day_start_ms: int, counted: tuple[int, int, int, int]) -> None:
+    """A clock that is set back over midnight does not reset the counters."""
     wallet = replace(WALLET, day_spent_minor=30, day_pin_free_minor=20, day_pin_free_count=2)
     found = start_day(wallet, day_start_ms)
     assert (
@@ -106,7 +106,7 @@ def test_today(day_start_ms: int, counted: tuple[int, int, int, int]) -> None:
     ids=str,
 )
 @pytest.mark.parametrize("purpose", [Purpose.SALE, Purpose.WITHDRAWAL])
-def test_why_not(
+def test_decline_reason(
     purpose: Purpose, fields: dict[str, Any], amount_minor: int, currency: str, decline: DeclineCode | None
 ) -> None:
     assert decline_reason(replace(WALLET, **fields), amount_minor, currency, purpose, LIMITS) is decline
@@ -128,7 +128,9 @@ def test_why_not(
     ],
     ids=str,
 )
-def test_why_not_top_up(fields: dict[str, Any], amount_minor: int, currency: str, decline: DeclineCode | None) -> None:
+def test_decline_reason_of_a_top_up(
+    fields: dict[str, Any], amount_minor: int, currency: str, decline: DeclineCode | None
+) -> None:
     assert decline_reason(replace(WALLET, **fields), amount_minor, currency, Purpose.TOP_UP, LIMITS) is decline
 
 
@@ -153,7 +155,7 @@ def test_is_pin_free(fields: dict[str, Any], amount_minor: int, free: bool) -> N
     ("failures", "left", "locked_until_ms"),
     [(0, 1, 0), (3, 4, 0), (4, 0, NOW_MS + 86_400_000), (9, 0, NOW_MS + 86_400_000)],
 )
-def test_after_a_wrong_pin(failures: int, left: int, locked_until_ms: int) -> None:
+def test_count_wrong_pin(failures: int, left: int, locked_until_ms: int) -> None:
     wallet = count_wrong_pin(replace(WALLET, pin_failures=failures), RULES, NOW_MS)
     assert wallet == replace(WALLET, version=8, pin_failures=left, pin_locked_until_ms=locked_until_ms)
     assert is_pin_locked(wallet, NOW_MS) is (locked_until_ms > 0)
@@ -171,7 +173,7 @@ def test_after_a_wrong_pin(failures: int, left: int, locked_until_ms: int) -> No
         (1, 3, 0, 2),
         (0, 0, NOW_MS + 1, 0),
         (0, 0, NOW_MS, 3),
-        # Limits that were lowered while a payment waits.
+        # Limits that were lowered while a payment was pending.
         (7, 7, 0, 0),
     ],
 )

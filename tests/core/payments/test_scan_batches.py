@@ -17,7 +17,7 @@ from pos_server.core.payments.snapshot import (
     WalletStatus,
 )
 from tests.copies import replace
-from tests.core.payments.deciding import (
+from tests.core.payments.builders import (
     ACCEPTOR,
     NOW_MS,
     OTHER_WALLET,
@@ -68,7 +68,7 @@ def spent_marks(rows: Snapshot) -> dict[tuple[int, int], int]:
     ],
 )
 @pytest.mark.parametrize("batches", [1, 2], ids=["in one batch", "in two batches"])
-def test_what_spends_a_code(first: Scan, first_verdict: str, second_verdict: str, batches: int) -> None:
+def test_codes_spent_by_a_scan(first: Scan, first_verdict: str, second_verdict: str, batches: int) -> None:
     rows = snapshot()
     rows.terminals[13] = replace(ACCEPTOR, terminal_status=TerminalStatus.DISABLED)
     rows.terminals[14] = replace(ACCEPTOR, merchant_status=MerchantStatus.INACTIVE)
@@ -82,7 +82,7 @@ def test_what_spends_a_code(first: Scan, first_verdict: str, second_verdict: str
 
 
 @pytest.mark.parametrize("status", [WalletStatus.FROZEN, WalletStatus.CLOSED])
-def test_a_wallet_that_may_not_pay_still_spends_its_code(status: WalletStatus) -> None:
+def test_a_declined_wallet_still_spends_its_code(status: WalletStatus) -> None:
     rows = snapshot()
     rows.wallets[WALLET] = replace(wallet(), status=status)
     assert verdicts(run(rows, scan(1))[0]) == [f"wallet_{status}"]
@@ -90,8 +90,8 @@ def test_a_wallet_that_may_not_pay_still_spends_its_code(status: WalletStatus) -
     assert verdicts(run(rows, scan(2), scan(3, seq=1))[0]) == ["code_used", "approved"]
 
 
-def test_an_expired_code_is_spent_too() -> None:
-    """Once: an earlier server time, on another machine, must not find it fresh."""
+def test_an_expired_code_is_spent() -> None:
+    """A server whose clock is behind must not accept the code later."""
     rows = snapshot()
     old = code(3, step=STEP - 2)
     decisions, changes = run(rows, scan(1, code=old))
@@ -120,7 +120,7 @@ def test_all_codes_of_a_step_can_be_used_in_order() -> None:
     assert verdicts(decisions) == ["approved"] * 10
 
 
-def test_an_expired_code_that_was_used_is_called_expired() -> None:
+def test_a_used_code_is_declined_as_expired_once_it_is_too_old() -> None:
     rows = snapshot()
     old = code(step=STEP - 1)
     decisions = run(rows, scan(1, code=old))[0] + run(rows, scan(2, code=old), now_ms=NOW_MS + 30_000)[0]
@@ -130,7 +130,7 @@ def test_an_expired_code_that_was_used_is_called_expired() -> None:
 # --- a batch sees itself
 
 
-def test_one_code_scanned_at_two_tills_pays_once() -> None:
+def test_one_code_scanned_at_two_terminals_pays_once() -> None:
     rows = snapshot()
     decisions, changes = run(rows, scan(1), scan(2, terminal_number=21, merchant_id=6))
     assert verdicts(decisions) == ["approved", "code_used"]
@@ -165,7 +165,7 @@ def test_two_payments_cannot_spend_the_same_money() -> None:
     ]
 
 
-def test_the_guard_is_the_version_that_was_loaded() -> None:
+def test_the_guard_is_the_loaded_version() -> None:
     rows = snapshot()
     assert run(rows, scan(1, seq=0), scan(2, seq=1))[1].wallet_versions == {WALLET: 7}
     both = run(rows, scan(3, seq=2), scan(4, code=code(wallet=OTHER_WALLET)))[1]
@@ -173,7 +173,7 @@ def test_the_guard_is_the_version_that_was_loaded() -> None:
     assert {number: found.version for number, found in both.wallets.items()} == {WALLET: 10, OTHER_WALLET: 8}
 
 
-def test_only_what_was_touched_is_written() -> None:
+def test_only_changed_rows_are_written() -> None:
     rows = snapshot()
     changes = run(rows, scan(1, code=code(wallet=OTHER_WALLET)), scan(2, code=forged(code())))[1]
     assert list(changes.wallets) == list(changes.wallet_versions) == [OTHER_WALLET]
@@ -204,7 +204,7 @@ def test_an_order_is_paid_once(second: dict[str, Any], verdict: str, paid_by: UU
     assert decided(decisions[1]).payment.paid_by == paid_by
 
 
-def test_a_declined_order_may_be_tried_again() -> None:
+def test_a_declined_order_can_be_retried() -> None:
     rows = snapshot()
     decisions, _ = run(
         rows,
@@ -217,7 +217,7 @@ def test_a_declined_order_may_be_tried_again() -> None:
     assert rows.open_payments == {(5, "order"): OpenPayment(payment_id(2), Status.APPROVED)}
 
 
-def test_merchants_are_credited_on_their_own_accounts() -> None:
+def test_each_merchant_is_credited_on_its_own_account() -> None:
     changes = run(snapshot(), scan(1), scan(2, seq=1, terminal_number=21, merchant_id=6))[1]
     assert changes.transfers == [
         Transfer(TransferKind.PAYMENT, payment_id(1), 901, 500, 1000, "EUR", WALLET),

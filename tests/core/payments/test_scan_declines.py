@@ -25,7 +25,7 @@ from pos_server.core.payments.snapshot import (
     WalletStatus,
 )
 from tests.copies import replace
-from tests.core.payments.deciding import (
+from tests.core.payments.builders import (
     ACCEPTOR,
     MASTER_KEY,
     NOW_MS,
@@ -56,7 +56,7 @@ Cause = Callable[["Situation"], None]
 
 @dataclass
 class Situation:
-    """A scan that would be approved, until causes are applied to it."""
+    """A scan that is approved unless causes of declines are applied to it."""
 
     till: Acceptor = ACCEPTOR
     wallet: Wallet = field(default_factory=wallet)
@@ -149,7 +149,7 @@ def pin_locked(situation: Situation) -> None:
     situation.wallet = replace(situation.wallet, pin_locked_until_ms=NOW_MS + 1)
 
 
-# In order of precedence. Any set of them can apply to one scan, but for those that exclude each other.
+# In order of precedence. Any set can apply to one scan, except causes that exclude each other.
 CAUSES: list[Cause] = [
     terminal_disabled,
     merchant_inactive,
@@ -228,7 +228,7 @@ def test_precedence(earlier: Cause, later: Cause) -> None:
     assert outcome.payment.decline_code == earlier.__name__
 
 
-def test_of_any_set_of_causes_the_first_is_given() -> None:
+def test_the_first_of_any_set_of_causes_is_reported() -> None:
     for count in (3, 4, len(CAUSES) - 3, len(CAUSES) - 2):
         for causes in itertools.combinations(CAUSES, count):
             if exclude_each_other(*causes):
@@ -287,7 +287,7 @@ def test_a_device_whose_master_key_is_retired_cannot_pay() -> None:
     assert verdicts(run(rows, scan())[0]) == ["code_invalid"]
 
 
-def test_a_device_without_its_wallet_row_cannot_pay() -> None:
+def test_a_device_without_a_wallet_row_cannot_pay() -> None:
     rows = snapshot()
     del rows.wallets[WALLET]
     assert verdicts(run(rows, scan())[0]) == ["code_invalid"]
@@ -304,7 +304,7 @@ def test_a_device_without_its_wallet_row_cannot_pay() -> None:
         (30_000, STEP + 2, "approved"),
     ],
 )
-def test_a_step_turns_on_its_millisecond(into_step_ms: int, step: int, verdict: str) -> None:
+def test_a_step_changes_on_its_millisecond(into_step_ms: int, step: int, verdict: str) -> None:
     decisions, _ = run(snapshot(), scan(code=code(step=step)), now_ms=STEP * 30_000 + into_step_ms)
     assert verdicts(decisions) == [verdict]
 
@@ -319,7 +319,7 @@ def test_a_step_turns_on_its_millisecond(into_step_ms: int, step: int, verdict: 
         (2**53 - 1, "insufficient_funds", 10_000),
     ],
 )
-def test_a_wallet_can_be_emptied_and_no_more(amount_minor: int, verdict: str, balance_minor: int) -> None:
+def test_a_wallet_can_be_emptied_but_not_overdrawn(amount_minor: int, verdict: str, balance_minor: int) -> None:
     rows = snapshot()
     decisions, _ = run(rows, scan(amount_minor=amount_minor))
     assert verdicts(decisions) == [verdict]
@@ -331,9 +331,9 @@ def test_a_wallet_can_be_emptied_and_no_more(amount_minor: int, verdict: str, ba
     [forged(code()), code(wallet=UNKNOWN_WALLET), code(slot=5), code(generation=2), code(step=STEP + 2)],
     ids=["forged", "unknown wallet", "unknown device", "revoked generation", "far ahead"],
 )
-def test_forged_and_unknown_look_the_same(bad_code: str) -> None:
+def test_forged_and_unknown_codes_are_indistinguishable(bad_code: str) -> None:
     def seen(scanned: str) -> tuple[Decided, Changeset, Snapshot]:
-        """Everything that comes out, without the code that went in."""
+        """Return the complete output without the scanned code."""
         rows = snapshot()
         (decision,), changes = run(rows, scan(code=scanned))
         outcome = decided(decision)

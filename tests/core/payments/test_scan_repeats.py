@@ -16,7 +16,7 @@ from pos_server.core.payments.snapshot import (
     WalletStatus,
 )
 from tests.copies import replace
-from tests.core.payments.deciding import (
+from tests.core.payments.builders import (
     ACCEPTOR,
     NOW_MS,
     STEP,
@@ -48,7 +48,7 @@ from tests.core.payments.deciding import (
     ],
 )
 @pytest.mark.parametrize("batches", [1, 2], ids=["in one batch", "in two batches"])
-def test_the_same_id_and_body_get_the_same_payment(first: Scan, verdict: str, batches: int) -> None:
+def test_a_repeat_gets_the_same_payment(first: Scan, verdict: str, batches: int) -> None:
     rows = snapshot()
     if batches == 1:
         (decision, again), changes = run(rows, first, copy.deepcopy(first))
@@ -65,8 +65,8 @@ def test_the_same_id_and_body_get_the_same_payment(first: Scan, verdict: str, ba
     assert again == replace(decided(decision), replayed=True)
 
 
-def test_a_replay_is_answered_whatever_has_changed_since() -> None:
-    """The stored answer, for ever: not that the till is disabled now, nor that the code is old."""
+def test_a_repeat_gets_the_stored_payment_after_any_change() -> None:
+    """The stored result is permanent: a disabled terminal or an old code does not change it."""
     rows = snapshot()
     (first,), _ = run(rows, scan(1))
     rows.terminals[11] = replace(
@@ -81,14 +81,14 @@ def test_a_replay_is_answered_whatever_has_changed_since() -> None:
     assert rows == before
 
 
-def test_a_replay_shows_the_wallet_as_it_is_now() -> None:
+def test_a_repeat_gets_the_current_wallet() -> None:
     rows = snapshot()
     decisions, _ = run(rows, scan(1, seq=0), scan(2, seq=1), scan(1, seq=0))
     assert decided(decisions[2]).wallet == after(9, 1_000, 1_000)
     assert decided(decisions[2]).payment == decided(decisions[0]).payment
 
 
-def test_a_replay_whose_wallet_is_not_loaded() -> None:
+def test_a_repeat_whose_wallet_is_not_loaded() -> None:
     rows = snapshot()
     (first,), _ = run(rows, scan(1))
     rows.wallets.clear()
@@ -127,20 +127,20 @@ def test_the_same_id_with_another_body_changes_nothing(changed: dict[str, Any], 
     assert only == alone
 
 
-def test_an_id_reused_spends_no_code() -> None:
+def test_a_reused_id_spends_no_code() -> None:
     rows = snapshot()
     decisions, _ = run(rows, scan(1), scan(1, seq=1), scan(2, seq=1))
     assert verdicts(decisions) == ["approved", "id_reused", "approved"]
 
 
-def test_decisions_come_in_the_order_of_the_scans() -> None:
+def test_outcomes_are_in_the_order_of_the_scans() -> None:
     scans = [scan(1), scan(1, seq=1), scan(1), scan(2, code="x"), scan(3, seq=1)]
     decisions, _ = run(snapshot(), *scans)
     assert [decision.operation for decision in decisions] == scans
     assert verdicts(decisions) == ["approved", "id_reused", "approved", "code_malformed", "approved"]
 
 
-def test_the_same_input_has_the_same_output() -> None:
+def test_decide_is_deterministic() -> None:
     scans = [scan(1), scan(2, seq=0), scan(3, seq=1, amount_minor=9_500), scan(1), scan(4, code="x")]
     results = []
     for _ in range(3):
@@ -209,7 +209,7 @@ def test_late_scans(late: Scan, verdict: str, version: int | None) -> None:
 
 @pytest.mark.parametrize("batches", [1, 2], ids=["in one batch", "in two batches"])
 def test_a_canceled_order_stays_closed(batches: int) -> None:
-    """Also when somebody scans under the id of the tombstone itself, which is the server's."""
+    """Also for a scan with the tombstone's own id, which the server made."""
     rows = snapshot()
     by_reference = cancel(None, reference="order-1", tombstone=900)
     scans = [scan(1), scan(900, seq=1, reference="order-1"), scan(2, seq=1, reference="order-1")]

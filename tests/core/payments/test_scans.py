@@ -21,7 +21,7 @@ from pos_server.core.payments.snapshot import (
     WalletDevice,
 )
 from tests.copies import replace
-from tests.core.payments.deciding import (
+from tests.core.payments.builders import (
     ACCEPTOR,
     ASKING,
     DAY_MS,
@@ -126,7 +126,7 @@ def test_a_declined_payment_of_a_known_wallet() -> None:
     assert rows.open_payments == {}
 
 
-def test_a_declined_payment_of_nobody() -> None:
+def test_a_declined_payment_without_a_wallet() -> None:
     rows = snapshot()
     refused = scan(1, code=forged(code()))
     decisions, changes = run(rows, refused)
@@ -191,7 +191,7 @@ def test_limits(limits: dict[str, int], of_today: dict[str, int], amount_minor: 
     rows.wallets[WALLET] = replace(wallet(), **of_today)
     outcomes, _ = run(rows, scan(amount_minor=amount_minor), rules=limited(**limits))
     assert verdicts(outcomes) == [verdict]
-    # Yesterday's counts are no more, and a currency may have limits of its own.
+    # The previous day's counters do not count, and a currency may have its own limits.
     rows = snapshot()
     rows.wallets[WALLET] = replace(wallet(), day_start_ms=DAY_START_MS - 1, **of_today)
     rules = replace(limited(payment_minor_max=0), currency_limits={"EUR": limited(**limits).limits})
@@ -200,7 +200,7 @@ def test_limits(limits: dict[str, int], of_today: dict[str, int], amount_minor: 
 
 
 @pytest.mark.parametrize("batches", [1, 2], ids=["in one batch", "in two batches"])
-def test_a_batch_counts_what_came_before(batches: int) -> None:
+def test_counters_include_earlier_payments_of_the_batch(batches: int) -> None:
     rules = limited(pin_free_day_count_max=2, pin_free_day_minor_max=500, day_minor_max=1_000)
     scans = [scan(n, seq=n, amount_minor=amount) for n, amount in enumerate([400, 101, 100, 1, 501], start=1)]
     rows = snapshot()
@@ -212,7 +212,7 @@ def test_a_batch_counts_what_came_before(batches: int) -> None:
     assert rows.wallets[WALLET] == after(12, 400, 100)
 
 
-def test_a_new_day_counts_anew() -> None:
+def test_counters_start_again_on_a_new_day() -> None:
     rules = limited(day_minor_max=1_000)
     rows = snapshot()
     midnight = DAY_START_MS + DAY_MS
@@ -225,7 +225,7 @@ def test_a_new_day_counts_anew() -> None:
     assert rows.wallets[WALLET] == replace(after(10, 1_000), balance_minor=8_000, day_start_ms=midnight)
 
 
-def test_the_business_day_begins_when_it_is_said_to() -> None:
+def test_day_start_ms_starts_the_business_day() -> None:
     rows = snapshot()
     rows.wallets[WALLET] = replace(wallet(), day_start_ms=NOW_MS - 1, day_spent_minor=1)
     for day_start_ms, spent_minor in ((NOW_MS - 1, 1_001), (NOW_MS, 1_000)):
@@ -239,7 +239,7 @@ def test_the_business_day_begins_when_it_is_said_to() -> None:
 # --- what needs the PIN
 
 
-def test_a_payment_that_waits_for_its_pin() -> None:
+def test_a_pending_payment() -> None:
     rows = snapshot()
     large = scan(1, amount_minor=1_001)
     outcomes, changes = run(rows, large, rules=ASKING)
@@ -288,7 +288,7 @@ def test_typed_codes_and_the_risk_hook(entry: Entry, risk: Risk, verdict: str) -
     assert verdicts(outcomes) == [verdict]
 
 
-def test_the_risk_hook_sees_the_scan_and_the_wallet_of_today() -> None:
+def test_the_risk_hook_gets_the_scan_and_the_wallet_with_day_counters() -> None:
     seen = []
 
     def hook(scan: Scan, wallet: Wallet) -> Risk:
@@ -299,7 +299,7 @@ def test_the_risk_hook_sees_the_scan_and_the_wallet_of_today() -> None:
     rows.wallets[WALLET] = replace(wallet(), day_start_ms=0, day_spent_minor=5)
     too_much, forgery = scan(2, seq=1, amount_minor=10_001), scan(3, code=forged(code()))
     run(rows, scan(1), too_much, forgery, rules=replace(WIDE, risk=hook))
-    # Only of what would be approved without it.
+    # The hook is called only for payments that would otherwise be approved.
     assert seen == [(scan(1), wallet())]
 
 
@@ -307,20 +307,20 @@ def test_the_risk_hook_sees_the_scan_and_the_wallet_of_today() -> None:
     ("locked_until_ms", "verdict"),
     [(NOW_MS - 1, "pending"), (NOW_MS, "pending"), (NOW_MS + 1, "pin_locked")],
 )
-def test_a_locked_pin_declines_only_what_needs_it(locked_until_ms: int, verdict: str) -> None:
+def test_a_locked_pin_declines_only_payments_that_need_it(locked_until_ms: int, verdict: str) -> None:
     rows = snapshot()
     rows.wallets[WALLET] = replace(wallet(), pin_locked_until_ms=locked_until_ms)
     outcomes, _ = run(rows, scan(1, amount_minor=1_001), scan(2, seq=1), rules=ASKING)
     assert verdicts(outcomes) == [verdict, "approved"]
 
 
-def test_an_order_that_waits_for_a_pin_takes_no_second_scan() -> None:
+def test_a_pending_order_declines_a_second_scan() -> None:
     outcomes, _ = run(snapshot(), scan(1, amount_minor=1_001), scan(2, seq=1, reference="order-1"), rules=ASKING)
     assert verdicts(outcomes) == ["pending", "already_pending"]
     assert decided(outcomes[1]).payment.paid_by == payment_id(1)
 
 
-def test_a_scan_sent_again_while_it_waits_shows_what_is_left() -> None:
+def test_a_repeat_of_a_pending_scan_has_the_pin_tries_left() -> None:
     rows = snapshot()
     large = scan(1, amount_minor=1_001)
     (first,), _ = run(rows, large, rules=ASKING)

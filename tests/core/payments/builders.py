@@ -1,6 +1,6 @@
-"""What tests of decide() build their rows from. Nothing here is a test.
+"""Rows and operations for tests of decide(). This module contains no tests.
 
-Merchant 5 has the tills 11 and 12, merchant 6 has 21. Wallets hold 100.00 EUR; limits are not in the way.
+Merchant 5 has the terminals 11 and 12, merchant 6 has 21. Wallets hold 100.00 EUR; no limit applies by default.
 """
 
 from collections.abc import Iterable
@@ -56,7 +56,7 @@ HOUSE = {
 }
 NO_LIMIT = 2**53 - 1
 WIDE = Rules(Limits(NO_LIMIT, NO_LIMIT, NO_LIMIT, NO_LIMIT, NO_LIMIT), code_expired_steps=20)
-# Above 10.00 EUR a payment waits for its PIN.
+# Payments above 10.00 EUR wait for the PIN.
 ASKING = replace(WIDE, limits=replace(WIDE.limits, pin_free_minor_max=1_000))
 
 
@@ -78,7 +78,7 @@ def mark(seq: int = 0, *, step: int = STEP) -> int:
 
 
 def scan(number: int = 1, *, seq: int = 0, **fields: Any) -> Scan:
-    """Payment `number`: 10.00 EUR for its own order, with the first wallet's code `seq` of this step."""
+    """Return the scan of payment `number`: 10.00 EUR for its own order, with the first wallet's code `seq`."""
     plain = Scan(
         payment_id=payment_id(number),
         terminal_number=11,
@@ -106,7 +106,7 @@ def expire(number: int = 1) -> Expire:
 
 
 def cancel(number: int | None = 1, *, reference: str | None = None, terminal: int = 11, tombstone: int = 900) -> Cancel:
-    """By the payment's number, or by the reference when that is None."""
+    """Return a cancel by the payment's number, or by `reference` if `number` is None."""
     merchant = 6 if terminal == 21 else 5
     return Cancel(terminal, merchant, "EUR", number and payment_id(number), reference, payment_id(tombstone))
 
@@ -125,7 +125,7 @@ def wallet(number: int = WALLET) -> Wallet:
 
 
 def after(version: int, *pin_free: int, confirmed: Iterable[int] = (), number: int = WALLET) -> Wallet:
-    """The wallet after these payments of today, without a PIN and with one."""
+    """Return the wallet after these payments of the current day, without a PIN and with one."""
     spent = sum(pin_free) + sum(confirmed)
     return replace(
         wallet(number),
@@ -142,7 +142,7 @@ def device(number: int = WALLET, slot: int = 0) -> WalletDevice:
 
 
 def snapshot() -> Snapshot:
-    """Two tills of merchant 5 and one of merchant 6; two wallets with 100.00 EUR, the first with two devices."""
+    """Return three terminals of two merchants, and two wallets of 100.00 EUR, the first with two devices."""
     return Snapshot(
         terminals={11: ACCEPTOR, 12: replace(ACCEPTOR, store_name="Garden"), 21: OTHER_ACCEPTOR},
         wallets={number: wallet(number) for number in (WALLET, OTHER_WALLET)},
@@ -155,7 +155,7 @@ def snapshot() -> Snapshot:
 def run(
     rows: Snapshot, *operations: Operation, now_ms: int = NOW_MS, rules: Rules = WIDE
 ) -> tuple[list[Outcome], Changeset]:
-    """Decide a batch; the day is that of `now_ms`, in UTC. Every change of a status must be among TRANSITIONS."""
+    """Decide a batch on the UTC day of `now_ms`, and check that every change of a status is in TRANSITIONS."""
     statuses = {known.payment_id: known.status for known in rows.payments.values()}
     outcomes, changes = decide(operations, rows, KEYRING, now_ms, rules, day_start_ms=now_ms // DAY_MS * DAY_MS)
     for outcome in outcomes:
@@ -178,7 +178,7 @@ def refunded(outcome: Outcome) -> Refunded:
 
 
 def verdict(outcome: Outcome) -> str:
-    """An outcome in a word: the refusal, refunded, the decline code, or else the status."""
+    """Return an outcome as one word: the refusal, "refunded", the decline code, or the status."""
     match outcome:
         case Refused(_, error):
             return str(error)
