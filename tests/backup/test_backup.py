@@ -27,7 +27,7 @@ from pos_server.postgres.embedded import EmbeddedPostgres
 from pos_server.settings import Settings, new_master_key, parse_master_keys
 from tests.backup.documented import Operator, operator, section
 from tests.end_to_end.server_process import pos_server, running_server
-from tests.end_to_end.test_crash import credentials, new_town
+from tests.end_to_end.test_crash import credentials, seed_shop
 from tests.support import MASTER_KEYS, Shop, activated, ask, build_shop, logged_in, receive, scan_message
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.long]
@@ -92,7 +92,7 @@ async def test_a_dump_is_restored_into_a_new_directory_and_serves() -> None:
     async with operator() as op:
         make_keys(op.data)
         async with running_server("--data-dir", op.data) as server:
-            shop = await new_town(op.data)
+            shop = await seed_shop(op.data)
             async with till(server.url, shop) as cashier:
                 for _ in range(10):
                     assert (await cashier.sell())["status"] == "approved"
@@ -233,7 +233,7 @@ class Past:
 async def trade(op: Operator) -> Past:
     """Archive, back up while payments go on, and note a moment."""
     async with running_server("--data-dir", op.data) as server:
-        shop = await new_town(op.data)
+        shop = await seed_shop(op.data)
         await op.take_names()
         await op.run(section("The keys").fence("sh"))
         await op.run(section("Archive the WAL").fence("sh"))

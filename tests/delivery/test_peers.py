@@ -1,4 +1,4 @@
-"""Two servers on one database: what one decides, devices at the other hear; one device, one connection."""
+"""Two servers on one database: devices receive notices of both, and a device has one connection across both."""
 
 import asyncio
 import json
@@ -41,13 +41,13 @@ pytestmark = pytest.mark.asyncio
 
 @pytest_asyncio.fixture
 async def servers(dsn: str) -> AsyncIterator[tuple[RunningServer, RunningServer]]:
-    """Two servers that ask for the PIN from 50.00 on."""
+    """Two servers that require the PIN for 50.00 EUR and more."""
     one = settings(pin_free_minor_max=4_999, revocation_check_s=1000)
     async with serving(one, KEYRING, dsn) as first, serving(one, KEYRING, dsn) as second:
         yield first, second
 
 
-async def test_a_wallet_at_another_server_is_told(
+async def test_a_wallet_at_another_server_receives_notices(
     servers: tuple[RunningServer, RunningServer], shop: Shop, admin: asyncpg.Connection
 ) -> None:
     here, there = servers
@@ -68,7 +68,7 @@ async def test_a_wallet_at_another_server_is_told(
         assert (await receive(phone))["type"] == "refund.result"
 
 
-async def test_a_pin_is_asked_for_and_given_across_servers(
+async def test_a_pin_confirmation_works_across_servers(
     servers: tuple[RunningServer, RunningServer], shop: Shop
 ) -> None:
     here, there = servers
@@ -77,24 +77,24 @@ async def test_a_pin_is_asked_for_and_given_across_servers(
         await ask(phone, pin_message())
         pending = await ask(till, scan_message(wallet.code(), amount_minor=5_000))
         assert (pending["type"], pending["wallet_online"]) == ("payment.pending", True)
-        asked = await receive(phone)
-        paid = await ask(phone, confirm_message(asked))
+        request = await receive(phone)
+        paid = await ask(phone, confirm_message(request))
         assert (paid["status"], (await receive(till))["status"]) == ("approved", "approved")
     async with logged_in(here.url, shop.terminals[0]) as till:
-        await gone(here, there, wallet)
+        await disconnect_is_known(here, there, wallet)
         pending = await ask(till, scan_message(wallet.code(), amount_minor=5_000))
-        if pending["type"] == "payment.result":  # told once more, since the till had just come back
+        if pending["type"] == "payment.result":  # replayed, because the till has just reconnected
             pending = await receive(till)
         assert pending["wallet_online"] is False
 
 
-async def gone(here: RunningServer, there: RunningServer, wallet: TestDevice) -> None:
-    """Wait until the first server has heard that the wallet left the second: words come in order."""
+async def disconnect_is_known(here: RunningServer, there: RunningServer, wallet: TestDevice) -> None:
+    """Wait until the first server knows that the wallet left the second: messages between servers are ordered."""
     async with logged_in(there.url, wallet) as phone, logged_in(here.url, wallet):
         assert await close_code(phone) == CloseCode.SUPERSEDED
 
 
-async def test_a_newer_connection_at_another_server_takes_over(
+async def test_a_newer_connection_at_another_server_supersedes(
     servers: tuple[RunningServer, RunningServer], shop: Shop
 ) -> None:
     here, there = servers
@@ -109,7 +109,7 @@ async def test_a_newer_connection_at_another_server_takes_over(
             assert (await receive(newest))["payment_id"] == result["payment_id"]
 
 
-async def test_connections_from_before_the_servers_met_count_too(dsn: str, shop: Shop) -> None:
+async def test_connections_opened_before_the_servers_met_count(dsn: str, shop: Shop) -> None:
     async with (
         serving(settings(), KEYRING, dsn) as here,
         logged_in(here.url, shop.terminals[0]) as till,
@@ -123,24 +123,24 @@ async def test_connections_from_before_the_servers_met_count_too(dsn: str, shop:
             assert await close_code(till) == CloseCode.SUPERSEDED
 
 
-async def test_a_ghost_at_another_server_does_not_throw_out_the_connection_that_replaced_it(
+async def test_an_older_connection_at_another_server_does_not_supersede_its_successor(
     servers: tuple[RunningServer, RunningServer], shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = servers
     till = shop.terminals[0]
     with monkeypatch.context() as earlier:
-        # The ghost came in a minute ago, which is more than the margin.
+        # The old connection arrived a minute ago, which is more than the margin.
         earlier.setattr(Connections, "arrival", lambda self: time.monotonic() - 60)
-        ghost_socket = raw_socket(here.url, DeviceKind.TERMINAL)
-        ghost = await ghost_socket.__aenter__()
-        hello = await receive(ghost)
+        old_socket = raw_socket(here.url, DeviceKind.TERMINAL)
+        old = await old_socket.__aenter__()
+        hello = await receive(old)
     try:
         async with logged_in(there.url, till) as live:
-            assert (await ask(ghost, authenticate(till, hello["nonce"])))["type"] == "ready"
-            assert await close_code(ghost) == CloseCode.SUPERSEDED
+            assert (await ask(old, authenticate(till, hello["nonce"])))["type"] == "ready"
+            assert await close_code(old) == CloseCode.SUPERSEDED
             assert (await ask(live, scan_message(shop.wallets[0].code())))["status"] == "approved"
     finally:
-        await ghost_socket.__aexit__(None, None, None)
+        await old_socket.__aexit__(None, None, None)
 
 
 async def test_a_new_key_closes_the_old_connection_at_another_server(
@@ -155,8 +155,8 @@ async def test_a_new_key_closes_the_old_connection_at_another_server(
         assert await close_code(phone) == CloseCode.REVOKED
 
 
-async def test_words_that_were_lost_are_read_from_the_rows(dsn: str, shop: Shop, admin: asyncpg.Connection) -> None:
-    """The listening connection breaks, and a payment is decided meanwhile."""
+async def test_lost_notices_are_read_from_the_rows(dsn: str, shop: Shop, admin: asyncpg.Connection) -> None:
+    """The listening connection is lost while a payment is decided."""
     async with (
         proxied(dsn) as proxy,
         serving(settings(peers_alive_s=0.1), KEYRING, proxy.dsn) as there,
@@ -171,7 +171,7 @@ async def test_words_that_were_lost_are_read_from_the_rows(dsn: str, shop: Shop,
         assert (await receive(phone))["payment_id"] == result["payment_id"]
 
 
-async def test_nonsense_on_the_channel_is_ignored(
+async def test_invalid_messages_on_the_channel_are_ignored(
     servers: tuple[RunningServer, RunningServer], shop: Shop, admin: asyncpg.Connection
 ) -> None:
     here, there = servers
@@ -182,28 +182,28 @@ async def test_nonsense_on_the_channel_is_ignored(
         assert (await receive(phone))["payment_id"] == result["payment_id"]
 
 
-async def test_a_storm_of_payments_across_servers_loses_none(
+async def test_no_notice_is_lost_when_many_payments_cross_servers(
     servers: tuple[RunningServer, RunningServer], shop: Shop
 ) -> None:
     here, there = servers
 
-    async def heard(phone: ClientConnection, count: int) -> set[str]:
+    async def payment_ids(phone: ClientConnection, count: int) -> set[str]:
         return {(await receive(phone))["payment_id"] for _ in range(count)}
 
     wallet = shop.wallets[0]
     async with logged_in(here.url, shop.terminals[0]) as till, logged_in(there.url, wallet) as phone:
         messages = [scan_message(wallet.code(), amount_minor=1) for _ in range(10)]
-        listening = asyncio.create_task(heard(phone, len(messages)))
+        listening = asyncio.create_task(payment_ids(phone, len(messages)))
         for message in messages:
             await till.send(json.dumps(message))
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
             assert await listening == {message["payment_id"] for message in messages}
 
 
-async def test_a_wallet_that_moves_ends_with_the_balance_of_now(
+async def test_a_wallet_that_changes_servers_ends_with_the_current_balance(
     servers: tuple[RunningServer, RunningServer], shop: Shop
 ) -> None:
-    """What its former server tells again shows the balance of then."""
+    """Replayed notices of the previous server have the balance at that time."""
     here, there = servers
     wallet = shop.wallets[0]
     async with (
@@ -216,7 +216,7 @@ async def test_a_wallet_that_moves_ends_with_the_balance_of_now(
             refunded = await ask(other_till, refund_message(paid["payment_id"], 400))
             assert (await receive(phone))["balance_minor"] == 9_500
         async with logged_in(there.url, wallet) as phone:
-            told = [await receive(phone)]
-            while told[-1]["version"] != refunded["version"]:
-                told.append(await receive(phone))
-    assert [(message["version"], message["balance_minor"]) for message in told] == [(1, 9_100), (2, 9_500)]
+            notices = [await receive(phone)]
+            while notices[-1]["version"] != refunded["version"]:
+                notices.append(await receive(phone))
+    assert [(notice["version"], notice["balance_minor"]) for notice in notices] == [(1, 9_100), (2, 9_500)]

@@ -1,9 +1,8 @@
-"""A till and a wallet that share no code with the server: written from docs/protocol.md and docs/payment-code.md only.
+"""A till and a wallet that share no code with the server, written from docs/protocol.md and docs/payment-code.md only.
 
-It pays once, then tries the same scan again, the used code, the paid order and a forged code. It sets a PIN and pays
-with it, at the second try. It loses an answer and finds out. It refunds some of a payment, cancels others, and lists
-what both sides saw. It prints what came back as one JSON object. It ends with status 1 and a message on anything that
-the documents do not promise.
+They pay; repeat the scan; try a used code, a paid order and a forged code; pay with a PIN after a wrong one; lose an
+answer and query the outcome; refund, cancel, and list payments. The results are printed as one JSON object. Anything
+that the documents do not promise ends the program with a message and status 1.
 """
 
 import base64
@@ -28,9 +27,9 @@ PIN, WRONG_PIN = "407186", "407168"
 Json = dict[str, Any]
 
 
-def expect(truth: bool, what: str, seen: object) -> None:
+def expect(truth: bool, subject: str, value: object) -> None:
     if not truth:
-        raise ValueError(f"unexpected {what}: {seen}")
+        raise ValueError(f"unexpected {subject}: {value}")
 
 
 def activate(server: str, activation_code: str, kind: str) -> Json:
@@ -65,16 +64,16 @@ class Device:
     def send(self, kind: str, message_id: str, fields: Json) -> None:
         self.socket.send(json.dumps({"type": kind, "message_id": message_id, **fields}))
 
-    def messages(self, wanted: object) -> Iterator[Json]:
-        """What comes, until somebody has found what they wanted. Too long a silence is an error."""
+    def messages(self, expected: object) -> Iterator[Json]:
+        """Yield messages as they arrive. `expected` is for the error when none arrives in time."""
         deadline = time.monotonic() + WAIT_S
         while True:
             remaining_s = deadline - time.monotonic()
-            expect(remaining_s > 0, "silence instead of", wanted)
+            expect(remaining_s > 0, "silence instead of", expected)
             yield json.loads(self.socket.recv(timeout=remaining_s))
 
     def receive(self, kind: str, **fields: str | None) -> Json:
-        """The next message of this type with these fields. Others are ignored, but for an error."""
+        """Return the next message of this type with these fields. Skip others, but fail on an error."""
         for message in self.messages((kind, fields)):
             expect(message["type"] != "error", f"error instead of {kind}", message)
             if message["type"] == kind and all(message[name] == value for name, value in fields.items()):
@@ -82,7 +81,7 @@ class Device:
         raise AssertionError
 
     def ask(self, kind: str, fields: Json) -> Json:
-        """Send a message and wait for its answer, which may be an error."""
+        """Send a message and return its answer, which can be an error."""
         message_id = str(uuid.uuid4())
         self.send(kind, message_id, fields)
         return next(message for message in self.messages(kind) if message.get("reply_to") == message_id)
@@ -99,7 +98,7 @@ class Device:
         return f"77{self.number:010d}{self.slot}{seq}{int.from_bytes(digest[:8], 'big') % 10**10:010d}"
 
     def notice(self, payment_id: str, kind: str = "payment.result") -> Json:
-        """Wait for the notice of a payment that is new to this wallet. It is a use of the code shown by now."""
+        """Wait for the first notice of a payment. It uses up the code that is currently shown."""
         notice = self.receive(kind, payment_id=payment_id)
         self.last_used = self.step_and_seq()
         return notice
@@ -119,7 +118,7 @@ def new_order() -> str:
 
 
 def pay(till: Device, phone: Device) -> Json:
-    """One payment, and four that are not."""
+    """Make a payment, then a repeat and three that are declined."""
     first_order, second_order, third_order = (new_order() for _ in range(3))
     first = new_payment(till, first_order, phone.payment_code())
     approved, notice = till.scan("2", first), phone.notice(first["payment_id"])
@@ -149,7 +148,7 @@ def pay(till: Device, phone: Device) -> Json:
 
 
 def pay_with_pin(till: Device, phone: Device) -> Json:
-    """A typed code always needs the PIN. The first one is wrong."""
+    """Pay with a typed code, which always needs the PIN, and enter a wrong one first."""
     expect(phone.ready["pin_set"] is False, "PIN", phone.ready)
     change = {"request_id": str(uuid.uuid4()), "new_pin": PIN}
     for _ in range(2):
@@ -159,20 +158,20 @@ def pay_with_pin(till: Device, phone: Device) -> Json:
     pending = till.ask("payment.scan", payment)
     expect(pending["type"] == "payment.pending" and pending["wallet_online"], "answer to a typed code", pending)
     required = phone.notice(payment["payment_id"], "payment.confirmation_required")
-    asked = till.ask("payment.query", {"reference": payment["reference"]})
-    expect(asked == {**pending, "reply_to": asked["reply_to"]}, "answer to a query", asked)
+    query = till.ask("payment.query", {"reference": payment["reference"]})
+    expect(query == {**pending, "reply_to": query["reply_to"]}, "answer to a query", query)
 
     confirmation = {"payment_id": payment["payment_id"], "version": required["version"]}
-    again = phone.ask("payment.confirm", {**confirmation, "pin": WRONG_PIN})
-    expect(again["type"] == "payment.confirmation_required", "answer to a wrong PIN", again)
-    expect(again["pin_tries_left"] == required["pin_tries_left"] - 1, "tries", (required, again))
+    retry = phone.ask("payment.confirm", {**confirmation, "pin": WRONG_PIN})
+    expect(retry["type"] == "payment.confirmation_required", "answer to a wrong PIN", retry)
+    expect(retry["pin_tries_left"] == required["pin_tries_left"] - 1, "tries", (required, retry))
     repeat = phone.ask("payment.confirm", {**confirmation, "pin": WRONG_PIN})
-    expect(repeat == {**again, "reply_to": repeat["reply_to"]}, "answer to the same wrong PIN", (again, repeat))
+    expect(repeat == {**retry, "reply_to": repeat["reply_to"]}, "answer to the same wrong PIN", (retry, repeat))
 
-    paid = phone.ask("payment.confirm", {**confirmation, "version": again["version"], "pin": PIN})
+    paid = phone.ask("payment.confirm", {**confirmation, "version": retry["version"], "pin": PIN})
     expect(paid["type"] == "payment.result" and paid["status"] == "approved", "answer to the PIN", paid)
     at_till = till.receive("payment.result", payment_id=payment["payment_id"], reply_to=None)
-    expect(at_till["version"] == paid["version"] > again["version"], "versions", (again, paid, at_till))
+    expect(at_till["version"] == paid["version"] > retry["version"], "versions", (retry, paid, at_till))
     return {"status": at_till["status"], "payment": at_till, "balance_minor": paid["balance_minor"]}
 
 
@@ -187,20 +186,23 @@ def reject(till: Device, phone: Device) -> Json:
 
 
 def refund(till: Device, phone: Device, payment: Json) -> Json:
-    wish = {"refund_id": str(uuid.uuid4()), "payment_id": payment["payment_id"], "amount_minor": 120}
-    refunded, on_phone = till.ask("refund.create", wish), phone.receive("refund.result", refund_id=wish["refund_id"])
+    request = {"refund_id": str(uuid.uuid4()), "payment_id": payment["payment_id"], "amount_minor": 120}
+    refunded, on_phone = (
+        till.ask("refund.create", request),
+        phone.receive("refund.result", refund_id=request["refund_id"]),
+    )
     rest = payment["amount_minor"] - 120
     expect(refunded["refundable_minor"] == rest, "rest of a refunded payment", refunded)
-    repeat = till.ask("refund.create", wish)
+    repeat = till.ask("refund.create", request)
     expect(repeat == {**refunded, "reply_to": repeat["reply_to"]}, "answer to the same refund", (refunded, repeat))
-    over = till.ask("refund.create", {**wish, "refund_id": str(uuid.uuid4()), "amount_minor": rest + 1})
-    asked = till.ask("payment.query", {"payment_id": payment["payment_id"]})
-    expect(asked["refunded_minor"] == 120, "answer to a query", asked)
-    return {"refunded_minor": asked["refunded_minor"], "over": over["code"], "balance_minor": on_phone["balance_minor"]}
+    over = till.ask("refund.create", {**request, "refund_id": str(uuid.uuid4()), "amount_minor": rest + 1})
+    query = till.ask("payment.query", {"payment_id": payment["payment_id"]})
+    expect(query["refunded_minor"] == 120, "answer to a query", query)
+    return {"refunded_minor": query["refunded_minor"], "over": over["code"], "balance_minor": on_phone["balance_minor"]}
 
 
 def cancel(till: Device, phone: Device, paid: Json) -> Json:
-    """A cancel of a paid order, and one of a payment that comes only afterwards."""
+    """Cancel a paid payment, and one whose scan is sent after the cancel."""
     by_id = {"payment_id": paid["payment_id"]}
     canceled, on_phone = till.ask("payment.cancel", by_id), phone.receive("payment.result", **by_id, status="canceled")
     expect(canceled["status"] == "canceled" and canceled["version"] == 2, "answer to a cancel", canceled)
@@ -216,7 +218,7 @@ def cancel(till: Device, phone: Device, paid: Json) -> Json:
 
 
 def lose_an_answer(till: Device, reconnect: Callable[[], Device], phone: Device) -> tuple[Device, Json]:
-    """The till sends a scan and goes away at once. Afterwards it asks, until it knows."""
+    """Send a scan, disconnect before the answer, and query the outcome after a reconnect."""
     payment = new_payment(till, new_order(), phone.payment_code())
     till.send("payment.scan", "8", payment)
     till.socket.close()
@@ -230,22 +232,22 @@ def lose_an_answer(till: Device, reconnect: Callable[[], Device], phone: Device)
 
 
 def run(till: Device, reconnect: Callable[[], Device], phone: Device) -> Json:
-    seen = pay(till, phone)
-    seen["pin"] = pay_with_pin(till, phone)
-    seen["rejected"] = reject(till, phone)["decline_code"]
-    till, found = lose_an_answer(till, reconnect, phone)
-    seen["found"] = found["status"]
-    seen["refund"] = refund(till, phone, seen["pin"]["payment"])
-    seen["cancel"] = cancel(till, phone, seen["approved"])
-    seen["recent"] = [payment["status"] for payment in till.ask("payments.recent", {"limit": 3})["payments"]]
+    results = pay(till, phone)
+    results["pin"] = pay_with_pin(till, phone)
+    results["rejected"] = reject(till, phone)["decline_code"]
+    till, recovered = lose_an_answer(till, reconnect, phone)
+    results["recovered"] = recovered["status"]
+    results["refund"] = refund(till, phone, results["pin"]["payment"])
+    results["cancel"] = cancel(till, phone, results["approved"])
+    results["recent"] = [payment["status"] for payment in till.ask("payments.recent", {"limit": 3})["payments"]]
     page = phone.ask("history", {"limit": 3})
     rest = phone.ask("history", {"limit": 50, "cursor": page["next_cursor"]})
     expect(rest["next_cursor"] is None, "end of the history", rest)
-    seen["history"] = [payment["status"] for payment in page["payments"]]
+    results["history"] = [payment["status"] for payment in page["payments"]]
     ids = [payment["payment_id"] for payment in page["payments"] + rest["payments"]]
     expect(len(ids) == len(set(ids)), "repetition in the history", ids)
-    seen["payments"] = len(ids)
-    return seen
+    results["payments"] = len(ids)
+    return results
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The real `pos-server` as a process of its own."""
+"""The real `pos-server` in a separate process."""
 
 import asyncio
 import os
@@ -25,14 +25,14 @@ class Finished:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """This process's environment without POS_ variables, but for wide limits and those given."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("POS_")}
+    """Return the environment of this process with wide limits and `variables` as its only POS_ variables."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("POS_")}
     wide = {f"POS_{name.upper()}": str(value) for name, value in WIDE_LIMITS.items()}
-    return kept | wide | variables
+    return inherited | wide | variables
 
 
 async def pos_server(*arguments: str | Path, timeout_s: float = 120, **variables: str) -> Finished:
-    """Run a command to its end."""
+    """Run a command and wait for its end."""
     process = await asyncio.create_subprocess_exec(
         POS_SERVER,
         *arguments,
@@ -62,11 +62,11 @@ class ServerProcess:
 
     @property
     def log(self) -> str:
-        """What it has written to stderr."""
+        """Its output on stderr so far."""
         return "".join(self._log)
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Send a signal and wait for the end; returns the exit status."""
+        """Send a signal, wait for the end and return the exit status."""
         if self.process.returncode is None:
             self.process.send_signal(number)
         async with asyncio.timeout(START_TIMEOUT_S):
@@ -75,7 +75,7 @@ class ServerProcess:
 
 @asynccontextmanager
 async def running_server(*arguments: str | Path, port: int = 0, **variables: str) -> AsyncIterator[ServerProcess]:
-    """`pos-server run`, once it serves. Killed at the end of the block if it still runs."""
+    """Run `pos-server run` and yield it when it serves. It is killed at the end of the block."""
     process = await asyncio.create_subprocess_exec(
         POS_SERVER,
         *("run", "--port", str(port), *arguments),
@@ -104,17 +104,17 @@ async def _read(process: asyncio.subprocess.Process, log: list[str], serving: as
         if not serving.done() and (match := re.search(r"serves (http://\S+)", log[-1])):
             serving.set_result(match[1])
     if not serving.done():
-        serving.set_exception(AssertionError(f"pos-server ended before it served: {''.join(log)}"))
+        serving.set_exception(AssertionError(f"pos-server stopped during its start: {''.join(log)}"))
 
 
 @asynccontextmanager
 async def data_directory() -> AsyncIterator[Path]:
-    """A new data directory; whatever Postgres is left in it is stopped with it."""
+    """Yield a new data directory. A Postgres that still runs in it at the end is stopped."""
     directory = open_directory("pos-e2e-")
     try:
         yield directory / "data"
     finally:
-        # Joining and leaving stops a Postgres that a killed server left behind.
+        # Any command stops a Postgres that a killed server has left running.
         if (directory / "data" / "postgres").exists():
             await pos_server("audit", "--data-dir", directory / "data")
         shutil.rmtree(directory, ignore_errors=True)

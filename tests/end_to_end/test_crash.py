@@ -1,4 +1,4 @@
-"""kill -9 of the server in the middle of payments: every till learns one outcome, and the money fits."""
+"""kill -9 of the server during payments: every scan has one outcome at its till, which matches the ledger."""
 
 import asyncio
 import itertools
@@ -20,7 +20,7 @@ from tests.tiers import short_and_long
 pytestmark = [pytest.mark.asyncio, pytest.mark.postgres]
 
 TILLS = 6
-# A wallet has ten codes in 30 s.
+# Enough wallets, because each has ten codes per 30 s.
 WALLETS_PER_TILL = 12
 
 
@@ -44,8 +44,8 @@ def credentials(device: TestDevice, url: str) -> Credentials:
     )
 
 
-async def new_town(data_dir: Path) -> Shop:
-    """Seed the ledger of the running server from outside."""
+async def seed_shop(data_dir: Path) -> Shop:
+    """Create a shop in the ledger of the running server."""
     postgres = EmbeddedPostgres(data_dir)
     dsn = await asyncio.to_thread(postgres.start)
     try:
@@ -80,7 +80,7 @@ async def test_every_scan_ends_in_one_outcome_across_kills(kills: int) -> None:
             for kill in range(kills + 1):
                 async with running_server("--data-dir", data_dir, port=port, POS_MASTER_KEYS=MASTER_KEYS) as server:
                     if shop is None:
-                        shop = await new_town(data_dir)
+                        shop = await seed_shop(data_dir)
                         for index, terminal in enumerate(shop.terminals):
                             client = TerminalClient(credentials(terminal, server.url))
                             clients.append(await client.__aenter__())
@@ -107,7 +107,7 @@ async def test_every_scan_ends_in_one_outcome_across_kills(kills: int) -> None:
         audit = await pos_server("audit", "--json", "--data-dir", data_dir)
         assert audit.status == 0, audit.out
         report = json.loads(audit.out)
-        # What the tills were told is what the ledger holds: nothing lost, nothing doubled.
+        # The tills' results match the ledger: no payment is lost or duplicated.
         assert len({payment_id for payment_id, _ in results}) == len(results) == report["payments"]
         assert {outcome for _, outcome in results} == {"approved"}
         assert report["transfers"] - TILLS * WALLETS_PER_TILL == len(results)

@@ -1,4 +1,4 @@
-"""kill -9 of the server while a shift is closed: the till's repeat gets the report, and nothing is missing from it."""
+"""kill -9 of the server while it closes a shift: the till's repeat gets the complete report."""
 
 import asyncio
 import random
@@ -9,7 +9,7 @@ import pytest
 from pos_client import TerminalClient
 from pos_server.core.accounting.shifts import TotalKind
 from tests.end_to_end.server_process import data_directory, pos_server, running_server
-from tests.end_to_end.test_crash import credentials, free_port, new_town
+from tests.end_to_end.test_crash import credentials, free_port, seed_shop
 from tests.support import MASTER_KEYS
 from tests.tiers import short_and_long
 
@@ -19,12 +19,12 @@ SALES = 5
 
 
 @short_and_long("kills", 1, 4)
-async def test_a_shift_that_is_killed_while_it_closes_is_closed_by_the_repeat(kills: int) -> None:
+async def test_a_repeat_closes_the_shift_after_a_crash(kills: int) -> None:
     port, chance = free_port(), random.Random(20_261_124)
     async with data_directory() as data_dir:
         server = running_server("--data-dir", data_dir, port=port, POS_MASTER_KEYS=MASTER_KEYS)
         process = await server.__aenter__()
-        shop = await new_town(data_dir)
+        shop = await seed_shop(data_dir)
         async with TerminalClient(credentials(shop.terminals[0], process.url)) as till:
             for kill in range(kills):
                 shift = await till.open_shift("Alice", 1_000 * kill)
@@ -33,7 +33,7 @@ async def test_a_shift_that_is_killed_while_it_closes_is_closed_by_the_repeat(ki
                     paid = await till.scan(code=wallet.code(), amount_minor=7, reference=f"{kill}-{number}")
                     assert paid.status == "approved"
                 closing = asyncio.create_task(till.close_shift(shift.shift_id, 1_000 * kill, timeout_s=60))
-                await asyncio.sleep(chance.uniform(0, 0.006))  # some moment of it, another each time
+                await asyncio.sleep(chance.uniform(0, 0.006))  # a random moment during the close
                 assert await process.stop(signal.SIGKILL) == -signal.SIGKILL
                 await server.__aexit__(None, None, None)
                 server = running_server("--data-dir", data_dir, port=port, POS_MASTER_KEYS=MASTER_KEYS)

@@ -1,4 +1,4 @@
-"""What the log of a real server says of requests and payments: one JSON object a line, ids on it, no secret in it."""
+"""The log of a real server: one JSON object per line, with ids of requests and payments, without secrets."""
 
 import json
 import re
@@ -17,17 +17,17 @@ pytestmark = pytest.mark.asyncio
 
 
 def events(server: ServerProcess) -> list[dict[str, Any]]:
-    """Every line but the two for people: where it serves, and that it stops."""
-    for_people = re.compile(r".* serves http.*|stopping: .*")
-    return [json.loads(line) for line in server.log.splitlines() if not for_people.fullmatch(line)]
+    """Return the events: all lines except the two messages to the operator, at start and stop."""
+    messages = re.compile(r".* serves http.*|stopping: .*")
+    return [json.loads(line) for line in server.log.splitlines() if not messages.fullmatch(line)]
 
 
-def about(found: list[dict[str, Any]], request_id: str) -> list[tuple[str, str | None]]:
-    """The events of a request, each with its payment."""
-    return [(event["event"], event.get("payment_id")) for event in found if event.get("request_id") == request_id]
+def about(logged: list[dict[str, Any]], request_id: str) -> list[tuple[str, str | None]]:
+    """Return the events of a request, each with its payment."""
+    return [(event["event"], event.get("payment_id")) for event in logged if event.get("request_id") == request_id]
 
 
-async def test_requests_and_their_payments_are_named_and_nothing_secret_is(
+async def test_events_have_ids_of_requests_and_payments_and_no_secrets(
     dsn: str, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     body, other = wish(shop), wish(shop)
@@ -44,16 +44,16 @@ async def test_requests_and_their_payments_are_named_and_nothing_secret_is(
             bad = {"X-Request-Id": f"id with {other['code']}"}
             assert (await api.post("/v1/payments", json=other | {"amount_minor": 0}, headers=once() | bad)).is_error
         assert await server.stop() == 0
-    found = events(server)
+    logged = events(server)
     payment_id = made["payment_id"]
-    assert about(found, "made") == about(found, "read") == about(found, "order") == [("api_request", payment_id)]
-    assert about(found, "list") == [("api_request", None)], "of the request before it on the same connection"
-    assert len([event for event in found if event["event"] == "api_request" and event["request_id"]]) == 5
+    assert about(logged, "made") == about(logged, "read") == about(logged, "order") == [("api_request", payment_id)]
+    assert about(logged, "list") == [("api_request", None)], "the id of an earlier request on the connection"
+    assert len([event for event in logged if event["event"] == "api_request" and event["request_id"]]) == 5
     for secret in (key, body["code"], other["code"], MASTER_KEYS.partition(":")[2]):
         assert secret not in server.log
 
 
-async def test_a_request_that_meets_no_database_is_named(dsn: str, shop: Shop, admin: asyncpg.Connection) -> None:
+async def test_an_event_of_a_lost_database_has_the_request_id(dsn: str, shop: Shop, admin: asyncpg.Connection) -> None:
     async with (
         proxied(dsn) as proxy,
         running_server(

@@ -1,4 +1,4 @@
-"""The documents are enough: `raw_client.py` was written from them alone and shares no code with the server."""
+"""The documents suffice: `raw_client.py`, which was written from them alone, works with a real server."""
 
 import ast
 import asyncio
@@ -19,7 +19,7 @@ RAW_CLIENT = Path(__file__).with_name("raw_client.py")
 
 
 @pytest.mark.asyncio
-async def test_it_does_all_that_a_till_and_a_wallet_can(
+async def test_the_raw_client_can_use_every_feature(
     server: RunningServer, shop: Shop, connection: asyncpg.Connection
 ) -> None:
     codes = []
@@ -32,29 +32,29 @@ async def test_it_does_all_that_a_till_and_a_wallet_can(
     async with asyncio.timeout(60):
         out, err = await process.communicate()
     assert process.returncode == 0, err.decode()
-    seen = json.loads(out)
-    assert (seen["approved"]["status"], seen["approved"]["amount_minor"]) == ("approved", 420)
-    assert seen["notice"]["balance_minor"] == 10_000 - 420
-    assert seen["notice"]["payment_id"] == seen["already_paid_by"] == seen["approved"]["payment_id"]
-    assert (seen["repeat_equal"], seen["used"], seen["forged"]) == (True, "code_used", "code_invalid")
-    assert (seen["pin"]["status"], seen["pin"]["balance_minor"]) == ("approved", 10_000 - 2 * 420)
-    assert (seen["rejected"], seen["found"]) == ("customer_rejected", "approved")
-    assert seen["refund"] == {
+    results = json.loads(out)
+    assert (results["approved"]["status"], results["approved"]["amount_minor"]) == ("approved", 420)
+    assert results["notice"]["balance_minor"] == 10_000 - 420
+    assert results["notice"]["payment_id"] == results["already_paid_by"] == results["approved"]["payment_id"]
+    assert (results["repeat_equal"], results["used"], results["forged"]) == (True, "code_used", "code_invalid")
+    assert (results["pin"]["status"], results["pin"]["balance_minor"]) == ("approved", 10_000 - 2 * 420)
+    assert (results["rejected"], results["recovered"]) == ("customer_rejected", "approved")
+    assert results["refund"] == {
         "refunded_minor": 120,
         "over": "refund_exceeds_remaining",
         "balance_minor": 10_000 - 3 * 420 + 120,
     }
-    assert seen["cancel"] == {"late": "canceled", "balance_minor": 10_000 - 2 * 420 + 120}
-    assert seen["recent"] == seen["history"] == ["declined", "canceled", "approved"]
+    assert results["cancel"] == {"late": "canceled", "balance_minor": 10_000 - 2 * 420 + 120}
+    assert results["recent"] == results["history"] == ["declined", "canceled", "approved"]
     statuses = await connection.fetch(
         "select status, count(*) from payment where wallet_number is not null and purpose = 'sale' group by 1"
     )
-    # And the money that the wallet began with.
-    assert seen["payments"] == sum(row["count"] for row in statuses) + 1
+    # Plus the wallet's first top-up.
+    assert results["payments"] == sum(row["count"] for row in statuses) + 1
     assert {row["status"]: row["count"] for row in statuses} == {"approved": 2, "canceled": 1, "declined": 4}
 
 
-def test_it_shares_no_code_with_the_project() -> None:
+def test_the_raw_client_imports_no_code_of_the_project() -> None:
     tree = ast.parse(RAW_CLIENT.read_text())
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     imported |= {node.module or "." for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}

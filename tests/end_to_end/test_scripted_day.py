@@ -1,6 +1,7 @@
-"""The statements of a scripted day say what its clients were told, added up by code that is not the server's.
+"""A scripted day: the server's statements and balances equal an independent accounting of the clients' messages.
 
-Four merchants, three currencies, two servers, one of which is restarted. Business days end in the middle of the script.
+There are four merchants, three currencies and two servers, one of which is restarted. Business days end during the
+script.
 """
 
 import asyncio
@@ -25,7 +26,15 @@ from pos_server.core.credentials.api_keys import Role
 from pos_server.core.credentials.device_keys import DeviceId, DeviceKind
 from pos_server.ledger import directory
 from tests.end_to_end.bookkeeper import Message, Terms, approval, cash, flows, payments, statements, wallet_balance
-from tests.end_to_end.notebooks import BackOffice, ClientTill, ClientWallet, PlainTill, PlainWallet, Till, Wallet
+from tests.end_to_end.recording_clients import (
+    BackOffice,
+    ClientTill,
+    ClientWallet,
+    PlainTill,
+    PlainWallet,
+    Till,
+    Wallet,
+)
 from tests.end_to_end.scripted_day import FIRST_TOP_UP_MINOR, PAYMENT_MINOR_MAX, PIN, PIN_FREE_MINOR_MAX, Day, Shop
 from tests.end_to_end.server_process import pos_server, running_server
 from tests.end_to_end.test_crash import credentials, free_port
@@ -43,15 +52,17 @@ MERCHANTS = [
     ("Garden Kiosk", "EUR", "America/Phoenix", 0, 60),
 ]
 MINOR_DIGITS = {"EUR": 2, "JPY": 0, "KWD": 3}
-# How often each step is played in each third of the day, which comes to 200 of them.
-MORNING = Counter(sale=20, pin=5, pin_at_last=3, rejected=2, too_expensive=3, over_limit=2, code_used=3)
+# Number of each step in each third of the day, about 200 in total.
+MORNING = Counter(sale=20, pin=5, right_pin_after_wrong=3, rejected=2, too_expensive=3, over_limit=2, code_used=3)
 MORNING += Counter(code_invalid=2, code_malformed=2, foreign_wallet=2, paid_twice=3, top_up=8, cash_by_office=5)
-MORNING += Counter(canceled_while_it_waits=2)
-NOON = Counter(sale=12, pin=4, pin_never=2, expired=3, sent_again=4, cancel=6, cancel_by_office=3, refund=12)
-NOON += Counter(canceled_before=5, withdrawal=6, till_is_cut=5, wallet_is_cut=6, cash_by_office=3)
+MORNING += Counter(canceled_while_pending=2)
+NOON = Counter(sale=12, pin=4, three_wrong_pins=2, expired=3, repeated_scan=4, cancel=6, cancel_by_office=3, refund=12)
+NOON += Counter(cancel_before_scan=5, withdrawal=6, till_disconnected=5, wallet_disconnected=6, cash_by_office=3)
 EVENING = Counter(sale=11, pin=3, rejected=2, expired=2, refund=16, cancel=5, withdrawal=5, cash_by_office=5)
-EVENING += Counter(till_is_cut=3, wallet_is_cut=4, paid_twice=2, top_up=4, canceled_before=3, code_used=2)
-# What must have come about for the day to be worth adding up.
+EVENING += Counter(
+    till_disconnected=3, wallet_disconnected=4, paid_twice=2, top_up=4, cancel_before_scan=3, code_used=2
+)
+# Outcomes that the day must include.
 EXPECTED = {
     "approved",
     "canceled",
@@ -68,7 +79,7 @@ EXPECTED |= {"amount_over_limit", "customer_rejected"}
 async def new_shop(
     admin: asyncpg.Connection, url: str, name: str, currency: str, zone: str, bps: int, fixed: int
 ) -> Shop:
-    """A merchant with its tills, wallets and a key. The canteen has a till and half of its customers by pos_client."""
+    """Create a merchant with tills, wallets and API keys. In the canteen, every second device uses pos_client."""
     merchant_id = await directory.create_merchant(admin, name, currency)
     devices: list[TestDevice] = []
     for store in ("Hall", "Yard"):
@@ -99,7 +110,7 @@ async def new_shop(
 
 
 async def set_terms(dsn: str, shop: Shop) -> None:
-    """Have the operator set what the shop's terms are now."""
+    """Set the shop's current terms with `pos-server terms`."""
     _, bps, fixed_minor = shop.terms.rates[-1]
     rates = ("--fee-bps", str(bps), "--fee-fixed", str(fixed_minor))
     days = ("--time-zone", shop.terms.time_zone, "--cut-off", shop.terms.cut_off.isoformat())
@@ -108,45 +119,45 @@ async def set_terms(dsn: str, shop: Shop) -> None:
 
 
 async def end_business_day(dsn: str, day: Day, shop: Shop) -> None:
-    """The business day ends now and other fees begin, while a customer looks for the PIN of a payment of before."""
+    """End the business day and change the fees while a payment waits for its PIN."""
     wallet, till = shop.wallets[-1], shop.tills[0]
-    asked = await day.pending(shop, wallet, till)
-    assert asked["type"] == "payment.confirmation_required", asked
-    # What was told so far was decided before this millisecond.
+    request = await day.pending(shop, wallet, till)
+    assert request["type"] == "payment.confirmation_required", request
+    # Every earlier decision is before this millisecond.
     at_ms = time.time_ns() // 1_000_000 + 1
     local = datetime.fromtimestamp(at_ms // 1000, ZoneInfo(shop.terms.time_zone))
     shop.terms.cut_off = (local + timedelta(milliseconds=at_ms % 1000)).time()
     _, bps, fixed_minor = shop.terms.rates[-1]
     shop.terms.rates.append((at_ms, bps + 155, fixed_minor + 3))
     await set_terms(dsn, shop)
-    await day.told(till, wallet, await wallet.confirm(asked, PIN))
+    await day.notified(till, wallet, await wallet.confirm(request, PIN))
 
 
 async def open_shops(day: Day, clients: AsyncExitStack) -> None:
-    """Everybody connects; each customer sets a PIN and brings cash."""
+    """Connect every client; set each customer's PIN and make the first top-up."""
     for shop in day.shops:
         clients.push_async_callback(shop.office.close)
-        for notebook in (*shop.tills, *shop.wallets):
-            if isinstance(notebook, ClientTill | ClientWallet):
-                await clients.enter_async_context(notebook.client)
-                await clients.enter_async_context(listening(notebook))
-                await notebook.client.ready()
+        for device in (*shop.tills, *shop.wallets):
+            if isinstance(device, ClientTill | ClientWallet):
+                await clients.enter_async_context(device.client)
+                await clients.enter_async_context(listening(device))
+                await device.client.ready()
             else:
-                await notebook.connect(day.here)
-                clients.push_async_callback(notebook.leave)
+                await device.connect(day.here)
+                clients.push_async_callback(device.leave)
         for index, wallet in enumerate(shop.wallets):
             await wallet.set_pin(PIN, day.new_id())
             if index % 2:
                 payment = await day.payment(shop, wallet, FIRST_TOP_UP_MINOR, purpose="top_up")
-                await day.told(shop.tills[1], wallet, await shop.tills[1].scan(payment))
+                await day.notified(shop.tills[1], wallet, await shop.tills[1].scan(payment))
             else:
                 answer = await shop.office.cash("top-ups", day.new_id(), wallet.number, FIRST_TOP_UP_MINOR)
-                await day.told(None, wallet, answer)
+                await day.notified(None, wallet, answer)
 
 
 @asynccontextmanager
-async def listening(notebook: ClientTill | ClientWallet) -> AsyncIterator[None]:
-    task = asyncio.create_task(notebook.listen())
+async def listening(device: ClientTill | ClientWallet) -> AsyncIterator[None]:
+    task = asyncio.create_task(device.listen())
     try:
         yield
     finally:
@@ -155,13 +166,13 @@ async def listening(notebook: ClientTill | ClientWallet) -> AsyncIterator[None]:
 
 
 async def move(day: Day) -> None:
-    """The second till of each shop, and every third customer, go to the other server; other plain ones stay here."""
+    """Connect the second till and every third customer of each shop to the other server, and reconnect the others."""
     for shop in day.shops:
-        for index, notebook in enumerate((*shop.tills, *shop.wallets)):
-            if isinstance(notebook, PlainTill | PlainWallet):
-                await notebook.connect(day.there if index % 3 == 1 else day.here)
+        for index, device in enumerate((*shop.tills, *shop.wallets)):
+            if isinstance(device, PlainTill | PlainWallet):
+                await device.connect(day.there if index % 3 == 1 else day.here)
             else:
-                await notebook.client.ready()
+                await device.client.ready()
 
 
 def shuffled(day: Day, steps: Counter[str]) -> list[str]:
@@ -171,7 +182,7 @@ def shuffled(day: Day, steps: Counter[str]) -> list[str]:
 
 
 async def play(dsn: str, day: Day, port: int, clients: AsyncExitStack) -> None:
-    """The whole day, until everybody has heard of everything."""
+    """Play the whole day, until every client has received every notice."""
     variables = {
         "POS_DATABASE_URL": dsn,
         "POS_MASTER_KEYS": MASTER_KEYS,
@@ -180,7 +191,7 @@ async def play(dsn: str, day: Day, port: int, clients: AsyncExitStack) -> None:
         "POS_EXPIRY_CHECK_S": "0.05",
         "POS_DRAIN_RECONNECT_WITHIN_S": "1",
     }
-    # The other server waits for a PIN just long enough, so that what nobody confirms there soon expires.
+    # Payments at the other server expire after 2 s without a PIN.
     async with running_server(**variables, POS_CONFIRMATION_S="2") as other:
         async with running_server(port=port, **variables) as first:
             await open_shops(day, clients)
@@ -188,7 +199,7 @@ async def play(dsn: str, day: Day, port: int, clients: AsyncExitStack) -> None:
             day.there = other.url
             await move(day)
             await asyncio.gather(*(end_business_day(dsn, day, shop) for shop in day.shops[:2]))
-            # Both shops with this currency know each other's customers.
+            # The two shops with this currency exchange their customers.
             day.shops[0].wallets, day.shops[3].wallets = day.shops[3].wallets, day.shops[0].wallets
             await day.play(shuffled(day, NOON))
             assert await first.stop() == 0
@@ -196,44 +207,46 @@ async def play(dsn: str, day: Day, port: int, clients: AsyncExitStack) -> None:
             await move(day)
             await asyncio.gather(*(end_business_day(dsn, day, shop) for shop in day.shops[2:]))
             await day.play(shuffled(day, EVENING))
-            await all_heard(day)
-            # A `ready` says the balance in any case, whatever was told late.
+            await wait_for_all_notices(day)
+            # A new `ready` has the current balance in any case.
             await move(day)
             await clients.aclose()
 
 
-async def all_heard(day: Day) -> None:
-    """Wait until the till of each payment and its customer have heard of its last change. It fails if they do not."""
+async def wait_for_all_notices(day: Day) -> None:
+    """Wait until the till and the wallet of each payment have received its last version. Raises TimeoutError."""
     wallets = [wallet for shop in day.shops for wallet in shop.wallets]
     last = Counter[str]()
-    for line in (line for notebook in (*day.shops, *wallets) for line in notebook.lines):
-        if "payment_id" in line:
-            last[line["payment_id"]] = max(last[line["payment_id"]], line.get("version", 0))
-    for notebook in (*wallets, *(till for shop in day.shops for till in shop.tills)):
-        for payment_id, versions in payments(notebook.lines).items():
-            # Another till that canceled or refunded it is not told of what comes later.
-            if versions[0]["version"] == 1 or notebook in wallets:
-                await notebook.heard(payment_id, last[payment_id])
+    for message in (message for device in (*day.shops, *wallets) for message in device.messages):
+        if "payment_id" in message:
+            last[message["payment_id"]] = max(last[message["payment_id"]], message.get("version", 0))
+    for device in (*wallets, *(till for shop in day.shops for till in shop.tills)):
+        for payment_id, versions in payments(device.messages).items():
+            # Another till that canceled or refunded the payment receives no later notices.
+            if versions[0]["version"] == 1 or device in wallets:
+                await device.wait_for_version(payment_id, last[payment_id])
 
 
-def views(lines: list[Message]) -> dict[str, tuple[object, ...]]:
-    """What one side believes of each payment that moved money: status, amount, currency, purpose, refunded."""
-    back_minor = Counter[str]()
-    for line in lines:
-        if "refunded_minor" in line:
-            back_minor[line["payment_id"]] = max(back_minor[line["payment_id"]], line["refunded_minor"])
+def views(messages: list[Message]) -> dict[str, tuple[object, ...]]:
+    """Return one side's view of each approved payment: status, amount, currency, purpose, refunded."""
+    refunded_minor = Counter[str]()
+    for message in messages:
+        if "refunded_minor" in message:
+            refunded_minor[message["payment_id"]] = max(
+                refunded_minor[message["payment_id"]], message["refunded_minor"]
+            )
     return {
         payment_id: (
             *(versions[-1][name] for name in ("status", "amount_minor", "currency", "purpose")),
-            back_minor[payment_id],
+            refunded_minor[payment_id],
         )
-        for payment_id, versions in payments(lines).items()
+        for payment_id, versions in payments(messages).items()
         if approval(versions)
     }
 
 
 def check_files(folder: Path, day: date, shops: list[Shop], expected: dict[int, dict[str, int]]) -> None:
-    """Both files of a business day hold exactly these figures, by merchant, and their sums by currency."""
+    """Check that both files of a business day have exactly these figures per merchant and their sums per currency."""
     document = json.loads((folder / f"settlement-{day}.json").read_text())
     rows = list(csv.reader(io.StringIO((folder / f"settlement-{day}.csv").read_bytes().decode(), newline="")))
     names = rows[1][1:]
@@ -256,36 +269,36 @@ def check_files(folder: Path, day: date, shops: list[Shop], expected: dict[int, 
 
 
 async def balances(dsn: str) -> dict[tuple[str, str], int]:
-    """What `pos-server balances` says: minor units by owner and currency."""
+    """Return the output of `pos-server balances`: minor units by owner and currency."""
     done = await pos_server("balances", POS_DATABASE_URL=dsn)
     assert done.status == 0, done.err
-    found = {}
+    by_owner = {}
     for line in done.out.splitlines():
         match = re.fullmatch(r"(?:merchant|house) +(\S.*?) +(-?[\d.]+) ([A-Z]{3})", line)
         assert match, line
         assert len(match[2].partition(".")[2]) == MINOR_DIGITS[match[3]], line
-        found[match[1], match[3]] = int(match[2].replace(".", ""))
-    return found
+        by_owner[match[1], match[3]] = int(match[2].replace(".", ""))
+    return by_owner
 
 
 def expected_balances(
     shops: list[Shop], stated: dict[int, dict[date, dict[str, int]]], *, paid: bool
 ) -> dict[tuple[str, str], int]:
-    """Of merchants and of the house, before or after merchants were paid."""
-    found = Counter[tuple[str, str]]()
+    """Return the balances of merchants and of the house, before or after the payouts."""
+    by_owner = Counter[tuple[str, str]]()
     for shop in shops:
-        currency, moved = shop.terms.currency, cash(shop.lines)
+        currency, moved = shop.terms.currency, cash(shop.messages)
         days = stated[shop.merchant_id].values()
         net_minor, paid_minor = (sum(day[name] for day in days) for name in ("net_minor", "paid_out_minor"))
-        found[shop.name, currency] = net_minor - paid_minor * paid
-        found["settlement", currency] += paid_minor * paid
-        found["fees", currency] += sum(day["fees_minor"] - day["fees_returned_minor"] for day in days)
-        found["cash_in", currency] -= moved["top_up"]
-        found["payout", currency] += moved["withdrawal"]
-    return dict(found)
+        by_owner[shop.name, currency] = net_minor - paid_minor * paid
+        by_owner["settlement", currency] += paid_minor * paid
+        by_owner["fees", currency] += sum(day["fees_minor"] - day["fees_returned_minor"] for day in days)
+        by_owner["cash_in", currency] -= moved["top_up"]
+        by_owner["payout", currency] += moved["withdrawal"]
+    return dict(by_owner)
 
 
-async def test_a_scripted_day_adds_up_to_what_its_clients_were_told(
+async def test_statements_and_balances_match_the_messages_of_the_clients(
     dsn: str, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
     port = free_port()
@@ -295,24 +308,27 @@ async def test_a_scripted_day_adds_up_to_what_its_clients_were_told(
     await asyncio.gather(*(set_terms(dsn, shop) for shop in shops))
     async with AsyncExitStack() as clients:
         await play(dsn, day, port, clients)
-    assert set(day.seen) >= EXPECTED, day.seen
+    assert set(day.outcomes) >= EXPECTED, day.outcomes
 
-    # Tills and customers believe the same, and each customer's balance is the sum of what that customer was told.
+    # Tills and wallets have the same view, and each wallet's balance follows from its own messages.
     wallets = [wallet for shop in shops for wallet in shop.wallets]
-    assert views([line for shop in shops for line in shop.lines]) == views(
-        [line for wallet in wallets for line in wallet.lines]
+    assert views([message for shop in shops for message in shop.messages]) == views(
+        [message for wallet in wallets for message in wallet.messages]
     )
     rows = await admin.fetch("select number, currency, balance_minor from wallet")
     in_ledger = {row["number"]: row["balance_minor"] for row in rows}
-    assert {wallet.number: wallet_balance(wallet.lines) for wallet in wallets} == in_ledger
+    assert {wallet.number: wallet_balance(wallet.messages) for wallet in wallets} == in_ledger
     for wallet in (wallet for wallet in wallets if isinstance(wallet, PlainWallet)):
-        readies = [line for line in wallet.lines if line["type"] == "ready"]
-        assert (readies[0]["balance_minor"], readies[-1]["balance_minor"]) == (0, in_ledger[wallet.number])
+        ready_messages = [message for message in wallet.messages if message["type"] == "ready"]
+        assert (ready_messages[0]["balance_minor"], ready_messages[-1]["balance_minor"]) == (
+            0,
+            in_ledger[wallet.number],
+        )
 
-    business_days = [shop.terms.day_of(at_ms) for shop in shops for at_ms, _, _ in flows(shop.lines, shop.terms)]
+    business_days = [shop.terms.day_of(at_ms) for shop in shops for at_ms, _, _ in flows(shop.messages, shop.terms)]
     count = (max(business_days) - min(business_days)).days + 1
     days = [min(business_days) + timedelta(days=number) for number in range(count)]
-    stated = {shop.merchant_id: statements(shop.lines, shop.terms, days) for shop in shops}
+    stated = {shop.merchant_id: statements(shop.messages, shop.terms, days) for shop in shops}
     assert await balances(dsn) == expected_balances(shops, stated, paid=False)
     later = datetime.now(UTC) + timedelta(days=4)
     for business_day in days:
@@ -321,11 +337,11 @@ async def test_a_scripted_day_adds_up_to_what_its_clients_were_told(
         check_files(tmp_path, business_day, shops, expected)
     after = await balances(dsn)
     assert after == expected_balances(shops, stated, paid=True)
-    held = Counter[str]()
+    sums = Counter[str]()
     for (_, currency), minor in after.items():
-        held[currency] += minor
+        sums[currency] += minor
     for row in rows:
-        held[row["currency"]] += row["balance_minor"]
-    assert set(held.values()) == {0}, "all accounts of a currency together are 0"
+        sums[row["currency"]] += row["balance_minor"]
+    assert set(sums.values()) == {0}, "the accounts of a currency must sum to 0"
     report = await pos_server("audit", POS_DATABASE_URL=dsn)
     assert report.status == 0, report.out

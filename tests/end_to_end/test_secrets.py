@@ -1,4 +1,4 @@
-"""What a customer keeps to himself is in no log, no row and no answer."""
+"""Secrets of a customer are in no log and in no row."""
 
 import asyncpg
 import pytest
@@ -27,10 +27,10 @@ async def test_pins_and_codes_are_in_no_log_and_no_row(dsn: str, shop: Shop, adm
                 secrets.append(code)
                 answer = await till.ask(scan_message(code))
             assert answer["type"] == "payment.pending"
-            asked = await phone.notice("payment.confirmation_required", answer["payment_id"])
-            again = await phone.ask(confirm_message(asked, OTHER_PIN))
-            assert (await phone.ask(confirm_message(again)))["status"] == "approved"
-            await phone.ask(confirm_message(again) | {"version": "x"})
+            request = await phone.notice("payment.confirmation_required", answer["payment_id"])
+            retry = await phone.ask(confirm_message(request, OTHER_PIN))
+            assert (await phone.ask(confirm_message(retry)))["status"] == "approved"
+            await phone.ask(confirm_message(retry) | {"version": "x"})
         assert await server.stop() == 0
     for secret in secrets:
         assert secret not in server.log

@@ -1,4 +1,4 @@
-"""The batch engine against a real Postgres: every accepted scan gets exactly one outcome, whatever breaks."""
+"""The batch engine with a real Postgres: every accepted scan has exactly one outcome, despite faults."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -34,7 +34,7 @@ LIMITS = AuthorizerLimits(
 
 
 class Engine:
-    """An authorizer, and what it published."""
+    """An authorizer, with the outcomes that it published."""
 
     def __init__(self, dsn: str, limits: AuthorizerLimits, watch: Watch | None = None) -> None:
         self.outcomes: dict[str, Outcome] = {}
@@ -42,7 +42,7 @@ class Engine:
 
     def _publish(self, outcome: Outcome, reply_to: str | None) -> None:
         assert reply_to is not None
-        assert reply_to not in self.outcomes, "a second outcome for one scan"
+        assert reply_to not in self.outcomes, "a scan has two outcomes"
         self.outcomes[reply_to] = outcome
 
     async def authorize(self, *scans: Scan) -> list[Outcome]:
@@ -77,7 +77,7 @@ async def payments(connection: asyncpg.Connection) -> int:
     return count
 
 
-async def test_scans_are_decided_in_the_order_they_came(dsn: str, shop: Shop) -> None:
+async def test_scans_are_decided_in_order_of_arrival(dsn: str, shop: Shop) -> None:
     async with running(dsn) as engine:
         outcomes = await engine.authorize(*(shop.scan(amount_minor=4000) for _ in range(4)))
     assert [status(outcome) for outcome in outcomes] == [
@@ -88,10 +88,10 @@ async def test_scans_are_decided_in_the_order_they_came(dsn: str, shop: Shop) ->
     ]
 
 
-async def test_arrivals_during_a_batch_make_the_next_batch(
+async def test_arrivals_during_a_batch_form_the_next_batch(
     dsn: str, shop: Shop, connection: asyncpg.Connection
 ) -> None:
-    """More than one batch's worth at once: bounded batches, everything answered, one commit time per batch."""
+    """More scans than fit into a batch: batches are bounded, every scan is answered, a batch is one commit."""
     async with running(dsn) as engine:
         outcomes = await engine.authorize(*(shop.scan(index % 3, amount_minor=1) for index in range(25)))
     assert {status(outcome) for outcome in outcomes} == {"approved"}
@@ -99,19 +99,19 @@ async def test_arrivals_during_a_batch_make_the_next_batch(
     assert sorted(row["size"] for row in sizes) == [5, 10, 10]
 
 
-async def test_a_repeat_gets_the_stored_answer_and_another_body_does_not(dsn: str, shop: Shop) -> None:
+async def test_a_repeat_gets_the_stored_outcome_and_another_body_is_rejected(dsn: str, shop: Shop) -> None:
     scan = shop.scan()
     async with running(dsn) as engine:
         (first,) = await engine.authorize(scan)
-        again, reused = await engine.authorize(scan, replace(scan, amount_minor=2))
+        repeat, reused = await engine.authorize(scan, replace(scan, amount_minor=2))
     assert isinstance(first, Decided)
-    assert isinstance(again, Decided)
-    assert (first.replayed, again.replayed) == (False, True)
-    assert again.payment == first.payment
+    assert isinstance(repeat, Decided)
+    assert (first.replayed, repeat.replayed) == (False, True)
+    assert repeat.payment == first.payment
     assert reused == Refused(replace(scan, amount_minor=2), ErrorCode.ID_REUSED)
 
 
-async def test_a_full_queue_refuses_and_nothing_happens(dsn: str, shop: Shop, connection: asyncpg.Connection) -> None:
+async def test_a_full_queue_rejects_scans(dsn: str, shop: Shop, connection: asyncpg.Connection) -> None:
     engine = Engine(dsn, replace(LIMITS, queue_operations_max=2, batch_operations_max=2))
     engine.authorizer.submit(shop.scan(), "a")
     engine.authorizer.submit(shop.scan(), "b")
@@ -133,13 +133,13 @@ async def test_one_terminal_cannot_fill_the_queue(dsn: str, shop: Shop) -> None:
     assert set(engine.outcomes) == {"a", "b", "other terminal", "d"}
 
 
-async def test_lanes_work_side_by_side_but_never_on_one_till_or_wallet(
+async def test_lanes_work_concurrently_but_never_on_the_same_till_or_wallet(
     dsn: str, connection: asyncpg.Connection, admin: asyncpg.Connection
 ) -> None:
     shop = await build_shop(connection, terminals=3, wallets=4)
     async with running(dsn) as engine:
 
-        async def until(outcomes: int) -> None:
+        async def wait_for(outcomes: int) -> None:
             async with asyncio.timeout(5):
                 while len(engine.outcomes) < outcomes:  # noqa: ASYNC110 - publishing has no event for tests
                     await asyncio.sleep(0)
@@ -154,14 +154,14 @@ async def test_lanes_work_side_by_side_but_never_on_one_till_or_wallet(
             engine.authorizer.submit(shop.scan(0, terminal=1), "same wallet")
             engine.authorizer.submit(shop.scan(2, terminal=1), "behind it at its till")
             engine.authorizer.submit(shop.scan(3, terminal=2), "neither")
-            await until(1)
+            await wait_for(1)
             assert set(engine.outcomes) == {"neither"}
         await engine.authorizer.drained()
     assert list(engine.outcomes) == ["neither", "stuck", "same till", "same wallet", "behind it at its till"]
     assert {status(outcome) for outcome in engine.outcomes.values()} == {"approved"}
 
 
-async def test_a_closed_engine_finishes_what_it_accepted(dsn: str, shop: Shop) -> None:
+async def test_a_closed_engine_finishes_accepted_scans(dsn: str, shop: Shop) -> None:
     async with running(dsn) as engine:
         engine.authorizer.submit(shop.scan(), "accepted")
         engine.authorizer.close()
@@ -171,7 +171,7 @@ async def test_a_closed_engine_finishes_what_it_accepted(dsn: str, shop: Shop) -
     assert [status(outcome) for outcome in engine.outcomes.values()] == ["approved"]
 
 
-async def test_a_scan_that_waited_too_long_is_busy_and_never_runs(
+async def test_a_scan_that_expires_in_the_queue_is_busy_and_never_runs(
     dsn: str, shop: Shop, connection: asyncpg.Connection
 ) -> None:
     async with running(dsn, replace(LIMITS, operation_deadline_s=0)) as engine:
@@ -180,7 +180,7 @@ async def test_a_scan_that_waited_too_long_is_busy_and_never_runs(
     assert await payments(connection) == 0
 
 
-async def test_a_database_that_is_away_makes_busy_and_comes_back(
+async def test_scans_are_busy_while_the_database_is_unreachable(
     dsn: str, shop: Shop, connection: asyncpg.Connection
 ) -> None:
     scan = shop.scan()
@@ -195,11 +195,11 @@ async def test_a_database_that_is_away_makes_busy_and_comes_back(
 
 
 def once(rule: Callable[[bytes], bool]) -> Callable[[bytes], bool]:
-    left = [True]
+    armed = [True]
 
     def cut(chunk: bytes) -> bool:
-        if left[0] and rule(chunk):
-            left[0] = False
+        if armed[0] and rule(chunk):
+            armed[0] = False
             return True
         return False
 
@@ -207,18 +207,18 @@ def once(rule: Callable[[bytes], bool]) -> Callable[[bytes], bool]:
 
 
 async def warm(engine: Engine, shop: Shop) -> None:
-    """Let the connection prepare its statements, so that what follows on the wire is only their execution."""
+    """Make a payment, so that the connection has prepared its statements and later requests only execute them."""
     (outcome,) = await engine.authorize(shop.scan(2, amount_minor=1))
     assert status(outcome) == Status.APPROVED
 
 
-async def test_a_connection_lost_before_the_write_is_tried_again(
+async def test_a_batch_is_retried_after_a_connection_loss_before_the_write(
     dsn: str, shop: Shop, connection: asyncpg.Connection
 ) -> None:
     scan = shop.scan()
     async with proxied(dsn) as proxy, running(proxy.dsn) as engine:
         await warm(engine, shop)
-        # The write's arguments hold the fingerprint, the read's do not.
+        # Only the write has the fingerprint among its arguments.
         proxy.cut_requests = once(lambda chunk: scan.fingerprint in chunk)
         (outcome,) = await engine.authorize(scan)
     assert proxy.cuts == 1
@@ -228,7 +228,7 @@ async def test_a_connection_lost_before_the_write_is_tried_again(
     assert await payments(connection) == 2
 
 
-async def test_a_connection_lost_after_the_commit_finds_the_payment_and_does_not_double_it(
+async def test_a_retry_after_a_connection_loss_after_the_commit_finds_the_payment(
     dsn: str, shop: Shop, connection: asyncpg.Connection
 ) -> None:
     async with proxied(dsn) as proxy, running(proxy.dsn) as engine:
@@ -236,11 +236,11 @@ async def test_a_connection_lost_after_the_commit_finds_the_payment_and_does_not
         scans = [shop.scan(index % 3) for index in range(6)]
         written = [False]
 
-        def note(chunk: bytes) -> bool:
+        def note_write(chunk: bytes) -> bool:
             written[0] = written[0] or scans[0].fingerprint in chunk
             return False
 
-        proxy.cut_requests = note
+        proxy.cut_requests = note_write
         proxy.cut_answers = once(lambda chunk: written[0])
         outcomes = await engine.authorize(*scans)
     assert proxy.cuts == 1
@@ -249,18 +249,18 @@ async def test_a_connection_lost_after_the_commit_finds_the_payment_and_does_not
     assert await payments(connection) == 7
 
 
-async def test_an_answer_that_never_comes_is_unknown_and_a_repeat_resolves_it(
+async def test_a_lost_answer_is_an_unknown_outcome_and_a_repeat_resolves_it(
     dsn: str, shop: Shop, connection: asyncpg.Connection
 ) -> None:
     scan = shop.scan()
     async with proxied(dsn) as proxy, running(proxy.dsn, replace(LIMITS, batch_attempts_max=2)) as engine:
         await warm(engine, shop)
 
-        def cut_and_go_away(chunk: bytes) -> bool:
+        def leave_at_the_write(chunk: bytes) -> bool:
             proxy.away = proxy.away or scan.fingerprint in chunk
             return False
 
-        proxy.cut_requests = cut_and_go_away
+        proxy.cut_requests = leave_at_the_write
         proxy.cut_answers = lambda chunk: proxy.away
         (outcome,) = await engine.authorize(scan)
         assert status(outcome) == ErrorCode.UNKNOWN_OUTCOME
@@ -272,8 +272,8 @@ async def test_an_answer_that_never_comes_is_unknown_and_a_repeat_resolves_it(
     assert await payments(connection) == 2
 
 
-async def test_a_database_that_hangs_is_given_up_in_time(dsn: str, shop: Shop, admin: asyncpg.Connection) -> None:
-    """Somebody holds the wallet's row: the write waits, is abandoned as unknown, and never happens twice."""
+async def test_a_database_that_hangs_times_out(dsn: str, shop: Shop, admin: asyncpg.Connection) -> None:
+    """The wallet's row is locked: the write times out as unknown, and the repeat does not pay twice."""
     scan = shop.scan()
     number = shop.wallets[0].device.number
     async with running(dsn, replace(LIMITS, batch_timeout_s=0.2, batch_attempts_max=2)) as engine:
@@ -290,13 +290,13 @@ async def test_a_database_that_hangs_is_given_up_in_time(dsn: str, shop: Shop, a
 async def test_two_servers_on_one_wallet_never_spend_the_same_money(
     dsn: str, shop: Shop, admin: asyncpg.Connection
 ) -> None:
-    """20 payments of 20.00 from three wallets of 100.00 over two engines at once."""
+    """Make 20 payments of 20.00 EUR from three wallets of 100.00 EUR over two engines concurrently."""
     limits = replace(LIMITS, batch_attempts_max=50)
     scans = [shop.scan(index % 3, amount_minor=2000) for index in range(20)]
-    told: list[BatchRecord] = []
-    async with running(dsn, limits, told.append) as one, running(dsn, limits, told.append) as two:
+    records: list[BatchRecord] = []
+    async with running(dsn, limits, records.append) as one, running(dsn, limits, records.append) as two:
         results = await asyncio.gather(one.authorize(*scans[0::2]), two.authorize(*scans[1::2]))
-    assert sum(len(record.outcomes) for record in told) == len(scans)
+    assert sum(len(record.outcomes) for record in records) == len(scans)
     statuses = [status(outcome) for outcomes in results for outcome in outcomes]
     assert set(statuses) <= {"approved", DeclineCode.INSUFFICIENT_FUNDS, DeclineCode.CODE_USED}
     report = await audit(admin)
@@ -305,11 +305,11 @@ async def test_two_servers_on_one_wallet_never_spend_the_same_money(
     assert await admin.fetchval("select count(*) from transfer where kind = 'payment'") == statuses.count("approved")
 
 
-async def test_a_lost_race_is_decided_again_and_told(
+async def test_a_lost_race_is_decided_again_and_recorded(
     dsn: str, shop: Shop, connection: asyncpg.Connection, admin: asyncpg.Connection
 ) -> None:
-    told: list[BatchRecord] = []
-    async with running(dsn, LIMITS, told.append) as engine:
+    records: list[BatchRecord] = []
+    async with running(dsn, LIMITS, records.append) as engine:
         async with admin.transaction():
             await admin.execute("update wallet set version = version + 1")
             engine.authorizer.submit(shop.scan(), "raced")
@@ -318,13 +318,13 @@ async def test_a_lost_race_is_decided_again_and_told(
                     pass
         await engine.authorizer.drained()
     assert status(engine.outcomes["raced"]) == "approved"
-    assert [(record.conflicts, record.database_failures) for record in told] == [(1, 0)]
+    assert [(record.conflicts, record.database_failures) for record in records] == [(1, 0)]
 
 
-async def test_a_fault_of_ours_in_one_scan_does_not_take_the_others_along(
+async def test_an_internal_fault_in_one_scan_does_not_affect_the_others(
     dsn: str, shop: Shop, connection: asyncpg.Connection
 ) -> None:
-    # No terminal has this number: authentication makes sure of it, so here it stands for any bug.
+    # An unknown terminal stands for any bug: authentication rules it out.
     broken = shop.scan(terminal_number=999_999)
     with capture_logs() as logs:
         async with running(dsn) as engine:
@@ -335,12 +335,12 @@ async def test_a_fault_of_ours_in_one_scan_does_not_take_the_others_along(
     assert await payments(connection) == 2
 
 
-async def test_a_publisher_that_fails_does_not_stop_the_engine(dsn: str, shop: Shop) -> None:
-    seen: list[str] = []
+async def test_a_failing_publisher_does_not_stop_the_engine(dsn: str, shop: Shop) -> None:
+    published: list[str] = []
 
     def publish(outcome: Outcome, reply_to: str) -> None:
-        seen.append(reply_to)
-        raise RuntimeError("a bug in whoever listens")
+        published.append(reply_to)
+        raise RuntimeError("a bug in the publisher")
 
     authorizer = Authorizer(dsn, KEYRING, RULES, LIMITS, publish, day_start_ms=lambda _: 0)
     scans = [shop.scan(), shop.scan()]
@@ -351,19 +351,19 @@ async def test_a_publisher_that_fails_does_not_stop_the_engine(dsn: str, shop: S
         await authorizer.drained()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-    assert seen == ["first", "second"]
+    assert published == ["first", "second"]
     assert [(log["event"], log["payment_id"]) for log in logs] == [
         ("publish_failed", str(scan.payment_id)) for scan in scans
     ]
 
 
-async def test_a_watch_that_fails_does_not_stop_the_engine(dsn: str, shop: Shop) -> None:
+async def test_a_failing_watch_does_not_stop_the_engine(dsn: str, shop: Shop) -> None:
     published: list[Outcome] = []
-    told: list[BatchRecord] = []
+    records: list[BatchRecord] = []
 
     def watch(record: BatchRecord) -> None:
-        told.append(record)
-        raise RuntimeError("a bug in whoever counts")
+        records.append(record)
+        raise RuntimeError("a bug in the watch")
 
     authorizer = Authorizer(
         dsn, KEYRING, RULES, LIMITS, lambda outcome, _: published.append(outcome), day_start_ms=lambda _: 0, watch=watch
@@ -375,10 +375,10 @@ async def test_a_watch_that_fails_does_not_stop_the_engine(dsn: str, shop: Shop)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert [status(outcome) for outcome in published] == ["approved", "approved"]
-    assert [record.outcomes for record in told] == [[outcome] for outcome in published]
+    assert [record.outcomes for record in records] == [[outcome] for outcome in published]
 
 
-async def test_what_is_turned_away_is_counted(dsn: str, shop: Shop) -> None:
+async def test_rejected_operations_are_counted(dsn: str, shop: Shop) -> None:
     engine = Engine(dsn, replace(LIMITS, device_operations_max=1, operation_deadline_s=0))
     engine.authorizer.submit(shop.scan(), "too late")
     with pytest.raises(NotAccepted):
@@ -391,7 +391,7 @@ async def test_what_is_turned_away_is_counted(dsn: str, shop: Shop) -> None:
     assert (engine.authorizer.rejected, engine.authorizer.queued) == (2, 0)
 
 
-async def test_an_undecided_scan_is_named(dsn: str, shop: Shop) -> None:
+async def test_a_refusal_contains_the_scan(dsn: str, shop: Shop) -> None:
     scan = shop.scan()
     async with running(dsn, replace(LIMITS, operation_deadline_s=0)) as engine:
         (outcome,) = await engine.authorize(scan)

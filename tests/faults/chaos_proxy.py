@@ -1,4 +1,4 @@
-"""A TCP proxy that cuts connections at random moments: before a frame, in its middle, after it."""
+"""A TCP proxy that cuts connections at random: before, within or after a chunk."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,7 +7,7 @@ from random import Random
 
 
 class ChaosProxy:
-    """Forwards to `port` on loopback. While `on`, each chunk in either direction may be the connection's last."""
+    """Forwards to `port` on loopback. While `on`, each chunk in either direction can be the connection's last."""
 
     def __init__(self, port: int, random: Random, cut_share: float) -> None:
         self.url = ""
@@ -46,7 +46,7 @@ class ChaosProxy:
                 await writer.drain()
             if how is not None:
                 if how != "before":
-                    # Abort throws away what is not sent yet: give the kernel what was written.
+                    # Pass the written data to the kernel, because abort discards unsent data.
                     writer.write_eof()
                 return
 
@@ -60,7 +60,7 @@ class ChaosProxy:
 
 @asynccontextmanager
 async def chaos_proxy(port: int, random: Random, *, cut_share: float) -> AsyncIterator[ChaosProxy]:
-    """A proxy in front of `port`, at its own `url`."""
+    """Yield a proxy in front of `port`. Clients connect to its `url`."""
     proxy = ChaosProxy(port, random, cut_share)
     server = await asyncio.start_server(proxy.handle, "127.0.0.1", 0)
     async with server:

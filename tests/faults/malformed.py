@@ -1,4 +1,4 @@
-"""Hypothesis strategies for what a broken or hostile client may send, from the first byte on."""
+"""Hypothesis strategies for sessions of a broken or hostile client, from the first byte."""
 
 import json
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 
 from tests.faults.wire import BINARY, CLOSE, CONTINUATION, PING, TEXT, frame, upgrade_request
 
-# In everything that is sent as text. It must not be seen in the log.
+# Part of every text that is sent; it must not appear in the log.
 CANARY = "c4n4ry"
 
 
 class Login(Enum):
-    """How far a session gets before its frames are sent."""
+    """The progress of a session before its frames are sent."""
 
-    HTTP = auto()  # no upgrade: `opening` is all there is to it
+    HTTP = auto()  # no upgrade; `opening` is the whole session
     NONE = auto()
-    HALF = auto()  # `authenticate` that is cut, or with wrong fields
+    HALF = auto()  # `authenticate` is cut or has wrong fields
     DONE = auto()
 
 
@@ -31,7 +31,7 @@ class End(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What one client does: open, log in as far as it goes, send these chunks, end."""
+    """The actions of one client: open, log in up to some point, send chunks, end."""
 
     opening: bytes
     login: Login
@@ -71,7 +71,7 @@ _AUTHENTICATE: dict[str, Any] = {
 
 @st.composite
 def _near_misses(draw: st.DrawFn) -> str:
-    """A message with one field wrong, missing or of another type."""
+    """Draw a message in which one field is wrong, missing or of another type."""
     message = dict(draw(st.sampled_from([_SCAN, _AUTHENTICATE])))
     field = draw(st.sampled_from(sorted(message)))
     if draw(st.booleans()):
@@ -128,7 +128,7 @@ _frames = st.builds(
 
 @st.composite
 def _fragments(draw: st.DrawFn) -> bytes:
-    """A message in pieces, with control frames between, that may never end or begin anew."""
+    """Draw a message in fragments, with control frames in between. It may be incomplete or restarted."""
     payload, sent = draw(_payloads), b""
     pieces = draw(st.integers(2, 6))
     size = len(payload) // pieces + 1
@@ -212,7 +212,7 @@ _http = st.one_of(
 
 @st.composite
 def sessions(draw: st.DrawFn) -> Session:
-    """Malformed somewhere: in HTTP, in the frames, in the messages, in the order, or in the way it ends."""
+    """Draw a session that is malformed in its HTTP, frames, messages, order or end."""
     login = draw(st.sampled_from(Login))
     path = draw(st.sampled_from(["/v1/terminal", "/v1/terminal", "/v1/wallet"]))
     return Session(

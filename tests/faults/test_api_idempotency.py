@@ -1,6 +1,6 @@
-"""What is made over the REST API is made once, however often it is sent, to however many servers, whoever dies.
+"""Idempotent creation over REST: a key creates one row, with any number of repeats, of servers, and of crashes.
 
-CASES lists what can be made. Each is an operation that makes one row of a table for each `Idempotency-Key`.
+CASES lists one endpoint per kind of row.
 """
 
 import asyncio
@@ -24,16 +24,16 @@ from tests.tiers import LONG, short_and_long
 pytestmark = pytest.mark.asyncio
 
 REQUESTS_PER_KEY = 10
-# Open at one server; more requests wait for one of them.
+# Connections to one server; further requests wait.
 CONNECTIONS = 100
 TIMEOUT_S = 120
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A POST that makes a row of `table`. `body(shop, number)` is another one for each `number`.
+    """A POST that creates a row of `table`. `body(shop, number)` differs for each `number`.
 
-    `written_last`: the table of which its transaction writes a row when all else is done.
+    `written_last` is the last table that its transaction writes to.
     """
 
     role: Role
@@ -66,7 +66,7 @@ CASES = {
     ),
     "createStore": Case(Role.MERCHANT, "/v1/stores", "store", lambda shop, number: {"name": f"Store {number}"}),
 }
-# One that keeps a row for its key, and one through the engine.
+# One endpoint with a row for its key, and one through the engine.
 both_ways = pytest.mark.parametrize(
     "case", [CASES["createMerchant"], CASES["createTopUp"]], ids=["createMerchant", "createTopUp"]
 )
@@ -80,14 +80,14 @@ all_cases = pytest.mark.parametrize(
 
 
 @asynccontextmanager
-async def a_server(dsn: str) -> AsyncIterator[ServerProcess]:
+async def unlimited_server(dsn: str) -> AsyncIterator[ServerProcess]:
     variables = {"POS_API_REQUESTS_PER_S": "1000000", "POS_API_REQUESTS_BURST": "1000000"}
     async with running_server(POS_DATABASE_URL=dsn, POS_MASTER_KEYS=MASTER_KEYS, **variables) as server:
         yield server
 
 
 @asynccontextmanager
-async def a_client(url: str, key: str) -> AsyncIterator[httpx.AsyncClient]:
+async def api_client(url: str, key: str) -> AsyncIterator[httpx.AsyncClient]:
     limits = httpx.Limits(max_connections=CONNECTIONS)
     headers = {"Authorization": f"Bearer {key}"}
     async with httpx.AsyncClient(base_url=url, headers=headers, limits=limits, timeout=TIMEOUT_S) as client:
@@ -104,58 +104,58 @@ async def count(case: Case, admin: asyncpg.Connection) -> int:
 
 @short_and_long("keys", 10, 100)
 @both_ways
-async def test_ten_requests_at_once_with_each_key_make_one(
+async def test_ten_concurrent_requests_with_a_key_create_one_row(
     case: Case, keys: int, dsn: str, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     key = await key_of(case, admin, shop)
     before = await count(case, admin)
     answers: dict[int, list[httpx.Response]] = {number: [] for number in range(keys)}
 
-    async def make(client: httpx.AsyncClient, number: int) -> None:
+    async def create(client: httpx.AsyncClient, number: int) -> None:
         while True:
             try:
                 response = await client.post(
                     case.path, json=case.body(shop, number), headers={"Idempotency-Key": f"key-{number}"}
                 )
             except httpx.TransportError:
-                continue  # the server closes connections that are slow to ask
+                continue  # the server closes idle connections
             if response.status_code in (200, 201):
                 answers[number].append(response)
                 return
             assert response.json()["code"] in ("in_progress", "busy"), response.text
 
     async with AsyncExitStack() as stack:
-        servers = [await stack.enter_async_context(a_server(dsn)) for _ in range(2)]
-        clients = [await stack.enter_async_context(a_client(server.url, key)) for server in servers]
+        servers = [await stack.enter_async_context(unlimited_server(dsn)) for _ in range(2)]
+        clients = [await stack.enter_async_context(api_client(server.url, key)) for server in servers]
         async with asyncio.timeout(TIMEOUT_S):
             turns = zip(
                 itertools.cycle(clients),
                 (each // REQUESTS_PER_KEY for each in range(keys * REQUESTS_PER_KEY)),
                 strict=False,
             )
-            await asyncio.gather(*(make(client, number) for client, number in turns))
+            await asyncio.gather(*(create(client, number) for client, number in turns))
         assert all(server.process.returncode is None for server in servers)
 
     assert await count(case, admin) - before == keys
-    for told in answers.values():
-        assert len(told) == REQUESTS_PER_KEY
-        assert len({answer.text for answer in told}) == 1
-        assert sum(answer.status_code == 201 for answer in told) <= 1
-    assert len({told[0].text for told in answers.values()}) == keys
+    for responses in answers.values():
+        assert len(responses) == REQUESTS_PER_KEY
+        assert len({response.text for response in responses}) == 1
+        assert sum(response.status_code == 201 for response in responses) <= 1
+    assert len({responses[0].text for responses in answers.values()}) == keys
 
 
 @all_cases
-async def test_an_answer_that_was_lost_is_told_again_by_the_next_server(
+async def test_the_next_server_repeats_a_lost_response(
     case: Case, dsn: str, shop: Shop, admin: asyncpg.Connection
 ) -> None:
-    """kill -9 after the commit, before the answer has come through."""
+    """kill -9 after the commit, before the client has the response."""
     key = await key_of(case, admin, shop)
     body, once = case.body(shop, 1), {"Idempotency-Key": "the-first"}
     before = await count(case, admin)
     lost = b""
-    async with a_server(dsn) as first:
+    async with unlimited_server(dsn) as first:
 
-        async def lose_the_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def lose_the_response(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             nonlocal lost
             host, _, port = first.url.removeprefix("http://").partition(":")
             upstream, to_server = await asyncio.open_connection(host, int(port))
@@ -167,14 +167,14 @@ async def test_an_answer_that_was_lost_is_told_again_by_the_next_server(
             to_server.close()
             writer.close()
 
-        proxy = await asyncio.start_server(lose_the_answer, "127.0.0.1", 0)
+        proxy = await asyncio.start_server(lose_the_response, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
-        async with proxy, a_client(url, key) as client:
+        async with proxy, api_client(url, key) as client:
             with pytest.raises(httpx.RemoteProtocolError):
                 await client.post(case.path, json=body, headers=once)
     head, _, answer = lost.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 201 ")
-    async with a_server(dsn) as second, a_client(second.url, key) as client:
+    async with unlimited_server(dsn) as second, api_client(second.url, key) as client:
         repeat = await client.post(case.path, json=body, headers=once)
         other = await client.post(case.path, json=case.body(shop, 2), headers=once)
     assert (repeat.status_code, repeat.content) == (200, answer)
@@ -183,14 +183,14 @@ async def test_an_answer_that_was_lost_is_told_again_by_the_next_server(
 
 
 @all_cases
-async def test_what_was_under_way_is_made_once_with_the_repeat(
+async def test_a_repeat_after_a_crash_in_the_transaction_creates_one_row(
     case: Case, dsn: str, shop: Shop, admin: asyncpg.Connection
 ) -> None:
-    """kill -9 in the middle of the transaction, which has made it and waits for a lock of ours."""
+    """kill -9 in the transaction, after its main row is written, while it waits for a lock of the test."""
     key = await key_of(case, admin, shop)
     body, once = case.body(shop, 1), {"Idempotency-Key": "the-first"}
     before = await count(case, admin)
-    async with a_server(dsn) as first, a_client(first.url, key) as client, admin.transaction():
+    async with unlimited_server(dsn) as first, api_client(first.url, key) as client, admin.transaction():
         await admin.execute(f"lock table {case.written_last} in share mode")
         request = asyncio.create_task(client.post(case.path, json=body, headers=once))
         async with asyncio.timeout(TIMEOUT_S):
@@ -201,12 +201,12 @@ async def test_what_was_under_way_is_made_once_with_the_repeat(
         await first.stop(signal.SIGKILL)
         with pytest.raises(httpx.TransportError):
             await request
-    async with a_server(dsn) as second, a_client(second.url, key) as client:
-        # What the dead one has open ends when Postgres finds it gone.
+    async with unlimited_server(dsn) as second, api_client(second.url, key) as client:
+        # The dead server's transaction ends when Postgres notices the disconnect.
         while (repeat := await client.post(case.path, json=body, headers=once)).status_code == 409:
             assert repeat.json()["code"] == "in_progress"
-        again = await client.post(case.path, json=body, headers=once)
-    # The engine's transaction is one statement, which Postgres finishes without its server: then it is a repeat.
+        second_repeat = await client.post(case.path, json=body, headers=once)
+    # Postgres can finish the engine's single statement without its client; then the request is a repeat.
     assert repeat.status_code in ({201} if case.written_last == "idempotency_key" else {200, 201})
-    assert (again.status_code, again.content) == (200, repeat.content)
+    assert (second_repeat.status_code, second_repeat.content) == (200, repeat.content)
     assert await count(case, admin) - before == 1

@@ -24,13 +24,13 @@ from tests.tiers import short_and_long
 
 pytestmark = pytest.mark.asyncio
 PAYMENTS_PER_PART = 2
-# A part takes some milliseconds.
+# A part takes a few milliseconds.
 KILLED_WITHIN_S = 0.1
-KNOWN = {"POS_ARCHIVE_MIN_AGE_DAYS": "1.5", "POS_REFUND_WINDOW_DAYS": "1"}
+AGE_LIMITS = {"POS_ARCHIVE_MIN_AGE_DAYS": "1.5", "POS_REFUND_WINDOW_DAYS": "1"}
 
 
 async def old_sales(connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, rounds: int) -> None:
-    """Old sales of 0.10, thirty a round, every fourth of them with a refund."""
+    """Make old sales of 0.10 EUR, thirty per round, every fourth with a refund."""
     for _ in range(rounds):
         wallets = range(len(shop.wallets))
         sales = [
@@ -40,7 +40,7 @@ async def old_sales(connection: asyncpg.Connection, shop: Shop, admin: asyncpg.C
         ]
         refunds = [CreateRefund(new_id(), sale.payment_id, shop.merchant_id, None, 3) for sale in sales[::4]]
         await run_batch(connection, *sales, *refunds)
-        # A wallet has ten codes in a step.
+        # Allow the same codes again, because a wallet has ten codes per step.
         await admin.execute("update wallet_device set spent_mark = 0")
     await make_old(admin)
 
@@ -50,9 +50,9 @@ async def test_kills_at_random_moments(
     kills: int, dsn: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
     await old_sales(connection, shop, admin, 7)
-    everything = {row["id"] for row in await admin.fetch("select id::text from payment")}
+    all_ids = {row["id"] for row in await admin.fetch("select id::text from payment")}
     before = await balances(admin)
-    variables = environment(POS_DATABASE_URL=dsn, POS_ARCHIVE_PART_PAYMENTS_MAX=str(PAYMENTS_PER_PART), **KNOWN)
+    variables = environment(POS_DATABASE_URL=dsn, POS_ARCHIVE_PART_PAYMENTS_MAX=str(PAYMENTS_PER_PART), **AGE_LIMITS)
     killed = 0
     for _ in range(kills):
         process = await asyncio.create_subprocess_exec(
@@ -71,29 +71,29 @@ async def test_kills_at_random_moments(
             process.send_signal(signal.SIGKILL)
             await process.wait()
             killed += 1
-        await everything_is_somewhere_once(admin, tmp_path, everything)
+        await each_is_in_one_place(admin, tmp_path, all_ids)
     assert killed > 0
-    done = await pos_server("archive", "--before", str(BEFORE), "--out", tmp_path, POS_DATABASE_URL=dsn, **KNOWN)
+    done = await pos_server("archive", "--before", str(BEFORE), "--out", tmp_path, POS_DATABASE_URL=dsn, **AGE_LIMITS)
     assert done.status == 0, done.err
     assert await admin.fetchval("select count(*) from payment") == 0
-    await everything_is_somewhere_once(admin, tmp_path, everything)
+    await each_is_in_one_place(admin, tmp_path, all_ids)
     assert await balances(admin) == before
     recorded = [row["file"] for row in await admin.fetch("select file from archive_part order by number")]
     assert names(tmp_path) == recorded
 
 
-async def everything_is_somewhere_once(admin: asyncpg.Connection, folder: Path, everything: set[str]) -> None:
-    """Each payment is live or in one recorded part; audit and seals find nothing, with the parts and without them."""
-    # In one snapshot: what was killed may have left a commit on its way.
+async def each_is_in_one_place(admin: asyncpg.Connection, folder: Path, all_ids: set[str]) -> None:
+    """Check that each payment is live or in one recorded part, and that audit and seals hold with and without parts."""
+    # In one snapshot, because a commit of the killed process can still arrive.
     async with admin.transaction(isolation="repeatable_read", readonly=True):
-        found = Counter(row["id"] for row in await admin.fetch("select id::text from payment"))
+        places = Counter(row["id"] for row in await admin.fetch("select id::text from payment"))
         parts = await admin.fetch("select file from archive_part")
     for row in parts:
-        found.update(payments_in(folder / row["file"]))
-    assert found == Counter(everything)
+        places.update(payments_in(folder / row["file"]))
+    assert places == Counter(all_ids)
     assert (await audit(admin)).findings == []
-    for place in (None, folder):
-        assert (await check_seals(admin, lambda seal: None, None, place)).problems == []
+    for archive_folder in (None, folder):
+        assert (await check_seals(admin, lambda seal: None, None, archive_folder)).problems == []
 
 
 def payments_in(path: Path) -> list[str]:
@@ -105,12 +105,12 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-async def test_a_file_that_was_not_recorded_is_written_anew(
+async def test_a_file_without_a_record_is_written_again(
     dsn: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    """The database goes away after the file has its name, and before the commit."""
+    """The database connection is lost after the file is complete and before the commit."""
     await old_sales(connection, shop, admin, 1)
-    everything = {row["id"] for row in await admin.fetch("select id::text from payment")}
+    all_ids = {row["id"] for row in await admin.fetch("select id::text from payment")}
     await admin.execute(
         "create function die() returns trigger language plpgsql as $$ begin "
         "perform pg_terminate_backend(pg_backend_pid()); return new; end $$; "
@@ -121,8 +121,8 @@ async def test_a_file_that_was_not_recorded_is_written_anew(
         await archive_old(dying, tmp_path)
     dying.terminate()
     assert names(tmp_path) == ["payments-000001.jsonl.gz"]
-    await everything_is_somewhere_once(admin, tmp_path, everything)
+    await each_is_in_one_place(admin, tmp_path, all_ids)
     await admin.execute("drop trigger die on archive_part")
     await archive_old(admin, tmp_path, part_payments_max=10)
     assert await admin.fetchval("select payments from archive_part where number = 1") == 10
-    await everything_is_somewhere_once(admin, tmp_path, everything)
+    await each_is_in_one_place(admin, tmp_path, all_ids)

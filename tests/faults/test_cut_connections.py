@@ -1,4 +1,4 @@
-"""Shop Wi-Fi at its worst: connections are cut all the time, and still everybody learns everything exactly once."""
+"""Bad Wi-Fi: connections are cut all the time, and every device still receives every result exactly once."""
 
 import asyncio
 import json
@@ -26,10 +26,7 @@ pytestmark = pytest.mark.asyncio
 
 @dataclass(frozen=True, slots=True)
 class Storm:
-    """How many customers buy how often, and how often connections are cut in each way, at least.
-
-    A wallet has ten codes in 30 s.
-    """
+    """The number of pairs, of sales per pair (a wallet has ten codes per 30 s), and the minimum of cuts of each kind."""
 
     pairs: int
     sales: int
@@ -37,7 +34,7 @@ class Storm:
 
 
 class Pair:
-    """A till and a customer, each on a connection of their own, and what they were told."""
+    """A till and a wallet on separate connections, with the results and notices that they received."""
 
     def __init__(self, till: TerminalClient, wallet: WalletClient) -> None:
         self.till = till
@@ -82,7 +79,7 @@ async def test_every_scan_ends_in_one_result_at_the_till_and_at_the_wallet(storm
             await stack.enter_async_context(till)
             await stack.enter_async_context(wallet)
             pairs.append(Pair(till, wallet))
-        # Who never was connected has nothing to resume from: it has the balance in its first `ready`.
+        # A device that was never connected has no point to resume from.
         await asyncio.gather(*(client.ready() for pair in pairs for client in (pair.till, pair.wallet)))
         listeners = [asyncio.create_task(pair.listen()) for pair in pairs]
         await asyncio.gather(*(pair.sell(storm.sales) for pair in pairs))
@@ -98,12 +95,12 @@ async def test_every_scan_ends_in_one_result_at_the_till_and_at_the_wallet(storm
     results = {payment_id: outcome for pair in pairs for payment_id, outcome in pair.results.items()}
     notices = sum((pair.notices for pair in pairs), Counter())
     missing = {pair.till.credentials.number: pair.missing() for pair in pairs if pair.missing()}
-    assert not missing, f"{len(missing)} wallets were not told of everything"
+    assert not missing, f"{len(missing)} wallets have not received every notice"
     assert notices == Counter(results.keys())
     assert {payment_id: outcome for pair in pairs for payment_id, outcome in pair.outcomes.items()} == results
-    # A customer whose phone has not heard of the last payment yet still shows its code.
+    # A phone that has not yet received the notice of its last payment still shows the used code.
     assert set(results.values()) <= {"approved", "code_used"}
-    print(f"\n{len(results)} sales, cuts: {proxy.cuts}")  # noqa: T201 - what `pytest -s` is run for
+    print(f"\n{len(results)} sales, cuts: {proxy.cuts}")  # noqa: T201 - shown by `pytest -s`
     assert min(proxy.cuts.values()) >= storm.cuts_min, proxy.cuts
     audit = await pos_server("audit", "--json", POS_DATABASE_URL=dsn)
     report = json.loads(audit.out)

@@ -1,4 +1,4 @@
-"""Every limit on a connection, reached on purpose: who exceeds it is told so, and nobody else notices."""
+"""Every limit on a connection: the offender receives the documented response, and other devices are not affected."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ TERMINAL = DeviceKind.TERMINAL
 
 
 async def messages_to_the_end(socket: ClientConnection) -> tuple[list[dict[str, Any]], int]:
-    """What still comes, and the close code."""
+    """Return the remaining messages and the close code."""
     messages = []
     async with asyncio.timeout(ANSWER_TIMEOUT_S):
         try:
@@ -53,23 +53,23 @@ async def messages_to_the_end(socket: ClientConnection) -> tuple[list[dict[str, 
 
 
 async def denied(url: str, **options: Any) -> tuple[int, str | None]:
-    """Status and Retry-After with which an upgrade is denied."""
-    with pytest.raises(InvalidStatus) as refusal:
+    """Return the status and Retry-After of a denied upgrade."""
+    with pytest.raises(InvalidStatus) as error:
         async with raw_socket(url, TERMINAL, **options):
             pass
-    response = refusal.value.response
+    response = error.value.response
     return response.status_code, response.headers.get("Retry-After")
 
 
-async def not_ready(url: str) -> None:
-    """Wait until the server says that it takes nothing new."""
+async def wait_until_draining(url: str) -> None:
+    """Wait until `/readyz` answers 503."""
     async with asyncio.timeout(ANSWER_TIMEOUT_S), httpx.AsyncClient(base_url=url) as http:
         while (await http.get("/readyz")).status_code != 503:
             pass
 
 
 def log_in(url: str, device: TestDevice, **options: Any) -> Wire:
-    """A blocking, authenticated connection, after `ready`."""
+    """Return a blocking, authenticated connection, after `ready`."""
     wire = Wire(url, **options)
     wire.send(upgrade_request(f"/v1/{device.device.kind}"))
     assert wire.read_head().startswith(b"HTTP/1.1 101 ")
@@ -82,8 +82,8 @@ def log_in(url: str, device: TestDevice, **options: Any) -> Wire:
     return wire
 
 
-async def test_who_does_not_read_is_cut_and_learns_why_when_it_reads_again(dsn: str, shop: Shop) -> None:
-    """A till that floods and reads nothing: its answers fill its own buffers, and only its own."""
+async def test_a_till_that_does_not_read_is_closed_as_a_slow_consumer(dsn: str, shop: Shop) -> None:
+    """The till floods the server and reads nothing, so answers fill its own buffers, and only those."""
     limits = settings(
         outbox_messages_max=4,
         resume_payments_max=3,
@@ -96,7 +96,7 @@ async def test_who_does_not_read_is_cut_and_learns_why_when_it_reads_again(dsn: 
     bad = frame(TEXT, json.dumps({"type": "payment.scam", "message_id": "x" * 64}).encode())
 
     def flood(wire: Wire) -> None:
-        # Ends when the server has cut the connection and reads no more, or has reset it.
+        # Ends when the server stops reading or resets the connection.
         wire.socket.settimeout(CLOSE_TIMEOUT_S + 1)
         try:
             for _ in range(200):
@@ -119,8 +119,8 @@ async def test_who_does_not_read_is_cut_and_learns_why_when_it_reads_again(dsn: 
     assert code == CloseCode.SLOW_CONSUMER
 
 
-async def test_a_wallet_that_does_not_read_is_cut_and_its_payments_go_on(dsn: str, shop: Shop) -> None:
-    """The peer is passive: what fills its outbox are other people's payments to it."""
+async def test_a_wallet_that_does_not_read_is_closed_and_its_payments_continue(dsn: str, shop: Shop) -> None:
+    """The wallet sends nothing; notices of its payments fill its outbox."""
     limits = settings(
         outbox_messages_max=4,
         resume_payments_max=3,
@@ -133,15 +133,15 @@ async def test_a_wallet_that_does_not_read_is_cut_and_its_payments_go_on(dsn: st
         phone = await asyncio.to_thread(log_in, server.url, wallet, receive_buffer_bytes=2048)
         code = wallet.code()
         assert (await ask(till, scan_message(code, amount_minor=1)))["status"] == "approved"
-        # The code is spent: each further scan of it is declined, and the wallet is told.
+        # The code is spent, so each further scan is declined, with a notice to the wallet.
         for _ in range(400):
             assert (await ask(till, scan_message(code, amount_minor=1)))["decline_code"] == "code_used"
-        ended = await asyncio.to_thread(phone.close_code)
+        close_code = await asyncio.to_thread(phone.close_code)
         phone.close()
-    assert ended == CloseCode.SLOW_CONSUMER
+    assert close_code == CloseCode.SLOW_CONSUMER
 
 
-async def test_too_many_messages_are_refused_and_then_end_the_connection(dsn: str, shop: Shop) -> None:
+async def test_too_many_messages_are_rejected_and_then_close_the_connection(dsn: str, shop: Shop) -> None:
     limits = settings(messages_per_s=0.001, messages_burst=3, bad_messages_per_s=0.001, bad_messages_burst=2)
     async with serving(limits, KEYRING, dsn) as server, logged_in(server.url, shop.terminals[0]) as till:
         for _ in range(8):
@@ -149,14 +149,14 @@ async def test_too_many_messages_are_refused_and_then_end_the_connection(dsn: st
         messages, code = await messages_to_the_end(till)
         async with logged_in(server.url, shop.terminals[1]) as other:
             assert (await ask(other, scan_message(shop.wallets[0].code())))["status"] == "approved"
-    refusals = [message for message in messages if message["type"] == "error"]
-    assert [(refusal["code"], refusal["retryable"]) for refusal in refusals] == [("too_many_messages", True)] * 3
-    assert all(refusal["reply_to"] and refusal["retry_after_s"] == 1 for refusal in refusals)
+    errors = [message for message in messages if message["type"] == "error"]
+    assert [(error["code"], error["retryable"]) for error in errors] == [("too_many_messages", True)] * 3
+    assert all(error["reply_to"] and error["retry_after_s"] == 1 for error in errors)
     assert len(messages) <= 6
     assert code == CloseCode.TOO_MANY_MESSAGES
 
 
-async def test_too_many_bad_messages_end_the_connection(dsn: str, shop: Shop) -> None:
+async def test_too_many_bad_messages_close_the_connection(dsn: str, shop: Shop) -> None:
     limits = settings(bad_messages_per_s=0.001, bad_messages_burst=4)
     async with serving(limits, KEYRING, dsn) as server, logged_in(server.url, shop.terminals[0]) as till:
         for _ in range(10):
@@ -169,7 +169,7 @@ async def test_too_many_bad_messages_end_the_connection(dsn: str, shop: Shop) ->
 @pytest.mark.parametrize(
     ("limits", "status"),
     [({"connections_max": 2}, 503), ({"address_connections_max": 2}, 429)],
-    ids=["in all", "from one address"],
+    ids=["in total", "from one address"],
 )
 async def test_one_connection_too_many_is_denied_before_the_upgrade(
     limits: dict[str, int], status: int, dsn: str, shop: Shop
@@ -179,7 +179,7 @@ async def test_one_connection_too_many_is_denied_before_the_upgrade(
             await receive(other)
             assert await denied(server.url) == (status, "5")
             assert (await ask(till, scan_message(shop.wallets[0].code())))["status"] == "approved"
-        # Its place is free again once the server has seen it go.
+        # The slot is free when the server has noticed the disconnect.
         async with asyncio.timeout(ANSWER_TIMEOUT_S), AsyncExitStack() as stack:
             while True:
                 try:
@@ -189,7 +189,7 @@ async def test_one_connection_too_many_is_denied_before_the_upgrade(
                     await asyncio.sleep(0.01)
 
 
-async def test_only_allowed_origins_may_connect(dsn: str, shop: Shop) -> None:
+async def test_only_allowed_origins_can_connect(dsn: str, shop: Shop) -> None:
     origins = frozenset({"https://till.example"})
     async with serving(settings(allowed_origins=origins), KEYRING, dsn) as server:
         for origin in ("https://evil.example", "https://till.example.evil.example", "http://till.example", "null"):
@@ -200,7 +200,7 @@ async def test_only_allowed_origins_may_connect(dsn: str, shop: Shop) -> None:
             pass
 
 
-async def test_no_origin_is_allowed_unless_it_is_named(server: RunningServer) -> None:
+async def test_by_default_no_origin_is_allowed(server: RunningServer) -> None:
     assert await denied(server.url, origin="https://till.example") == (403, None)
 
 
@@ -216,7 +216,7 @@ async def test_without_the_subprotocol_the_upgrade_is_denied(offered: str | None
     assert (await asyncio.to_thread(response)).startswith(b"HTTP/1.1 400 ")
 
 
-async def test_among_other_subprotocols_ours_is_taken(server: RunningServer) -> None:
+async def test_our_subprotocol_is_selected_among_others(server: RunningServer) -> None:
     def response() -> bytes:
         wire = Wire(server.url)
         wire.send(upgrade_request(sec_websocket_protocol=f"chat, {SUBPROTOCOL}"))
@@ -229,7 +229,7 @@ async def test_among_other_subprotocols_ours_is_taken(server: RunningServer) -> 
     assert b"sec-websocket-protocol: pos.v1\r\n" in head
 
 
-async def test_a_server_on_its_way_out_denies_new_connections_and_finishes_what_it_has(
+async def test_a_draining_server_denies_new_connections_and_finishes_open_requests(
     dsn: str, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     block = serving(settings(), KEYRING, dsn)
@@ -240,7 +240,7 @@ async def test_a_server_on_its_way_out_denies_new_connections_and_finishes_what_
             await admin.execute("lock table payment in access exclusive mode")
             await till.send(json.dumps(scan_message(shop.wallets[0].code())))
             leaving = asyncio.create_task(block.__aexit__(None, None, None))
-            await not_ready(server.url)
+            await wait_until_draining(server.url)
             late = await ask(till, scan_message(shop.wallets[1].code()))
             assert (late["type"], late["code"], late["retryable"]) == ("error", "draining", True)
             assert await denied(server.url) == (503, "1")
@@ -253,7 +253,7 @@ async def test_a_server_on_its_way_out_denies_new_connections_and_finishes_what_
     assert code == CloseCode.DRAINING
 
 
-async def test_who_answers_no_ping_is_dropped_and_told_why(dsn: str, shop: Shop) -> None:
+async def test_a_device_that_answers_no_ping_is_closed_with_a_code(dsn: str, shop: Shop) -> None:
     limits = settings(heartbeat_s=1, heartbeat_timeout_s=0.5)
     async with serving(limits, KEYRING, dsn) as server, logged_in(server.url, shop.terminals[1]) as healthy:
         silent = await asyncio.to_thread(log_in, server.url, shop.terminals[0])
@@ -262,13 +262,13 @@ async def test_who_answers_no_ping_is_dropped_and_told_why(dsn: str, shop: Shop)
         took_s = time.monotonic() - began_s
         await asyncio.to_thread(silent.read_to_end)
         silent.close()
-        # The healthy one, whose library answers pings, outlives several heartbeats.
+        # The healthy till stays connected, because its library answers pings.
         assert (await ask(healthy, scan_message(shop.wallets[0].code())))["status"] == "approved"
     assert code == CloseCode.HEARTBEAT_LOST
     assert 1 <= took_s < 1 + 0.5 + 1
 
 
-async def test_accepted_sockets_have_the_options_of_the_listening_one() -> None:
+async def test_accepted_sockets_inherit_options_of_the_listener() -> None:
     limits = settings(tcp_user_timeout_s=7, socket_send_buffer_bytes=32 * 1024)
     with listen(limits) as listener, socket.create_connection(listener.getsockname()):
         accepted, _ = listener.accept()
@@ -276,29 +276,29 @@ async def test_accepted_sockets_have_the_options_of_the_listening_one() -> None:
             if hasattr(socket, "TCP_USER_TIMEOUT"):
                 assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 7000
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-            # Linux doubles it for its own bookkeeping (socket(7)).
+            # Linux doubles the value for bookkeeping (socket(7)).
             assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) in (32 * 1024, 64 * 1024)
 
 
-async def test_a_running_server_sets_them_too(dsn: str, shop: Shop) -> None:
-    """Its sockets are in this process: the one whose peer is ours is among them."""
+async def test_connections_of_a_server_have_these_options(dsn: str, shop: Shop) -> None:
+    """Find the server's end of a connection among the sockets of this process."""
     limits = settings(tcp_user_timeout_s=7)
     async with serving(limits, KEYRING, dsn) as server:
         peer = await asyncio.to_thread(log_in, server.url, shop.terminals[0])
-        found = []
+        timeouts_ms = []
         for name in os.listdir("/proc/self/fd"):
             try:
                 with socket.socket(fileno=os.dup(int(name))) as candidate:
                     if candidate.getpeername() == peer.socket.getsockname():
-                        found.append(candidate.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+                        timeouts_ms.append(candidate.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
             except OSError:
                 continue
         peer.close()
-    assert found == [7000]
+    assert timeouts_ms == [7000]
 
 
 @pytest.mark.parametrize("kind", [DeviceKind.TERMINAL, DeviceKind.WALLET])
-async def test_a_new_key_made_by_another_hand_ends_the_old_connection_at_the_next_check(
+async def test_a_new_key_from_elsewhere_closes_the_old_connection_at_the_next_check(
     kind: DeviceKind, dsn: str, shop: Shop, connection: asyncpg.Connection
 ) -> None:
     device = (shop.terminals if kind is DeviceKind.TERMINAL else shop.wallets)[0]
@@ -316,7 +316,7 @@ async def test_a_new_key_made_by_another_hand_ends_the_old_connection_at_the_nex
 
 
 @pytest.mark.parametrize(
-    ("begun", "answered"),
+    ("sent", "responses"),
     [
         (b"", 0),
         (upgrade_request()[:60], 0),
@@ -326,10 +326,10 @@ async def test_a_new_key_made_by_another_hand_ends_the_old_connection_at_the_nex
     ],
     ids=["nothing", "half an upgrade", "half a body", "no second request", "half a second request"],
 )
-async def test_a_peer_that_does_not_get_its_request_across_is_closed(begun: bytes, answered: int, dsn: str) -> None:
+async def test_a_peer_that_does_not_complete_its_request_is_closed(sent: bytes, responses: int, dsn: str) -> None:
     def wait() -> tuple[bytes, float]:
         wire = Wire(server.url)
-        wire.send(begun)
+        wire.send(sent)
         began_s = time.monotonic()
         head = wire.read_head()
         wire.read_to_end()
@@ -338,11 +338,11 @@ async def test_a_peer_that_does_not_get_its_request_across_is_closed(begun: byte
 
     async with serving(settings(authentication_timeout_s=1), KEYRING, dsn) as server:
         head, took_s = await asyncio.to_thread(wait)
-    assert head.count(b"HTTP/1.1 200 ") == answered
+    assert head.count(b"HTTP/1.1 200 ") == responses
     assert 0.9 < took_s < 2
 
 
-async def test_a_peer_that_trickles_its_request_gains_no_time(dsn: str) -> None:
+async def test_a_trickled_request_has_the_same_deadline(dsn: str) -> None:
     def trickle() -> float:
         wire = Wire(server.url)
         began_s = time.monotonic()
@@ -361,7 +361,7 @@ async def test_a_peer_that_trickles_its_request_gains_no_time(dsn: str) -> None:
         assert 0.9 < await asyncio.to_thread(trickle) < 2
 
 
-async def test_a_connection_that_is_served_outlives_that_limit(dsn: str, shop: Shop) -> None:
+async def test_an_authenticated_connection_has_no_such_deadline(dsn: str, shop: Shop) -> None:
     async with serving(settings(authentication_timeout_s=1), KEYRING, dsn) as server:
         till = await asyncio.to_thread(log_in, server.url, shop.terminals[0])
         till.socket.settimeout(2)
@@ -370,8 +370,8 @@ async def test_a_connection_that_is_served_outlives_that_limit(dsn: str, shop: S
         till.close()
 
 
-async def test_an_upgrade_with_headers_beyond_measure_is_answered_and_closed(server: RunningServer) -> None:
-    """h11 reads them and websockets does not."""
+async def test_an_upgrade_with_too_many_headers_is_rejected_and_closed(server: RunningServer) -> None:
+    """h11 accepts these headers and websockets does not."""
 
     def response(request: bytes) -> bytes:
         wire = Wire(server.url)
@@ -390,24 +390,26 @@ async def test_an_upgrade_with_headers_beyond_measure_is_answered_and_closed(ser
     ("text", "code"),
     [
         pytest.param(frame(TEXT, b"\xbb"), 1007, id="whole"),
-        # Read together by websockets, which sees the close first.
+        # websockets assembles both fragments after it has seen the close.
         pytest.param(frame(TEXT, b"x", fin=False) + frame(CONTINUATION, b"\xbb"), 1000, id="fragments"),
     ],
 )
-async def test_bad_utf8_and_a_close_in_one_read_are_one_end(
+async def test_bad_utf8_and_a_close_in_one_read_have_one_close_code(
     server: RunningServer, shop: Shop, text: bytes, code: int
 ) -> None:
-    def end() -> int | None:
+    def send_and_close() -> int | None:
         wire = log_in(server.url, shop.terminals[0])
         wire.send(text + frame(CLOSE, b"\x03\xe8"))
-        closed_with = wire.close_code()
+        close_code = wire.close_code()
         wire.close()
-        return closed_with
+        return close_code
 
-    assert await asyncio.to_thread(end) == code
+    assert await asyncio.to_thread(send_and_close) == code
 
 
-async def test_the_old_key_does_not_come_back(dsn: str, shop: Shop, connection: asyncpg.Connection) -> None:
+async def test_the_previous_key_is_rejected_after_a_revocation(
+    dsn: str, shop: Shop, connection: asyncpg.Connection
+) -> None:
     old = shop.terminals[0]
     async with serving(settings(revocation_check_s=0.1), KEYRING, dsn) as server, logged_in(server.url, old) as till:
         new = await activated(connection, old.device)
@@ -437,7 +439,7 @@ async def test_behind_a_trusted_proxy_each_client_has_its_own_limit(trusted: str
             wire.close()
 
 
-async def test_a_fault_of_ours_before_ready_has_a_close_code(
+async def test_a_server_fault_before_ready_has_a_close_code(
     server: RunningServer, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(*arguments: object) -> None:

@@ -1,4 +1,4 @@
-"""Two servers on one database, and two things that happen to one payment at once: exactly one legal outcome."""
+"""Races between two servers: two concurrent requests about one payment have exactly one of the legal outcomes."""
 
 import asyncio
 import json
@@ -25,8 +25,8 @@ pytestmark = pytest.mark.asyncio
 dsn = shared_database()
 races = short_and_long("rounds", 40, 500)
 
-# A wallet has ten codes in a step, so each round has a wallet of its own, and rounds run side by side.
-SIDE_BY_SIDE = 10
+# Each round has its own wallet, because a wallet has ten codes per step; rounds run concurrently.
+CONCURRENT_ROUNDS = 10
 PIN_FREE_MAX = 1_000
 CONFIRMATION_S = 0.5
 
@@ -40,11 +40,11 @@ class Stage:
     tills: list[ConcurrentDevice]
 
     async def race(self, rounds: int, play: Callable[[TestDevice], Awaitable[str]]) -> tuple[set[str], set[int]]:
-        """Play as many rounds, each with a new wallet; returns the outcomes that came and the balances they left."""
-        turn = asyncio.Semaphore(SIDE_BY_SIDE)
+        """Play the rounds, each with a new wallet, and audit. Returns the outcomes and the wallets' balances."""
+        slots = asyncio.Semaphore(CONCURRENT_ROUNDS)
 
         async def one(wallet: TestDevice) -> str:
-            async with turn:
+            async with slots:
                 return await play(wallet)
 
         connection = await connect(self.dsn, timeout_s=10)
@@ -53,7 +53,7 @@ class Stage:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(one(wallet)) for wallet in shop.wallets]
             outcomes = Counter(task.result() for task in tasks)
-            print(f"\n{rounds} rounds: {dict(outcomes)}")  # noqa: T201 - what `pytest -s` is run for
+            print(f"\n{rounds} rounds: {dict(outcomes)}")  # noqa: T201 - shown by `pytest -s`
             numbers = [wallet.device.number for wallet in shop.wallets]
             rows = await connection.fetch("select balance_minor from wallet where number = any($1)", numbers)
         finally:
@@ -89,11 +89,11 @@ async def stage(dsn: str) -> AsyncIterator[Stage]:
 
 
 async def both(first: Awaitable[Message], second: Awaitable[Message]) -> tuple[Message, Message]:
-    """Two requests at once, in either order, sometimes a little apart."""
-    apart_s = random.choice([0, 0, 0.001, 0.003])
+    """Send two requests concurrently, in random order, sometimes with a short delay between them."""
+    delay_s = random.choice([0, 0, 0.001, 0.003])
 
     async def late(request: Awaitable[Message]) -> Message:
-        await asyncio.sleep(apart_s)
+        await asyncio.sleep(delay_s)
         return await request
 
     if random.random() < 0.5:
@@ -112,7 +112,7 @@ async def test_cancel_against_scan(rounds: int, stage: Stage) -> None:
         scanned, canceled = await both(here.ask(scan), there.ask(cancel_message(payment_id=scan["payment_id"])))
         state = await there.ask(cancel_message(payment_id=scan["payment_id"]))
         if scanned["status"] == "approved":
-            # The scan was first, and the cancel gave the money back.
+            # The scan came first, and the cancel returned the money.
             assert (canceled["status"], canceled["amount_minor"]) == ("canceled", PIN_FREE_MAX)
             assert state == canceled | {"reply_to": state["reply_to"]}
             return "scan first"
@@ -136,9 +136,9 @@ async def test_confirm_against_expiry(rounds: int, stage: Stage) -> None:
             scan = scan_message(wallet.code(), amount_minor=PIN_FREE_MAX + 1)
             pending = await till.ask(scan)
             assert pending["type"] == "payment.pending"
-            asked = await phone.notice("payment.confirmation_required", scan["payment_id"])
+            request = await phone.notice("payment.confirmation_required", scan["payment_id"])
             await asyncio.sleep(random.uniform(CONFIRMATION_S - 0.05, CONFIRMATION_S + 0.03))
-            answer = await phone.ask(confirm_message(asked))
+            answer = await phone.ask(confirm_message(request))
             result = await till.notice("payment.result", scan["payment_id"])
         assert (answer["status"], answer["version"]) == (result["status"], result["version"])
         assert (answer["status"], answer["version"]) in (("approved", 2), ("expired", 2))
@@ -150,7 +150,7 @@ async def test_confirm_against_expiry(rounds: int, stage: Stage) -> None:
 
 
 @races
-async def test_refund_against_refund_to_more_than_the_rest(rounds: int, stage: Stage) -> None:
+async def test_two_refunds_that_exceed_the_rest_together(rounds: int, stage: Stage) -> None:
     here, there = stage.tills
 
     async def play(wallet: TestDevice) -> str:
@@ -171,7 +171,7 @@ async def test_refund_against_refund_to_more_than_the_rest(rounds: int, stage: S
 
 @races
 async def test_the_same_id_on_two_servers(rounds: int, stage: Stage) -> None:
-    """Same id, other terminal: one is paid, the other is told that the id is taken."""
+    """Two terminals use the same id: one payment is approved, the other is rejected as id_reused."""
     here, there = stage.tills
 
     async def play(wallet: TestDevice) -> str:
@@ -200,7 +200,7 @@ async def test_the_same_reference_with_two_ids_on_two_servers(rounds: int, stage
         won, lost = (one, other) if one["status"] == "approved" else (other, one)
         assert (won["status"], lost["status"], lost["decline_code"], lost["paid_by"]) in (
             ("approved", "declined", "already_paid", won["payment_id"]),
-            # Codes of a step are spent in order: the second may overtake the first.
+            # Codes of a step are spent in order, and the second scan can overtake the first.
             ("approved", "declined", "code_used", None),
         )
         return "first" if won is one else "second"
@@ -212,7 +212,7 @@ async def test_the_same_reference_with_two_ids_on_two_servers(rounds: int, stage
 
 @races
 async def test_two_phones_and_a_wrong_pin(rounds: int, stage: Stage) -> None:
-    """A wrong PIN and the right one for the same version: whichever comes first, the other counts for nothing."""
+    """A wrong and a right PIN for the same version: only the first one counts."""
     till = stage.tills[0]
 
     async def play(wallet: TestDevice) -> str:
@@ -220,9 +220,9 @@ async def test_two_phones_and_a_wrong_pin(rounds: int, stage: Stage) -> None:
             await phone.ask(pin_message())
             scan = scan_message(wallet.code(), amount_minor=PIN_FREE_MAX + 1)
             await till.ask(scan)
-            asked = await phone.notice("payment.confirmation_required", scan["payment_id"])
+            request = await phone.notice("payment.confirmation_required", scan["payment_id"])
             right, wrong = await both(
-                phone.ask(confirm_message(asked, PIN)), phone.ask(confirm_message(asked, OTHER_PIN))
+                phone.ask(confirm_message(request, PIN)), phone.ask(confirm_message(request, OTHER_PIN))
             )
         assert right["version"] == wrong["version"] == 2
         assert right["type"] == wrong["type"]

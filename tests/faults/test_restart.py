@@ -1,4 +1,4 @@
-"""A restart in the middle of a busy day: SIGTERM, a new server on the same port, and no till loses a result."""
+"""A restart under load: SIGTERM, a new server on the same port, and no till loses a result."""
 
 import asyncio
 import itertools
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.asyncio
 TILLS = 100
 SCANS_PER_S = 500
 DRAIN_TIMEOUT_S = 10
-# A wallet has ten codes in 30 s.
+# Enough wallets, because each has ten codes per 30 s.
 WALLETS_PER_TILL = 6
 
 
@@ -36,7 +36,7 @@ async def test_a_restart_under_load_loses_no_result(seconds: int, dsn: str) -> N
 
     async def sell(till: TerminalClient, wallets: list[TestDevice], start_s: float) -> None:
         for number, wallet in enumerate(itertools.cycle(wallets)):
-            # Customers come when they come: a till that was held up works off its queue.
+            # Arrivals do not depend on the server: a delayed till works off its queue.
             await asyncio.sleep(start_s + number * TILLS / SCANS_PER_S - clock())
             if stop.is_set():
                 return

@@ -1,4 +1,4 @@
-"""WebSocket by hand, over a blocking socket: a peer that can do everything wrong."""
+"""A WebSocket client over a blocking socket that can violate the protocol in every way."""
 
 import json
 import socket
@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 TEXT, BINARY, CLOSE, PING = 1, 2, 8, 9
 CONTINUATION = 0
 TIMEOUT_S = 5
-_LINGER_NOT = struct.pack("ii", 1, 0)
+_NO_LINGER = struct.pack("ii", 1, 0)
 
 
 def upgrade_request(path: str = "/v1/terminal", **headers: str | None) -> bytes:
-    """A correct request to upgrade, but for the headers given (underscores are hyphens, None leaves one out)."""
+    """Return a correct upgrade request with other `headers` (underscores become hyphens; None omits a header)."""
     lines: dict[str, str | None] = {
         "host": "127.0.0.1",
         "upgrade": "websocket",
@@ -31,7 +31,7 @@ def upgrade_request(path: str = "/v1/terminal", **headers: str | None) -> bytes:
 def frame(
     opcode: int, payload: bytes, *, fin: bool = True, rsv: int = 0, masked: bool = True, declared: int | None = None
 ) -> bytes:
-    """A frame (RFC 6455 section 5.2). `declared` is a length to claim instead of the payload's own."""
+    """Return a frame (RFC 6455 section 5.2). `declared` overrides its length field."""
     length = len(payload) if declared is None else declared
     mask_bit = 0x80 if masked else 0
     head = bytes([(0x80 if fin else 0) | rsv << 4 | opcode])
@@ -48,7 +48,7 @@ def frame(
 
 
 class Wire:
-    """A TCP connection to the server. Whatever the peer does to it shows as the end of the stream."""
+    """A TCP connection to the server. A reset by the peer reads as the end of the stream."""
 
     def __init__(self, url: str, *, receive_buffer_bytes: int | None = None) -> None:
         self.socket = socket.socket()
@@ -64,7 +64,7 @@ class Wire:
             self.socket.sendall(data)
 
     def read_head(self) -> bytes:
-        """The response up to the empty line; shorter where the connection ended before."""
+        """Return the response up to the empty line, or less if the connection ends earlier."""
         while b"\r\n\r\n" not in self._buffer and self._fill():
             pass
         head, separator, self._buffer = self._buffer.partition(b"\r\n\r\n")
@@ -74,7 +74,7 @@ class Wire:
         return self._take(length) or b""
 
     def read_frame(self) -> tuple[int, bytes] | None:
-        """The next frame's opcode and payload; None at the end."""
+        """Return the opcode and payload of the next frame, or None at the end."""
         head = self._take(2)
         if head is None:
             return None
@@ -88,22 +88,22 @@ class Wire:
         return None if payload is None else (head[0] & 0x0F, payload)
 
     def read_message(self) -> dict[str, Any] | None:
-        """The next text message; None at the end or at a close."""
-        while (found := self.read_frame()) is not None and found[0] != CLOSE:
-            if found[0] == TEXT:
-                message: dict[str, Any] = json.loads(found[1])
+        """Return the next text message, or None at the end or at a close frame."""
+        while (received := self.read_frame()) is not None and received[0] != CLOSE:
+            if received[0] == TEXT:
+                message: dict[str, Any] = json.loads(received[1])
                 return message
         return None
 
     def close_code(self) -> int | None:
-        """Reads to the end: the code of the close frame, None without one."""
-        while (found := self.read_frame()) is not None:
-            if found[0] == CLOSE:
-                return int.from_bytes(found[1][:2], "big")
+        """Read to the end and return the code of the close frame, or None without one."""
+        while (received := self.read_frame()) is not None:
+            if received[0] == CLOSE:
+                return int.from_bytes(received[1][:2], "big")
         return None
 
     def read_to_end(self) -> None:
-        """Until the server has closed the connection. Raises TimeoutError when it does not."""
+        """Read until the server closes the connection. Raises TimeoutError."""
         while self._fill():
             self._buffer = b""
 
@@ -112,8 +112,8 @@ class Wire:
             self.socket.shutdown(socket.SHUT_WR)
 
     def reset(self) -> None:
-        """End with RST instead of FIN."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+        """Close the connection with RST instead of FIN."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         self.socket.close()
 
     def close(self) -> None:

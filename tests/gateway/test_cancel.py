@@ -1,4 +1,4 @@
-"""A till takes payments back, on the wire."""
+"""Cancels over WebSockets."""
 
 from typing import Any
 from uuid import UUID
@@ -41,14 +41,14 @@ async def test_a_paid_order_is_canceled_and_the_money_comes_back(
         canceled = await ask(till, cancel)
         assert (canceled["status"], canceled["version"], canceled["reply_to"]) == ("canceled", 2, "cancel")
         assert canceled["text"] == "Canceled. 10.00 EUR went back to the customer."
-        told = await receive(phone)
-        assert (told["status"], told["balance_minor"]) == ("canceled", 10_000)
-        assert told["text"] == "Corner Canteen canceled the payment. 10.00 EUR came back."
+        notice = await receive(phone)
+        assert (notice["status"], notice["balance_minor"]) == ("canceled", 10_000)
+        assert notice["text"] == "Corner Canteen canceled the payment. 10.00 EUR came back."
 
-        assert await ask(till, cancel) == canceled, "any retry gets the same answer"
+        assert await ask(till, cancel) == canceled, "a retry gets the same answer"
         assert await ask(till, cancel_message(reference=paid["reference"])) == canceled
-        again = await ask(till, scan)
-        assert (again["status"], again["version"]) == ("canceled", 2), "so does the scan"
+        rescan = await ask(till, scan)
+        assert (rescan["status"], rescan["version"]) == ("canceled", 2)
         new = await ask(till, scan_message(wallet.code(), reference=paid["reference"]))
         assert (new["decline_code"], new["next_step"]) == ("canceled", "new_order"), "a canceled order stays closed"
     assert await kinds_of(admin, scan["payment_id"]) == ["cancel", "payment"]
@@ -56,7 +56,7 @@ async def test_a_paid_order_is_canceled_and_the_money_comes_back(
 
 
 @pytest.mark.parametrize("by", ["payment_id", "reference"])
-async def test_what_was_never_seen_is_closed_and_a_late_scan_is_declined(
+async def test_a_cancel_before_the_scan_declines_the_late_scan(
     by: str, server: RunningServer, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     wallet = shop.wallets[0]
@@ -87,25 +87,25 @@ async def test_a_pending_payment_is_canceled(dsn: str, shop: Shop) -> None:
     ):
         await ask(phone, pin_message())
         pending = await ask(till, scan_message(wallet.code(), reference="order-1"))
-        asked = await receive(phone)
+        request = await receive(phone)
         blocked = await ask(till, scan_message(wallet.code(), reference="order-1"))
         assert (blocked["decline_code"], blocked["paid_by"]) == ("already_pending", pending["payment_id"])
         await receive(phone)
         canceled = await ask(manager, cancel_message(reference="order-1"))
         assert (canceled["status"], canceled["payment_id"]) == ("canceled", pending["payment_id"])
-        assert await receive(till) == canceled | {"reply_to": None}, "the till of the payment hears of it"
+        assert await receive(till) == canceled | {"reply_to": None}, "the till of the payment receives a notice"
         assert (await receive(phone))["status"] == "canceled"
-        assert (await ask(phone, confirm_message(asked)))["status"] == "canceled"
+        assert (await ask(phone, confirm_message(request)))["status"] == "canceled"
 
 
-async def test_what_failed_stays_as_it_is(server: RunningServer, shop: Shop) -> None:
+async def test_a_cancel_of_a_declined_payment_returns_its_result(server: RunningServer, shop: Shop) -> None:
     async with logged_in(server.url, shop.terminals[0]) as till:
         declined = await ask(till, scan_message(shop.wallets[0].code(), amount_minor=99_999))
         answer = await ask(till, cancel_message(payment_id=declined["payment_id"]))
     assert answer == declined | {"reply_to": "cancel"}
 
 
-async def test_too_late(dsn: str, shop: Shop, admin: asyncpg.Connection) -> None:
+async def test_a_cancel_after_the_window_is_rejected(dsn: str, shop: Shop, admin: asyncpg.Connection) -> None:
     async with (
         serving(settings(cancel_window_s=3600), KEYRING, dsn) as server,
         logged_in(server.url, shop.terminals[0]) as till,
@@ -119,7 +119,7 @@ async def test_too_late(dsn: str, shop: Shop, admin: asyncpg.Connection) -> None
         assert (answer["code"], answer["retryable"]) == ("cancel_too_late", False)
 
 
-async def test_other_merchants_and_disabled_tills(
+async def test_cancels_by_other_merchants_and_disabled_tills(
     server: RunningServer, shop: Shop, connection: asyncpg.Connection, admin: asyncpg.Connection
 ) -> None:
     stranger_id = await directory.create_merchant(connection, "Other shop", EUR)
@@ -129,8 +129,8 @@ async def test_other_merchants_and_disabled_tills(
     async with logged_in(server.url, shop.terminals[0]) as till, logged_in(server.url, stranger) as other:
         paid = await ask(till, scan_message(shop.wallets[0].code()))
         assert (await ask(other, cancel_message(payment_id=paid["payment_id"])))["code"] == "id_reused"
-        theirs = await ask(other, cancel_message(reference=paid["reference"]))
-        assert (theirs["status"], theirs["amount_minor"]) == ("canceled", None), "an order of their own"
+        tombstone = await ask(other, cancel_message(reference=paid["reference"]))
+        assert (tombstone["status"], tombstone["amount_minor"]) == ("canceled", None), "references are per merchant"
         query = {"type": "payment.query", "message_id": "q", "payment_id": paid["payment_id"]}
         assert (await ask(till, query))["status"] == "approved"
         assert (await ask(other, query))["code"] == "payment_unknown"
@@ -142,7 +142,9 @@ async def test_other_merchants_and_disabled_tills(
 @pytest.mark.parametrize(
     "fields", [{}, {"payment_id": str(new_id()), "reference": "x"}, {"payment_id": None}], ids=["none", "both", "null"]
 )
-async def test_one_of_id_and_reference(fields: dict[str, Any], server: RunningServer, shop: Shop) -> None:
+async def test_a_cancel_needs_either_an_id_or_a_reference(
+    fields: dict[str, Any], server: RunningServer, shop: Shop
+) -> None:
     async with logged_in(server.url, shop.terminals[0]) as till:
         answer = await ask(till, cancel_message(**fields))
     assert (answer["code"], answer["field"], answer["reply_to"]) == ("bad_field", "payment_id", "cancel")

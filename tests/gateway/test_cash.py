@@ -1,4 +1,4 @@
-"""Cash and fees at the till, on the wire: top-ups, withdrawals, their cancels, and every transfer of them."""
+"""Cash and fees at the till, over WebSockets: top-ups, withdrawals, their cancels, and their transfers."""
 
 from typing import Any
 
@@ -37,10 +37,10 @@ async def test_a_top_up_and_its_cancel(server: RunningServer, shop: Shop, admin:
         done = await ask(till, scan)
         assert (done["type"], done["status"], done["purpose"]) == ("payment.result", "approved", "top_up")
         assert done["text"] == "Topped up by 30.00 EUR. Take the cash."
-        told = await receive(phone)
-        assert (told["purpose"], told["balance_minor"]) == ("top_up", 13_000)
-        assert told["text"] == "You topped up 30.00 EUR at Corner Canteen."
-        assert await ask(till, scan) == done, "the stored answer"
+        notice = await receive(phone)
+        assert (notice["purpose"], notice["balance_minor"]) == ("top_up", 13_000)
+        assert notice["text"] == "You topped up 30.00 EUR at Corner Canteen."
+        assert await ask(till, scan) == done, "a repeat gets the stored answer"
         await receive(phone)
         assert (await ask(till, scan | {"purpose": "sale"}))["code"] == "id_reused"
         assert (await ask(till, refund_message(done["payment_id"], 1)))["code"] == "not_refundable"
@@ -57,7 +57,7 @@ async def test_a_top_up_and_its_cancel(server: RunningServer, shop: Shop, admin:
     assert (await audit(admin)).ok
 
 
-async def test_what_a_top_up_may_not(server: RunningServer, shop: Shop, admin: asyncpg.Connection) -> None:
+async def test_limits_of_top_ups(server: RunningServer, shop: Shop, admin: asyncpg.Connection) -> None:
     wallet = shop.wallets[0]
     async with logged_in(server.url, shop.terminals[0]) as till:
 
@@ -85,10 +85,10 @@ async def test_a_withdrawal_waits_for_the_pin(server: RunningServer, shop: Shop,
     wallet = shop.wallets[0]
     async with logged_in(server.url, shop.terminals[0]) as till, logged_in(server.url, wallet) as phone:
         await set_pin(phone)
-        asked = await ask_for_pin(till, phone, wallet.code(), amount_minor=400, purpose="withdrawal")
-        assert asked["purpose"] == "withdrawal"
-        assert asked["text"] == "Take out 4.00 EUR in cash at Corner Canteen? Enter your PIN."
-        confirmed = await ask(phone, confirm_message(asked))
+        request = await ask_for_pin(till, phone, wallet.code(), amount_minor=400, purpose="withdrawal")
+        assert request["purpose"] == "withdrawal"
+        assert request["text"] == "Take out 4.00 EUR in cash at Corner Canteen? Enter your PIN."
+        confirmed = await ask(phone, confirm_message(request))
         assert (confirmed["status"], confirmed["balance_minor"]) == ("approved", 9_600)
         assert confirmed["text"] == "You took out 4.00 EUR in cash at Corner Canteen."
         paid_out = await receive(till)
@@ -106,11 +106,11 @@ async def test_a_withdrawal_waits_for_the_pin(server: RunningServer, shop: Shop,
 
 
 @pytest.mark.parametrize("purpose", ["top_up", "withdrawal"])
-async def test_one_order_is_paid_once_whatever_for(purpose: str, server: RunningServer, shop: Shop) -> None:
+async def test_an_order_is_paid_once_for_any_purpose(purpose: str, server: RunningServer, shop: Shop) -> None:
     async with logged_in(server.url, shop.terminals[0]) as till:
         paid = await ask(till, scan_message(shop.wallets[0].code(), reference="order-9"))
-        again = scan_message(shop.wallets[0].code(), reference="order-9", purpose=purpose)
-        answer = await ask(till, again)
+        other_purpose = scan_message(shop.wallets[0].code(), reference="order-9", purpose=purpose)
+        answer = await ask(till, other_purpose)
     assert (answer["decline_code"], answer["paid_by"]) == ("already_paid", paid["payment_id"])
 
 

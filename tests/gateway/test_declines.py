@@ -1,4 +1,4 @@
-"""Every decline code is reached by a till on the wire, with the customer told or not, in two languages."""
+"""Every decline code over WebSockets, with the texts for cashier and customer in every language."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -21,7 +21,7 @@ from tests.support import Shop, TestDevice, ask, forged, logged_in, receive, sca
 
 pytestmark = pytest.mark.asyncio
 
-# In the shop of these tests, what costs more than this needs a PIN, a limit, or a risk hook's consent.
+# Amounts that require a PIN, exceed a limit, or trigger the risk hook.
 PIN_FREE_MAX, RISKY, DAY_MAX, PAYMENT_MAX, BALANCE_MAX = 2_000, 666, 5_000, 20_000, 12_000
 
 
@@ -59,17 +59,17 @@ class Scene:
 
 
 Case = Callable[[Scene], Awaitable[dict[str, object]]]
-"""Brings a decline about; returns the scan to send, or what was declined without one."""
+"""Prepares a decline. Returns the scan to send, or an empty dict if the decline is already on its way."""
 
 CASES: dict[DeclineCode, Case] = {}
 
 
 def case(code: DeclineCode) -> Callable[[Case], Case]:
-    def remember(function: Case) -> Case:
+    def register(function: Case) -> Case:
         CASES[code] = function
         return function
 
-    return remember
+    return register
 
 
 def sql(code: DeclineCode, statement: str) -> None:
@@ -155,10 +155,10 @@ async def _risk(scene: Scene) -> dict[str, object]:
 
 @case(DeclineCode.PIN_WRONG)
 async def _pin_wrong(scene: Scene) -> dict[str, object]:
-    asked = await scene.ask_for_pin()
+    request = await scene.ask_for_pin()
     for _ in range(2):
-        asked = await ask(scene.phone, confirm_message(asked, OTHER_PIN))
-    await scene.phone.send(json.dumps(confirm_message(asked, OTHER_PIN)))
+        request = await ask(scene.phone, confirm_message(request, OTHER_PIN))
+    await scene.phone.send(json.dumps(confirm_message(request, OTHER_PIN)))
     return {}
 
 
@@ -172,13 +172,13 @@ async def _pin_locked(scene: Scene) -> dict[str, object]:
 
 @case(DeclineCode.CUSTOMER_REJECTED)
 async def _rejected(scene: Scene) -> dict[str, object]:
-    asked = await scene.ask_for_pin()
-    reject = {"type": "payment.reject", "message_id": "no", "payment_id": asked["payment_id"]}
+    request = await scene.ask_for_pin()
+    reject = {"type": "payment.reject", "message_id": "no", "payment_id": request["payment_id"]}
     await scene.phone.send(json.dumps(reject))
     return {}
 
 
-TELL_NOBODY = {
+WITHOUT_NOTICE = {
     DeclineCode.TERMINAL_DISABLED,
     DeclineCode.MERCHANT_INACTIVE,
     DeclineCode.CODE_MALFORMED,
@@ -186,7 +186,7 @@ TELL_NOBODY = {
 }
 
 
-async def test_every_code_has_its_case() -> None:
+async def test_every_code_has_a_case() -> None:
     assert set(CASES) == set(DeclineCode)
 
 
@@ -205,9 +205,9 @@ async def test_decline(
         assert (result["type"], result["status"], result["decline_code"]) == ("payment.result", "declined", code)
         assert result["text"] == decline_text(language, "cashier", code)
         assert result["next_step"] is not None
-        if code not in TELL_NOBODY:
+        if code not in WITHOUT_NOTICE:
             notice = await receive(phone)
             assert (notice["payment_id"], notice["decline_code"]) == (result["payment_id"], code)
             assert notice["text"] == decline_text(language, "customer", code)
         if scan:
-            assert await ask(till, scan) == result, "the stored answer, for ever"
+            assert await ask(till, scan) == result, "a repeat gets the stored answer"

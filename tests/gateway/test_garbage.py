@@ -1,7 +1,4 @@
-"""A connection that has ended in order leaves nothing that only a search for reference cycles would find.
-
-That search stops every payment while it lasts, so the server makes it rarely (`server.py`).
-"""
+"""Closed connections leave no reference cycles, because the server runs garbage collection rarely (`server.py`)."""
 
 import asyncio
 import gc
@@ -17,11 +14,11 @@ pytestmark = pytest.mark.asyncio
 
 
 def protocols() -> int:
-    """How many connections' parts there are, at the server."""
+    """Return the number of protocol objects of the server's connections."""
     return sum(type(thing) in (WebSocketProtocol, ServerProtocol) for thing in gc.get_objects())
 
 
-async def test_a_connection_that_has_ended_is_freed_at_once(server: RunningServer, shop: Shop) -> None:
+async def test_a_closed_connection_is_freed_without_garbage_collection(server: RunningServer, shop: Shop) -> None:
     gc.collect()
     assert protocols() == 0
     gc.disable()

@@ -1,4 +1,4 @@
-"""Devices look back, on the wire."""
+"""Queries and histories over WebSockets."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def query_message(**fields: Any) -> dict[str, Any]:
     return {"type": "payment.query", "message_id": "query"} | fields
 
 
-async def test_a_payment_by_id_and_by_reference(server: RunningServer, shop: Shop) -> None:
+async def test_a_query_by_id_or_by_reference(server: RunningServer, shop: Shop) -> None:
     async with logged_in(server.url, shop.terminals[0]) as till, logged_in(server.url, shop.terminals[1]) as other:
         paid = await ask(till, scan_message(shop.wallets[0].code()))
         for socket in (till, other):
@@ -28,7 +28,9 @@ async def test_a_payment_by_id_and_by_reference(server: RunningServer, shop: Sho
         assert (await ask(till, query_message(reference="nothing")))["code"] == "payment_unknown"
 
 
-async def test_of_an_order_what_holds_it_or_else_what_failed_last(server: RunningServer, shop: Shop) -> None:
+async def test_a_query_by_reference_prefers_the_paid_payment_to_the_last_failed_one(
+    server: RunningServer, shop: Shop
+) -> None:
     async with logged_in(server.url, shop.terminals[0]) as till:
         for amount_minor in (99_999, 88_888):
             failed = await ask(till, scan_message(shop.wallets[0].code(), reference="o", amount_minor=amount_minor))
@@ -38,7 +40,7 @@ async def test_of_an_order_what_holds_it_or_else_what_failed_last(server: Runnin
         assert (await ask(till, query_message(reference="o")))["payment_id"] == paid["payment_id"]
 
 
-async def test_the_tills_last_payments(server: RunningServer, shop: Shop) -> None:
+async def test_recent_payments_are_those_of_the_till(server: RunningServer, shop: Shop) -> None:
     async with logged_in(server.url, shop.terminals[0]) as till, logged_in(server.url, shop.terminals[1]) as other:
         paid = [await ask(till, scan_message(shop.wallets[0].code())) for _ in range(3)]
         await ask(other, scan_message(shop.wallets[1].code()))
@@ -47,30 +49,30 @@ async def test_the_tills_last_payments(server: RunningServer, shop: Shop) -> Non
     assert answer["payments"] == [result | {"reply_to": None} for result in (paid[2], paid[1])]
 
 
-async def test_a_wallets_history_a_page_at_a_time(server: RunningServer, shop: Shop) -> None:
+async def test_a_wallets_history_in_pages(server: RunningServer, shop: Shop) -> None:
     wallet = shop.wallets[0]
     async with logged_in(server.url, shop.terminals[0]) as till, logged_in(server.url, wallet) as phone:
         for _ in range(5):
             await ask(till, scan_message(wallet.code(), amount_minor=100))
             await receive(phone)
         await ask(till, scan_message(shop.wallets[1].code()))
-        seen, cursor = list[str](), None
+        payment_ids, cursor = list[str](), None
         for expected in (2, 2, 2):
             fields = {} if cursor is None else {"cursor": cursor}
             page = await ask(phone, {"type": "history", "message_id": "h", "limit": 2} | fields)
             assert (page["type"], page["reply_to"], len(page["payments"])) == ("history.page", "h", expected)
-            seen += [payment["payment_id"] for payment in page["payments"]]
+            payment_ids += [payment["payment_id"] for payment in page["payments"]]
             cursor = page["next_cursor"]
         assert cursor is None
-        assert len(set(seen)) == 6
-        assert page["payments"][-1]["purpose"] == "top_up", "the money that it began with"
+        assert len(set(payment_ids)) == 6
+        assert page["payments"][-1]["purpose"] == "top_up", "the first top-up must be last"
         assert {payment["balance_minor"] for payment in page["payments"]} == {9_500}
         for bad in ("x", "1.2", "-", "99999999999999999999999.01a20f4a-65b6-77fa-90ee-62b24949fe08"):
             answer = await ask(phone, {"type": "history", "message_id": "h", "cursor": bad})
             assert (answer["code"], answer["field"]) == ("bad_field", "cursor")
 
 
-async def test_queries_are_bounded_and_payments_go_on(dsn: str, shop: Shop) -> None:
+async def test_a_query_limit_does_not_affect_payments(dsn: str, shop: Shop) -> None:
     async with (
         serving(settings(queries_per_s=0.001, queries_burst=3), KEYRING, dsn) as server,
         logged_in(server.url, shop.terminals[0]) as till,

@@ -1,4 +1,4 @@
-"""Payments that wait for the customer's PIN, on the wire."""
+"""Payments that wait for the customer's PIN, over WebSockets."""
 
 from typing import Any
 
@@ -25,25 +25,25 @@ def pin_message(new_pin: str = PIN, **fields: Any) -> dict[str, Any]:
     return {"type": "pin.set", "message_id": "pin", "request_id": str(new_id()), "new_pin": new_pin} | fields
 
 
-def confirm_message(asked: dict[str, Any], pin: str = PIN, **fields: Any) -> dict[str, Any]:
+def confirm_message(request: dict[str, Any], pin: str = PIN, **fields: Any) -> dict[str, Any]:
     message = {"type": "payment.confirm", "message_id": "confirm", "pin": pin}
-    return message | {"payment_id": asked["payment_id"], "version": asked["version"]} | fields
+    return message | {"payment_id": request["payment_id"], "version": request["version"]} | fields
 
 
 async def ask_for_pin(till: ClientConnection, phone: ClientConnection, code: str, **fields: Any) -> dict[str, Any]:
-    """A payment that waits: what the phone was told."""
+    """Make a payment that waits for the PIN. Returns the phone's confirmation request."""
     pending = await ask(till, scan_message(code, **fields))
     assert pending["type"] == "payment.pending", pending
-    asked = await receive(phone)
-    assert (asked["type"], asked["payment_id"]) == ("payment.confirmation_required", pending["payment_id"])
-    return asked
+    request = await receive(phone)
+    assert (request["type"], request["payment_id"]) == ("payment.confirmation_required", pending["payment_id"])
+    return request
 
 
 async def set_pin(phone: ClientConnection) -> None:
     assert (await ask(phone, pin_message()))["type"] == "pin.changed"
 
 
-async def test_a_payment_waits_for_its_pin_and_then_is_paid(
+async def test_a_pending_payment_is_approved_with_the_pin(
     server: RunningServer, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     wallet = shop.wallets[0]
@@ -54,17 +54,17 @@ async def test_a_payment_waits_for_its_pin_and_then_is_paid(
         logged_in(server.url, tablet) as other,
     ):
         await set_pin(phone)
-        told = await receive(other)
-        assert (told["type"], told["reply_to"]) == ("pin.changed", None)
+        notice = await receive(other)
+        assert (notice["type"], notice["reply_to"]) == ("pin.changed", None)
 
         pending = await ask(till, scan_message(wallet.code()))
         assert (pending["type"], pending["wallet_online"]) == ("payment.pending", True)
-        asked, also_asked = await receive(phone), await receive(other)
-        assert asked == also_asked
-        assert asked["pin_tries_left"] == 3
-        assert asked["expires_at_ms"] == pending["expires_at_ms"] == asked["decided_at_ms"] + 60_000
+        request, same_request = await receive(phone), await receive(other)
+        assert request == same_request
+        assert request["pin_tries_left"] == 3
+        assert request["expires_at_ms"] == pending["expires_at_ms"] == request["decided_at_ms"] + 60_000
 
-        wrong = await ask(phone, confirm_message(asked, OTHER_PIN))
+        wrong = await ask(phone, confirm_message(request, OTHER_PIN))
         assert (wrong["type"], wrong["reply_to"]) == ("payment.confirmation_required", "confirm")
         assert (wrong["pin_tries_left"], wrong["version"]) == (2, 2)
         assert await receive(other) == wrong | {"reply_to": None}
@@ -95,50 +95,50 @@ async def test_a_small_payment_needs_no_pin_but_a_typed_code_does(server: Runnin
     assert (small["status"], typed["type"]) == ("approved", "payment.pending")
 
 
-async def test_a_till_hears_at_once_that_no_phone_is_there(server: RunningServer, shop: Shop) -> None:
+async def test_pending_says_that_no_phone_is_online(server: RunningServer, shop: Shop) -> None:
     wallet = shop.wallets[0]
     async with logged_in(server.url, shop.terminals[0]) as till:
         pending = await ask(till, scan_message(wallet.code()))
         assert pending["wallet_online"] is False
         assert "open the wallet" in pending["text"]
         async with logged_in(server.url, wallet) as phone:
-            asked = await receive(phone)
-            assert asked["payment_id"] == pending["payment_id"]
-            assert "Set a PIN" in asked["text"]
-            refusal = await ask(phone, confirm_message(asked))
+            request = await receive(phone)
+            assert request["payment_id"] == pending["payment_id"]
+            assert "Set a PIN" in request["text"]
+            refusal = await ask(phone, confirm_message(request))
             assert (refusal["type"], refusal["code"]) == ("error", "pin_not_set")
             await set_pin(phone)
-            assert (await ask(phone, confirm_message(asked)))["status"] == "approved"
+            assert (await ask(phone, confirm_message(request)))["status"] == "approved"
         assert (await receive(till))["status"] == "approved"
 
 
-async def test_the_same_wrong_pin_sent_again_counts_once(server: RunningServer, shop: Shop) -> None:
+async def test_a_repeated_wrong_pin_counts_once(server: RunningServer, shop: Shop) -> None:
     async with logged_in(server.url, shop.terminals[0]) as till, logged_in(server.url, shop.wallets[0]) as phone:
         await set_pin(phone)
-        asked = await ask_for_pin(till, phone, shop.wallets[0].code())
-        first = await ask(phone, confirm_message(asked, OTHER_PIN))
-        again = await ask(phone, confirm_message(asked, OTHER_PIN))
-        assert first == again
-        # The right one for a version that is gone is not looked at either.
-        assert await ask(phone, confirm_message(asked)) == again
-        assert (await ask(phone, confirm_message(again)))["status"] == "approved"
+        request = await ask_for_pin(till, phone, shop.wallets[0].code())
+        first = await ask(phone, confirm_message(request, OTHER_PIN))
+        repeat = await ask(phone, confirm_message(request, OTHER_PIN))
+        assert first == repeat
+        # Even the right PIN is not checked for an old version.
+        assert await ask(phone, confirm_message(request)) == repeat
+        assert (await ask(phone, confirm_message(repeat)))["status"] == "approved"
 
 
-async def test_three_wrong_pins_end_the_payment_and_five_lock_the_wallet(server: RunningServer, shop: Shop) -> None:
+async def test_three_wrong_pins_decline_the_payment_and_five_lock_the_pin(server: RunningServer, shop: Shop) -> None:
     wallet = shop.wallets[0]
     async with logged_in(server.url, shop.terminals[0]) as till, logged_in(server.url, wallet) as phone:
         await set_pin(phone)
-        asked = await ask_for_pin(till, phone, wallet.code())
+        request = await ask_for_pin(till, phone, wallet.code())
         for _ in range(3):
-            asked = await ask(phone, confirm_message(asked, OTHER_PIN))
-        assert (asked["status"], asked["decline_code"]) == ("declined", "pin_wrong")
+            request = await ask(phone, confirm_message(request, OTHER_PIN))
+        assert (request["status"], request["decline_code"]) == ("declined", "pin_wrong")
         assert (await receive(till))["decline_code"] == "pin_wrong"
 
-        asked = await ask_for_pin(till, phone, wallet.code())
-        assert asked["pin_tries_left"] == 2
+        request = await ask_for_pin(till, phone, wallet.code())
+        assert request["pin_tries_left"] == 2
         for _ in range(2):
-            asked = await ask(phone, confirm_message(asked, OTHER_PIN))
-        assert (asked["status"], asked["decline_code"]) == ("declined", "pin_locked")
+            request = await ask(phone, confirm_message(request, OTHER_PIN))
+        assert (request["status"], request["decline_code"]) == ("declined", "pin_locked")
         assert (await receive(till))["decline_code"] == "pin_locked"
 
         assert (await ask(till, scan_message(wallet.code())))["decline_code"] == "pin_locked"
@@ -149,10 +149,10 @@ async def test_three_wrong_pins_end_the_payment_and_five_lock_the_wallet(server:
         assert (await ask(till, scan_message(wallet.code(), amount_minor=100)))["status"] == "approved"
 
 
-async def test_a_customer_may_reject(server: RunningServer, shop: Shop) -> None:
+async def test_a_customer_can_reject(server: RunningServer, shop: Shop) -> None:
     async with logged_in(server.url, shop.terminals[0]) as till, logged_in(server.url, shop.wallets[0]) as phone:
-        asked = await ask_for_pin(till, phone, shop.wallets[0].code())
-        reject = {"type": "payment.reject", "message_id": "no", "payment_id": asked["payment_id"]}
+        request = await ask_for_pin(till, phone, shop.wallets[0].code())
+        reject = {"type": "payment.reject", "message_id": "no", "payment_id": request["payment_id"]}
         answer = await ask(phone, reject)
         assert (answer["status"], answer["decline_code"]) == ("declined", "customer_rejected")
         assert await ask(phone, reject) == answer
@@ -166,10 +166,10 @@ async def test_another_wallets_payment_is_unknown(server: RunningServer, shop: S
         logged_in(server.url, shop.wallets[1]) as stranger,
     ):
         await set_pin(stranger)
-        asked = await ask_for_pin(till, phone, shop.wallets[0].code())
+        request = await ask_for_pin(till, phone, shop.wallets[0].code())
         for message in (
-            confirm_message(asked),
-            {"type": "payment.reject", "message_id": "no", "payment_id": asked["payment_id"]},
+            confirm_message(request),
+            {"type": "payment.reject", "message_id": "no", "payment_id": request["payment_id"]},
         ):
             assert (await ask(stranger, message))["code"] == "payment_unknown"
 
@@ -201,8 +201,10 @@ async def test_setting_a_pin(server: RunningServer, shop: Shop, admin: asyncpg.C
     assert PIN not in row["pin_hash"]
 
 
-async def test_whether_the_new_pin_is_the_old_one_is_not_told(server: RunningServer, shop: Shop) -> None:
-    """Otherwise a thief with the phone could guess without being counted."""
+async def test_the_error_does_not_reveal_whether_the_new_pin_equals_the_old_one(
+    server: RunningServer, shop: Shop
+) -> None:
+    """Otherwise a thief with the phone could guess the PIN without a limit."""
     async with logged_in(server.url, shop.wallets[0]) as phone:
         await set_pin(phone)
         right = await ask(phone, pin_message(PIN, old_pin=OTHER_PIN))
@@ -217,10 +219,10 @@ async def test_balance_and_limits_are_decided_again_at_the_confirmation(
     wallet = shop.wallets[0]
     async with logged_in(server.url, shop.terminals[0]) as till, logged_in(server.url, wallet) as phone:
         await set_pin(phone)
-        asked = [await ask_for_pin(till, phone, wallet.code(), amount_minor=6_000) for _ in range(2)]
-        assert (await ask(phone, confirm_message(asked[0])))["status"] == "approved"
+        request = [await ask_for_pin(till, phone, wallet.code(), amount_minor=6_000) for _ in range(2)]
+        assert (await ask(phone, confirm_message(request[0])))["status"] == "approved"
         assert (await receive(till))["status"] == "approved"
-        assert (await ask(phone, confirm_message(asked[1])))["decline_code"] == "insufficient_funds"
+        assert (await ask(phone, confirm_message(request[1])))["decline_code"] == "insufficient_funds"
         assert (await receive(till))["decline_code"] == "insufficient_funds"
         last = await ask_for_pin(till, phone, wallet.code(), amount_minor=500)
         await admin.execute(

@@ -1,4 +1,4 @@
-"""A till gives money back, on the wire."""
+"""Refunds over WebSockets."""
 
 import asyncio
 from typing import Any
@@ -32,23 +32,23 @@ async def test_refunds_in_parts(server: RunningServer, shop: Shop, admin: asyncp
     ):
         paid = await ask(till, scan_message(wallet.code()))
         await receive(phone)
-        wish = refund_message(paid["payment_id"], 300)
-        first = await ask(manager, wish)
+        request = refund_message(paid["payment_id"], 300)
+        first = await ask(manager, request)
         assert (first["type"], first["amount_minor"], first["refunded_minor"], first["refundable_minor"]) == (
             "refund.result",
             300,
             300,
             700,
         )
-        assert await receive(till) == first | {"reply_to": None}, "the till of the payment hears of it"
-        told = await receive(phone)
-        assert (told["type"], told["balance_minor"], told["text"]) == (
+        assert await receive(till) == first | {"reply_to": None}, "the till of the payment receives a notice"
+        notice = await receive(phone)
+        assert (notice["type"], notice["balance_minor"], notice["text"]) == (
             "refund.result",
             9_300,
             "Corner Canteen refunded 3.00 EUR.",
         )
-        assert (await ask(manager, wish))["refund_id"] == first["refund_id"]
-        assert (await ask(manager, wish | {"amount_minor": 301}))["code"] == "id_reused"
+        assert (await ask(manager, request))["refund_id"] == first["refund_id"]
+        assert (await ask(manager, request | {"amount_minor": 301}))["code"] == "id_reused"
         assert (await ask(manager, refund_message(paid["payment_id"], 701)))["code"] == "refund_exceeds_remaining"
         last = await ask(till, refund_message(paid["payment_id"], 700))
         assert (last["refundable_minor"], last["version"]) == (0, 3)
@@ -62,7 +62,7 @@ async def test_refunds_in_parts(server: RunningServer, shop: Shop, admin: asyncp
     assert (await audit(admin)).ok
 
 
-async def test_a_storm_of_refunds_never_exceeds_what_was_paid(
+async def test_concurrent_refunds_never_exceed_the_payment(
     server: RunningServer, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     async with logged_in(server.url, shop.terminals[0]) as till:
@@ -80,12 +80,12 @@ async def refunds_of(url: str, shop: Shop, terminal: int, payment_id: str) -> li
         answers = list[dict[str, Any]]()
         for _ in range(10):
             answers.append(await ask(till, refund_message(payment_id, 300)))
-            while answers[-1]["reply_to"] is None:  # what the other till did
+            while answers[-1]["reply_to"] is None:  # notices of the other till's refunds
                 answers.append(await receive(till))
         return answers
 
 
-async def test_what_cannot_be_refunded(dsn: str, shop: Shop, admin: asyncpg.Connection) -> None:
+async def test_rejected_refunds(dsn: str, shop: Shop, admin: asyncpg.Connection) -> None:
     async with (
         serving(settings(refunds_max=2, refund_window_days=30), KEYRING, dsn) as server,
         logged_in(server.url, shop.terminals[0]) as till,
@@ -107,7 +107,7 @@ async def test_what_cannot_be_refunded(dsn: str, shop: Shop, admin: asyncpg.Conn
             assert (answer["code"], answer["field"]) == ("bad_field", "amount_minor")
 
 
-async def test_a_till_that_was_away_hears_of_a_refund(server: RunningServer, shop: Shop) -> None:
+async def test_a_missed_refund_is_replayed(server: RunningServer, shop: Shop) -> None:
     wallet = shop.wallets[0]
     async with logged_in(server.url, shop.terminals[0]) as till:
         paid = await ask(till, scan_message(wallet.code()))

@@ -1,4 +1,4 @@
-"""A device that was away hears what it missed, at least once, from committed rows alone."""
+"""Resume: a device receives the notices that it missed at least once, from committed rows."""
 
 import asyncio
 import json
@@ -51,14 +51,12 @@ async def pay(url: str, shop: Shop, wallet: int = 0, **fields: Any) -> dict[str,
 
 
 async def nothing_more(socket: ClientConnection, device: TestDevice) -> None:
-    """The next thing is the answer to what we send now."""
+    """Check that no message arrives before the answer to a new request."""
     await socket.send(json.dumps(scan_message("x", currency="USD", message_id="last")))
     assert (await receive(socket))["reply_to"] == "last"
 
 
-async def test_a_wallet_that_was_away_hears_of_its_payments_and_has_the_balance(
-    server: RunningServer, shop: Shop
-) -> None:
+async def test_a_wallet_receives_missed_payments_and_its_balance(server: RunningServer, shop: Shop) -> None:
     first = await pay(server.url, shop)
     second = await pay(server.url, shop, amount_minor=99_999)
     await pay(server.url, shop, wallet=1)
@@ -72,7 +70,7 @@ async def test_a_wallet_that_was_away_hears_of_its_payments_and_has_the_balance(
     assert {notice["merchant_name"] for notice in missed} == {"Corner Canteen"}
 
 
-async def test_a_till_that_was_away_hears_of_its_own_results(server: RunningServer, shop: Shop) -> None:
+async def test_a_till_receives_its_own_missed_results(server: RunningServer, shop: Shop) -> None:
     result = await pay(server.url, shop)
     async with logged_in(server.url, shop.terminals[1]) as other:
         await ask(other, scan_message(shop.wallets[1].code()))
@@ -89,7 +87,7 @@ async def test_without_since_nothing_is_replayed(server: RunningServer, shop: Sh
         await nothing_more(till, shop.terminals[0])
 
 
-async def test_what_is_older_than_the_overlap_is_not_replayed(
+async def test_payments_before_the_overlap_are_not_replayed(
     server: RunningServer, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     old = await pay(server.url, shop)
@@ -102,7 +100,7 @@ async def test_what_is_older_than_the_overlap_is_not_replayed(
         await nothing_more(till, shop.terminals[0])
 
 
-async def test_a_gap_too_large_to_replay_is_said_so(dsn: str, shop: Shop) -> None:
+async def test_a_gap_that_is_too_large_is_not_resumed(dsn: str, shop: Shop) -> None:
     async with serving(settings(resume_payments_max=2), KEYRING, dsn) as server:
         results = [await pay(server.url, shop, wallet=index) for index in range(3)]
         async with resumed(server.url, shop.terminals[0], results[0]["decided_at_ms"]) as (till, ready):
@@ -110,11 +108,9 @@ async def test_a_gap_too_large_to_replay_is_said_so(dsn: str, shop: Shop) -> Non
             await nothing_more(till, shop.terminals[0])
 
 
-async def test_a_payment_that_commits_while_a_device_comes_in_is_not_lost_between_rows_and_pushes(
-    server: RunningServer, shop: Shop
-) -> None:
-    """Reconnect over and over while payments are made: every one is heard of, by replay or by push."""
-    heard: set[str] = set()
+async def test_no_payment_is_lost_between_replay_and_push(server: RunningServer, shop: Shop) -> None:
+    """Reconnect repeatedly during payments: each notice arrives by replay or by push."""
+    received: set[str] = set()
     paid: list[str] = []
     since_ms = 0
     async with logged_in(server.url, shop.terminals[0]) as till:
@@ -130,37 +126,37 @@ async def test_a_payment_that_commits_while_a_device_comes_in_is_not_lost_betwee
         rounds_after_end = 0
         while rounds_after_end < 3:
             rounds_after_end += selling.done()
-            index = len(heard) % 3 if not selling.done() else rounds_after_end - 1
+            index = len(received) % 3 if not selling.done() else rounds_after_end - 1
             async with resumed(server.url, phones[index], newest[index] or 1) as (phone, ready):
                 assert ready["resumed"]
                 async for frame in _available(phone):
                     notice = json.loads(frame)
                     if notice["purpose"] == "sale":
-                        heard.add(notice["payment_id"])
+                        received.add(notice["payment_id"])
                     newest[index] = max(newest[index], notice["decided_at_ms"])
         await selling
-    assert heard == set(paid)
+    assert received == set(paid)
 
 
-async def test_the_balance_is_never_older_than_the_results_it_comes_with(
+async def test_the_balance_includes_every_replayed_result(
     server: RunningServer, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A payment commits after the missed ones were read: it is pushed, and `ready` already counts it."""
+    """A payment that commits after the missed ones were read is pushed, and `ready` already includes it."""
     first = await pay(server.url, shop)
 
-    async def read_and_be_overtaken(*arguments: Any) -> Any:
+    async def pay_after_the_read(*arguments: Any) -> Any:
         rows = await wallet_payments_since(*arguments)
         await pay(server.url, shop)
         return rows
 
-    monkeypatch.setattr("pos_server.ledger.history.wallet_payments_since", read_and_be_overtaken)
+    monkeypatch.setattr("pos_server.ledger.history.wallet_payments_since", pay_after_the_read)
     async with resumed(server.url, shop.wallets[0], first["decided_at_ms"]) as (phone, ready):
         assert ready["balance_minor"] == 8_000
         assert [(await receive(phone))["balance_minor"] for _ in range(2)] == [8_000, 8_000]
 
 
 async def _available(socket: ClientConnection) -> AsyncIterator[str]:
-    """What has come, up to the answer to a question of our own."""
+    """Yield the frames that arrive before the answer to a new request."""
     await socket.send(json.dumps(scan_message("x", message_id="last")))
     while True:
         frame = await socket.recv(decode=True)
@@ -169,16 +165,16 @@ async def _available(socket: ClientConnection) -> AsyncIterator[str]:
         yield str(frame)
 
 
-async def test_activating_a_device_anew_closes_its_live_connection(
+async def test_a_new_activation_closes_the_live_connection(
     server: RunningServer, shop: Shop, connection: asyncpg.Connection
 ) -> None:
-    """The key was changed elsewhere; this server notices at its next check."""
+    """The key is changed in the database; the server notices it at its next check."""
     async with logged_in(server.url, shop.wallets[0]) as phone:
         await activated(connection, shop.wallets[0].device)
         assert await close_code(phone) == CloseCode.REVOKED
 
 
-async def test_a_revoked_phone_is_closed_and_others_stay(dsn: str, shop: Shop, admin: asyncpg.Connection) -> None:
+async def test_only_the_revoked_phone_is_closed(dsn: str, shop: Shop, admin: asyncpg.Connection) -> None:
     async with (
         serving(settings(revocation_check_s=0.05), KEYRING, dsn) as server,
         logged_in(server.url, shop.wallets[0]) as stolen,
@@ -192,19 +188,19 @@ async def test_a_revoked_phone_is_closed_and_others_stay(dsn: str, shop: Shop, a
         assert (await receive(other))["status"] == "approved"
 
 
-async def test_a_server_that_drains_says_so_and_finishes_what_it_has(dsn: str, shop: Shop) -> None:
+async def test_a_draining_server_finishes_open_requests_and_sends_draining(dsn: str, shop: Shop) -> None:
     running = serving(settings(), KEYRING, dsn)
     server = await running.__aenter__()
     async with raw_socket(server.url, shop.terminals[0].device.kind) as till:
         hello = await receive(till)
         await ask(till, authenticate(shop.terminals[0], hello["nonce"]))
-        # The answer to the first says that the second is read: it is under way when the server stops.
+        # When the first is answered, the server has read the second as well, and it is open at the stop.
         await till.send(json.dumps(scan_message("x", message_id="first")))
         await till.send(json.dumps(scan_message(shop.wallets[0].code())))
         assert (await receive(till))["reply_to"] == "first"
-        heard = asyncio.create_task(_all(till))
+        receiving = asyncio.create_task(_all(till))
         await running.__aexit__(None, None, None)
-        frames = await heard
+        frames = await receiving
     assert [frame["type"] for frame in frames] == ["payment.result", "draining"]
     assert frames[0]["status"] == "approved"
     assert frames[1]["reconnect_within_s"] == 5
@@ -215,5 +211,5 @@ async def _all(socket: ClientConnection) -> list[dict[str, Any]]:
     frames = []
     with suppress(ConnectionClosed):
         async for frame in socket:
-            frames.append(json.loads(frame))  # noqa: PERF401 - what came before the end is kept
+            frames.append(json.loads(frame))  # noqa: PERF401 - frames before the close are kept
     return frames

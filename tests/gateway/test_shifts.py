@@ -1,4 +1,4 @@
-"""Shifts on the wire: opening, what counts in them, X- and Z-report, closing beside payments."""
+"""Shifts over WebSockets: opening, contents, X- and Z-report, closing during payments."""
 
 import asyncio
 import json
@@ -48,20 +48,18 @@ def query(**fields: Any) -> dict[str, Any]:
 
 
 def totals(report: dict[str, Any]) -> dict[str, tuple[int, int]]:
-    """What happened, by kind."""
+    """Return (count, amount) of each kind that occurred."""
     assert report["type"] == "shift.report", report
     return {total["kind"]: (total["count"], total["amount_minor"]) for total in report["totals"] if total["count"]}
 
 
-async def test_a_shift_from_its_opening_to_its_z_report(
-    server: RunningServer, shop: Shop, admin: asyncpg.Connection
-) -> None:
+async def test_a_shift_from_opening_to_z_report(server: RunningServer, shop: Shop, admin: asyncpg.Connection) -> None:
     wallet = shop.wallets[0]
     async with logged_in(server.url, shop.terminals[0]) as till, logged_in(server.url, wallet) as phone:
         await set_pin(phone)
         before = await ask(till, scan_message(wallet.code(), amount_minor=150))
-        wish = opening(opening_cash_minor=10_000)
-        opened = await ask(till, wish)
+        open_request = opening(opening_cash_minor=10_000)
+        opened = await ask(till, open_request)
         assert (opened["report"], opened["shift_number"], opened["operator"]) == ("X", 1, "Alice")
         assert (opened["closed_at_ms"], totals(opened), opened["expected_cash_minor"]) == (None, {}, 10_000)
 
@@ -77,15 +75,15 @@ async def test_a_shift_from_its_opening_to_its_z_report(
         while (await receive(phone))["decided_at_ms"] < topped_up["decided_at_ms"]:
             pass
         await receive(phone), await receive(phone)
-        asked = await ask_for_pin(till, phone, wallet.code(), amount_minor=400, purpose="withdrawal")
+        confirmation = await ask_for_pin(till, phone, wallet.code(), amount_minor=400, purpose="withdrawal")
         assert (await ask(till, closing(opened)))["code"] == "payment_pending"
         x_report = await ask(till, query())
         assert totals(x_report)["pending"] == (1, 400)
-        await ask(phone, confirm_message(asked))
+        await ask(phone, confirm_message(confirmation))
         await receive(till)
 
         closed = await ask(till, closing(opened, counted_cash_minor=11_500))
-        assert (closed["report"], closed["shift_id"]) == ("Z", wish["shift_id"])
+        assert (closed["report"], closed["shift_id"]) == ("Z", open_request["shift_id"])
         assert totals(closed) == {
             "sale": (2, 1_600),
             "sale_cancel": (1, 700),
@@ -98,13 +96,13 @@ async def test_a_shift_from_its_opening_to_its_z_report(
         assert (closed["net_sales_minor"], closed["expected_cash_minor"]) == (650, 11_600)
         assert (closed["counted_cash_minor"], closed["cash_difference_minor"]) == (11_500, -100)
 
-        # Nothing moves it any more, and it can be printed again.
+        # Later payments do not change a closed shift, and its report can be repeated.
         after = await ask(till, scan_message(wallet.code(), amount_minor=300))
         await ask(till, cancel_message(payment_id=after["payment_id"]))
         await ask(till, refund_message(sold["payment_id"], 100))
-        assert await ask(till, query(message_id="sc", shift_id=wish["shift_id"])) == closed
+        assert await ask(till, query(message_id="sc", shift_id=open_request["shift_id"])) == closed
         assert await ask(till, closing(opened, counted_cash_minor=11_500)) == closed
-        assert (await ask(till, query()))["code"] == "shift_unknown", "none is open"
+        assert (await ask(till, query()))["code"] == "shift_unknown", "no shift is open"
         second = await ask(till, opening(operator="Bob"))
         assert (second["shift_number"], second["operator"]) == (2, "Bob")
     assert (await audit(admin)).ok
@@ -168,25 +166,25 @@ async def test_times_are_those_of_the_shop(server: RunningServer, shop: Shop, ad
 
 
 async def test_a_shift_is_opened_once(server: RunningServer, shop: Shop) -> None:
-    wish = opening()
+    open_request = opening()
     async with logged_in(server.url, shop.terminals[0]) as till, logged_in(server.url, shop.terminals[1]) as other:
-        first = await ask(till, wish)
-        again = await ask(till, wish)
-        assert (again["shift_number"], again["opened_at_ms"]) == (1, first["opened_at_ms"])
-        assert (await ask(till, wish | {"operator": "Mallory"}))["code"] == "id_reused"
-        assert (await ask(till, wish | {"opening_cash_minor": 1}))["code"] == "id_reused"
-        assert (await ask(other, wish))["code"] == "id_reused"
-        refused = await ask(till, opening())
-        assert (refused["code"], refused["retryable"]) == ("shift_already_open", False)
-        assert (await ask(other, query(shift_id=wish["shift_id"])))["code"] == "shift_unknown"
+        first = await ask(till, open_request)
+        repeat = await ask(till, open_request)
+        assert (repeat["shift_number"], repeat["opened_at_ms"]) == (1, first["opened_at_ms"])
+        assert (await ask(till, open_request | {"operator": "Mallory"}))["code"] == "id_reused"
+        assert (await ask(till, open_request | {"opening_cash_minor": 1}))["code"] == "id_reused"
+        assert (await ask(other, open_request))["code"] == "id_reused"
+        error = await ask(till, opening())
+        assert (error["code"], error["retryable"]) == ("shift_already_open", False)
+        assert (await ask(other, query(shift_id=open_request["shift_id"])))["code"] == "shift_unknown"
         assert (await ask(other, closing(first)))["code"] == "shift_unknown"
         await ask(till, closing(first))
-        assert (await ask(till, wish))["report"] == "Z", "a repeat that comes late opens nothing"
+        assert (await ask(till, open_request))["report"] == "Z", "a late repeat must not open a shift"
         assert (await ask(till, query()))["code"] == "shift_unknown"
         assert (await ask(till, closing(first, counted_cash_minor=5)))["code"] == "id_reused"
 
 
-async def test_ready_names_the_open_shift(server: RunningServer, shop: Shop) -> None:
+async def test_ready_has_the_id_of_the_open_shift(server: RunningServer, shop: Shop) -> None:
     async with logged_in(server.url, shop.terminals[0]) as till:
         shift = await ask(till, opening())
     assert await shift_in_ready(server, shop) == shift["shift_id"]
@@ -204,7 +202,7 @@ async def shift_in_ready(server: RunningServer, shop: Shop) -> str | None:
         return shift_id
 
 
-async def test_what_another_till_takes_back_counts_in_its_own_shift(
+async def test_a_refund_counts_in_the_shift_of_the_till_that_makes_it(
     server: RunningServer, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     wallet = shop.wallets[0]
@@ -223,7 +221,7 @@ async def test_what_another_till_takes_back_counts_in_its_own_shift(
     assert (await audit(admin)).ok
 
 
-async def test_a_disabled_terminal_closes_its_shift_and_opens_none(
+async def test_a_disabled_terminal_can_close_its_shift_but_not_open_one(
     server: RunningServer, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     async with logged_in(server.url, shop.terminals[0]) as till:
@@ -234,7 +232,7 @@ async def test_a_disabled_terminal_closes_its_shift_and_opens_none(
         assert (await ask(till, opening()))["code"] == "terminal_disabled"
 
 
-async def test_bad_fields_are_named(server: RunningServer, shop: Shop) -> None:
+async def test_bad_fields_are_rejected(server: RunningServer, shop: Shop) -> None:
     async with logged_in(server.url, shop.terminals[0]) as till:
         for fields, field in (
             ({"operator": ""}, "operator"),
@@ -248,8 +246,10 @@ async def test_bad_fields_are_named(server: RunningServer, shop: Shop) -> None:
             assert (answer["code"], answer["field"]) == ("bad_field", field)
 
 
-async def test_closing_beside_payments_leaves_none_out(dsn: str, shop: Shop, admin: asyncpg.Connection) -> None:
-    """Whatever is decided while the shift closes is in its report or after it; two servers, twelve shifts."""
+async def test_no_payment_is_missing_when_a_shift_closes_during_payments(
+    dsn: str, shop: Shop, admin: asyncpg.Connection
+) -> None:
+    """Every payment is either in the report or after it. There are two servers and eight shifts."""
     limits = settings(queries_per_s=1000, queries_burst=1000)
     inside = outside = 0
     async with (
@@ -277,7 +277,7 @@ async def test_closing_beside_payments_leaves_none_out(dsn: str, shop: Shop, adm
 
 
 async def race(socket: ClientConnection, scans: list[dict[str, Any]], last: dict[str, Any]) -> list[dict[str, Any]]:
-    """Send all at once, the close in the middle; the answers as they come."""
+    """Send all messages at once, the close in the middle. Returns the answers in order of arrival."""
     middle = len(scans) // 2
     for message in (*scans[:middle], last, *scans[middle:]):
         await socket.send(json.dumps(message))

@@ -1,4 +1,4 @@
-"""A till on the wire: what it is answered, and which bad input costs it what."""
+"""A till over a WebSocket: answers, notices, and the consequences of invalid input."""
 
 import asyncio
 import json
@@ -46,7 +46,7 @@ async def payments(connection: asyncpg.Connection, shop: Shop) -> int:
 
 
 async def close_code(socket: ClientConnection) -> int:
-    """Read until the server closes, and say with which code."""
+    """Read until the server closes the connection, and return the close code."""
     async with asyncio.timeout(ANSWER_TIMEOUT_S):
         with suppress(ConnectionClosed):
             async for _ in socket:
@@ -55,14 +55,14 @@ async def close_code(socket: ClientConnection) -> int:
     return socket.close_code
 
 
-async def test_hello_comes_first_and_says_what_a_client_needs(server: RunningServer) -> None:
+async def test_hello_is_the_first_message(server: RunningServer) -> None:
     async with raw_socket(server.url, TERMINAL) as socket:
         hello = await receive(socket)
     assert {"type", "protocol", "nonce", "server_time_ms", "heartbeat_s", "frame_bytes_max"} <= hello.keys()
     assert (hello["type"], hello["protocol"], len(hello["nonce"])) == ("hello", "pos.v1", 64)
 
 
-async def test_ready_names_the_shop(server: RunningServer, shop: Shop) -> None:
+async def test_ready_has_the_data_of_the_shop(server: RunningServer, shop: Shop) -> None:
     async with raw_socket(server.url, TERMINAL) as socket:
         hello = await receive(socket)
         ready = await ask(socket, authenticate(shop.terminals[0], hello["nonce"]))
@@ -79,7 +79,7 @@ async def test_ready_names_the_shop(server: RunningServer, shop: Shop) -> None:
     }
 
 
-async def test_a_scan_is_answered_to_till_and_wallet(server: RunningServer, shop: Shop) -> None:
+async def test_till_and_wallet_receive_the_result_of_a_scan(server: RunningServer, shop: Shop) -> None:
     async with logged_in(server.url, shop.terminals[0]) as till, logged_in(server.url, shop.wallets[0]) as wallet:
         message = scan_message(shop.wallets[0].code())
         result = await ask(till, message)
@@ -101,7 +101,7 @@ async def test_a_scan_is_answered_to_till_and_wallet(server: RunningServer, shop
     assert notice["text"] == "You paid 10.00 EUR to Corner Canteen."
 
 
-async def test_every_device_of_the_wallet_hears_of_it(
+async def test_every_device_of_the_wallet_receives_a_notice(
     server: RunningServer, shop: Shop, connection: asyncpg.Connection
 ) -> None:
     number = shop.wallets[0].device.number
@@ -115,7 +115,7 @@ async def test_every_device_of_the_wallet_hears_of_it(
         result = await ask(till, scan_message(second.code()))
         for phone in (first_phone, second_phone):
             assert (await receive(phone))["payment_id"] == result["payment_id"]
-        # The stranger's next message is about its own payment: it was not told of this one.
+        # The first message of another wallet is about its own payment.
         other = await ask(till, scan_message(shop.wallets[1].code()))
         assert (await receive(stranger))["payment_id"] == other["payment_id"]
 
@@ -127,16 +127,16 @@ async def test_an_already_paid_order_names_its_payment(server: RunningServer, sh
     assert (second["decline_code"], second["paid_by"]) == ("already_paid", first["payment_id"])
 
 
-async def test_the_same_scan_again_gets_the_same_result(
+async def test_a_repeated_scan_gets_the_same_result(
     server: RunningServer, shop: Shop, connection: asyncpg.Connection
 ) -> None:
     message = scan_message(shop.wallets[0].code())
     async with logged_in(server.url, shop.terminals[0]) as till:
         first = await ask(till, message)
-        second = await ask(till, message | {"message_id": "again"})
+        second = await ask(till, message | {"message_id": "repeat"})
     async with logged_in(server.url, shop.terminals[0]) as till:
         third = await ask(till, message)
-    assert second == first | {"reply_to": "again"}
+    assert second == first | {"reply_to": "repeat"}
     assert third == first
     assert await payments(connection, shop) == 1
 
@@ -180,7 +180,7 @@ async def test_the_same_id_with_another_body_is_an_error(server: RunningServer, 
     ],
     ids=lambda value: str(value)[:40],
 )
-async def test_a_bad_field_is_named_and_nothing_is_stored(
+async def test_a_bad_field_is_rejected_and_nothing_is_stored(
     fields: dict[str, Any], field: str, server: RunningServer, shop: Shop, connection: asyncpg.Connection
 ) -> None:
     message = scan_message(shop.wallets[0].code())
@@ -193,7 +193,7 @@ async def test_a_bad_field_is_named_and_nothing_is_stored(
         assert (await ask(till, message))["status"] == "approved"
 
 
-async def test_fields_that_are_not_known_are_ignored(server: RunningServer, shop: Shop) -> None:
+async def test_unknown_fields_are_ignored(server: RunningServer, shop: Shop) -> None:
     async with logged_in(server.url, shop.terminals[0]) as till:
         result = await ask(till, scan_message(shop.wallets[0].code(), loyalty={"points": 3}))
     assert result["status"] == "approved"
@@ -213,7 +213,7 @@ async def test_fields_that_are_not_known_are_ignored(server: RunningServer, shop
     ],
     ids=["not json", "deep", "array", "number", "empty", "binary", "over 4 KiB"],
 )
-async def test_a_frame_that_is_no_message_ends_the_connection(
+async def test_a_frame_without_a_message_closes_the_connection(
     frame: str | bytes, code: int, ready: bool, server: RunningServer, shop: Shop
 ) -> None:
     async with logged_in(server.url, shop.terminals[0]) if ready else raw_socket(server.url, TERMINAL) as socket:
@@ -223,20 +223,20 @@ async def test_a_frame_that_is_no_message_ends_the_connection(
         assert (await ask(till, scan_message(shop.wallets[0].code())))["status"] == "approved"
 
 
-async def test_invalid_utf8_ends_the_connection(server: RunningServer, shop: Shop) -> None:
+async def test_invalid_utf8_closes_the_connection(server: RunningServer, shop: Shop) -> None:
     async with logged_in(server.url, shop.terminals[0]) as till:
         await till.send(b'{"type":"\xff\xfe"}', text=True)
         assert await close_code(till) == 1007
 
 
-async def test_a_frame_of_exactly_the_limit_is_read(server: RunningServer, shop: Shop) -> None:
+async def test_a_frame_of_the_maximum_size_is_accepted(server: RunningServer, shop: Shop) -> None:
     message = json.dumps(scan_message(shop.wallets[0].code()))
     async with logged_in(server.url, shop.terminals[0]) as till:
         await till.send(message + " " * (4096 - len(message)))
         assert (await receive(till))["status"] == "approved"
 
 
-async def test_a_message_before_authentication_ends_the_connection(
+async def test_a_message_before_authentication_closes_the_connection(
     server: RunningServer, shop: Shop, connection: asyncpg.Connection
 ) -> None:
     async with raw_socket(server.url, TERMINAL) as socket:
@@ -245,7 +245,7 @@ async def test_a_message_before_authentication_ends_the_connection(
     assert await payments(connection, shop) == 0
 
 
-async def test_authenticating_twice_ends_the_connection(server: RunningServer, shop: Shop) -> None:
+async def test_authenticating_twice_closes_the_connection(server: RunningServer, shop: Shop) -> None:
     async with logged_in(server.url, shop.terminals[0]) as till:
         await till.send(json.dumps(authenticate(shop.terminals[0], "00" * 32)))
         assert await close_code(till) == CloseCode.ALREADY_AUTHENTICATED
@@ -282,14 +282,14 @@ def _wrong(shop: Shop, case: str, nonce: str) -> dict[str, Any]:
         "a wallet",
     ],
 )
-async def test_who_cannot_prove_itself_is_told_to_stop(case: str, server: RunningServer, shop: Shop) -> None:
+async def test_a_failed_authentication_closes_with_unauthorized(case: str, server: RunningServer, shop: Shop) -> None:
     async with raw_socket(server.url, TERMINAL) as socket:
         hello = await receive(socket)
         await socket.send(json.dumps(_wrong(shop, case, hello["nonce"])))
         assert await close_code(socket) == CloseCode.UNAUTHORIZED
 
 
-async def test_a_key_from_before_the_last_activation_is_worthless(
+async def test_a_new_activation_invalidates_the_previous_key(
     server: RunningServer, shop: Shop, connection: asyncpg.Connection
 ) -> None:
     old = shop.terminals[0]
@@ -302,7 +302,7 @@ async def test_a_key_from_before_the_last_activation_is_worthless(
         pass
 
 
-async def test_a_terminal_that_was_never_activated_cannot_come_in(
+async def test_a_terminal_without_activation_is_unauthorized(
     server: RunningServer, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     number = shop.terminals[0].device.number
@@ -313,7 +313,7 @@ async def test_a_terminal_that_was_never_activated_cannot_come_in(
         assert await close_code(socket) == CloseCode.UNAUTHORIZED
 
 
-async def test_who_does_not_authenticate_in_time_is_closed(dsn: str, shop: Shop) -> None:
+async def test_authentication_has_a_timeout(dsn: str, shop: Shop) -> None:
     async with (
         serving(settings(authentication_timeout_s=1), KEYRING, dsn) as server,
         raw_socket(server.url, TERMINAL) as socket,
@@ -328,11 +328,11 @@ async def test_a_second_connection_supersedes_the_first(server: RunningServer, s
 
 
 async def test_without_the_subprotocol_the_upgrade_is_denied(server: RunningServer) -> None:
-    with pytest.raises(InvalidStatus) as denied:
+    with pytest.raises(InvalidStatus) as error:
         async with connect(server.url.replace("http", "ws") + "/v1/terminal"):
             pass
-    assert denied.value.response.status_code == 400
-    assert b"pos.v1" in denied.value.response.body
+    assert error.value.response.status_code == 400
+    assert b"pos.v1" in error.value.response.body
 
 
 async def test_too_many_forged_codes_lock_the_terminal_and_not_the_wallet(dsn: str, shop: Shop) -> None:
@@ -344,9 +344,9 @@ async def test_too_many_forged_codes_lock_the_terminal_and_not_the_wallet(dsn: s
         wallet = shop.wallets[0]
         for _ in range(3):
             assert (await ask(till, scan_message(forged(wallet.code(seq=0)))))["decline_code"] == "code_invalid"
-        refused = await ask(till, scan_message(wallet.code()))
-        assert (refused["type"], refused["code"], refused["retryable"]) == ("error", "too_many_bad_codes", True)
-        assert 0 < refused["retry_after_s"] <= 60
+        error = await ask(till, scan_message(wallet.code()))
+        assert (error["type"], error["code"], error["retryable"]) == ("error", "too_many_bad_codes", True)
+        assert 0 < error["retry_after_s"] <= 60
         assert (await ask(other, scan_message(wallet.code())))["status"] == "approved"
 
 
@@ -360,7 +360,7 @@ async def test_a_repeat_of_a_forged_scan_counts_once(dsn: str, shop: Shop) -> No
             assert (await ask(till, message))["decline_code"] == "code_invalid"
 
 
-async def test_a_database_that_is_away_is_a_retryable_error_and_nothing_half_done(
+async def test_without_a_database_the_answer_is_busy_and_nothing_is_stored(
     dsn: str, shop: Shop, connection: asyncpg.Connection
 ) -> None:
     async with (
@@ -378,7 +378,7 @@ async def test_a_database_that_is_away_is_a_retryable_error_and_nothing_half_don
         assert (await ask(till, message))["status"] == "approved"
 
 
-async def test_a_full_queue_answers_a_scan_before_it_is_read_and_nothing_else(
+async def test_a_full_queue_rejects_scans_before_they_are_parsed(
     dsn: str, shop: Shop, admin: asyncpg.Connection, connection: asyncpg.Connection
 ) -> None:
     one_at_a_time = settings(batch_lanes=1, batch_operations_max=1, queue_operations_max=1)
@@ -395,8 +395,7 @@ async def test_a_full_queue_answers_a_scan_before_it_is_read_and_nothing_else(
                     pass
             await second.send(json.dumps(scan_message(shop.wallets[1].code())))
             unread = scan_message(shop.wallets[2].code()) | {"amount_minor": -1}
-            refused = await ask(second, unread)
-            assert refused == {
+            assert await ask(second, unread) == {
                 "type": "error",
                 "reply_to": unread["message_id"],
                 "code": "busy",
@@ -405,9 +404,9 @@ async def test_a_full_queue_answers_a_scan_before_it_is_read_and_nothing_else(
                 "retryable": True,
                 "retry_after_s": None,
             }
-            odd = 'a "b\\c'
-            assert (await ask(second, unread | {"message_id": odd}))["reply_to"] == odd
-            # What is no scan, or does not say which message it is, is read as ever.
+            escaped_id = 'a "b\\c'
+            assert (await ask(second, unread | {"message_id": escaped_id}))["reply_to"] == escaped_id
+            # Other messages, and scans without a valid message_id, are parsed as usual.
             assert (await ask(second, {"type": "payment.bake", "message_id": "b"}))["code"] == "unknown_type"
             assert (await ask(second, unread | {"message_id": "\n"}))["field"] == "message_id"
         assert (await receive(first))["status"] == "approved"
@@ -416,7 +415,7 @@ async def test_a_full_queue_answers_a_scan_before_it_is_read_and_nothing_else(
         assert await payments(connection, shop) == 2
 
 
-async def test_who_comes_while_the_database_is_away_is_told_to_come_back(dsn: str, shop: Shop) -> None:
+async def test_a_connect_without_a_database_closes_with_unavailable(dsn: str, shop: Shop) -> None:
     async with proxied(dsn) as proxy, serving(settings(), KEYRING, proxy.dsn) as server:
         proxy.away = True
         await proxy.drop_all()
@@ -426,7 +425,7 @@ async def test_who_comes_while_the_database_is_away_is_told_to_come_back(dsn: st
             assert await close_code(socket) == CloseCode.UNAVAILABLE
 
 
-async def test_a_server_that_stops_finishes_and_says_so(dsn: str, shop: Shop) -> None:
+async def test_a_stopping_server_finishes_and_closes_with_draining(dsn: str, shop: Shop) -> None:
     async with serving(settings(), KEYRING, dsn) as server:
         socket = await connect(
             server.url.replace("http", "ws") + "/v1/terminal",
@@ -441,7 +440,7 @@ async def test_a_server_that_stops_finishes_and_says_so(dsn: str, shop: Shop) ->
     assert await close_code(socket) == CloseCode.DRAINING
 
 
-async def test_ids_in_any_case_are_the_same_payment(server: RunningServer, shop: Shop) -> None:
+async def test_payment_ids_are_case_insensitive(server: RunningServer, shop: Shop) -> None:
     identifier = str(new_id())
     message = scan_message(shop.wallets[0].code(), payment_id=identifier)
     async with logged_in(server.url, shop.terminals[0]) as till:

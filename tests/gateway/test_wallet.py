@@ -1,4 +1,4 @@
-"""A customer's phone on the wire."""
+"""A wallet over a WebSocket."""
 
 import json
 
@@ -17,7 +17,7 @@ dsn = shared_database()
 server = shared_server()
 
 
-async def test_ready_holds_the_balance(server: RunningServer, shop: Shop) -> None:
+async def test_ready_has_the_balance(server: RunningServer, shop: Shop) -> None:
     wallet = shop.wallets[0]
     async with raw_socket(server.url, DeviceKind.WALLET) as socket:
         hello = await receive(socket)
@@ -43,7 +43,7 @@ async def test_a_wallet_cannot_scan(server: RunningServer, shop: Shop, connectio
     assert await payments(connection, shop) == 0
 
 
-async def test_an_unknown_wallet_and_a_wrong_key_look_the_same(server: RunningServer, shop: Shop) -> None:
+async def test_an_unknown_wallet_and_a_wrong_key_have_the_same_close_code(server: RunningServer, shop: Shop) -> None:
     for fields in ({"id": 9_999_999_999}, {"slot": 1}, {"mac": "0" * 64}):
         async with raw_socket(server.url, DeviceKind.WALLET) as socket:
             hello = await receive(socket)
@@ -60,7 +60,7 @@ async def test_a_revoked_phone_stays_out(server: RunningServer, shop: Shop, admi
         assert await close_code(socket) == CloseCode.UNAUTHORIZED
 
 
-async def test_a_new_phone_in_the_slot_starts_fresh_and_ends_the_old_ones_codes(
+async def test_a_new_phone_in_the_slot_invalidates_codes_of_the_old_one(
     server: RunningServer, shop: Shop, connection: asyncpg.Connection
 ) -> None:
     old = shop.wallets[0]
