@@ -26,7 +26,7 @@ pytestmark = pytest.mark.asyncio
 
 @dataclass(frozen=True, slots=True)
 class Storm:
-    """The number of pairs, of sales per pair (a wallet has ten codes per 30 s), and the minimum of cuts of each kind."""
+    """The number of pairs, of sales per pair (a wallet has ten codes per 30 s), and the minimum of cuts per kind."""
 
     pairs: int
     sales: int
