@@ -1,4 +1,4 @@
-"""`GET /asyncapi.json`: the WebSocket protocol as this server speaks it, for tools. `pos-server asyncapi` prints it."""
+"""`GET /asyncapi.json`: the AsyncAPI document of the WebSocket protocol. `pos-server asyncapi` prints the same."""
 
 from functools import cache
 from importlib.metadata import version
@@ -15,7 +15,7 @@ MEDIA_TYPE = f"application/vnd.aai.asyncapi+json;version={ASYNCAPI_VERSION}"
 
 
 def asyncapi_json(settings: Settings) -> bytes:
-    """The document with these settings' limits, indented, in UTF-8, with a line break at its end."""
+    """Return the document with the limits of these settings, as indented JSON in UTF-8 with a final newline."""
     limits = WireLimits(
         frame_bytes_max=settings.frame_bytes_max,
         heartbeat_s=settings.heartbeat_s,
@@ -43,7 +43,7 @@ def _document_json(limits: WireLimits) -> bytes:
 
 
 class AsyncApi:
-    """Made once: the document does not change while the server runs."""
+    """The document, rendered once, because it does not change while the server runs."""
 
     def __init__(self, settings: Settings) -> None:
         self._body = asyncapi_json(settings)
