@@ -132,14 +132,14 @@ def _rest_api(
     metrics: Metrics | None,
 ) -> Starlette:
     keyring, pool, publisher, authorizer = backend.keyring, backend.pool, backend.publisher, backend.authorizer
-    creating = IdempotentCreate(pool, keyring)
+    creator = IdempotentCreate(pool, keyring)
     engine = EngineClient(authorizer)
     reports = Reports(pool, concurrent_max=settings.api_reports_max, timeout_s=settings.api_report_timeout_s)
     activation_ttl_s, probe_timeout_s = settings.activation_ttl_s, settings.probe_timeout_s
     handlers = {
-        **Admin(pool, creating).handlers(),
-        **Issuer(pool, creating, engine, publisher, activation_ttl_s=activation_ttl_s).handlers(),
-        **MerchantStores(pool, creating, publisher, activation_ttl_s=activation_ttl_s).handlers(),
+        **Admin(pool, creator).handlers(),
+        **Issuer(pool, creator, engine, publisher, activation_ttl_s=activation_ttl_s).handlers(),
+        **MerchantStores(pool, creator, publisher, activation_ttl_s=activation_ttl_s).handlers(),
         **MerchantPayments(pool, reports, engine, publisher, forged_codes, new_id=uuid7).handlers(),
         **MerchantReports(reports, now_ms=now_ms).handlers(),
     }

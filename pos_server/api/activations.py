@@ -1,4 +1,4 @@
-"""`POST /v1/activations`: a new device trades its one-time code for its identity and its key."""
+"""`POST /v1/activations`: a new device exchanges its one-time code for its identity and key."""
 
 import base64
 import math
@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 
 class Activations:
-    """Trades activation codes for keys. `wrong_codes` counts failures by address, so that guessing is slow."""
+    """Exchange of activation codes for keys. `wrong_codes` counts failures per address, which slows down guessing."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Activations:
         self._body_bytes_max = body_bytes_max
 
     async def create(self, request: Request) -> Response:
-        """Answers 200 with `core.activation.Activation`; the same `request_id` gets the same answer again."""
+        """Respond 200 with an `Activation`. A repeat with the same `request_id` gets the same response."""
         about_request(request_id_of(request))
         address = request.client.host if request.client else ""
         blocked_s = self._failures.blocked_for_s(address, time.monotonic())
@@ -55,8 +55,8 @@ class Activations:
         try:
             async with self._pool.acquire() as connection:
                 activated = await directory.use_activation(connection, body.activation_code, body.request_id, kid)
-        except DATABASE_AWAY as away:
-            log.warning("database_away", during="activation", cause=type(away).__name__)
+        except DATABASE_AWAY as error:
+            log.warning("database_away", during="activation", cause=type(error).__name__)
             raise database_away() from None
         key = None
         if activated is not None:
@@ -66,12 +66,12 @@ class Activations:
             raise Problem(
                 HTTPStatus.NOT_FOUND,
                 "activation_unknown",
-                "this activation code is unknown, expired or used; ask for a new one",
+                "The activation code is unknown, expired or used. Request a new code.",
             )
-        # A connection under the device's previous key is closed, wherever it is.
+        # Close connections with the device's previous key, at all servers.
         self._publisher.revoke(activated.device, activated.generation)
         log.info("device_activated", kind=activated.device.kind.value, number=activated.device.number)
-        answer = Activation(
+        activation = Activation(
             kind=activated.device.kind,
             number=activated.device.number,
             slot=activated.device.slot,
@@ -81,4 +81,4 @@ class Activations:
             name=activated.name,
         )
         headers = {"Cache-Control": "no-store"}
-        return Response(answer.model_dump_json(), headers=headers, media_type="application/json")
+        return Response(activation.model_dump_json(), headers=headers, media_type="application/json")

@@ -1,4 +1,4 @@
-"""The operator's part of the REST API: merchants and API keys."""
+"""Handlers of the role `admin`: merchants and API keys."""
 
 from datetime import time
 from typing import Any
@@ -32,14 +32,14 @@ from .support.times import rfc3339, rfc3339_or_none
 
 
 class Admin:
-    """What keys of the role `admin` may do."""
+    """Handlers of the role `admin`."""
 
-    def __init__(self, pool: asyncpg.Pool, creating: IdempotentCreate) -> None:
+    def __init__(self, pool: asyncpg.Pool, creator: IdempotentCreate) -> None:
         self._pool = pool
-        self._creating = creating
+        self._creator = creator
 
     def handlers(self) -> dict[str, Handler]:
-        """By the names of ADMIN_ENDPOINTS."""
+        """Return the handlers by the names of ADMIN_ENDPOINTS."""
         return {
             "createMerchant": self.create_merchant,
             "listMerchants": self.list_merchants,
@@ -55,7 +55,7 @@ class Admin:
         body = call.body
         _check_time_zone(body.time_zone)
 
-        async def make(connection: AnyConnection, secret: bytes) -> Merchant:
+        async def create(connection: AnyConnection, secret: bytes) -> Merchant:
             merchant_id = await directory.create_merchant(connection, body.name, body.currency)
             row = await directory.set_terms(
                 connection,
@@ -65,17 +65,17 @@ class Admin:
                 time_zone=body.time_zone,
                 cut_off=time.fromisoformat(body.cut_off),
             )
-            return _shown(row)
+            return _merchant(row)
 
-        return await self._creating.create(call, Merchant, make)
+        return await self._creator.create(call, Merchant, create)
 
     async def list_merchants(self, call: ApiCall[NoParameters, Paging, None]) -> Reply:
         rows = await directory.list_merchants(self._pool, after_id(call.query), call.query.limit + 1)
-        merchants = [_shown(row) for row in rows]
+        merchants = [_merchant(row) for row in rows]
         return Reply(page(Page[Merchant], merchants, call.query, lambda merchant: str(merchant.merchant_id)))
 
     async def get_merchant(self, call: ApiCall[MerchantPath, NoParameters, None]) -> Reply:
-        return Reply(_shown(await directory.find_merchant(self._pool, call.parameters.merchant_id)))
+        return Reply(_merchant(await directory.find_merchant(self._pool, call.parameters.merchant_id)))
 
     async def change_merchant(self, call: ApiCall[MerchantPath, NoParameters, MerchantChange]) -> Reply:
         merchant_id, body = call.parameters.merchant_id, call.body
@@ -92,30 +92,30 @@ class Admin:
                 time_zone=body.time_zone,
                 cut_off=None if body.cut_off is None else time.fromisoformat(body.cut_off),
             )
-            return Reply(_shown(row))
+            return Reply(_merchant(row))
 
     async def create_api_key(self, call: ApiCall[NoParameters, NoParameters, ApiKeyCreate]) -> Reply:
         body = call.body
         if (body.merchant_id is not None) != (body.role is Role.MERCHANT):
-            text = "a merchant's key needs the merchant, no other has one"
+            text = "A key with the role `merchant` needs a merchant_id; other roles must not have one."
             raise problem(ProblemCode.BAD_FIELD, text, pointer="/merchant_id")
 
-        async def make(connection: AnyConnection, secret: bytes) -> ApiKeyCreated:
+        async def create(connection: AnyConnection, secret: bytes) -> ApiKeyCreated:
             if body.merchant_id is not None and await directory.find_merchant(connection, body.merchant_id) is None:
-                raise problem(ProblemCode.NOT_FOUND, "there is no such merchant", pointer="/merchant_id")
-            return await _new_key(connection, secret, body.role, body.merchant_id, body.name)
+                raise problem(ProblemCode.NOT_FOUND, "Unknown merchant.", pointer="/merchant_id")
+            return await _create_key(connection, secret, body.role, body.merchant_id, body.name)
 
-        return await self._creating.create(call, ApiKeyCreated, make, _tell_key)
+        return await self._creator.create(call, ApiKeyCreated, create, _with_secret)
 
     async def rotate_api_key(self, call: ApiCall[ApiKeyPath, NoParameters, ApiKeyRotate]) -> Reply:
-        async def make(connection: AnyConnection, secret: bytes) -> ApiKeyCreated:
-            former = await api_keys.find_api_key_record(connection, call.parameters.key_id)
-            if former is None:
+        async def create(connection: AnyConnection, secret: bytes) -> ApiKeyCreated:
+            previous = await api_keys.find_api_key_record(connection, call.parameters.key_id)
+            if previous is None:
                 raise problem(ProblemCode.NOT_FOUND)
-            await api_keys.end_api_key(connection, former.id, call.body.overlap_s)
-            return await _new_key(connection, secret, former.role, former.merchant_id, former.name)
+            await api_keys.end_api_key(connection, previous.id, call.body.overlap_s)
+            return await _create_key(connection, secret, previous.role, previous.merchant_id, previous.name)
 
-        return await self._creating.create(call, ApiKeyCreated, make, _tell_key)
+        return await self._creator.create(call, ApiKeyCreated, create, _with_secret)
 
     async def list_api_keys(self, call: ApiCall[NoParameters, Paging, None]) -> Reply:
         records = await api_keys.list_api_keys(self._pool, after_id(call.query), call.query.limit + 1)
@@ -134,27 +134,29 @@ class Admin:
 
 def _check_time_zone(name: str) -> None:
     if not is_time_zone(name):
-        raise problem(ProblemCode.BAD_FIELD, "there is no such time zone", pointer="/time_zone")
+        raise problem(
+            ProblemCode.BAD_FIELD, "Unknown time zone. Use an IANA name such as Europe/Berlin.", pointer="/time_zone"
+        )
 
 
-def _shown(row: asyncpg.Record | None) -> Merchant:
+def _merchant(row: asyncpg.Record | None) -> Merchant:
     if row is None:
         raise problem(ProblemCode.NOT_FOUND)
     return Merchant(**{**row, "cut_off": f"{row['cut_off']:%H:%M}"})
 
 
-async def _new_key(
+async def _create_key(
     connection: AnyConnection, secret: bytes, role: Role, merchant_id: int | None, name: str
 ) -> ApiKeyCreated:
     key_id = await api_keys.create_api_key(connection, _key(role, secret), role, merchant_id, name)
     record = await api_keys.find_api_key_record(connection, key_id)
     if record is None:
-        raise AssertionError("a key that was just made")
+        raise AssertionError("the new key is not in the database")
     return ApiKeyCreated(**_key_fields(record), key=None)
 
 
-def _tell_key(made: ApiKeyCreated, secret: bytes) -> ApiKeyCreated:
-    return made.model_copy(update={"key": _key(made.role, secret)})
+def _with_secret(api_key_created: ApiKeyCreated, secret: bytes) -> ApiKeyCreated:
+    return api_key_created.model_copy(update={"key": _key(api_key_created.role, secret)})
 
 
 def _key(role: Role, secret: bytes) -> str:

@@ -1,4 +1,4 @@
-"""`/healthz`: the process lives. `/readyz`: it should get traffic."""
+"""`/healthz`: the process is running. `/readyz`: the server can receive traffic."""
 
 import asyncio
 from http import HTTPStatus
@@ -13,7 +13,7 @@ from ..ledger.migrate import load_migrations, schema_number
 
 
 class Health:
-    """Ready means: not on its way out, and the database answers in time and has the schema of this version."""
+    """Probes. A server is ready if it is not draining and its database responds in time with this version's schema."""
 
     def __init__(self, authorizer: Authorizer, pool: asyncpg.Pool, *, probe_timeout_s: float) -> None:
         self._authorizer = authorizer
@@ -28,17 +28,21 @@ class Health:
         if self._authorizer.is_closed:
             return _not_ready("draining")
         try:
-            # The wait for a connection of the pool is in it.
+            # Includes the wait for a connection from the pool.
             async with asyncio.timeout(self._probe_timeout_s):
                 number = await schema_number(self._pool)
         except DATABASE_AWAY:
-            return _not_ready("the database does not answer")
+            return _not_ready("the database does not respond")
         if number < self._schema_number:
-            return _not_ready(f"the schema is at {number} and must be at {self._schema_number}: pos-server migrate")
+            return _not_ready(
+                f"the schema is at migration {number}, this version needs {self._schema_number}: run pos-server migrate"
+            )
         if number > self._schema_number:
-            return _not_ready(f"the schema is at {number}, beyond {self._schema_number}: run the newer version")
+            return _not_ready(
+                f"the schema is at migration {number}, this version has {self._schema_number}: run the newer version"
+            )
         return PlainTextResponse("ready\n")
 
 
-def _not_ready(why: str) -> PlainTextResponse:
-    return PlainTextResponse(f"{why}\n", HTTPStatus.SERVICE_UNAVAILABLE)
+def _not_ready(reason: str) -> PlainTextResponse:
+    return PlainTextResponse(f"{reason}\n", HTTPStatus.SERVICE_UNAVAILABLE)

@@ -1,4 +1,4 @@
-"""The issuer's part of the REST API: wallets, their limits and devices, cash, and what moved in a wallet."""
+"""Handlers of the role `issuer`: wallets with their limits and devices, cash, and wallet statements."""
 
 from http import HTTPStatus
 from uuid import UUID
@@ -34,7 +34,7 @@ from ..core.texts import DEFAULT_LANGUAGE
 from ..delivery.publisher import Publisher
 from ..ledger import directory, wallets
 from ..ledger.database import AnyConnection
-from .support.activation_codes import issue_code, tell_code
+from .support.activation_codes import issue_code, with_code
 from .support.dispatch import ApiCall, Handler, Reply
 from .support.engine_client import EngineClient
 from .support.etags import etag, require_match
@@ -47,12 +47,12 @@ _WalletCall = ApiCall[WalletPath, NoParameters, None]
 
 
 class Issuer:
-    """Handlers for the role `issuer`."""
+    """Handlers of the role `issuer`."""
 
     def __init__(
         self,
         pool: asyncpg.Pool,
-        creating: IdempotentCreate,
+        creator: IdempotentCreate,
         engine: EngineClient,
         publisher: Publisher,
         *,
@@ -60,12 +60,12 @@ class Issuer:
     ) -> None:
         self._activation_ttl_s = activation_ttl_s
         self._pool = pool
-        self._creating = creating
+        self._creator = creator
         self._engine = engine
         self._publisher = publisher
 
     def handlers(self) -> dict[str, Handler]:
-        """By the names of ISSUER_ENDPOINTS."""
+        """Return the handlers by the names of ISSUER_ENDPOINTS."""
         return {
             "createWallet": self.create_wallet,
             "listWallets": self.list_wallets,
@@ -89,37 +89,37 @@ class Issuer:
     # --- wallets
 
     async def create_wallet(self, call: ApiCall[NoParameters, NoParameters, WalletCreate]) -> Reply:
-        async def make(connection: AnyConnection, secret: bytes) -> Wallet:
+        async def create(connection: AnyConnection, secret: bytes) -> Wallet:
             number = await directory.create_wallet(connection, call.body.name, call.body.currency)
-            return await _wallet(connection, number)
+            return await _find_wallet(connection, number)
 
-        return await self._creating.create(call, Wallet, make)
+        return await self._creator.create(call, Wallet, create)
 
     async def list_wallets(self, call: ApiCall[NoParameters, Paging, None]) -> Reply:
         rows = await wallets.list_wallets(self._pool, after_id(call.query), call.query.limit + 1)
-        shown = [_shown(row) for row in rows]
-        return Reply(page(Page[Wallet], shown, call.query, lambda wallet: str(wallet.wallet_number)))
+        resources = [_wallet(row) for row in rows]
+        return Reply(page(Page[Wallet], resources, call.query, lambda wallet: str(wallet.wallet_number)))
 
     async def get_wallet(self, call: _WalletCall) -> Reply:
-        return Reply(await _wallet(self._pool, call.parameters.wallet_number))
+        return Reply(await _find_wallet(self._pool, call.parameters.wallet_number))
 
     async def change_wallet(self, call: ApiCall[WalletPath, NoParameters, WalletChange]) -> Reply:
         number, status = call.parameters.wallet_number, WalletStatus(call.body.status)
         async with self._pool.acquire() as connection, connection.transaction():
             await directory.set_wallet_status(connection, number, status)
-            wallet = await _wallet(connection, number)
-        # Of a repeat too: the first may have been cut off between its commit and this.
+            wallet = await _find_wallet(connection, number)
+        # Also for a repeat: the first request may have been interrupted between its commit and this call.
         self._publisher.notify(status_notice(number, status))
         return Reply(wallet)
 
     async def reset_pin(self, call: _WalletCall) -> Reply:
         async with self._pool.acquire() as connection, connection.transaction():
             await directory.reset_pin(connection, call.parameters.wallet_number)
-            return Reply(await _wallet(connection, call.parameters.wallet_number))
+            return Reply(await _find_wallet(connection, call.parameters.wallet_number))
 
     async def list_transfers(self, call: ApiCall[WalletPath, Paging, None]) -> Reply:
         number = call.parameters.wallet_number
-        await _wallet(self._pool, number)
+        await _find_wallet(self._pool, number)
         rows = await wallets.list_transfers(self._pool, number, before_id(call.query), call.query.limit + 1)
         transfers = [_transfer(row) for row in rows]
         return Reply(page(Page[WalletTransfer], transfers, call.query, lambda transfer: str(transfer.transfer_id)))
@@ -127,20 +127,20 @@ class Issuer:
     # --- limits
 
     async def get_limits(self, call: _WalletCall) -> Reply:
-        return _limits_done(await _limits(self._pool, call.parameters.wallet_number))
+        return _limits_reply(await _find_limits(self._pool, call.parameters.wallet_number))
 
     async def replace_limits(self, call: ApiCall[WalletPath, NoParameters, WalletLimitsReplace]) -> Reply:
         number = call.parameters.wallet_number
         async with self._pool.acquire() as connection, connection.transaction():
-            require_match(call.if_match, await _limits(connection, number, for_update=True))
+            require_match(call.if_match, await _find_limits(connection, number, for_update=True))
             await wallets.set_own_limits(connection, number, OwnLimits(**call.body.model_dump()))
-            return _limits_done(await _limits(connection, number))
+            return _limits_reply(await _find_limits(connection, number))
 
     # --- devices
 
     async def list_devices(self, call: ApiCall[WalletPath, Paging, None]) -> Reply:
-        await _wallet(self._pool, call.parameters.wallet_number)
-        # The cursor is the slot after which the page begins.
+        await _find_wallet(self._pool, call.parameters.wallet_number)
+        # The cursor is the last slot of the previous page.
         after = -1 if call.query.cursor is None else after_id(call.query)
         rows = await wallets.list_devices(self._pool, call.parameters.wallet_number)
         devices = [WalletDevice(**row) for row in rows if row["slot"] > after]
@@ -149,18 +149,18 @@ class Issuer:
     async def create_device(self, call: ApiCall[WalletPath, NoParameters, WalletDeviceCreate]) -> Reply:
         number = call.parameters.wallet_number
 
-        async def make(connection: AnyConnection, secret: bytes) -> WalletDeviceActivation:
-            # One at a time: two requests do not get the same slot.
+        async def create(connection: AnyConnection, secret: bytes) -> WalletDeviceActivation:
+            # The lock prevents two requests from getting the same slot.
             if not await wallets.lock_wallet(connection, number):
                 raise problem(ProblemCode.NOT_FOUND)
             slot = await wallets.free_slot(connection, number) if call.body.slot is None else call.body.slot
             if slot is None:
                 raise problem(ProblemCode.NO_FREE_SLOT)
             device = DeviceId(DeviceKind.WALLET, number, slot)
-            ends_at = await issue_code(connection, device, secret, self._activation_ttl_s)
-            return WalletDeviceActivation(wallet_number=number, slot=slot, activation_code=None, expires_at=ends_at)
+            expires_at = await issue_code(connection, device, secret, self._activation_ttl_s)
+            return WalletDeviceActivation(wallet_number=number, slot=slot, activation_code=None, expires_at=expires_at)
 
-        return await self._creating.create(call, WalletDeviceActivation, make, tell_code)
+        return await self._creator.create(call, WalletDeviceActivation, create, with_code)
 
     async def revoke_device(self, call: ApiCall[WalletDevicePath, NoParameters, None]) -> Reply:
         number, slot = call.parameters.wallet_number, call.parameters.slot
@@ -175,30 +175,30 @@ class Issuer:
     # --- cash
 
     async def create_top_up(self, call: ApiCall[NoParameters, NoParameters, CashCreate]) -> Reply:
-        return await self._move(call, Purpose.TOP_UP)
+        return await self._move_cash(call, Purpose.TOP_UP)
 
     async def get_top_up(self, call: ApiCall[CashPath, NoParameters, None]) -> Reply:
-        return Reply(_cash(await self._find(call.parameters.payment_id, Purpose.TOP_UP)))
+        return Reply(_cash_payment(await self._find_payment(call.parameters.payment_id, Purpose.TOP_UP)))
 
     async def cancel_top_up(self, call: ApiCall[CashPath, NoParameters, None]) -> Reply:
         return await self._cancel(call.parameters.payment_id, Purpose.TOP_UP)
 
     async def create_withdrawal(self, call: ApiCall[NoParameters, NoParameters, CashCreate]) -> Reply:
-        return await self._move(call, Purpose.WITHDRAWAL)
+        return await self._move_cash(call, Purpose.WITHDRAWAL)
 
     async def get_withdrawal(self, call: ApiCall[CashPath, NoParameters, None]) -> Reply:
-        return Reply(_cash(await self._find(call.parameters.payment_id, Purpose.WITHDRAWAL)))
+        return Reply(_cash_payment(await self._find_payment(call.parameters.payment_id, Purpose.WITHDRAWAL)))
 
     async def cancel_withdrawal(self, call: ApiCall[CashPath, NoParameters, None]) -> Reply:
         return await self._cancel(call.parameters.payment_id, Purpose.WITHDRAWAL)
 
-    async def _move(self, call: ApiCall[NoParameters, NoParameters, CashCreate], purpose: Purpose) -> Reply:
+    async def _move_cash(self, call: ApiCall[NoParameters, NoParameters, CashCreate], purpose: Purpose) -> Reply:
         body = call.body
         merchant = await directory.find_merchant(self._pool, body.merchant_id)
         if merchant is None:
-            raise problem(ProblemCode.NOT_FOUND, "there is no such merchant", pointer="/merchant_id")
+            raise problem(ProblemCode.NOT_FOUND, "Unknown merchant.", pointer="/merchant_id")
         payment_id = derived_id(call.key.tenant, call.endpoint.name, call.idempotency_key)
-        wish = MoveCash(
+        operation = MoveCash(
             payment_id=payment_id,
             merchant_id=body.merchant_id,
             wallet_number=body.wallet_number,
@@ -207,13 +207,13 @@ class Issuer:
             currency=merchant["currency"],
             purpose=purpose,
         )
-        decided = await self._engine.decide(wish)
-        return Reply(_cash(decided.payment), HTTPStatus.OK if decided.replayed else HTTPStatus.CREATED)
+        outcome = await self._engine.decide(operation)
+        return Reply(_cash_payment(outcome.payment), HTTPStatus.OK if outcome.replayed else HTTPStatus.CREATED)
 
     async def _cancel(self, payment_id: UUID, purpose: Purpose) -> Reply:
-        payment = await self._find(payment_id, purpose)
-        # Payments do not go but into the archive, so this finds what was found: it leaves no tombstone.
-        wish = Cancel(
+        payment = await self._find_payment(payment_id, purpose)
+        # A payment disappears only into the archive, so the cancel finds it too and leaves no tombstone.
+        cancel = Cancel(
             terminal_number=None,
             merchant_id=payment.merchant_id,
             currency=payment.currency,
@@ -221,38 +221,40 @@ class Issuer:
             reference=None,
             tombstone_id=payment_id,
         )
-        return Reply(_cash((await self._engine.decide(wish)).payment))
+        return Reply(_cash_payment((await self._engine.decide(cancel)).payment))
 
-    async def _find(self, payment_id: UUID, purpose: Purpose) -> Payment:
-        found = await wallets.find_cash(self._pool, payment_id, purpose)
-        if not isinstance(found, Payment):
-            raise problem(found)
-        return found
+    async def _find_payment(self, payment_id: UUID, purpose: Purpose) -> Payment:
+        payment = await wallets.find_cash(self._pool, payment_id, purpose)
+        if not isinstance(payment, Payment):
+            raise problem(payment)
+        return payment
 
 
-async def _wallet(connection: AnyConnection | asyncpg.Pool, number: int) -> Wallet:
+async def _find_wallet(connection: AnyConnection | asyncpg.Pool, number: int) -> Wallet:
     row = await wallets.find_wallet(connection, number)
     if row is None:
         raise problem(ProblemCode.NOT_FOUND)
-    return _shown(row)
+    return _wallet(row)
 
 
-def _shown(row: asyncpg.Record) -> Wallet:
+def _wallet(row: asyncpg.Record) -> Wallet:
     return Wallet(**{**row, "pin_locked_until": rfc3339_or_none(row["pin_locked_until"])})
 
 
-async def _limits(connection: AnyConnection | asyncpg.Pool, number: int, *, for_update: bool = False) -> WalletLimits:
+async def _find_limits(
+    connection: AnyConnection | asyncpg.Pool, number: int, *, for_update: bool = False
+) -> WalletLimits:
     limits = await wallets.find_own_limits(connection, number, for_update=for_update)
     if limits is None:
         raise problem(ProblemCode.NOT_FOUND)
     return WalletLimits(wallet_number=number, **asdict(limits))
 
 
-def _limits_done(limits: WalletLimits) -> Reply:
+def _limits_reply(limits: WalletLimits) -> Reply:
     return Reply(limits, etag=etag(limits))
 
 
-def _cash(payment: Payment) -> CashPayment:
+def _cash_payment(payment: Payment) -> CashPayment:
     return CashPayment.model_validate(
         {
             "payment_id": payment.payment_id,

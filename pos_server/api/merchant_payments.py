@@ -1,4 +1,4 @@
-"""A merchant's part of the REST API: payments by a code that was scanned, and what is taken back of payments."""
+"""Handlers of the role `merchant`: payments with a scanned code, cancels and refunds."""
 
 import math
 import time
@@ -38,11 +38,11 @@ from .support.dispatch import ApiCall, Handler, Reply
 from .support.engine_client import EngineClient
 from .support.pages import after_cursor, page_by_cursor
 from .support.problems import problem
-from .support.times import moment_of_query, rfc3339_of_ms
+from .support.times import parse_time, rfc3339_of_ms
 
 
 class MerchantPayments:
-    """Handlers for the role `merchant`: payments, cancels and refunds.
+    """Handlers of the role `merchant` for payments, cancels and refunds.
 
     `forged_codes` counts forged codes by terminal number, over WebSockets and REST together; the publisher records
     them. `new_id` makes the id of a tombstone.
@@ -66,7 +66,7 @@ class MerchantPayments:
         self._new_id = new_id
 
     def handlers(self) -> dict[str, Handler]:
-        """By the names of PAYMENT_ENDPOINTS."""
+        """Return the handlers by the names of PAYMENT_ENDPOINTS."""
         return {
             "createPayment": self.create_payment,
             "listPayments": self.list_payments,
@@ -81,7 +81,7 @@ class MerchantPayments:
         merchant_id, currency = call.key.merchant
         body = call.body
         if await stores.find_terminal(self._pool, merchant_id, body.terminal_number) is None:
-            raise problem(ProblemCode.NOT_FOUND, "there is no such terminal", pointer="/terminal_number")
+            raise problem(ProblemCode.NOT_FOUND, "Unknown terminal.", pointer="/terminal_number")
         blocked_s = self._forged_codes.blocked_for_s(body.terminal_number, time.monotonic())
         if blocked_s:
             raise problem(ErrorCode.TOO_MANY_BAD_CODES, retry_after_s=math.ceil(blocked_s))
@@ -96,66 +96,66 @@ class MerchantPayments:
             entry=Entry(body.entry),
             purpose=Purpose(body.purpose),
         )
-        decided = await self._engine.decide(scan)
-        status = HTTPStatus.OK if decided.replayed else HTTPStatus.CREATED
-        if decided.payment.status is Status.PENDING:
+        outcome = await self._engine.decide(scan)
+        status = HTTPStatus.OK if outcome.replayed else HTTPStatus.CREATED
+        if outcome.payment.status is Status.PENDING:
             status = HTTPStatus.ACCEPTED
-        return Reply(self._shown(decided.payment, call.language), status)
+        return Reply(self._payment(outcome.payment, call.language), status)
 
     async def list_payments(self, call: ApiCall[NoParameters, PaymentQuery, None]) -> Reply:
         merchant_id, _ = call.key.merchant
         query = call.query
-        asked = PaymentFilter(
+        payment_filter = PaymentFilter(
             reference=query.reference,
             store_id=query.store_id,
             terminal_number=query.terminal_number,
             status=query.status,
-            since=moment_of_query("from", query.from_),
-            until=moment_of_query("to", query.to),
+            since=parse_time("from", query.from_),
+            until=parse_time("to", query.to),
         )
         after = after_cursor(query)
         async with self._reports.connection() as connection:
-            found = await reports.list_payments(connection, merchant_id, asked, after, query.limit + 1)
-        items = [(self._shown(payment, call.language), place) for payment, place in found]
+            payments = await reports.list_payments(connection, merchant_id, payment_filter, after, query.limit + 1)
+        items = [(self._payment(payment, call.language), cursor) for payment, cursor in payments]
         return Reply(page_by_cursor(Page[Payment], items, query))
 
     async def get_payment(self, call: ApiCall[PaymentPath, NoParameters, None]) -> Reply:
-        payment = await self._find(call.key, call.parameters.payment_id)
-        return Reply(self._shown(payment, call.language))
+        payment = await self._find_payment(call.key, call.parameters.payment_id)
+        return Reply(self._payment(payment, call.language))
 
     async def cancel_payment(self, call: ApiCall[PaymentPath, NoParameters, None]) -> Reply:
-        # The ids of this API are made here, so nothing can still arrive under one that is not known: no tombstone.
-        payment = await self._find(call.key, call.parameters.payment_id)
-        return Reply(self._shown(await self._cancel(call.key, payment.payment_id, None), call.language))
+        # The server makes the ids of REST payments, so no scan with an unknown id can arrive later: no tombstone.
+        payment = await self._find_payment(call.key, call.parameters.payment_id)
+        return Reply(self._payment(await self._cancel(call.key, payment.payment_id, None), call.language))
 
     async def cancel_reference(self, call: ApiCall[NoParameters, NoParameters, CancelByReference]) -> Reply:
-        return Reply(self._shown(await self._cancel(call.key, None, call.body.reference), call.language))
+        return Reply(self._payment(await self._cancel(call.key, None, call.body.reference), call.language))
 
     async def create_refund(self, call: ApiCall[PaymentPath, NoParameters, RefundCreate]) -> Reply:
         merchant_id, _ = call.key.merchant
-        wish = CreateRefund(
+        refund_request = CreateRefund(
             refund_id=derived_id(call.key.tenant, call.endpoint.name, call.idempotency_key),
             payment_id=call.parameters.payment_id,
             merchant_id=merchant_id,
             terminal_number=None,
             amount_minor=call.body.amount_minor,
         )
-        outcome = await self._engine.refund(wish)
-        return Reply(_shown_refund(outcome.refund), HTTPStatus.OK if outcome.replayed else HTTPStatus.CREATED)
+        outcome = await self._engine.refund(refund_request)
+        return Reply(_refund(outcome.refund), HTTPStatus.OK if outcome.replayed else HTTPStatus.CREATED)
 
     async def list_refunds(self, call: ApiCall[PaymentPath, Paging, None]) -> Reply:
-        payment = await self._find(call.key, call.parameters.payment_id)
+        payment = await self._find_payment(call.key, call.parameters.payment_id)
         after = after_cursor(call.query)
-        found = await reports.list_refunds(self._pool, payment.payment_id, after, call.query.limit + 1)
-        items = [(_shown_refund(refund), place) for refund, place in found]
+        refunds = await reports.list_refunds(self._pool, payment.payment_id, after, call.query.limit + 1)
+        items = [(_refund(refund), cursor) for refund, cursor in refunds]
         return Reply(page_by_cursor(Page[Refund], items, call.query))
 
-    async def _find(self, key: ApiKey, payment_id: UUID) -> StoredPayment:
+    async def _find_payment(self, key: ApiKey, payment_id: UUID) -> StoredPayment:
         merchant_id, _ = key.merchant
-        found = await history.find_payment(self._pool, merchant_id, payment_id, None)
-        if isinstance(found, ErrorCode):
-            raise problem(found)
-        return found
+        payment = await history.find_payment(self._pool, merchant_id, payment_id, None)
+        if isinstance(payment, ErrorCode):
+            raise problem(payment)
+        return payment
 
     async def _cancel(self, key: ApiKey, payment_id: UUID | None, reference: str | None) -> StoredPayment:
         merchant_id, currency = key.merchant
@@ -169,8 +169,8 @@ class MerchantPayments:
         )
         return (await self._engine.decide(cancel)).payment
 
-    def _shown(self, payment: StoredPayment, language: str) -> Payment:
-        # The text is the one that the cashier would read at the till.
+    def _payment(self, payment: StoredPayment, language: str) -> Payment:
+        # The text is the same as on the terminal's screen.
         notice = terminal_notice(payment, None, language, wallet_online=self._publisher.wallet_online(payment))
         result = notice if isinstance(notice, TerminalPaymentResult) else None
         return Payment(
@@ -202,7 +202,7 @@ def _expires_at(payment: StoredPayment) -> str | None:
     return rfc3339_of_ms(payment.expires_at_ms or 0) if is_pending else None
 
 
-def _shown_refund(refund: StoredRefund) -> Refund:
+def _refund(refund: StoredRefund) -> Refund:
     return Refund(
         refund_id=refund.refund_id,
         payment_id=refund.payment_id,

@@ -1,4 +1,4 @@
-"""A merchant's part of the REST API: shifts and their reports, statements, and what the merchant holds."""
+"""Handlers of the role `merchant`: shifts and their reports, settlement statements and the balance."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -31,14 +31,14 @@ from .support.times import rfc3339, rfc3339_of_ms, rfc3339_or_none
 
 
 class MerchantReports:
-    """What keys of the role `merchant` may read. `now_ms` is the time in Unix milliseconds."""
+    """Handlers of the role `merchant` for reports. `now_ms` returns the time in Unix milliseconds."""
 
     def __init__(self, reports: Reports, *, now_ms: Callable[[], int]) -> None:
         self._reports = reports
         self._now_ms = now_ms
 
     def handlers(self) -> dict[str, Handler]:
-        """By the names of REPORT_ENDPOINTS."""
+        """Return the handlers by the names of REPORT_ENDPOINTS."""
         return {
             "listShifts": self.list_shifts,
             "getShift": self.get_shift,
@@ -64,7 +64,7 @@ class MerchantReports:
                 raise problem(ProblemCode.NOT_FOUND)
             shift = await shifts.find_shift(connection, terminal_number, shift_id, self._now_ms())
         if shift is None:
-            raise AssertionError("a shift that was just found")
+            raise AssertionError("the shift is no longer in the database")
         return Reply(
             ShiftReport(
                 shift_id=shift.shift_id,
@@ -93,7 +93,7 @@ class MerchantReports:
         query = call.query
         day = None if query.business_date is None else _date(query.business_date)
         if query.business_date is not None and day is None:
-            raise problem(ProblemCode.BAD_FIELD, "there is no such day", pointer="/business_date")
+            raise problem(ProblemCode.BAD_FIELD, "This date does not exist.", pointer="/business_date")
         before = None if query.cursor is None else _date(query.cursor)
         if query.cursor is not None and before is None:
             raise bad_cursor()
@@ -143,5 +143,5 @@ def _shift_fields(row: asyncpg.Record) -> dict[str, Any]:
 
 
 def _statement(row: asyncpg.Record) -> Statement:
-    said = {name: rfc3339(row[name]) for name in ("starts_at", "ends_at")}
-    return Statement(**{**row, "business_date": row["business_date"].isoformat(), **said})
+    times = {name: rfc3339(row[name]) for name in ("starts_at", "ends_at")}
+    return Statement(**{**row, "business_date": row["business_date"].isoformat(), **times})

@@ -1,4 +1,4 @@
-"""`/metrics`: what the server counts, in Prometheus' text format, for whoever shows the token."""
+"""`/metrics`: the server's metrics in Prometheus' text format, for requests with the token."""
 
 import asyncio
 import hmac
@@ -23,7 +23,7 @@ from ..telemetry.metrics import Metrics
 
 
 class MetricsPage(Collector):
-    """One scrape is made at a time: others wait, so that however many ask, they take one connection of the pool."""
+    """The metrics page. Scrapes run one after another, so that they use at most one connection from the pool."""
 
     def __init__(
         self,
@@ -45,28 +45,34 @@ class MetricsPage(Collector):
         self._one_at_a_time = asyncio.Lock()
         metrics.registry.register(self)
         self._process = ProcessCollector(registry=None)
-        self._of_process: list[Metric] = []
+        self._process_metrics: list[Metric] = []
         GCCollector(registry=metrics.registry)
 
     async def show(self, request: Request) -> Response:
-        """200 with the metrics, 401 without the token, 403 while none is set."""
+        """Respond 200 with the metrics, 401 without the token, or 403 if no token is configured."""
         if self._authorization is None:
-            return PlainTextResponse("set POS_METRICS_TOKEN, and send it as a bearer token\n", HTTPStatus.FORBIDDEN)
-        shown = request.headers.get("authorization", "").encode()
-        if not hmac.compare_digest(shown, self._authorization):
+            return PlainTextResponse(
+                "/metrics is disabled. Set POS_METRICS_TOKEN and send it as a bearer token.\n", HTTPStatus.FORBIDDEN
+            )
+        authorization = request.headers.get("authorization", "").encode()
+        if not hmac.compare_digest(authorization, self._authorization):
             headers = {"WWW-Authenticate": "Bearer"}
-            return PlainTextResponse("send POS_METRICS_TOKEN as a bearer token\n", HTTPStatus.UNAUTHORIZED, headers)
+            return PlainTextResponse(
+                "The token is missing or wrong. Send POS_METRICS_TOKEN as a bearer token.\n",
+                HTTPStatus.UNAUTHORIZED,
+                headers,
+            )
         async with self._one_at_a_time:
             self._database_up = await is_available(self._pool, timeout_s=self._probe_timeout_s)
-            # It lists the open files: of ten thousand connections, most of a scrape's time.
-            self._of_process = await asyncio.to_thread(lambda: [*self._process.collect()])
+            # In a thread, because it lists the open files: with ten thousand connections, most of a scrape's time.
+            self._process_metrics = await asyncio.to_thread(lambda: [*self._process.collect()])
             self._metrics.count_rejected(self._authorizer.rejected)
             text = generate_latest(self._metrics.registry)
         return Response(text, headers={"Content-Type": CONTENT_TYPE_PLAIN_1_0_0, "Cache-Control": "no-store"})
 
     def collect(self) -> Iterator[Metric]:
-        """What is as it is at the moment of the scrape."""
-        yield from self._of_process
+        """Yield the metrics whose values are read at the scrape."""
+        yield from self._process_metrics
         yield GaugeMetricFamily("pos_queue_operations", "Operations that wait in the queue.", self._authorizer.queued)
         connections = GaugeMetricFamily("pos_connections", "Devices that are connected.", labels=["kind"])
         by_kind = self._connections.by_kind()

@@ -1,4 +1,4 @@
-"""`GET /openapi.json`: the REST API as an OpenAPI document. `pos-server openapi` prints it."""
+"""`GET /openapi.json`: the OpenAPI document of the REST API. `pos-server openapi` prints the same."""
 
 from functools import cache
 from importlib.metadata import version
@@ -13,13 +13,13 @@ from ..core.rest.openapi import openapi_document
 
 @cache  # a tenth of a second to make
 def openapi_json() -> bytes:
-    """The document, indented, in UTF-8, with a line break at its end."""
+    """Return the document as indented JSON in UTF-8 with a final newline."""
     document = openapi_document(version("pos-server"), ENDPOINTS)
     return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
 class OpenApi:
-    """Made once: the document does not change while the server runs."""
+    """The document, rendered once, because it does not change while the server runs."""
 
     def __init__(self) -> None:
         self._body = openapi_json()

@@ -41,7 +41,7 @@ async def test_it_is_not_without_its_database_and_is_again_with_it(dsn: str) -> 
     async with proxied(dsn) as proxy, serving(settings(), KEYRING, proxy.dsn) as server:
         proxy.away = True
         await proxy.drop_all()
-        assert await told(server) == (503, "the database does not answer\n")
+        assert await told(server) == (503, "the database does not respond\n")
         assert await told(server, "/healthz") == (200, "alive\n")
         proxy.away = False
         assert await told(server) == (200, "ready\n")
@@ -51,7 +51,7 @@ async def test_a_database_that_does_not_answer_in_time_is_none(dsn: str, admin: 
     async with serving(settings(probe_timeout_s=0.1), KEYRING, dsn) as server:
         async with admin.transaction():
             await admin.execute("lock table migration")
-            assert await told(server) == (503, "the database does not answer\n")
+            assert await told(server) == (503, "the database does not respond\n")
         assert (await told(server))[0] == 200
 
 
@@ -59,8 +59,11 @@ async def test_the_schema_must_be_the_one_that_the_server_was_built_for(
     server: RunningServer, admin: asyncpg.Connection
 ) -> None:
     await admin.execute("delete from migration where number = $1", LAST)
-    assert await told(server) == (503, f"the schema is at {LAST - 1} and must be at {LAST}: pos-server migrate\n")
+    older = f"the schema is at migration {LAST - 1}, this version needs {LAST}: run pos-server migrate\n"
+    assert await told(server) == (503, older)
     await admin.execute("insert into migration (number, name, checksum) values ($1, 'next', '')", LAST + 1)
-    assert await told(server) == (503, f"the schema is at {LAST + 1}, beyond {LAST}: run the newer version\n")
+    newer = f"the schema is at migration {LAST + 1}, this version has {LAST}: run the newer version\n"
+    assert await told(server) == (503, newer)
     await admin.execute("drop table migration")
-    assert await told(server) == (503, f"the schema is at 0 and must be at {LAST}: pos-server migrate\n")
+    empty = f"the schema is at migration 0, this version needs {LAST}: run pos-server migrate\n"
+    assert await told(server) == (503, empty)

@@ -47,14 +47,15 @@ async def test_only_who_shows_the_token_may_scrape(dsn: str) -> None:
     async with scraped_server(dsn) as server:
         for shown in (None, TOKEN, f"Bearer {TOKEN}x", f"Basic {TOKEN}", "Bearer", b"Bearer \xe9"):
             status, text = await answer(server, shown)
-            assert (status, text) == (401, "send POS_METRICS_TOKEN as a bearer token\n")
+            assert (status, text) == (401, "The token is missing or wrong. Send POS_METRICS_TOKEN as a bearer token.\n")
         status, text = await answer(server, f"Bearer {TOKEN}")
         assert status == 200
         assert TOKEN not in text
 
 
 async def test_without_a_token_nobody_may_and_is_told_what_to_set(server: RunningServer) -> None:
-    assert await answer(server, f"Bearer {TOKEN}") == (403, "set POS_METRICS_TOKEN, and send it as a bearer token\n")
+    text = "/metrics is disabled. Set POS_METRICS_TOKEN and send it as a bearer token.\n"
+    assert await answer(server, f"Bearer {TOKEN}") == (403, text)
 
 
 async def test_metrics_that_are_off_are_not_there_and_payments_are_made(dsn: str, shop: Shop) -> None:

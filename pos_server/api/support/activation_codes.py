@@ -1,4 +1,4 @@
-"""Activation codes that the REST API hands out: made from the request, so that a repeat is told the same."""
+"""Activation codes in REST responses, derived from the request so that a repeat returns the same code."""
 
 from typing import TypeVar
 
@@ -10,17 +10,17 @@ from ...ledger import directory
 from ...ledger.database import AnyConnection
 from .times import rfc3339
 
-MadeT = TypeVar("MadeT", WalletDeviceActivation, TerminalActivation, TerminalCreated)
+ActivationT = TypeVar("ActivationT", WalletDeviceActivation, TerminalActivation, TerminalCreated)
 
 
 async def issue_code(connection: AnyConnection, device: DeviceId, secret: bytes, ttl_s: float) -> str:
-    """Let whoever is told the code become `device`, once, until the time that is returned."""
+    """Store a one-time activation code for `device`; return its expiry in RFC 3339."""
     return rfc3339(await directory.issue_activation(connection, device, _code(secret), ttl_s=ttl_s))
 
 
-def tell_code(made: MadeT, secret: bytes) -> MadeT:
-    """The answer with the code of `issue_code`."""
-    return made.model_copy(update={"activation_code": _code(secret)})
+def with_code(resource: ActivationT, secret: bytes) -> ActivationT:
+    """Return the resource with the code of `issue_code`."""
+    return resource.model_copy(update={"activation_code": _code(secret)})
 
 
 def _code(secret: bytes) -> str:

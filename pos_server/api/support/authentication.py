@@ -1,4 +1,4 @@
-"""Who may use the REST API: `Authorization: Bearer KEY` (RFC 6750), checked against the stored hashes."""
+"""Authentication of REST requests: `Authorization: Bearer KEY` (RFC 6750), checked against the stored hashes."""
 
 import math
 import time
@@ -14,25 +14,25 @@ from .problems import problem
 
 
 class Authentication:
-    """Checks API keys. `wrong_keys` counts failures by address, so that guessing is slow."""
+    """Check of API keys. `wrong_keys` counts failures per address, which slows down guessing."""
 
     def __init__(self, pool: asyncpg.Pool, wrong_keys: FailureLimit) -> None:
         self._pool = pool
         self._failures = wrong_keys
 
     async def require(self, request: Request) -> ApiKey:
-        """The request's key. Raises Problem: 401 or 429; and DATABASE_AWAY."""
+        """Return the request's API key. Raises Problem (401 or 429) and the errors in DATABASE_AWAY."""
         address = request.client.host if request.client else ""
         blocked_s = self._failures.blocked_for_s(address, time.monotonic())
         if blocked_s:
             raise problem(ProblemCode.TOO_MANY_ATTEMPTS, retry_after_s=math.ceil(blocked_s))
-        kind, _, key = request.headers.get("authorization", "").partition(" ")
-        key = key.strip()
-        found = None
-        if kind.lower() == "bearer" and 0 < len(key) <= API_KEY_CHARS_MAX:
-            found = await find_api_key(self._pool, key)
-            if found is None:
+        scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+        secret = secret.strip()
+        key = None
+        if scheme.lower() == "bearer" and 0 < len(secret) <= API_KEY_CHARS_MAX:
+            key = await find_api_key(self._pool, secret)
+            if key is None:
                 self._failures.record(address, time.monotonic())
-        if found is None:
+        if key is None:
             raise problem(ProblemCode.UNAUTHORIZED)
-        return found
+        return key

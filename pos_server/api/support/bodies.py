@@ -1,4 +1,4 @@
-"""Reads a request's JSON body, bounded, into a model; what is wrong with it becomes a Problem."""
+"""Read a request's JSON body, of bounded size, into a model. An invalid body raises Problem."""
 
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 async def read_json_body(request: Request, model: type[ModelT], bytes_max: int) -> ModelT:
-    """As `read_body`, of a request that says it is JSON. Raises Problem: 415 too."""
+    """Read the body as `read_body` does, but require a JSON media type. Raises Problem, also 415."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise problem(ProblemCode.UNSUPPORTED_MEDIA_TYPE)
@@ -22,12 +22,12 @@ async def read_json_body(request: Request, model: type[ModelT], bytes_max: int) 
 
 
 async def read_body(request: Request, model: type[ModelT], bytes_max: int) -> ModelT:
-    """The body as a `model`. Raises Problem: 413 `body_too_large`, 400 `bad_json` or `bad_field`."""
+    """Return the body as a `model`. Raises Problem: 413 `body_too_large`, 400 `bad_json` or `bad_field`."""
     body = b""
     async for chunk in request.stream():
         body += chunk
         if len(body) > bytes_max:
-            raise problem(ProblemCode.BODY_TOO_LARGE, f"the body is longer than {bytes_max} bytes")
+            raise problem(ProblemCode.BODY_TOO_LARGE, f"The body is larger than {bytes_max} bytes.")
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
@@ -38,5 +38,7 @@ async def read_body(request: Request, model: type[ModelT], bytes_max: int) -> Mo
 
 
 def database_away() -> Problem:
-    """What a request gets while the database does not answer: it was not acted on."""
-    return problem(ErrorCode.BUSY, "the database is away; try again", retry_after_s=1)
+    """Return the problem for a request that was not processed because the database is unavailable."""
+    return problem(
+        ErrorCode.BUSY, "The database is unavailable. Nothing was changed. Send the request again.", retry_after_s=1
+    )

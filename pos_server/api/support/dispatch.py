@@ -1,8 +1,8 @@
-"""Serves the endpoints of the REST API: who may, is the request what it should be, then the handler, then the answer.
+"""Dispatch of REST requests: checks, handler, response.
 
-A request is checked in this order: its key (401), how often that key asks (429), its role (403), the path (404), the
-query, headers and body (400, 413, 415), and whether the server has room for it (503). A handler sees a `ApiCall` whose
-parts are models already, and returns `Reply` or raises Problem.
+A request is checked in this order: API key (401), rate limit of the key (429), role (403), path (404), query, headers
+and body (400, 413, 415), and the limit on concurrent requests (503). The handler receives an `ApiCall` with validated
+models, and returns a `Reply` or raises Problem.
 """
 
 import asyncio
@@ -50,9 +50,11 @@ _RETRY_AFTER_S = 1
 
 @dataclass(frozen=True, slots=True)
 class ApiCall(Generic[ParametersT, QueryT, BodyT]):
-    """A request that is what its endpoint says. `idempotency_key` is empty unless the endpoint creates something.
+    """A validated request.
 
-    `if_match` is the `ETag` that the client has read. `language` is that of texts for people.
+    - `idempotency_key`: empty unless the endpoint creates an object.
+    - `if_match`: `ETag` of the version that the client has read; empty unless the endpoint replaces an object.
+    - `language`: language of texts for people.
     """
 
     endpoint: Endpoint
@@ -66,14 +68,14 @@ class ApiCall(Generic[ParametersT, QueryT, BodyT]):
 
     @property
     def fingerprint(self) -> bytes:
-        """What is equal for a request and its repeats."""
+        """16 bytes that are equal for a request and its repeats."""
         body = "" if self.body is None else self.body.model_dump_json()
         return fingerprint(self.endpoint.name, self.parameters.model_dump_json(), body)
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the answer shows. `etag` names its version, where the endpoint has one."""
+    """A successful result. `etag` is the version of the resource, for endpoints with versions."""
 
     resource: Resource
     status: HTTPStatus = HTTPStatus.OK
@@ -84,7 +86,7 @@ Handler = Callable[[ApiCall[Any, Any, Any]], Awaitable[Reply]]
 
 
 class Dispatcher:
-    """`handlers` by the names of `endpoints`: one for each."""
+    """Dispatcher of requests to handlers. There is exactly one handler for the name of each endpoint."""
 
     def __init__(
         self,
@@ -95,16 +97,16 @@ class Dispatcher:
     ) -> None:
         names = [endpoint.name for endpoint in endpoints]
         if sorted(names) != sorted(handlers):
-            raise AssertionError(f"endpoints without a handler, or the other way round: {set(names) ^ set(handlers)}")
+            raise AssertionError(f"endpoints without a handler, or handlers without one: {set(names) ^ set(handlers)}")
         self._limits = limits
         self._authentication = authentication
         self._endpoints = endpoints
         self._handlers = handlers
         self._rates: OrderedDict[int, TokenBucket] = OrderedDict()
-        self._at_work = 0
+        self._running = 0
 
     def routes(self) -> list[Route]:
-        """One for each path, in an order in which fixed paths come before those with parameters."""
+        """Return a route for each path. Fixed paths come before paths with parameters."""
         by_path: dict[str, dict[str, Endpoint]] = {}
         for endpoint in sorted(self._endpoints, key=lambda endpoint: endpoint.path.count("{")):
             by_path.setdefault(endpoint.path, {})[endpoint.method] = endpoint
@@ -112,15 +114,15 @@ class Dispatcher:
 
     def _endpoint(self, endpoints: Mapping[str, Endpoint]) -> Callable[[Request], Awaitable[Response]]:
         async def serve(request: Request) -> Response:
-            # Starlette answers HEAD where there is a GET.
+            # Starlette also routes HEAD requests to a GET endpoint.
             endpoint = endpoints["GET" if request.method == "HEAD" else request.method]
-            began_s = time.monotonic()
+            started_s = time.monotonic()
             response = await self._respond(endpoint, request)
             log.info(
                 "api_request",
                 endpoint=endpoint.name,
                 status=int(response.status_code),
-                seconds=round(time.monotonic() - began_s, 4),
+                seconds=round(time.monotonic() - started_s, 4),
             )
             return response
 
@@ -136,32 +138,32 @@ class Dispatcher:
                 raise problem(ProblemCode.ROLE_MISSING)
             call = await self._read(endpoint, key, request)
             about_payment(getattr(call.parameters, "payment_id", None))
-            done = await self._handle(endpoint, call)
+            reply = await self._handle(endpoint, call)
         except Problem as error:
             return error.response(request.state.request_id)
         except QueryTimeout:
             return problem(ProblemCode.TAKES_TOO_LONG).response(request.state.request_id)
-        except DATABASE_AWAY as away:
-            log.warning("database_away", during=endpoint.name, cause=type(away).__name__)
-            # What was lost on its way may have been carried out.
+        except DATABASE_AWAY as error:
+            log.warning("database_away", during=endpoint.name, cause=type(error).__name__)
+            # A change whose response from the database was lost may have taken effect.
             code = ErrorCode.BUSY if endpoint.kind is Kind.READ else ErrorCode.UNKNOWN_OUTCOME
             return problem(code, retry_after_s=_RETRY_AFTER_S).response(request.state.request_id)
         headers = {"X-Request-Id": request.state.request_id, "Cache-Control": "no-store"}
-        if done.etag is not None:
-            headers["ETag"] = done.etag
+        if reply.etag is not None:
+            headers["ETag"] = reply.etag
         if endpoint.localized:
             headers["Content-Language"] = call.language
-        return Response(done.resource.model_dump_json(), done.status, headers, media_type="application/json")
+        return Response(reply.resource.model_dump_json(), reply.status, headers, media_type="application/json")
 
     async def _handle(self, endpoint: Endpoint, call: ApiCall[Any, Any, Any]) -> Reply:
-        if self._at_work >= self._limits.requests_max:
+        if self._running >= self._limits.requests_max:
             raise problem(ErrorCode.BUSY, retry_after_s=_RETRY_AFTER_S)
-        self._at_work += 1
+        self._running += 1
         try:
             async with asyncio.timeout(self._limits.timeout_s):
                 return await self._handlers[endpoint.name](call)
         finally:
-            self._at_work -= 1
+            self._running -= 1
 
     def _check_rate(self, key: ApiKey) -> None:
         now_s = time.monotonic()
@@ -205,19 +207,19 @@ class Dispatcher:
 
 
 def _query(endpoint: Endpoint, request: Request) -> Parameters:
-    given = request.query_params.multi_items()
-    names = [name for name, _ in given]
+    parameters = request.query_params.multi_items()
+    names = [name for name, _ in parameters]
     for name in names:
         if names.count(name) > 1:
-            raise problem(ProblemCode.BAD_FIELD, "give it once", pointer=json_pointer([name]))
+            raise problem(ProblemCode.BAD_FIELD, "The parameter occurs more than once.", pointer=json_pointer([name]))
     try:
-        return endpoint.query.model_validate(dict(given))
+        return endpoint.query.model_validate(dict(parameters))
     except ValidationError as error:
         field, text = first_problem(error)
     raise problem(ProblemCode.BAD_FIELD, text, pointer=json_pointer(field))
 
 
 def request_id_of(request: Request) -> str:
-    """The client's own `X-Request-Id` if it is fit for a log, or else a new one."""
-    given = request.headers.get("x-request-id", "")
-    return given if re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", given) else secrets.token_hex(8)
+    """Return the client's `X-Request-Id` if it is safe to log, else a new id."""
+    request_id = request.headers.get("x-request-id", "")
+    return request_id if re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", request_id) else secrets.token_hex(8)

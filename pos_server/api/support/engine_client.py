@@ -1,4 +1,4 @@
-"""Hands an operation to the engine for a REST request; what did not become of it is a Problem."""
+"""Submit an operation to the engine for a REST request. A rejected operation raises Problem."""
 
 from ...core.errors import ErrorCode
 from ...core.payments.operations import CreateRefund, Decided, Operation, Outcome, Refunded, Refused
@@ -11,23 +11,23 @@ _RETRY_AFTER_S = 1
 
 
 class EngineClient:
-    """The engine as requests use it. All of it raises Problem: 404, 409, 410, 422 or 503 with the error's code."""
+    """Access to the engine. The methods raise Problem (404, 409, 410, 422, 429 or 503) with the error's code."""
 
     def __init__(self, authorizer: Authorizer) -> None:
         self._authorizer = authorizer
 
     async def decide(self, operation: Operation) -> Decided:
-        """What became of a payment."""
+        """Submit an operation on a payment and return its outcome."""
         outcome = await self._submit_and_wait(operation)
         if not isinstance(outcome, Decided):
-            raise AssertionError(f"a payment became a {type(outcome).__name__}")
+            raise AssertionError(f"the outcome of a payment is a {type(outcome).__name__}")
         return outcome
 
     async def refund(self, refund_request: CreateRefund) -> Refunded:
-        """The refund that was made."""
+        """Submit a refund and return its outcome."""
         outcome = await self._submit_and_wait(refund_request)
         if not isinstance(outcome, Refunded):
-            raise AssertionError(f"a refund became a {type(outcome).__name__}")
+            raise AssertionError(f"the outcome of a refund is a {type(outcome).__name__}")
         return outcome
 
     async def _submit_and_wait(self, operation: Operation) -> Outcome:
@@ -44,6 +44,6 @@ class EngineClient:
 
 def _problem(code: ErrorCode) -> Problem:
     if code is ErrorCode.ID_REUSED:
-        # The ids of what a request makes come from its key: see core/rest/idempotency.py.
+        # The operation's id is derived from the request's Idempotency-Key: see core/rest/idempotency.py.
         return problem(ProblemCode.IDEMPOTENCY_KEY_REUSED)
     return problem(code, retry_after_s=_RETRY_AFTER_S if code.retryable else None)

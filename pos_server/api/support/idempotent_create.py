@@ -1,4 +1,4 @@
-"""Makes something once for each `Idempotency-Key`, and answers repeats with the first answer."""
+"""Create an object once per `Idempotency-Key`; repeats get the first response."""
 
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
@@ -16,13 +16,13 @@ from .dispatch import ApiCall, Reply
 from .problems import problem
 
 ResourceT = TypeVar("ResourceT", bound=Resource)
-# Secrets are made from the request and a master key, 32 bytes, so that they need not be kept.
-Make = Callable[[AnyConnection, bytes], Awaitable[ResourceT]]
-Tell = Callable[[ResourceT, bytes], ResourceT]
+# The second argument is a secret of 32 bytes, derived from the request and a master key so that it need not be stored.
+CreateResource = Callable[[AnyConnection, bytes], Awaitable[ResourceT]]
+AddSecret = Callable[[ResourceT, bytes], ResourceT]
 
 
 class IdempotentCreate:
-    """Needs the ledger's pool, and the keyring that secrets are made with."""
+    """Creator of objects. The secrets in its responses are derived from the keyring."""
 
     def __init__(self, pool: asyncpg.Pool, keyring: Keyring) -> None:
         self._pool = pool
@@ -31,35 +31,35 @@ class IdempotentCreate:
     async def create(
         self,
         call: ApiCall[Any, Any, Any],
-        answer: type[ResourceT],
-        make: Make[ResourceT],
-        tell: Tell[ResourceT] | None = None,
+        model: type[ResourceT],
+        create: CreateResource[ResourceT],
+        add_secret: AddSecret[ResourceT] | None = None,
     ) -> Reply:
-        """201 with what `make` made in its transaction, 200 for a repeat; `tell` puts secrets in, which are not kept.
+        """Run `create` in a transaction and reply 201 with its resource; reply 200 to a repeat.
 
-        Secrets whose master key is retired are not told again. Raises Problem: 409 `in_progress`, 422
-        `idempotency_key_reused`.
+        `add_secret` adds the secret to the response; the stored response does not contain it. A repeat after the
+        retirement of the master key gets no secret. Raises Problem: 409 `in_progress`, 422 `idempotency_key_reused`.
         """
 
         def secret_of(kid: str) -> bytes | None:
             return derived_secret(self._keyring, kid, call.key.tenant, call.endpoint.name, call.idempotency_key)
 
-        async def make_json(connection: AnyConnection) -> str:
+        async def create_json(connection: AnyConnection) -> str:
             secret = secret_of(self._keyring.current)
             if secret is None:
-                raise AssertionError("the current master key is in the ring")
-            return (await make(connection, secret)).model_dump_json()
+                raise AssertionError("the current master key is not in the keyring")
+            return (await create(connection, secret)).model_dump_json()
 
         try:
             stored = await create_once(
-                self._pool, call.key.tenant, call.idempotency_key, call.fingerprint, self._keyring.current, make_json
+                self._pool, call.key.tenant, call.idempotency_key, call.fingerprint, self._keyring.current, create_json
             )
         except InProgress:
             raise problem(ProblemCode.IN_PROGRESS, retry_after_s=1) from None
         except KeyReused:
             raise problem(ProblemCode.IDEMPOTENCY_KEY_REUSED) from None
-        made = answer.model_validate_json(stored.json)
+        resource = model.model_validate_json(stored.json)
         secret = secret_of(stored.kid)
-        if tell is not None and secret is not None:
-            made = tell(made, secret)
-        return Reply(made, HTTPStatus.OK if stored.is_repeat else HTTPStatus.CREATED)
+        if add_secret is not None and secret is not None:
+            resource = add_secret(resource, secret)
+        return Reply(resource, HTTPStatus.OK if stored.is_repeat else HTTPStatus.CREATED)

@@ -1,4 +1,4 @@
-"""Errors of the REST side: problem details for HTTP APIs (RFC 9457), extended by a stable `code`."""
+"""Problem details (RFC 9457) as exceptions and responses, extended by a stable `code`."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -10,7 +10,7 @@ from ...core.rest.problems import ProblemCode, ProblemDetails, problem_text
 
 
 class Problem(Exception):
-    """Raised by an endpoint; becomes the response. `pointer` (RFC 6901) names the field of the body at fault."""
+    """An error that becomes the response. `pointer` (RFC 6901) names the invalid field of the body."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class Problem(Exception):
         self.headers = dict(headers or {})
 
     def response(self, request_id: str | None = None) -> Response:
-        """`application/problem+json` with ProblemDetails."""
+        """Return the response with ProblemDetails in `application/problem+json`."""
         details = ProblemDetails(
             type="about:blank",
             title=self.status.phrase,
@@ -51,14 +51,14 @@ def problem(
     pointer: str | None = None,
     retry_after_s: int | None = None,
 ) -> Problem:
-    """The problem of this code, with its usual text if none is given."""
-    usual = problem_text(code)
+    """Return the problem with this code, and with its default text if `text` is None."""
+    default = problem_text(code)
     headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
     if code is ProblemCode.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
-    return Problem(usual.status, code.value, text or usual.text, pointer=pointer, headers=headers)
+    return Problem(default.status, code.value, text or default.text, pointer=pointer, headers=headers)
 
 
 def json_pointer(path: list[str]) -> str:
-    """RFC 6901: `["a/b", "0"]` is `/a~1b/0`."""
+    """Return a path as a JSON pointer (RFC 6901): `/a~1b/0` for `["a/b", "0"]`."""
     return "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in path)
