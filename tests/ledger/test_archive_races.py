@@ -1,4 +1,4 @@
-"""Decisions that are made while their payment is archived end legally, in the real authorizer: nobody pays twice."""
+"""Decisions during the archiving of their payment, in the real authorizer: all end correctly, and no one pays twice."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ YEAR_MS = 366 * 86_400_000
 
 
 async def until_somebody_waits(admin: asyncpg.Connection) -> None:
-    """Until a statement waits for a row that another transaction has locked."""
+    """Wait until a statement waits for a row that another transaction has locked."""
     waiting = "select exists (select from pg_locks where locktype = 'transactionid' and not granted)"
     async with asyncio.timeout(15):
         while not await admin.fetchval(waiting):
@@ -31,7 +31,7 @@ async def until_somebody_waits(admin: asyncpg.Connection) -> None:
 
 @asynccontextmanager
 async def held_back(dsn: str, shop: Shop) -> AsyncIterator[asyncpg.Connection]:
-    """No decision about a wallet can be stored until the block is left: they were loaded before."""
+    """Lock all wallets, so that decisions are loaded but not stored until the block is left."""
     holder = await connect(dsn, timeout_s=10, role=None)
     try:
         async with holder.transaction():
@@ -42,7 +42,7 @@ async def held_back(dsn: str, shop: Shop) -> AsyncIterator[asyncpg.Connection]:
 
 
 @pytest.mark.parametrize("kind", ["refund", "cancel", "cancel of the order", "late scan"])
-async def test_what_is_decided_before_the_archive_and_stored_after_it_is_refused(
+async def test_a_decision_loaded_before_the_archive_is_rejected_after_it(
     kind: str,
     dsn: str,
     connection: asyncpg.Connection,
@@ -51,7 +51,7 @@ async def test_what_is_decided_before_the_archive_and_stored_after_it_is_refused
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # As if this server had longer windows than the one that archives.
+    # As if this server had longer time limits than the one that archives.
     monkeypatch.setattr("tests.engine.test_authorizer.RULES", replace(RULES, cancel_window_ms=YEAR_MS))
     sale, late = shop.scan(0), shop.scan(1)
     till = shop.terminals[0].device.number
@@ -77,10 +77,10 @@ async def test_what_is_decided_before_the_archive_and_stored_after_it_is_refused
     assert (await audit(admin)).findings == []
 
 
-async def test_what_changes_after_it_was_written_stays_in_the_ledger(
+async def test_a_payment_that_changes_after_it_was_written_stays(
     dsn: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    """A refund is stored between the file and the deletion: its payment is left out of the part, which is made anew."""
+    """A refund is stored between the file and the deletion: the part is written again without its payment."""
     sale, other = shop.scan(0), shop.scan(1)
     await run_batch(connection, sale, other)
     await make_old(admin)
@@ -99,7 +99,7 @@ async def test_what_changes_after_it_was_written_stays_in_the_ledger(
     assert (await audit(admin)).findings == []
 
 
-async def test_an_order_and_an_id_are_paid_once_while_their_payments_are_archived(
+async def test_an_order_and_an_id_are_paid_once_during_the_archive(
     dsn: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
     sales = [shop.scan(index % 3, amount_minor=10) for index in range(12)]
@@ -113,7 +113,7 @@ async def test_an_order_and_an_id_are_paid_once_while_their_payments_are_archive
                 same_order = shop.scan(0, amount_minor=10, reference=sale.reference, code=sale.code)
                 repeat, again = await engine.authorize(sale, same_order)
                 assert isinstance(again, Decided)
-                # The code was used before the order is looked at.
+                # A used code is detected before the order.
                 assert status(again) == "code_used"
                 seen.add(status(repeat))
         assert sum(part.payments for part in await moving) == 15
@@ -129,7 +129,7 @@ async def test_an_order_and_an_id_are_paid_once_while_their_payments_are_archive
     assert (await audit(admin)).findings == []
 
 
-async def test_every_operation_on_what_is_archived(
+async def test_every_operation_on_archived_payments(
     connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
     till = shop.terminals[0].device.number
@@ -144,7 +144,7 @@ async def test_every_operation_on_what_is_archived(
     live = shop.scan(1)
     await archive_old(admin, tmp_path)
     await run_batch(connection, live)
-    asked: list[tuple[Operation, str]] = [
+    cases: list[tuple[Operation, str]] = [
         (sale, "payment_archived"),
         (replace(sale, amount_minor=1), "payment_archived"),
         (refund, "payment_archived"),
@@ -158,8 +158,8 @@ async def test_every_operation_on_what_is_archived(
         (shop.scan(2, reference="never-seen"), "canceled"),
         (shop.scan(2), "approved"),
     ]
-    outcomes = await run_batch(connection, *(operation for operation, _ in asked))
-    assert [word(outcome) for outcome in outcomes] == [expected for _, expected in asked]
+    outcomes = await run_batch(connection, *(operation for operation, _ in cases))
+    assert [word(outcome) for outcome in outcomes] == [expected for _, expected in cases]
     assert (await audit(admin)).findings == []
 
 

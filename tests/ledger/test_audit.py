@@ -1,4 +1,4 @@
-"""The audit finds what somebody damaged behind the server's back, and names it."""
+"""The audit: it detects and names damage that was done directly in the database."""
 
 import re
 from typing import Any
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.asyncio
 
 
 async def sell(connection: asyncpg.Connection, shop: Shop) -> dict[str, str]:
-    """A day with a payment of every kind; their ids by name, and those of refunds, transfers and wallets."""
+    """Make payments of every kind; return their ids by name, and those of refunds, transfers and wallets."""
     till = shop.terminals[0].device.number
     sales = {
         "paid": shop.scan(0),
@@ -54,9 +54,9 @@ async def sell(connection: asyncpg.Connection, shop: Shop) -> dict[str, str]:
 
 
 async def sell_with_a_fee_and_move_cash(
-    connection: asyncpg.Connection, shop: Shop, asked: dict[str, Any], refunds: dict[str, CreateRefund]
+    connection: asyncpg.Connection, shop: Shop, operations: dict[str, Any], refunds: dict[str, CreateRefund]
 ) -> None:
-    """To a merchant of its own; adds to the names."""
+    """Make payments to another merchant; add their operations to the names."""
     merchant_id = await directory.create_merchant(connection, "Kiosk", EUR)
     await connection.execute("update merchant set fee_bps = 145, fee_fixed_minor = 7 where id = $1", merchant_id)
     store_id = await directory.create_store(connection, merchant_id, "Hall")
@@ -77,7 +77,7 @@ async def sell_with_a_fee_and_move_cash(
         for canceled in (sales["canceled_with_fee"], cash["cash_back"])
     ]
     await run_batch(connection, *sales.values(), refund, *cash.values(), *cancels)
-    asked |= sales | cash
+    operations |= sales | cash
     refunds["refund_of_fee"] = refund
 
 
@@ -85,12 +85,12 @@ async def findings(admin: asyncpg.Connection) -> dict[str, list[str]]:
     return {finding.check: finding.offenders for finding in (await audit(admin)).findings}
 
 
-async def test_an_honest_ledger_is_ok(connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection) -> None:
+async def test_a_sound_ledger_passes(connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection) -> None:
     await sell(connection, shop)
     report = await audit(admin)
     assert report.findings == []
     assert report.ok
-    # Nine payments, two of them tombstones, and two with fees; three top-ups before, one more, and a withdrawal.
+    # Nine payments, including two tombstones and two with fees; four top-ups and a withdrawal.
     assert (report.payments, report.cash_movements, report.wallets) == (11, 5, 3)
     kinds = await connection.fetch("select kind, count(*) from transfer group by kind")
     assert {row["kind"]: row["count"] for row in kinds} == {
@@ -121,12 +121,12 @@ FEE, FEE_RETURN, WITHDRAWAL, CASH_CANCEL = (
 REFUND_OF_FEE = "refund_of_fee"
 OTHER_MERCHANT = "(select account_id from merchant where name = 'Corner Canteen')"
 CASH_IN = "(select id from account where kind = 'house' and name = 'cash_in')"
-# What the schema refuses already, the audit does not rely on: a dump may have been restored without it.
+# The audit does not rely on the schema's constraints, because a dump may have been restored without them.
 WITHOUT_CHECK = "alter table payment drop constraint payment_is_sound"
 
 
 def again(where: str, *, source: str = "source_id", amount: str = "amount_minor") -> str:
-    """A transfer once more, or one like it."""
+    """Return the statement that copies a transfer, with changed columns."""
     return (
         "drop index transfer_source; insert into transfer (kind, source_id, debit_account_id, credit_account_id, "
         "amount_minor, currency, wallet_number, created_at) "
@@ -202,7 +202,7 @@ NEW = "'00000000-0000-0000-0000-000000000009'"
         (f"delete from transfer {CANCEL}", {"balances": ["wallet_0"], "cancels_paid": ["canceled"]}),
         (
             f"update transfer set amount_minor = 499 {CANCEL}",
-            # Neither the payment's transfer back, nor any other's.
+            # Neither this payment's cancel transfer nor any other's.
             {"balances": ["wallet_0"], "cancels_paid": ["canceled", "canceled"]},
         ),
         (
@@ -276,7 +276,7 @@ NEW = "'00000000-0000-0000-0000-000000000009'"
             "update payment set refunded_minor = 1, refunds = 1 where id = '<paid>'",
             {"refunds_within": ["paid"]},
         ),
-        # More refunds than was paid, with all that belongs to them.
+        # Refunds that exceed the payment, with all their rows.
         (
             f"{WITHOUT_CHECK}; update payment set refunded_minor = 800, refunds = 3 where id = '<refunded>'; "
             f"insert into refund select {NEW}, payment_id, merchant_id, terminal_number, wallet_number, 400, currency, "
@@ -320,7 +320,7 @@ NEW = "'00000000-0000-0000-0000-000000000009'"
             f"update transfer set credit_account_id = {OTHER_MERCHANT} {CASH_CANCEL}",
             {"cancels_paid": ["cash_back", "cash_back"]},
         ),
-        # What waits for a PIN.
+        # Pending payments.
         (
             "update payment set expires_at = now() - interval '61 seconds' where id = '<pending>'",
             {"pending_in_time": ["pending"]},
@@ -328,7 +328,7 @@ NEW = "'00000000-0000-0000-0000-000000000009'"
         ("update payment set expires_at = now() - interval '50 seconds' where id = '<pending>'", {}),
     ],
 )
-async def test_damage_is_found_and_named(
+async def test_damage_is_detected_and_named(
     damage: str,
     expected: dict[str, list[str]],
     connection: asyncpg.Connection,
@@ -342,7 +342,7 @@ async def test_damage_is_found_and_named(
     assert found == {check: sorted(ids.get(name, name) for name in names) for check, names in expected.items()}
 
 
-async def test_an_audit_lists_no_more_than_it_must(
+async def test_the_audit_limits_the_listed_offenders(
     connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     await admin.execute(
@@ -353,20 +353,20 @@ async def test_an_audit_lists_no_more_than_it_must(
     assert len((await findings(admin))["transfers_owed"]) == OFFENDERS_LISTED_MAX == 100
 
 
-async def test_it_says_which_check_it_runs_and_how_long_each_took(admin: asyncpg.Connection, shop: Shop) -> None:
-    told: list[tuple[str, float | None]] = []
-    await audit(admin, lambda check, seconds: told.append((check, seconds)))
-    begun, done = told[::2], told[1::2]
+async def test_progress_has_each_check_and_its_duration(admin: asyncpg.Connection, shop: Shop) -> None:
+    progress: list[tuple[str, float | None]] = []
+    await audit(admin, lambda check, seconds: progress.append((check, seconds)))
+    begun, done = progress[::2], progress[1::2]
     assert [check for check, _ in begun] == [check for check, _ in done]
     assert {f"audit_{check}" for check, _ in begun} == {name for name in QUERIES if name.startswith("audit_")}
     assert all(seconds is None for _, seconds in begun)
     assert all(seconds is not None and seconds >= 0 for _, seconds in done)
 
 
-async def test_the_command_tells_on_stderr_when_asked_to(dsn: str, shop: Shop) -> None:
+async def test_the_command_prints_progress_on_stderr(dsn: str, shop: Shop) -> None:
     silent = await pos_server("audit", "--json", POS_DATABASE_URL=dsn)
-    told = await pos_server("audit", "--json", "--progress", POS_DATABASE_URL=dsn)
-    assert (silent.status, silent.err) == (told.status, "") == (0, "")
-    assert silent.out == told.out
-    assert told.err.startswith("counts …\ncounts: 0.")
-    assert re.search(r"^balances …\nbalances: \d+\.\d s$", told.err, re.MULTILINE)
+    verbose = await pos_server("audit", "--json", "--progress", POS_DATABASE_URL=dsn)
+    assert (silent.status, silent.err) == (verbose.status, "") == (0, "")
+    assert silent.out == verbose.out
+    assert verbose.err.startswith("counts …\ncounts: 0.")
+    assert re.search(r"^balances …\nbalances: \d+\.\d s$", verbose.err, re.MULTILINE)

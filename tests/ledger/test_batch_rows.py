@@ -1,4 +1,4 @@
-"""The rows that a batch hands over are in the order of Postgres' types for them."""
+"""The rows that a batch passes to Postgres have the column order of its types."""
 
 import asyncpg
 import pytest
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.asyncio
         ("joined_shift", ("terminal_number", "shift_id")),
     ],
 )
-async def test_a_types_attributes_are_those_of_its_rows(
+async def test_attributes_match_the_columns_of_the_types(
     type_name: str, names: tuple[str, ...], connection: asyncpg.Connection
 ) -> None:
     attributes = await connection.fetch(

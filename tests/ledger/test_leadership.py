@@ -1,4 +1,4 @@
-"""Work that one of many servers does: one leads, and when it dies the next one does."""
+"""Leadership: one server leads, and when it dies another one takes over."""
 
 import asyncpg
 import pytest
@@ -21,7 +21,7 @@ async def leaders(admin: asyncpg.Connection) -> list[int]:
     return [row["pid"] for row in await admin.fetch(_LEADERS, *_HALVES)]
 
 
-async def test_one_leads_and_the_next_takes_over(dsn: str, shop: Shop, admin: asyncpg.Connection) -> None:
+async def test_another_server_takes_over(dsn: str, shop: Shop, admin: asyncpg.Connection) -> None:
     quick = settings(pin_free_minor_max=0, confirmation_s=0.2)
     async with (
         serving(quick, KEYRING, dsn) as here,

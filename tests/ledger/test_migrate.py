@@ -1,4 +1,4 @@
-"""Migrations: in order, once, whole or not at all, also when two servers start together."""
+"""Migrations: in order, once, completely or not at all, also when several servers start concurrently."""
 
 import asyncio
 
@@ -24,7 +24,7 @@ async def test_they_are_applied_in_order_and_once(empty_dsn: str) -> None:
     await connection.close()
 
 
-async def test_top_ups_of_before_become_payments(empty_dsn: str) -> None:
+async def test_existing_top_ups_become_payments(empty_dsn: str) -> None:
     connection = await connect(empty_dsn, timeout_s=10, role=None)
     before = [migration for migration in load_migrations() if migration.number < 6]
     await migrate(connection, before)
@@ -48,7 +48,7 @@ async def test_top_ups_of_before_become_payments(empty_dsn: str) -> None:
     await connection.close()
 
 
-async def test_ten_servers_that_start_at_once_apply_them_once(empty_dsn: str) -> None:
+async def test_ten_concurrent_servers_apply_them_once(empty_dsn: str) -> None:
     async def start() -> list[str]:
         connection = await connect(empty_dsn, timeout_s=10, role=None)
         try:
@@ -61,7 +61,7 @@ async def test_ten_servers_that_start_at_once_apply_them_once(empty_dsn: str) ->
     assert sorted(map(len, applied)) == [0] * 9 + [len(names)]
 
 
-async def test_one_that_fails_leaves_nothing_and_keeps_those_before(empty_dsn: str) -> None:
+async def test_a_failing_migration_is_rolled_back_alone(empty_dsn: str) -> None:
     broken = Migration(2, "0002_broken.sql", "create table two (id integer); select 1 / 0")
     connection = await connect(empty_dsn, timeout_s=10, role=None)
     with pytest.raises(MigrationError, match=r"0002_broken\.sql failed and was rolled back: division by zero"):
@@ -71,7 +71,7 @@ async def test_one_that_fails_leaves_nothing_and_keeps_those_before(empty_dsn: s
     await connection.close()
 
 
-async def test_an_edited_migration_is_refused(empty_dsn: str) -> None:
+async def test_an_edited_migration_is_rejected(empty_dsn: str) -> None:
     connection = await connect(empty_dsn, timeout_s=10, role=None)
     await migrate(connection, [ONE])
     with pytest.raises(MigrationError, match=r"0001_one\.sql was changed after it was applied"):
@@ -79,7 +79,7 @@ async def test_an_edited_migration_is_refused(empty_dsn: str) -> None:
     await connection.close()
 
 
-async def test_a_database_newer_than_the_program_is_refused(empty_dsn: str) -> None:
+async def test_a_newer_database_is_rejected(empty_dsn: str) -> None:
     connection = await connect(empty_dsn, timeout_s=10, role=None)
     await migrate(connection, [ONE, TWO])
     with pytest.raises(MigrationError, match="this version does not know"):
@@ -88,7 +88,7 @@ async def test_a_database_newer_than_the_program_is_refused(empty_dsn: str) -> N
 
 
 async def login(dsn: str, name: str, *, member_of_app: bool) -> asyncpg.Connection:
-    """A connection as a role of this name, which owns nothing."""
+    """Open a connection as a role with this name, which owns nothing."""
     admin = await connect(dsn, timeout_s=10, role=None)
     await admin.execute(f"do $$ begin create role {name} login; exception when duplicate_object then null; end $$")
     if member_of_app:
@@ -97,14 +97,14 @@ async def login(dsn: str, name: str, *, member_of_app: bool) -> asyncpg.Connecti
     return await asyncpg.connect(dsn.replace("pos@", f"{name}@"))
 
 
-async def test_a_user_without_the_rights_is_told_what_to_do(empty_dsn: str) -> None:
+async def test_missing_privileges_are_explained(empty_dsn: str) -> None:
     connection = await login(empty_dsn, "poor", member_of_app=False)
     with pytest.raises(MigrationError, match=r"needs more privileges: .*\. Run `pos-server migrate` once as"):
         await migrate(connection, load_migrations())
     await connection.close()
 
 
-async def test_a_member_of_pos_app_may_look_and_change_nothing(dsn: str) -> None:
+async def test_a_member_of_pos_app_may_only_read(dsn: str) -> None:
     connection = await login(dsn, "pos_server", member_of_app=True)
     known = load_migrations()
     assert await migrate(connection, known) == []

@@ -1,4 +1,4 @@
-"""The two statements of the payment path against a real Postgres: what they load, what they store, what they refuse."""
+"""The two statements of the payment path against a real Postgres: what they load, store and reject."""
 
 import re
 import time
@@ -47,7 +47,7 @@ async def test_an_approved_payment_moves_money_once(connection: asyncpg.Connecti
     assert row["credit_account_id"] == merchant_account
 
 
-async def test_a_stored_payment_is_found_with_every_field(connection: asyncpg.Connection, shop: Shop) -> None:
+async def test_a_stored_payment_is_loaded_with_every_field(connection: asyncpg.Connection, shop: Shop) -> None:
     approved, declined = shop.scan(), shop.scan(1, amount_minor=999_999)
     first = await run_batch(connection, approved, declined)
     again = await run_batch(connection, approved, declined)
@@ -91,7 +91,7 @@ async def test_a_batch_of_every_kind_is_stored_together(connection: asyncpg.Conn
     )
 
 
-async def test_a_code_is_spent_with_the_payment_and_stays_spent(connection: asyncpg.Connection, shop: Shop) -> None:
+async def test_a_code_is_spent_with_the_payment(connection: asyncpg.Connection, shop: Shop) -> None:
     code = shop.wallets[0].code()
     await run_batch(connection, shop.scan(code=code))
     (second,) = await run_batch(connection, shop.scan(code=code, terminal=1))
@@ -100,8 +100,8 @@ async def test_a_code_is_spent_with_the_payment_and_stays_spent(connection: asyn
     assert await balance(connection, shop) == 9_000
 
 
-async def test_a_decision_on_old_rows_is_refused_whole(connection: asyncpg.Connection, shop: Shop) -> None:
-    """Two servers decide about one wallet at once: the second one's batch leaves nothing at all."""
+async def test_a_decision_on_outdated_rows_has_no_effect(connection: asyncpg.Connection, shop: Shop) -> None:
+    """Two servers decide about one wallet concurrently: the second batch has no effect."""
     mine, other = shop.scan(amount_minor=6_000), shop.scan(1)
     theirs = shop.scan(amount_minor=6_000)
     now_ms = int(time.time() * 1000)
@@ -127,9 +127,7 @@ async def test_two_servers_cannot_both_be_paid_for_one_order(connection: asyncpg
     assert await balance(connection, shop, 0) == 10_000
 
 
-async def test_a_device_that_was_activated_anew_cannot_be_debited_by_its_old_key(
-    connection: asyncpg.Connection, shop: Shop
-) -> None:
+async def test_a_code_made_with_the_previous_key_cannot_debit(connection: asyncpg.Connection, shop: Shop) -> None:
     scan = shop.scan()
     now_ms = int(time.time() * 1000)
     snapshot = await load_snapshot(connection, [scan])
@@ -139,7 +137,7 @@ async def test_a_device_that_was_activated_anew_cannot_be_debited_by_its_old_key
         await apply_changes(connection, changes, now_ms)
 
 
-async def test_the_database_itself_refuses_a_negative_balance(connection: asyncpg.Connection, shop: Shop) -> None:
+async def test_the_schema_rejects_a_negative_balance(connection: asyncpg.Connection, shop: Shop) -> None:
     scan = shop.scan()
     now_ms = int(time.time() * 1000)
     snapshot = await load_snapshot(connection, [scan])
@@ -167,7 +165,9 @@ async def test_the_database_itself_refuses_a_negative_balance(connection: asyncp
         "update migration set checksum = ''",
     ],
 )
-async def test_the_servers_role_may_not(statement: str, connection: asyncpg.Connection, shop: Shop) -> None:
+async def test_forbidden_statements_of_the_servers_role(
+    statement: str, connection: asyncpg.Connection, shop: Shop
+) -> None:
     await run_batch(connection, shop.scan())
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await connection.execute(statement)
@@ -179,10 +179,8 @@ async def test_an_empty_batch_of_changes_changes_nothing(connection: asyncpg.Con
 
 
 @pytest.mark.parametrize("query", ["load_snapshot", "apply_new_payments", "apply_changes"])
-async def test_a_plan_made_while_the_tables_are_empty_reads_none_of_them_whole(
-    query: str, connection: asyncpg.Connection
-) -> None:
-    """The engine's statements are planned once, maybe on the first day; they must still do when there are millions."""
+async def test_a_plan_made_for_empty_tables_scans_no_table(query: str, connection: asyncpg.Connection) -> None:
+    """The engine's statements are planned once, maybe on the first day, and must stay fast with millions of rows."""
     plan = await _generic_plan(connection, query)
     for table in ("payment", "transfer", "refund", "wallet", "wallet_device"):
         assert f"Seq Scan on {table} " not in plan, plan
@@ -190,12 +188,12 @@ async def test_a_plan_made_while_the_tables_are_empty_reads_none_of_them_whole(
 
 
 @pytest.mark.parametrize("query", ["apply_new_payments", "apply_changes"])
-async def test_the_plan_made_with_statistics_compares_no_batch_with_itself(
+async def test_a_plan_made_with_statistics_joins_no_batch_with_itself(
     query: str, admin: asyncpg.Connection, connection: asyncpg.Connection
 ) -> None:
-    """It once did, from the first `analyze` on: as many comparisons as the square of a batch."""
+    """Regression: after the first `analyze` the plan compared each row of a batch with every other row."""
     await seed_shop(admin, terminals=1, wallets=9_000, balance_minor=1_000)
-    # Versions as of wallets of which some have paid.
+    # Versions as if some of the wallets had paid.
     await admin.execute("update wallet set version = number % 3")
     await admin.execute("vacuum analyze")
     plan = await _generic_plan(connection, query)
@@ -205,6 +203,6 @@ async def test_the_plan_made_with_statistics_compares_no_batch_with_itself(
 
 async def _generic_plan(connection: asyncpg.Connection, query: str) -> str:
     parameters = max(map(int, re.findall(r"\$(\d+)", QUERIES[query])))
-    await connection.execute(f"set plan_cache_mode = force_generic_plan; prepare asked as {QUERIES[query]}")
-    rows = await connection.fetch(f"explain execute asked ({', '.join(['null'] * parameters)})")
+    await connection.execute(f"set plan_cache_mode = force_generic_plan; prepare planned as {QUERIES[query]}")
+    rows = await connection.fetch(f"explain execute planned ({', '.join(['null'] * parameters)})")
     return "\n".join(row[0] for row in rows)

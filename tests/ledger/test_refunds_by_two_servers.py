@@ -14,7 +14,7 @@ pytestmark = pytest.mark.asyncio
 
 
 class Interrupted:
-    """A connection on which the other server commits its batch after the first statement."""
+    """A connection that lets another server commit its batch after the first statement."""
 
     def __init__(self, connection: asyncpg.Connection, other: CreateRefund) -> None:
         self._connection = connection
@@ -30,19 +30,17 @@ class Interrupted:
         return await self._connection.fetchval(*args)
 
 
-async def test_the_same_refund_at_two_servers_is_never_told_with_an_older_payment(
-    connection: asyncpg.Connection, shop: Shop
-) -> None:
+async def test_a_refund_is_never_loaded_with_an_older_payment(connection: asyncpg.Connection, shop: Shop) -> None:
     sale = shop.scan()
     await run_batch(connection, sale)
-    wish = CreateRefund(new_id(), sale.payment_id, shop.merchant_id, None, 400)
-    interrupted: Any = Interrupted(connection, wish)
+    refund_request = CreateRefund(new_id(), sale.payment_id, shop.merchant_id, None, 400)
+    interrupted: Any = Interrupted(connection, refund_request)
 
-    # Either it is not found, and the rows say that it was made meanwhile …
+    # Either the refund is not loaded, and the rows show that it was made meanwhile …
     with pytest.raises(LEDGER_CONFLICT):
-        await run_batch(interrupted, wish)
-    # … or it is found, and so is what it did to its payment and wallet.
-    (outcome,) = await run_batch(connection, wish)
+        await run_batch(interrupted, refund_request)
+    # … or it is loaded together with its effects on the payment and the wallet.
+    (outcome,) = await run_batch(connection, refund_request)
     assert isinstance(outcome, Refunded)
     assert outcome.replayed
     assert (outcome.payment.version, outcome.payment.refunded_minor) == (2, 400)

@@ -1,4 +1,4 @@
-"""A merchant's list of payments: merged from its terminals, it must come out as if everything had been sorted."""
+"""A merchant's list of payments: merged from its terminals, it has the same order as a sort of all payments."""
 
 import asyncpg
 import pytest
@@ -9,7 +9,7 @@ from tests.support import EUR, Shop
 
 pytestmark = pytest.mark.asyncio
 
-# Few moments, so that many payments share one; the first terminal of each kind of crowd has most of the payments.
+# Few different times, so that many payments share one. In each case the first terminals have most of the payments.
 _PAYMENTS = """
 insert into payment (id, fingerprint, merchant_id, terminal_number, reference, amount_minor, currency, status,
     decline_code, version, changed_at, purpose)
@@ -20,10 +20,12 @@ from generate_series(1, $5) i
 """
 
 
-async def all_pages(connection: asyncpg.Connection, merchant_id: int, asked: PaymentFilter, limit: int) -> list[str]:
+async def all_pages(
+    connection: asyncpg.Connection, merchant_id: int, payment_filter: PaymentFilter, limit: int
+) -> list[str]:
     found: list[str] = []
     after: PageCursor | None = None
-    while page := await list_payments(connection, merchant_id, asked, after, limit):
+    while page := await list_payments(connection, merchant_id, payment_filter, after, limit):
         found += [payment.reference for payment, _ in page]
         after = page[-1][1]
     return found
@@ -34,7 +36,7 @@ async def all_pages(connection: asyncpg.Connection, merchant_id: int, asked: Pay
     ("terminals", "skew", "moments"),
     [(1, 1, 50), (4, 1, 50), (4, 6, 1_000_000), (60, 1, 1_000_000), (60, 12, 200), (60, 40, 1_000_000)],
 )
-async def test_pages_are_in_the_order_of_all(
+async def test_pages_are_in_the_order_of_all_payments(
     admin: asyncpg.Connection, shop: Shop, terminals: int, skew: float, moments: int, limit: int
 ) -> None:
     merchant_id = await directory.create_merchant(admin, "Crowd", EUR)
@@ -53,8 +55,8 @@ async def test_pages_are_in_the_order_of_all(
         )
         return [row["reference"] for row in rows]
 
-    async def listed(asked: PaymentFilter) -> list[str]:
-        return await all_pages(admin, merchant_id, asked, limit)
+    async def listed(payment_filter: PaymentFilter) -> list[str]:
+        return await all_pages(admin, merchant_id, payment_filter, limit)
 
     assert await listed(PaymentFilter()) == await sorted_by_postgres("true")
     assert await listed(PaymentFilter(terminal_number=numbers[0])) == await sorted_by_postgres(

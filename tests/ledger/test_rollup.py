@@ -1,4 +1,4 @@
-"""Merchants' balances: a sum and a tail, exact at any moment, whatever happens at the same time."""
+"""Merchants' balances: the stored sum and later transfers, exact at any moment and under concurrency."""
 
 import asyncio
 
@@ -43,7 +43,7 @@ async def test_a_balance_is_right_before_and_after_each_step(connection: asyncpg
 async def test_the_horizon_waits_for_a_transfer_that_commits_late(
     dsn: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection
 ) -> None:
-    """It has a smaller id than one that is committed already: summed up too early, it would never count."""
+    """Its id is smaller than that of a committed transfer: if the horizon passed it, it would never be counted."""
     roll_up, late = RollUp(), await connect(dsn, timeout_s=10)
     try:
         await roll_up.step(connection)
@@ -66,7 +66,7 @@ async def test_the_horizon_waits_for_a_transfer_that_commits_late(
     assert (await audit(admin)).ok
 
 
-async def test_two_that_roll_up_at_once_count_nothing_twice(
+async def test_concurrent_rollups_count_nothing_twice(
     dsn: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     others = [await connect(dsn, timeout_s=10) for _ in range(2)]
@@ -89,7 +89,7 @@ async def test_a_step_that_dies_leaves_nothing(
     dying = await connect(dsn, timeout_s=10)
     roll_up = RollUp()
     await roll_up.step(dying)
-    # Killed in the middle of its transaction: the sum is written, and the horizon too, and neither is committed.
+    # Killed during its transaction: sum and horizon are written but not committed.
     await admin.execute(
         "grant pg_signal_backend to pos_app; create function die() returns trigger language plpgsql as $$ "
         "begin perform pg_terminate_backend(pg_backend_pid()); return new; end $$; "
@@ -108,7 +108,7 @@ async def test_a_step_that_dies_leaves_nothing(
     assert (await audit(admin)).ok
 
 
-async def test_the_audit_names_a_sum_that_is_wrong(
+async def test_the_audit_names_a_wrong_sum(
     connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     await run_batch(connection, shop.scan())
@@ -119,11 +119,9 @@ async def test_the_audit_names_a_sum_that_is_wrong(
     assert [(finding.check, finding.offenders) for finding in (await audit(admin)).findings] == [("rollup", ["1"])]
 
 
-async def test_a_running_server_rolls_up_by_itself(
-    server: RunningServer, shop: Shop, connection: asyncpg.Connection
-) -> None:
+async def test_a_running_server_rolls_up(server: RunningServer, shop: Shop, connection: asyncpg.Connection) -> None:
     async with logged_in(server.url, shop.terminals[0]) as till, asyncio.timeout(15):
         await ask(till, scan_message(shop.wallets[0].code()))
-        while await horizon(connection) == 0:  # noqa: ASYNC110 - the rows are all there is to see
+        while await horizon(connection) == 0:  # noqa: ASYNC110 - the rows are the only sign
             await asyncio.sleep(0.01)
     assert "merchant  Corner Canteen                            10.00 EUR" in await balances_text(connection)

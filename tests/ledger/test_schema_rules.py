@@ -1,4 +1,4 @@
-"""The schema itself refuses rows that make no sense, whoever writes them: literal tables of one wrong thing each."""
+"""The schema rejects invalid rows from any client: tables of rows with one error each."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ APPROVED, DECLINED, REFUNDED = "approved", "declined", "refunded"
 
 
 async def stored(connection: asyncpg.Connection, shop: Shop, which: str) -> Any:
-    """The id of a payment of that kind."""
+    """Store a payment of this kind and return its id."""
     scan = shop.scan(0) if which != DECLINED else shop.scan(0, code=forged(shop.wallets[0].code()))
     await run_batch(connection, scan)
     if which == REFUNDED:
@@ -53,7 +53,7 @@ async def stored(connection: asyncpg.Connection, shop: Shop, which: str) -> Any:
         (REFUNDED, "status = 'expired'"),
     ],
 )
-async def test_of_a_payment(
+async def test_payment_rows(
     which: str, wrong: str, connection: asyncpg.Connection, admin: asyncpg.Connection, shop: Shop
 ) -> None:
     payment_id = await stored(connection, shop, which)
@@ -64,7 +64,7 @@ async def test_of_a_payment(
 
 
 @pytest.mark.parametrize("wrong", ["amount_minor = 1", "wallet_number = 1", "status = 'approved', approved_at = now()"])
-async def test_of_a_tombstone(wrong: str, admin: asyncpg.Connection, shop: Shop) -> None:
+async def test_tombstone_rows(wrong: str, admin: asyncpg.Connection, shop: Shop) -> None:
     await admin.execute("alter table payment disable trigger user")
     await admin.execute(
         "insert into payment (id, merchant_id, amount_minor, currency, status, version, changed_at) "
@@ -86,7 +86,7 @@ async def test_of_a_tombstone(wrong: str, admin: asyncpg.Connection, shop: Shop)
         "wallet_number = null",
     ],
 )
-async def test_of_a_transfer(wrong: str, connection: asyncpg.Connection, admin: asyncpg.Connection, shop: Shop) -> None:
+async def test_transfer_rows(wrong: str, connection: asyncpg.Connection, admin: asyncpg.Connection, shop: Shop) -> None:
     await stored(connection, shop, APPROVED)
     with pytest.raises(asyncpg.CheckViolationError, match="transfer_is_sound"):
         await admin.execute(f"update transfer set {wrong}")
@@ -106,6 +106,6 @@ async def test_of_a_transfer(wrong: str, connection: asyncpg.Connection, admin: 
         "wallet_device set status = 'stolen'",
     ],
 )
-async def test_of_a_wallet_and_its_devices(wrong: str, admin: asyncpg.Connection, shop: Shop) -> None:
+async def test_wallet_and_device_rows(wrong: str, admin: asyncpg.Connection, shop: Shop) -> None:
     with pytest.raises(asyncpg.CheckViolationError):
         await admin.execute(f"update {wrong}")

@@ -1,4 +1,4 @@
-"""The chain of seals: whoever changes, removes or adds a sealed transfer is found, and named."""
+"""The chain of seals: changed, removed and added transfers are detected and named."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -13,7 +13,7 @@ from tests.ledger.test_payments import run_batch
 from tests.support import Shop
 
 pytestmark = pytest.mark.asyncio
-# Yesterday at noon: however long the tests run, and at whatever time of day, the days before it are over.
+# Yesterday at noon, so that the days before have ended whenever and however long the tests run.
 NOW = datetime.now(UTC).replace(hour=12) - timedelta(days=1)
 
 
@@ -29,7 +29,7 @@ async def check(admin: asyncpg.Connection, expected: str | None = None) -> SealR
 
 
 async def three_days(connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection) -> list[int]:
-    """Three sealed days, the second one without transfers, and an open one; returns the ids of the sealed transfers."""
+    """Make three sealed days, the second without transfers, and an open day; return the ids of sealed transfers."""
     for days_ago in (3, 1, 0):
         await run_batch(connection, *(shop.scan(wallet) for wallet in range(3)))
         last = "select id from transfer order by id desc limit 3"
@@ -42,9 +42,7 @@ async def three_days(connection: asyncpg.Connection, shop: Shop, admin: asyncpg.
     ]
 
 
-async def test_days_that_are_over_are_sealed_once(
-    connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection
-) -> None:
+async def test_past_days_are_sealed_once(connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection) -> None:
     ids = await three_days(connection, shop, admin)
     seals = await admin.fetch("select number, day, transfers, previous_hash, hash from seal order by number")
     assert [seal["transfers"] for seal in seals] == [3, 0, 3]
@@ -84,7 +82,7 @@ async def test_days_that_are_over_are_sealed_once(
         ),
     ],
 )
-async def test_damage_is_named(
+async def test_damaged_transfers_are_named(
     damage: str, named: list[str], connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     ids = await three_days(connection, shop, admin)
@@ -116,7 +114,7 @@ async def test_an_added_transfer_is_named(
     assert (await check(admin)).problems == [f"transfer {ids[1]} was changed"]
 
 
-async def test_a_chain_that_was_made_anew_lacks_the_hash_that_was_kept(
+async def test_a_replaced_chain_lacks_the_expected_hash(
     connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     ids = await three_days(connection, shop, admin)
@@ -129,7 +127,7 @@ async def test_a_chain_that_was_made_anew_lacks_the_hash_that_was_kept(
     assert (await check(admin, kept)).problems == [f"no seal has the hash {kept}: seals were removed or replaced"]
 
 
-async def test_a_transaction_that_is_still_open_is_waited_for(
+async def test_sealing_waits_for_open_transactions(
     dsn: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await three_days(connection, shop, admin)

@@ -1,4 +1,4 @@
-"""Settlement of scripted days: what the statements say is what the clients were told, added up by hand."""
+"""Settlement of scripted days, compared with figures added up by hand."""
 
 import csv
 import io
@@ -23,19 +23,19 @@ from tests.support import EUR, Shop, new_id
 
 pytestmark = pytest.mark.asyncio
 NOW = datetime.now(UTC)
-# However long the tests run, and at whatever time of day, these are over.
+# These days have ended whenever and however long the tests run.
 D2, D1 = NOW.date() - timedelta(days=3), NOW.date() - timedelta(days=2)
 
 
 async def at(admin: asyncpg.Connection, when: datetime, after_id: int) -> int:
-    """Give the transfers since `after_id` this time stamp; returns the last id."""
+    """Set the timestamp of the transfers after `after_id`; return the last id."""
     await admin.execute("update transfer set created_at = $1 where id > $2", when, after_id)
     last_id: int = await admin.fetchval("select max(id) from transfer")
     return last_id
 
 
 async def two_days(connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection) -> None:
-    """On D2 three sales, one canceled; on D1 a sale and a late refund; now a sale. Fee 1.5% + 0.02."""
+    """Make three sales on D2, one of them canceled; a sale and a late refund on D1; a sale now. Fee 1.5% + 0.02."""
     await admin.execute("update merchant set fee_bps = 150, fee_fixed_minor = 2")
     last = await at(admin, datetime(D2.year, D2.month, D2.day, tzinfo=UTC) - timedelta(days=1), 0)
     sales = [shop.scan(wallet, amount_minor=amount) for wallet, amount in ((0, 1000), (1, 333), (2, 500))]
@@ -73,7 +73,7 @@ async def test_two_scripted_days(connection: asyncpg.Connection, shop: Shop, adm
     assert report.ok, report
 
 
-async def test_what_a_merchant_owes_is_carried(
+async def test_a_negative_balance_is_carried_over(
     connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     last = await at(admin, datetime(D2.year, D2.month, D2.day, tzinfo=UTC) - timedelta(days=1), 0)
@@ -94,7 +94,7 @@ async def test_a_day_ends_at_the_merchants_cut_off_in_its_zone(
 ) -> None:
     await admin.execute("update merchant set time_zone = 'Asia/Shanghai', cut_off = '04:00'")
     last = await at(admin, datetime(D2.year, D2.month, D2.day, tzinfo=UTC) - timedelta(days=2), 0)
-    # 04:00 in Shanghai is 20:00 UTC of the day before.
+    # 04:00 in Shanghai is 20:00 UTC of the previous day.
     for wallet, (hour, minute) in enumerate(((19, 59), (20, 0))):
         await run_batch(connection, shop.scan(wallet, amount_minor=100 + wallet))
         last = await at(admin, datetime(D2.year, D2.month, D2.day, hour, minute, tzinfo=UTC), last)
@@ -103,7 +103,7 @@ async def test_a_day_ends_at_the_merchants_cut_off_in_its_zone(
         await settle(admin, NOW.date() + timedelta(days=1), NOW)
 
 
-async def test_a_day_that_is_killed_in_the_middle_is_settled_by_the_next_run(
+async def test_a_killed_settlement_is_completed_by_the_next_run(
     dsn: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     await two_days(connection, shop, admin)
@@ -133,7 +133,7 @@ async def test_a_day_that_is_killed_in_the_middle_is_settled_by_the_next_run(
         "delete from settlement",
     ],
 )
-async def test_the_audit_finds_a_statement_that_is_wrong(
+async def test_the_audit_detects_a_wrong_statement(
     damage: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     await two_days(connection, shop, admin)
@@ -175,7 +175,7 @@ async def test_the_command_and_its_files(
     assert (early.status, "has not ended for all merchants" in early.err) == (3, True)
 
 
-async def test_a_day_with_nothing_has_empty_files(
+async def test_an_empty_day_has_empty_files(
     dsn: str, connection: asyncpg.Connection, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
     result = await pos_server("settle", "--date", "2026-01-05", "--out", tmp_path, POS_DATABASE_URL=dsn)
@@ -187,7 +187,7 @@ async def test_a_day_with_nothing_has_empty_files(
     assert [(s.sales, s.net_minor, s.closing_minor) for s in settled.statements] == [(0, 0, 0)]
 
 
-async def test_a_transaction_that_stays_open_is_named_and_nothing_is_settled(
+async def test_an_open_transaction_prevents_the_settlement(
     dsn: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await two_days(connection, shop, admin)

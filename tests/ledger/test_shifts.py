@@ -1,4 +1,4 @@
-"""Shifts in the rows: what may change, what is waited for, what a crash leaves, and what the audit finds."""
+"""Stored shifts: allowed changes, locks, crashes, and findings of the audit."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -43,14 +43,14 @@ async def closed(pool: asyncpg.Pool, shop: Shop, shift_id: UUID) -> Shift:
     return shift
 
 
-async def test_a_crash_between_the_two_commits_of_a_close_is_made_good(
+async def test_a_crash_between_the_two_commits_of_a_close_is_repaired(
     pool: asyncpg.Pool, shop: Shop, connection: asyncpg.Connection, admin: asyncpg.Connection
 ) -> None:
     shift_id = await opened(pool, shop)
     number = shop.terminals[0].device.number
     await run_batch(connection, shop.scan(0), shop.scan(1))
     assert await close_shift(pool, shift_id, number, 7, NOW_MS) is None
-    # Here the server was killed: the shift is closed, and not summed up.
+    # The state after a kill: the shift is closed, and its totals are not stored.
     assert await admin.fetchval("select figures from shift") is None
     assert (await audit(admin)).ok
     await run_batch(connection, shop.scan(2))
@@ -62,9 +62,7 @@ async def test_a_crash_between_the_two_commits_of_a_close_is_made_good(
     assert (await audit(admin)).ok
 
 
-async def test_a_close_that_is_killed_leaves_the_shift_open(
-    pool: asyncpg.Pool, shop: Shop, admin: asyncpg.Connection
-) -> None:
+async def test_a_killed_close_leaves_the_shift_open(pool: asyncpg.Pool, shop: Shop, admin: asyncpg.Connection) -> None:
     shift_id = await opened(pool, shop)
     await admin.execute(
         "create function die() returns trigger language plpgsql as $$ begin "
@@ -80,7 +78,7 @@ async def test_a_close_that_is_killed_leaves_the_shift_open(
     assert (await audit(admin)).ok
 
 
-async def test_a_close_waits_for_what_is_being_added(
+async def test_a_close_waits_for_operations_being_added(
     dsn: str, pool: asyncpg.Pool, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     shift_id = await opened(pool, shop)
@@ -91,7 +89,7 @@ async def test_a_close_waits_for_what_is_being_added(
             closing = asyncio.create_task(closed(pool, shop, shift_id))
             waits = "select exists (select from pg_locks where not granted and pid <> pg_backend_pid())"
             async with asyncio.timeout(10):
-                while not await admin.fetchval(waits):  # noqa: ASYNC110 - Postgres tells nobody
+                while not await admin.fetchval(waits):  # noqa: ASYNC110 - Postgres sends no event
                     await asyncio.sleep(0.01)
             assert not closing.done()
         assert (await closing).totals == {TotalKind.SALE: Total(1, 1_000)}
@@ -100,7 +98,7 @@ async def test_a_close_waits_for_what_is_being_added(
     assert (await audit(admin)).ok
 
 
-async def test_the_server_cannot_change_a_shift_that_is_closed(
+async def test_the_server_cannot_change_a_closed_shift(
     pool: asyncpg.Pool, shop: Shop, connection: asyncpg.Connection
 ) -> None:
     shift = await closed(pool, shop, await opened(pool, shop))
@@ -132,7 +130,7 @@ async def test_a_payment_keeps_its_shift(
             await connection.execute(f"update payment set {change} where id = $1", canceled.payment_id)
 
 
-async def test_a_terminal_that_is_unknown_has_no_shift(pool: asyncpg.Pool, shop: Shop) -> None:
+async def test_an_unknown_terminal_has_no_shift(pool: asyncpg.Pool, shop: Shop) -> None:
     assert await find_shift(pool, 1, None, NOW_MS) is None
     assert await find_shift(pool, 1, new_id(), NOW_MS) is None
     assert await close_shift(pool, new_id(), 1, None, NOW_MS) is ErrorCode.SHIFT_UNKNOWN
@@ -162,7 +160,7 @@ async def test_a_terminal_that_is_unknown_has_no_shift(pool: asyncpg.Pool, shop:
         ("update refund set shift_id = '00000000-0000-0000-0000-000000000001'", "closed"),
     ],
 )
-async def test_the_audit_names_a_shift_that_was_damaged(
+async def test_the_audit_names_a_damaged_shift(
     damage: str, found: str, pool: asyncpg.Pool, shop: Shop, connection: asyncpg.Connection, admin: asyncpg.Connection
 ) -> None:
     till = shop.terminals[0].device.number

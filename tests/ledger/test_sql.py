@@ -14,19 +14,19 @@ def test_names_split_statements() -> None:
     assert load_queries(text) == {"one": "-- why\nselect 1", "two": "select 2"}
 
 
-def test_a_name_comes_once() -> None:
+def test_a_duplicate_name_is_rejected() -> None:
     with pytest.raises(ValueError, match="two queries are named one"):
         load_queries("-- name: one\nselect 1;\n-- name: one\nselect 2;\n")
 
 
-def test_a_part_is_put_in_where_it_is_named() -> None:
+def test_a_fragment_is_included() -> None:
     text = (
         "-- part: both\n-- why\na, b\n\n-- name: one\nselect {both} from x;\n-- name: two\nselect {both}, c from y;\n"
     )
     assert load_queries(text) == {"one": "select a, b from x", "two": "select a, b, c from y"}
 
 
-def test_a_part_that_is_not_there_is_named() -> None:
+def test_an_unknown_fragment_is_named() -> None:
     with pytest.raises(KeyError, match="missing"):
         load_queries("-- name: one\nselect {missing};\n")
 

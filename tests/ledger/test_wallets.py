@@ -1,4 +1,4 @@
-"""A wallet's own limits in its row: loaded with it, kept by every payment's write, and no matter for the operator."""
+"""A wallet's own limits: loaded with the wallet and not changed by payments."""
 
 import asyncpg
 import pytest
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.asyncio
 LIMITS = OwnLimits(1, 2, 3, 4, 5, 6, 7)
 
 
-async def test_limits_are_loaded_with_their_wallet(connection: asyncpg.Connection, shop: Shop) -> None:
+async def test_limits_are_loaded_with_the_wallet(connection: asyncpg.Connection, shop: Shop) -> None:
     first, second, third = (device.device.number for device in shop.wallets)
     await wallets.set_own_limits(connection, first, LIMITS)
     await wallets.set_own_limits(connection, second, OwnLimits(day_minor_max=0))
@@ -30,7 +30,7 @@ async def test_limits_are_loaded_with_their_wallet(connection: asyncpg.Connectio
     assert await wallets.find_own_limits(connection, 1_999_999_999) is None
 
 
-async def test_a_payment_leaves_them_as_they_are(connection: asyncpg.Connection, shop: Shop) -> None:
+async def test_a_payment_does_not_change_them(connection: asyncpg.Connection, shop: Shop) -> None:
     limits = OwnLimits(payment_minor_max=5_000)
     await wallets.set_own_limits(connection, shop.wallets[0].device.number, limits)
     (paid,) = await run_batch(connection, shop.scan())
@@ -40,9 +40,7 @@ async def test_a_payment_leaves_them_as_they_are(connection: asyncpg.Connection,
     assert await wallets.find_own_limits(connection, shop.wallets[0].device.number) == limits
 
 
-async def test_new_limits_come_before_a_payment_that_was_decided_without_them(
-    connection: asyncpg.Connection, shop: Shop
-) -> None:
+async def test_new_limits_apply_to_a_concurrent_payment(connection: asyncpg.Connection, shop: Shop) -> None:
     number = shop.wallets[0].device.number
     before = (await load_snapshot(connection, [shop.scan()])).wallets[number]
     await wallets.set_own_limits(connection, number, LIMITS)
@@ -51,6 +49,6 @@ async def test_new_limits_come_before_a_payment_that_was_decided_without_them(
 
 
 @pytest.mark.parametrize("name", OwnLimits.__struct_fields__)
-async def test_the_schema_takes_no_negative_limit(name: str, connection: asyncpg.Connection, shop: Shop) -> None:
+async def test_the_schema_rejects_a_negative_limit(name: str, connection: asyncpg.Connection, shop: Shop) -> None:
     with pytest.raises(asyncpg.CheckViolationError):
         await wallets.set_own_limits(connection, shop.wallets[0].device.number, OwnLimits(**{name: -1}))

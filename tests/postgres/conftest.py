@@ -15,7 +15,7 @@ from tests.support import open_directory
 
 @pytest.fixture
 def base() -> Iterator[Path]:
-    """A new directory; no server outlives it."""
+    """A new directory. Servers in it are killed after the test."""
     yield from directory_in_tmp()
 
 
@@ -29,13 +29,13 @@ def shared() -> Iterator[Path]:
 
 @pytest.fixture
 def data_dir(shared: Path) -> Iterator[Path]:
-    """A data directory that lives through most of these tests, one after the other, with no server at first."""
+    """A data directory that these tests share one after another. No server runs at the start of a test."""
     yield shared / "data"
     kill_servers(shared)
 
 
 def directory_in_tmp() -> Iterator[Path]:
-    # Not pytest's directories, whose long names may not fit into a socket address.
+    # Paths in pytest's own directories may be too long for a socket address.
     path = open_directory("pos-test-", parent="/tmp")
     yield path
     kill_servers(path)
@@ -43,7 +43,7 @@ def directory_in_tmp() -> Iterator[Path]:
 
 
 def kill_servers(under: Path) -> None:
-    """After a failed test: a passed one leaves none."""
+    """Kill servers that a failed test left behind."""
     for pid_file in under.rglob("postmaster.pid"):
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(pid_file.read_text().split()[0]), signal.SIGKILL)

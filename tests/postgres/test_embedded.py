@@ -24,14 +24,14 @@ from tests.postgres.processes import (
 
 pytestmark = pytest.mark.postgres
 
-# --- The life of one server ---
+# --- One server ---
 
 
 def test_data_survive_stop_and_start(base: Path) -> None:
     data_dir = base / "new" / "data"
-    said: list[str] = []
+    messages: list[str] = []
     parents = {path: (path.stat().st_mode, path.stat().st_uid, path.stat().st_gid) for path in base.parents}
-    server = EmbeddedPostgres(data_dir, say=said.append)
+    server = EmbeddedPostgres(data_dir, say=messages.append)
     server.stop()
     dsn = server.start()
     with pytest.raises(EmbeddedPostgresError, match="already been started"):
@@ -44,7 +44,7 @@ def test_data_survive_stop_and_start(base: Path) -> None:
     server.stop()
     server.stop()
     until(lambda: not alive(pid))
-    assert said == [f"Creating a database in {data_dir}."]
+    assert messages == [f"Creating a database in {data_dir}."]
     assert {path: (path.stat().st_mode, path.stat().st_uid, path.stat().st_gid) for path in base.parents} == parents
     assert sorted(path.name for path in data_dir.iterdir()) == [
         "postgres",
@@ -84,7 +84,7 @@ def test_settings_keep_commits_and_secrets_safe(data_dir: Path) -> None:
         assert query(dsn, "select datcollate from pg_database where datname = 'pos'") == "C"
 
 
-def test_settings_outrank_alter_system(data_dir: Path) -> None:
+def test_settings_override_alter_system(data_dir: Path) -> None:
     with EmbeddedPostgres(data_dir) as dsn:
         query(dsn, "alter system set fsync = off")
     with EmbeddedPostgres(data_dir) as dsn:
@@ -151,7 +151,7 @@ def test_large_log_is_rotated(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("name", ["long-" + "x" * 120, "comma,colon:quote'"], ids=["too long", "special characters"])
-def test_path_that_is_no_socket_address(shared: Path, data_dir: Path, name: str) -> None:
+def test_path_that_does_not_fit_a_socket_address(shared: Path, data_dir: Path, name: str) -> None:
     moved = data_dir.rename(shared / name)
     server = EmbeddedPostgres(moved)
     first = Path(query(server.start(), "show unix_socket_directories"))
@@ -199,7 +199,7 @@ def test_two_users_in_one_process(data_dir: Path) -> None:
     until(lambda: not alive(pid))
 
 
-def test_many_start_at_once_on_nothing(base: Path) -> None:
+def test_concurrent_first_starts(base: Path) -> None:
     users = [User(base / "data") for _ in range(4)]
     assert len({user.says() for user in users}) == 1
     pid = postmaster(base / "data")
@@ -233,8 +233,8 @@ def test_orphan_is_adopted_and_stopped(data_dir: Path) -> None:
     assert not alive(pid)
 
 
-def test_server_on_its_way_out_is_waited_for(data_dir: Path) -> None:
-    """As left by a process that was killed while it stopped the server."""
+def test_start_waits_for_a_server_that_is_shutting_down(data_dir: Path) -> None:
+    """The state after a process was killed while it stopped the server."""
     user = User(data_dir)
     user.says()
     pid = postmaster(data_dir)

@@ -37,7 +37,7 @@ def test_killed_server_recovers(data_dir: Path) -> None:
     query(dsn, "create table sale (amount_minor bigint)")
     query(dsn, "insert into sale values (1250)")
     kill_server(data_dir)
-    # The first user still is one, and its DSN stays good.
+    # The first user still uses the server, and its DSN stays valid.
     with EmbeddedPostgres(data_dir) as dsn_again:
         assert dsn_again == dsn
         assert query(dsn, "select amount_minor from sale") == 1250
@@ -62,7 +62,7 @@ def test_process_id_taken_by_another_process(data_dir: Path) -> None:
         other.kill()
 
 
-def test_server_started_by_hand_is_left_alone(data_dir: Path) -> None:
+def test_server_of_another_program_is_not_touched(data_dir: Path) -> None:
     cluster = data_dir / "postgres"
     options = ["-D", str(cluster), "-k", str(cluster), "-c", "listen_addresses="]
     identity = os_user.server_user(data_dir, cluster).identity
@@ -79,7 +79,7 @@ def test_server_started_by_hand_is_left_alone(data_dir: Path) -> None:
 
 
 @on_linux
-def test_server_that_does_not_stop_in_order_is_stopped_at_once(data_dir: Path) -> None:
+def test_server_that_does_not_stop_orderly_is_stopped_immediately(data_dir: Path) -> None:
     log = Log(data_dir)
     server = EmbeddedPostgres(data_dir, stop_timeout_s=0.1)
     query(server.start(), "create table unordered ()")
@@ -113,33 +113,33 @@ def test_server_that_does_not_stop_at_all(data_dir: Path, monkeypatch: pytest.Mo
         assert query(dsn, "select 1") == 1
 
 
-def test_slow_recovery_goes_on_and_is_joined_later(base: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_recovery_is_joined_later(base: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "NOTICE_AFTER_S", 0.05)
     log = Log(data_dir)
     waiting = gate(base)
     slow = f'test "$1" = --version || cat {waiting}\nexec "{WHEEL_BIN / "postgres"}" "$@"'
     bin_dir = fake_binaries(base, postgres=slow)
-    said: list[str] = []
+    messages: list[str] = []
     with pytest.raises(EmbeddedPostgresError, match=r"not ready after 0 s.*start again later"):
-        EmbeddedPostgres(data_dir, bin_dir=bin_dir, start_timeout_s=0.1, say=said.append).start()
-    assert said == [f"Waiting for Postgres in {data_dir} to recover from a crash."]
+        EmbeddedPostgres(data_dir, bin_dir=bin_dir, start_timeout_s=0.1, say=messages.append).start()
+    assert messages == [f"Waiting for Postgres in {data_dir} to recover from a crash."]
     open_gate(waiting)
     with EmbeddedPostgres(data_dir) as dsn:
         assert query(dsn, "select 1") == 1
     assert log.count("ready to accept connections") == 1
 
 
-# --- Making the database ---
+# --- Creation of the database ---
 
 
-def test_killed_while_making_the_database(base: Path) -> None:
+def test_killed_during_creation(base: Path) -> None:
     data_dir, waiting = base / "data", gate(base)
     bin_dir = fake_binaries(base, initdb=f'touch "$2/half"; cat {waiting}')
     user = User(data_dir, bin_dir)
     until(lambda: list(data_dir.glob("postgres.new-*/half")))
     user.kill()
     assert not (data_dir / "postgres").exists()
-    # The orphaned child is still at it, so nobody else may begin.
+    # The orphaned child is still running, so no other process may start.
     with pytest.raises(EmbeddedPostgresError, match=rf"Process {user.process.pid} or one of its children.* 0\.2 s"):
         EmbeddedPostgres(data_dir, start_timeout_s=0.1, stop_timeout_s=0.1).start()
     (bin_dir / "initdb").write_text("#!/bin/sh\necho next\nexit 3\n")
@@ -149,7 +149,7 @@ def test_killed_while_making_the_database(base: Path) -> None:
     assert not list(data_dir.glob("postgres*/half"))
 
 
-def test_failure_to_make_the_database_leaves_nothing(base: Path) -> None:
+def test_failed_creation_leaves_nothing(base: Path) -> None:
     bin_dir = fake_binaries(base, initdb='touch "$2/half"; echo "initdb: No space left on device"; exit 3')
     with pytest.raises(EmbeddedPostgresError) as caught:
         EmbeddedPostgres(base / "data", bin_dir=bin_dir).start()
@@ -166,7 +166,7 @@ def test_failure_to_make_the_database_leaves_nothing(base: Path) -> None:
     ]
 
 
-def test_database_that_takes_too_long_to_make(base: Path) -> None:
+def test_creation_timeout(base: Path) -> None:
     bin_dir = fake_binaries(base, initdb="exec sleep 60")
     with pytest.raises(EmbeddedPostgresError, match=r"more than 0\.1 s: choose a faster disk"):
         EmbeddedPostgres(base / "data", bin_dir=bin_dir, start_timeout_s=0.1).start()

@@ -23,7 +23,7 @@ from tests.postgres.processes import (
 
 pytestmark = pytest.mark.postgres
 
-# --- Errors that say what to do ---
+# --- Errors with advice ---
 
 
 def test_other_major_version(data_dir: Path) -> None:
@@ -40,14 +40,14 @@ def test_directory_that_is_no_database(base: Path) -> None:
         EmbeddedPostgres(base / "data").start()
 
 
-def test_server_that_ends_at_once_is_quoted(data_dir: Path) -> None:
+def test_log_of_a_failed_start_is_quoted(data_dir: Path) -> None:
     conf = data_dir / "postgres" / "postgresql.conf"
     expected = rf'(?s)exited with code 1 .*no_such_parameter" in file "{conf}".*Fix the problem in these lines'
     with changed(conf, "no_such_parameter = 1\n"), pytest.raises(EmbeddedPostgresError, match=expected):
         EmbeddedPostgres(data_dir).start()
 
 
-def test_server_that_refuses_us(data_dir: Path) -> None:
+def test_server_that_rejects_the_login(data_dir: Path) -> None:
     expected = r"rejects the role pos.*pg_hba\.conf.*Undo"
     hba = data_dir / "postgres" / "pg_hba.conf"
     with changed(hba, "local all all reject\n"), pytest.raises(EmbeddedPostgresError, match=expected):
@@ -63,7 +63,7 @@ def test_missing_and_broken_binaries(base: Path, data_dir: Path) -> None:
         EmbeddedPostgres(data_dir, bin_dir=broken).start()
 
 
-def test_file_system_that_does_not_keep_locks(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_system_without_inherited_locks(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "_try_lock", lambda fd, kind: True)
     monkeypatch.setattr(embedded, "EXIT_TIMEOUT_S", 0.1)
     with pytest.raises(EmbeddedPostgresError, match=r"inherit file locks .* choose a directory on a local disk"):
@@ -71,18 +71,18 @@ def test_file_system_that_does_not_keep_locks(data_dir: Path, monkeypatch: pytes
     until(lambda: not (data_dir / "postgres" / "postmaster.pid").exists())
 
 
-def test_data_directory_that_cannot_be_made(base: Path) -> None:
+def test_data_directory_that_cannot_be_created(base: Path) -> None:
     (base / "file").write_text("")
     with pytest.raises(EmbeddedPostgresError, match=r"Not a directory.*choose another one with --data-dir"):
         EmbeddedPostgres(base / "file" / "data").start()
 
 
-# --- Root, and everybody else ---
+# --- Root and other users ---
 
 
 @as_root
 @pytest.mark.parametrize("closed", ["data", ""], ids=["the data directory", "a directory above"])
-def test_root_is_told_which_directory_blocks(base: Path, closed: str) -> None:
+def test_blocking_directory_is_named_for_root(base: Path, closed: str) -> None:
     data_dir = base / "data"
     data_dir.mkdir(mode=0o711)
     blocking = base / closed
@@ -96,7 +96,7 @@ def test_root_is_told_which_directory_blocks(base: Path, closed: str) -> None:
 
 
 @as_root
-def test_root_and_the_owner_of_the_directory_take_turns(base: Path) -> None:
+def test_root_and_the_owner_of_the_directory_alternate(base: Path) -> None:
     data_dir = base / "home" / "data"
     data_dir.mkdir(parents=True, mode=0o700)
     for path in (data_dir.parent, data_dir):
@@ -116,7 +116,7 @@ def test_root_and_the_owner_of_the_directory_take_turns(base: Path) -> None:
 
 
 @as_root
-def test_root_copies_binaries_out_of_reach_once(base: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_root_copies_inaccessible_binaries_once(base: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def blocked_at(user: OsUser, path: Path) -> Path | None:
         return path if path == WHEEL_BIN / "postgres" else really_blocked_at(user, path)
 
@@ -125,13 +125,13 @@ def test_root_copies_binaries_out_of_reach_once(base: Path, data_dir: Path, monk
     home = base / "home"
     monkeypatch.setattr(binaries, "default_data_dir", lambda: home)
     monkeypatch.setattr(os, "sync", lambda: None)
-    said: list[str] = []
+    messages: list[str] = []
     for _ in range(2):
-        with EmbeddedPostgres(data_dir, say=said.append):
+        with EmbeddedPostgres(data_dir, say=messages.append):
             program = Path(f"/proc/{postmaster(data_dir)}/exe").readlink()
     (copy,) = home.iterdir()
     assert program == copy / binaries.BIN / "postgres"
-    copied = [text for text in said if "Waiting" not in text]  # a slow machine may have to wait for Postgres
+    copied = [text for text in messages if "Waiting" not in text]  # on a slow machine
     assert copied == [f"Copying the Postgres binaries to {copy}."]
     ldd = subprocess.run(["ldd", program.with_name("initdb")], capture_output=True, text=True, check=True)
     assert str(copy) in ldd.stdout

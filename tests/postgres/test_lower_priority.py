@@ -1,4 +1,4 @@
-"""What an operator runs on the ledger leaves the machine to payments."""
+"""An operator's commands on the ledger have a lower priority than payments."""
 
 import asyncio
 import os
@@ -11,7 +11,7 @@ from pos_server.postgres.embedded import NICENESS
 
 pytestmark = pytest.mark.asyncio
 
-# In a process of its own: a process cannot take its niceness back.
+# In a separate process, because a process cannot raise its priority again.
 _GIVE_WAY = """
 import os, sys
 from pos_server.postgres.embedded import lower_priority
@@ -29,26 +29,26 @@ async def _given_way(session_pid: int) -> int:
     return int(printed)
 
 
-async def test_the_process_and_its_session_run_behind_the_others(admin: asyncpg.Connection) -> None:
+async def test_process_and_session_have_a_lower_priority(admin: asyncpg.Connection) -> None:
     session_pid = admin.get_server_pid()
     assert os.getpriority(os.PRIO_PROCESS, session_pid) < NICENESS
     assert await _given_way(session_pid) == NICENESS
     assert os.getpriority(os.PRIO_PROCESS, session_pid) == NICENESS
 
 
-async def test_a_session_that_is_gone_is_left_out() -> None:
+async def test_an_ended_session_is_ignored() -> None:
     gone = await asyncio.create_subprocess_exec(sys.executable, "-c", "")
     await gone.wait()
     assert await _given_way(gone.pid) == NICENESS
 
 
-async def test_the_owner_takes_one_core_and_memory_of_its_own(
+async def test_owner_connections_use_one_core_and_more_memory(
     admin: asyncpg.Connection, connection: asyncpg.Connection
 ) -> None:
-    async def told(session: asyncpg.Connection, name: str) -> str:
+    async def setting_of(session: asyncpg.Connection, name: str) -> str:
         value: str = await session.fetchval("select current_setting($1)", name)
         return value
 
-    assert await told(admin, "max_parallel_workers_per_gather") == "0"
-    assert await told(admin, "work_mem") == "64MB"
-    assert await told(connection, "work_mem") != "64MB"
+    assert await setting_of(admin, "max_parallel_workers_per_gather") == "0"
+    assert await setting_of(admin, "work_mem") == "64MB"
+    assert await setting_of(connection, "work_mem") != "64MB"

@@ -1,4 +1,4 @@
-"""Who runs Postgres, and what that user reaches."""
+"""The operating system user that runs Postgres, and its access to directories."""
 
 import os
 import pwd
@@ -24,7 +24,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="about what root does")
 
 @pytest.fixture
 def base() -> Iterator[Path]:
-    """A new directory that every user can pass through."""
+    """A new directory that every user can traverse."""
     path = open_directory("pos-test-", parent="/tmp")
     yield path
     shutil.rmtree(path)
@@ -45,7 +45,7 @@ def test_ordinary_user_is_itself(base: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert server_user(base, base / "postgres").identity == {}
 
 
-def test_ordinary_user_does_not_take_the_database_of_another(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ordinary_user_does_not_use_another_users_database(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     owner = base.owner()
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     with pytest.raises(EmbeddedPostgresError, match=rf"{base} belongs to the user {owner}: run this as {owner}, or"):
@@ -53,7 +53,7 @@ def test_ordinary_user_does_not_take_the_database_of_another(base: Path, monkeyp
 
 
 @as_root
-def test_root_takes_the_owner_of_the_database_then_of_the_directory(base: Path) -> None:
+def test_root_uses_the_owner_of_the_database_or_directory(base: Path) -> None:
     (base / "postgres").mkdir()
     shutil.chown(base / "postgres", "nobody")
     shutil.chown(base, "daemon")
@@ -74,13 +74,13 @@ def test_owner_without_a_name(base: Path) -> None:
 
 
 @as_root
-def test_root_does_not_serve_a_database_of_root(base: Path) -> None:
+def test_database_owned_by_root_is_rejected(base: Path) -> None:
     with pytest.raises(EmbeddedPostgresError, match=rf"belongs to root, .*chown -R postgres {base}"):
         server_user(base, base)
 
 
 @as_root
-def test_root_takes_the_user_that_exists(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_root_uses_an_existing_user(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os_user, "EXISTING_USER", "daemon")
     assert server_user(base, base / "none") == user_named("daemon")
     monkeypatch.setattr(os_user, "EXISTING_USER", "pos-no-such-user")
@@ -108,11 +108,11 @@ def test_user_that_cannot_be_created(
         server_user(base, base / "none")
 
 
-# --- Reach ---
+# --- Access ---
 
 
 @as_root
-def test_first_directory_that_blocks(base: Path) -> None:
+def test_first_blocking_directory(base: Path) -> None:
     deep = base / "open" / "it's $closed\n" / "deep"
     deep.mkdir(parents=True)
     nobody = user_named("nobody")
@@ -129,7 +129,7 @@ def test_first_directory_that_blocks(base: Path) -> None:
     assert nobody.blocked_at(base / "missing" / "program") == base / "missing"
 
 
-def test_nothing_is_asked_about_ourselves() -> None:
+def test_current_user_is_never_blocked() -> None:
     assert OsUser(os.geteuid(), os.getegid()).blocked_at(Path("/nonexistent")) is None
 
 
@@ -143,7 +143,7 @@ def test_root_that_may_not_become_another_user(monkeypatch: pytest.MonkeyPatch) 
 
 
 @as_root
-def test_child_is_the_user_and_has_no_groups_and_no_environment_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_child_has_the_users_identity_and_a_clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POS_MASTER_KEYS", "do-not-tell")
     nobody = user_named("nobody")
     child = nobody.run(["/bin/sh"], script="id -u; id -G; env")
@@ -165,7 +165,7 @@ def test_directories_are_private(base: Path, monkeypatch: pytest.MonkeyPatch, ui
     assert base.stat().st_mode == before
 
 
-def test_file_is_private_and_no_link_is_followed(base: Path) -> None:
+def test_file_is_private_and_links_are_not_followed(base: Path) -> None:
     os.close(open_private(base / "file"))
     assert (base / "file").stat().st_mode & 0o777 == 0o600
     (base / "link").symlink_to(base / "file")

@@ -1,4 +1,4 @@
-"""What is read from a pid file, and what becomes of a server's answer. Real servers are in test_embedded.py."""
+"""The pid file, the login and signals, with fake servers. test_embedded.py runs real servers."""
 
 import os
 import signal
@@ -74,7 +74,7 @@ def test_pid_file(data_dir: Path, text: str | None, expected: tuple[int, str, bo
         assert postmaster == Postmaster(data_dir, pid, Path(path), ready)
 
 
-# --- Answers ---
+# --- Login ---
 
 
 def error(sqlstate: str, message: str) -> bytes:
@@ -96,25 +96,25 @@ READY = b"R" + struct.pack("!II", 8, 0) + b"Z" + struct.pack("!I", 5) + b"I"
     ],
     ids=["ready", "full", "starting", "hangs up", "hangs up half way"],
 )
-def test_answers(data_dir: Path, listener: socket.socket, answer: bytes, expected: bool) -> None:
-    asked, result = exchange(data_dir, listener, answer)
-    assert asked == b"\0\0\0\x1f\0\3\0\0user\0pos\0database\0pos\0\0"
+def test_accepts_login(data_dir: Path, listener: socket.socket, answer: bytes, expected: bool) -> None:
+    request, result = exchange(data_dir, listener, answer)
+    assert request == b"\0\0\0\x1f\0\3\0\0user\0pos\0database\0pos\0\0"
     assert result is expected
 
 
-def test_refusal_is_an_error(data_dir: Path, listener: socket.socket) -> None:
+def test_rejected_login_is_an_error(data_dir: Path, listener: socket.socket) -> None:
     expected = rf"Postgres in {data_dir} rejects the role pos or the database pos: no such role\. Undo"
     with pytest.raises(EmbeddedPostgresError, match=expected):
         exchange(data_dir, listener, error("28000", "no such role"))
 
 
 def exchange(data_dir: Path, listener: socket.socket, answer: bytes) -> tuple[bytes, bool]:
-    asked: list[bytes] = []
+    requests: list[bytes] = []
 
     def serve() -> None:
         connection, _ = listener.accept()
         with connection:
-            asked.append(connection.recv(100))
+            requests.append(connection.recv(100))
             connection.sendall(answer)
             connection.shutdown(socket.SHUT_WR)
             while connection.recv(100):
@@ -123,13 +123,13 @@ def exchange(data_dir: Path, listener: socket.socket, answer: bytes) -> tuple[by
     thread = threading.Thread(target=serve)
     thread.start()
     try:
-        answers = of(data_dir).accepts_login()
+        result = of(data_dir).accepts_login()
     finally:
         thread.join()
-    return asked[0], answers
+    return requests[0], result
 
 
-def test_nobody_listens(data_dir: Path) -> None:
+def test_no_listener(data_dir: Path) -> None:
     postmaster = of(data_dir)
     assert not postmaster.listens()
     assert not postmaster.accepts_login()
@@ -139,7 +139,7 @@ def test_nobody_listens(data_dir: Path) -> None:
 # --- Signals ---
 
 
-def test_signal_goes_to_who_listens(data_dir: Path, listener: socket.socket) -> None:
+def test_signal_goes_to_the_listening_process(data_dir: Path, listener: socket.socket) -> None:
     got: list[int] = []
     before = signal.signal(signal.SIGUSR1, lambda number, frame: got.append(number))
     try:
@@ -158,7 +158,7 @@ def test_no_signal_to_a_process_that_does_not_listen(data_dir: Path, listener: s
 # --- The socket's directory ---
 
 
-def test_socket_directory_is_made_anew_and_removed(data_dir: Path) -> None:
+def test_socket_directory_is_recreated_and_removed(data_dir: Path) -> None:
     path = make_socket_dir(data_dir, OURSELVES)
     (path / ".s.PGSQL.5432").touch()
     (path / ".s.PGSQL.5432.lock").touch()
@@ -170,14 +170,14 @@ def test_socket_directory_is_made_anew_and_removed(data_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["x" * 100, "comma,", "colon:"])
-def test_socket_directory_of_a_path_that_is_no_address(data_dir: Path, name: str) -> None:
+def test_socket_directory_of_a_path_that_is_too_long(data_dir: Path, name: str) -> None:
     path = make_socket_dir(data_dir / name, OURSELVES)
     assert path.parent == SHORT_DIR
     discard_socket_dir(data_dir / name, path)
     assert not path.exists()
 
 
-def test_directory_of_somebody_else_is_left_alone(data_dir: Path) -> None:
+def test_other_directories_are_not_removed(data_dir: Path) -> None:
     (data_dir / "sockets").mkdir()
     (data_dir / "sockets" / ".s.PGSQL.5432").touch()
     discard_socket_dir(data_dir, data_dir / "sockets")
