@@ -194,7 +194,7 @@ class Connections:
     ) -> Connection:
         """Register a device's socket, whose texts are in `language`. Messages for it queue up until `start` is called.
 
-        Of two connections of a device the later arrival stays, and the other is closed with SUPERSEDED; raises
+        A device has one connection: the later arrival stays, and the other is closed with SUPERSEDED. Raises
         ConnectionClosing if that is this one. The earlier arrival may authenticate last: the device has given it up and
         connected again, and its ghost must not close the new connection.
         """

@@ -132,12 +132,12 @@ class Authorizer:
 
     @property
     def is_closed(self) -> bool:
-        """Whether `close` was called."""
+        """True once `close` was called."""
         return self._closed
 
     @property
     def is_full(self) -> bool:
-        """Whether the queue takes no further operation, whoever asks for it."""
+        """True if the queue takes no further operation from anybody."""
         return len(self._queue) >= self._limits.queue_operations_max
 
     def refuse_busy(self) -> NotAccepted:

@@ -11,7 +11,7 @@ from .authorizer import Authorizer, NotAccepted
 
 
 class Sweeper:
-    """Hands payments whose time is over to the engine, which decides against a confirmation that comes meanwhile."""
+    """Submits expired payments to the engine, which settles a race with a confirmation."""
 
     def __init__(self, authorizer: Authorizer, now_ms: Callable[[], int], batch_max: int) -> None:
         self._authorizer = authorizer

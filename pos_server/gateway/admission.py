@@ -23,7 +23,7 @@ class Admission:
         self._by_address: Counter[str] = Counter()
 
     def refusal(self, websocket: WebSocket) -> PlainTextResponse | None:
-        """The response that denies this upgrade, or None to let it in. A browser sends its page's origin (RFC 6454)."""
+        """Return the response that denies this upgrade, or None. A browser sends its page's origin (RFC 6454)."""
         origin = websocket.headers.get("origin")
         if SUBPROTOCOL not in websocket.scope["subprotocols"]:
             return _refused(HTTPStatus.BAD_REQUEST, f"offer the WebSocket subprotocol {SUBPROTOCOL}")
@@ -38,12 +38,12 @@ class Admission:
         return None
 
     def enter(self, websocket: WebSocket) -> None:
-        """Count a connection that was let in, until it has left."""
+        """Count an admitted connection until `leave`."""
         self._connections += 1
         self._by_address[_address(websocket)] += 1
 
     def leave(self, websocket: WebSocket) -> None:
-        """A connection that had entered has ended."""
+        """Stop counting a connection that has ended."""
         address = _address(websocket)
         self._connections -= 1
         self._by_address[address] -= 1

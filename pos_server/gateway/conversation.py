@@ -34,10 +34,10 @@ from ..limits import ConversationLimits
 
 log = structlog.get_logger(__name__)
 
-# Called in a task of its own: a coroutine made before that would be left over when the connection ends first.
+# Called in a task of its own: a coroutine created earlier would never be awaited if the connection ends first.
 Work = Callable[[], Awaitable[ServerMessage | None]]
 
-# Requests that read, bounded by a rate of their own: tills that poll too often have taken whole networks down.
+# Requests that read, with a rate limit of their own: tills that poll too often have taken whole networks down.
 _QUERIES = frozenset({PaymentQuery, PaymentsRecent, History, ShiftOpen, ShiftClose, ShiftQuery})
 # Requests that wait for the database or a thread, each in a task of its own.
 _SLOW = _QUERIES | {PaymentConfirm, PinSet}
@@ -81,7 +81,7 @@ class Conversation:
         self._handle = handle
         self._pace = TokenBucket(limits.messages_per_s, limits.messages_burst, now_s)
         self._patience = TokenBucket(limits.bad_messages_per_s, limits.bad_messages_burst, now_s)
-        # Made when first needed: ten thousand idle connections need neither.
+        # Created at first use, because idle connections need neither.
         self._queries: TokenBucket | None = None
         self._tasks: set[asyncio.Task[None]] | None = None
 

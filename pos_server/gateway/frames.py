@@ -6,13 +6,13 @@ RFC 6455, section 5.2. All else (fragments, other control frames, frames in piec
 
 FINAL_TEXT = 0x81
 FINAL_PONG = 0x8A
-# Of a control frame (section 5.5).
+# Maximum payload of a control frame (section 5.5).
 CONTROL_BYTES_MAX = 125
 # Where the next frame begins: see `split`.
 UNKNOWN = -1
 _LENGTH = 0x7F
 _MASKED = 0x80
-# The length as it stands, in two bytes after this value, in eight after that one.
+# Lengths: in this byte up to _SHORT_MAX, otherwise in the two or eight bytes after these values.
 _SHORT_MAX = 125
 _TWO_BYTES = 126
 _EIGHT_BYTES = 127
@@ -20,7 +20,7 @@ _MASK_BYTES = 4
 
 
 def text_frame(payload: bytes) -> bytes:
-    """A server's frame (not masked) with a whole text, given in UTF-8."""
+    """Return an unmasked frame, as a server sends it, with a whole text in UTF-8."""
     size = len(payload)
     if size <= _SHORT_MAX:
         return bytes((FINAL_TEXT, size)) + payload
@@ -30,11 +30,11 @@ def text_frame(payload: bytes) -> bytes:
 
 
 def split(data: bytes, until_frame: int) -> tuple[list[tuple[int, bytes]], int]:
-    """The frames in a read, as (where the payload begins, the frame), and what else is there, as (0, the bytes).
+    """Split a read into frames, as (start of the payload, frame), and other bytes, as (0, bytes).
 
-    A frame here is whole, final and masked (the mask is the four bytes before its payload), not longer than 64 KiB, its
-    length in no more bytes than it takes. `until_frame` says after how many bytes one begins, UNKNOWN when that cannot
-    be said; returned is what it will be for the next read.
+    A frame here is whole, final and masked (the mask is the four bytes before its payload), at most 64 KiB long, with
+    its length in the fewest bytes. `until_frame` is the number of bytes before the first frame, or UNKNOWN. The second
+    value returned is `until_frame` for the next read.
     """
     if until_frame == UNKNOWN:
         return [(0, data)], UNKNOWN
@@ -51,9 +51,9 @@ def split(data: bytes, until_frame: int) -> tuple[list[tuple[int, bytes]], int]:
 
 
 def _frame_at(data: bytes, at: int) -> tuple[int, int]:
-    """Where the payload of the frame at `at` begins and ends, perhaps in a later read; 0 and 0 of no such frame."""
+    """Return start and end of the payload of the frame at `at`, perhaps in a later read; (0, 0) if there is none."""
     left = len(data) - at
-    # FIN, no extension, masked as all that clients send.
+    # FIN, no extension, and masked, as every frame of a client.
     if left < 2 + _MASK_BYTES or data[at] & 0xF0 != 0x80 or not data[at + 1] & _MASKED:
         return 0, 0
     length, start = data[at + 1] & _LENGTH, at + 2 + _MASK_BYTES

@@ -31,9 +31,9 @@ _HEADERS_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnectio
 
 
 class _Received:
-    """What has come in and waits for the application: the part of asyncio.Queue that uvicorn uses.
+    """Events that wait for the application: the part of asyncio.Queue that uvicorn uses.
 
-    A queue of asyncio's own takes 3 KiB, most of it for waiting writers and joiners that there are none of here.
+    A queue of asyncio takes 3 KiB, mostly for waiting writers and joiners, which do not exist here.
     """
 
     __slots__ = ("_events", "_waiting")
@@ -64,9 +64,9 @@ class _Received:
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's WebSocket with a smaller write buffer, and a last word to peers that do not read or do not answer.
+    """uvicorn's WebSocket with a smaller write buffer, and a close frame for peers that do not read or answer.
 
-    Once the connection is open it forgets the request that opened it: ten thousand idle ones would each keep 5 KiB.
+    Once the connection is open, the request that opened it is freed, which would take 5 KiB per idle connection.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -75,7 +75,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.refused_frame_code: int | None = None
         self._state: dict[str, Any] = {}
         self._receive: Callable[[str], Exception | None] | None = None
-        # After how many bytes a frame begins. Not known before the handshake, nor after what `split` does not know.
+        # Bytes until the next frame begins. Unknown before the handshake, and after bytes that `split` does not know.
         self._until_frame = UNKNOWN
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -89,7 +89,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                 self._leave_to_websockets(piece)
 
     def _took(self, frame: bytes, start: int) -> bool:
-        """Act on a frame with its payload at `start`, if it is one of the usual ones."""
+        """Handle a frame whose payload begins at `start`. Returns False if `websockets` has to handle it."""
         size = len(frame) - start
         if frame[0] == FINAL_TEXT and size <= self.config.ws_max_size and self._takes_texts():
             try:
@@ -107,12 +107,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         try:
             super().data_received(data)
         except InvalidState:
-            # A text that is no UTF-8 and a close came in one read: uvicorn wants to close what is closing already.
+            # A text that is not UTF-8 and a close came in one read: uvicorn closes a connection that is closing already.
             self.refused_frame_code = StandardCloseCode.INVALID_DATA.value
             self.transport.write(b"".join(self.conn.data_to_send()))
             self.transport.close()
         if self.conn.handshake_exc is not None and not self.handshake_initiated:
-            # Headers that h11 reads and websockets does not: uvicorn would neither answer nor ever close.
+            # h11 accepts these headers and websockets does not: uvicorn would neither answer nor close.
             self.transport.write(_HEADERS_TOO_LARGE)
             self.transport.close()
 
@@ -125,10 +125,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     async def send(self, message: ASGISendEvent) -> None:
         if self.close_sent:
-            # uvicorn has closed by itself meanwhile (a bad frame): to the application the peer is gone, not a fault.
+            # uvicorn has closed the connection after a bad frame: to the application, the peer is gone.
             raise ClientDisconnected
         if message["type"] == "websocket.close":
-            # Waiting until the peer reads would be for ever; the close frame is small and goes into the buffer.
+            # Waiting until the peer reads could take forever; the close frame is small and goes into the buffer.
             self.writable.set()
         await super().send(message)
         if message["type"] == "websocket.accept":
@@ -144,14 +144,14 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self._until_frame = 0
 
     def send_now(self, text: str) -> bool:
-        """Send a text without waiting; False when the peer does not take any now, or the connection is at its end."""
+        """Send a text without waiting. Returns False if the peer takes none now, or the connection is ending."""
         if not self.writable.is_set() or self.disconnected or not self._is_open():
             return False
         self.transport.write(text_frame(text.encode()))
         return True
 
     def listen(self, receive: Callable[[str], Exception | None]) -> None:
-        """Give texts to `receive` as they come in, once the application has received what came before."""
+        """Give texts to `receive` as they arrive, once the application has received the earlier ones."""
         if not self.disconnected:  # else the cycle that `connection_lost` breaks would come back
             self._receive = receive
 
@@ -159,7 +159,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         return self._receive is not None and not self.queue and self._is_open()
 
     def _is_open(self) -> bool:
-        # A close of the peer's has been answered, though not by uvicorn, when only `conn` knows of it.
+        # If only `conn` is closed, websockets has answered a close of the peer without uvicorn.
         return not self.close_sent and self.conn.state is _OPEN
 
     def _give(self, text: str) -> None:
@@ -178,11 +178,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                 self.frames = []
                 self._give(text)
                 return
-        # uvicorn stops reading the socket after each message until the application has it: two system calls each.
+        # uvicorn pauses reading after each message until the application has it, at two system calls each.
         if self.read_paused or len(self.queue) >= _READ_AHEAD_MESSAGES_MAX:
             super().send_receive_event_to_app()
             return
-        self.read_paused = True  # as uvicorn sees it
+        self.read_paused = True  # only for uvicorn's bookkeeping
         super().send_receive_event_to_app()
         self.read_paused = False
 
