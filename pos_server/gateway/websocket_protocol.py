@@ -107,7 +107,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         try:
             super().data_received(data)
         except InvalidState:
-            # A text that is not UTF-8 and a close came in one read: uvicorn closes a connection that is closing already.
+            # A text that is not UTF-8 and a close in one read: uvicorn closes a connection that is closing already.
             self.refused_frame_code = StandardCloseCode.INVALID_DATA.value
             self.transport.write(b"".join(self.conn.data_to_send()))
             self.transport.close()
