@@ -13,7 +13,7 @@ from pos_server.core.payments.decide import decide
 from pos_server.core.payments.operations import Operation, Outcome, Scan
 from pos_server.core.payments.rules import Limits, Risk, Rules
 from pos_server.core.payments.snapshot import Changeset, Snapshot
-from tests.model import model
+from tests.model import limits
 from tests.support import KEYRING
 
 # Wallets as (currency, balance, number of devices); the last device of the last wallet is revoked.
@@ -27,20 +27,20 @@ REVOKED = (3, 1)
 
 def risk(scan: Scan, wallet: object) -> Risk:
     """Decide by the amount: the risk hook of this server."""
-    decisions = {model.REJECTED_AMOUNT: Risk.REJECT, model.ASKED_AMOUNT: Risk.ASK_PIN}
+    decisions = {limits.REJECTED_AMOUNT: Risk.REJECT, limits.ASKED_AMOUNT: Risk.ASK_PIN}
     return decisions.get(scan.amount_minor, Risk.ACCEPT)
 
 
 def _limits(currency: str) -> Limits:
-    limits = model.LIMITS[currency]
+    allowed = limits.PER_CURRENCY[currency]
     return Limits(
-        limits["payment"],
-        limits["day"],
-        limits["free"],
-        limits["free_count"],
-        limits["free_day"],
-        limits["top_up"],
-        limits["balance"],
+        allowed["payment"],
+        allowed["day"],
+        allowed["free"],
+        allowed["free_count"],
+        allowed["free_day"],
+        allowed["top_up"],
+        allowed["balance"],
     )
 
 
@@ -48,14 +48,14 @@ RULES = Rules(
     limits=_limits("EUR"),
     currency_limits={"JPY": _limits("JPY")},
     risk=risk,
-    code_expired_steps=model.EXPIRED_STEPS,
-    confirmation_ms=model.CONFIRMATION,
-    pin_payment_failures_max=model.WRONG_PINS_OF_A_PAYMENT,
-    pin_failures_max=model.WRONG_PINS_OF_A_WALLET,
-    pin_lock_ms=model.PIN_LOCK,
-    cancel_window_ms=model.CANCEL_WINDOW,
-    refund_window_ms=model.REFUND_WINDOW,
-    refunds_max=model.REFUNDS_MAX,
+    code_expired_steps=limits.EXPIRED_STEPS,
+    confirmation_ms=limits.CONFIRMATION,
+    pin_payment_failures_max=limits.WRONG_PINS_OF_A_PAYMENT,
+    pin_failures_max=limits.WRONG_PINS_OF_A_WALLET,
+    pin_lock_ms=limits.PIN_LOCK,
+    cancel_window_ms=limits.CANCEL_WINDOW,
+    refund_window_ms=limits.REFUND_WINDOW,
+    refunds_max=limits.REFUNDS_MAX,
 )
 
 
@@ -154,4 +154,4 @@ class Ledger(ABC):
 
 def run(operations: Sequence[Operation], snapshot: Snapshot, now_ms: int) -> tuple[list[Outcome], Changeset]:
     """Decide with these rules, with midnight in UTC as the start of the day."""
-    return decide(operations, snapshot, KEYRING, now_ms, RULES, day_start_ms=now_ms // model.DAY * model.DAY)
+    return decide(operations, snapshot, KEYRING, now_ms, RULES, day_start_ms=now_ms // limits.DAY * limits.DAY)

@@ -11,9 +11,9 @@ from hypothesis.stateful import precondition, rule
 from pos_server.core.credentials import payment_code
 from pos_server.core.payments.operations import CreateRefund, Expire, MoveCash, Reject
 from pos_server.core.payments.payment import Purpose
-from tests.model import model
+from tests.model import limits, records
 from tests.model.ledger import REVOKED, WALLETS
-from tests.model.model import Code
+from tests.model.records import Code
 from tests.model.two_sides import TwoSides
 from tests.support import forged
 
@@ -24,14 +24,14 @@ OWN_WALLET = st.sampled_from([0, 0, 1, 2, 3])
 BATCH = st.sampled_from([1, 2, 3, 5, 8])
 _SMALL = [1, 200, 200, 500, 501, 900, 1_000]
 _LARGE = [1_001, 1_700, 1_700, 2_500, 3_000, 4_000, 5_001]
-AMOUNTS = st.sampled_from([*_SMALL, *_LARGE, model.REJECTED_AMOUNT, model.ASKED_AMOUNT])
+AMOUNTS = st.sampled_from([*_SMALL, *_LARGE, limits.REJECTED_AMOUNT, limits.ASKED_AMOUNT])
 _PIN_MOVES = ["right PIN", "wrong PIN", "reject", "expire"]
 _TILL_MOVES = ["cancel", "cancel the order", "scan its id", "scan its order", "refund half", "refund all"]
 MOVES = st.sampled_from([*_PIN_MOVES, *_TILL_MOVES, "scan its order", "refund half"])
 PINS = st.sampled_from([[True], [True], [True], [False], [False, True], [False, False], [False, True, False]])
 # Mostly short, so that pending payments can still be confirmed.
-_SHORT = [model.SECOND, model.SECOND, model.STEP, model.STEP, 2 * model.STEP, 4 * model.STEP, model.PIN_LOCK]
-CLOCK = st.sampled_from([*_SHORT, 8 * 3_600_000, model.CANCEL_WINDOW, model.CANCEL_WINDOW + 1, model.REFUND_WINDOW])
+_SHORT = [*[limits.SECOND] * 2, *[limits.STEP] * 2, 2 * limits.STEP, 4 * limits.STEP, limits.PIN_LOCK]
+CLOCK = st.sampled_from([*_SHORT, 8 * 3_600_000, limits.CANCEL_WINDOW, limits.CANCEL_WINDOW + 1, limits.REFUND_WINDOW])
 
 
 class LifeOfPayments(TwoSides):
@@ -55,9 +55,9 @@ class LifeOfPayments(TwoSides):
     def pay_to_the_limit(self, terminal: int, wallet: int, limit: str, more: int, room: int) -> None:
         """Pay up to the balance or the day's limit, or one unit more, and confirm with the PIN."""
         payer = self.model.wallets[self.ledger.wallets[wallet]]
-        limits = model.LIMITS[payer.currency]
-        left = {"balance": payer.balance, "day": limits["day"] - self.model.spent_today(payer)}[limit]
-        amount = max(1, min(left, limits["payment"]) + more)
+        allowed = limits.PER_CURRENCY[payer.currency]
+        left = {"balance": payer.balance, "day": allowed["day"] - self.model.spent_today(payer)}[limit]
+        amount = max(1, min(left, allowed["payment"]) + more)
         terminal, payment_id = self.till_for(wallet, terminal), self.new_id()
         self.scan(payment_id, terminal, self.new_reference(), amount, self.fresh_code(wallet, 0), room)
         payment = self.model.payments[payment_id]
@@ -82,7 +82,7 @@ class LifeOfPayments(TwoSides):
             slot = 7
         if kind == "of no wallet":
             number = payment_code.WALLET_NUMBER_MAX
-        code = self.make_code(number, slot, self.model.now // model.STEP + steps, seq)
+        code = self.make_code(number, slot, self.model.now // limits.STEP + steps, seq)
         if kind == "forged":
             code = code._replace(text=forged(code.text), genuine=False)
         if kind == "cut short":
@@ -325,9 +325,9 @@ class LifeOfPayments(TwoSides):
         payment = self.preferably("pending" if deadline == "PIN" else "approved", recent)
         ends = {
             "PIN": payment.expires,
-            "cancel": (payment.approved or 0) + model.CANCEL_WINDOW + 1,
-            "refund": (payment.approved or 0) + model.REFUND_WINDOW + 1,
-            "day": (self.model.now // model.DAY + 1) * model.DAY,
+            "cancel": (payment.approved or 0) + limits.CANCEL_WINDOW + 1,
+            "refund": (payment.approved or 0) + limits.REFUND_WINDOW + 1,
+            "day": (self.model.now // limits.DAY + 1) * limits.DAY,
         }
         self.model.now = max(self.model.now, ends[deadline] - early)
         if is_used and deadline == "PIN":
@@ -380,7 +380,7 @@ class LifeOfPayments(TwoSides):
             self.model.count_wrong_pin(number)
         elif change == "new phone" and (number, slot) in self.model.devices and wallet != REVOKED[0]:
             # The new key invalidates all earlier codes.
-            self.model.devices[number, slot] = model.Device(self.ledger.activate(number, slot))
+            self.model.devices[number, slot] = records.Device(self.ledger.activate(number, slot))
         elif (
             change == "top-up"
             and expected.status == "active"

@@ -25,7 +25,7 @@ from pos_server.core.payments.snapshot import (
     WalletStatus,
 )
 from pos_server.ledger.batch_rows import OperationKey, operation_key
-from tests.model import model
+from tests.model import limits
 from tests.model.ledger import FEES, MERCHANTS, REVOKED, RULES, WALLETS, Ledger, run
 
 FIRST_WALLET, MERCHANT_ACCOUNT, WALLET_ACCOUNT = 1_000_000_001, 500, 900
@@ -189,7 +189,7 @@ class MemoryLedger(Ledger):
         rows: dict[int, tuple[int, ...]] = {}
         for wallet in self._wallets.values():
             counters = (wallet.day_spent_minor, wallet.day_pin_free_minor, wallet.day_pin_free_count)
-            is_today = wallet.day_start_ms >= now_ms // model.DAY * model.DAY
+            is_today = wallet.day_start_ms >= now_ms // limits.DAY * limits.DAY
             rows[wallet.number] = (
                 *(wallet.balance_minor, wallet.pin_failures, wallet.pin_locked_until_ms),
                 *(counters if is_today else (0, 0, 0)),

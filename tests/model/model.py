@@ -7,114 +7,10 @@ its payments: the sum that a wallet spent today is computed from its payments of
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_UP, Decimal
-from typing import NamedTuple
 from uuid import UUID
 
-SECOND = 1_000
-DAY = 86_400 * SECOND
-STEP = 30 * SECOND
-
-# Limits of the server. They are low, so that a short run reaches each of them.
-CONFIRMATION = 60 * SECOND
-CANCEL_WINDOW = 24 * 3_600 * SECOND
-REFUND_WINDOW = 5 * DAY
-PIN_LOCK = 600 * SECOND
-REFUNDS_MAX = 3
-WRONG_PINS_OF_A_PAYMENT = 2
-WRONG_PINS_OF_A_WALLET = 3
-EXPIRED_STEPS = 4
-LIMITS = {
-    "EUR": {
-        "payment": 4_000, "day": 6_000, "free": 1_000, "free_count": 3, "free_day": 2_500,
-        "top_up": 3_000, "balance": 13_000,
-    },
-    "JPY": {
-        "payment": 3_000, "day": 4_000, "free": 500, "free_count": 2, "free_day": 800,
-        "top_up": 2_000, "balance": 6_000,
-    },
-}  # fmt: skip
-# Amounts for which the risk hook rejects or requires a PIN.
-REJECTED_AMOUNT, ASKED_AMOUNT = 666, 777
-
-
-class Code(NamedTuple):
-    """A scanned text and its contents. `device` is (wallet, slot), or None for a text that is no code."""
-
-    text: str
-    device: tuple[int, int] | None
-    step: int = 0
-    seq: int = 0
-    generation: int = 1
-    genuine: bool = True
-
-
-class Answer(NamedTuple):
-    """An outcome: a refusal, or the current state of the payment, with a refund if the request was one."""
-
-    refused: str | None = None
-    payment_id: UUID | None = None
-    status: str | None = None
-    decline: str | None = None
-    version: int | None = None
-    reference: str | None = None
-    amount: int | None = None
-    paid_by: UUID | None = None
-    refunded: int | None = None
-    wallet: int | None = None
-    balance: int | None = None
-    tries_left: int = 0
-    replayed: bool = False
-    refund: tuple[UUID, int] | None = None
-
-
-@dataclass
-class Device:
-    generation: int = 1
-    active: bool = True
-    last_code: tuple[int, int] = (0, 0)
-
-
-@dataclass
-class Wallet:
-    number: int
-    currency: str
-    balance: int
-    status: str = "active"
-    pin_generation: int = 0
-    wrong_pins: int = 0
-    locked_until: int = 0
-
-
-@dataclass
-class Terminal:
-    merchant: int
-    active: bool = True
-
-
-@dataclass
-class Payment:
-    id: UUID
-    merchant: int
-    reference: str | None
-    body: object | None
-    amount: int
-    currency: str
-    status: str
-    purpose: str = "sale"
-    wallet: int | None = None
-    terminal: int | None = None
-    decline: str | None = None
-    paid_by: UUID | None = None
-    version: int = 1
-    expires: int = 0
-    approved: int | None = None
-    without_pin: bool = False
-    wrong_pins: int = 0
-    refunds: list[int] = field(default_factory=list)
-
-    @property
-    def occupies_reference(self) -> bool:
-        return self.status in ("pending", "approved", "canceled")
+from tests.model import limits
+from tests.model.records import Answer, Code, Device, Payment, Terminal, Wallet
 
 
 @dataclass
@@ -162,11 +58,11 @@ class Model:
             wallet = self.wallets[code.device[0]] if code.device else None
             assert wallet is not None
             decline = self._decline_of_order(payment, earlier) or self._decline_of_amount(wallet, payment)
-            if decline is None and amount == REJECTED_AMOUNT:
+            if decline is None and amount == limits.REJECTED_AMOUNT:
                 decline = "risk_rejected"
             if decline is None:
                 needs_pin = (
-                    amount == ASKED_AMOUNT
+                    amount == limits.ASKED_AMOUNT
                     or {
                         "sale": typed or not self._is_pin_free(wallet, amount, currency),
                         "top_up": False,
@@ -176,7 +72,7 @@ class Model:
                 if needs_pin and wallet.locked_until > self.now:
                     decline = "pin_locked"
                 elif needs_pin:
-                    payment.status, payment.expires = "pending", self.now + CONFIRMATION
+                    payment.status, payment.expires = "pending", self.now + limits.CONFIRMATION
                 else:
                     payment.status, payment.approved = "approved", self.now
                     payment.without_pin = purpose == "sale"
@@ -237,7 +133,7 @@ class Model:
             self.count_wrong_pin(wallet_number)
             if wallet.locked_until > self.now:
                 return self._become(payment, "declined", "pin_locked")
-            if payment.wrong_pins == WRONG_PINS_OF_A_PAYMENT:
+            if payment.wrong_pins == limits.WRONG_PINS_OF_A_PAYMENT:
                 return self._become(payment, "declined", "pin_wrong")
             return self._become(payment, "pending")
         wallet.wrong_pins = 0
@@ -277,7 +173,7 @@ class Model:
             return self._replay(payment)
         if payment.refunds:
             return Answer("already_refunded")
-        if self.now > payment.approved + CANCEL_WINDOW:
+        if self.now > payment.approved + limits.CANCEL_WINDOW:
             return Answer("cancel_too_late")
         if payment.purpose == "top_up" and self.wallets[payment.wallet].balance < payment.amount:
             return Answer("funds_spent")
@@ -297,9 +193,9 @@ class Model:
             return Answer("terminal_disabled")
         if payment.status != "approved" or payment.purpose != "sale":
             return Answer("not_refundable")
-        if self.now > payment.approved + REFUND_WINDOW:
+        if self.now > payment.approved + limits.REFUND_WINDOW:
             return Answer("refund_too_late")
-        if len(payment.refunds) == REFUNDS_MAX:
+        if len(payment.refunds) == limits.REFUNDS_MAX:
             return Answer("too_many_refunds")
         if sum(payment.refunds) + amount > payment.amount:
             return Answer("refund_exceeds_remaining")
@@ -321,8 +217,8 @@ class Model:
     def count_wrong_pin(self, wallet_number: int) -> None:
         wallet = self.wallets[wallet_number]
         wallet.wrong_pins += 1
-        if wallet.wrong_pins == WRONG_PINS_OF_A_WALLET:
-            wallet.wrong_pins, wallet.locked_until = 0, self.now + PIN_LOCK
+        if wallet.wrong_pins == limits.WRONG_PINS_OF_A_WALLET:
+            wallet.wrong_pins, wallet.locked_until = 0, self.now + limits.PIN_LOCK
 
     def new_pin(self, wallet_number: int) -> None:
         wallet = self.wallets[wallet_number]
@@ -410,10 +306,10 @@ class Model:
         if code.device is None:
             return "code_malformed"
         device = self.devices.get(code.device)
-        age = self.now // STEP - code.step
+        age = self.now // limits.STEP - code.step
         if device is None or not device.active or not code.genuine or code.generation != device.generation:
             return "code_invalid"
-        if not -1 <= age <= 1 + EXPIRED_STEPS:
+        if not -1 <= age <= 1 + limits.EXPIRED_STEPS:
             return "code_invalid"
         if age > 1:
             return "code_expired"
@@ -426,22 +322,22 @@ class Model:
         if wallet.currency != currency:
             return "currency_mismatch"
         if payment.purpose == "top_up":
-            if amount > LIMITS[currency]["top_up"]:
+            if amount > limits.PER_CURRENCY[currency]["top_up"]:
                 return "amount_over_limit"
-            return "balance_limit" if wallet.balance + amount > LIMITS[currency]["balance"] else None
-        if amount > LIMITS[currency]["payment"]:
+            return "balance_limit" if wallet.balance + amount > limits.PER_CURRENCY[currency]["balance"] else None
+        if amount > limits.PER_CURRENCY[currency]["payment"]:
             return "amount_over_limit"
-        if self.spent_today(wallet) + amount > LIMITS[currency]["day"]:
+        if self.spent_today(wallet) + amount > limits.PER_CURRENCY[currency]["day"]:
             return "daily_limit"
         return "insufficient_funds" if amount > wallet.balance else None
 
     def _is_pin_free(self, wallet: Wallet, amount: int, currency: str) -> bool:
-        limits = LIMITS[currency]
+        allowed = limits.PER_CURRENCY[currency]
         today = self._free_today(wallet)
         return (
-            amount <= limits["free"]
-            and len(today) + 1 <= limits["free_count"]
-            and sum(today) + amount <= limits["free_day"]
+            amount <= allowed["free"]
+            and len(today) + 1 <= allowed["free_count"]
+            and sum(today) + amount <= allowed["free_day"]
         )
 
     def spent_today(self, wallet: Wallet) -> int:
@@ -456,7 +352,7 @@ class Model:
     def _approved_today(self, wallet: Wallet) -> Iterator[Payment]:
         for payment in self.payments.values():
             is_approved = payment.wallet == wallet.number and payment.approved is not None
-            if is_approved and payment.approved // DAY == self.now // DAY:
+            if is_approved and payment.approved // limits.DAY == self.now // limits.DAY:
                 yield payment
 
     # --- answers
@@ -478,8 +374,8 @@ class Model:
         tries_left = 0
         if payment.status == "pending" and wallet is not None and wallet.locked_until <= self.now:
             tries_left = min(
-                WRONG_PINS_OF_A_PAYMENT - payment.wrong_pins,
-                WRONG_PINS_OF_A_WALLET - wallet.wrong_pins,
+                limits.WRONG_PINS_OF_A_PAYMENT - payment.wrong_pins,
+                limits.WRONG_PINS_OF_A_WALLET - wallet.wrong_pins,
             )
         return Answer(
             payment_id=payment.id,

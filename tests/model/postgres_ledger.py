@@ -15,7 +15,7 @@ from pos_server.ledger.database import connect
 from pos_server.ledger.payments import LEDGER_CONFLICT, apply_changes, load_snapshot
 from pos_server.ledger.rows import plain_uuid
 from pos_server.ledger.sql import QUERIES
-from tests.model import model
+from tests.model import limits
 from tests.model.ledger import FEES, MERCHANTS, REVOKED, RULES, WALLETS, Ledger
 from tests.support import activated, top_up
 
@@ -96,7 +96,7 @@ class PostgresLedger(Ledger):
                 "select number, balance_minor, pin_failures, unix_ms(pin_locked_until), "
                 "is_today * day_spent_minor, is_today * day_pin_free_minor, is_today * day_pin_free_count "
                 "from wallet, lateral (select (day_start >= from_unix_ms($1))::int) as day (is_today)",
-                now_ms // model.DAY * model.DAY,
+                now_ms // limits.DAY * limits.DAY,
             )
         )
         return {row["number"]: tuple(row)[1:] for row in rows}

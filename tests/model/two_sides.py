@@ -24,13 +24,14 @@ from pos_server.core.payments.operations import (
     Scan,
 )
 from pos_server.core.payments.payment import TRANSITIONS, Purpose, Status
-from tests.model import model
+from tests.model import limits, records
 from tests.model.ledger import FEES, REVOKED, WALLETS, Ledger
-from tests.model.model import Answer, Code, Model
+from tests.model.model import Model
+from tests.model.records import Answer, Code
 from tests.support import KEYRING
 
 # In the future, so that the audit finds no overdue payment.
-FIRST_MORNING = 47_500 * model.DAY + 8 * 3_600_000
+FIRST_MORNING = 47_500 * limits.DAY + 8 * 3_600_000
 
 
 class TwoSides(RuleBasedStateMachine):
@@ -46,11 +47,11 @@ class TwoSides(RuleBasedStateMachine):
         revoked = (self.ledger.wallets[REVOKED[0]], REVOKED[1])
         self.model = Model(
             wallets={
-                number: model.Wallet(number, currency, balance)
+                number: records.Wallet(number, currency, balance)
                 for number, (currency, balance, _) in zip(self.ledger.wallets, WALLETS, strict=True)
             },
-            devices={device: model.Device(active=device != revoked) for device in self.ledger.devices},
-            terminals={number: model.Terminal(merchant) for number, merchant in self.ledger.terminals.items()},
+            devices={device: records.Device(active=device != revoked) for device in self.ledger.devices},
+            terminals={number: records.Terminal(merchant) for number, merchant in self.ledger.terminals.items()},
             fees=dict(zip(self.ledger.merchants, FEES, strict=True)),
             now=FIRST_MORNING,
         )
@@ -105,7 +106,7 @@ class TwoSides(RuleBasedStateMachine):
             return 4
         return terminal % 4
 
-    def till_of(self, payment: model.Payment) -> int:
+    def till_of(self, payment: records.Payment) -> int:
         """Return the till of a payment; for a payment through the API, the merchant's first till."""
         if payment.terminal is not None:
             return self.terminals.index(payment.terminal)
@@ -119,14 +120,14 @@ class TwoSides(RuleBasedStateMachine):
         return Cancel(number, merchant, self.ledger.merchants[merchant], payment_id, reference, tombstone_id)
 
     def make_confirm(
-        self, payment: model.Payment, number: int | None, version: int, correct: bool, old_pin: int
+        self, payment: records.Payment, number: int | None, version: int, correct: bool, old_pin: int
     ) -> Confirm:
         number = number or self.ledger.wallets[0]
         return Confirm(payment.id, number, 0, version, correct, self.model.wallets[number].pin_generation - old_pin)
 
     def fresh_code(self, wallet: int, slot: int) -> Code:
         number = self.ledger.wallets[wallet]
-        now_step = self.model.now // model.STEP
+        now_step = self.model.now // limits.STEP
         step, seq = self.shown.get((number, slot), (0, 0))
         step, seq = (step, seq + 1) if step >= now_step else (now_step, 0)
         if seq > payment_code.SEQ_MAX:
@@ -141,7 +142,7 @@ class TwoSides(RuleBasedStateMachine):
         text = payment_code.make(key, number, slot, step, seq)
         return Code(text, (number, slot), step, seq, generation)
 
-    def send_batch(self, payment: model.Payment, moves: list[str], amount: int, wallet: int) -> None:
+    def send_batch(self, payment: records.Payment, moves: list[str], amount: int, wallet: int) -> None:
         """Send several requests about one payment in one batch. `wallet` is used for a payment without one."""
         self.commit()
         self.room = len(moves)
@@ -174,11 +175,11 @@ class TwoSides(RuleBasedStateMachine):
     def has_pending(self) -> bool:
         return any(payment.status == "pending" for payment in self.model.payments.values())
 
-    def pending(self, recent: int) -> model.Payment:
+    def pending(self, recent: int) -> records.Payment:
         """Return a payment that waits for its PIN, or any other if there is none."""
         return self.preferably("pending", recent)
 
-    def preferably(self, status: str, recent: int) -> model.Payment:
+    def preferably(self, status: str, recent: int) -> records.Payment:
         payments = list(self.model.payments.values())
         return self.recent([payment for payment in payments if payment.status == status] or payments, recent)
 
