@@ -1,4 +1,4 @@
-"""The server's side of the state machine: a small world, its rules, and what a ledger has to offer. Not a test.
+"""The server's side of the state machine: merchants and wallets, rules, and the interface of a ledger.
 
 `MemoryLedger` keeps rows in dicts, `PostgresLedger` in a database through the server's own load and apply.
 """
@@ -13,34 +13,34 @@ from pos_server.core.payments.decide import decide
 from pos_server.core.payments.operations import Operation, Outcome, Scan
 from pos_server.core.payments.rules import Limits, Risk, Rules
 from pos_server.core.payments.snapshot import Changeset, Snapshot
-from tests.model import model
+from tests.model import limits
 from tests.support import KEYRING
 
-# Wallets by currency and balance, and how many devices each has; the last device of the last wallet is revoked.
+# Wallets as (currency, balance, number of devices); the last device of the last wallet is revoked.
 WALLETS = [("EUR", 12_000, 2), ("EUR", 3_000, 1), ("JPY", 5_000, 2), ("EUR", 9_000, 2)]
-# Merchants by currency and number of terminals.
+# Merchants as (currency, number of terminals).
 MERCHANTS = [("EUR", 2), ("EUR", 2), ("JPY", 1)]
-# The fee of each merchant: hundredths of a percent, and a fixed part.
+# Fees of the merchants: basis points and a fixed part.
 FEES = [(145, 7), (0, 0), (2_500, 1)]
 REVOKED = (3, 1)
 
 
 def risk(scan: Scan, wallet: object) -> Risk:
-    """The risk hook of this server: it goes by the amount."""
-    answers = {model.REJECTED_AMOUNT: Risk.REJECT, model.ASKED_AMOUNT: Risk.ASK_PIN}
-    return answers.get(scan.amount_minor, Risk.ACCEPT)
+    """Decide by the amount: the risk hook of this server."""
+    decisions = {limits.REJECTED_AMOUNT: Risk.REJECT, limits.ASKED_AMOUNT: Risk.ASK_PIN}
+    return decisions.get(scan.amount_minor, Risk.ACCEPT)
 
 
 def _limits(currency: str) -> Limits:
-    limits = model.LIMITS[currency]
+    allowed = limits.PER_CURRENCY[currency]
     return Limits(
-        limits["payment"],
-        limits["day"],
-        limits["free"],
-        limits["free_count"],
-        limits["free_day"],
-        limits["top_up"],
-        limits["balance"],
+        allowed["payment"],
+        allowed["day"],
+        allowed["free"],
+        allowed["free_count"],
+        allowed["free_day"],
+        allowed["top_up"],
+        allowed["balance"],
     )
 
 
@@ -48,14 +48,14 @@ RULES = Rules(
     limits=_limits("EUR"),
     currency_limits={"JPY": _limits("JPY")},
     risk=risk,
-    code_expired_steps=model.EXPIRED_STEPS,
-    confirmation_ms=model.CONFIRMATION,
-    pin_payment_failures_max=model.WRONG_PINS_OF_A_PAYMENT,
-    pin_failures_max=model.WRONG_PINS_OF_A_WALLET,
-    pin_lock_ms=model.PIN_LOCK,
-    cancel_window_ms=model.CANCEL_WINDOW,
-    refund_window_ms=model.REFUND_WINDOW,
-    refunds_max=model.REFUNDS_MAX,
+    code_expired_steps=limits.EXPIRED_STEPS,
+    confirmation_ms=limits.CONFIRMATION,
+    pin_payment_failures_max=limits.WRONG_PINS_OF_A_PAYMENT,
+    pin_failures_max=limits.WRONG_PINS_OF_A_WALLET,
+    pin_lock_ms=limits.PIN_LOCK,
+    cancel_window_ms=limits.CANCEL_WINDOW,
+    refund_window_ms=limits.REFUND_WINDOW,
+    refunds_max=limits.REFUNDS_MAX,
 )
 
 
@@ -66,11 +66,11 @@ class Ledger(ABC):
     terminals: dict[int, int]
     wallets: list[int]
     devices: list[tuple[int, int]]
-    # What `apply` raises when another server's commit came first.
+    # Raised by `apply` when another server has committed first.
     conflict: type[Exception] | tuple[type[Exception], ...]
 
     def decide(self, operations: Sequence[Operation], now_ms: int, *, outrun: bool = False) -> list[Outcome]:
-        """Decide and store one batch; `outrun`: another server commits to the same wallets meanwhile, once."""
+        """Decide and store one batch. With `outrun`, another server commits to the same wallets once in between."""
         outcomes, changes = self.run(operations, now_ms)
         if outrun and changes.wallets:
             self.move_wallet_versions()
@@ -82,12 +82,12 @@ class Ledger(ABC):
         return outcomes
 
     def run(self, operations: Sequence[Operation], now_ms: int) -> tuple[list[Outcome], Changeset]:
-        """Decide on the rows that are stored now; store nothing."""
+        """Decide on the stored rows without storing anything."""
         return run(operations, self.load(operations), now_ms)
 
     @abstractmethod
     def begin(self) -> None:
-        """Forget all payments, and put wallets, devices, terminals and merchants back as they were made."""
+        """Delete all payments and reset wallets, devices, terminals and merchants."""
 
     @abstractmethod
     def load(self, operations: Sequence[Operation]) -> Snapshot:
@@ -95,7 +95,7 @@ class Ledger(ABC):
 
     @abstractmethod
     def apply(self, changes: Changeset, now_ms: int) -> None:
-        """Store a batch whole, or raise `conflict`."""
+        """Store a whole batch, or raise `conflict`."""
 
     @abstractmethod
     def move_wallet_versions(self) -> None:
@@ -125,7 +125,7 @@ class Ledger(ABC):
     def audit(self) -> None:
         """Fail unless payments, transfers and balances agree."""
 
-    # --- what the server does besides deciding
+    # --- other changes
 
     @abstractmethod
     def set_status(self, kind: str, number: int, status: str) -> None:
@@ -153,5 +153,5 @@ class Ledger(ABC):
 
 
 def run(operations: Sequence[Operation], snapshot: Snapshot, now_ms: int) -> tuple[list[Outcome], Changeset]:
-    """Decide as this world's server does, with midnight in UTC as the start of the day."""
-    return decide(operations, snapshot, KEYRING, now_ms, RULES, day_start_ms=now_ms // model.DAY * model.DAY)
+    """Decide with these rules, with midnight in UTC as the start of the day."""
+    return decide(operations, snapshot, KEYRING, now_ms, RULES, day_start_ms=now_ms // limits.DAY * limits.DAY)

@@ -1,8 +1,8 @@
-"""A state machine plays payments twice: in a ledger, in batches, and in a plain model, one request at a time.
+"""A state machine that sends random requests to a ledger, in batches, and to a plain model, one at a time.
 
-Requests wait until their batch is full; the model answers each at once. When the batch is decided and committed, every
-answer must be the model's: status, decline code, refusal, version, balance, refunded sum, tries left. Then the rows are
-compared, and every so often audited. `live` in `runs.py` runs the machine.
+The model answers each request at once; the ledger decides when the batch is full. All answers must then be equal in
+status, decline code, refusal, version, balance, refunded sum and tries left, and so must the rows. The ledger is
+audited from time to time. `live` in `runs.py` runs the machine.
 """
 
 from hypothesis import strategies as st
@@ -11,53 +11,53 @@ from hypothesis.stateful import precondition, rule
 from pos_server.core.credentials import payment_code
 from pos_server.core.payments.operations import CreateRefund, Expire, MoveCash, Reject
 from pos_server.core.payments.payment import Purpose
-from tests.model import model
+from tests.model import limits, records
 from tests.model.ledger import REVOKED, WALLETS
-from tests.model.model import Code
+from tests.model.records import Code
 from tests.model.two_sides import TwoSides
 from tests.support import forged
 
 CASH = [Purpose.TOP_UP, Purpose.WITHDRAWAL]
-RECENT = st.integers(0, 5)  # 0 is the latest
+RECENT = st.integers(0, 5)  # 0 means the latest
 TERMINALS = st.integers(0, 4)
 OWN_WALLET = st.sampled_from([0, 0, 1, 2, 3])
 BATCH = st.sampled_from([1, 2, 3, 5, 8])
 _SMALL = [1, 200, 200, 500, 501, 900, 1_000]
 _LARGE = [1_001, 1_700, 1_700, 2_500, 3_000, 4_000, 5_001]
-AMOUNTS = st.sampled_from([*_SMALL, *_LARGE, model.REJECTED_AMOUNT, model.ASKED_AMOUNT])
+AMOUNTS = st.sampled_from([*_SMALL, *_LARGE, limits.REJECTED_AMOUNT, limits.ASKED_AMOUNT])
 _PIN_MOVES = ["right PIN", "wrong PIN", "reject", "expire"]
 _TILL_MOVES = ["cancel", "cancel the order", "scan its id", "scan its order", "refund half", "refund all"]
 MOVES = st.sampled_from([*_PIN_MOVES, *_TILL_MOVES, "scan its order", "refund half"])
 PINS = st.sampled_from([[True], [True], [True], [False], [False, True], [False, False], [False, True, False]])
-# Mostly short, so that what waits for a PIN may still get it.
-_SHORT = [model.SECOND, model.SECOND, model.STEP, model.STEP, 2 * model.STEP, 4 * model.STEP, model.PIN_LOCK]
-CLOCK = st.sampled_from([*_SHORT, 8 * 3_600_000, model.CANCEL_WINDOW, model.CANCEL_WINDOW + 1, model.REFUND_WINDOW])
+# Mostly short, so that pending payments can still be confirmed.
+_SHORT = [*[limits.SECOND] * 2, *[limits.STEP] * 2, 2 * limits.STEP, 4 * limits.STEP, limits.PIN_LOCK]
+CLOCK = st.sampled_from([*_SHORT, 8 * 3_600_000, limits.CANCEL_WINDOW, limits.CANCEL_WINDOW + 1, limits.REFUND_WINDOW])
 
 
 class LifeOfPayments(TwoSides):
-    """Rules are what tills, customers, issuers, servers and the clock do."""
+    """The rules of the machine: actions of tills, customers, issuers, servers and the clock."""
 
     # --- scans
 
     @rule(terminal=TERMINALS, wallet=OWN_WALLET, amount=AMOUNTS, room=BATCH)
     def pay(self, terminal: int, wallet: int, amount: int, room: int) -> None:
-        """A fresh code for a new order, at a till of the wallet's currency."""
+        """Scan a new code for a new order at a till with the wallet's currency."""
         terminal = self.till_for(wallet, terminal)
         self.scan(self.new_id(), terminal, self.new_reference(), amount, self.fresh_code(wallet, 0), room)
 
     @rule(
         terminal=TERMINALS,
         wallet=OWN_WALLET,
-        what=st.sampled_from(["balance", "day"]),
+        limit=st.sampled_from(["balance", "day"]),
         more=st.integers(0, 1),
         room=BATCH,
     )
-    def pay_to_the_limit(self, terminal: int, wallet: int, what: str, more: int, room: int) -> None:
-        """All that the balance or the day's limit leaves, or one more; with the PIN, if it is asked for."""
-        known = self.model.wallets[self.ledger.wallets[wallet]]
-        limits = model.LIMITS[known.currency]
-        left = {"balance": known.balance, "day": limits["day"] - self.model.spent_today(known)}[what]
-        amount = max(1, min(left, limits["payment"]) + more)
+    def pay_to_the_limit(self, terminal: int, wallet: int, limit: str, more: int, room: int) -> None:
+        """Pay up to the balance or the day's limit, or one unit more, and confirm with the PIN."""
+        payer = self.model.wallets[self.ledger.wallets[wallet]]
+        allowed = limits.PER_CURRENCY[payer.currency]
+        left = {"balance": payer.balance, "day": allowed["day"] - self.model.spent_today(payer)}[limit]
+        amount = max(1, min(left, allowed["payment"]) + more)
         terminal, payment_id = self.till_for(wallet, terminal), self.new_id()
         self.scan(payment_id, terminal, self.new_reference(), amount, self.fresh_code(wallet, 0), room)
         payment = self.model.payments[payment_id]
@@ -73,16 +73,16 @@ class LifeOfPayments(TwoSides):
         typed=st.booleans(),
         room=BATCH,
     )
-    def scan_oddly(
+    def scan_unusual_code(
         self, terminal: int, device: int, amount: int, steps: int, seq: int, kind: str, typed: bool, room: int
     ) -> None:
-        """Any code of any device, made for another time or spoiled."""
+        """Scan any code of any device, for another time or damaged."""
         number, slot = self.ledger.devices[device]
         if kind == "of no device":
             slot = 7
         if kind == "of no wallet":
             number = payment_code.WALLET_NUMBER_MAX
-        code = self.make_code(number, slot, self.model.now // model.STEP + steps, seq)
+        code = self.make_code(number, slot, self.model.now // limits.STEP + steps, seq)
         if kind == "forged":
             code = code._replace(text=forged(code.text), genuine=False)
         if kind == "cut short":
@@ -115,7 +115,7 @@ class LifeOfPayments(TwoSides):
     @precondition(lambda self: self.payment_ids)
     @rule(terminal=TERMINALS, recent=RECENT, order=RECENT, wallet=OWN_WALLET, amount=AMOUNTS, room=BATCH)
     def scan_with_a_known_id(self, terminal: int, recent: int, order: int, wallet: int, amount: int, room: int) -> None:
-        """Another body under an id that is known: one that was canceled before it came, or one that is taken."""
+        """Send another body under a known id: one that was canceled before its scan, or one that is taken."""
         reference = self.recent(self.references, order) if self.references else self.new_reference()
         payment_id = self.recent(self.payment_ids, recent)
         self.scan(payment_id, terminal, reference, amount, self.fresh_code(wallet, 0), room)
@@ -133,7 +133,7 @@ class LifeOfPayments(TwoSides):
     def cash_at_the_till(
         self, terminal: int, wallet: int, amount: int, purpose: Purpose, typed: bool, room: int
     ) -> None:
-        """The cashier takes cash, or pays it out."""
+        """Top up or withdraw at the till."""
         terminal, code = self.till_for(wallet, terminal), self.fresh_code(wallet, 0)
         self.scan(self.new_id(), terminal, self.new_reference(), amount, code, room, typed=typed, purpose=purpose)
 
@@ -158,7 +158,7 @@ class LifeOfPayments(TwoSides):
         recent: int,
         room: int,
     ) -> None:
-        """A back office says so; now and then for nobody's wallet, or under an id or for an order that is known."""
+        """Top up or withdraw by a back office, sometimes with an unknown wallet, a known id or a known order."""
         merchant = list(self.ledger.merchants)[merchant]
         number = payment_code.WALLET_NUMBER_MAX if wallet is None else self.ledger.wallets[wallet]
         payment_id = self.recent(self.payment_ids, recent) if known_id and self.payment_ids else self.new_id()
@@ -171,33 +171,33 @@ class LifeOfPayments(TwoSides):
     @precondition(lambda self: self.model.payments)
     @rule(recent=RECENT, pins=PINS, room=BATCH)
     def confirm(self, recent: int, pins: list[bool], room: int) -> None:
-        """One PIN after the other, as the customer is asked for them."""
-        payment = self.waiting(recent)
+        """Enter PINs one after the other."""
+        payment = self.pending(recent)
         for correct in pins:
             self.ask(self.make_confirm(payment, payment.wallet, payment.version, correct, 0), room)
 
     @precondition(lambda self: self.model.payments)
     @rule(
         recent=RECENT,
-        what=st.sampled_from(["early version", "late version", "old PIN", "old PIN", "stranger", "stranger rejects"]),
+        fault=st.sampled_from(["early version", "late version", "old PIN", "old PIN", "stranger", "stranger rejects"]),
         correct=st.booleans(),
         stranger=OWN_WALLET,
         room=BATCH,
     )
-    def answer_oddly(self, recent: int, what: str, correct: bool, stranger: int, room: int) -> None:
-        """Another version of the payment, a PIN that was changed since it was checked, or somebody else's payment."""
-        payment = self.waiting(recent)
-        number = self.ledger.wallets[stranger] if what.startswith("stranger") else payment.wallet
-        if what == "stranger rejects":
+    def confirm_wrongly(self, recent: int, fault: str, correct: bool, stranger: int, room: int) -> None:
+        """Confirm another version, with a PIN that was changed after its check, or a payment of another wallet."""
+        payment = self.pending(recent)
+        number = self.ledger.wallets[stranger] if fault.startswith("stranger") else payment.wallet
+        if fault == "stranger rejects":
             self.ask(Reject(payment.id, number, 0), room)
             return
-        version = payment.version + {"early version": -1, "late version": 1}.get(what, 0)
-        self.ask(self.make_confirm(payment, number, version, correct, int(what == "old PIN")), room)
+        version = payment.version + {"early version": -1, "late version": 1}.get(fault, 0)
+        self.ask(self.make_confirm(payment, number, version, correct, int(fault == "old PIN")), room)
 
     @precondition(lambda self: self.model.payments)
     @rule(recent=RECENT, room=BATCH)
     def reject(self, recent: int, room: int) -> None:
-        payment = self.waiting(recent)
+        payment = self.pending(recent)
         self.ask(Reject(payment.id, payment.wallet or self.ledger.wallets[0], 0), room)
 
     # --- the till
@@ -214,8 +214,8 @@ class LifeOfPayments(TwoSides):
 
     @precondition(lambda self: self.model.payments)
     @rule(recent=RECENT, room=BATCH)
-    def take_back(self, recent: int, room: int) -> None:
-        """At its own till, and paid if there is one that is."""
+    def cancel_at_its_till(self, recent: int, room: int) -> None:
+        """Cancel a payment at its own till, preferably an approved one."""
         payment = self.preferably("approved", recent)
         self.ask(self.make_cancel(self.till_of(payment), payment.id, None), room)
 
@@ -237,18 +237,18 @@ class LifeOfPayments(TwoSides):
         new=st.booleans(),
         room=BATCH,
     )
-    def refund_oddly(self, recent: int, terminal: int, amount: int, known: int, new: bool, room: int) -> None:
-        """Any payment, at any till, and perhaps under an id that is taken."""
+    def refund_anything(self, recent: int, terminal: int, amount: int, known: int, new: bool, room: int) -> None:
+        """Refund any payment at any till, possibly under an id that is taken."""
         refund_id = self.new_id(self.refund_ids) if new or not self.refund_ids else self.recent(self.refund_ids, known)
         number = self.terminals[terminal]
         payment_id = self.recent(self.payment_ids, recent)
         self.ask(CreateRefund(refund_id, payment_id, self.ledger.terminals[number], number, amount), room)
 
-    @precondition(lambda self: self.asked)
+    @precondition(lambda self: self.requests)
     @rule(recent=st.integers(0, 11), times=st.integers(1, 2), room=BATCH)
-    def send_again(self, recent: int, times: int, room: int) -> None:
-        """Word for word, and now and then twice."""
-        operation, code = self.recent(self.asked, recent)
+    def repeat(self, recent: int, times: int, room: int) -> None:
+        """Repeat a request once or twice."""
+        operation, code = self.recent(self.requests, recent)
         for _ in range(times):
             self.ask(operation, room, code)
 
@@ -260,26 +260,26 @@ class LifeOfPayments(TwoSides):
         amount=AMOUNTS,
         wallet=OWN_WALLET,
     )
-    def all_at_once(self, recent: int, status: str, moves: list[str], amount: int, wallet: int) -> None:
-        """Everybody wants something of one payment, in one batch."""
-        self.argue(self.preferably(status, recent), moves, amount, wallet)
+    def concurrent_requests(self, recent: int, status: str, moves: list[str], amount: int, wallet: int) -> None:
+        """Send several requests about one payment in one batch."""
+        self.send_batch(self.preferably(status, recent), moves, amount, wallet)
 
-    @precondition(lambda self: self.is_waited_for())
+    @precondition(lambda self: self.has_pending())
     @rule(recent=RECENT, moves=st.sampled_from([["reject"], ["expire"], ["wrong PIN", "wrong PIN"]]), amount=AMOUNTS)
-    def the_next_try_comes_at_once(self, recent: int, moves: list[str], amount: int) -> None:
-        """The order of a payment that ends is scanned again in the same batch."""
-        payment = self.waiting(recent)
+    def end_and_scan_again(self, recent: int, moves: list[str], amount: int) -> None:
+        """End a pending payment and scan its order again in the same batch."""
+        payment = self.pending(recent)
         if moves == ["expire"]:
             self.commit()
             self.model.now = max(self.model.now, payment.expires)
-        self.argue(payment, [*moves, "scan its order"], amount, 0)
+        self.send_batch(payment, [*moves, "scan its order"], amount, 0)
 
     # --- the server, the issuer, the clock
 
     @precondition(lambda self: self.payment_ids)
     @rule(recent=RECENT, room=BATCH)
     def expire(self, recent: int, room: int) -> None:
-        """An Expire that comes too early, or too late, or for nothing."""
+        """Send an Expire at any time, for any payment."""
         self.ask(Expire(self.recent(self.payment_ids, recent)), room)
 
     @rule()
@@ -293,8 +293,8 @@ class LifeOfPayments(TwoSides):
 
     @precondition(lambda self: self.last_batch)
     @rule()
-    def the_answer_of_a_commit_is_lost(self) -> None:
-        """So the whole batch is run again."""
+    def lose_the_answer_of_a_commit(self) -> None:
+        """Run the whole batch again, as after a lost answer."""
         self.commit()
         batch = self.last_batch
         self.room = len(batch)
@@ -302,12 +302,12 @@ class LifeOfPayments(TwoSides):
             self.ask(operation, code=code)
 
     @rule()
-    def another_server_is_faster(self) -> None:
-        """With the wallets of the next batch, between its load and its commit."""
+    def commit_by_another_server(self) -> None:
+        """Let another server change the wallets of the next batch between its load and its commit."""
         self.outrun = True
 
     @rule(by=CLOCK)
-    def time_passes(self, by: int) -> None:
+    def advance_clock(self, by: int) -> None:
         self.commit()
         self.model.now += by
 
@@ -315,79 +315,79 @@ class LifeOfPayments(TwoSides):
     @rule(
         recent=RECENT,
         early=st.integers(0, 1),
-        what=st.sampled_from(["PIN", "PIN", "cancel", "refund", "day"]),
+        deadline=st.sampled_from(["PIN", "PIN", "cancel", "refund", "day"]),
         is_used=st.booleans(),
         room=BATCH,
     )
-    def time_is_nearly_over(self, recent: int, early: int, what: str, is_used: bool, room: int) -> None:
-        """For a PIN, a cancel, a refund, or for today: to the millisecond, or one before. It may be used at once."""
+    def advance_to_deadline(self, recent: int, early: int, deadline: str, is_used: bool, room: int) -> None:
+        """Advance the clock to the end of a period or 1 ms before it, and possibly send the request at that moment."""
         self.commit()
-        payment = self.preferably("pending" if what == "PIN" else "approved", recent)
-        over = {
+        payment = self.preferably("pending" if deadline == "PIN" else "approved", recent)
+        ends = {
             "PIN": payment.expires,
-            "cancel": (payment.approved or 0) + model.CANCEL_WINDOW + 1,
-            "refund": (payment.approved or 0) + model.REFUND_WINDOW + 1,
-            "day": (self.model.now // model.DAY + 1) * model.DAY,
+            "cancel": (payment.approved or 0) + limits.CANCEL_WINDOW + 1,
+            "refund": (payment.approved or 0) + limits.REFUND_WINDOW + 1,
+            "day": (self.model.now // limits.DAY + 1) * limits.DAY,
         }
-        self.model.now = max(self.model.now, over[what] - early)
-        if is_used and what == "PIN":
+        self.model.now = max(self.model.now, ends[deadline] - early)
+        if is_used and deadline == "PIN":
             self.ask(self.make_confirm(payment, payment.wallet, payment.version, True, 0), room)
-        elif is_used and what == "cancel":
+        elif is_used and deadline == "cancel":
             self.ask(self.make_cancel(self.till_of(payment), payment.id, None), room)
-        elif is_used and what == "refund":
+        elif is_used and deadline == "refund":
             refund_id = self.new_id(self.refund_ids)
             self.ask(CreateRefund(refund_id, payment.id, payment.merchant, payment.terminal, 1), room)
 
     @rule(
-        what=st.sampled_from(["wallet", "terminal", "merchant"]),
-        who=st.integers(0, 4),
+        kind=st.sampled_from(["wallet", "terminal", "merchant"]),
+        position=st.integers(0, 4),
         status=st.sampled_from(["active", "active", "active", "off", "closed"]),
     )
-    def close_or_open(self, what: str, who: int, status: str) -> None:
-        """A wallet, a terminal, or all of a merchant."""
+    def change_status(self, kind: str, position: int, status: str) -> None:
+        """Change the status of a wallet, a terminal or a merchant."""
         numbers = {"wallet": self.ledger.wallets, "terminal": self.terminals, "merchant": list(self.ledger.merchants)}
-        self.set_status(what, self.recent(numbers[what], who), status)
+        self.set_status(kind, self.recent(numbers[kind], position), status)
 
-    @precondition(lambda self: self.is_waited_for())
-    @rule(what=st.sampled_from(["wallet", "terminal", "merchant"]), recent=RECENT, reopened=st.booleans())
-    def close_while_the_customer_thinks(self, what: str, recent: int, reopened: bool) -> None:
-        """And the PIN comes after."""
-        payment = self.waiting(recent)
-        number = {"wallet": payment.wallet, "terminal": payment.terminal, "merchant": payment.merchant}[what]
-        self.set_status(what, number, "off")
+    @precondition(lambda self: self.has_pending())
+    @rule(kind=st.sampled_from(["wallet", "terminal", "merchant"]), recent=RECENT, reopened=st.booleans())
+    def block_before_the_pin(self, kind: str, recent: int, reopened: bool) -> None:
+        """Block a wallet, a terminal or a merchant before the PIN of a pending payment."""
+        payment = self.pending(recent)
+        number = {"wallet": payment.wallet, "terminal": payment.terminal, "merchant": payment.merchant}[kind]
+        self.set_status(kind, number, "off")
         self.ask(self.make_confirm(payment, payment.wallet, payment.version, True, 0), 1)
         if reopened:
-            self.set_status(what, number, "active")
+            self.set_status(kind, number, "active")
 
     @rule(
-        what=st.sampled_from(["sets PIN", "guesses PIN", "guesses PIN", "loses PIN", "new phone", "money", "money"]),
+        change=st.sampled_from(["new PIN", "wrong PIN", "wrong PIN", "PIN reset", "new phone", "top-up", "top-up"]),
         wallet=OWN_WALLET,
         slot=st.integers(0, 1),
     )
-    def wallet_changes(self, what: str, wallet: int, slot: int) -> None:
-        """What a customer or an issuer does to a wallet besides paying."""
+    def change_wallet(self, change: str, wallet: int, slot: int) -> None:
+        """Change a wallet as a customer or an issuer does."""
         self.commit()
         number = self.ledger.wallets[wallet]
-        known = self.model.wallets[number]
-        if what == "sets PIN":
-            self.ledger.set_pin(number, known.pin_generation)
+        expected = self.model.wallets[number]
+        if change == "new PIN":
+            self.ledger.set_pin(number, expected.pin_generation)
             self.model.new_pin(number)
-        elif what == "loses PIN":
+        elif change == "PIN reset":
             self.ledger.reset_pin(number)
             self.model.new_pin(number)
-        elif what == "guesses PIN" and known.locked_until <= self.model.now:
-            self.ledger.count_wrong_pin(number, known.pin_generation, self.model.now)
+        elif change == "wrong PIN" and expected.locked_until <= self.model.now:
+            self.ledger.count_wrong_pin(number, expected.pin_generation, self.model.now)
             self.model.count_wrong_pin(number)
-        elif what == "new phone" and (number, slot) in self.model.devices and wallet != REVOKED[0]:
-            # Old codes are worth nothing, and no new one is used.
-            self.model.devices[number, slot] = model.Device(self.ledger.activate(number, slot))
+        elif change == "new phone" and (number, slot) in self.model.devices and wallet != REVOKED[0]:
+            # The new key invalidates all earlier codes.
+            self.model.devices[number, slot] = records.Device(self.ledger.activate(number, slot))
         elif (
-            what == "money"
-            and known.status == "active"
+            change == "top-up"
+            and expected.status == "active"
             and min(self.ledger.merchants) not in self.model.inactive_merchants
         ):
-            known.balance += 2_000
-            assert self.ledger.top_up(number, 2_000, known.currency, self.model.now) == known.balance
+            expected.balance += 2_000
+            assert self.ledger.top_up(number, 2_000, expected.currency, self.model.now) == expected.balance
 
     @rule()
     def audit(self) -> None:

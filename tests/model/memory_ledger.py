@@ -1,4 +1,4 @@
-"""A ledger in memory: the rows that a database would hold, in dicts, loaded and guarded as the database does it."""
+"""A ledger in memory: the rows of a database in dicts, with the database's guards and constraints."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from pos_server.core.payments.snapshot import (
     WalletStatus,
 )
 from pos_server.ledger.batch_rows import OperationKey, operation_key
-from tests.model import model
+from tests.model import limits
 from tests.model.ledger import FEES, MERCHANTS, REVOKED, RULES, WALLETS, Ledger, run
 
 FIRST_WALLET, MERCHANT_ACCOUNT, WALLET_ACCOUNT = 1_000_000_001, 500, 900
@@ -42,7 +42,7 @@ class Conflict(Exception):
 
 
 class MemoryLedger(Ledger):
-    """Decides each batch twice: on the rows that a server would load, and on all there are. Both must agree."""
+    """Decides each batch twice: on the rows that a server would load, and on all rows. Both must agree."""
 
     conflict = Conflict
 
@@ -78,7 +78,7 @@ class MemoryLedger(Ledger):
         self._payments: dict[UUID, Payment] = {}
         self._refunds: dict[UUID, Refund] = {}
         self._transfers: list[Transfer] = []
-        # Money that came into wallets without a transfer.
+        # Credits to wallets without a transfer.
         self._credited = {number: wallet.balance_minor for number, wallet in self._wallets.items()}
 
     @staticmethod
@@ -92,7 +92,7 @@ class MemoryLedger(Ledger):
     def run(self, operations: Sequence[Operation], now_ms: int) -> tuple[list[Outcome], Changeset]:
         result = super().run(operations, now_ms)
         self._decided = self._everything()
-        assert run(operations, self._decided, now_ms) == result, "rows that were not loaded made a difference"
+        assert run(operations, self._decided, now_ms) == result, "the decision depends on rows that were not loaded"
         return result
 
     def load(self, operations: Sequence[Operation]) -> Snapshot:
@@ -146,7 +146,7 @@ class MemoryLedger(Ledger):
         )
 
     def apply(self, changes: Changeset, now_ms: int) -> None:
-        """Store a batch, as strict as the database's guards and constraints."""
+        """Store a batch under the guards and constraints of the database."""
         assert changes.wallets.keys() == changes.wallet_versions.keys()
         assert changes.payments.keys() == changes.payment_versions.keys()
         if any(self._wallets[number].version != seen for number, seen in changes.wallet_versions.items()):
@@ -169,7 +169,7 @@ class MemoryLedger(Ledger):
         self._payments |= changes.payments
         self._refunds |= refunds
         self._transfers += changes.transfers
-        assert self._everything() == self._decided, "the batch left other rows than it stored"
+        assert self._everything() == self._decided, "the stored rows differ from the decided ones"
 
     def move_wallet_versions(self) -> None:
         self._wallets = {
@@ -189,7 +189,7 @@ class MemoryLedger(Ledger):
         rows: dict[int, tuple[int, ...]] = {}
         for wallet in self._wallets.values():
             counters = (wallet.day_spent_minor, wallet.day_pin_free_minor, wallet.day_pin_free_count)
-            is_today = wallet.day_start_ms >= now_ms // model.DAY * model.DAY
+            is_today = wallet.day_start_ms >= now_ms // limits.DAY * limits.DAY
             rows[wallet.number] = (
                 *(wallet.balance_minor, wallet.pin_failures, wallet.pin_locked_until_ms),
                 *(counters if is_today else (0, 0, 0)),
@@ -215,24 +215,28 @@ class MemoryLedger(Ledger):
         )
 
     def audit(self) -> None:
-        """Every payment, cancel and refund moved its money once, between the right accounts. The model has the fees."""
+        """Check that every payment, cancel and refund has one transfer between the right accounts, except for fees."""
         for wallet in self._wallets.values():
             assert wallet.balance_minor == self._credited[wallet.number] + self._moved_to(wallet.account_id)
-        once = [(transfer.kind, transfer.source_id) for transfer in self._transfers]
-        assert len(set(once)) == len(once)
-        owed = Counter[Transfer]()
+        keys = [(transfer.kind, transfer.source_id) for transfer in self._transfers]
+        assert len(set(keys)) == len(keys)
+        expected = Counter[Transfer]()
         for payment in self._payments.values():
             if payment.approved_at_ms is not None:
-                owed[self._owed(KINDS[payment.purpose], payment, payment.payment_id, payment.amount_minor)] += 1
+                expected[
+                    self._expected_transfer(KINDS[payment.purpose], payment, payment.payment_id, payment.amount_minor)
+                ] += 1
                 if payment.status is Status.CANCELED:
-                    owed[self._owed(TransferKind.CANCEL, payment, payment.payment_id, payment.amount_minor)] += 1
+                    expected[
+                        self._expected_transfer(TransferKind.CANCEL, payment, payment.payment_id, payment.amount_minor)
+                    ] += 1
         for refund in self._refunds.values():
             payment = self._payments[refund.payment_id]
-            owed[self._owed(TransferKind.REFUND, payment, refund.refund_id, refund.amount_minor)] += 1
+            expected[self._expected_transfer(TransferKind.REFUND, payment, refund.refund_id, refund.amount_minor)] += 1
         fees = (TransferKind.FEE, TransferKind.FEE_RETURN)
-        assert owed == Counter(transfer for transfer in self._transfers if transfer.kind not in fees)
+        assert expected == Counter(transfer for transfer in self._transfers if transfer.kind not in fees)
 
-    def _owed(self, kind: TransferKind, payment: Payment, source_id: UUID, amount_minor: int) -> Transfer:
+    def _expected_transfer(self, kind: TransferKind, payment: Payment, source_id: UUID, amount_minor: int) -> Transfer:
         wallet = self._wallets[payment.wallet_number or 0]
         merchant = self._back_offices[payment.merchant_id].merchant_account_id
         debit, credit = {
@@ -244,7 +248,7 @@ class MemoryLedger(Ledger):
             debit, credit = credit, debit
         return Transfer(kind, source_id, debit, credit, amount_minor, wallet.currency, wallet.number)
 
-    # --- what the server does besides deciding
+    # --- other changes
 
     def set_status(self, kind: str, number: int, status: str) -> None:
         if kind == "wallet":

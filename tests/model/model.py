@@ -1,120 +1,16 @@
-"""A second telling of what becomes of payments: one request at a time, plain lists, no rows, no batches, no HMAC.
+"""A second implementation of the payment rules: one request at a time, plain dicts, no rows, no batches, no HMAC.
 
-It is written from docs/payments.md and the protocol, not from the server's code, and keeps nothing that can be counted
-from its payments: what a wallet spent today is the sum of what it paid today. The machine holds the server against it.
+It is written from docs/payments.md and the protocol, not from the server's code. It stores nothing that follows from
+its payments: the sum that a wallet spent today is computed from its payments of today.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_UP, Decimal
-from typing import NamedTuple
 from uuid import UUID
 
-SECOND = 1_000
-DAY = 86_400 * SECOND
-STEP = 30 * SECOND
-
-# What the machine's server is told to allow. Small, so that a short run meets every limit.
-CONFIRMATION = 60 * SECOND
-CANCEL_WINDOW = 24 * 3_600 * SECOND
-REFUND_WINDOW = 5 * DAY
-PIN_LOCK = 600 * SECOND
-REFUNDS_MAX = 3
-WRONG_PINS_OF_A_PAYMENT = 2
-WRONG_PINS_OF_A_WALLET = 3
-EXPIRED_STEPS = 4
-LIMITS = {
-    "EUR": {
-        "payment": 4_000, "day": 6_000, "free": 1_000, "free_count": 3, "free_day": 2_500,
-        "top_up": 3_000, "balance": 13_000,
-    },
-    "JPY": {
-        "payment": 3_000, "day": 4_000, "free": 500, "free_count": 2, "free_day": 800,
-        "top_up": 2_000, "balance": 6_000,
-    },
-}  # fmt: skip
-# The risk hook goes by the amount.
-REJECTED_AMOUNT, ASKED_AMOUNT = 666, 777
-
-
-class Code(NamedTuple):
-    """What the till scanned, and what the model is told of it; `device` is (wallet, slot), None when it is no code."""
-
-    text: str
-    device: tuple[int, int] | None
-    step: int = 0
-    seq: int = 0
-    generation: int = 1
-    genuine: bool = True
-
-
-class Answer(NamedTuple):
-    """An outcome, as far as the model tells it: a refusal, or the payment as it is now, or a refund too."""
-
-    refused: str | None = None
-    payment_id: UUID | None = None
-    status: str | None = None
-    decline: str | None = None
-    version: int | None = None
-    reference: str | None = None
-    amount: int | None = None
-    paid_by: UUID | None = None
-    refunded: int | None = None
-    wallet: int | None = None
-    balance: int | None = None
-    tries_left: int = 0
-    replayed: bool = False
-    refund: tuple[UUID, int] | None = None
-
-
-@dataclass
-class Device:
-    generation: int = 1
-    active: bool = True
-    last_code: tuple[int, int] = (0, 0)
-
-
-@dataclass
-class Wallet:
-    number: int
-    currency: str
-    balance: int
-    status: str = "active"
-    pin_generation: int = 0
-    wrong_pins: int = 0
-    locked_until: int = 0
-
-
-@dataclass
-class Terminal:
-    merchant: int
-    active: bool = True
-
-
-@dataclass
-class Payment:
-    id: UUID
-    merchant: int
-    reference: str | None
-    body: object | None
-    amount: int
-    currency: str
-    status: str
-    purpose: str = "sale"
-    wallet: int | None = None
-    terminal: int | None = None
-    decline: str | None = None
-    paid_by: UUID | None = None
-    version: int = 1
-    expires: int = 0
-    approved: int | None = None
-    without_pin: bool = False
-    wrong_pins: int = 0
-    refunds: list[int] = field(default_factory=list)
-
-    @property
-    def closes_its_order(self) -> bool:
-        return self.status in ("pending", "approved", "canceled")
+from tests.model import limits
+from tests.model.records import Answer, Code, Device, Payment, Terminal, Wallet
 
 
 @dataclass
@@ -145,7 +41,7 @@ class Model:
         body = (terminal, reference, amount, currency, code.text, typed, purpose)
         earlier = self.payments.get(payment_id)
         if earlier is not None:
-            # Only a cancel by this very id lets a scan in, and only to tell it so.
+            # A scan after a cancel by its id is declined; after anything else the id is taken.
             late = earlier.body is None and earlier.reference is None and earlier.merchant == merchant
             if not late:
                 return self._replay(earlier) if earlier.body == body else Answer("id_reused")
@@ -153,7 +49,7 @@ class Model:
             payment_id, merchant, reference, body, amount, currency, "declined", purpose, terminal=terminal,
             version=1 if earlier is None else 2,
         )  # fmt: skip
-        decline = self._about_the_code(terminal, code)
+        decline = self._decline_of_code(terminal, code)
         if decline in (None, "code_expired", "code_used") and code.device is not None:
             payment.wallet = code.device[0]
             device = self.devices[code.device]
@@ -161,29 +57,29 @@ class Model:
         if decline is None:
             wallet = self.wallets[code.device[0]] if code.device else None
             assert wallet is not None
-            decline = self._about_the_order(payment, earlier) or self._about_the_money(wallet, payment)
-            if decline is None and amount == REJECTED_AMOUNT:
+            decline = self._decline_of_order(payment, earlier) or self._decline_of_amount(wallet, payment)
+            if decline is None and amount == limits.REJECTED_AMOUNT:
                 decline = "risk_rejected"
             if decline is None:
-                asks = (
-                    amount == ASKED_AMOUNT
+                needs_pin = (
+                    amount == limits.ASKED_AMOUNT
                     or {
                         "sale": typed or not self._is_pin_free(wallet, amount, currency),
                         "top_up": False,
                         "withdrawal": True,
                     }[purpose]
                 )
-                if asks and wallet.locked_until > self.now:
+                if needs_pin and wallet.locked_until > self.now:
                     decline = "pin_locked"
-                elif asks:
-                    payment.status, payment.expires = "pending", self.now + CONFIRMATION
+                elif needs_pin:
+                    payment.status, payment.expires = "pending", self.now + limits.CONFIRMATION
                 else:
                     payment.status, payment.approved = "approved", self.now
                     payment.without_pin = purpose == "sale"
                     self._move(payment, 1)
         payment.decline = decline
         self.payments[payment_id] = payment
-        return self._now(payment)
+        return self._current(payment)
 
     def move_cash(
         self,
@@ -195,7 +91,7 @@ class Model:
         currency: str,
         purpose: str,
     ) -> Answer:
-        """Through the API: no code and no PIN."""
+        """Move cash through the API, without a code or a PIN."""
         body = ("cash", merchant, wallet_number, reference, amount, currency, purpose)
         earlier = self.payments.get(payment_id)
         if earlier is not None:
@@ -212,12 +108,12 @@ class Model:
         if merchant in self.inactive_merchants:
             payment.decline = "merchant_inactive"
         else:
-            payment.decline = self._about_the_order(payment, earlier) or self._about_the_money(wallet, payment)
+            payment.decline = self._decline_of_order(payment, earlier) or self._decline_of_amount(wallet, payment)
         if payment.decline is None:
             payment.status, payment.approved = "approved", self.now
             self._move(payment, 1)
         self.payments[payment_id] = payment
-        return self._now(payment)
+        return self._current(payment)
 
     def confirm(self, payment_id: UUID, wallet_number: int, version: int, correct: bool, generation: int) -> Answer:
         payment = self._of_wallet(payment_id, wallet_number)
@@ -237,12 +133,12 @@ class Model:
             self.count_wrong_pin(wallet_number)
             if wallet.locked_until > self.now:
                 return self._become(payment, "declined", "pin_locked")
-            if payment.wrong_pins == WRONG_PINS_OF_A_PAYMENT:
+            if payment.wrong_pins == limits.WRONG_PINS_OF_A_PAYMENT:
                 return self._become(payment, "declined", "pin_wrong")
             return self._become(payment, "pending")
         wallet.wrong_pins = 0
-        assert payment.terminal is not None, "what came through the API never waits"
-        decline = self._about_the_till(payment.terminal) or self._about_the_money(wallet, payment)
+        assert payment.terminal is not None, "a payment through the API is never pending"
+        decline = self._decline_of_till(payment.terminal) or self._decline_of_amount(wallet, payment)
         if decline is not None:
             return self._become(payment, "declined", decline)
         self._move(payment, 1)
@@ -263,12 +159,12 @@ class Model:
         merchant = self.terminals[terminal].merchant
         if not self.terminals[terminal].active:
             return Answer("terminal_disabled")
-        payment = self.holder(merchant, reference or "") if payment_id is None else self.payments.get(payment_id)
+        payment = self.occupant(merchant, reference or "") if payment_id is None else self.payments.get(payment_id)
         if payment is None:
             new_id = payment_id or tombstone_id
             payment = Payment(new_id, merchant, reference, None, 0, "", "canceled", terminal=terminal)
             self.payments[new_id] = payment
-            return self._now(payment)
+            return self._current(payment)
         if payment.merchant != merchant:
             return Answer("id_reused")
         if payment.status == "pending":
@@ -277,7 +173,7 @@ class Model:
             return self._replay(payment)
         if payment.refunds:
             return Answer("already_refunded")
-        if self.now > payment.approved + CANCEL_WINDOW:
+        if self.now > payment.approved + limits.CANCEL_WINDOW:
             return Answer("cancel_too_late")
         if payment.purpose == "top_up" and self.wallets[payment.wallet].balance < payment.amount:
             return Answer("funds_spent")
@@ -297,9 +193,9 @@ class Model:
             return Answer("terminal_disabled")
         if payment.status != "approved" or payment.purpose != "sale":
             return Answer("not_refundable")
-        if self.now > payment.approved + REFUND_WINDOW:
+        if self.now > payment.approved + limits.REFUND_WINDOW:
             return Answer("refund_too_late")
-        if len(payment.refunds) == REFUNDS_MAX:
+        if len(payment.refunds) == limits.REFUNDS_MAX:
             return Answer("too_many_refunds")
         if sum(payment.refunds) + amount > payment.amount:
             return Answer("refund_exceeds_remaining")
@@ -316,13 +212,13 @@ class Model:
             return self._become(payment, "expired")
         return self._replay(payment)
 
-    # --- what happens besides
+    # --- other changes
 
     def count_wrong_pin(self, wallet_number: int) -> None:
         wallet = self.wallets[wallet_number]
         wallet.wrong_pins += 1
-        if wallet.wrong_pins == WRONG_PINS_OF_A_WALLET:
-            wallet.wrong_pins, wallet.locked_until = 0, self.now + PIN_LOCK
+        if wallet.wrong_pins == limits.WRONG_PINS_OF_A_WALLET:
+            wallet.wrong_pins, wallet.locked_until = 0, self.now + limits.PIN_LOCK
 
     def new_pin(self, wallet_number: int) -> None:
         wallet = self.wallets[wallet_number]
@@ -332,20 +228,20 @@ class Model:
     def overdue(self) -> set[UUID]:
         return {p.id for p in self.payments.values() if p.status == "pending" and p.expires <= self.now}
 
-    def holder(self, merchant: int, reference: str) -> Payment | None:
-        """The payment that keeps an order from being paid again."""
-        holders = [
+    def occupant(self, merchant: int, reference: str) -> Payment | None:
+        """Return the payment that prevents another payment of an order."""
+        occupants = [
             p
             for p in self.payments.values()
-            if p.merchant == merchant and p.reference == reference and p.closes_its_order
+            if p.merchant == merchant and p.reference == reference and p.occupies_reference
         ]
-        assert len(holders) <= 1, "two payments hold one order"
-        return holders[0] if holders else None
+        assert len(occupants) <= 1, "two payments occupy one reference"
+        return occupants[0] if occupants else None
 
-    # --- all there is, as rows should have it
+    # --- the expected rows
 
     def wallet_rows(self) -> dict[int, tuple[int, ...]]:
-        """Balance, wrong PINs in a row, end of the lock; and today's: sum, sum without a PIN, number without a PIN."""
+        """Return balance, consecutive wrong PINs, end of the lock; and for today: sum, sum and number without a PIN."""
         rows = {}
         for wallet in self.wallets.values():
             spent, free = self.spent_today(wallet), self._free_today(wallet)
@@ -355,14 +251,14 @@ class Model:
         return rows
 
     def payment_rows(self) -> dict[UUID, tuple[object, ...]]:
-        """Status, decline code, version, wrong PINs, refunded sum, number of refunds."""
+        """Return status, decline code, version, wrong PINs, refunded sum, number of refunds."""
         return {
             p.id: (p.status, p.decline, p.version, p.wrong_pins, sum(p.refunds), len(p.refunds))
             for p in self.payments.values()
         }
 
     def merchant_rows(self) -> dict[int, int]:
-        """What each merchant has earned so far: what was paid, less fees, less what went back of both."""
+        """Return each merchant's balance: sales less refunds, less fees that were not returned."""
         earned = dict.fromkeys(self.fees, 0)
         for p in self.payments.values():
             if p.purpose == "sale" and p.status == "approved":
@@ -371,92 +267,92 @@ class Model:
         return earned
 
     def spent_codes(self) -> dict[tuple[int, int], tuple[int, int]]:
-        """The latest code that each device has spent: step and sequence number."""
+        """Return step and sequence number of the latest code that each device has spent."""
         return {key: device.last_code for key, device in self.devices.items()}
 
     def _fee(self, payment: Payment) -> int:
-        """Half a unit is rounded up; never more than was paid."""
+        """Return the fee, rounded half up and at most the amount."""
         percent, fixed = self.fees[payment.merchant]
         share = (Decimal(payment.amount) * percent / 10_000).quantize(Decimal(1), ROUND_HALF_UP)
         return min(int(share) + fixed, payment.amount)
 
     def _move(self, payment: Payment, sign: int) -> None:
-        assert payment.wallet is not None, "money that is nobody's"
+        assert payment.wallet is not None, "a payment without a wallet moves no money"
         wallet = self.wallets[payment.wallet]
         wallet.balance += sign * (payment.amount if payment.purpose == "top_up" else -payment.amount)
 
-    # --- why not
+    # --- reasons to decline
 
-    def _about_the_order(self, payment: Payment, earlier: Payment | None) -> str | None:
-        holder = self.holder(payment.merchant, payment.reference or "")
-        if earlier is not None or (holder is not None and holder.status == "canceled"):
+    def _decline_of_order(self, payment: Payment, earlier: Payment | None) -> str | None:
+        occupant = self.occupant(payment.merchant, payment.reference or "")
+        if earlier is not None or (occupant is not None and occupant.status == "canceled"):
             return "canceled"
-        if holder is None:
+        if occupant is None:
             return None
-        payment.paid_by = holder.id
-        return "already_pending" if holder.status == "pending" else "already_paid"
+        payment.paid_by = occupant.id
+        return "already_pending" if occupant.status == "pending" else "already_paid"
 
-    def _about_the_till(self, terminal: int) -> str | None:
+    def _decline_of_till(self, terminal: int) -> str | None:
         if not self.terminals[terminal].active:
             return "terminal_disabled"
         if self.terminals[terminal].merchant in self.inactive_merchants:
             return "merchant_inactive"
         return None
 
-    def _about_the_code(self, terminal: int, code: Code) -> str | None:
-        till = self._about_the_till(terminal)
-        if till is not None:
-            return till
+    def _decline_of_code(self, terminal: int, code: Code) -> str | None:
+        till_decline = self._decline_of_till(terminal)
+        if till_decline is not None:
+            return till_decline
         if code.device is None:
             return "code_malformed"
         device = self.devices.get(code.device)
-        age = self.now // STEP - code.step
+        age = self.now // limits.STEP - code.step
         if device is None or not device.active or not code.genuine or code.generation != device.generation:
             return "code_invalid"
-        if not -1 <= age <= 1 + EXPIRED_STEPS:
+        if not -1 <= age <= 1 + limits.EXPIRED_STEPS:
             return "code_invalid"
         if age > 1:
             return "code_expired"
         return "code_used" if (code.step, code.seq) <= device.last_code else None
 
-    def _about_the_money(self, wallet: Wallet, payment: Payment) -> str | None:
+    def _decline_of_amount(self, wallet: Wallet, payment: Payment) -> str | None:
         amount, currency = payment.amount, payment.currency
         if wallet.status != "active":
             return f"wallet_{wallet.status}"
         if wallet.currency != currency:
             return "currency_mismatch"
         if payment.purpose == "top_up":
-            if amount > LIMITS[currency]["top_up"]:
+            if amount > limits.PER_CURRENCY[currency]["top_up"]:
                 return "amount_over_limit"
-            return "balance_limit" if wallet.balance + amount > LIMITS[currency]["balance"] else None
-        if amount > LIMITS[currency]["payment"]:
+            return "balance_limit" if wallet.balance + amount > limits.PER_CURRENCY[currency]["balance"] else None
+        if amount > limits.PER_CURRENCY[currency]["payment"]:
             return "amount_over_limit"
-        if self.spent_today(wallet) + amount > LIMITS[currency]["day"]:
+        if self.spent_today(wallet) + amount > limits.PER_CURRENCY[currency]["day"]:
             return "daily_limit"
         return "insufficient_funds" if amount > wallet.balance else None
 
     def _is_pin_free(self, wallet: Wallet, amount: int, currency: str) -> bool:
-        limits = LIMITS[currency]
+        allowed = limits.PER_CURRENCY[currency]
         today = self._free_today(wallet)
         return (
-            amount <= limits["free"]
-            and len(today) + 1 <= limits["free_count"]
-            and sum(today) + amount <= limits["free_day"]
+            amount <= allowed["free"]
+            and len(today) + 1 <= allowed["free_count"]
+            and sum(today) + amount <= allowed["free_day"]
         )
 
     def spent_today(self, wallet: Wallet) -> int:
-        """A cancel on the same day gives the allowance back, a refund does not."""
+        """Return the sum of today's payments. A cancel on the same day subtracts from it, a refund does not."""
         out = [p for p in self._approved_today(wallet) if p.purpose != "top_up"]
         return sum(p.amount for p in out if p.status == "approved")
 
     def _free_today(self, wallet: Wallet) -> list[int]:
-        """What was paid without a PIN; a cancel gives none of it back."""
+        """Return today's amounts without a PIN. A cancel does not remove them."""
         return [p.amount for p in self._approved_today(wallet) if p.without_pin]
 
     def _approved_today(self, wallet: Wallet) -> Iterator[Payment]:
         for payment in self.payments.values():
             is_approved = payment.wallet == wallet.number and payment.approved is not None
-            if is_approved and payment.approved // DAY == self.now // DAY:
+            if is_approved and payment.approved // limits.DAY == self.now // limits.DAY:
                 yield payment
 
     # --- answers
@@ -468,18 +364,18 @@ class Model:
     def _become(self, payment: Payment, status: str, decline: str | None = None) -> Answer:
         payment.status, payment.decline = status, decline
         payment.version += 1
-        return self._now(payment)
+        return self._current(payment)
 
     def _replay(self, payment: Payment) -> Answer:
-        return self._now(payment)._replace(replayed=True)
+        return self._current(payment)._replace(replayed=True)
 
-    def _now(self, payment: Payment) -> Answer:
+    def _current(self, payment: Payment) -> Answer:
         wallet = None if payment.wallet is None else self.wallets[payment.wallet]
         tries_left = 0
         if payment.status == "pending" and wallet is not None and wallet.locked_until <= self.now:
             tries_left = min(
-                WRONG_PINS_OF_A_PAYMENT - payment.wrong_pins,
-                WRONG_PINS_OF_A_WALLET - wallet.wrong_pins,
+                limits.WRONG_PINS_OF_A_PAYMENT - payment.wrong_pins,
+                limits.WRONG_PINS_OF_A_WALLET - wallet.wrong_pins,
             )
         return Answer(
             payment_id=payment.id,

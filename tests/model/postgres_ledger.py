@@ -1,4 +1,4 @@
-"""A ledger in Postgres: the server's own load and apply, called as the engine calls them."""
+"""A ledger in Postgres, through the load and apply that the engine uses."""
 
 import asyncio
 from collections.abc import Coroutine, Sequence
@@ -15,7 +15,7 @@ from pos_server.ledger.database import connect
 from pos_server.ledger.payments import LEDGER_CONFLICT, apply_changes, load_snapshot
 from pos_server.ledger.rows import plain_uuid
 from pos_server.ledger.sql import QUERIES
-from tests.model import model
+from tests.model import limits
 from tests.model.ledger import FEES, MERCHANTS, REVOKED, RULES, WALLETS, Ledger
 from tests.support import activated, top_up
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class PostgresLedger(Ledger):
-    """One database. Close it at the end."""
+    """A ledger in one database. Call `close` at the end."""
 
     conflict = LEDGER_CONFLICT
 
@@ -35,7 +35,7 @@ class PostgresLedger(Ledger):
     async def _open(self, dsn: str) -> None:
         self._connection = await connect(dsn, timeout_s=10)
         self._admin = await connect(dsn, timeout_s=10, role=None)
-        # What is committed need not survive a power cut here.
+        # Commits need not be durable in this test.
         for connection in (self._connection, self._admin):
             await connection.execute("set synchronous_commit = off")
         for (currency, terminals), fee in zip(MERCHANTS, FEES, strict=True):
@@ -96,7 +96,7 @@ class PostgresLedger(Ledger):
                 "select number, balance_minor, pin_failures, unix_ms(pin_locked_until), "
                 "is_today * day_spent_minor, is_today * day_pin_free_minor, is_today * day_pin_free_count "
                 "from wallet, lateral (select (day_start >= from_unix_ms($1))::int) as day (is_today)",
-                now_ms // model.DAY * model.DAY,
+                now_ms // limits.DAY * limits.DAY,
             )
         )
         return {row["number"]: tuple(row)[1:] for row in rows}
@@ -129,7 +129,7 @@ class PostgresLedger(Ledger):
         report = self._run(audit(self._admin))
         assert report.ok, report
 
-    # --- what the server does besides deciding
+    # --- other changes
 
     def set_status(self, kind: str, number: int, status: str) -> None:
         assert self._run(self._connection.fetchval(QUERIES[f"set_{kind}_status"], number, status)) == number

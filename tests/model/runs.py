@@ -16,7 +16,7 @@ EVERYDAY = settings(stateful_step_count=100, report_multiple_bugs=False, suppres
 NIGHTLY = settings(EVERYDAY, derandomize=False, print_blob=True)
 STEPS_OF_EXAMPLE_MIN = 20
 
-# All that may be answered: what a night does not meet, it does not test.
+# All outcomes; a nightly run must reach each of them.
 EVERYTHING = (
     ({*Status} - {Status.DECLINED})
     | {*DeclineCode}
@@ -38,7 +38,7 @@ EVERYTHING = (
 
 
 def live(ledger: Ledger, *, examples: int) -> None:
-    """Run the machine on a ledger; a nightly run must meet every outcome."""
+    """Run the machine on a ledger. A nightly run must reach every outcome."""
     examples *= 20 if IS_NIGHTLY else 1
     machine = type("LifeOfPaymentsInLedger", (LifeOfPayments,), {"ledger": ledger, "steps": 0, "met": Counter()})
     profile = NIGHTLY if IS_NIGHTLY else EVERYDAY

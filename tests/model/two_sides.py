@@ -1,6 +1,4 @@
-"""Both sides of the machine: what is asked of the model at once, and of the ledger in batches, and how they compare.
-Nothing here is a test.
-"""
+"""Both sides of the state machine: requests go to the model at once and to the ledger in batches, and are compared."""
 
 from collections import Counter
 from typing import Any, ClassVar
@@ -26,17 +24,18 @@ from pos_server.core.payments.operations import (
     Scan,
 )
 from pos_server.core.payments.payment import TRANSITIONS, Purpose, Status
-from tests.model import model
+from tests.model import limits, records
 from tests.model.ledger import FEES, REVOKED, WALLETS, Ledger
-from tests.model.model import Answer, Code, Model
+from tests.model.model import Model
+from tests.model.records import Answer, Code
 from tests.support import KEYRING
 
-# In the future, so that no payment of a run waits for its PIN longer than the audit lets it.
-FIRST_MORNING = 47_500 * model.DAY + 8 * 3_600_000
+# In the future, so that the audit finds no overdue payment.
+FIRST_MORNING = 47_500 * limits.DAY + 8 * 3_600_000
 
 
 class TwoSides(RuleBasedStateMachine):
-    """A machine without rules. `ledger`, `steps` and `met` belong to the test that sets them."""
+    """A machine without rules. The test sets `ledger`, `steps` and `met`."""
 
     ledger: Ledger
     steps = 0
@@ -48,11 +47,11 @@ class TwoSides(RuleBasedStateMachine):
         revoked = (self.ledger.wallets[REVOKED[0]], REVOKED[1])
         self.model = Model(
             wallets={
-                number: model.Wallet(number, currency, balance)
+                number: records.Wallet(number, currency, balance)
                 for number, (currency, balance, _) in zip(self.ledger.wallets, WALLETS, strict=True)
             },
-            devices={device: model.Device(active=device != revoked) for device in self.ledger.devices},
-            terminals={number: model.Terminal(merchant) for number, merchant in self.ledger.terminals.items()},
+            devices={device: records.Device(active=device != revoked) for device in self.ledger.devices},
+            terminals={number: records.Terminal(merchant) for number, merchant in self.ledger.terminals.items()},
             fees=dict(zip(self.ledger.merchants, FEES, strict=True)),
             now=FIRST_MORNING,
         )
@@ -69,16 +68,16 @@ class TwoSides(RuleBasedStateMachine):
         self.references: list[str] = []
         self.codes: list[Code] = []
         self.shown: dict[tuple[int, int], tuple[int, int]] = {}
-        self.asked: list[tuple[Operation, Code | None]] = []
+        self.requests: list[tuple[Operation, Code | None]] = []
         self.statuses: dict[UUID, Status] = {}
 
     @invariant()
     def count_steps(self) -> None:
-        """Called after each step, and once before the first."""
+        """Count a step; invariants also run once before the first step."""
         type(self).steps += self.begun
         self.begun = True
 
-    # --- how a request is made
+    # --- construction of requests
 
     def scan(
         self,
@@ -102,13 +101,13 @@ class TwoSides(RuleBasedStateMachine):
 
     @staticmethod
     def till_for(wallet: int, terminal: int) -> int:
-        """This till, or one of the wallet's currency."""
+        """Return this till, or another one with the wallet's currency."""
         if WALLETS[wallet][0] == "JPY":
             return 4
         return terminal % 4
 
-    def till_of(self, payment: model.Payment) -> int:
-        """The till of a payment; of what came through the API, the merchant's first."""
+    def till_of(self, payment: records.Payment) -> int:
+        """Return the till of a payment; for a payment through the API, the merchant's first till."""
         if payment.terminal is not None:
             return self.terminals.index(payment.terminal)
         return [self.ledger.terminals[number] for number in self.terminals].index(payment.merchant)
@@ -116,19 +115,19 @@ class TwoSides(RuleBasedStateMachine):
     def make_cancel(self, terminal: int, payment_id: UUID | None, reference: str | None) -> Cancel:
         number = self.terminals[terminal]
         merchant = self.ledger.terminals[number]
-        # A till learns the tombstone's id from the answer, so it is known like any other.
+        # A till learns the tombstone's id from the answer, so later requests can use it.
         tombstone_id = self.new_id() if payment_id is None else UUID(int=0)
         return Cancel(number, merchant, self.ledger.merchants[merchant], payment_id, reference, tombstone_id)
 
     def make_confirm(
-        self, payment: model.Payment, number: int | None, version: int, correct: bool, old_pin: int
+        self, payment: records.Payment, number: int | None, version: int, correct: bool, old_pin: int
     ) -> Confirm:
         number = number or self.ledger.wallets[0]
         return Confirm(payment.id, number, 0, version, correct, self.model.wallets[number].pin_generation - old_pin)
 
     def fresh_code(self, wallet: int, slot: int) -> Code:
         number = self.ledger.wallets[wallet]
-        now_step = self.model.now // model.STEP
+        now_step = self.model.now // limits.STEP
         step, seq = self.shown.get((number, slot), (0, 0))
         step, seq = (step, seq + 1) if step >= now_step else (now_step, 0)
         if seq > payment_code.SEQ_MAX:
@@ -143,8 +142,8 @@ class TwoSides(RuleBasedStateMachine):
         text = payment_code.make(key, number, slot, step, seq)
         return Code(text, (number, slot), step, seq, generation)
 
-    def argue(self, payment: model.Payment, moves: list[str], amount: int, wallet: int) -> None:
-        """One batch about one payment; `wallet` is for a payment without one."""
+    def send_batch(self, payment: records.Payment, moves: list[str], amount: int, wallet: int) -> None:
+        """Send several requests about one payment in one batch. `wallet` is used for a payment without one."""
         self.commit()
         self.room = len(moves)
         terminal = self.till_of(payment)
@@ -173,14 +172,14 @@ class TwoSides(RuleBasedStateMachine):
                     refund_id = self.new_id(self.refund_ids)
                     self.ask(CreateRefund(refund_id, payment.id, payment.merchant, payment.terminal, part))
 
-    def is_waited_for(self) -> bool:
+    def has_pending(self) -> bool:
         return any(payment.status == "pending" for payment in self.model.payments.values())
 
-    def waiting(self, recent: int) -> model.Payment:
-        """A payment that waits for its PIN, if there is one."""
+    def pending(self, recent: int) -> records.Payment:
+        """Return a payment that waits for its PIN, or any other if there is none."""
         return self.preferably("pending", recent)
 
-    def preferably(self, status: str, recent: int) -> model.Payment:
+    def preferably(self, status: str, recent: int) -> records.Payment:
         payments = list(self.model.payments.values())
         return self.recent([payment for payment in payments if payment.status == status] or payments, recent)
 
@@ -215,13 +214,13 @@ class TwoSides(RuleBasedStateMachine):
     # --- both sides
 
     def ask(self, operation: Operation, room: int | None = None, code: Code | None = None) -> None:
-        """The model answers now; the server when its batch is full."""
+        """Send a request: the model answers now, the server when its batch is full."""
         if not self.batch and room is not None:
             self.room = room
         answer = self.answer_of_the_model(operation, code)
         note(f"{len(self.batch)}: {operation} -> {answer}")
         self.batch.append((operation, answer, code))
-        self.asked.append((operation, code))
+        self.requests.append((operation, code))
         if len(self.batch) >= self.room:
             self.commit()
 
@@ -253,13 +252,13 @@ class TwoSides(RuleBasedStateMachine):
                 return self.model.expire(payment_id)
 
     def commit(self) -> None:
-        """Decide the batch, commit it, and compare."""
+        """Decide and commit the batch, and compare its outcomes and rows with the model."""
         if not self.batch:
             return
         batch, self.batch = self.batch, []
         self.last_batch = [(operation, code) for operation, _, code in batch]
         self.agreed = False
-        outcomes = self.ledger.decide([asked[0] for asked in batch], self.model.now, outrun=self.outrun)
+        outcomes = self.ledger.decide([request[0] for request in batch], self.model.now, outrun=self.outrun)
         self.outrun = False
         for (operation, expected, _), outcome in zip(batch, outcomes, strict=True):
             assert answer_of_the_server(outcome) == expected, operation
