@@ -169,7 +169,7 @@ def external_postgres(op: Operator, name: str) -> Iterator[tuple[str, str]]:
 
 
 async def server_connections(dsn: str) -> int:
-    """How many connections the server holds."""
+    """Return the number of connections that the server holds."""
     connection = await connect(dsn, timeout_s=10)
     here = "datname = current_database() and pid <> pg_backend_pid()"
     count: int = await connection.fetchval(f"select count(*) from pg_stat_activity where {here}")
@@ -297,14 +297,14 @@ async def test_any_moment_is_restored_exactly_from_a_backup_made_while_payments_
 
 
 async def go_on_after_going_back(op: Operator, past: Past) -> None:
-    """What the document promises of payments that are lost, with a new master key first."""
+    """Check the promises about lost payments, after a new master key."""
     shop, (lost, open_still, *_) = past.shop, past.lost
     master_keys = f"{new_master_key('k2')},{MASTER_KEYS}"
     async with running_server("--data-dir", op.new, POS_MASTER_KEYS=master_keys) as server:
         async with till(server.url, shop) as cashier:
             query = {"type": "payment.query", "message_id": "q", "payment_id": lost["payment_id"]}
             assert (await ask(cashier.socket, query))["code"] == "payment_unknown"
-            cashier.turns = itertools.count(1)  # the first wallet has been activated anew
+            cashier.turns = itertools.count(1)  # the first wallet was activated again
             same = {"payment_id": lost["payment_id"], "reference": lost["reference"]}
             assert (await cashier.sell(**same))["status"] == "approved"
             assert (await cashier.sell(reference=lost["reference"]))["decline_code"] == "already_paid"

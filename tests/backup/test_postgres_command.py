@@ -1,4 +1,4 @@
-"""`pos-server postgres`: a program of Postgres on the embedded one, wherever its socket is and whoever runs it."""
+"""`pos-server postgres`: a Postgres program on the embedded one, for any socket path and any user."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

@@ -83,7 +83,7 @@ def read(name: str) -> Section:
 
 
 def anchor(title: str) -> str:
-    """How a link names a heading (as GitHub does it)."""
+    """Return the anchor of a heading, as GitHub makes it."""
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 

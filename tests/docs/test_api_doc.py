@@ -83,7 +83,7 @@ def in_shape(value: Any, name: str = "") -> Any:
 
 
 async def run(*command: str | Path, cwd: Path, **variables: str) -> str:
-    """What a command prints; it must not fail, or say anything else but about a new key."""
+    """Run a command and return its output. It may print nothing on stderr but the notice about a new key."""
     process = await asyncio.create_subprocess_exec(
         *command,
         stdin=asyncio.subprocess.DEVNULL,

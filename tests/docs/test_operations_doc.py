@@ -31,7 +31,7 @@ UNITS = [unit for unit in DOCUMENT.fences("ini") if "[Service]" in unit]
 
 
 def inline() -> list[str]:
-    """What stands in backticks in the text, in one line each."""
+    """Return the parts of the text in backticks, each as one line."""
     prose = re.sub(r"^```.*?^```$", "", DOCUMENT.text, flags=re.DOTALL | re.MULTILINE)
     return [" ".join(words.split()) for words in re.findall(r"`([^`]+)`", prose)]
 

@@ -34,7 +34,7 @@ EXPIRED_STEPS = Settings.model_fields["code_expired_steps"].default
 
 
 def reference() -> dict[str, Any]:
-    """What the document's own implementation defines."""
+    """Return the names that the document's own implementation defines."""
     names: dict[str, Any] = {}
     exec(DOCUMENT.section("Reference implementation").fence("python"), names)
     return names
@@ -173,7 +173,7 @@ def span(text: str) -> range:
 
 
 def outcome(case: str, world: World) -> tuple[Outcome, int]:
-    """What comes of one code in a world where `case` is what happens, and the code's mark."""
+    """Return the outcome of one code in a world where `case` happens, and the code's mark."""
     step, device = payment_code.step_at(world.now_ms / 1000), world.snapshot.devices[WALLET, 0]
     mark = payment_code.spent_mark(step, 0)
     match case:

@@ -47,7 +47,7 @@ async def test_from_nothing_to_a_refund(tmp_path: Path) -> None:
         block = FIRST.fence("sh")
         assert block.count(THEIR_URL) == 1
         process = await asyncio.create_subprocess_exec(
-            # The commands are found by the step that the README names, not by the PATH of whoever runs the tests.
+            # The commands are found by the step that the README names, not by the PATH of the test run.
             *("bash", "-euo", "pipefail", "-c", f"{STEPS[1]}\n{block.replace(THEIR_URL, server.url)}"),
             cwd=DOCS.parent,
             stdin=asyncio.subprocess.DEVNULL,

@@ -20,7 +20,7 @@ TIMEOUT_S = 120
 
 @asynccontextmanager
 async def demo(data: Path) -> AsyncIterator[str]:
-    """What `make demo` prints, from the day to the commands to try, while the server runs."""
+    """Yield the output of `make demo`, up to the commands to try, while the server runs."""
     process = await asyncio.create_subprocess_exec(
         *(POS_SERVER, "demo", "--port", "0", "--data-dir", data),
         stdin=asyncio.subprocess.DEVNULL,
