@@ -1,4 +1,4 @@
-"""An operator who has docs/operations.md and a shell: runs its blocks as they stand."""
+"""An operator with docs/operations.md and a shell, who runs the document's blocks unchanged."""
 
 import asyncio
 import os
@@ -22,17 +22,17 @@ def section(title: str) -> Section:
 
 
 def names() -> str:
-    """The block that gives the names which the others use."""
+    """Return the block that sets the variables of the other blocks."""
     return section("Backup and restore").fences("sh")[0]
 
 
-# Its last line counts for all blocks of a shell, and each of ours is run by a new one.
+# The last line of that block sets the umask of a shell; here each block runs in a new one.
 *_, _UMASK = names().splitlines()
 
 
 @dataclass(slots=True)
 class Operator:
-    """`variables` are what the blocks use. The documents' own places are replaced by ones below `home`."""
+    """`variables` are those of the blocks. Paths of the document are replaced by paths below `home`."""
 
     home: Path
     variables: dict[str, str] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Operator:
 
     @property
     def new(self) -> Path:
-        """The data directory that is restored into."""
+        """The data directory of the restore."""
         return self.home / "new"
 
     @property
@@ -51,18 +51,18 @@ class Operator:
         return self.home / "backup"
 
     async def take_names(self) -> None:
-        """Run the block of names and keep what it sets. The data directory must be there, for its owner."""
+        """Run the block of names and keep its variables. It reads the owner of the data directory, which must exist."""
         block = names().replace("/var/lib/pos-server", str(self.data)).replace("/srv/pos-backup", str(self.backup))
-        shown = await self.run(block + 'printf "%s\\n" "$POS_DATA_DIR" "$BACKUP" "$OWNER"')
-        self.variables |= dict(zip(("POS_DATA_DIR", "BACKUP", "OWNER"), shown.out.splitlines(), strict=True))
+        printed = await self.run(block + 'printf "%s\\n" "$POS_DATA_DIR" "$BACKUP" "$OWNER"')
+        self.variables |= dict(zip(("POS_DATA_DIR", "BACKUP", "OWNER"), printed.out.splitlines(), strict=True))
         self.variables |= {"NEW": str(self.new), "KEYS": str(self.home / "keys")}
         for directory in (self.backup, self.home / "keys"):
             directory.mkdir(exist_ok=True)
             directory.chmod(0o711)
 
     async def run(self, block: str) -> Finished:
-        """Run a block in a shell that ends at the first failure; it must have none."""
-        # Ours, and the programs that fit its Postgres: those of the system may be older.
+        """Run a block in a shell that stops at the first failure. Fails if there is one."""
+        # Our programs, then those of the embedded Postgres, because those of the system may be older.
         path = f"{POS_SERVER.parent}:{find_program('psql', None).parent}:{os.environ['PATH']}"
         process = await asyncio.create_subprocess_exec(
             *("bash", "-euo", "pipefail", "-c", f"{_UMASK}\n{block}"),
@@ -78,7 +78,7 @@ class Operator:
         return Finished(0, out.decode(), err.decode())
 
     async def seal(self) -> None:
-        """Seal as every day, and keep the hash."""
+        """Run the daily seal, and keep the hash."""
         command = section("Every day").fence("sh").splitlines()[-1]
         assert command == "pos-server seal"
         self.variables["HASH"] = (await self.run(command)).out.strip()
@@ -86,7 +86,7 @@ class Operator:
 
 @asynccontextmanager
 async def operator() -> AsyncIterator[Operator]:
-    """An operator with a new home directory."""
+    """Yield an operator with a new home directory."""
     home = open_directory("pos-operator-")
     try:
         yield Operator(home)

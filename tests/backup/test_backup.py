@@ -1,4 +1,4 @@
-"""The backups of docs/operations.md, made of a ledger that takes payments, and restored by the document's words."""
+"""The backups of docs/operations.md: made during payments, and restored with the document's commands."""
 
 import asyncio
 import itertools
@@ -32,23 +32,23 @@ from tests.support import MASTER_KEYS, Shop, activated, ask, build_shop, logged_
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.long]
 
-# Below what a connection may send, and so that no wallet runs out of codes.
+# Between sales, to stay below the limits on messages and on codes per wallet.
 PAUSE_S = 0.03
 
 
 @dataclass(slots=True)
 class Till:
-    """One till that sells to one wallet after the other; `told` is what it heard, payment ids to statuses."""
+    """A till that sells to its wallets in turn. `results` maps payment ids to statuses."""
 
     socket: ClientConnection
     shop: Shop
-    told: dict[str, str] = field(default_factory=dict)
+    results: dict[str, str] = field(default_factory=dict)
     turns: Iterator[int] = field(default_factory=itertools.count)
 
     async def sell(self, **fields: Any) -> dict[str, Any]:
         wallet = self.shop.wallets[next(self.turns) % len(self.shop.wallets)]
         answer = await ask(self.socket, scan_message(wallet.code(), amount_minor=1, **fields))
-        self.told[answer["payment_id"]] = answer["status"]
+        self.results[answer["payment_id"]] = answer["status"]
         return answer
 
     async def sell_until(self, stop: asyncio.Event) -> None:
@@ -66,7 +66,7 @@ async def till(url: str, shop: Shop) -> AsyncIterator[Till]:
 
 @asynccontextmanager
 async def ledger(data_dir: Path) -> AsyncIterator[asyncpg.Connection]:
-    """A connection to the embedded Postgres in `data_dir`."""
+    """Yield a connection to the embedded Postgres in `data_dir`."""
     postgres = EmbeddedPostgres(data_dir)
     dsn = await asyncio.to_thread(postgres.start)
     try:
@@ -83,7 +83,7 @@ async def sales(connection: asyncpg.Connection) -> dict[str, str]:
 
 
 def make_keys(data_dir: Path, text: str = MASTER_KEYS) -> None:
-    """The master keys that the devices of the tests have, as a server with its own Postgres keeps them."""
+    """Write the tests' master keys to the file of a server with an embedded Postgres."""
     data_dir.mkdir()
     (data_dir / "master-keys").write_text(text)
 
@@ -117,8 +117,8 @@ async def test_a_dump_is_restored_into_a_new_directory_and_serves() -> None:
         assert f"last hash {op.variables['HASH']}" in proof.out
         async with ledger(op.new) as connection:
             assert lost["payment_id"] not in (restored := await sales(connection))
-            assert restored.items() >= {key: cashier.told[key] for key in list(cashier.told)[:10]}.items()
-            # As if the backup were of yesterday.
+            assert restored.items() >= {key: cashier.results[key] for key in list(cashier.results)[:10]}.items()
+            # Simulates a backup of yesterday.
             await connection.execute(
                 "update payment set expires_at = expires_at - interval '1 day' where status = 'pending'"
             )
@@ -136,15 +136,15 @@ async def test_a_dump_is_restored_into_a_new_directory_and_serves() -> None:
 
 
 async def has_expired(url: str, shop: Shop, payment_id: str) -> None:
-    """Wait until the till hears it, by resume or live."""
+    """Wait until the till is notified of the expiry, by replay or push."""
     async with logged_in(url, shop.terminals[0], since_ms=0) as socket:
         while True:
-            told = await receive(socket)
-            if (told["payment_id"], told.get("status")) == (payment_id, "expired"):
+            notice = await receive(socket)
+            if (notice["payment_id"], notice.get("status")) == (payment_id, "expired"):
                 return
 
 
-async def test_a_restore_never_touches_a_ledger_that_is_there() -> None:
+async def test_a_restore_never_changes_an_existing_ledger() -> None:
     async with operator() as op:
         make_keys(op.data)
         await pos_server("migrate", "--data-dir", op.data)
@@ -163,13 +163,13 @@ async def test_a_restore_never_touches_a_ledger_that_is_there() -> None:
 
 @contextmanager
 def external_postgres(op: Operator, name: str) -> Iterator[tuple[str, str]]:
-    """A Postgres that somebody else runs: the DSNs of its administrator and of the ledger's owner."""
+    """Run a Postgres as an external one; yield the DSNs of its administrator and of the ledger's owner."""
     with EmbeddedPostgres(op.home / name) as dsn:
         yield dsn, dsn.replace("//pos@/pos?", "//pos_owner@/ledger?")
 
 
 async def server_connections(dsn: str) -> int:
-    """Return the number of connections that the server holds."""
+    """Return the number of connections of the server."""
     connection = await connect(dsn, timeout_s=10)
     here = "datname = current_database() and pid <> pg_backend_pid()"
     count: int = await connection.fetchval(f"select count(*) from pg_stat_activity where {here}")
@@ -177,7 +177,7 @@ async def server_connections(dsn: str) -> int:
     return count
 
 
-async def test_a_postgres_of_ones_own_is_set_up_dumped_and_restored() -> None:
+async def test_an_external_postgres_is_set_up_dumped_and_restored() -> None:
     install, restore = section("With your Postgres"), section("Restore your Postgres")
 
     async def as_administrator(dsn: str, *scripts: str) -> None:
@@ -202,8 +202,8 @@ async def test_a_postgres_of_ones_own_is_set_up_dumped_and_restored() -> None:
             await owner.close()
             async with running_server(**op.variables) as server, till(server.url, shop) as cashier:
                 assert (await cashier.sell())["status"] == "approved"
-                held = await server_connections(dsn)
-                assert 3 < held <= 3 + Settings.model_fields["database_pool_max"].default
+                connections = await server_connections(dsn)
+                assert 3 < connections <= 3 + Settings.model_fields["database_pool_max"].default
                 await op.seal()
                 await op.run(section("Dump your Postgres").fence("sh"))
         (dump,) = op.backup.iterdir()
@@ -219,19 +219,19 @@ async def test_a_postgres_of_ones_own_is_set_up_dumped_and_restored() -> None:
 
 @dataclass(slots=True)
 class Past:
-    """A day with a moment in it: what was sold until then, and what came after and is lost if we go back there."""
+    """The sales before a moment, and the later ones that a restore to that moment loses."""
 
     shop: Shop
     kept: dict[str, str]
     lost: list[dict[str, Any]]
-    # An issuer's request, its key, and the key that a phone got: all of them answered after the moment.
+    # Made after the moment: a top-up with its API key, and the key of a device.
     top_up: dict[str, Any]
     api_key: str
     activated: bytes
 
 
 async def trade(op: Operator) -> Past:
-    """Archive, back up while payments go on, and note a moment."""
+    """Archive the WAL, make a backup during payments, and note a moment."""
     async with running_server("--data-dir", op.data) as server:
         shop = await seed_shop(op.data)
         await op.take_names()
@@ -250,8 +250,8 @@ async def trade(op: Operator) -> Past:
             stop.set()
             await selling
             await cashier.sell()
-            kept = dict(cashier.told)
-            # Nothing is on its way now, so that this moment lies between two payments.
+            kept = dict(cashier.results)
+            # No payment is in progress, so the moment lies between two payments.
             op.variables["MOMENT"] = (await connection.fetchval("select clock_timestamp()")).isoformat(" ")
             lost = [await cashier.sell() for _ in range(5)]
             number = shop.wallets[-1].device.number
@@ -271,7 +271,7 @@ async def top_up_answer(url: str, key: str, body: dict[str, Any]) -> int:
         return (await http.post("/v1/top-ups", json=body, headers={"Idempotency-Key": "receipt-1"})).status_code
 
 
-async def test_any_moment_is_restored_exactly_from_a_backup_made_while_payments_went_on() -> None:
+async def test_a_backup_made_during_payments_restores_any_moment() -> None:
     async with operator() as op:
         make_keys(op.data)
         past = await trade(op)
@@ -282,9 +282,9 @@ async def test_any_moment_is_restored_exactly_from_a_backup_made_while_payments_
         assert f"last hash {op.variables['HASH']}" in proof.out
         async with ledger(op.new) as connection:
             assert await sales(connection) == past.kept
-            again = await activated(connection, past.shop.wallets[0].device)
-        assert again.key == past.activated, "under the same master key, the next activation makes a lost key again"
-        await go_on_after_going_back(op, past)
+            device = await activated(connection, past.shop.wallets[0].device)
+        assert device.key == past.activated, "with the same master key, the next activation repeats a lost key"
+        await continue_after_restore(op, past)
 
         op.variables["NEW"] = str(op.home / "latest")
         await op.run("\n".join(line for line in restore.split("\n") if "recovery_target" not in line))
@@ -296,34 +296,34 @@ async def test_any_moment_is_restored_exactly_from_a_backup_made_while_payments_
             await op.run(restore)
 
 
-async def go_on_after_going_back(op: Operator, past: Past) -> None:
-    """Check the promises about lost payments, after a new master key."""
-    shop, (lost, open_still, *_) = past.shop, past.lost
+async def continue_after_restore(op: Operator, past: Past) -> None:
+    """Check the document's statements about lost payments, with a new master key first."""
+    shop, (lost, unanswered, *_) = past.shop, past.lost
     master_keys = f"{new_master_key('k2')},{MASTER_KEYS}"
     async with running_server("--data-dir", op.new, POS_MASTER_KEYS=master_keys) as server:
         async with till(server.url, shop) as cashier:
             query = {"type": "payment.query", "message_id": "q", "payment_id": lost["payment_id"]}
             assert (await ask(cashier.socket, query))["code"] == "payment_unknown"
             cashier.turns = itertools.count(1)  # the first wallet was activated again
-            same = {"payment_id": lost["payment_id"], "reference": lost["reference"]}
-            assert (await cashier.sell(**same))["status"] == "approved"
+            same_ids = {"payment_id": lost["payment_id"], "reference": lost["reference"]}
+            assert (await cashier.sell(**same_ids))["status"] == "approved"
             assert (await cashier.sell(reference=lost["reference"]))["decline_code"] == "already_paid"
         assert await top_up_answer(server.url, past.api_key, past.top_up) == HTTPStatus.CREATED
         assert await top_up_answer(server.url, past.api_key, past.top_up) == HTTPStatus.OK
-        await a_journal_charges_nothing(op, server.url, shop, open_still)
+        await a_journal_charges_nothing(op, server.url, shop, unanswered)
         assert await server.stop() == 0
     assert (await pos_server("audit", "--data-dir", op.new)).status == 0
-    # What the key of the first wallet's next activation would have been, and what it is with a new master key.
+    # With the new master key, the next activation does not repeat the lost key.
     device, keyring = shop.wallets[0].device, parse_master_keys(master_keys)
     assert keyring.device_key(keyring.current, device, 2) != past.activated
 
 
 async def a_journal_charges_nothing(op: Operator, url: str, shop: Shop, lost: dict[str, Any]) -> None:
-    """A till that had heard nothing of a payment of five minutes ago sends it again by itself."""
-    mine = credentials(shop.terminals[1], url)
+    """Start a till with a journaled scan of five minutes ago, which it resends and which is declined."""
+    own = credentials(shop.terminals[1], url)
     journal = op.home / "till.journal"
     scan = JournaledScan(
-        device=f"{mine.number} at {mine.server}",
+        device=f"{own.number} at {own.server}",
         created_at_ms=0,
         payment_id=lost["payment_id"],
         reference=lost["reference"],
@@ -332,7 +332,7 @@ async def a_journal_charges_nothing(op: Operator, url: str, shop: Shop, lost: di
         code=shop.wallets[2].code(steps=-10),
     )
     Journal(journal, scan.device).add(scan)
-    async with TerminalClient(mine, journal=journal) as client:
+    async with TerminalClient(own, journal=journal) as client:
         (recovered,) = await client.recovered()
     assert isinstance(recovered, RecoveredScan)
     assert isinstance(recovered.outcome, TerminalPaymentResult)

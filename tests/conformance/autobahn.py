@@ -1,4 +1,4 @@
-"""Runs the Autobahn WebSocket cases (package `kosoku`) against a server, and what those cases need of one."""
+"""Runs the Autobahn WebSocket cases (package `kosoku`) against a server, with the servers that the cases need."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ RUN_TIMEOUT_S = 80
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Autobahn's judgement of one case: of the messages, of the close, and with which code the server closed."""
+    """Autobahn's result of a case: behavior, behavior at the close, and the server's close code."""
 
     case: str
     behavior: str
@@ -39,7 +39,7 @@ class Result:
 
 
 async def run_cases(url: str, reports: Path) -> dict[str, Result]:
-    """Every case against the server at `url`, from a process of its own: kosoku changes the interpreter it is in."""
+    """Run every case against the server at `url`, in a separate process, because kosoku changes its interpreter."""
     process = await asyncio.create_subprocess_exec(
         KOSOKU,
         *("--parallelism", str(CONCURRENCY), "--outdir", reports, url),
@@ -56,8 +56,8 @@ async def run_cases(url: str, reports: Path) -> dict[str, Result]:
     assert process.returncode in (0, 1), out.decode()[-2000:]
     (by_case,) = json.loads((reports / "index.json").read_text()).values()
     return {
-        case: Result(case, found["behavior"], found["behaviorClose"], found["remoteCloseCode"])
-        for case, found in by_case.items()
+        case: Result(case, report["behavior"], report["behaviorClose"], report["remoteCloseCode"])
+        for case, report in by_case.items()
     }
 
 
@@ -68,26 +68,26 @@ class _Uvicorn(uvicorn.Server):
 
 
 class _Behind(Exception):
-    """A text that the peer does not take now."""
+    """A text that the peer does not accept at the moment."""
 
 
 async def _echo(scope: Scope, receive: Receive, send: Send) -> None:
     await receive()
     await send({"type": "websocket.accept"})
     socket = direct_socket(WebSocket(scope, receive, send))
-    # Texts go back as in the application, straight from the socket; once the peer is behind, in turn.
+    # Texts are echoed directly by the socket, as in the application; a slow peer gets them by `send`.
     socket.listen(lambda text: None if socket.send_now(text) else _Behind(text))
     while (event := await receive())["type"] == "websocket.receive":
         if FAILURE in event:
             event = {"text": str(event[FAILURE])}
         message: Message = {"type": "websocket.send", "text": event.get("text"), "bytes": event.get("bytes")}
-        with suppress(OSError):  # the peer is gone: the next event says so
+        with suppress(OSError):  # the peer is gone, and the next event is its disconnect
             await send(message)
 
 
 @asynccontextmanager
 async def echo_server(settings: Settings) -> AsyncIterator[str]:
-    """The server's own stack below the application, with an echo instead of the application. Yields its URL."""
+    """Run the server's stack below the application, with an echo as the application. Yields its URL."""
     listener = listen(settings)
     server = _Uvicorn(uvicorn_config(_echo, settings))
     task = asyncio.create_task(server.serve(sockets=[listener]))
@@ -100,10 +100,10 @@ async def echo_server(settings: Settings) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def logging_in(server_url: str, tills: list[TestDevice]) -> AsyncIterator[str]:
-    """An address whose connections reach the server as authenticated tills, one of `tills` each. Yields its URL.
+    """Run a proxy whose connections reach the server as authenticated tills, each as one of `tills`. Yields its URL.
 
-    The cases know nothing of subprotocols and expect silence after the upgrade. So what stands here offers `pos.v1`,
-    answers `hello`, waits for `ready`, and keeps these to itself. From then on it passes on every byte as it is.
+    The cases use no subprotocol and expect silence after the upgrade. The proxy therefore offers `pos.v1`, answers
+    `hello` and waits for `ready` itself. After that it forwards every byte unchanged.
     """
     host, port = re.findall(r"http://(.+):(\d+)", server_url)[0]
     free = asyncio.Queue[TestDevice]()
@@ -124,7 +124,7 @@ async def logging_in(server_url: str, tills: list[TestDevice]) -> AsyncIterator[
                 response = await upstream[0].readuntil(b"\r\n\r\n")
                 await _log_in(*upstream, till)
                 writer.write(re.sub(rb"(?i)sec-websocket-protocol: pos\.v1\r\n", b"", response))
-                await _pass_on((reader, upstream[1]), (upstream[0], writer))
+                await _forward((reader, upstream[1]), (upstream[0], writer))
             finally:
                 upstream[1].close()
         finally:
@@ -143,7 +143,7 @@ async def logging_in(server_url: str, tills: list[TestDevice]) -> AsyncIterator[
 async def _log_in(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, till: TestDevice) -> None:
     hello = json.loads(await _text_frame(reader))
     answer = json.dumps(authenticate(till, hello["nonce"])).encode()
-    # FIN and text; masked with zeros, which is masked all the same (RFC 6455 section 5.3).
+    # FIN and text, masked with zeros (RFC 6455 section 5.3).
     writer.write(b"\x81" + bytes([0x80 | 126]) + len(answer).to_bytes(2, "big") + bytes(4) + answer)
     ready = json.loads(await _text_frame(reader))
     assert ready["type"] == "ready", ready
@@ -157,20 +157,20 @@ async def _text_frame(reader: asyncio.StreamReader) -> bytes:
     return await reader.readexactly(length)
 
 
-async def _pass_on(*ways: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> None:
+async def _forward(*directions: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> None:
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while chunk := await reader.read(65536):
                 writer.write(chunk)
                 await writer.drain()
 
-    to_server, to_client = (asyncio.create_task(pump(*way)) for way in ways)
+    to_server, to_client = (asyncio.create_task(pump(*direction)) for direction in directions)
     try:
-        # A server that closes may leave what the client still sends unread; its own last words are what counts.
+        # A closing server may leave data of the client unread; only the server's last frames count.
         await asyncio.wait((to_server, to_client), return_when=asyncio.FIRST_COMPLETED)
         if not to_client.done():
             with suppress(OSError):
-                ways[0][1].write_eof()
+                directions[0][1].write_eof()
             await asyncio.wait((to_client,), timeout=2)
     finally:
         to_server.cancel()

@@ -1,6 +1,6 @@
-"""The Autobahn WebSocket cases (RFC 6455): which fail, and why. docs/conformance.md holds the same tables.
+"""The Autobahn WebSocket cases (RFC 6455) that do not pass, with reasons. docs/conformance.md has the same tables.
 
-The cases expect a server that says nothing first and echoes every message. Ours sends `hello` first and accepts only
+The cases expect a server that echoes every message and sends nothing first. Ours sends `hello` first and accepts only
 `pos.v1`. The cases therefore run three times: against its stack below the application with an echo on top, once with
 the default frame limit and once with a higher one, and against the real server as a process, where each case starts
 after `ready`.
@@ -27,9 +27,9 @@ RAISED_FRAME_BYTES_MAX = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class NotPassed:
-    """Cases that the server ends with one of `close_codes` (None: none arrived) where the case wants something else.
+    """Cases that the server closes with one of `close_codes` (None: no code arrived), unlike the case expects.
 
-    `cases` names each: `9.1.1-6` is 9.1.1 to 9.1.6, `12.*` is all of section 12.
+    In `cases`, `9.1.1-6` means 9.1.1 to 9.1.6, and `12.*` means all of section 12.
     """
 
     cases: str
@@ -37,16 +37,16 @@ class NotPassed:
     why: str
 
     def among(self, all_cases: Collection[str]) -> set[str]:
-        """The cases, one by one."""
-        found = set[str]()
+        """Return the single cases."""
+        selected = set[str]()
         for part in self.cases.split(", "):
             if match := re.fullmatch(r"((?:\d+\.)+)(\d+)-(\d+)", part):
-                found |= {f"{match[1]}{number}" for number in range(int(match[2]), int(match[3]) + 1)}
+                selected |= {f"{match[1]}{number}" for number in range(int(match[2]), int(match[3]) + 1)}
             elif part.endswith(".*"):
-                found |= {case for case in all_cases if case.startswith(part[:-1])}
+                selected |= {case for case in all_cases if case.startswith(part[:-1])}
             else:
-                found.add(part)
-        return found
+                selected.add(part)
+        return selected
 
 
 COMPRESSION = NotPassed(
@@ -66,7 +66,7 @@ OVER_THE_LIMIT = (
 ECHO_RAISED = [CLOSE_IN_FRAGMENTS, COMPRESSION]
 ECHO_SHIPPED = [NotPassed(OVER_THE_LIMIT[0], {1009}, OVER_THE_LIMIT[1]), CLOSE_IN_FRAGMENTS, COMPRESSION]
 REAL = [
-    # A peer that is still sending may lose the close frame: TCP resets what was closed with data unread.
+    # A peer that is still sending can lose the close frame, because TCP resets a connection with unread data.
     NotPassed(OVER_THE_LIMIT[0], {1009, None}, OVER_THE_LIMIT[1]),
     NotPassed(
         "1.1.1-5, 5.3-8, 5.19-20, 6.1.1-3, 6.2.1-4, 6.5.1-5, 6.6.2, 6.6.5, 6.6.7, 6.6.9, 6.6.11, 6.7.1-4, 6.9.1-4, "
@@ -82,7 +82,7 @@ REAL = [
     CLOSE_IN_FRAGMENTS,
     COMPRESSION,
 ]
-# Title of the document's section, its table, and how many cases are passed.
+# Section of the document, its table, and the number of passed cases.
 RUNS = [
     ("The stack with an echo, frames up to 16 MiB", ECHO_RAISED, 300),
     ("The stack with an echo, frames up to 4096 bytes", ECHO_SHIPPED, 251),
@@ -91,13 +91,13 @@ RUNS = [
 
 
 def check(results: Mapping[str, Result], run: tuple[str, list[NotPassed], int]) -> None:
-    """Exactly the expected cases are not passed, and each ends as its reason says."""
+    """Check that exactly the expected cases fail, each with a close code of its reason."""
     _, expected, passed = run
     assert (len(results), sum(result.passed for result in results.values())) == (CASES, passed)
     reasons = {case: row for row in expected for case in row.among(results)}
     assert {case for case, result in results.items() if not result.passed} == reasons.keys()
-    wrong = [results[case] for case, row in reasons.items() if results[case].close_code not in row.close_codes]
-    assert not wrong
+    unexpected = [results[case] for case, row in reasons.items() if results[case].close_code not in row.close_codes]
+    assert not unexpected
 
 
 @pytest.mark.asyncio
@@ -127,7 +127,7 @@ async def test_the_real_server_after_ready(dsn: str, connection: asyncpg.Connect
 
 
 @pytest.mark.parametrize(("title", "table", "passed"), RUNS)
-def test_the_document_names_the_same_cases(title: str, table: list[NotPassed], passed: int) -> None:
+def test_the_document_lists_the_same_cases(title: str, table: list[NotPassed], passed: int) -> None:
     document = read("conformance.md")
     rows = document.section(title).table("Cases", "Why")
     assert [(row["Cases"], row["Why"]) for row in rows] == [(row.cases, row.why) for row in table]

@@ -1,4 +1,4 @@
-"""Reads the forms of Markdown that docs/ uses: sections, tables and fenced blocks."""
+"""A reader for the Markdown of docs/: sections, tables and fenced blocks."""
 
 import re
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import TypeVar
 DOCS = Path(__file__).parents[2] / "docs"
 _HEADING = re.compile(r"(#+) (.+)")
 _SEPARATOR = re.compile(r"\|(?:-+\|)+")
-Found = TypeVar("Found")
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class Section:
 
     @property
     def sections(self) -> list["Section"]:
-        """Every section in this one, at any depth, in order."""
-        headings = [(index, *found) for index, line in self._outside_fences() if (found := _heading(line))]
+        """All subsections at any depth, in order."""
+        headings = [(index, *heading) for index, line in self._outside_fences() if (heading := _heading(line))]
         ends = [
             next((after for after, next_level, _ in headings[place + 1 :] if next_level <= level), len(self.lines))
             for place, (_, level, _) in enumerate(headings)
@@ -37,20 +37,20 @@ class Section:
         ]
 
     def section(self, title: str) -> "Section":
-        """The one section with this title. Raises LookupError."""
+        """Return the only section with this title. Raises LookupError."""
         return _only([section for section in self.sections if section.title == title], f"section {title!r}")
 
     def table(self, *columns: str) -> list[dict[str, str]]:
-        """The rows of the one table with these columns. Cells are stripped of backticks. Raises LookupError."""
-        found = [rows for header, rows in self._tables() if header == columns]
-        return _only(found, f"table {columns} in {self.title!r}")
+        """Return the rows of the only table with these columns, without backticks. Raises LookupError."""
+        matches = [rows for header, rows in self._tables() if header == columns]
+        return _only(matches, f"table {columns} in {self.title!r}")
 
     def fences(self, language: str) -> list[str]:
-        """The contents of the fenced blocks in this language."""
+        """Return the contents of the fenced blocks in this language."""
         return re.findall(rf"^```{language}\n(.*?)^```$", self.text, re.DOTALL | re.MULTILINE)
 
     def fence(self, language: str) -> str:
-        """The one fenced block in this language. Raises LookupError."""
+        """Return the only fenced block in this language. Raises LookupError."""
         return _only(self.fences(language), f"{language} block in {self.title!r}")
 
     def _tables(self) -> list[tuple[tuple[str, ...], list[dict[str, str]]]]:
@@ -78,12 +78,12 @@ class Section:
 
 
 def read(name: str) -> Section:
-    """A document of docs/, whole."""
+    """Read a whole document of docs/."""
     return Section(name, 0, tuple((DOCS / name).read_text("utf-8").split("\n")))
 
 
 def anchor(title: str) -> str:
-    """Return the anchor of a heading, as GitHub makes it."""
+    """Return the anchor of a heading, by the rules of GitHub."""
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 
@@ -96,7 +96,7 @@ def _cells(row: str) -> tuple[str, ...]:
     return tuple(cell.strip().replace("`", "") for cell in row.strip().strip("|").split("|"))
 
 
-def _only(found: list[Found], what: str) -> Found:
-    if len(found) != 1:
-        raise LookupError(f"{len(found)} times {what}, expected once")
-    return found[0]
+def _only(items: list[Item], name: str) -> Item:
+    if len(items) != 1:
+        raise LookupError(f"found {name} {len(items)} times, expected it once")
+    return items[0]

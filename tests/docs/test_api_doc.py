@@ -1,6 +1,6 @@
-"""docs/api.md is what the code does: its tables are the code's, its recipes run in order and answer what it says.
+"""docs/api.md: its tables match the code, and its recipes run in order with the stated output.
 
-The recipes are run by the curl of this machine and by tests/docs/tiny_curl.py, which stands in where there is none.
+The recipes are run with the curl of this machine, if there is one, and with tests/docs/tiny_curl.py.
 """
 
 import asyncio
@@ -56,7 +56,7 @@ def test_links_lead_somewhere() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A block of shell, and what it prints; None where the document shows nothing."""
+    """A shell block and its JSON output, or None if the document shows none."""
 
     block: str
     answer: Any
@@ -64,15 +64,15 @@ class Recipe:
 
 def recipes() -> list[Recipe]:
     fences = re.findall(r"^```(sh|json)\n(.*?)^```$", DOCUMENT.section("Recipes").text, re.DOTALL | re.MULTILINE)
-    found = []
+    listed = []
     for (language, block), following in zip(fences, [*fences[1:], ("", "")], strict=True):
         if language == "sh":
-            found.append(Recipe(block, json.loads(following[1]) if following[0] == "json" else None))
-    return found
+            listed.append(Recipe(block, json.loads(following[1]) if following[0] == "json" else None))
+    return listed
 
 
 def in_shape(value: Any, name: str = "") -> Any:
-    """Ids, times and keys as their types: they differ from server to server."""
+    """Replace ids, times and keys by their types, because they differ from server to server."""
     if isinstance(value, dict):
         return {key: in_shape(inner, key) for key, inner in value.items()}
     if isinstance(value, list):
@@ -83,7 +83,7 @@ def in_shape(value: Any, name: str = "") -> Any:
 
 
 async def run(*command: str | Path, cwd: Path, **variables: str) -> str:
-    """Run a command and return its output. It may print nothing on stderr but the notice about a new key."""
+    """Run a command and return its output. Fails on an error or a message other than that about a new key."""
     process = await asyncio.create_subprocess_exec(
         *command,
         stdin=asyncio.subprocess.DEVNULL,
@@ -101,24 +101,24 @@ async def run(*command: str | Path, cwd: Path, **variables: str) -> str:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("curl", [pytest.param("curl", marks=pytest.mark.long), "tiny_curl"])
-async def test_the_recipes_answer_what_they_say(curl: str, dsn: str, tmp_path: Path) -> None:
+async def test_the_recipes_have_the_stated_output(curl: str, dsn: str, tmp_path: Path) -> None:
     if curl == "curl" and shutil.which("curl") is None:
-        pytest.skip("there is no curl on this machine; tiny_curl runs the same")
+        pytest.skip("no curl on this machine; the other run uses tiny_curl")
     if curl == "tiny_curl":
         put_tiny_curl(tmp_path)
-    todo = recipes()
-    assert len(todo) >= 8
+    all_recipes = recipes()
+    assert len(all_recipes) >= 8
     variables = {"POS_DATABASE_URL": dsn, "PATH": f"{tmp_path}:{POS_SERVER.parent}:{os.environ['PATH']}"}
     async with serving(settings(), KEYRING, dsn) as server:
-        # One shell, since a block uses what those before it have set. The mark ends what a block prints.
-        script = "\n".join(f"{recipe.block}\nprintf '\\036'" for recipe in todo) + '\nprintf "%s" "$ADMIN_KEY"'
+        # One shell for all blocks, because they share variables. A separator follows the output of each block.
+        script = "\n".join(f"{recipe.block}\nprintf '\\036'" for recipe in all_recipes) + '\nprintf "%s" "$ADMIN_KEY"'
         assert script.count(THEIR_URL) == 1
         *printed, key = (
             await run(
                 "bash", "-euo", "pipefail", "-c", script.replace(THEIR_URL, server.url), cwd=tmp_path, **variables
             )
         ).split("\036")
-        for recipe, text in zip(todo, printed, strict=True):
+        for recipe, text in zip(all_recipes, printed, strict=True):
             if recipe.answer is None:
                 assert text == "", recipe.block
             else:
@@ -128,7 +128,7 @@ async def test_the_recipes_answer_what_they_say(curl: str, dsn: str, tmp_path: P
         assert program == section.fence("text")
 
 
-def test_what_a_recipe_prints_is_compared() -> None:
+def test_the_comparison_of_outputs_notices_differences() -> None:
     shown = {"merchant_id": 1, "name": "Kiosk", "items": [{"created_at": "2026-03-02T12:15:12.763Z"}]}
     other = {"merchant_id": 7, "name": "Kiosk", "items": [{"created_at": "2027-01-01T00:00:00.000Z"}]}
     assert in_shape(shown) == in_shape(other)

@@ -1,4 +1,4 @@
-"""docs/archive.md says what the archive does: its example against a real line, its numbers against the settings."""
+"""docs/archive.md: its example matches a real line, its numbers match the settings, its tables exist."""
 
 import gzip
 import json
@@ -23,7 +23,7 @@ TEXT = " ".join(DOCUMENT.text.split())
 
 
 @pytest.mark.asyncio
-async def test_the_example_is_like_a_real_line(
+async def test_the_example_has_the_shape_of_a_real_line(
     connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
     await admin.execute("update merchant set fee_bps = 150, fee_fixed_minor = 7")
@@ -46,7 +46,7 @@ async def test_the_example_is_like_a_real_line(
 
 
 def shape(part: Any) -> dict[str, type]:
-    """Names and types of a row, or of the first of some."""
+    """Return names and types of a row, or of the first of several."""
     row = part[0] if isinstance(part, list) else part
     return {name: type(value) for name, value in row.items()}
 
@@ -60,7 +60,7 @@ def test_numbers_are_the_defaults() -> None:
 
 
 @pytest.mark.asyncio
-async def test_tables_that_stay_exist(admin: asyncpg.Connection) -> None:
+async def test_the_tables_that_remain_exist(admin: asyncpg.Connection) -> None:
     rows = DOCUMENT.section("What stays in the ledger").table("What", "Why", "Table")
     for name in {name for row in rows for name in row["Table"].split(", ")}:
         assert await admin.fetchval("select to_regclass($1)", name) is not None, name

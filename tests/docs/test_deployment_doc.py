@@ -1,4 +1,4 @@
-"""docs/deployment.md names what exists: services, settings, commands and files; its figures are those of the stack."""
+"""docs/deployment.md: services, settings, commands and files exist, and figures match the stack."""
 
 import re
 import shlex
@@ -11,20 +11,20 @@ from tests.docs.documents import DOCS, read
 DOCUMENT = read("deployment.md")
 SHELL = [line for block in DOCUMENT.fences("sh") for line in block.replace("\\\n", "").splitlines()]
 PROSE = " ".join(DOCUMENT.text.split())
-# Options of `docker compose run` and `exec` that take the next word.
-TAKES_A_WORD = {"--volume", "--env"}
+# Options of `docker compose run` and `exec` with a value.
+WITH_VALUE = {"--volume", "--env"}
 
 
 def in_containers() -> list[tuple[str, list[str]]]:
-    """Every `docker compose run` and `exec` as (service, command)."""
-    found = []
+    """Return every `docker compose run` and `exec` as (service, command)."""
+    commands = []
     for line in SHELL:
         if match := re.search(r"docker compose (?:run|exec) ([^)<>]+)", line):
             words = shlex.split(match[1])
             while words[0].startswith("-"):
-                words = words[2 if words[0] in TAKES_A_WORD else 1 :]
-            found.append((words[0], words[1:]))
-    return found
+                words = words[2 if words[0] in WITH_VALUE else 1 :]
+            commands.append((words[0], words[1:]))
+    return commands
 
 
 def test_every_command_in_a_container_exists() -> None:
@@ -49,14 +49,14 @@ def test_every_setting_and_variable_exists() -> None:
     assert named - known - of_files == {"ADMIN_KEY", "COMPOSE_FILE", "PYTHON_IMAGE"}
 
 
-def test_the_command_that_makes_the_secrets_makes_all_that_the_example_has() -> None:
-    made = next(block for block in DOCUMENT.fences("sh") if "umask 077\ntest ! -e .env" in block)
+def test_the_command_for_secrets_sets_every_variable_of_the_example() -> None:
+    command = next(block for block in DOCUMENT.fences("sh") if "umask 077\ntest ! -e .env" in block)
     example = re.findall(r"^([A-Z_]+)=", (DOCKER / ".env.example").read_text(), re.MULTILINE)
     assert len(example) == 7
-    assert [name for name in example if not re.search(rf"\b{name}\b", made)] == []
+    assert [name for name in example if not re.search(rf"\b{name}\b", command)] == []
 
 
-def test_figures_are_those_of_the_stack() -> None:
+def test_figures_match_the_stack() -> None:
     running = compose()["services"]
     assert f"{seconds(running['server']['stop_grace_period']):.0f} s of `stop_grace_period`" in PROSE
     proxy = (DOCKER / "proxy" / "haproxy.cfg").read_text()
@@ -82,7 +82,7 @@ def test_figures_are_those_of_the_stack() -> None:
             assert f"port {host}" in PROSE, name
 
 
-def test_what_was_not_executed_is_said_and_tests_that_it_names_exist() -> None:
+def test_the_table_of_executed_parts_names_existing_tests() -> None:
     rows = DOCUMENT.section("What was executed").table("What", "How", "Where")
     assert rows[-1]["How"] == "**not executed**"
     tests = [row["Where"] for row in rows if row["Where"].startswith("tests/")]

@@ -1,4 +1,4 @@
-"""docs/operations.md names every metric that a real scrape has, and a runbook section for every alert."""
+"""docs/operations.md: the metrics match a real scrape, and every alert has a section in the runbook."""
 
 import json
 import re
@@ -21,33 +21,33 @@ RULES: list[dict[str, Any]] = [
 
 
 @pytest.mark.asyncio
-async def test_the_table_of_metrics_is_what_a_scrape_has(dsn: str, shop: Shop) -> None:
+async def test_the_table_of_metrics_matches_a_scrape(dsn: str, shop: Shop) -> None:
     async with observed_server(dsn) as server:
         await some_business(server.url, shop)
         text = await scrape(server.url)
-    shown = {}
+    scraped = {}
     for family in text_string_to_metric_families(text):
         name = f"{family.name}_total" if family.type == "counter" else family.name
         labels = {label for sample in family.samples for label in sample.labels} - {"le"}
-        shown[name] = (family.type, ", ".join(sorted(labels)))
+        scraped[name] = (family.type, ", ".join(sorted(labels)))
         assert family.documentation
     rows = DOCUMENT.section("Metrics").table("Metric", "Type", "Labels", "What it says")
-    assert {row["Metric"]: (row["Type"], row["Labels"]) for row in rows} == shown
+    assert {row["Metric"]: (row["Type"], row["Labels"]) for row in rows} == scraped
 
 
-def test_every_alert_says_what_to_do_and_where_more_of_it_stands() -> None:
+def test_every_alert_has_texts_and_a_section_in_the_runbook() -> None:
     sections = {section.title: section for section in DOCUMENT.section("Alerts").sections}
     assert list(sections) == [rule["alert"] for rule in RULES]
     for rule in RULES:
-        notes = rule["annotations"]
-        assert set(notes) == {"summary", "description", "runbook"}
-        assert all(notes.values())
-        assert notes["runbook"] == f"docs/operations.md#{anchor(rule['alert'])}"
+        texts = rule["annotations"]
+        assert set(texts) == {"summary", "description", "runbook"}
+        assert all(texts.values())
+        assert texts["runbook"] == f"docs/operations.md#{anchor(rule['alert'])}"
         assert sections[rule["alert"]].text.strip()
         assert rule["labels"]["severity"] in ("warning", "critical")
 
 
-def test_the_job_of_the_example_is_that_of_the_queries() -> None:
+def test_the_job_name_matches_the_queries() -> None:
     (example,) = yaml.safe_load(DOCUMENT.section("Metrics").fence("yaml"))["scrape_configs"]
     queries = ALERTS.read_text("utf-8") + DASHBOARD.read_text("utf-8").replace("\\", "")
     assert f'job="{example["job_name"]}"' in queries
@@ -56,7 +56,7 @@ def test_the_job_of_the_example_is_that_of_the_queries() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_span_has_what_is_stated(dsn: str, shop: Shop) -> None:
+async def test_a_span_has_the_stated_contents(dsn: str, shop: Shop) -> None:
     (span,) = await spans(dsn, [shop.scan()])
     stated = re.findall(r"`([^`]+)`", DOCUMENT.section("Traces").text)
     assert {name for name in stated if name.startswith("pos.")} == set(span.attributes or ())

@@ -1,6 +1,6 @@
-"""docs/operations.md names what exists: settings, commands, log events, and a unit that fits the settings.
+"""docs/operations.md: settings, commands and log events exist, and the unit fits the settings.
 
-What it says of backups is run by tests/operations.
+tests/backup runs the commands about backups.
 """
 
 import argparse
@@ -31,7 +31,7 @@ UNITS = [unit for unit in DOCUMENT.fences("ini") if "[Service]" in unit]
 
 
 def inline() -> list[str]:
-    """Return the parts of the text in backticks, each as one line."""
+    """Return the texts in backticks outside of blocks, each as one line."""
     prose = re.sub(r"^```.*?^```$", "", DOCUMENT.text, flags=re.DOTALL | re.MULTILINE)
     return [" ".join(words.split()) for words in re.findall(r"`([^`]+)`", prose)]
 
@@ -54,11 +54,11 @@ def test_every_setting_exists() -> None:
 
 
 def commands() -> list[str]:
-    """Every `pos-server …` of the blocks, the units and the text. Words in capitals stand for a value."""
-    found = [line for line in SHELL if line.startswith("pos-server ")]
-    found += [unit(text)["ExecStart"].partition(".venv/bin/")[2] for text in UNITS]
-    found += [words for words in inline() if words.startswith("pos-server ")]
-    return sorted({re.sub(r" <<SQL$| …$", "", command) for command in found})
+    """Return every `pos-server …` of the blocks, the units and the text. Words in capitals stand for values."""
+    lines = [line for line in SHELL if line.startswith("pos-server ")]
+    lines += [unit(text)["ExecStart"].partition(".venv/bin/")[2] for text in UNITS]
+    lines += [words for words in inline() if words.startswith("pos-server ")]
+    return sorted({re.sub(r" <<SQL$| …$", "", command) for command in lines})
 
 
 @pytest.mark.parametrize("command", commands())
@@ -69,8 +69,7 @@ def test_every_command_exists(command: str) -> None:
     cli._parser().parse_args([values.get(word, word) for word in words])
 
 
-def test_every_program_of_postgres_is_run_by_the_tests_of_backups() -> None:
-    """A block of the backups' sections that no test runs would be a promise only."""
+def test_every_block_about_backups_is_run_by_a_test() -> None:
     source = (Path(__file__).parents[1] / "backup" / "test_backup.py").read_text()
     sections = [
         part
@@ -83,15 +82,15 @@ def test_every_program_of_postgres_is_run_by_the_tests_of_backups() -> None:
     assert names() == DOCUMENT.section("Backup and restore").fences("sh")[0]
 
 
-def test_the_till_can_ask_for_a_lost_payment() -> None:
+def test_the_commands_to_query_a_payment_exist() -> None:
     assert {"pos-terminal query --payment-id ID", "--reference ORDER"} <= set(inline())
     parser = argparse.ArgumentParser()
     add_to(parser.add_subparsers(), argparse.ArgumentParser(add_help=False))
-    for which in (["--payment-id", "018f0000-0000-7000-8000-000000000000"], ["--reference", "ORDER"]):
-        parser.parse_args(["query", *which])
+    for options in (["--payment-id", "018f0000-0000-7000-8000-000000000000"], ["--reference", "ORDER"]):
+        parser.parse_args(["query", *options])
 
 
-def test_the_unit_lets_an_orderly_end_take_its_time() -> None:
+def test_the_stop_timeout_of_the_unit_covers_drain_and_postgres() -> None:
     (server,) = (unit(text) for text in UNITS if text.rstrip().endswith("multi-user.target"))
     assert server["KillMode"] == "mixed"
     postgres_s = EmbeddedPostgres(Path("unused"))._stop_timeout_s + IMMEDIATE_TIMEOUT_S
@@ -99,7 +98,7 @@ def test_the_unit_lets_an_orderly_end_take_its_time() -> None:
     assert int(server["TimeoutStopSec"]) > 2 * default("drain_timeout_s") + postgres_s
 
 
-def test_timers_do_not_end_a_postgres_that_others_use() -> None:
+def test_timers_do_not_stop_a_shared_postgres() -> None:
     daily = [unit(text) for text in UNITS if "Type=oneshot" in text]
     assert daily
     assert all(service["KillMode"] == "process" for service in daily)
@@ -115,17 +114,17 @@ def test_log_events_exist() -> None:
     assert [event for event in events if not re.search(rf'log\.\w+\(\s*"{event}"', sources)] == []
 
 
-def test_figures_are_those_of_the_code() -> None:
+def test_figures_match_the_code() -> None:
     prose = " ".join(DOCUMENT.text.split())
     assert f"PostgreSQL {SERVER_VERSION_MIN} or newer" in prose
     assert f"closed with {CloseCode.UNAUTHORIZED}" in prose
     assert f"its step of {STEP_S} s" in prose
-    assert TRANSACTIONS_TIMEOUT_S == 60, "give up after a minute"
+    assert TRANSACTIONS_TIMEOUT_S == 60, "the document says a minute"
     assert f"`POS_METRICS_TOKEN` ({METRICS_TOKEN_CHARS_MIN} characters or more" in prose
 
 
 @pytest.mark.asyncio
-async def test_the_queries_run_and_show_what_they_say(admin: asyncpg.Connection, shop: object) -> None:
+async def test_the_queries_run_and_have_the_stated_results(admin: asyncpg.Connection, shop: object) -> None:
     left, watch = (DOCUMENT.section(title).fence("sql") for title in ("Master keys", "What to watch"))
     assert [tuple(row) for row in await admin.fetch(left)] == [("terminal", "k1", 2), ("wallet device", "k1", 3)]
     open_for, behind, archive = watch.split(";")[:3]

@@ -1,4 +1,4 @@
-"""Each page of docs/ says who it is for and is listed in the index; links of every Markdown file lead somewhere."""
+"""Pages of docs/ name their readers and are in the index; links in all Markdown files are valid."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ def section(path: Path) -> Section:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_a_page_starts_with_who_it_is_for(page: Path) -> None:
+def test_a_page_starts_with_its_audience(page: Path) -> None:
     title, blank, audience, *_ = section(page).lines
     assert title.startswith("# ")
     assert blank == ""
@@ -31,7 +31,7 @@ def test_the_index_lists_each_page_once() -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
-def test_links_lead_somewhere(file: Path) -> None:
+def test_links_are_valid(file: Path) -> None:
     prose = re.sub(r"^```.*?^```$", "", section(file).text, flags=re.DOTALL | re.MULTILINE)
     for link in re.findall(r"\]\(([^)]+)\)", prose):
         url = urlsplit(link)

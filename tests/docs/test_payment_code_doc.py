@@ -1,4 +1,4 @@
-"""docs/payment-code.md says what pos_server.core does: its vectors, its tables and its reference implementation."""
+"""docs/payment-code.md: vectors, tables and reference implementation match pos_server.core."""
 
 import ast
 import base64
@@ -34,7 +34,7 @@ EXPIRED_STEPS = Settings.model_fields["code_expired_steps"].default
 
 
 def reference() -> dict[str, Any]:
-    """Return the names that the document's own implementation defines."""
+    """Return the names that the document's implementation defines."""
     names: dict[str, Any] = {}
     exec(DOCUMENT.section("Reference implementation").fence("python"), names)
     return names
@@ -71,7 +71,7 @@ def test_handshake_mac_vectors(vector: dict[str, Any]) -> None:
     assert mac.hex() == vector["mac"]
 
 
-def test_vectors_cover_the_edges() -> None:
+def test_vectors_cover_edge_cases() -> None:
     macs = [vector["code"][14:] for vector in CODES]
     digests = [
         hmac.digest(
@@ -93,29 +93,29 @@ def test_vectors_cover_the_edges() -> None:
     assert {vector["kind"] for vector in VECTORS["device_keys"]} == set(DeviceKind)
 
 
-def test_reference_implementation_makes_the_vectors() -> None:
-    made = reference()
+def test_the_reference_implementation_reproduces_the_vectors() -> None:
+    implementation = reference()
     for vector in VECTORS["device_keys"]:
-        key = made["device_key"](
+        key = implementation["device_key"](
             MASTER_KEYS[vector["master_key"]], vector["kind"], vector["number"], vector["slot"], vector["generation"]
         )
         assert key.hex() == vector["device_key"]
     for vector in CODES:
         arguments = (vector["wallet_number"], vector["slot"], vector["step"], vector["seq"])
-        assert made["payment_code"](DEVICE_KEYS[vector["key"]], *arguments) == vector["code"]
+        assert implementation["payment_code"](DEVICE_KEYS[vector["key"]], *arguments) == vector["code"]
     for vector in VECTORS["ws_auth"]:
-        mac = made["ws_auth"](DEVICE_KEYS[vector["key"]], bytes.fromhex(vector["nonce"]), vector["number"])
+        mac = implementation["ws_auth"](DEVICE_KEYS[vector["key"]], bytes.fromhex(vector["nonce"]), vector["number"])
         assert mac.hex() == vector["mac"]
 
 
-def test_reference_implementation_needs_nothing_but_hashing_and_packing() -> None:
+def test_the_reference_implementation_imports_only_hashing_and_packing() -> None:
     tree = ast.parse(DOCUMENT.section("Reference implementation").fence("python"))
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
     assert all(isinstance(node, ast.Import) for node in imports)
     assert {alias.name for node in imports for alias in node.names} <= {"hmac", "hashlib", "struct"}
 
 
-def test_the_code_made_step_by_step() -> None:
+def test_the_example_computed_step_by_step() -> None:
     row = {row["What"]: row["Value"] for row in DOCUMENT.section("Mac").table("What", "Value")}
     key, step = bytes.fromhex(row["device key"]), int(row["step"])
     text = bytes.fromhex(row["signed text"])
@@ -131,7 +131,7 @@ def test_the_code_made_step_by_step() -> None:
     assert f"has {len(text)} bytes: 3 + 8 + 1 + 8 + 1" in DOCUMENT.section("Mac").text
 
 
-def test_layout_adds_up_to_a_code() -> None:
+def test_the_fields_add_up_to_a_code() -> None:
     layout = DOCUMENT.section("Layout")
     end = 0
     for row in layout.table("Digits", "Length", "Field", "Value"):
@@ -165,7 +165,7 @@ def test_how_long_a_code_is_accepted(behind: int) -> None:
 
 
 def span(text: str) -> range:
-    """The steps that a cell means: `-1 to 1`, `22 and above`."""
+    """Return the steps of a cell such as `-1 to 1` or `22 and above`."""
     numbers = [int(number) for number in re.findall(r"-?\d+", text.replace("\N{MINUS SIGN}", "-"))]
     if text.endswith("below"):
         return range(-1000, numbers[0] + 1)
@@ -173,7 +173,7 @@ def span(text: str) -> range:
 
 
 def outcome(case: str, world: World) -> tuple[Outcome, int]:
-    """Return the outcome of one code in a world where `case` happens, and the code's mark."""
+    """Scan one code so that the outcome is `case`. Returns the outcome and the code's mark."""
     step, device = payment_code.step_at(world.now_ms / 1000), world.snapshot.devices[WALLET, 0]
     mark = payment_code.spent_mark(step, 0)
     match case:
@@ -197,8 +197,8 @@ def outcome(case: str, world: World) -> tuple[Outcome, int]:
             world.cancel(reference="order")
             return world.scan(reference="order"), mark
         case "already_paid" | "already_pending":
-            holder = Status.PENDING if case == "already_pending" else Status.APPROVED
-            world.snapshot.open_payments[MERCHANT, "order"] = OpenPayment(UUID(int=9), holder)
+            status = Status.PENDING if case == "already_pending" else Status.APPROVED
+            world.snapshot.open_payments[MERCHANT, "order"] = OpenPayment(UUID(int=9), status)
             return world.scan(reference="order"), mark
         case "wallet_frozen":
             world.change_wallet(status=WalletStatus.FROZEN)
@@ -237,14 +237,14 @@ SPENDING = {
 
 
 @pytest.mark.parametrize("case", ["approved", "pending", *DeclineCode])
-def test_what_spends_a_code(case: str) -> None:
+def test_decisions_that_spend_a_code(case: str) -> None:
     world = World()
     decided, mark = outcome(case, world)
     assert verdict(decided) == case
     assert SPENDING[case] == ("yes" if world.snapshot.devices[WALLET, 0].spent_mark >= mark else "no")
 
 
-def test_spending_table_lists_every_decision() -> None:
+def test_the_table_lists_every_decision() -> None:
     assert list(SPENDING) == ["approved", "pending", *DeclineCode]
 
 
@@ -257,8 +257,8 @@ def test_a_code_spends_the_earlier_ones_of_its_device() -> None:
     assert verdict(world.scan(code=earlier)) == "code_used"
 
 
-def test_what_comes_later_about_a_payment_spends_no_other_code() -> None:
-    """So a wallet counts uses by `payment_id`."""
+def test_later_changes_of_a_payment_spend_no_other_code() -> None:
+    """Therefore a wallet counts uses by `payment_id`."""
     world = World()
     pending = world.pending()
     spent = world.snapshot.devices[WALLET, 0].spent_mark
@@ -268,7 +268,7 @@ def test_what_comes_later_about_a_payment_spends_no_other_code() -> None:
     assert world.snapshot.devices[WALLET, 0].spent_mark == spent + 1
 
 
-def test_numbers_in_the_prose_are_those_of_the_code() -> None:
+def test_numbers_in_the_prose_match_the_code() -> None:
     defaults = {name: field.default for name, field in Settings.model_fields.items()}
     forged_max = defaults["bad_codes_max"] + defaults["device_operations_max"] - 1
     for section, sentence in (
@@ -306,6 +306,6 @@ def test_symbols_have_the_stated_size() -> None:
     assert bars.to_image(scale=1).shape[1] == 187
 
 
-def test_activation_example_of_the_protocol_holds_a_key_of_the_vectors() -> None:
+def test_the_activation_example_of_the_protocol_has_a_key_of_the_vectors() -> None:
     answer = json.loads(read("protocol.md").section("Activation answer").fence("json"))
     assert base64.b64decode(answer["device_key"], validate=True) == DEVICE_KEYS["F"]

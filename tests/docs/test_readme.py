@@ -1,4 +1,4 @@
-"""README.md: the first steps, then from nothing to a refund, as they stand there, on a data directory of their own."""
+"""README.md: the first steps and the way from nothing to a refund, run unchanged on a new data directory."""
 
 import asyncio
 import os
@@ -18,12 +18,12 @@ STEPS = README.section("First steps").fence("sh").splitlines()
 FIRST = README.section("From nothing to a refund, in ten commands")
 THEIR_URL = "http://127.0.0.1:8080"
 TIMEOUT_S = 120
-# The limits that a newcomer's server has, not the wide ones of other tests.
+# The default limits, instead of the wide ones of other tests.
 DEFAULTS = {f"POS_{name.upper()}": str(Settings.model_fields[name].default) for name in WIDE_LIMITS}
 
 
 def commands() -> list[str]:
-    """The commands below the helper, each whole."""
+    """Return the commands below the helper function."""
     return FIRST.fence("sh").replace("\\\n", "").split("\n\n")[1].splitlines()
 
 
@@ -47,7 +47,7 @@ async def test_from_nothing_to_a_refund(tmp_path: Path) -> None:
         block = FIRST.fence("sh")
         assert block.count(THEIR_URL) == 1
         process = await asyncio.create_subprocess_exec(
-            # The commands are found by the step that the README names, not by the PATH of the test run.
+            # Only the step in README leads to the commands, not the PATH of this process.
             *("bash", "-euo", "pipefail", "-c", f"{STEPS[1]}\n{block.replace(THEIR_URL, server.url)}"),
             cwd=DOCS.parent,
             stdin=asyncio.subprocess.DEVNULL,
@@ -55,7 +55,7 @@ async def test_from_nothing_to_a_refund(tmp_path: Path) -> None:
             stderr=asyncio.subprocess.PIPE,
             env=environment(
                 POS_DATA_DIR=str(data),
-                # Where devices keep their keys.
+                # The directories of the devices' keys.
                 HOME=str(tmp_path),
                 XDG_DATA_HOME=str(tmp_path),
                 PATH=f"{tmp_path}:{os.defpath}",
@@ -68,5 +68,5 @@ async def test_from_nothing_to_a_refund(tmp_path: Path) -> None:
 
 
 def in_shape(text: str) -> str:
-    """Without the ids that differ from server to server."""
+    """Replace ids, which differ from server to server."""
     return re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "ID", text)

@@ -1,4 +1,4 @@
-"""docs/tutorial.md, followed from the first command to the last; only the activation codes are those of a new demo."""
+"""docs/tutorial.md: all commands run unchanged, except for the activation codes, with the stated output."""
 
 import asyncio
 import re
@@ -20,7 +20,7 @@ TIMEOUT_S = 120
 
 @asynccontextmanager
 async def demo(data: Path) -> AsyncIterator[str]:
-    """Yield the output of `make demo`, up to the commands to try, while the server runs."""
+    """Yield the output of `make demo` while its server runs."""
     process = await asyncio.create_subprocess_exec(
         *(POS_SERVER, "demo", "--port", "0", "--data-dir", data),
         stdin=asyncio.subprocess.DEVNULL,
@@ -41,7 +41,7 @@ async def demo(data: Path) -> AsyncIterator[str]:
 
 
 class Shell:
-    """A shell in the clone's root, with a home of its own."""
+    """A shell in the root of the clone, with a separate home directory."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
@@ -72,13 +72,13 @@ class Shell:
 
 
 def comparable(text: str) -> str:
-    """Without what differs from run to run: ids, numbers of payments and orders, clock times and latencies."""
+    """Replace ids, numbers of payments and orders, times and latencies, which differ from run to run."""
     text = re.sub(r"^ +\d+  till", "till", text, flags=re.MULTILINE)
     text = re.sub(r"\d\d:\d\d:\d\d", "TIME", re.sub(r"Order \S+", "Order", in_shape(text)))
     return re.sub(r" +\d+\.\d+ ms", " ms", text)
 
 
-def test_the_demo_is_what_make_starts() -> None:
+def test_make_demo_starts_the_demo() -> None:
     assert DOCUMENT.section("Open the shop").fence("sh") == "make demo\n"
     assert "pos-server demo" in (DOCS.parent / "Makefile").read_text().partition("\ndemo: setup")[2].splitlines()[1]
 

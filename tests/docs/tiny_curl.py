@@ -1,4 +1,4 @@
-"""As much of curl as README.md and docs/api.md use, where there is none.
+"""The options of curl that README.md and docs/api.md use, for machines without curl.
 
 `curl -sS [-i] [-X METHOD] [-H HEADER]… [--json BODY] URL`
 """

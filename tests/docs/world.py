@@ -1,4 +1,4 @@
-"""A till, a wallet and the default rules, without a server, to play the rules of documents."""
+"""Tills, a wallet and the default rules without a server, to check the rules in documents."""
 
 import itertools
 from dataclasses import dataclass, field
@@ -51,7 +51,7 @@ HOUR_MS = 3_600_000
 
 @dataclass(slots=True)
 class World:
-    """Two tills of a merchant, one of another; a wallet with 20000.00 EUR and a PIN. Time stands still."""
+    """Two tills of a merchant, one of another, and a wallet with 20000.00 EUR and a PIN. The clock is set by hand."""
 
     rules: Rules = RULES
     now_ms: int = NOON_MS
@@ -85,7 +85,7 @@ class World:
         return outcome
 
     def code(self) -> str:
-        """A code that was not used yet."""
+        """Return an unused code."""
         key = derive_device_key(KEYRING.keys["k1"], DeviceId(DeviceKind.WALLET, WALLET, 0), 1)
         step = payment_code.step_at(self.now_ms / 1000)
         mark = max(self.snapshot.devices[WALLET, 0].spent_mark + 1, payment_code.spent_mark(step, 0))
@@ -95,7 +95,7 @@ class World:
         return UUID(int=next(self._ids))
 
     def scan(self, amount_minor: int = 1000, *, typed: bool = False, **fields: Any) -> Decided:
-        """A scan of a new order with a fresh code, unless told otherwise. More than the PIN-free limit is pending."""
+        """Scan a new code for a new order; `fields` override its values. Typed or large payments are pending."""
         payment_id = self.id()
         scan = Scan(
             payment_id=payment_id,
@@ -112,12 +112,12 @@ class World:
         return outcome
 
     def archive(self, payment: Payment) -> Payment:
-        """The payment leaves the ledger; its id and its order stay."""
+        """Remove a payment from the ledger; its id and its order stay in use."""
         self.snapshot.archived.add(payment.payment_id)
         return self.snapshot.payments.pop(payment.payment_id)
 
     def pending(self, **fields: Any) -> Payment:
-        """A payment that waits for the PIN."""
+        """Make a payment that waits for the PIN."""
         return self.scan(typed=True, **fields).payment
 
     def confirm(self, payment: Payment, *, right: bool = True) -> Outcome:
@@ -154,7 +154,7 @@ class World:
 
 
 def verdict(outcome: Outcome) -> str:
-    """An outcome as one word: the error, `refunded`, the decline code, or else the status."""
+    """Return an outcome as one word: the error code, `refunded`, the decline code, or the status."""
     if isinstance(outcome, Refused):
         return outcome.code.value
     if isinstance(outcome, Refunded):
@@ -163,6 +163,6 @@ def verdict(outcome: Outcome) -> str:
 
 
 def payment_of(outcome: Outcome) -> Payment:
-    """The payment of an outcome that is no refusal."""
+    """Return the payment of an outcome, which must not be a refusal."""
     assert not isinstance(outcome, Refused)
     return outcome.payment
