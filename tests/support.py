@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import httpx
 import uuid_utils.compat
 from websockets.asyncio.client import ClientConnection, connect
 
@@ -153,6 +154,12 @@ async def activated(connection: asyncpg.Connection, device: DeviceId) -> TestDev
     key = KEYRING.device_key(result.kid, device, result.generation)
     assert key is not None
     return TestDevice(device, result.kid, key)
+
+
+def http_client(url: str, key: str | None = None) -> httpx.AsyncClient:
+    """A client of a server's REST API. It loads no certificates, which takes longer than most requests."""
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    return httpx.AsyncClient(base_url=url, headers=headers, verify=False)
 
 
 @asynccontextmanager

@@ -8,14 +8,14 @@ import httpx
 
 from pos_server.cli import operator_acts
 from pos_server.core.credentials.api_keys import Role
-from tests.support import new_id
+from tests.support import http_client, new_id
 
 
 @asynccontextmanager
 async def back_office(url: str, admin: asyncpg.Connection, merchant_id: int) -> AsyncIterator[httpx.AsyncClient]:
     """A client with a new key of the merchant."""
     key = await operator_acts.new_key(admin, Role.MERCHANT, merchant_id, "back office")
-    async with httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}) as client:
+    async with http_client(url, key) as client:
         yield client
 
 

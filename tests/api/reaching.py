@@ -24,7 +24,7 @@ from pos_server.ledger.settlement import settle
 from pos_server.server import RunningServer
 from tests.copies import replace
 from tests.gateway.test_shifts import opening
-from tests.support import EUR, Shop, ask, build_shop, logged_in, new_id
+from tests.support import EUR, Shop, ask, build_shop, http_client, logged_in, new_id
 
 DOCUMENT: dict[str, Any] = json.loads(openapi_json())
 # Within what numbers and ids may be, and nobody's.
@@ -95,8 +95,7 @@ async def built_world(server: RunningServer, admin: asyncpg.Connection, shop: Sh
     async with AsyncExitStack() as stack:
 
         async def client(key: str | None) -> httpx.AsyncClient:
-            headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-            return await stack.enter_async_context(httpx.AsyncClient(base_url=server.url, headers=headers))
+            return await stack.enter_async_context(http_client(server.url, key))
 
         async def new_key(role: Role, merchant_id: int, name: str = "a key") -> str:
             return await operator_acts.new_key(admin, role, merchant_id if role is Role.MERCHANT else None, name)
@@ -143,8 +142,9 @@ async def the_merchant(world: World) -> Asked:
 
 
 async def a_key(world: World) -> Asked:
-    await operator_acts.new_key(world.admin, Role.ISSUER, None, "to be changed")
-    [record] = [each for each in await api_keys.list_api_keys(world.admin) if each.name == "to be changed"]
+    name = f"to be changed {new_id()}"
+    await operator_acts.new_key(world.admin, Role.ISSUER, None, name)
+    [record] = [each for each in await api_keys.list_api_keys(world.admin) if each.name == name]
     return Asked({"key_id": record.id})
 
 

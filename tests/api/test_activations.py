@@ -14,7 +14,7 @@ from pos_server.core.credentials.device_keys import DeviceId, DeviceKind
 from pos_server.ledger import directory
 from pos_server.server import RunningServer, serving
 from tests.proxy import proxied
-from tests.support import KEYRING, Shop, TestDevice, activated, logged_in, new_id, settings
+from tests.support import KEYRING, Shop, TestDevice, activated, http_client, logged_in, new_id, settings
 
 pytestmark = pytest.mark.asyncio
 CODE = activation_code(bytes(range(ACTIVATION_BYTES)))
@@ -23,7 +23,7 @@ PROBLEM = "application/problem+json"
 
 @pytest_asyncio.fixture
 async def http(server: RunningServer) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=server.url) as client:
+    async with http_client(server.url) as client:
         yield client
 
 
@@ -146,7 +146,7 @@ async def test_guessing_is_slow(dsn: str, shop: Shop, connection: asyncpg.Connec
     await issue(connection, shop.terminals[0].device)
     async with (
         serving(settings(activation_failures_max=3), KEYRING, dsn) as server,
-        httpx.AsyncClient(base_url=server.url) as http,
+        http_client(server.url) as http,
     ):
         for _ in range(3):
             assert (await post(http, "WRONG")).status_code == 404
@@ -159,7 +159,7 @@ async def test_without_the_database_it_says_come_back(dsn: str) -> None:
     async with (
         proxied(dsn) as proxy,
         serving(settings(), KEYRING, proxy.dsn) as server,
-        httpx.AsyncClient(base_url=server.url) as http,
+        http_client(server.url) as http,
     ):
         proxy.away = True
         await proxy.drop_all()

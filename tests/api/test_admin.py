@@ -12,7 +12,7 @@ import pytest_asyncio
 from pos_server.cli import operator_acts
 from pos_server.core.credentials.api_keys import Role
 from pos_server.server import RunningServer, serving
-from tests.support import KEYRING, Shop, new_id, settings
+from tests.support import KEYRING, Shop, http_client, new_id, settings
 
 pytestmark = pytest.mark.asyncio
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.asyncio
 @pytest_asyncio.fixture
 async def admin_api(server: RunningServer, admin: asyncpg.Connection) -> AsyncIterator[httpx.AsyncClient]:
     key = await operator_acts.new_key(admin, Role.ADMIN, None, "the operator's")
-    async with httpx.AsyncClient(base_url=server.url, headers={"Authorization": f"Bearer {key}"}) as client:
+    async with http_client(server.url, key) as client:
         yield client
 
 
@@ -119,7 +119,7 @@ async def test_what_every_request_must_be(server: RunningServer, admin_api: http
     assert named.headers["x-request-id"] == "till-7.42"
     unfit = await admin_api.get("/v1/merchants", headers={"X-Request-Id": "a b\tc"})
     assert len(unfit.headers["x-request-id"]) == 16
-    async with httpx.AsyncClient(base_url=server.url) as stranger:
+    async with http_client(server.url) as stranger:
         refused = await stranger.get("/v1/merchants")
         assert told(refused) == (401, "unauthorized", None)
         assert refused.headers["www-authenticate"] == "Bearer"
@@ -170,7 +170,7 @@ async def test_keys_are_made_rotated_and_revoked(
 
 
 async def answers(server: RunningServer, key: str) -> int:
-    async with httpx.AsyncClient(base_url=server.url, headers={"Authorization": f"Bearer {key}"}) as client:
+    async with http_client(server.url, key) as client:
         return (await client.get("/v1/merchants")).status_code
 
 

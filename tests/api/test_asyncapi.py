@@ -24,7 +24,18 @@ from pos_server.core.protocol.server_messages import MESSAGES_TO, SUBPROTOCOL
 from pos_server.server import RunningServer, serving
 from tests.core.protocol.asyncapi_schemas import DOCUMENT, EXAMPLES, SCHEMAS, accepts, names, validator
 from tests.end_to_end.server_process import pos_server
-from tests.support import KEYRING, Shop, TestDevice, activated, authenticate, new_id, receive, scan_message, settings
+from tests.support import (
+    KEYRING,
+    Shop,
+    TestDevice,
+    activated,
+    authenticate,
+    http_client,
+    new_id,
+    receive,
+    scan_message,
+    settings,
+)
 
 FROM_SERVER = {message.__name__ for kind in DeviceKind for message in MESSAGES_TO[kind]}
 # The names of the messages that may answer a request, by channel and the request's type.
@@ -201,7 +212,7 @@ async def cancel_and_refund(
 
 async def freeze(server: RunningServer, issuer_key: str, wallet: Wire, other: Wire, wallet_device: TestDevice) -> None:
     """Freeze and unfreeze the wallet through the API."""
-    async with httpx.AsyncClient(base_url=server.url, headers={"Authorization": f"Bearer {issuer_key}"}) as issuer:
+    async with http_client(server.url, issuer_key) as issuer:
         for status in ("frozen", "active"):
             await issuer.patch(f"/v1/wallets/{wallet_device.device.number}", json={"status": status})
             for wire in (wallet, other):

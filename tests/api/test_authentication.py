@@ -1,14 +1,13 @@
 """Who may use the REST API at all: the key and how it is sent."""
 
 import asyncpg
-import httpx
 import pytest
 
 from pos_server.cli import operator_acts
 from pos_server.core.credentials.api_keys import Role
 from pos_server.server import RunningServer, serving
 from tests.api.back_office import told
-from tests.support import KEYRING, Shop, settings
+from tests.support import KEYRING, Shop, http_client, settings
 
 pytestmark = pytest.mark.asyncio
 
@@ -17,7 +16,7 @@ async def test_who_may_not(server: RunningServer, shop: Shop, admin: asyncpg.Con
     ended = await operator_acts.new_key(admin, Role.MERCHANT, shop.merchant_id, "revoked")
     await operator_acts.revoke_key(admin, 1)
     good = await operator_acts.new_key(admin, Role.MERCHANT, shop.merchant_id, "good")
-    async with httpx.AsyncClient(base_url=server.url) as client:
+    async with http_client(server.url) as client:
         for headers in (
             {},
             {"Authorization": good},
@@ -37,7 +36,7 @@ async def test_who_may_not(server: RunningServer, shop: Shop, admin: asyncpg.Con
 async def test_guessing_is_slow(dsn: str, shop: Shop) -> None:
     async with (
         serving(settings(api_key_failures_max=2), KEYRING, dsn) as server,
-        httpx.AsyncClient(base_url=server.url) as client,
+        http_client(server.url) as client,
     ):
         statuses = [
             (await client.get("/v1/balance", headers={"Authorization": f"Bearer pos_{n}"})).status_code

@@ -17,9 +17,12 @@ from pos_server.core.rest.endpoints import Endpoint
 from pos_server.core.rest.fields import NoParameters
 from pos_server.server import RunningServer
 from tests.api.reaching import REACH, World, built_world
+from tests.shared import shared_database, shared_server
 from tests.support import Shop
 
 pytestmark = pytest.mark.asyncio
+dsn = shared_database()
+server = shared_server(api_key_failures_max=1_000_000)
 
 
 @pytest_asyncio.fixture

@@ -3,10 +3,10 @@
 import re
 from html.parser import HTMLParser
 
-import httpx
 import pytest
 
 from pos_server.server import RunningServer
+from tests.support import http_client
 
 PAGES = ("/docs", "/docs/websocket")
 HEADERS = {
@@ -56,7 +56,7 @@ def test_the_parser_finds_what_is_inline() -> None:
 @pytest.mark.asyncio
 @pytest.mark.parametrize("path", PAGES)
 async def test_a_page_and_all_that_it_loads_come_from_the_server(server: RunningServer, path: str) -> None:
-    async with httpx.AsyncClient(base_url=server.url) as client:
+    async with http_client(server.url) as client:
         response = await client.get(path)
         assert (response.status_code, response.headers["content-type"]) == (200, "text/html; charset=utf-8")
         assert HEADERS.items() <= dict(response.headers).items()
@@ -81,7 +81,7 @@ async def test_a_page_and_all_that_it_loads_come_from_the_server(server: Running
 
 @pytest.mark.asyncio
 async def test_swagger_ui_is_started_with_the_document(server: RunningServer) -> None:
-    async with httpx.AsyncClient(base_url=server.url) as client:
+    async with http_client(server.url) as client:
         assets = PageParser((await client.get("/docs")).text).assets
         viewer, start = [(await client.get(url)).text for url in assets if url.endswith(".js")]
     assert "SwaggerUIBundle" in viewer
@@ -93,7 +93,7 @@ async def test_swagger_ui_is_started_with_the_document(server: RunningServer) ->
 
 @pytest.mark.asyncio
 async def test_the_asyncapi_viewer_shows_the_document(server: RunningServer) -> None:
-    async with httpx.AsyncClient(base_url=server.url) as client:
+    async with http_client(server.url) as client:
         page = (await client.get("/docs/websocket")).text
         [script] = [url for url in PageParser(page).assets if url.endswith(".js")]
         viewer = (await client.get(script)).text
@@ -104,7 +104,7 @@ async def test_the_asyncapi_viewer_shows_the_document(server: RunningServer) -> 
 
 @pytest.mark.asyncio
 async def test_another_name_is_not_found(server: RunningServer) -> None:
-    async with httpx.AsyncClient(base_url=server.url) as client:
+    async with http_client(server.url) as client:
         for name in ("docs.js", "..%2Fdocs.py", "scalar.js"):
             response = await client.get(f"/docs/{name}")
             assert (response.status_code, response.json()["code"]) == (404, "not_found")

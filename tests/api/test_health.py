@@ -8,7 +8,7 @@ from pos_server.app import open_app
 from pos_server.ledger.migrate import load_migrations
 from pos_server.server import RunningServer, serving
 from tests.proxy import proxied
-from tests.support import KEYRING, settings
+from tests.support import KEYRING, http_client, settings
 
 pytestmark = pytest.mark.asyncio
 
@@ -16,7 +16,7 @@ LAST = load_migrations()[-1].number
 
 
 async def told(server: RunningServer, path: str = "/readyz") -> tuple[int, str]:
-    async with httpx.AsyncClient(base_url=server.url) as http:
+    async with http_client(server.url) as http:
         response = await http.get(path)
     return response.status_code, response.text
 

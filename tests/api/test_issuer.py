@@ -18,6 +18,7 @@ from pos_server.server import RunningServer, serving
 from tests.api.issuing import issuer_client
 from tests.api.test_admin import once, told
 from tests.gateway.test_pin import pin_message
+from tests.shared import shared_database, shared_server
 from tests.support import (
     ANSWER_TIMEOUT_S,
     KEYRING,
@@ -25,6 +26,7 @@ from tests.support import (
     activated,
     ask,
     authenticate,
+    http_client,
     logged_in,
     new_id,
     raw_socket,
@@ -34,6 +36,8 @@ from tests.support import (
 )
 
 pytestmark = pytest.mark.asyncio
+dsn = shared_database()
+server = shared_server()
 UNKNOWN = 1_999_999_999
 NO_LIMITS = dict.fromkeys(
     (
@@ -77,7 +81,8 @@ async def test_a_wallet_is_made_read_and_listed(api: httpx.AsyncClient, shop: Sh
         "pin_locked_until": None,
     }
     assert (await api.get(f"/v1/wallets/{wallet['wallet_number']}")).json() == wallet
-    first = (await api.get("/v1/wallets", params={"limit": 3})).json()
+    before_the_shops = str(shop.wallets[0].device.number - 1)
+    first = (await api.get("/v1/wallets", params={"limit": 3, "cursor": before_the_shops})).json()
     assert [item["wallet_number"] for item in first["items"]] == [device.device.number for device in shop.wallets]
     assert [item["balance_minor"] for item in first["items"]] == [10_000] * 3
     rest = (await api.get("/v1/wallets", params={"cursor": first["next_cursor"]})).json()
@@ -107,7 +112,7 @@ async def test_a_wallet_that_is_not_there(method: str, rest: str, body: Any, api
 async def test_other_roles_may_not(server: RunningServer, shop: Shop, admin: asyncpg.Connection) -> None:
     for role, merchant_id in ((Role.ADMIN, None), (Role.MERCHANT, shop.merchant_id)):
         key = await operator_acts.new_key(admin, role, merchant_id, "not the issuer's")
-        async with httpx.AsyncClient(base_url=server.url, headers={"Authorization": f"Bearer {key}"}) as client:
+        async with http_client(server.url, key) as client:
             assert told(await client.get(path(shop))) == (403, "role_missing", None)
             top_up = await client.post("/v1/top-ups", json={}, headers=once())
             assert told(top_up) == (403, "role_missing", None)
@@ -178,8 +183,9 @@ async def test_a_forgotten_pin_is_taken_away(server: RunningServer, api: httpx.A
 
 
 async def test_a_locked_pin_says_until_when(api: httpx.AsyncClient, shop: Shop, admin: asyncpg.Connection) -> None:
-    await admin.execute("update wallet set pin_locked_until = '2100-01-02 03:04:05.006Z' where name = 'Customer 0'")
-    await admin.execute("update wallet set pin_locked_until = '2001-01-01' where name = 'Customer 1'")
+    locked, formerly_locked = (wallet.device.number for wallet in shop.wallets[:2])
+    await admin.execute("update wallet set pin_locked_until = '2100-01-02 03:04:05.006Z' where number = $1", locked)
+    await admin.execute("update wallet set pin_locked_until = '2001-01-01' where number = $1", formerly_locked)
     assert (await api.get(path(shop))).json()["pin_locked_until"] == "2100-01-02T03:04:05.006Z"
     assert (await api.get(path(shop, wallet=1))).json()["pin_locked_until"] is None
     assert (await api.delete(path(shop, "/pin"))).json()["pin_locked_until"] is None
@@ -255,7 +261,7 @@ async def test_limits_hold_at_the_till_for_that_wallet_alone(
 
 
 async def activate(server: RunningServer, code: str) -> tuple[int, dict[str, Any]]:
-    async with httpx.AsyncClient(base_url=server.url) as device:
+    async with http_client(server.url) as device:
         body = {"activation_code": code, "request_id": str(new_id())}
         response = await device.post("/v1/activations", json=body)
         return response.status_code, response.json()
@@ -275,7 +281,10 @@ async def test_a_device_is_activated_with_a_code_that_is_kept_nowhere(
     assert told(other) == (422, "idempotency_key_reused", None)
     code = made.json()["activation_code"]
     assert made.json()["slot"] == 1
-    left = await admin.fetchval("select extract(epoch from expires_at - now())::int from activation where slot = 1")
+    left = await admin.fetchval(
+        "select extract(epoch from expires_at - now())::int from activation where number = $1 and slot = 1",
+        shop.wallets[0].device.number,
+    )
     assert 0 <= settings().activation_ttl_s - left < 60
     for table in ("activation", "idempotency_key"):
         for row in await admin.fetch(f"select t::text as row from {table} t"):
@@ -309,7 +318,9 @@ async def test_a_slot_is_given_to_one_device_until_all_are_taken(
     assert (await api.delete(path(shop, "/devices/0"))).json() == {"slot": 0, "status": "revoked"}
     assert await slot_of({}) == 0
     # A code that nobody used in its time frees its slot.
-    await admin.execute("update activation set expires_at = now() where slot = 5")
+    await admin.execute(
+        "update activation set expires_at = now() where number = $1 and slot = 5", shop.wallets[0].device.number
+    )
     assert await slot_of({}) == 5
     assert told(await api.post(path(shop, "/devices"), json={"slot": 10}, headers=once()))[2] == "/slot"
 

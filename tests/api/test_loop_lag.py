@@ -55,6 +55,7 @@ async def lag() -> AsyncIterator[list[float]]:
 
 
 @pytest.mark.asyncio
+@pytest.mark.long
 async def test_reports_and_pins_do_not_hold_the_loop(dsn: str, shop: Shop, admin: asyncpg.Connection) -> None:
     await admin.execute(
         "insert into api_key (key_hash, role, name) "

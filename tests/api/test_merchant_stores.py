@@ -8,7 +8,7 @@ from pos_server.cli import operator_acts
 from pos_server.core.credentials.api_keys import Role
 from pos_server.server import RunningServer
 from tests.api.back_office import once, told
-from tests.support import Shop, ask, logged_in, new_id, receive, scan_message
+from tests.support import Shop, ask, http_client, logged_in, new_id, receive, scan_message
 
 pytestmark = pytest.mark.asyncio
 
@@ -153,6 +153,6 @@ async def test_the_open_shift_of_a_terminal_is_shown(server: RunningServer, api:
 async def test_other_roles_may_not(server: RunningServer, shop: Shop, admin: asyncpg.Connection) -> None:
     for role in (Role.ADMIN, Role.ISSUER):
         key = await operator_acts.new_key(admin, role, None, "theirs")
-        async with httpx.AsyncClient(base_url=server.url, headers={"Authorization": f"Bearer {key}"}) as client:
+        async with http_client(server.url, key) as client:
             for path in ("/v1/stores", "/v1/terminals", "/v1/payments", "/v1/shifts", "/v1/statements", "/v1/balance"):
                 assert told(await client.get(path)) == (403, "role_missing", None)

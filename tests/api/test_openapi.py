@@ -19,8 +19,11 @@ from pos_server.core.rest.fields import Page
 from pos_server.server import RunningServer
 from tests.api.reaching import DOCUMENT, REACH, World, body_faults, built_world
 from tests.end_to_end.server_process import pos_server
+from tests.shared import shared_database, shared_server
 from tests.support import Shop, settings
 
+dsn = shared_database()
+server = shared_server()
 SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
 
 

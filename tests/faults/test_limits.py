@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import asyncpg
-import httpx
 import pytest
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -28,6 +27,7 @@ from tests.support import (
     activated,
     ask,
     authenticate,
+    http_client,
     logged_in,
     raw_socket,
     receive,
@@ -63,7 +63,7 @@ async def denied(url: str, **options: Any) -> tuple[int, str | None]:
 
 async def wait_until_draining(url: str) -> None:
     """Wait until `/readyz` answers 503."""
-    async with asyncio.timeout(ANSWER_TIMEOUT_S), httpx.AsyncClient(base_url=url) as http:
+    async with asyncio.timeout(ANSWER_TIMEOUT_S), http_client(url) as http:
         while (await http.get("/readyz")).status_code != 503:
             pass
 
