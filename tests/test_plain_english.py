@@ -47,7 +47,7 @@ def test_no_text_has_a_banned_phrase() -> None:
     findings = []
     for path in sorted(files):
         name = path.relative_to(ROOT).as_posix()
-        if name.startswith((*_NEVER, *NOT_YET)):
+        if name.startswith(_NEVER):
             continue
         text = path.read_text("utf-8")
         findings += [

@@ -1,4 +1,4 @@
-"""What Schemathesis cannot read out of the document: loaded into its process by test_schemathesis.py."""
+"""Rules that Schemathesis cannot read from the document. test_schemathesis.py loads this module into its process."""
 
 import re
 import uuid
@@ -6,30 +6,30 @@ from typing import Any
 
 import schemathesis
 
-# Fields whose rules stand in words: a schema cannot tell a cursor of ours, a time zone that exists, or that one field
-# goes with another. Only these may be refused in a request that fits the document.
-SAID_IN_WORDS = {"/cursor", "/time_zone", "/merchant_id"}
+# Fields with rules that a schema cannot express: genuine cursors, existing time zones, fields that depend on others.
+# Only these may be rejected in a request that matches the document.
+BEYOND_THE_SCHEMA = {"/cursor", "/time_zone", "/merchant_id"}
 NO_INTEGER = "Input should be a valid integer"
 
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
-    """A new thing each time: Schemathesis likes the key `0`, which makes one thing and then answers 422."""
+    """Use a new key for each request: Schemathesis prefers the key `0`, which would return 422 after the first use."""
     headers = case.headers or {}
     if re.fullmatch(r"[!-~]{1,64}", str(headers.get("Idempotency-Key", ""))):
         headers["Idempotency-Key"] = str(uuid.uuid4())
 
 
 @schemathesis.check
-def what_fits_is_taken(context: Any, response: Any, case: Any) -> None:
-    """A request that fits the document is refused only by the state of things, and by rules that stand in words."""
+def valid_requests_are_accepted(context: Any, response: Any, case: Any) -> None:
+    """Raise if a request that matches the document is rejected as invalid, except by BEYOND_THE_SCHEMA."""
     meta = case.meta
     if response.status_code != 400 or meta is None or not meta.generation.mode.is_positive:
         return
     problem = response.json()
-    if problem.get("pointer") in SAID_IN_WORDS:
+    if problem.get("pointer") in BEYOND_THE_SCHEMA:
         return
-    # JSON Schema cannot tell 437.0 from 437, and the server takes no fractions.
+    # JSON Schema does not distinguish 437.0 from 437, but the server rejects fractions.
     if problem["detail"] == NO_INTEGER and re.search(rb"\d\.0\b|[eE]", response.request.body or b""):
         return
-    raise AssertionError(f"fits the document and is refused: {problem}")
+    raise AssertionError(f"matches the document but is rejected: {problem}")

@@ -1,4 +1,4 @@
-"""`POST /v1/activations`: how a key reaches a device, and how it does not reach anybody else."""
+"""`POST /v1/activations`: a key reaches its device and no one else."""
 
 import base64
 from collections.abc import AsyncIterator
@@ -41,7 +41,7 @@ def device_of(body: dict[str, Any]) -> TestDevice:
 
 
 @pytest.mark.parametrize(("kind", "slot"), [("terminal", 0), ("wallet", 0), ("wallet", 9)])
-async def test_a_code_becomes_a_device_that_can_come_in(
+async def test_an_activated_device_can_connect(
     kind: str, slot: int, http: httpx.AsyncClient, server: RunningServer, shop: Shop, connection: asyncpg.Connection
 ) -> None:
     known = (shop.terminals if kind == "terminal" else shop.wallets)[0].device
@@ -63,7 +63,7 @@ async def test_a_code_becomes_a_device_that_can_come_in(
         pass
 
 
-async def test_a_lost_answer_can_be_asked_for_again_but_by_nobody_else(
+async def test_a_lost_response_can_be_repeated_by_the_same_device_only(
     http: httpx.AsyncClient, shop: Shop, connection: asyncpg.Connection
 ) -> None:
     await issue(connection, shop.terminals[0].device)
@@ -76,7 +76,7 @@ async def test_a_lost_answer_can_be_asked_for_again_but_by_nobody_else(
     assert (stranger.status_code, stranger.json()["code"]) == (404, "activation_unknown")
 
 
-async def test_a_repeat_after_a_newer_activation_gets_no_dead_key(
+async def test_a_repeat_after_a_newer_activation_gets_no_key(
     http: httpx.AsyncClient, shop: Shop, connection: asyncpg.Connection
 ) -> None:
     request_id = new_id()
@@ -87,7 +87,7 @@ async def test_a_repeat_after_a_newer_activation_gets_no_dead_key(
 
 
 @pytest.mark.parametrize("typed", [CODE.lower(), CODE.replace("-", ""), CODE.replace("0", "O"), f" {CODE} "])
-async def test_a_code_may_be_typed_as_people_type(
+async def test_a_code_may_be_typed_in_variants(
     typed: str, http: httpx.AsyncClient, shop: Shop, connection: asyncpg.Connection
 ) -> None:
     await issue(connection, shop.terminals[0].device)
@@ -132,7 +132,7 @@ async def test_the_code_itself_is_not_stored(shop: Shop, connection: asyncpg.Con
         (b" " * 1025, 413, "body_too_large", None),
     ],
 )
-async def test_a_bad_body_is_a_problem_that_names_the_field(
+async def test_an_invalid_body_names_the_field(
     body: bytes, status: int, code: str, pointer: str | None, http: httpx.AsyncClient
 ) -> None:
     response = await http.post("/v1/activations", content=body)
@@ -142,7 +142,7 @@ async def test_a_bad_body_is_a_problem_that_names_the_field(
     assert problem["title"]
 
 
-async def test_guessing_is_slow(dsn: str, shop: Shop, connection: asyncpg.Connection) -> None:
+async def test_guessing_is_rate_limited(dsn: str, shop: Shop, connection: asyncpg.Connection) -> None:
     await issue(connection, shop.terminals[0].device)
     async with (
         serving(settings(activation_failures_max=3), KEYRING, dsn) as server,
@@ -155,7 +155,7 @@ async def test_guessing_is_slow(dsn: str, shop: Shop, connection: asyncpg.Connec
     assert 0 < int(response.headers["retry-after"]) <= 60
 
 
-async def test_without_the_database_it_says_come_back(dsn: str) -> None:
+async def test_without_the_database_it_is_busy(dsn: str) -> None:
     async with (
         proxied(dsn) as proxy,
         serving(settings(), KEYRING, proxy.dsn) as server,
@@ -168,6 +168,6 @@ async def test_without_the_database_it_says_come_back(dsn: str) -> None:
     assert response.headers["retry-after"] == "1"
 
 
-async def test_other_methods_and_paths_are_refused(http: httpx.AsyncClient) -> None:
+async def test_other_methods_and_paths_are_rejected(http: httpx.AsyncClient) -> None:
     assert (await http.get("/v1/activations")).status_code == 405
     assert (await http.get("/")).status_code == 404

@@ -1,4 +1,4 @@
-"""Who may use the REST API at all: the key and how it is sent."""
+"""Authentication of REST requests: the API key and how it is sent."""
 
 import asyncpg
 import pytest
@@ -6,13 +6,13 @@ import pytest
 from pos_server.cli import operator_acts
 from pos_server.core.credentials.api_keys import Role
 from pos_server.server import RunningServer, serving
-from tests.api.back_office import told
+from tests.api.clients import problem
 from tests.support import KEYRING, Shop, http_client, settings
 
 pytestmark = pytest.mark.asyncio
 
 
-async def test_who_may_not(server: RunningServer, shop: Shop, admin: asyncpg.Connection) -> None:
+async def test_rejected_credentials(server: RunningServer, shop: Shop, admin: asyncpg.Connection) -> None:
     ended = await operator_acts.new_key(admin, Role.MERCHANT, shop.merchant_id, "revoked")
     await operator_acts.revoke_key(admin, 1)
     good = await operator_acts.new_key(admin, Role.MERCHANT, shop.merchant_id, "good")
@@ -26,14 +26,14 @@ async def test_who_may_not(server: RunningServer, shop: Shop, admin: asyncpg.Con
             {"Authorization": "Bearer " + "x" * 4000},
         ):
             refused = await client.get("/v1/balance", headers=headers)
-            assert told(refused) == (401, "unauthorized", None), headers
+            assert problem(refused) == (401, "unauthorized", None), headers
             assert refused.headers["www-authenticate"] == "Bearer"
         for scheme in ("Bearer", "bearer"):
             answer = await client.get("/v1/balance", headers={"Authorization": f"{scheme} {good}"})
             assert answer.status_code == 200
 
 
-async def test_guessing_is_slow(dsn: str, shop: Shop) -> None:
+async def test_guessing_is_rate_limited(dsn: str, shop: Shop) -> None:
     async with (
         serving(settings(api_key_failures_max=2), KEYRING, dsn) as server,
         http_client(server.url) as client,

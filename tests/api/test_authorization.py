@@ -1,6 +1,6 @@
-"""Who may do what: every operation, with every kind of key, about something of one's own, another's and nobody's.
+"""Authorization: every endpoint with every kind of key, for an own object, another tenant's and an unknown one.
 
-How an operation is asked stands in tests/api/reaching.py.
+tests/api/endpoint_requests.py defines the requests.
 """
 
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ from pos_server.core.rest.catalogue import ENDPOINTS
 from pos_server.core.rest.endpoints import Endpoint
 from pos_server.core.rest.fields import NoParameters
 from pos_server.server import RunningServer
-from tests.api.reaching import REACH, World, built_world
+from tests.api.endpoint_requests import REQUESTS, World, built_world
 from tests.shared import shared_database, shared_server
 from tests.support import Shop
 
@@ -31,40 +31,40 @@ async def world(server: RunningServer, admin: asyncpg.Connection, shop: Shop) ->
         yield built
 
 
-def told(response: httpx.Response) -> tuple[int, dict[str, Any]]:
-    """All of a problem but the name of its request."""
+def problem_of(response: httpx.Response) -> tuple[int, dict[str, Any]]:
+    """Return the status and body of a problem, without the request id."""
     return response.status_code, {name: value for name, value in response.json().items() if name != "request_id"}
 
 
 @pytest.mark.parametrize("operation", ENDPOINTS, ids=lambda operation: operation.name)
-async def test_who_may(operation: Endpoint, world: World) -> None:
-    assert operation.name in REACH, "say in tests/api/reaching.py how this operation is asked"
-    own = await REACH[operation.name](world)
-    nothing = own.of_nothing()
-    assert nothing is not None or operation.parameters is NoParameters
-    whatever = [own] if nothing is None else [own, nothing]
+async def test_every_endpoint_with_every_kind_of_key(operation: Endpoint, world: World) -> None:
+    assert operation.name in REQUESTS, "add a request for this endpoint to tests/api/endpoint_requests.py"
+    own = await REQUESTS[operation.name](world)
+    unknown = own.for_unknown_object()
+    assert unknown is not None or operation.parameters is NoParameters
+    requests = [own] if unknown is None else [own, unknown]
 
-    for nobody in world.nobodies:
-        for asked in whatever:
-            status, problem = told(await world.ask(nobody, operation, asked))
+    for unauthorized in world.unauthorized:
+        for request in requests:
+            status, problem = problem_of(await world.ask(unauthorized, operation, request))
             assert (status, problem["code"]) == (401, "unauthorized")
     for role in set(Role) - {operation.role}:
-        for asked in whatever:
-            status, problem = told(await world.ask(world.by_role[role], operation, asked))
+        for request in requests:
+            status, problem = problem_of(await world.ask(world.by_role[role], operation, request))
             assert (status, problem["code"]) == (403, "role_missing")
 
-    right = world.by_role[operation.role]
-    if nothing is not None:
-        unknown = told(await world.ask(right, operation, nothing))
-        assert unknown[0] == 404
+    authorized = world.by_role[operation.role]
+    if unknown is not None:
+        not_found = problem_of(await world.ask(authorized, operation, unknown))
+        assert not_found[0] == 404
         if operation.role is Role.MERCHANT:
-            # Another's is answered like nobody's, to the word. A day is everybody's: each has its own statement of it.
+            # Another merchant's object is indistinguishable from an unknown one. A business day exists for everyone.
             if "business_date" not in own.path:
-                assert told(await world.ask(world.other_merchant, operation, own)) == unknown
-            assert told(await world.ask(world.other_merchant, operation, nothing)) == unknown
-    done = await world.ask(right, operation, own)
-    assert done.status_code in operation.statuses, done.text
+                assert problem_of(await world.ask(world.other_merchant, operation, own)) == not_found
+            assert problem_of(await world.ask(world.other_merchant, operation, unknown)) == not_found
+    response = await world.ask(authorized, operation, own)
+    assert response.status_code in operation.statuses, response.text
 
 
-async def test_the_table_has_no_other_operations() -> None:
-    assert set(REACH) <= {operation.name for operation in ENDPOINTS}
+async def test_the_table_has_no_other_endpoints() -> None:
+    assert set(REQUESTS) <= {operation.name for operation in ENDPOINTS}

@@ -28,10 +28,10 @@ pytestmark = pytest.mark.asyncio
 async def test_an_operators_day(server: RunningServer, admin: asyncpg.Connection, shop: Shop) -> None:
     key = await operator_acts.new_key(admin, Role.ADMIN, None, "the operator's")
     async with ApiClient(server.url, key) as api:
-        wish = MerchantCreate(name="Kiosk", currency="EUR", fee_bps=145)
-        merchant = await api.create_merchant(wish, idempotency_key="kiosk")
-        assert await api.create_merchant(wish, idempotency_key="kiosk") == merchant
-        other = await api.create_merchant(wish)
+        body = MerchantCreate(name="Kiosk", currency="EUR", fee_bps=145)
+        merchant = await api.create_merchant(body, idempotency_key="kiosk")
+        assert await api.create_merchant(body, idempotency_key="kiosk") == merchant
+        other = await api.create_merchant(body)
         assert [each.merchant_id async for each in api.list_merchants()] == [
             shop.merchant_id,
             merchant.merchant_id,
@@ -55,10 +55,10 @@ async def test_an_operators_day(server: RunningServer, admin: asyncpg.Connection
         ]
         assert (await api.revoke_api_key(rotated.key_id)).ends_at is not None
         assert [each.name async for each in api.list_api_keys()] == ["the operator's", "shop", "shop"]
-        # Keys of a tenant share what their requests have made.
+        # The API keys of a tenant share its idempotency keys.
         second = await api.create_api_key(ApiKeyCreate(role=Role.ADMIN, name="second"))
         async with ApiClient(server.url, second.key or "") as colleague:
-            assert await colleague.create_merchant(wish, idempotency_key="kiosk") == merchant
+            assert await colleague.create_merchant(body, idempotency_key="kiosk") == merchant
         with pytest.raises(ApiError) as reused:
             await api.create_merchant(MerchantCreate(name="Cafe", currency="EUR"), idempotency_key="kiosk")
         assert (reused.value.code, reused.value.maybe_done) == ("idempotency_key_reused", False)

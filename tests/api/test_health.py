@@ -1,4 +1,4 @@
-"""`/readyz` says no while the server drains, has no database, or has one with another schema."""
+"""`/readyz` returns 503 while the server drains, has no database, or has one with another schema."""
 
 import asyncpg
 import httpx
@@ -15,18 +15,18 @@ pytestmark = pytest.mark.asyncio
 LAST = load_migrations()[-1].number
 
 
-async def told(server: RunningServer, path: str = "/readyz") -> tuple[int, str]:
+async def probe(server: RunningServer, path: str = "/readyz") -> tuple[int, str]:
     async with http_client(server.url) as http:
         response = await http.get(path)
     return response.status_code, response.text
 
 
 async def test_a_server_with_its_database_is_ready(server: RunningServer) -> None:
-    assert await told(server) == (200, "ready\n")
-    assert await told(server, "/healthz") == (200, "alive\n")
+    assert await probe(server) == (200, "ready\n")
+    assert await probe(server, "/healthz") == (200, "alive\n")
 
 
-async def test_it_is_not_while_it_drains(dsn: str) -> None:
+async def test_a_draining_server_is_not_ready(dsn: str) -> None:
     async with (
         open_app(settings(), KEYRING, dsn) as app,
         httpx.AsyncClient(transport=httpx.ASGITransport(app.asgi), base_url="http://server") as http,
@@ -37,33 +37,31 @@ async def test_it_is_not_while_it_drains(dsn: str) -> None:
         assert (await http.get("/healthz")).status_code == 200
 
 
-async def test_it_is_not_without_its_database_and_is_again_with_it(dsn: str) -> None:
+async def test_readiness_follows_the_database(dsn: str) -> None:
     async with proxied(dsn) as proxy, serving(settings(), KEYRING, proxy.dsn) as server:
         proxy.away = True
         await proxy.drop_all()
-        assert await told(server) == (503, "the database does not respond\n")
-        assert await told(server, "/healthz") == (200, "alive\n")
+        assert await probe(server) == (503, "the database does not respond\n")
+        assert await probe(server, "/healthz") == (200, "alive\n")
         proxy.away = False
-        assert await told(server) == (200, "ready\n")
+        assert await probe(server) == (200, "ready\n")
 
 
-async def test_a_database_that_does_not_answer_in_time_is_none(dsn: str, admin: asyncpg.Connection) -> None:
+async def test_a_slow_database_is_not_ready(dsn: str, admin: asyncpg.Connection) -> None:
     async with serving(settings(probe_timeout_s=0.1), KEYRING, dsn) as server:
         async with admin.transaction():
             await admin.execute("lock table migration")
-            assert await told(server) == (503, "the database does not respond\n")
-        assert (await told(server))[0] == 200
+            assert await probe(server) == (503, "the database does not respond\n")
+        assert (await probe(server))[0] == 200
 
 
-async def test_the_schema_must_be_the_one_that_the_server_was_built_for(
-    server: RunningServer, admin: asyncpg.Connection
-) -> None:
+async def test_the_schema_must_match_the_version(server: RunningServer, admin: asyncpg.Connection) -> None:
     await admin.execute("delete from migration where number = $1", LAST)
     older = f"the schema is at migration {LAST - 1}, this version needs {LAST}: run pos-server migrate\n"
-    assert await told(server) == (503, older)
+    assert await probe(server) == (503, older)
     await admin.execute("insert into migration (number, name, checksum) values ($1, 'next', '')", LAST + 1)
     newer = f"the schema is at migration {LAST + 1}, this version has {LAST}: run the newer version\n"
-    assert await told(server) == (503, newer)
+    assert await probe(server) == (503, newer)
     await admin.execute("drop table migration")
     empty = f"the schema is at migration 0, this version needs {LAST}: run pos-server migrate\n"
-    assert await told(server) == (503, empty)
+    assert await probe(server) == (503, empty)

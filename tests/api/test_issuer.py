@@ -1,4 +1,4 @@
-"""What keys of the role `issuer` may do with wallets, their limits and their devices."""
+"""Endpoints of the role `issuer`: wallets, their limits and their devices."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,8 +15,7 @@ from pos_server.core.credentials.activation import activation_hash
 from pos_server.core.credentials.api_keys import Role
 from pos_server.core.credentials.device_keys import DeviceId, DeviceKind
 from pos_server.server import RunningServer, serving
-from tests.api.issuing import issuer_client
-from tests.api.test_admin import once, told
+from tests.api.clients import idempotent, issuer_client, problem
 from tests.gateway.test_pin import pin_message
 from tests.shared import shared_database, shared_server
 from tests.support import (
@@ -65,15 +64,15 @@ def path(shop: Shop, rest: str = "", wallet: int = 0) -> str:
 # --- wallets
 
 
-async def test_a_wallet_is_made_read_and_listed(api: httpx.AsyncClient, shop: Shop) -> None:
-    wish = {"name": "Ada", "currency": "JPY"}
-    made = await api.post("/v1/wallets", json=wish, headers=once("first"))
-    again = await api.post("/v1/wallets", json=wish, headers=once("first"))
-    other = await api.post("/v1/wallets", json=wish | {"name": "Bob"}, headers=once("first"))
+async def test_a_wallet_is_created_read_and_listed(api: httpx.AsyncClient, shop: Shop) -> None:
+    body = {"name": "Ada", "currency": "JPY"}
+    made = await api.post("/v1/wallets", json=body, headers=idempotent("first"))
+    again = await api.post("/v1/wallets", json=body, headers=idempotent("first"))
+    other = await api.post("/v1/wallets", json=body | {"name": "Bob"}, headers=idempotent("first"))
     assert (made.status_code, again.status_code, again.json()) == (201, 200, made.json())
-    assert told(other) == (422, "idempotency_key_reused", None)
+    assert problem(other) == (422, "idempotency_key_reused", None)
     wallet = made.json()
-    assert wallet == wish | {
+    assert wallet == body | {
         "wallet_number": wallet["wallet_number"],
         "balance_minor": 0,
         "status": "active",
@@ -103,22 +102,22 @@ async def test_a_wallet_is_made_read_and_listed(api: httpx.AsyncClient, shop: Sh
         ("GET", "/transfers", None),
     ],
 )
-async def test_a_wallet_that_is_not_there(method: str, rest: str, body: Any, api: httpx.AsyncClient) -> None:
-    headers = once() | {"If-Match": "*"}
+async def test_an_unknown_wallet(method: str, rest: str, body: Any, api: httpx.AsyncClient) -> None:
+    headers = idempotent() | {"If-Match": "*"}
     response = await api.request(method, f"/v1/wallets/{UNKNOWN}{rest}", json=body, headers=headers)
-    assert told(response) == (404, "not_found", None)
+    assert problem(response) == (404, "not_found", None)
 
 
-async def test_other_roles_may_not(server: RunningServer, shop: Shop, admin: asyncpg.Connection) -> None:
+async def test_other_roles_are_rejected(server: RunningServer, shop: Shop, admin: asyncpg.Connection) -> None:
     for role, merchant_id in ((Role.ADMIN, None), (Role.MERCHANT, shop.merchant_id)):
         key = await operator_acts.new_key(admin, role, merchant_id, "not the issuer's")
         async with http_client(server.url, key) as client:
-            assert told(await client.get(path(shop))) == (403, "role_missing", None)
-            top_up = await client.post("/v1/top-ups", json={}, headers=once())
-            assert told(top_up) == (403, "role_missing", None)
+            assert problem(await client.get(path(shop))) == (403, "role_missing", None)
+            top_up = await client.post("/v1/top-ups", json={}, headers=idempotent())
+            assert problem(top_up) == (403, "role_missing", None)
 
 
-async def test_a_new_status_holds_at_once_and_all_devices_hear_of_it(
+async def test_a_new_status_applies_immediately_and_devices_are_notified(
     server: RunningServer, api: httpx.AsyncClient, shop: Shop, connection: asyncpg.Connection
 ) -> None:
     second = await activated(connection, DeviceId(DeviceKind.WALLET, shop.wallets[0].device.number, 1))
@@ -130,29 +129,29 @@ async def test_a_new_status_holds_at_once_and_all_devices_hear_of_it(
         for status, text, code in (
             ("frozen", "Your wallet is frozen. Call support.", "wallet_frozen"),
             ("closed", "Your wallet is closed.", "wallet_closed"),
-            # As on the command line, a closed wallet may be opened again.
+            # As on the command line, a closed wallet can be reactivated.
             ("active", "Your wallet can be used again.", None),
         ):
             changed = await api.patch(path(shop), json={"status": status})
             assert (changed.status_code, changed.json()["status"]) == (200, status)
-            heard = await receive(phone)
-            assert heard == {"type": "status.changed", "status": status, "text": text}
+            notice = await receive(phone)
+            assert notice == {"type": "status.changed", "status": status, "text": text}
             translated = await receive(tablet)
             assert (translated["status"], translated["text"].isascii()) == (status, False)
             paid = await ask(till, scan_message(shop.wallets[0].code()))
             assert paid["decline_code"] == code
             await receive(phone)
             await receive(tablet)
-    # Sent again, it is told again: the first may have been cut off.
+    # A repeat sends the notice again, because the first request may have been interrupted.
     async with logged_in(server.url, shop.wallets[0]) as phone:
         assert (await api.patch(path(shop), json={"status": "active"})).json()["status"] == "active"
         assert (await receive(phone))["status"] == "active"
     refused = await api.patch(path(shop), json={"status": "lost"})
-    assert told(refused) == (400, "bad_field", "/status")
-    assert told(await api.patch(path(shop), json={})) == (400, "bad_field", "/status")
+    assert problem(refused) == (400, "bad_field", "/status")
+    assert problem(await api.patch(path(shop), json={})) == (400, "bad_field", "/status")
 
 
-async def test_a_device_at_another_server_hears_of_it(
+async def test_a_device_at_another_server_is_notified(
     dsn: str, server: RunningServer, api: httpx.AsyncClient, shop: Shop
 ) -> None:
     async with (
@@ -163,7 +162,7 @@ async def test_a_device_at_another_server_hears_of_it(
         assert (await receive(phone))["text"] == "Your wallet is frozen. Call support."
 
 
-async def test_ready_says_the_status(server: RunningServer, api: httpx.AsyncClient, shop: Shop) -> None:
+async def test_ready_contains_the_status(server: RunningServer, api: httpx.AsyncClient, shop: Shop) -> None:
     await api.patch(path(shop), json={"status": "frozen"})
     async with raw_socket(server.url, DeviceKind.WALLET) as phone:
         hello = await receive(phone)
@@ -171,18 +170,18 @@ async def test_ready_says_the_status(server: RunningServer, api: httpx.AsyncClie
         assert (ready["type"], ready["status"]) == ("ready", "frozen")
 
 
-async def test_a_forgotten_pin_is_taken_away(server: RunningServer, api: httpx.AsyncClient, shop: Shop) -> None:
+async def test_a_forgotten_pin_is_removed(server: RunningServer, api: httpx.AsyncClient, shop: Shop) -> None:
     async with logged_in(server.url, shop.wallets[0]) as phone:
         assert (await ask(phone, pin_message()))["type"] == "pin.changed"
         assert (await api.get(path(shop))).json()["pin_set"] is True
         reset = await api.delete(path(shop, "/pin"))
         assert (reset.status_code, reset.json()["pin_set"]) == (200, False)
         assert (await api.delete(path(shop, "/pin"))).json() == reset.json()
-        # No old PIN is asked for.
+        # The old PIN is not required.
         assert (await ask(phone, pin_message("839201")))["type"] == "pin.changed"
 
 
-async def test_a_locked_pin_says_until_when(api: httpx.AsyncClient, shop: Shop, admin: asyncpg.Connection) -> None:
+async def test_a_locked_pin_has_an_end(api: httpx.AsyncClient, shop: Shop, admin: asyncpg.Connection) -> None:
     locked, formerly_locked = (wallet.device.number for wallet in shop.wallets[:2])
     await admin.execute("update wallet set pin_locked_until = '2100-01-02 03:04:05.006Z' where number = $1", locked)
     await admin.execute("update wallet set pin_locked_until = '2001-01-01' where number = $1", formerly_locked)
@@ -194,26 +193,26 @@ async def test_a_locked_pin_says_until_when(api: httpx.AsyncClient, shop: Shop, 
 # --- limits
 
 
-async def test_limits_are_replaced_by_whoever_has_read_them(api: httpx.AsyncClient, shop: Shop) -> None:
+async def test_limits_are_replaced_with_the_current_etag_only(api: httpx.AsyncClient, shop: Shop) -> None:
     number = shop.wallets[0].device.number
     read = await api.get(path(shop, "/limits"))
     assert read.json() == NO_LIMITS | {"wallet_number": number}
-    wish = NO_LIMITS | {"payment_minor_max": 999, "pin_free_day_count_max": 0}
+    body = NO_LIMITS | {"payment_minor_max": 999, "pin_free_day_count_max": 0}
     tag = {"If-Match": read.headers["etag"]}
-    replaced = await api.put(path(shop, "/limits"), json=wish, headers=tag)
-    assert (replaced.status_code, replaced.json()) == (200, wish | {"wallet_number": number})
+    replaced = await api.put(path(shop, "/limits"), json=body, headers=tag)
+    assert (replaced.status_code, replaced.json()) == (200, body | {"wallet_number": number})
     assert replaced.headers["etag"] != read.headers["etag"]
     reread = await api.get(path(shop, "/limits"))
     assert (reread.json(), reread.headers["etag"]) == (replaced.json(), replaced.headers["etag"])
-    # Whoever read before that has to read again; who names no version is told to.
-    assert told(await api.put(path(shop, "/limits"), json={}, headers=tag)) == (412, "precondition_failed", None)
-    assert told(await api.put(path(shop, "/limits"), json={})) == (428, "precondition_required", None)
+    # A client with an older version must read again; a client that sends no version is rejected.
+    assert problem(await api.put(path(shop, "/limits"), json={}, headers=tag)) == (412, "precondition_failed", None)
+    assert problem(await api.put(path(shop, "/limits"), json={})) == (428, "precondition_required", None)
     weak = {"If-Match": f"W/{reread.headers['etag']}"}
-    assert told(await api.put(path(shop, "/limits"), json={}, headers=weak)) == (412, "precondition_failed", None)
+    assert problem(await api.put(path(shop, "/limits"), json={}, headers=weak)) == (412, "precondition_failed", None)
     one_of = {"If-Match": f'"other", {reread.headers["etag"]}'}
     cleared = await api.put(path(shop, "/limits"), json={}, headers=one_of)
     assert (cleared.json(), cleared.headers["etag"]) == (read.json(), read.headers["etag"])
-    # Of another wallet they are another thing.
+    # The limits of another wallet have another version.
     assert (await api.get(path(shop, "/limits", wallet=1))).headers["etag"] != read.headers["etag"]
     for fields, pointer in (
         ({"day_minor_max": -1}, "/day_minor_max"),
@@ -221,7 +220,7 @@ async def test_limits_are_replaced_by_whoever_has_read_them(api: httpx.AsyncClie
         ({"colour": 1}, "/colour"),
     ):
         refused = await api.put(path(shop, "/limits"), json=fields, headers={"If-Match": "*"})
-        assert told(refused) == (400, "bad_field", pointer)
+        assert problem(refused) == (400, "bad_field", pointer)
 
 
 async def test_payments_do_not_change_the_version_of_limits(
@@ -233,7 +232,7 @@ async def test_payments_do_not_change_the_version_of_limits(
     assert (await api.get(path(shop, "/limits"))).headers["etag"] == before
 
 
-async def test_of_two_who_replace_the_same_version_one_succeeds(api: httpx.AsyncClient, shop: Shop) -> None:
+async def test_one_of_two_concurrent_replacements_succeeds(api: httpx.AsyncClient, shop: Shop) -> None:
     tag = {"If-Match": (await api.get(path(shop, "/limits"))).headers["etag"]}
     answers = await asyncio.gather(
         *(api.put(path(shop, "/limits"), json={"day_minor_max": amount}, headers=tag) for amount in range(1, 9))
@@ -241,9 +240,7 @@ async def test_of_two_who_replace_the_same_version_one_succeeds(api: httpx.Async
     assert sorted(answer.status_code for answer in answers) == [200] + [412] * 7
 
 
-async def test_limits_hold_at_the_till_for_that_wallet_alone(
-    server: RunningServer, api: httpx.AsyncClient, shop: Shop
-) -> None:
+async def test_limits_apply_to_that_wallet_only(server: RunningServer, api: httpx.AsyncClient, shop: Shop) -> None:
     limits = {"payment_minor_max": 1_000, "pin_free_minor_max": 500}
     assert (await api.put(path(shop, "/limits"), json=limits, headers={"If-Match": "*"})).status_code == 200
     async with logged_in(server.url, shop.terminals[0]) as till, logged_in(server.url, shop.wallets[0]) as phone:
@@ -267,18 +264,18 @@ async def activate(server: RunningServer, code: str) -> tuple[int, dict[str, Any
         return response.status_code, response.json()
 
 
-async def test_a_device_is_activated_with_a_code_that_is_kept_nowhere(
+async def test_a_device_is_activated_with_a_code_that_is_not_stored(
     server: RunningServer, api: httpx.AsyncClient, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     assert (await api.get(path(shop, "/devices"))).json() == {
         "items": [{"slot": 0, "status": "active"}],
         "next_cursor": None,
     }
-    made = await api.post(path(shop, "/devices"), json={}, headers=once("k"))
-    again = await api.post(path(shop, "/devices"), json={}, headers=once("k"))
-    other = await api.post(path(shop, "/devices"), json={"slot": 4}, headers=once("k"))
+    made = await api.post(path(shop, "/devices"), json={}, headers=idempotent("k"))
+    again = await api.post(path(shop, "/devices"), json={}, headers=idempotent("k"))
+    other = await api.post(path(shop, "/devices"), json={"slot": 4}, headers=idempotent("k"))
     assert (made.status_code, again.status_code, again.json()) == (201, 200, made.json())
-    assert told(other) == (422, "idempotency_key_reused", None)
+    assert problem(other) == (422, "idempotency_key_reused", None)
     code = made.json()["activation_code"]
     assert made.json()["slot"] == 1
     left = await admin.fetchval(
@@ -300,32 +297,32 @@ async def test_a_device_is_activated_with_a_code_that_is_kept_nowhere(
     assert rest == {"items": [{"slot": 1, "status": "active"}], "next_cursor": None}
 
 
-async def test_a_slot_is_given_to_one_device_until_all_are_taken(
+async def test_each_device_gets_a_free_slot(
     server: RunningServer, api: httpx.AsyncClient, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     async def slot_of(body: dict[str, int]) -> int:
-        response = await api.post(path(shop, "/devices"), json=body, headers=once())
+        response = await api.post(path(shop, "/devices"), json=body, headers=idempotent())
         assert response.status_code == 201, response.text
         slot: int = response.json()["slot"]
         return slot
 
-    # Also of those that come at once.
+    # Also for concurrent requests.
     assert sorted(await asyncio.gather(*(slot_of({}) for _ in range(9)))) == [1, 2, 3, 4, 5, 6, 7, 8, 9]
-    full = await api.post(path(shop, "/devices"), json={}, headers=once())
-    assert told(full) == (409, "no_free_slot", None)
-    # A slot that is named may be taken: a phone that was reset gets a new key.
+    full = await api.post(path(shop, "/devices"), json={}, headers=idempotent())
+    assert problem(full) == (409, "no_free_slot", None)
+    # A named slot may be occupied: a phone that was reset gets a new key.
     assert await slot_of({"slot": 0}) == 0
     assert (await api.delete(path(shop, "/devices/0"))).json() == {"slot": 0, "status": "revoked"}
     assert await slot_of({}) == 0
-    # A code that nobody used in its time frees its slot.
+    # An expired code frees its slot.
     await admin.execute(
         "update activation set expires_at = now() where number = $1 and slot = 5", shop.wallets[0].device.number
     )
     assert await slot_of({}) == 5
-    assert told(await api.post(path(shop, "/devices"), json={"slot": 10}, headers=once()))[2] == "/slot"
+    assert problem(await api.post(path(shop, "/devices"), json={"slot": 10}, headers=idempotent()))[2] == "/slot"
 
 
-async def test_a_revoked_device_goes_at_once_and_cannot_come_back(
+async def test_a_revoked_device_is_disconnected_and_cannot_reconnect(
     server: RunningServer, api: httpx.AsyncClient, shop: Shop
 ) -> None:
     async with logged_in(server.url, shop.wallets[0]) as phone, logged_in(server.url, shop.terminals[0]) as till:
@@ -338,7 +335,7 @@ async def test_a_revoked_device_goes_at_once_and_cannot_come_back(
     with pytest.raises(ConnectionClosed):
         async with logged_in(server.url, shop.wallets[0]):
             pass
-    assert told(await api.delete(path(shop, "/devices/7"))) == (404, "not_found", None)
+    assert problem(await api.delete(path(shop, "/devices/7"))) == (404, "not_found", None)
 
 
 async def closed_with(socket: Any, code: int) -> None:
@@ -349,7 +346,7 @@ async def closed_with(socket: Any, code: int) -> None:
     assert closed.value.rcvd.code == code
 
 
-async def test_a_device_that_is_connected_elsewhere_goes_too(
+async def test_a_revoked_device_at_another_server_is_disconnected(
     dsn: str, api: httpx.AsyncClient, server: RunningServer, shop: Shop
 ) -> None:
     async with (
@@ -360,18 +357,18 @@ async def test_a_device_that_is_connected_elsewhere_goes_too(
         await closed_with(phone, 4106)
 
 
-async def test_a_revocation_ends_open_codes_and_the_next_key_is_a_new_one(
+async def test_a_revocation_ends_open_codes_and_changes_the_generation(
     server: RunningServer, api: httpx.AsyncClient, shop: Shop, admin: asyncpg.Connection
 ) -> None:
-    lost = (await api.post(path(shop, "/devices"), json={"slot": 0}, headers=once())).json()["activation_code"]
+    lost = (await api.post(path(shop, "/devices"), json={"slot": 0}, headers=idempotent())).json()["activation_code"]
     await api.delete(path(shop, "/devices/0"))
     await api.delete(path(shop, "/devices/0"))
     assert (await activate(server, lost))[0] == 404
-    new = (await api.post(path(shop, "/devices"), json={}, headers=once())).json()
+    new = (await api.post(path(shop, "/devices"), json={}, headers=idempotent())).json()
     status, _ = await activate(server, new["activation_code"])
     row = await admin.fetchrow(
         "select status, generation from wallet_device where wallet_number = $1 and slot = 0",
         shop.wallets[0].device.number,
     )
-    # Its first key, the revocation, once, and the new key.
+    # One generation each for the first key, the revocation and the new key.
     assert (new["slot"], status, row["status"], row["generation"]) == (0, 200, "active", 3)

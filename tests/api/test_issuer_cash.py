@@ -1,4 +1,4 @@
-"""Top-ups and withdrawals by keys of the role `issuer`: what they answer, what they move, and who else hears."""
+"""Top-ups and withdrawals through the API: responses, transfers and notices."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,8 +13,7 @@ from pos_server.core.rest.idempotency import derived_id
 from pos_server.ledger import directory
 from pos_server.ledger.audit import audit
 from pos_server.server import RunningServer, serving
-from tests.api.issuing import issuer_client
-from tests.api.test_admin import once, told
+from tests.api.clients import idempotent, issuer_client, problem
 from tests.support import KEYRING, Shop, ask, logged_in, new_id, receive, scan_message, settings
 
 pytestmark = pytest.mark.asyncio
@@ -39,7 +38,7 @@ def body(shop: Shop, amount_minor: object = 1_000, **fields: object) -> dict[str
 
 
 @pytest.mark.parametrize(
-    ("path", "purpose", "balance_minor", "heard", "text", "taken_back"),
+    ("path", "purpose", "balance_minor", "notice_text", "text", "cancel_text"),
     [
         (
             "/v1/top-ups",
@@ -59,24 +58,24 @@ def body(shop: Shop, amount_minor: object = 1_000, **fields: object) -> dict[str
         ),
     ],
 )
-async def test_cash_moves_once_and_the_customer_hears(
+async def test_cash_moves_once_and_the_customer_is_notified(
     path: str,
     purpose: str,
     balance_minor: int,
-    heard: str,
+    notice_text: str,
     text: str,
-    taken_back: str,
+    cancel_text: str,
     server: RunningServer,
     shop: Shop,
     api: httpx.AsyncClient,
     admin: asyncpg.Connection,
 ) -> None:
-    wish = body(shop, reference="receipt-1")
+    request_body = body(shop, reference="receipt-1")
     async with logged_in(server.url, shop.wallets[0]) as phone:
-        made = await api.post(path, json=wish, headers=once("k"))
+        made = await api.post(path, json=request_body, headers=idempotent("k"))
         notice = await receive(phone)
-        again = await api.post(path, json=wish, headers=once("k"))
-        reused = await api.post(path, json=wish | {"amount_minor": 1}, headers=once("k"))
+        again = await api.post(path, json=request_body, headers=idempotent("k"))
+        reused = await api.post(path, json=request_body | {"amount_minor": 1}, headers=idempotent("k"))
         read = await api.get(f"{path}/{made.json()['payment_id']}")
         canceled = await api.post(f"{path}/{made.json()['payment_id']}/cancel")
         canceled_notice = await receive(phone)
@@ -102,29 +101,29 @@ async def test_cash_moves_once_and_the_customer_hears(
         "payment.result",
         purpose,
         balance_minor,
-        heard,
+        notice_text,
     )
     assert (notice["merchant_name"], notice["store_name"]) == ("Corner Canteen", "")
-    assert told(reused) == (422, "idempotency_key_reused", None)
+    assert problem(reused) == (422, "idempotency_key_reused", None)
     assert (canceled.status_code, repeated.status_code, canceled.json()) == (200, 200, repeated.json())
     assert (canceled.json()["status"], canceled.json()["version"], canceled.json()["text"]) == (
         "canceled",
         2,
-        taken_back,
+        cancel_text,
     )
     assert (canceled_notice["status"], canceled_notice["balance_minor"]) == ("canceled", 10_000)
     assert await admin.fetchval("select terminal_number from payment where reference = 'receipt-1'") is None
     assert (await audit(admin)).ok
 
 
-async def test_without_a_reference_the_payment_has_its_id_as_one(shop: Shop, api: httpx.AsyncClient) -> None:
-    made = (await api.post("/v1/top-ups", json=body(shop), headers=once())).json()
+async def test_the_default_reference_is_the_payment_id(shop: Shop, api: httpx.AsyncClient) -> None:
+    made = (await api.post("/v1/top-ups", json=body(shop), headers=idempotent())).json()
     assert made["reference"] == made["payment_id"]
     assert UUID(made["payment_id"]).version == 8
 
 
-async def test_what_is_refused(shop: Shop, api: httpx.AsyncClient, admin: asyncpg.Connection) -> None:
-    for path, wish, expected in (
+async def test_rejected_requests(shop: Shop, api: httpx.AsyncClient, admin: asyncpg.Connection) -> None:
+    for path, request_body, expected in (
         ("/v1/top-ups", body(shop, wallet_number=UNKNOWN_WALLET), (404, "wallet_unknown", None)),
         ("/v1/top-ups", body(shop, merchant_id=7_000), (404, "not_found", "/merchant_id")),
         ("/v1/top-ups", body(shop, 0), (400, "bad_field", "/amount_minor")),
@@ -135,16 +134,18 @@ async def test_what_is_refused(shop: Shop, api: httpx.AsyncClient, admin: asyncp
         ("/v1/withdrawals", {}, (400, "bad_field", "/wallet_number")),
         ("/v1/withdrawals", [], (400, "bad_json", None)),
     ):
-        assert told(await api.post(path, json=wish, headers=once())) == expected, wish
-    assert told(await api.post("/v1/top-ups", json=body(shop))) == (400, "idempotency_key_missing", None)
+        assert problem(await api.post(path, json=request_body, headers=idempotent())) == expected, request_body
+    assert problem(await api.post("/v1/top-ups", json=body(shop))) == (400, "idempotency_key_missing", None)
     assert await admin.fetchval("select count(*) from transfer where created_at > now() - interval '1 hour'") == 0
 
 
-async def test_a_decline_is_stored_and_told_in_words(server: RunningServer, shop: Shop, api: httpx.AsyncClient) -> None:
+async def test_a_decline_is_stored_and_has_a_text(server: RunningServer, shop: Shop, api: httpx.AsyncClient) -> None:
     for _ in range(2):
-        assert (await api.post("/v1/top-ups", json=body(shop, 2_000), headers=once())).json()["status"] == "approved"
+        assert (await api.post("/v1/top-ups", json=body(shop, 2_000), headers=idempotent())).json()[
+            "status"
+        ] == "approved"
     async with logged_in(server.url, shop.wallets[0]) as phone:
-        answers = [await api.post("/v1/top-ups", json=body(shop, 1), headers=once("over")) for _ in range(2)]
+        answers = [await api.post("/v1/top-ups", json=body(shop, 1), headers=idempotent("over")) for _ in range(2)]
         notice = await receive(phone)
     assert [answer.status_code for answer in answers] == [201, 200]
     assert answers[0].json() == answers[1].json()
@@ -152,7 +153,7 @@ async def test_a_decline_is_stored_and_told_in_words(server: RunningServer, shop
     assert (declined["status"], declined["decline_code"]) == ("declined", "balance_limit")
     assert notice["decline_code"] == "balance_limit"
     assert declined["text"] == "The wallet cannot hold that much. Top up less."
-    # There is nothing to take back, and that is no error.
+    # A cancel of a declined payment changes nothing and is not an error.
     canceled = await api.post(f"/v1/top-ups/{declined['payment_id']}/cancel")
     assert (canceled.status_code, canceled.json()) == (200, declined)
 
@@ -168,7 +169,7 @@ async def test_a_decline_is_stored_and_told_in_words(server: RunningServer, shop
         ("/v1/top-ups", {}, "update wallet set top_up_minor_max = 999", "amount_over_limit"),
     ],
 )
-async def test_why_it_is_declined(
+async def test_decline_codes(
     path: str,
     fields: dict[str, Any],
     sql: str | None,
@@ -179,7 +180,7 @@ async def test_why_it_is_declined(
 ) -> None:
     if sql is not None:
         await admin.execute(sql)
-    made = await api.post(path, json=body(shop) | fields, headers=once())
+    made = await api.post(path, json=body(shop) | fields, headers=idempotent())
     assert (made.status_code, made.json()["status"], made.json()["decline_code"]) == (201, "declined", code)
 
 
@@ -187,25 +188,25 @@ async def test_a_merchant_of_another_currency_cannot_take_the_cash(
     shop: Shop, api: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
     abroad = await directory.create_merchant(connection, "Kiosk", "JPY")
-    made = await api.post("/v1/top-ups", json=body(shop, merchant_id=abroad), headers=once())
+    made = await api.post("/v1/top-ups", json=body(shop, merchant_id=abroad), headers=idempotent())
     assert (made.json()["decline_code"], made.json()["currency"]) == ("currency_mismatch", "JPY")
 
 
-async def test_spent_money_cannot_be_taken_back(shop: Shop, api: httpx.AsyncClient, admin: asyncpg.Connection) -> None:
-    top_up = (await api.post("/v1/top-ups", json=body(shop), headers=once())).json()
-    out = await api.post("/v1/withdrawals", json=body(shop, 10_001), headers=once())
+async def test_a_spent_top_up_cannot_be_canceled(shop: Shop, api: httpx.AsyncClient, admin: asyncpg.Connection) -> None:
+    top_up = (await api.post("/v1/top-ups", json=body(shop), headers=idempotent())).json()
+    out = await api.post("/v1/withdrawals", json=body(shop, 10_001), headers=idempotent())
     assert out.json()["status"] == "approved"
     spent = await api.post(f"/v1/top-ups/{top_up['payment_id']}/cancel")
-    assert told(spent) == (409, "funds_spent", None)
+    assert problem(spent) == (409, "funds_spent", None)
     await admin.execute("update payment set approved_at = approved_at - interval '25 hours'")
     late = await api.post(f"/v1/withdrawals/{out.json()['payment_id']}/cancel")
-    assert told(late) == (409, "cancel_too_late", None)
+    assert problem(late) == (409, "cancel_too_late", None)
 
 
-async def test_what_is_no_such_payment_is_not_found_and_leaves_nothing(
+async def test_unknown_payments_are_not_found_and_leave_nothing(
     server: RunningServer, shop: Shop, api: httpx.AsyncClient, admin: asyncpg.Connection
 ) -> None:
-    top_up = (await api.post("/v1/top-ups", json=body(shop), headers=once())).json()["payment_id"]
+    top_up = (await api.post("/v1/top-ups", json=body(shop), headers=idempotent())).json()["payment_id"]
     async with logged_in(server.url, shop.terminals[0]) as till:
         sale = (await ask(till, scan_message(shop.wallets[1].code())))["payment_id"]
         tombstone = str(new_id())
@@ -218,24 +219,24 @@ async def test_what_is_no_such_payment_is_not_found_and_leaves_nothing(
         f"/v1/top-ups/{tombstone}",
         f"/v1/top-ups/{new_id()}",
     ):
-        assert told(await api.get(address)) == (404, "payment_unknown", None)
-        assert told(await api.post(f"{address}/cancel")) == (404, "payment_unknown", None)
-    assert told(await api.get("/v1/top-ups/x")) == (404, "not_found", None)
+        assert problem(await api.get(address)) == (404, "payment_unknown", None)
+        assert problem(await api.post(f"{address}/cancel")) == (404, "payment_unknown", None)
+    assert problem(await api.get("/v1/top-ups/x")) == (404, "not_found", None)
     assert await admin.fetchval("select count(*) from payment") == before
     assert await admin.fetchval("select status from payment where id = $1", UUID(sale)) == "approved"
 
 
-async def test_a_tills_top_up_is_read_and_canceled_and_the_till_hears(
+async def test_a_terminals_top_up_is_canceled_and_the_terminal_is_notified(
     server: RunningServer, shop: Shop, api: httpx.AsyncClient, admin: asyncpg.Connection
 ) -> None:
     async with logged_in(server.url, shop.terminals[0]) as till:
         paid = await ask(till, scan_message(shop.wallets[0].code(), purpose="top_up"))
         read = (await api.get(f"/v1/top-ups/{paid['payment_id']}")).json()
         canceled = await api.post(f"/v1/top-ups/{paid['payment_id']}/cancel")
-        heard = await receive(till)
+        notice = await receive(till)
     assert (read["status"], read["terminal_number"]) == ("approved", shop.terminals[0].device.number)
     assert canceled.json()["status"] == "canceled"
-    assert (heard["payment_id"], heard["status"], heard["reply_to"]) == (paid["payment_id"], "canceled", None)
+    assert (notice["payment_id"], notice["status"], notice["reply_to"]) == (paid["payment_id"], "canceled", None)
     assert (await audit(admin)).ok
 
 
@@ -245,11 +246,11 @@ async def test_an_archived_payment_is_gone(shop: Shop, api: httpx.AsyncClient, a
         payment_id = derived_id("issuer", operation, "old")
         await admin.execute(archived, shop.merchant_id, payment_id, f"receipt-of-{operation}")
         for response in (
-            await api.post(path, json=body(shop), headers=once("old")),
+            await api.post(path, json=body(shop), headers=idempotent("old")),
             await api.get(f"{path}/{payment_id}"),
             await api.post(f"{path}/{payment_id}/cancel"),
         ):
-            assert told(response) == (410, "payment_archived", None)
-    again = await api.post("/v1/top-ups", json=body(shop, reference="receipt-of-createTopUp"), headers=once())
+            assert problem(response) == (410, "payment_archived", None)
+    again = await api.post("/v1/top-ups", json=body(shop, reference="receipt-of-createTopUp"), headers=idempotent())
     assert again.json()["decline_code"] == "already_paid"
     assert await admin.fetchval("select count(*) from transfer where created_at > now() - interval '1 hour'") == 0

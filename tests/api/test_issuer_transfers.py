@@ -1,4 +1,4 @@
-"""A wallet's statement: what moved in it, newest first, with the balance after each."""
+"""A wallet's transfers: newest first, each with the balance after it."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,8 +10,7 @@ import pytest
 import pytest_asyncio
 
 from pos_server.server import RunningServer
-from tests.api.issuing import issuer_client
-from tests.api.test_admin import once, told
+from tests.api.clients import idempotent, issuer_client, problem
 from tests.ledger.archived import archive_old, make_old
 from tests.support import Shop, ask, logged_in, new_id, scan_message
 
@@ -38,7 +37,7 @@ def moves(items: list[dict[str, Any]]) -> list[tuple[str, int, int]]:
 
 
 async def busy_day(server: RunningServer, api: httpx.AsyncClient, shop: Shop) -> dict[str, str]:
-    """Every kind of transfer of the first wallet, and some of another's; returns ids by what they are of."""
+    """Make every kind of transfer for the first wallet, and some for another; return ids by name."""
     cash = {"wallet_number": shop.wallets[0].device.number, "merchant_id": shop.merchant_id}
     async with logged_in(server.url, shop.terminals[0]) as till:
 
@@ -51,9 +50,9 @@ async def busy_day(server: RunningServer, api: httpx.AsyncClient, shop: Shop) ->
         sale = await done(scan_message(shop.wallets[0].code(), amount_minor=2_000))
         await done(scan_message(shop.wallets[1].code(), amount_minor=7_000))
         taken_back = await done(scan_message(shop.wallets[0].code(), amount_minor=300))
-        top_up = (await api.post("/v1/top-ups", json=cash | {"amount_minor": 5_000}, headers=once())).json()
+        top_up = (await api.post("/v1/top-ups", json=cash | {"amount_minor": 5_000}, headers=idempotent())).json()
         await done({"type": "payment.cancel", "message_id": "c", "payment_id": taken_back})
-        out = (await api.post("/v1/withdrawals", json=cash | {"amount_minor": 40}, headers=once())).json()
+        out = (await api.post("/v1/withdrawals", json=cash | {"amount_minor": 40}, headers=idempotent())).json()
         for amount_minor in (150, 250):
             refund = {"type": "refund.create", "message_id": "r", "refund_id": str(new_id()), "payment_id": sale}
             await done(refund | {"amount_minor": amount_minor})
@@ -75,7 +74,7 @@ DAY = [
 ]
 
 
-async def test_what_moved_is_listed_with_the_balance_after_it(
+async def test_transfers_are_listed_with_the_balance_after_each(
     server: RunningServer, api: httpx.AsyncClient, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     await admin.execute("update merchant set fee_bps = 100")
@@ -102,7 +101,9 @@ async def test_what_moved_is_listed_with_the_balance_after_it(
     assert all(item["created_at"].endswith("Z") and item["transfer_id"] for item in items)
 
 
-async def test_pages_do_not_shift_when_more_moves(server: RunningServer, api: httpx.AsyncClient, shop: Shop) -> None:
+async def test_pages_do_not_shift_when_transfers_are_added(
+    server: RunningServer, api: httpx.AsyncClient, shop: Shop
+) -> None:
     await busy_day(server, api, shop)
     items: list[dict[str, Any]] = []
     cursor: str | None = None
@@ -115,13 +116,13 @@ async def test_pages_do_not_shift_when_more_moves(server: RunningServer, api: ht
             assert (await ask(till, scan_message(shop.wallets[0].code(), amount_minor=1)))["status"] == "approved"
     assert moves(items) == DAY
     assert moves(await statement(api, shop, limit=1)) == [("payment", -1, 13_395)]
-    assert told(await api.get(path(shop), params={"cursor": "x"})) == (400, "bad_field", "/cursor")
+    assert problem(await api.get(path(shop), params={"cursor": "x"})) == (400, "bad_field", "/cursor")
 
 
 async def test_a_refund_with_the_id_of_a_payment_is_one_transfer(
     server: RunningServer, api: httpx.AsyncClient, shop: Shop
 ) -> None:
-    """Refunds have a space of ids of their own."""
+    """Refund ids and payment ids are independent of each other."""
     async with logged_in(server.url, shop.terminals[0]) as till:
         sale = (await ask(till, scan_message(shop.wallets[0].code())))["payment_id"]
         refund = {"type": "refund.create", "message_id": "r", "refund_id": sale, "payment_id": sale, "amount_minor": 1}
@@ -130,12 +131,12 @@ async def test_a_refund_with_the_id_of_a_payment_is_one_transfer(
 
 
 async def test_a_new_wallet_has_none(api: httpx.AsyncClient, shop: Shop) -> None:
-    made = (await api.post("/v1/wallets", json={"name": "Ada", "currency": "EUR"}, headers=once())).json()
+    made = (await api.post("/v1/wallets", json={"name": "Ada", "currency": "EUR"}, headers=idempotent())).json()
     page = (await api.get(f"/v1/wallets/{made['wallet_number']}/transfers")).json()
     assert page == {"items": [], "next_cursor": None}
 
 
-async def test_what_is_archived_ends_the_list_as_one(
+async def test_archived_transfers_are_one_item_at_the_end(
     server: RunningServer, api: httpx.AsyncClient, shop: Shop, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
     await busy_day(server, api, shop)

@@ -1,4 +1,4 @@
-"""Which language `Accept-Language` asks for."""
+"""The language selected by `Accept-Language`."""
 
 import pytest
 
@@ -22,5 +22,5 @@ from pos_server.api.support.languages import accepted_language
         ("fr," * 50 + "zh", "en"),
     ],
 )
-def test_the_first_that_there_is(header: str, language: str) -> None:
+def test_accepted_language(header: str, language: str) -> None:
     assert accepted_language(header) == language

@@ -1,8 +1,8 @@
-"""While reports are read and PINs are hashed, the server's event loop goes on: what waits for it waits shortly.
+"""Reports and PIN hashing do not block the server's event loop.
 
-The lag is measured in the server's own process: how much later than due a timer of its loop fires. A machine that is
-busy with other things makes it larger by chance, work on the loop makes it larger each time; so the best of a few
-rounds counts, and what is hashed takes longer than the bound allows.
+The lag is measured in the server's process: the delay of a timer of its loop. Other programs on the machine increase it
+occasionally, work on the loop increases it every time. So the best of a few rounds counts, and hashing one PIN takes
+longer than the limit.
 """
 
 import asyncio
@@ -19,24 +19,24 @@ from pos_server.core.rest.catalogue import ENDPOINTS
 from pos_server.core.rest.fields import Page
 from pos_server.gateway.pin_hasher import PinHasher
 from pos_server.server import serving
-from tests.api.reaching import REACH, built_world
+from tests.api.endpoint_requests import REQUESTS, built_world
 from tests.gateway.test_pin import pin_message
 from tests.gateway.test_shifts import opening, query
 from tests.support import KEYRING, Shop, TestDevice, ask, logged_in, settings
 
 LAG_S_MAX = 0.25
 TICK_S = 0.005
-# A wallet each.
+# One per wallet.
 ROUNDS = 3
 READS = 40
-# Longer than the bound, on any machine of today.
+# Hashing takes longer than the limit on any current machine.
 COSTLY = {"pin_argon2_memory_kib": 65_536, "pin_argon2_passes": 24}
 ROWS = 2_000
 
 
 @asynccontextmanager
 async def lag() -> AsyncIterator[list[float]]:
-    """The lags in seconds of the running loop's timers, as long as the block runs."""
+    """Measure the lags of the running loop's timers in seconds during the block."""
     lags: list[float] = []
 
     async def tick() -> None:
@@ -56,7 +56,7 @@ async def lag() -> AsyncIterator[list[float]]:
 
 @pytest.mark.asyncio
 @pytest.mark.long
-async def test_reports_and_pins_do_not_hold_the_loop(dsn: str, shop: Shop, admin: asyncpg.Connection) -> None:
+async def test_reports_and_pins_do_not_block_the_loop(dsn: str, shop: Shop, admin: asyncpg.Connection) -> None:
     await admin.execute(
         "insert into api_key (key_hash, role, name) "
         "select sha256(n::text::bytea), 'issuer', 'one of many' from generate_series(1, $1) n",
@@ -73,10 +73,10 @@ async def test_reports_and_pins_do_not_hold_the_loop(dsn: str, shop: Shop, admin
     worst_s = []
     async with serving(limits, KEYRING, dsn) as server, built_world(server, admin, shop) as world:
         lists = [operation for operation in ENDPOINTS if issubclass(operation.response, Page)]
-        asked = [await REACH[operation.name](world) for operation in lists]
+        requests = [await REQUESTS[operation.name](world) for operation in lists]
 
         async def read(number: int) -> None:
-            operation, what = lists[number % len(lists)], asked[number % len(lists)]
+            operation, what = lists[number % len(lists)], requests[number % len(lists)]
             client = world.by_role[operation.role]
             answer = await client.get(operation.path.format(**what.path), params=what.query | {"limit": 100})
             assert answer.status_code == httpx.codes.OK

@@ -1,4 +1,4 @@
-"""What keys of the role `merchant` may read of their books; each sees only its own merchant."""
+"""Shifts, statements and the balance of the role `merchant`; a key gives access only to its own merchant."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +12,7 @@ from pos_server.ledger.reports import QueryTimeout, Reports
 from pos_server.ledger.rollup import balances, roll_up
 from pos_server.ledger.settlement import settle
 from pos_server.server import RunningServer
-from tests.api.back_office import once, told
+from tests.api.clients import idempotent, problem
 from tests.gateway.test_refund import refund_message
 from tests.gateway.test_shifts import closing, opening
 from tests.ledger.test_settlement import D1, D2, NOW, two_days
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.asyncio
 
 
 def at_api(report: dict[str, Any]) -> dict[str, Any]:
-    """A till's `shift.report` as the API shows it: without what is of a message, and with times in words."""
+    """Convert a `shift.report` to the API's resource: without the message's fields, and with times in RFC 3339."""
     shown = {name: value for name, value in report.items() if name not in ("type", "reply_to")}
     for name in ("opened_at", "closed_at", "made_at"):
         at_ms = shown.pop(f"{name}_ms")
@@ -31,7 +31,7 @@ def at_api(report: dict[str, Any]) -> dict[str, Any]:
     return shown
 
 
-async def test_a_shift_shows_what_its_report_says_at_the_till(
+async def test_a_shift_equals_its_report_at_the_terminal(
     server: RunningServer, shop: Shop, api: httpx.AsyncClient, stranger: httpx.AsyncClient
 ) -> None:
     async with logged_in(server.url, shop.terminals[0]) as till:
@@ -52,10 +52,14 @@ async def test_a_shift_shows_what_its_report_says_at_the_till(
     chinese = await api.get(path, headers={"Accept-Language": "zh"})
     assert (chinese.headers["content-language"], chinese.json()) == ("zh", at_api(in_chinese))
     assert chinese.json()["text"] != z_report.json()["text"]
-    assert told(await stranger.get(path)) == told(await api.get(f"/v1/shifts/{new_id()}")) == (404, "not_found", None)
+    assert (
+        problem(await stranger.get(path))
+        == problem(await api.get(f"/v1/shifts/{new_id()}"))
+        == (404, "not_found", None)
+    )
 
 
-async def test_shifts_are_listed_opened_last_first(
+async def test_shifts_are_listed_most_recently_opened_first(
     server: RunningServer, shop: Shop, api: httpx.AsyncClient, stranger: httpx.AsyncClient
 ) -> None:
     shifts = []
@@ -84,10 +88,10 @@ async def test_shifts_are_listed_opened_last_first(
     assert newest == {name: shown[name] for name in newest}
     assert (newest["shift_number"], newest["operator"], newest["counted_cash_minor"]) == (2, "Alice", None)
     assert (await stranger.get("/v1/shifts")).json() == {"items": [], "next_cursor": None}
-    assert told(await api.get("/v1/shifts", params={"cursor": "1.2"})) == (400, "bad_field", "/cursor")
+    assert problem(await api.get("/v1/shifts", params={"cursor": "1.2"})) == (400, "bad_field", "/cursor")
 
 
-async def test_statements_are_what_settle_made(
+async def test_statements_are_those_of_the_settlement(
     shop: Shop,
     api: httpx.AsyncClient,
     stranger: httpx.AsyncClient,
@@ -115,16 +119,16 @@ async def test_statements_are_what_settle_made(
     assert (page["items"], rest["items"][0]["business_date"]) == ([newest], D2.isoformat())
     one = (await api.get("/v1/statements", params={"business_date": D2.isoformat()})).json()
     assert one["items"] == rest["items"]
-    # The other merchant's days had nothing in them.
+    # The other merchant's days are empty.
     theirs = (await stranger.get(f"/v1/statements/{D1}")).json()
     assert (theirs["sales"], theirs["net_minor"], theirs["paid_out_minor"]) == (0, 0, 0)
     for path in ("/v1/statements/2020-01-01", "/v1/statements/2020-13-01", "/v1/statements/yesterday"):
-        assert told(await api.get(path)) == (404, "not_found", None)
+        assert problem(await api.get(path)) == (404, "not_found", None)
     for query, pointer in (({"business_date": "2020-13-01"}, "/business_date"), ({"cursor": "2020-13-01"}, "/cursor")):
-        assert told(await api.get("/v1/statements", params=query)) == (400, "bad_field", pointer)
+        assert problem(await api.get("/v1/statements", params=query)) == (400, "bad_field", pointer)
 
 
-async def test_the_balance_is_exact_before_and_after_it_is_rolled_up(
+async def test_the_balance_is_exact_before_and_after_a_rollup(
     server: RunningServer, shop: Shop, api: httpx.AsyncClient, stranger: httpx.AsyncClient, admin: asyncpg.Connection
 ) -> None:
     await admin.execute("update merchant set fee_fixed_minor = 7")
@@ -138,20 +142,20 @@ async def test_the_balance_is_exact_before_and_after_it_is_rolled_up(
             await roll_up(admin)
             assert (await api.get("/v1/balance")).json() == shown
     refund = {"amount_minor": 500}
-    await api.post(f"/v1/payments/{payment['payment_id']}/refunds", json=refund, headers=once())
+    await api.post(f"/v1/payments/{payment['payment_id']}/refunds", json=refund, headers=idempotent())
     held = {account.owner: account.balance_minor for account in await balances(admin)}
     assert (await api.get("/v1/balance")).json()["balance_minor"] == held["Corner Canteen"] == paid_minor - 500 + 3
     assert (await stranger.get("/v1/balance")).json()["balance_minor"] == 0
 
 
-async def test_a_report_that_reads_too_long_is_given_up(dsn: str) -> None:
+async def test_a_slow_report_times_out(dsn: str) -> None:
     pool = await create_pool(dsn, timeout_s=5, size_max=2)
     try:
         reports = Reports(pool, concurrent_max=1, timeout_s=0.05)
         with pytest.raises(QueryTimeout):
             async with reports.connection() as connection:
                 await connection.execute("select pg_sleep(4)")
-        # The bound is the transaction's: the connection is as before.
+        # The timeout applies to the transaction only, not to the connection.
         assert await pool.fetchval("show statement_timeout") == "0"
         async with reports.connection() as connection:
             assert await connection.fetchval("select 1") == 1
@@ -159,12 +163,12 @@ async def test_a_report_that_reads_too_long_is_given_up(dsn: str) -> None:
         pool.terminate()
 
 
-async def test_a_merchant_is_told_to_ask_for_less(
+async def test_a_timeout_asks_to_request_less(
     server: RunningServer, shop: Shop, api: httpx.AsyncClient, admin: asyncpg.Connection
 ) -> None:
     async with admin.transaction():
-        # What a report waits for stands for what it reads.
+        # The report waits for a lock, as if it read too much.
         await admin.execute("lock table payment, transfer, settlement in access exclusive mode")
         refused = await api.get("/v1/statements")
-    assert told(refused) == (503, "takes_too_long", None)
+    assert problem(refused) == (503, "takes_too_long", None)
     assert "Request less at once" in refused.json()["detail"]

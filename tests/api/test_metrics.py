@@ -1,4 +1,4 @@
-"""`/metrics`: who may read it, and what it says of real payments and of a database that is away."""
+"""`/metrics`: access, and the metrics of real payments and of an unavailable database."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ async def scraped_server(dsn: str, **overrides: object) -> AsyncIterator[Running
 
 
 async def values(server: RunningServer) -> Values:
-    """By the sample's name and its labels' values, in the order of the labels' names."""
+    """Return the values by sample name and label values, in the order of the labels' names."""
     return {
         (sample.name, tuple(value for _, value in sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(await scrape(server.url))
@@ -43,7 +43,7 @@ async def answer(server: RunningServer, authorization: str | bytes | None) -> tu
     return response.status_code, response.text
 
 
-async def test_only_who_shows_the_token_may_scrape(dsn: str) -> None:
+async def test_a_scrape_needs_the_token(dsn: str) -> None:
     async with scraped_server(dsn) as server:
         for shown in (None, TOKEN, f"Bearer {TOKEN}x", f"Basic {TOKEN}", "Bearer", b"Bearer \xe9"):
             status, text = await answer(server, shown)
@@ -53,18 +53,18 @@ async def test_only_who_shows_the_token_may_scrape(dsn: str) -> None:
         assert TOKEN not in text
 
 
-async def test_without_a_token_nobody_may_and_is_told_what_to_set(server: RunningServer) -> None:
+async def test_without_a_configured_token_the_page_is_forbidden(server: RunningServer) -> None:
     text = "/metrics is disabled. Set POS_METRICS_TOKEN and send it as a bearer token.\n"
     assert await answer(server, f"Bearer {TOKEN}") == (403, text)
 
 
-async def test_metrics_that_are_off_are_not_there_and_payments_are_made(dsn: str, shop: Shop) -> None:
+async def test_payments_work_with_metrics_switched_off(dsn: str, shop: Shop) -> None:
     async with scraped_server(dsn, metrics=False) as server:
         assert (await answer(server, f"Bearer {TOKEN}"))[0] == 404
         await some_business(server.url, shop)
 
 
-async def test_payments_and_their_faults_are_counted(dsn: str, shop: Shop) -> None:
+async def test_payments_and_failures_are_counted(dsn: str, shop: Shop) -> None:
     async with scraped_server(dsn) as server:
         before = await values(server)
         await some_business(server.url, shop)
@@ -82,7 +82,7 @@ async def test_payments_and_their_faults_are_counted(dsn: str, shop: Shop) -> No
         ("pos_payments_total", ("code_invalid", "declined")): 1,
         ("pos_operations_refused_total", ("not_refundable",)): 1,
     }
-    # Each was a batch of its own, since each was waited for.
+    # Each payment was a separate batch, because the test waited for its result.
     operations = 9
     for name in ("pos_authorization_seconds", "pos_push_seconds", "pos_batch_operations"):
         assert after[f"{name}_count", ()] == operations
@@ -91,7 +91,7 @@ async def test_payments_and_their_faults_are_counted(dsn: str, shop: Shop) -> No
         assert after["pos_batch_stage_seconds_count", (stage,)] == operations
 
 
-async def test_what_is_there_now(dsn: str, shop: Shop) -> None:
+async def test_current_values(dsn: str, shop: Shop) -> None:
     async with (
         scraped_server(dsn) as server,
         logged_in(server.url, shop.terminals[0]),
@@ -107,7 +107,7 @@ async def test_what_is_there_now(dsn: str, shop: Shop) -> None:
     assert found["process_cpu_seconds_total", ()] > 0
 
 
-async def test_two_servers_in_one_process_count_apart(dsn: str, shop: Shop) -> None:
+async def test_two_servers_in_one_process_count_separately(dsn: str, shop: Shop) -> None:
     async with scraped_server(dsn) as one, scraped_server(dsn) as two:
         async with logged_in(one.url, shop.terminals[0]) as till:
             await ask(till, scan_message(shop.wallets[0].code()))
@@ -115,7 +115,7 @@ async def test_two_servers_in_one_process_count_apart(dsn: str, shop: Shop) -> N
         assert ((await values(one))[approved], (await values(two))[approved]) == (1, 0)
 
 
-async def test_a_database_that_is_away_is_seen_and_the_scrape_still_answers(dsn: str, shop: Shop) -> None:
+async def test_an_unavailable_database_is_reported(dsn: str, shop: Shop) -> None:
     async with (
         proxied(dsn) as proxy,
         scraped_server(proxy.dsn, batch_attempts_max=2) as server,
@@ -134,7 +134,7 @@ async def test_a_database_that_is_away_is_seen_and_the_scrape_still_answers(dsn:
     assert away["pos_batch_stage_seconds_count", ("load",)] == 0
 
 
-async def test_a_full_queue_and_a_wait_that_was_too_long_are_counted(dsn: str, shop: Shop) -> None:
+async def test_full_queues_and_expired_operations_are_counted(dsn: str, shop: Shop) -> None:
     async with scraped_server(dsn, device_operations_max=1) as server:
         async with logged_in(server.url, shop.terminals[0]) as till:
             for _ in range(3):
@@ -144,14 +144,12 @@ async def test_a_full_queue_and_a_wait_that_was_too_long_are_counted(dsn: str, s
     assert refused == sum('"busy"' in str(text) for text in answers) > 0
 
 
-async def test_a_hanging_database_holds_a_scrape_no_longer_than_the_setting(
-    dsn: str, shop: Shop, admin: asyncpg.Connection
-) -> None:
-    """All connections of the pool are taken: the probe is given up, the scrape answers, however many ask."""
+async def test_the_probe_timeout_limits_a_scrape(dsn: str, shop: Shop, admin: asyncpg.Connection) -> None:
+    """All connections of the pool are in use: the probe times out, and all concurrent scrapes get a response."""
     async with scraped_server(dsn, database_pool_max=3, probe_timeout_s=0.1) as server:
         async with admin.transaction():
             await admin.execute("lock table wallet")
-            # Each of these waits for the lock, with a connection of the pool.
+            # Each of these waits for the lock with a connection from the pool.
             waiting = [asyncio.create_task(login(server, shop, place)) for place in range(3)]
             while await admin.fetchval("select count(*) from pg_locks where not granted") < 3:
                 pass

@@ -1,4 +1,4 @@
-"""The OpenAPI document: it is one, it is what is printed, it describes everything, and answers are what it says."""
+"""The OpenAPI document: it is valid and complete, equals the printed one, and matches the responses."""
 
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -17,7 +17,7 @@ from pos_server.core.rest.catalogue import ENDPOINTS
 from pos_server.core.rest.endpoints import Endpoint, Kind
 from pos_server.core.rest.fields import Page
 from pos_server.server import RunningServer
-from tests.api.reaching import DOCUMENT, REACH, World, body_faults, built_world
+from tests.api.endpoint_requests import DOCUMENT, REQUESTS, World, body_faults, built_world
 from tests.end_to_end.server_process import pos_server
 from tests.shared import shared_database, shared_server
 from tests.support import Shop, settings
@@ -28,21 +28,21 @@ SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
 
 
 def described() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Every operation of the document, with its method and its path."""
+    """Yield the method, path and description of every operation in the document."""
     for path, methods in DOCUMENT["paths"].items():
         for method, operation in methods.items():
             yield method.upper(), path, operation
 
 
-def test_it_is_openapi() -> None:
+def test_the_document_is_valid() -> None:
     openapi_spec_validator.validate(DOCUMENT, cls=OpenAPIV31SpecValidator)
-    # The validator looks: one that has no title is none.
+    # The validator rejects a document without a title.
     broken = json.loads(json.dumps(DOCUMENT))
     del broken["info"]["title"]
     assert not OpenAPIV31SpecValidator(broken).is_valid()
 
 
-def test_it_has_every_operation_and_no_other() -> None:
+def test_the_document_has_exactly_the_endpoints() -> None:
     found = {(method, path, operation["operationId"]) for method, path, operation in described()}
     assert found == {(operation.method, operation.path, operation.name) for operation in ENDPOINTS}
     assert len({operation.name for operation in ENDPOINTS}) == len(ENDPOINTS)
@@ -52,7 +52,7 @@ def test_it_has_every_operation_and_no_other() -> None:
         assert in_path == {part[1:-1] for part in operation.path.split("/") if part.startswith("{")}, operation.name
 
 
-def test_an_operation_without_a_handler_does_not_start() -> None:
+def test_an_endpoint_without_a_handler_is_rejected_at_start() -> None:
     with pytest.raises(AssertionError, match="without a handler"):
         Dispatcher(settings().api_limits(), None, ENDPOINTS, {})  # type: ignore[arg-type]
 
@@ -78,11 +78,11 @@ def references(value: object) -> Iterator[str]:
             yield from references(inner)
 
 
-def test_every_schema_is_used_and_every_reference_leads_to_one() -> None:
+def test_every_schema_is_used_and_every_reference_resolves() -> None:
     assert set(references(DOCUMENT)) == {f"#/components/schemas/{name}" for name in SCHEMAS}
 
 
-def test_links_lead_to_operations_by_what_an_answer_has() -> None:
+def test_links_use_the_fields_of_responses() -> None:
     by_name = {operation["operationId"]: operation for _, _, operation in described()}
     found = set()
     for name, operation in by_name.items():
@@ -99,16 +99,16 @@ def test_links_lead_to_operations_by_what_an_answer_has() -> None:
         ("listMerchants", "listMerchants"),
     } <= found
     assert ("getMerchant", "getMerchant") not in found
-    # A key's merchant may be null: no link is made of that.
+    # A key's merchant may be null, so there is no link to it.
     assert ("createApiKey", "getMerchant") not in found
 
 
 @pytest.mark.asyncio
-async def test_what_is_served_is_what_is_printed(server: RunningServer, tmp_path: Path) -> None:
+async def test_the_served_document_equals_the_printed_one(server: RunningServer, tmp_path: Path) -> None:
     async with httpx.AsyncClient() as client:
         served = await client.get(f"{server.url}/openapi.json")
     assert (served.status_code, served.headers["content-type"]) == (200, "application/json")
-    # Another process, with other hashes, and a database that nobody could reach.
+    # Another process, with other hashes and an unreachable database.
     printed = await pos_server(
         "openapi",
         "--data-dir",
@@ -127,7 +127,7 @@ async def world(server: RunningServer, admin: asyncpg.Connection, shop: Shop) ->
 
 
 def broken(answer: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The answer with one fault: a field less, or a value of no field's type."""
+    """Yield the response body with one fault: a missing field, or a value of an invalid type."""
     for name in answer:
         yield {other: value for other, value in answer.items() if other != name}
         yield answer | {name: {"of": "no type"}}
@@ -135,11 +135,11 @@ def broken(answer: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("operation", ENDPOINTS, ids=lambda operation: operation.name)
-async def test_answers_are_what_it_says(operation: Endpoint, world: World) -> None:
-    asked = await REACH[operation.name](world)
-    # It compares each answer with the document.
-    answer = await world.ask(world.by_role[operation.role], operation, asked)
-    # The first time.
+async def test_responses_match_the_document(operation: Endpoint, world: World) -> None:
+    request = await REQUESTS[operation.name](world)
+    # `ask` compares each response with the document.
+    answer = await world.ask(world.by_role[operation.role], operation, request)
+    # Not a repeat.
     assert answer.status_code in set(operation.statuses) - ({200} if operation.kind is Kind.CREATE else set())
     schema = {"$ref": f"#/components/schemas/{operation.response.__name__}"}
     assert body_faults(schema, answer.json()) == []

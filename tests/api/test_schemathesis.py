@@ -1,10 +1,10 @@
-"""Schemathesis plays the served document against a real server: what it says is true, and nothing breaks the server.
+"""Schemathesis tests a real server against its OpenAPI document.
 
-It makes requests that fit the document and requests that do not, follows the links, and looks at every answer: no 5xx,
-no status, header or body that the document does not have, nothing wrong accepted, nothing right refused. It runs as a
-process of its own, because its plugin and its imports would warn in ours.
+It sends valid and invalid requests, follows the links, and checks every response: no 5xx, no status, header or body
+that the document does not describe, no invalid request accepted, no valid request rejected. It runs as a separate
+process, because its plugin and its imports would cause warnings in this one.
 
-POS_TEST_PROFILE=nightly plays for minutes; `make test` for less than one.
+With POS_TEST_PROFILE=nightly it runs for minutes, otherwise for less than one.
 """
 
 import asyncio
@@ -22,18 +22,22 @@ from pos_server.server import serving
 from tests.support import KEYRING, Shop, settings
 
 NIGHTLY = os.environ.get("POS_TEST_PROFILE") == "nightly"
-# About as many requests, however many operations there are.
+# The total number of requests is about the same for any number of endpoints.
 EXAMPLES_MAX = 500 if NIGHTLY else max(5, 800 // len(ENDPOINTS))
 STORIES_MAX = 500 if NIGHTLY else 60
 TIMEOUT_S = 3_600 if NIGHTLY else 240
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 HOOKS = Path(__file__).with_name("schemathesis_hooks.py")
-# The play is no attack.
-UNHURRIED = {"api_requests_per_s": 1_000_000, "api_requests_burst": 1_000_000, "api_key_failures_max": 1_000_000}
+# The limits must not reject the test's requests.
+UNLIMITED = {
+    "api_requests_per_s": 1_000_000,
+    "api_requests_burst": 1_000_000,
+    "api_key_failures_max": 1_000_000,
+}
 
 
 def configuration(keys: dict[Role, str]) -> str:
-    """Each role has its key. What fits the document is judged by our own check, which knows the rules in words."""
+    """Return the configuration with a key per role. The hooks check whether valid requests are accepted."""
     lines = [
         "color = false",
         f'hooks = "{HOOKS}"',
@@ -41,7 +45,7 @@ def configuration(keys: dict[Role, str]) -> str:
         "enabled = false",
         "[checks.missing_required_header]",
         "expected-statuses = [400, 401, 403, 415, 422, 428]",
-        # Steps that follow links are what reaches most operations.
+        # Most operations are reached by following links.
         "[phases.stateful]",
         "max-steps = 12",
         f"generation.max-examples = {STORIES_MAX}",
@@ -57,19 +61,19 @@ def configuration(keys: dict[Role, str]) -> str:
 
 @pytest.mark.asyncio
 @pytest.mark.long
-async def test_the_document_is_true(dsn: str, shop: Shop, admin: asyncpg.Connection, tmp_path: Path) -> None:
+async def test_the_server_matches_the_document(dsn: str, shop: Shop, admin: asyncpg.Connection, tmp_path: Path) -> None:
     keys = {
         role: await operator_acts.new_key(admin, role, shop.merchant_id if role is Role.MERCHANT else None, "player")
         for role in Role
     }
-    # What is played may revoke any key, but for those of the player.
+    # The requests may revoke any key except those of the test.
     await admin.execute(
         "create function stay() returns trigger language plpgsql as "
         "$$ begin new.ends_at := old.ends_at; return new; end $$;"
         "create trigger stay before update on api_key for each row when (old.name = 'player') execute function stay()"
     )
     (tmp_path / "schemathesis.toml").write_text(configuration(keys))
-    async with serving(settings(**UNHURRIED), KEYRING, dsn) as server:
+    async with serving(settings(**UNLIMITED), KEYRING, dsn) as server:
         process = await asyncio.create_subprocess_exec(
             SCHEMATHESIS,
             *("--config-file", tmp_path / "schemathesis.toml"),
@@ -86,8 +90,8 @@ async def test_the_document_is_true(dsn: str, shop: Shop, admin: asyncpg.Connect
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-    said = out.decode()
+    output = out.decode()
     for key in keys.values():
-        said = said.replace(key, "KEY")
-    assert process.returncode == 0, said
-    print(said)  # noqa: T201 - what `pytest -s` is run for
+        output = output.replace(key, "KEY")
+    assert process.returncode == 0, output
+    print(output)  # noqa: T201 - shown by `pytest -s`

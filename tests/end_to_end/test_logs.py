@@ -7,8 +7,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.api.back_office import back_office, once
-from tests.api.test_merchant_payments import wish
+from tests.api.clients import back_office, idempotent, payment_body
 from tests.end_to_end.server_process import ServerProcess, running_server
 from tests.proxy import proxied
 from tests.support import MASTER_KEYS, Shop
@@ -30,19 +29,21 @@ def about(logged: list[dict[str, Any]], request_id: str) -> list[tuple[str, str 
 async def test_events_have_ids_of_requests_and_payments_and_no_secrets(
     dsn: str, shop: Shop, admin: asyncpg.Connection
 ) -> None:
-    body, other = wish(shop), wish(shop)
+    body, other = payment_body(shop), payment_body(shop)
     async with running_server(POS_DATABASE_URL=dsn, POS_MASTER_KEYS=MASTER_KEYS) as server:
         async with back_office(server.url, admin, shop.merchant_id) as api:
             key = api.headers["Authorization"].removeprefix("Bearer ")
-            made = (await api.post("/v1/payments", json=body, headers=once() | {"X-Request-Id": "made"})).json()
+            made = (await api.post("/v1/payments", json=body, headers=idempotent() | {"X-Request-Id": "made"})).json()
             path = f"/v1/payments/{made['payment_id']}"
             assert (await api.get(path, headers={"X-Request-Id": "read"})).status_code == 200
             assert (await api.get("/v1/terminals", headers={"X-Request-Id": "list"})).status_code == 200
             by_order = {"reference": body["reference"]}
-            canceled = await api.post("/v1/cancels", json=by_order, headers=once() | {"X-Request-Id": "order"})
+            canceled = await api.post("/v1/cancels", json=by_order, headers=idempotent() | {"X-Request-Id": "order"})
             assert canceled.status_code == 200, canceled.text
             bad = {"X-Request-Id": f"id with {other['code']}"}
-            assert (await api.post("/v1/payments", json=other | {"amount_minor": 0}, headers=once() | bad)).is_error
+            assert (
+                await api.post("/v1/payments", json=other | {"amount_minor": 0}, headers=idempotent() | bad)
+            ).is_error
         assert await server.stop() == 0
     logged = events(server)
     payment_id = made["payment_id"]
