@@ -1,7 +1,7 @@
 """Limits, grouped by the part that applies them. `Settings` creates them.
 
-Every queue, frame, batch, retry and timeout of the server has its limit here or in core/payments/rules.py. Names of
-times end in `_s` or `_ms`, names of sizes in `_bytes`.
+Limits that a decision needs are in core/payments/rules.py; constants that no operator has to change are in the module
+that applies them. Names of times end in `_s` or `_ms`, names of sizes in `_bytes`.
 """
 
 from dataclasses import dataclass

@@ -284,22 +284,23 @@ class Settings(BaseSettings):
         )
 
     def wire_limits(self) -> WireLimits:
+        # Floats also for whole numbers, so that equal limits are printed alike.
         return WireLimits(
             frame_bytes_max=self.frame_bytes_max,
             heartbeat_s=self.heartbeat_s,
-            heartbeat_timeout_s=self.heartbeat_timeout_s,
+            heartbeat_timeout_s=float(self.heartbeat_timeout_s),
             authenticate_within_s=self.authentication_timeout_s,
-            messages_per_s=self.messages_per_s,
+            messages_per_s=float(self.messages_per_s),
             messages_burst=self.messages_burst,
             device_operations_max=self.device_operations_max,
-            operation_deadline_s=self.operation_deadline_s,
-            queries_per_s=self.queries_per_s,
+            operation_deadline_s=float(self.operation_deadline_s),
+            queries_per_s=float(self.queries_per_s),
             queries_burst=self.queries_burst,
             connection_requests_max=self.connection_requests_max,
-            confirmation_s=self.confirmation_s,
+            confirmation_s=float(self.confirmation_s),
             pin_payment_failures_max=self.pin_payment_failures_max,
             pin_failures_max=self.pin_failures_max,
-            pin_lock_s=self.pin_lock_s,
+            pin_lock_s=float(self.pin_lock_s),
         )
 
     def drain_limits(self) -> DrainLimits:

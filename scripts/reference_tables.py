@@ -19,8 +19,7 @@ from pos_server.core.credentials.api_keys import Role
 from pos_server.core.credentials.device_keys import DeviceKind
 from pos_server.core.errors import CloseCode, ErrorCode
 from pos_server.core.money import MAX_AMOUNT_MINOR
-from pos_server.core.payments.declines import ADVICE, NextStep
-from pos_server.core.payments.payment import DeclineCode
+from pos_server.core.payments.declines import ADVICE, DeclineCode, NextStep
 from pos_server.core.payments.rules import Limits
 from pos_server.core.protocol.asyncapi import message_schema
 from pos_server.core.protocol.client_messages import (

@@ -1,6 +1,6 @@
 """The `pos-server` command line.
 
-Each command opens the ledger: the database of `POS_DATABASE_URL`, or an embedded Postgres that runs for as long as the
+A command on the ledger opens the database of `POS_DATABASE_URL`, or an embedded Postgres that runs for as long as the
 command does. A server that is already running shares its embedded Postgres. Operator commands change rows as the
 ledger's owner, and servers apply the change to the next payment.
 

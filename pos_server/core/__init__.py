@@ -10,7 +10,7 @@ exact output, a batch of payments is decided without waiting for anything, and c
     accounting/    shifts, settlement, seals
     protocol/      the WebSocket messages
     rest/          the REST API as data
-    errors, money, rate_limits, records: shared by all of them
+    codes, errors, money, rate_limits, hidden_fields: shared by all of them
 
 Import-linter enforces both the purity and the order of the rooms (`pyproject.toml`, `[tool.importlinter]`).
 """

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from starlette.websockets import WebSocket
 
 from ..core.credentials.device_keys import DeviceId, DeviceKind
+from ..core.payments.declines import DeclineCode
 from ..core.payments.operations import Decided, Outcome
-from ..core.payments.payment import DeclineCode, Payment, Status
+from ..core.payments.payment import Payment, Status
 from ..core.protocol.codec import (
     encode,
 )

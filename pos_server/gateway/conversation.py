@@ -7,25 +7,10 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from ..core.errors import CloseCode, ErrorCode, MessageError
-from ..core.protocol.client_messages import (
-    Authenticate,
-    History,
-    PaymentConfirm,
-    PaymentQuery,
-    PaymentsRecent,
-    PinSet,
-    Request,
-    ShiftClose,
-    ShiftOpen,
-    ShiftQuery,
-)
-from ..core.protocol.codec import (
-    encode,
-)
+from ..core.protocol.client_messages import Authenticate, Request, Workload
+from ..core.protocol.codec import encode
 from ..core.protocol.notices import error_message, message_error
-from ..core.protocol.server_messages import (
-    ServerMessage,
-)
+from ..core.protocol.server_messages import ServerMessage
 from ..core.protocol.session import Session
 from ..core.rate_limits import TokenBucket
 from ..delivery.connections import Connection
@@ -36,11 +21,6 @@ log = structlog.get_logger(__name__)
 
 # Called in a task of its own: a coroutine created earlier would never be awaited if the connection ends first.
 Work = Callable[[], Awaitable[ServerMessage | None]]
-
-# Requests that read, with a rate limit of their own: tills that poll too often have taken whole networks down.
-_QUERIES = frozenset({PaymentQuery, PaymentsRecent, History, ShiftOpen, ShiftClose, ShiftQuery})
-# Requests that wait for the database or a thread, each in a task of its own.
-_SLOW = _QUERIES | {PaymentConfirm, PinSet}
 
 # Errors that a correct client never causes, or rarely: too many of them close the connection.
 _MISUSE = {ErrorCode.BAD_FIELD, ErrorCode.UNKNOWN_TYPE, ErrorCode.WRONG_CURRENCY, ErrorCode.TOO_MANY_MESSAGES}
@@ -106,14 +86,17 @@ class Conversation:
                 raise AssertionError("authenticated twice")
             if not self._pace.take(now_s):
                 raise refused(ErrorCode.TOO_MANY_MESSAGES, message, retry_after_s=1)
-            if type(message) in _QUERIES:
+            workload = type(message).workload
+            if workload is Workload.QUERY:
                 self._queries = self._queries or TokenBucket(limits.queries_per_s, limits.queries_burst, now_s)
                 if not self._queries.take(now_s):
                     raise refused(ErrorCode.TOO_MANY_QUERIES, message, retry_after_s=1)
-            if type(message) in _SLOW and len(self._tasks or ()) >= limits.requests_max:
+            if workload is not Workload.SUBMIT and len(self._tasks or ()) >= limits.requests_max:
                 raise refused(ErrorCode.BUSY, message)
             work = self._handle(message)
             if work is not None:
+                if workload is Workload.SUBMIT:
+                    raise AssertionError(f"{message.type} has work in a task that nothing bounds")
                 self._tasks = set() if self._tasks is None else self._tasks
                 task = asyncio.create_task(_answer(work, message, self._connection))
                 self._tasks.add(task)

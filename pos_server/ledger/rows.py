@@ -11,7 +11,8 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from ..core.payments.payment import DeclineCode, Payment, Purpose, Refund, Status
+from ..core.payments.declines import DeclineCode
+from ..core.payments.payment import Payment, Purpose, Refund, Status
 from ..core.payments.snapshot import (
     Acceptor,
     DeviceStatus,

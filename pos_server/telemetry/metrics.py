@@ -7,8 +7,9 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, disable_cre
 
 from ..core.credentials.device_keys import DeviceKind
 from ..core.errors import ErrorCode
+from ..core.payments.declines import DeclineCode
 from ..core.payments.operations import Confirm, Decided, Refused
-from ..core.payments.payment import PENDING, DeclineCode, Status
+from ..core.payments.payment import PENDING, Status
 from ..engine.batch_record import BatchRecord
 
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

@@ -4,7 +4,7 @@ import string
 
 import pytest
 
-from pos_server.core.payments.payment import DeclineCode
+from pos_server.core.payments.declines import DeclineCode
 from pos_server.core.texts import DEFAULT_LANGUAGE, LANGUAGES, decline_text, en, language_of, text, zh
 
 ENGLISH = LANGUAGES[DEFAULT_LANGUAGE]

@@ -16,8 +16,9 @@ import zxingcpp
 from pos_server.core.credentials import payment_code
 from pos_server.core.credentials.device_keys import DeviceId, DeviceKind, authentication_mac, derive_device_key
 from pos_server.core.credentials.payment_code import CodeCheck
+from pos_server.core.payments.declines import DeclineCode
 from pos_server.core.payments.operations import Outcome
-from pos_server.core.payments.payment import DeclineCode, Purpose, Status
+from pos_server.core.payments.payment import Purpose, Status
 from pos_server.core.payments.rules import Risk
 from pos_server.core.payments.snapshot import MerchantStatus, OpenPayment, TerminalStatus, WalletStatus
 from pos_server.settings import Settings

@@ -11,8 +11,9 @@ import pytest
 
 from pos_server.core.credentials.device_keys import DeviceId, DeviceKind
 from pos_server.core.errors import ErrorCode
+from pos_server.core.payments.declines import DeclineCode
 from pos_server.core.payments.operations import Decided, Outcome, Refused, Scan
-from pos_server.core.payments.payment import DeclineCode, Payment, Purpose, Status
+from pos_server.core.payments.payment import Payment, Purpose, Status
 from pos_server.core.payments.rules import Risk
 from pos_server.core.payments.snapshot import MerchantStatus, TerminalStatus, WalletStatus
 from pos_server.core.protocol.codec import encode

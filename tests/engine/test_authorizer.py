@@ -9,8 +9,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from pos_server.core.errors import ErrorCode
+from pos_server.core.payments.declines import DeclineCode
 from pos_server.core.payments.operations import Decided, Outcome, Refused, Scan
-from pos_server.core.payments.payment import DeclineCode, Status
+from pos_server.core.payments.payment import Status
 from pos_server.engine.authorizer import Authorizer, NotAccepted
 from pos_server.engine.batch_record import BatchRecord, Watch
 from pos_server.ledger.audit import audit

@@ -8,8 +8,8 @@ import asyncpg
 import pytest
 from websockets.asyncio.client import ClientConnection
 
+from pos_server.core.payments.declines import DeclineCode
 from pos_server.core.payments.operations import Scan
-from pos_server.core.payments.payment import DeclineCode
 from pos_server.core.payments.rules import Risk
 from pos_server.core.payments.snapshot import Wallet
 from pos_server.core.texts import LANGUAGES, decline_text

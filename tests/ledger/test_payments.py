@@ -8,8 +8,9 @@ import pytest
 
 from loadtest.shared.seed import seed_shop
 from pos_server.core.payments.decide import decide
+from pos_server.core.payments.declines import DeclineCode
 from pos_server.core.payments.operations import Decided, Operation, Outcome
-from pos_server.core.payments.payment import DeclineCode, Status
+from pos_server.core.payments.payment import Status
 from pos_server.core.payments.snapshot import Changeset
 from pos_server.ledger.payments import LEDGER_CONFLICT, apply_changes, load_snapshot
 from pos_server.ledger.sql import QUERIES

@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from pos_server.core.errors import ErrorCode
-from pos_server.core.payments.payment import DeclineCode, Status
+from pos_server.core.payments.declines import DeclineCode
+from pos_server.core.payments.payment import Status
 from tests.model.ledger import Ledger
 from tests.model.life_of_payments import LifeOfPayments
 

@@ -3,8 +3,9 @@
 import pytest
 
 from pos_server.core.errors import ErrorCode
+from pos_server.core.payments.declines import DeclineCode
 from pos_server.core.payments.operations import Confirm, Decided, Outcome, Refused, Scan
-from pos_server.core.payments.payment import DeclineCode, Payment, Status
+from pos_server.core.payments.payment import Payment, Status
 from pos_server.core.payments.snapshot import Acceptor, MerchantStatus, TerminalStatus
 from pos_server.engine.batch_record import BatchRecord
 from pos_server.telemetry.metrics import Metrics

@@ -17,7 +17,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from ..records import repr_without
+from ..hidden_fields import repr_without
 
 STEP_S = 30
 PREFIX = "77"

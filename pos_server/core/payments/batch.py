@@ -6,8 +6,9 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from ..credentials.device_keys import Keyring
+from .declines import DeclineCode
 from .operations import Cancel, Confirm, Decided, Expire, MoveCash, Reject, Scan
-from .payment import OCCUPYING, PENDING, DeclineCode, Payment, Refund, Status
+from .payment import OCCUPYING, PENDING, Payment, Refund, Status
 from .rules import Rules, pin_tries_left
 from .snapshot import Acceptor, Changeset, OpenPayment, Snapshot, Transfer, Wallet, WalletDevice
 

@@ -6,8 +6,9 @@ from msgspec.structs import replace
 
 from ..errors import ErrorCode
 from .batch import Batch, change_status, replayed_outcome
+from .declines import DeclineCode
 from .operations import Confirm, Decided, Expire, Outcome, Refused, Reject
-from .payment import DeclineCode, Payment, Status
+from .payment import Payment, Status
 from .postings import transfer_money
 from .rules import count_wrong_pin, decline_reason, is_pin_locked, start_day
 from .snapshot import MerchantStatus, TerminalStatus, Wallet

@@ -1,9 +1,34 @@
-"""Advice for payments that were not approved: whether to retry, and the cashier's next step."""
+"""Reasons for a decline, and the advice that each gives: whether to retry, and the cashier's next step."""
 
 from dataclasses import dataclass
 
 from ..codes import DescribedCode
-from .payment import DeclineCode
+
+
+class DeclineCode(DescribedCode):
+    """Reason for a decline, in order of precedence: the first reason that applies is reported."""
+
+    TERMINAL_DISABLED = "terminal_disabled", "The operator has disabled this terminal."
+    MERCHANT_INACTIVE = "merchant_inactive", "The merchant's account is inactive."
+    CODE_MALFORMED = "code_malformed", "The scanned text is not a payment code."
+    CODE_INVALID = "code_invalid", "The code is forged or far too old, or its wallet, device or key does not exist."
+    CODE_EXPIRED = "code_expired", "The code is genuine but too old."
+    CODE_USED = "code_used", "The code, or a later code of the same device, was spent before."
+    CANCELED = "canceled", "This payment or this order was canceled before."
+    ALREADY_PAID = "already_paid", "Another payment has paid this order; `paid_by` names it."
+    ALREADY_PENDING = "already_pending", "Another payment of this order waits for a PIN; `paid_by` names it."
+    WALLET_FROZEN = "wallet_frozen", "The wallet is frozen and cannot pay for now."
+    WALLET_CLOSED = "wallet_closed", "The wallet is closed and can never pay again."
+    CURRENCY_MISMATCH = "currency_mismatch", "The wallet holds another currency than the requested one."
+    AMOUNT_OVER_LIMIT = "amount_over_limit", "The amount is over the limit of one payment, or of one top-up."
+    DAILY_LIMIT = "daily_limit", "The payment would take the wallet over its daily limit."
+    INSUFFICIENT_FUNDS = "insufficient_funds", "The wallet's balance is below the amount."
+    BALANCE_LIMIT = "balance_limit", "The top-up would take the wallet over its maximum balance."
+    RISK_REJECTED = "risk_rejected", "The server's risk rule rejected the payment."
+    # Only for payments that needed a PIN.
+    PIN_WRONG = "pin_wrong", "The customer entered too many wrong PINs for this payment."
+    PIN_LOCKED = "pin_locked", "The wallet's PIN is locked after too many wrong PINs."
+    CUSTOMER_REJECTED = "customer_rejected", "The customer rejected the payment."
 
 
 class NextStep(DescribedCode):

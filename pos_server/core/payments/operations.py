@@ -11,7 +11,7 @@ from msgspec.structs import force_setattr
 from ..credentials.device_keys import TERMINAL, WALLET, DeviceKind
 from ..credentials.payment_code import PaymentCode, parse
 from ..errors import ErrorCode
-from ..records import repr_without
+from ..hidden_fields import repr_without
 from .payment import SALE, Payment, Purpose, Refund
 from .snapshot import Acceptor, Wallet
 

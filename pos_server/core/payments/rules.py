@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import asdict, replace
 
 from ..money import MAX_AMOUNT_MINOR
-from .payment import TOP_UP, DeclineCode, Payment, Purpose
+from .declines import DeclineCode
+from .payment import TOP_UP, Payment, Purpose
 from .snapshot import Wallet, WalletStatus
 
 if TYPE_CHECKING:

@@ -13,9 +13,18 @@ from ..credentials import payment_code
 from ..credentials.device_keys import WALLET, DeviceId, Keyring
 from ..errors import ErrorCode
 from .batch import Batch, decided_outcome, replayed_outcome
+from .declines import DeclineCode
 from .fees import sale_fee
 from .operations import TYPED, Decided, MoveCash, Outcome, Refused, Scan
-from .payment import APPROVED, CANCELED, DECLINED, PENDING, SALE, WITHDRAWAL, DeclineCode, Payment
+from .payment import (
+    APPROVED,
+    CANCELED,
+    DECLINED,
+    PENDING,
+    SALE,
+    WITHDRAWAL,
+    Payment,
+)
 from .postings import transfer_money
 from .rules import ASK_PIN, REJECT, Limits, decline_reason, is_pin_free, is_pin_locked, start_day
 from .snapshot import DeviceStatus, MerchantStatus, Snapshot, TerminalStatus, Wallet, WalletDevice

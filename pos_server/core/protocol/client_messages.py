@@ -1,9 +1,11 @@
 """Client messages as pydantic models. Incoming messages are validated against their annotations.
 
-Each request names its possible `replies`. The AsyncAPI document and the tables in docs/protocol.md are generated from
-these classes. Unknown fields are ignored, so that either side can be newer; unknown types are answered with an error.
+Each request names its possible `replies` and its `workload`, which bounds it. The AsyncAPI document and the tables in
+docs/protocol.md are generated from these classes. Unknown fields are ignored, so that either side can be newer; unknown
+types are answered with an error.
 """
 
+from enum import Enum, auto
 from typing import Annotated, ClassVar, Literal, Self, final, get_args
 from uuid import UUID
 
@@ -38,9 +40,24 @@ Pin = Annotated[str, StringConstraints(pattern=rf"^[0-9]{{4,{PIN_DIGITS_MAX}}}$"
 _Cash = Annotated[int, Field(ge=0, le=MAX_AMOUNT_MINOR)]
 
 
+class Workload(Enum):
+    """The work that a message causes, and so the bounds that apply to it besides the rate of messages.
+
+    - SUBMIT: an operation for the engine, bounded by its queue.
+    - QUERY: a task that waits for the database. Bounded in rate, because tills that poll too often have taken whole
+      networks down, and in number at a time.
+    - CHECK_PIN: a task that waits for a PIN check. Bounded in number at a time.
+    """
+
+    SUBMIT = auto()
+    QUERY = auto()
+    CHECK_PIN = auto()
+
+
 class _ClientMessage(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True, hide_input_in_errors=True)
     replies: ClassVar[tuple[type[ServerStruct], ...]]
+    workload: ClassVar[Workload]
 
     message_id: MessageId
 
@@ -50,6 +67,7 @@ class Authenticate(_ClientMessage):
     """Prove the device's identity in answer to `hello`. Sent once, before any other message."""
 
     replies = (TerminalReady, WalletReady)
+    workload = Workload.QUERY
 
     type: Literal["authenticate"] = "authenticate"
     id: Annotated[int, Field(ge=1, le=2**53 - 1, description="Number of the terminal or wallet.")]
@@ -78,6 +96,7 @@ class PaymentScan(_ClientMessage):
     """Request a payment with a scanned code. Safe to send again with the same `payment_id` until answered."""
 
     replies = (TerminalPaymentResult, PaymentPending, Error)
+    workload = Workload.SUBMIT
 
     type: Literal["payment.scan"] = "payment.scan"
     payment_id: PaymentId
@@ -118,6 +137,7 @@ class PaymentQuery(_ByIdOrReference):
     """Ask for the current state of a payment. Any terminal of the merchant may ask."""
 
     replies = (TerminalPaymentResult, PaymentPending, Error)
+    workload = Workload.QUERY
 
     type: Literal["payment.query"] = "payment.query"
 
@@ -126,6 +146,7 @@ class PaymentCancel(_ByIdOrReference):
     """Cancel a payment, even one that never arrived. Safe to send again until answered."""
 
     replies = (TerminalPaymentResult, Error)
+    workload = Workload.SUBMIT
 
     type: Literal["payment.cancel"] = "payment.cancel"
 
@@ -134,6 +155,7 @@ class PaymentsRecent(_ClientMessage):
     """Ask for the terminal's own recent payments."""
 
     replies = (PaymentList, Error)
+    workload = Workload.QUERY
 
     type: Literal["payments.recent"] = "payments.recent"
     limit: Annotated[int, Field(ge=1, le=PAGE_MAX, description="Maximum number of payments.")] = 10
@@ -143,6 +165,7 @@ class RefundCreate(_ClientMessage):
     """Refund some or all of an approved payment. Safe to send again with the same `refund_id` until answered."""
 
     replies = (TerminalRefundResult, Error)
+    workload = Workload.SUBMIT
 
     type: Literal["refund.create"] = "refund.create"
     refund_id: Annotated[
@@ -156,6 +179,7 @@ class PaymentConfirm(_ClientMessage):
     """Confirm a pending payment with the PIN. Safe to send again: no attempt is counted for an outdated `version`."""
 
     replies = (WalletPaymentResult, ConfirmationRequired, Error)
+    workload = Workload.CHECK_PIN
 
     type: Literal["payment.confirm"] = "payment.confirm"
     payment_id: PaymentId
@@ -169,6 +193,7 @@ class PaymentReject(_ClientMessage):
     """Reject a pending payment for the customer. Safe to send again."""
 
     replies = (WalletPaymentResult, Error)
+    workload = Workload.SUBMIT
 
     type: Literal["payment.reject"] = "payment.reject"
     payment_id: PaymentId
@@ -178,6 +203,7 @@ class PinSet(_ClientMessage):
     """Set the wallet's PIN, or change it with the current PIN. Safe to send again with the same `request_id`."""
 
     replies = (PinChanged, Error)
+    workload = Workload.CHECK_PIN
 
     type: Literal["pin.set"] = "pin.set"
     request_id: Annotated[UUID, described("Id of this change, made by the wallet.", pattern=UUID_PATTERN)]
@@ -195,6 +221,7 @@ class History(_ClientMessage):
     """Ask for a page of the wallet's payments, latest change first."""
 
     replies = (HistoryPage, Error)
+    workload = Workload.QUERY
 
     type: Literal["history"] = "history"
     limit: Annotated[int, Field(ge=1, le=PAGE_MAX, description="Maximum number of payments.")] = 20
@@ -209,6 +236,7 @@ class ShiftOpen(_ClientMessage):
     """Open a shift for an operator. Safe to send again with the same `shift_id` until answered."""
 
     replies = (ShiftReport, Error)
+    workload = Workload.QUERY
 
     type: Literal["shift.open"] = "shift.open"
     shift_id: ShiftId
@@ -224,6 +252,7 @@ class ShiftClose(_ClientMessage):
     """Close a shift and get its Z-report. Nothing is added to it afterwards. Safe to send again until answered."""
 
     replies = (ShiftReport, Error)
+    workload = Workload.QUERY
 
     type: Literal["shift.close"] = "shift.close"
     shift_id: ShiftId
@@ -236,6 +265,7 @@ class ShiftQuery(_ClientMessage):
     """Ask for the report of a shift: the X-report of an open shift, the Z-report of a closed one."""
 
     replies = (ShiftReport, Error)
+    workload = Workload.QUERY
 
     type: Literal["shift.query"] = "shift.query"
     shift_id: Annotated[

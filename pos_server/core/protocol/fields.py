@@ -6,8 +6,8 @@ from uuid import UUID
 from pydantic import Field, StringConstraints
 
 from ..money import MAX_AMOUNT_MINOR
-from ..payments.declines import NextStep
-from ..payments.payment import DeclineCode, Purpose, Status
+from ..payments.declines import DeclineCode, NextStep
+from ..payments.payment import Purpose, Status
 from ..payments.snapshot import TerminalStatus, WalletStatus
 
 MESSAGE_ID_CHARS_MAX = 64

@@ -6,7 +6,8 @@ from uuid import UUID
 from pydantic import Field
 
 from ..credentials.api_keys import Role
-from ..payments.payment import DeclineCode, Purpose, Status
+from ..payments.declines import DeclineCode
+from ..payments.payment import Purpose, Status
 from ..payments.snapshot import WalletStatus
 from .endpoints import Endpoint, Kind
 from .fields import (

@@ -6,8 +6,8 @@ from pydantic import Field
 
 from ..credentials.api_keys import Role
 from ..money import MAX_AMOUNT_MINOR, Currency
-from ..payments.declines import NextStep
-from ..payments.payment import DeclineCode, Purpose, Status
+from ..payments.declines import DeclineCode, NextStep
+from ..payments.payment import Purpose, Status
 from .endpoints import Endpoint, Kind
 from .fields import (
     Body,

@@ -6,7 +6,7 @@ developers (errors) are English only.
 
 from collections.abc import Mapping
 
-from ..payments.payment import DeclineCode
+from ..payments.declines import DeclineCode
 from . import en, zh
 
 LANGUAGES: dict[str, Mapping[str, str]] = {"en": en.TEXTS, "zh": zh.TEXTS}

@@ -1,7 +1,6 @@
 """Advice for every decline: whether to retry, and the cashier's next step. test_texts.py tests the texts."""
 
-from pos_server.core.payments.declines import ADVICE, ADVICE_CANCELED, ADVICE_EXPIRED, Advice, NextStep
-from pos_server.core.payments.payment import DeclineCode
+from pos_server.core.payments.declines import ADVICE, ADVICE_CANCELED, ADVICE_EXPIRED, Advice, DeclineCode, NextStep
 
 EXPECTED = {
     DeclineCode.TERMINAL_DISABLED: (False, "call_manager"),

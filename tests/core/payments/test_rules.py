@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from pos_server.core.payments.payment import DeclineCode, Purpose
+from pos_server.core.payments.declines import DeclineCode
+from pos_server.core.payments.payment import Purpose
 from pos_server.core.payments.rules import (
     Limits,
     Risk,

@@ -9,8 +9,9 @@ import pytest
 
 from pos_server.core.credentials import payment_code
 from pos_server.core.credentials.device_keys import DeviceId, DeviceKind, derive_device_key
+from pos_server.core.payments.declines import DeclineCode
 from pos_server.core.payments.operations import Decided
-from pos_server.core.payments.payment import DeclineCode, Status
+from pos_server.core.payments.payment import Status
 from pos_server.core.payments.rules import Risk, Rules
 from pos_server.core.payments.snapshot import (
     Acceptor,

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from pos_server.core.errors import ErrorCode
+from pos_server.core.payments.declines import DeclineCode
 from pos_server.core.payments.operations import Decided, Entry, Refused, Scan
-from pos_server.core.payments.payment import DeclineCode, Payment, Status
+from pos_server.core.payments.payment import Payment, Status
 from pos_server.core.payments.snapshot import (
     Changeset,
     MerchantStatus,

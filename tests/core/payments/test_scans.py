@@ -8,8 +8,9 @@ import copy
 import pytest
 
 from pos_server.core.payments.decide import decide
+from pos_server.core.payments.declines import DeclineCode
 from pos_server.core.payments.operations import Decided, Entry, Scan
-from pos_server.core.payments.payment import DeclineCode, Payment, Status
+from pos_server.core.payments.payment import Payment, Status
 from pos_server.core.payments.rules import Risk, Rules
 from pos_server.core.payments.snapshot import (
     Changeset,

@@ -7,7 +7,7 @@ import pytest
 
 from pos_server.core.credentials.device_keys import DeviceKind
 from pos_server.core.errors import ErrorCode
-from pos_server.core.payments.declines import ADVICE
+from pos_server.core.payments.declines import ADVICE, DeclineCode
 from pos_server.core.payments.operations import (
     Cancel,
     Confirm,
@@ -21,7 +21,7 @@ from pos_server.core.payments.operations import (
     Reject,
     Scan,
 )
-from pos_server.core.payments.payment import DeclineCode, Payment, Refund, Status
+from pos_server.core.payments.payment import Payment, Refund, Status
 from pos_server.core.payments.snapshot import Acceptor, MerchantStatus, TerminalStatus, Wallet, WalletStatus
 from pos_server.core.protocol.notices import (
     Recipient,
