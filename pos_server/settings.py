@@ -45,33 +45,37 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="POS_", env_ignore_empty=True, hide_input_in_errors=True, frozen=True)
 
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = 8080
-    data_dir: Path | None = None
-    database_url: SecretStr | None = None
-    postgres_bin_dir: Path | None = None
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(8080, description="port to listen on; 0 selects a free one")
+    data_dir: Path | None = Field(None, description="directory of the keys and the embedded Postgres")
+    database_url: SecretStr | None = Field(
+        None, description="DSN of a Postgres of your own; unset, the embedded one runs"
+    )
+    postgres_bin_dir: Path | None = Field(
+        None, description="directory of the programs for the embedded Postgres; unset, those of the package"
+    )
     master_keys: SecretStr | None = Field(
         default=None, description="master keys as kid:base64[,kid:base64…]; the first one is used for new devices"
     )
 
     # connections
-    heartbeat_s: Count = 20
-    heartbeat_timeout_s: Positive = 20
-    authentication_timeout_s: Count = 5
-    frame_bytes_max: Count = 4096
-    outbox_messages_max: Count = 512
-    outbox_bytes_max: Count = 256 * 1024
+    heartbeat_s: Count = Field(20, description="interval of WebSocket pings")
+    heartbeat_timeout_s: Positive = Field(20, description="time for a pong before a connection is closed")
+    authentication_timeout_s: Count = Field(5, description="time to authenticate, or to send an HTTP request")
+    frame_bytes_max: Count = Field(4096, description="length of a WebSocket message to the server")
+    outbox_messages_max: Count = Field(512, description="unsent messages per connection")
+    outbox_bytes_max: Count = Field(256 * 1024, description="length of the unsent messages per connection")
     socket_send_buffer_bytes: Count = Field(64 * 1024, description="kernel send buffer of a connection (SO_SNDBUF)")
     tcp_user_timeout_s: Positive = Field(30, description="time without an acknowledgment before a peer is dropped")
-    connections_max: Count = 20_000
+    connections_max: Count = Field(20_000, description="WebSocket connections of the server")
     trusted_proxies: str = Field("", description="addresses or networks of trusted proxies, separated by commas")
     address_connections_max: Count = Field(20_000, description="connections per address, which a whole shop may share")
     messages_per_s: Positive = Field(50, description="average rate of messages per connection")
-    messages_burst: Count = 100
+    messages_burst: Count = Field(100, description="messages of a connection at once")
     bad_messages_per_s: Positive = Field(0.5, description="average rate of bad or surplus messages before a close")
-    bad_messages_burst: Count = 20
+    bad_messages_burst: Count = Field(20, description="bad or surplus messages of a connection at once")
     allowed_origins: frozenset[str] = Field(frozenset(), description="origins of web pages that may connect, as JSON")
-    drain_timeout_s: Positive = 10
+    drain_timeout_s: Positive = Field(10, description="time for a shutdown to finish accepted operations")
     drain_reconnect_within_s: Count = Field(5, description="period over which devices spread their reconnects")
     revocation_check_s: Positive = Field(10, description="interval of the check for revoked keys of live connections")
 
@@ -87,24 +91,24 @@ class Settings(BaseSettings):
     device_keys_cached_max: Count = Field(20_000, description="cached device keys; the least recently used is evicted")
     code_expired_steps: Count = Field(20, description="age in 30 s steps up to which a code is expired, not forged")
     bad_codes_max: Count = Field(10, description="forged codes per terminal within bad_codes_window_s")
-    bad_codes_window_s: Positive = 60
-    activation_ttl_s: Positive = 24 * 3600
-    activation_body_bytes_max: Count = 1024
+    bad_codes_window_s: Positive = Field(60, description="period in which forged codes are counted")
+    activation_ttl_s: Positive = Field(24 * 3600, description="validity of an activation code")
+    activation_body_bytes_max: Count = Field(1024, description="length of the body of an activation")
     activation_failures_max: Count = Field(20, description="wrong activation codes per address within the window")
-    activation_failures_window_s: Positive = 60
-    addresses_tracked_max: Count = 10_000
+    activation_failures_window_s: Positive = Field(60, description="period in which wrong activation codes are counted")
+    addresses_tracked_max: Count = Field(10_000, description="addresses, and terminals, whose failures are counted")
 
     # REST API
-    api_body_bytes_max: Count = 4096
+    api_body_bytes_max: Count = Field(4096, description="length of the body of a REST request")
     api_timeout_s: Positive = Field(15, description="timeout of a request; the response is busy or unknown_outcome")
     api_requests_max: Count = Field(64, description="concurrent requests; further ones are busy")
     api_requests_per_s: Positive = Field(100, description="average rate of requests per API key")
-    api_requests_burst: Count = 200
-    api_keys_tracked_max: Count = 10_000
+    api_requests_burst: Count = Field(200, description="requests of an API key at once")
+    api_keys_tracked_max: Count = Field(10_000, description="API keys whose rate is measured")
     api_reports_max: Count = Field(2, description="concurrent reads of merchants' lists and reports; further ones wait")
     api_report_timeout_s: Positive = Field(3, description="statement timeout of a list or report")
     api_key_failures_max: Count = Field(20, description="wrong API keys per address within the window")
-    api_key_failures_window_s: Positive = 60
+    api_key_failures_window_s: Positive = Field(60, description="period in which wrong API keys are counted")
 
     # limits, in minor units; a day is the business day of `time_zone`
     time_zone: str = Field("UTC", description="IANA name, such as Europe/Berlin")
@@ -131,7 +135,7 @@ class Settings(BaseSettings):
     # PINs
     pin_payment_failures_max: Count = Field(3, description="wrong PINs per payment")
     pin_failures_max: Count = Field(5, description="consecutive wrong PINs before the wallet's PIN is locked")
-    pin_lock_s: Positive = 24 * 3600
+    pin_lock_s: Positive = Field(24 * 3600, description="period for which a wallet's PIN stays locked")
     pin_workers: Count = Field(2, description="threads that verify PINs")
     pin_checks_max: Count = Field(64, description="queued PIN verifications; further ones are busy")
     pin_argon2_memory_kib: Count = Field(19_456, description="memory cost m of Argon2id (RFC 9106)")
@@ -139,17 +143,17 @@ class Settings(BaseSettings):
 
     # queries
     queries_per_s: Positive = Field(2, description="average rate of queries per connection")
-    queries_burst: Count = 20
+    queries_burst: Count = Field(20, description="queries of a connection at once")
     connection_requests_max: Count = Field(4, description="concurrent queries and PIN verifications per connection")
 
     # authorizer
-    queue_operations_max: Count = 10_000
+    queue_operations_max: Count = Field(10_000, description="operations that wait in the queue of the engine")
     device_operations_max: Count = Field(16, description="open operations per terminal or wallet")
     batch_lanes: Count = Field(2, description="concurrent batches, each with its own database connection")
-    batch_operations_max: Count = 200
-    batch_attempts_max: Count = 5
-    operation_deadline_s: Positive = 10
-    batch_timeout_s: Positive = 5
+    batch_operations_max: Count = Field(200, description="operations of a batch")
+    batch_attempts_max: Count = Field(5, description="attempts of a batch after conflicts or lost connections")
+    operation_deadline_s: Positive = Field(10, description="time after which a waiting operation is busy")
+    batch_timeout_s: Positive = Field(5, description="time for an attempt of a batch")
 
     # telemetry
     metrics: bool = Field(True, description="collection of metrics for /metrics")
@@ -160,10 +164,12 @@ class Settings(BaseSettings):
     probe_timeout_s: Positive = Field(1, description="timeout of the database checks behind /readyz and /metrics")
 
     # database
-    database_start_attempts: Count = 10
-    database_start_pause_s: Positive = 0.5
-    database_connect_timeout_s: Positive = 5
-    database_pool_max: Count = 5
+    database_start_attempts: Count = Field(10, description="attempts to reach the database at start")
+    database_start_pause_s: Positive = Field(0.5, description="pause between these attempts")
+    database_connect_timeout_s: Positive = Field(
+        5, description="time to connect to the database, and for a statement outside the engine"
+    )
+    database_pool_max: Count = Field(5, description="database connections in addition to those of the engine")
 
     @field_validator("host")
     @classmethod

@@ -36,7 +36,8 @@ from pos_server.core.rest.problems import ProblemCode, problem_text
 from pos_server.core.texts import DEFAULT_LANGUAGE, decline_text
 from pos_server.settings import Settings
 
-PAGES = tuple(Path(__file__).parents[1] / "docs" / name for name in ("protocol.md", "payments.md", "api.md"))
+_NAMES = ("protocol.md", "payments.md", "api.md", "settings.md")
+PAGES = tuple(Path(__file__).parents[1] / "docs" / name for name in _NAMES)
 DEFAULTS = {name: field.default for name, field in Settings.model_fields.items()}
 _BLOCK = re.compile(r"(<!-- generated: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 _COLUMNS = 100
@@ -147,6 +148,7 @@ def tables() -> dict[str, str]:
         "next steps": _table(("Next step", "Action of the cashier"), _descriptions(NextStep)),
         "shift totals": _table(("Kind", "Contents"), _descriptions(TotalKind)),
         "limits": _limits(_LIMITS) + _constants(),
+        "settings": _settings(),
         "REST errors": _rest_errors(),
         "decline reasons": _table(("Reason", "Meaning"), _descriptions(DeclineCode)),
         "payment limits": _limits(limit for limit in _LIMITS if limit[1] in Limits.__dataclass_fields__),
@@ -286,6 +288,20 @@ def _limits(limits: Iterable[tuple[str, str, str, str]]) -> str:
 
 def _constants() -> str:
     return "".join(f"\n| {limit} | {_amount(value, unit)} | | `bad_field` |" for limit, value, unit in _CONSTANTS)
+
+
+def _settings() -> str:
+    rows = (
+        (f"`POS_{name.upper()}`", _default(field.default), field.description or "")
+        for name, field in Settings.model_fields.items()
+    )
+    return _table(("Setting", "Default", "Meaning"), rows)
+
+
+def _default(value: object) -> str:
+    if value is None or value in ("", frozenset(), {}):
+        return ""
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
 def _endpoints(role: Role) -> str:

@@ -82,3 +82,8 @@ def test_secrets_are_not_in_the_repr() -> None:
     settings = load_settings(master_keys=f"k1:{KEY}", database_url="postgresql://pos:hunter2@db/pos")
     assert KEY not in repr(settings)
     assert "hunter2" not in repr(settings)
+
+
+def test_every_setting_is_described() -> None:
+    """docs/settings.md is generated from the descriptions."""
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []

@@ -8,7 +8,7 @@ with a stable `code`.
 
     admin.py, issuer.py, merchant_*.py   handlers by role
     activations.py                       activation of devices, without an API key
-    health.py, metrics.py                probes and Prometheus metrics
+    health.py, metrics.py                probes; the metrics page with its gauges (counters: telemetry/metrics.py)
     openapi.py, asyncapi.py, docs.py     documents and their viewers
     support/                             shared by all handlers
 """

@@ -13,4 +13,15 @@
   such a horizon: the sum of the transfers up to it is stored, later transfers are added at each read (`rollup.py`).
   Seals, settlement and the archive build on the same rule.
 - Old payments move into files (`archive.py`); `audit.py` proves from the rows alone that the money is right.
+
+    payments.py, batch_rows.py, rows.py          a batch: load, store, and rows to records and back
+    directory.py                                 merchants, their terms, terminals, wallets and devices
+    stores.py, wallets.py, reports.py            what back offices and issuers read and change
+    history.py, pins.py, shifts.py               what devices read and change
+    api_keys.py, idempotency.py                  what the REST API stores
+    rollup.py, transactions.py                   balances, and the horizon that they need
+    settlement.py, seals.py, archive*.py, audit.py   the operator's accounting
+    leadership.py, database.py, migrate.py, sql/, migrations/   connections, statements and the schema
+
+A new column on a table that `pos_app` updates needs a grant in its migration, as does a new table.
 """

@@ -9,5 +9,6 @@
   from them, too.
 
 To add a message, define its class, add it to the unions and to the `replies` of its request, and give it a section with
-a marker in docs/protocol.md.
+a marker in docs/protocol.md. A request is handled in gateway/terminal.py or gateway/wallet.py, and sent by pos_client's
+terminal/client.py or wallet/client.py, whose `_Message` and `_on_message` name the messages that it receives.
 """

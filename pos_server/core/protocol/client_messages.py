@@ -41,7 +41,7 @@ _Cash = Annotated[int, Field(ge=0, le=MAX_AMOUNT_MINOR)]
 
 
 class Workload(Enum):
-    """The work that a message causes, and so the bounds that apply to it besides the rate of messages.
+    """The work that a message causes, and so the bounds that apply to it in addition to the rate of messages.
 
     - SUBMIT: an operation for the engine, bounded by its queue.
     - QUERY: a task that waits for the database. Bounded in rate, because tills that poll too often have taken whole

@@ -42,7 +42,7 @@ class MerchantCreate(Body):
 
 
 class MerchantChange(Body):
-    """Fields to change; omitted fields keep their values.
+    """Fields to change. Omitted fields and null keep their values.
 
     Fees apply from the next sale, the business day from the next settlement.
     """

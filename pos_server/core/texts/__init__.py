@@ -1,7 +1,7 @@
-"""Texts for cashiers and customers: one module per language, all with the same keys.
+"""Texts for cashiers and customers: one module per language, all with the same names.
 
-To add a language, add a module and a line here. Values replace `{…}`, in the order that the language needs. Texts for
-developers (errors) are English only.
+To add a language, add a module and its name to _MODULES. Values replace `{…}`, in the order that the language needs.
+Texts for developers (errors) are English only.
 """
 
 from collections.abc import Mapping
@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from ..payments.declines import DeclineCode
 from . import en, zh
 
-LANGUAGES: dict[str, Mapping[str, str]] = {"en": en.TEXTS, "zh": zh.TEXTS}
-_SHIFT_LABELS: dict[str, Mapping[str, str]] = {"en": en.SHIFT_LABELS, "zh": zh.SHIFT_LABELS}
+_MODULES = {"en": en, "zh": zh}
+LANGUAGES: dict[str, Mapping[str, str]] = {language: module.TEXTS for language, module in _MODULES.items()}
+SHIFT_LABELS: dict[str, Mapping[str, str]] = {language: module.SHIFT_LABELS for language, module in _MODULES.items()}
 DEFAULT_LANGUAGE = "en"
 
 
@@ -32,4 +33,4 @@ def decline_text(language: str, side: str, code: DeclineCode) -> str:
 
 def shift_text(language: str, key: str) -> str:
     """Return a label of the shift report."""
-    return _SHIFT_LABELS[language][key]
+    return SHIFT_LABELS[language][key]

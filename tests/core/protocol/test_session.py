@@ -23,6 +23,7 @@ from pos_server.core.protocol.client_messages import (
     ShiftClose,
     ShiftOpen,
     ShiftQuery,
+    Workload,
 )
 from pos_server.core.protocol.session import Session, State
 
@@ -223,3 +224,9 @@ def test_a_close_reason_fits_its_frame(state: State, frame: str) -> None:
     """A close frame's reason has at most 123 bytes (RFC 6455 section 5.5)."""
     result = receive(session_in(WALLET, state), FRAMES[frame])
     assert not isinstance(result, Closing) or len(result.reason.encode()) <= 123
+
+
+@pytest.mark.parametrize("request_class", get_args(Request), ids=lambda each: each.__name__)
+def test_every_request_declares_its_replies_and_its_workload(request_class: type[Request]) -> None:
+    assert request_class.replies
+    assert isinstance(request_class.workload, Workload)
