@@ -1,6 +1,6 @@
 """Fixtures of all tests: a real Postgres, a database, a small shop with tills and wallets, a server.
 
-Server code is imported where a fixture needs it, so that tests of pure rules start at once.
+Fixtures import server code themselves, so that tests of pure rules start quickly.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ if TYPE_CHECKING:
     from pos_server.server import RunningServer
     from tests.support import Shop
 
-# How long an example takes says how busy the machine is, nothing else.
+# The duration of an example depends on the load of the machine, so it must not fail a test.
 hypothesis.settings.register_profile("pos", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("pos")
 
-# Of free memory, for the databases of all tests that run at a time.
+# Free memory required for the databases of all concurrent tests.
 _MEMORY_BYTES = 8 * 2**30
 
 
 def _in_memory() -> str | None:
-    """A directory in memory where there is plenty: to clone a database there takes a fifth of the time."""
+    """Return a directory in memory if there is enough of it. Cloning a database there takes a fifth of the time."""
     try:
-        place = os.statvfs("/dev/shm")
+        status = os.statvfs("/dev/shm")
     except OSError:
         return None
-    plenty = place.f_bavail * place.f_frsize >= _MEMORY_BYTES and not place.f_flag & os.ST_NOEXEC
-    return "/dev/shm" if plenty else None
+    is_enough = status.f_bavail * status.f_frsize >= _MEMORY_BYTES and not status.f_flag & os.ST_NOEXEC
+    return "/dev/shm" if is_enough else None
 
 
-# Of this process and all that it starts.
+# For this process and its child processes.
 if "TMPDIR" not in os.environ and (directory := _in_memory()):
     os.environ["TMPDIR"] = tempfile.tempdir = directory
 
@@ -55,7 +55,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """The DSN of an embedded Postgres, with a migrated database `pos_template` to clone."""
+    """Yield the DSN of an embedded Postgres with a migrated database `pos_template` to clone."""
     from pos_server.postgres.embedded import EmbeddedPostgres
     from tests.databases import make_template
     from tests.support import open_directory
@@ -71,25 +71,25 @@ def postgres() -> Iterator[str]:
 
 @pytest_asyncio.fixture
 async def empty_dsn(postgres: str) -> AsyncIterator[str]:
-    """A database without a schema."""
+    """Yield the DSN of a database without a schema."""
     from tests.databases import database
 
-    async with database(postgres, empty=True) as made:
-        yield made
+    async with database(postgres, empty=True) as created:
+        yield created
 
 
 @pytest_asyncio.fixture
 async def dsn(postgres: str) -> AsyncIterator[str]:
-    """A migrated database of this test's own, unless its file shares one (tests/shared.py)."""
+    """Yield the DSN of a migrated database for one test. Files can share one instead (tests/shared.py)."""
     from tests.databases import database
 
-    async with database(postgres) as made:
-        yield made
+    async with database(postgres) as created:
+        yield created
 
 
 @pytest_asyncio.fixture
 async def connection(dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection under the server's role."""
+    """Yield a connection under the server's role."""
     from pos_server.ledger.database import connect
 
     opened = await connect(dsn, timeout_s=10)
@@ -99,7 +99,7 @@ async def connection(dsn: str) -> AsyncIterator[asyncpg.Connection]:
 
 @pytest_asyncio.fixture
 async def admin(dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection that may do anything, also what the server may not."""
+    """Yield a connection as the owner, with rights that the server lacks."""
     from pos_server.ledger.database import connect
 
     opened = await connect(dsn, timeout_s=10, role=None)
@@ -109,7 +109,7 @@ async def admin(dsn: str) -> AsyncIterator[asyncpg.Connection]:
 
 @pytest_asyncio.fixture
 async def shop(connection: asyncpg.Connection) -> Shop:
-    """One merchant with a store and two terminals; three wallets with 100.00 EUR and one device each."""
+    """Create a merchant with a store and two terminals, and three wallets with 100.00 EUR and one device each."""
     from tests.support import build_shop
 
     return await build_shop(connection)
@@ -120,7 +120,7 @@ async def _loop_errors() -> AsyncIterator[None]:
     errors: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: errors.append(context))
     yield
-    assert not errors, f"unhandled in the event loop: {errors}"
+    assert not errors, f"unhandled errors in the event loop: {errors}"
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +131,7 @@ def _loop_errors_fail(request: pytest.FixtureRequest) -> None:
 
 @pytest_asyncio.fixture
 async def server(dsn: str) -> AsyncIterator[RunningServer]:
-    """A real server on a free port, in this process."""
+    """Yield a real server on a free port, in this process."""
     from pos_server.server import serving
     from tests.support import KEYRING, settings
 

@@ -1,4 +1,4 @@
-"""Databases for tests, in the Postgres of the run. Nothing here is a test."""
+"""Databases for tests, in the Postgres of the test run."""
 
 import itertools
 from collections.abc import AsyncIterator
@@ -12,7 +12,7 @@ _numbers = itertools.count(1)
 
 
 async def make_template(postgres: str) -> None:
-    """Make the migrated database that others are cloned from."""
+    """Create the migrated database that others are cloned from."""
     await _execute(postgres, f"create database {_TEMPLATE}")
     connection = await connect(_dsn_of(postgres, _TEMPLATE), timeout_s=10, role=None)
     try:
@@ -23,7 +23,7 @@ async def make_template(postgres: str) -> None:
 
 @asynccontextmanager
 async def database(postgres: str, *, empty: bool = False) -> AsyncIterator[str]:
-    """The DSN of a new database, which exists as long as the block runs: migrated, or `empty`."""
+    """Yield the DSN of a new database, migrated or `empty`, which is dropped at the end of the block."""
     name = f"pos_test_{next(_numbers)}"
     await _execute(postgres, f"create database {name}" + ("" if empty else f" template {_TEMPLATE}"))
     try:

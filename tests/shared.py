@@ -1,7 +1,7 @@
-"""Fixtures that all tests of a file share, where a test would otherwise get a database and a server of its own.
+"""Fixtures that all tests of a file share, instead of a database and a server for each test.
 
-In the file: `dsn = shared_database()` and, for a server in this process, `server = shared_server()`. Its tests then
-find each other's rows: they make a shop of their own (the fixture `shop` does) and look at its rows only.
+Write `dsn = shared_database()` in the file and, for a server in this process, `server = shared_server()`. Its tests
+then see each other's rows, so each creates its own shop (fixture `shop`) and reads only the rows of that shop.
 """
 
 from collections.abc import AsyncIterator
@@ -15,18 +15,18 @@ from tests.support import KEYRING, settings
 
 
 def shared_database() -> Any:
-    """The fixture `dsn`: one migrated database for the tests of a file."""
+    """Return the fixture `dsn`: one migrated database for the tests of a file."""
 
     @pytest_asyncio.fixture(scope="module")
     async def dsn(postgres: str) -> AsyncIterator[str]:
-        async with database(postgres) as made:
-            yield made
+        async with database(postgres) as created:
+            yield created
 
     return dsn
 
 
 def shared_server(**overrides: object) -> Any:
-    """The fixture `server`: one server on `dsn` for the tests of a file, with these settings."""
+    """Return the fixture `server`: one server on `dsn` for the tests of a file, with these settings."""
     limits = settings(**({"revocation_check_s": 0.2} | overrides))
 
     @pytest_asyncio.fixture(scope="module")

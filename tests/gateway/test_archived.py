@@ -1,4 +1,4 @@
-"""Archived payments, as a till meets them. The archive takes a whole database, so the test has one of its own."""
+"""Queries and scans of archived payments. The archive moves a whole database, so the test has a separate one."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from tests.support import Shop, ask, logged_in, scan_message
 pytestmark = pytest.mark.asyncio
 
 
-async def test_an_archived_payment_is_known_as_one(
+async def test_a_query_recognizes_an_archived_payment(
     server: RunningServer, shop: Shop, connection: asyncpg.Connection, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
     sale, declined = shop.scan(0), shop.scan(1, amount_minor=99_999)
@@ -24,21 +24,21 @@ async def test_an_archived_payment_is_known_as_one(
     await make_old(admin)
     await archive_old(admin, tmp_path)
     async with logged_in(server.url, shop.terminals[0]) as till:
-        for asked in (
+        for query in (
             query_message(payment_id=str(sale.payment_id)),
             query_message(reference=sale.reference),
             query_message(payment_id=str(declined.payment_id)),
         ):
-            answer = await ask(till, asked)
+            answer = await ask(till, query)
             assert (answer["code"], answer["retryable"]) == ("payment_archived", False)
-        # Nothing holds this order any more.
+        # No payment occupies this reference any more.
         assert (await ask(till, query_message(reference=declined.reference)))["code"] == "payment_unknown"
-        again = await ask(till, scan_message(shop.wallets[2].code(), reference=sale.reference))
-        assert (again["decline_code"], again["paid_by"]) == ("already_paid", str(sale.payment_id))
-        # The one that holds the order, not the one that failed for it.
+        rescan = await ask(till, scan_message(shop.wallets[2].code(), reference=sale.reference))
+        assert (rescan["decline_code"], rescan["paid_by"]) == ("already_paid", str(sale.payment_id))
+        # The query finds the payment that occupies the reference, not the declined one.
         assert (await ask(till, query_message(reference=sale.reference)))["code"] == "payment_archived"
-        assert (await ask(till, query_message(payment_id=again["payment_id"])))["decline_code"] == "already_paid"
+        assert (await ask(till, query_message(payment_id=rescan["payment_id"])))["decline_code"] == "already_paid"
         recent = await ask(till, {"type": "payments.recent", "message_id": "r"})
-        assert [payment["payment_id"] for payment in recent["payments"]] == [again["payment_id"]]
+        assert [payment["payment_id"] for payment in recent["payments"]] == [rescan["payment_id"]]
     stranger = await directory.create_merchant(connection, "Other shop", "EUR")
     assert await history.find_payment(connection, stranger, sale.payment_id, None) is ErrorCode.PAYMENT_UNKNOWN  # type: ignore[arg-type]

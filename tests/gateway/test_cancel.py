@@ -24,12 +24,12 @@ def cancel_message(**fields: Any) -> dict[str, Any]:
 
 
 async def kinds_of(admin: asyncpg.Connection, payment_id: str) -> list[str]:
-    """The kinds of a payment's transfers."""
+    """Return the kinds of a payment's transfers."""
     rows = await admin.fetch("select kind from transfer where source_id = $1 order by kind", UUID(payment_id))
     return [row["kind"] for row in rows]
 
 
-async def test_a_paid_order_is_canceled_and_the_money_comes_back(
+async def test_a_cancel_of_a_paid_order_returns_the_money(
     server: RunningServer, shop: Shop, admin: asyncpg.Connection
 ) -> None:
     wallet = shop.wallets[0]

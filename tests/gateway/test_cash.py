@@ -19,7 +19,7 @@ server = shared_server(top_up_minor_max=3_000, balance_minor_max=14_000, pin_fre
 
 
 async def transfers(admin: asyncpg.Connection, shop: Shop) -> list[tuple[str, str, str, int]]:
-    """All of the shop's wallets since the seeding: kind, from, to, amount."""
+    """Return the transfers of the shop's wallets in this test as (kind, from, to, amount)."""
     rows = await admin.fetch(
         "select x.kind, case d.kind when 'house' then d.name else d.kind end, "
         "case c.kind when 'house' then c.name else c.kind end, x.amount_minor from transfer x "
@@ -95,9 +95,9 @@ async def test_a_withdrawal_waits_for_the_pin(server: RunningServer, shop: Shop,
         assert (paid_out["purpose"], paid_out["text"]) == ("withdrawal", "Pay out 4.00 EUR in cash.")
         canceled = await ask(till, cancel_message(reference=paid_out["reference"]))
         assert canceled["text"] == "The payout of 4.00 EUR was taken back. Take the cash back."
-        told = await receive(phone)
-        assert told["balance_minor"] == 10_000
-        assert told["text"] == "Corner Canteen took the payout back. 4.00 EUR is in your wallet again."
+        notice = await receive(phone)
+        assert notice["balance_minor"] == 10_000
+        assert notice["text"] == "Corner Canteen took the payout back. 4.00 EUR is in your wallet again."
     assert await transfers(admin, shop) == [
         ("withdrawal", "wallet", "payout", 400),
         ("cancel", "payout", "wallet", 400),
@@ -114,9 +114,7 @@ async def test_an_order_is_paid_once_for_any_purpose(purpose: str, server: Runni
     assert (answer["decline_code"], answer["paid_by"]) == ("already_paid", paid["payment_id"])
 
 
-async def test_fees_of_a_sale_its_refunds_and_its_cancel(
-    server: RunningServer, shop: Shop, admin: asyncpg.Connection
-) -> None:
+async def test_fees_of_sales_refunds_and_cancels(server: RunningServer, shop: Shop, admin: asyncpg.Connection) -> None:
     await admin.execute("update merchant set fee_bps = 145, fee_fixed_minor = 7 where id = $1", shop.merchant_id)
     async with logged_in(server.url, shop.terminals[0]) as till:
         sold = await ask(till, scan_message(shop.wallets[0].code(), amount_minor=999))

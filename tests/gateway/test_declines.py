@@ -31,12 +31,12 @@ server = shared_server(
     day_minor_max=DAY_MAX,
     payment_minor_max=PAYMENT_MAX,
     balance_minor_max=BALANCE_MAX,
-    risk_hook="tests.gateway.test_declines:reject_the_beast",
+    risk_hook="tests.gateway.test_declines:reject_risky_amount",
 )
 
 
-def reject_the_beast(scan: Scan, wallet: Wallet) -> Risk:
-    """A risk hook, loaded by name."""
+def reject_risky_amount(scan: Scan, wallet: Wallet) -> Risk:
+    """Reject one amount: a risk hook, loaded by its name."""
     return Risk.REJECT if scan.amount_minor == RISKY else Risk.ACCEPT
 
 
@@ -74,7 +74,7 @@ def case(code: DeclineCode) -> Callable[[Case], Case]:
 
 def sql(code: DeclineCode, statement: str) -> None:
     @case(code)
-    async def damage(scene: Scene) -> dict[str, object]:
+    async def change_row(scene: Scene) -> dict[str, object]:
         shop = scene.shop
         terminal, wallet = shop.terminals[0].device.number, scene.wallet.device.number
         await scene.admin.execute(statement.format(merchant=shop.merchant_id, terminal=terminal, wallet=wallet))

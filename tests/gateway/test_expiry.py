@@ -1,6 +1,6 @@
-"""Payments that nobody confirms in time, on the wire.
+"""Expiry of unconfirmed payments over WebSockets.
 
-Each test has a database of its own, since any server on it would expire them.
+Each test has a separate database, because any server on it expires pending payments.
 """
 
 import asyncio
@@ -14,24 +14,24 @@ from tests.support import KEYRING, Shop, ask, logged_in, receive, scan_message, 
 pytestmark = pytest.mark.asyncio
 
 
-async def test_a_payment_expires_and_both_sides_hear_of_it(dsn: str, shop: Shop) -> None:
+async def test_both_sides_are_notified_when_a_payment_expires(dsn: str, shop: Shop) -> None:
     async with (
         serving(settings(pin_free_minor_max=0, confirmation_s=0.2), KEYRING, dsn) as server,
         logged_in(server.url, shop.terminals[0]) as till,
         logged_in(server.url, shop.wallets[0]) as phone,
     ):
-        asked = await ask_for_pin(till, phone, shop.wallets[0].code(), reference="order-slow")
-        expired, told = await receive(till), await receive(phone)
+        request = await ask_for_pin(till, phone, shop.wallets[0].code(), reference="order-slow")
+        expired, notice = await receive(till), await receive(phone)
         assert (expired["status"], expired["retryable"], expired["decline_code"]) == ("expired", True, None)
-        assert (told["status"], told["payment_id"]) == ("expired", asked["payment_id"])
+        assert (notice["status"], notice["payment_id"]) == ("expired", request["payment_id"])
         await set_pin(phone)
-        assert (await ask(phone, confirm_message(asked)))["status"] == "expired"
+        assert (await ask(phone, confirm_message(request)))["status"] == "expired"
         assert (await ask(till, scan_message(shop.wallets[0].code(), reference="order-slow")))["type"] == (
             "payment.pending"
         )
 
 
-async def test_a_payment_expires_at_the_next_start_too(dsn: str, shop: Shop) -> None:
+async def test_a_payment_expires_at_the_next_start(dsn: str, shop: Shop) -> None:
     never = settings(pin_free_minor_max=0, confirmation_s=0.2, expiry_check_s=1000)
     async with serving(never, KEYRING, dsn) as server, logged_in(server.url, shop.terminals[0]) as till:
         pending = await ask(till, scan_message(shop.wallets[0].code()))

@@ -14,7 +14,7 @@ from tests.support import Shop, activated, ask, logged_in, new_id, receive, scan
 
 pytestmark = pytest.mark.asyncio
 dsn = shared_database()
-# It asks for the PIN from 5.00 on.
+# The PIN is required for 5.00 EUR and more.
 server = shared_server(pin_free_minor_max=499)
 
 PIN = "274951"
@@ -191,7 +191,7 @@ async def test_setting_a_pin(server: RunningServer, shop: Shop, admin: asyncpg.C
         wrong = pin_message(OTHER_PIN, old_pin="111222")
         assert (await ask(phone, wrong))["code"] == "pin_wrong"
         assert (await ask(phone, wrong))["code"] == "pin_wrong"
-        assert await admin.fetchval(failures, number) == 1, "sent again, counted once"
+        assert await admin.fetchval(failures, number) == 1, "a repeat must not count again"
         assert (await ask(phone, pin_message(OTHER_PIN, old_pin=PIN)))["type"] == "pin.changed"
     numbers = [wallet.device.number for wallet in shop.wallets]
     hashes = "select number, pin_hash from wallet where number = any($1) and pin_hash is not null"

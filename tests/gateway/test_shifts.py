@@ -156,7 +156,9 @@ Not paid
         assert columns(line) <= 42, line
 
 
-async def test_times_are_those_of_the_shop(server: RunningServer, shop: Shop, admin: asyncpg.Connection) -> None:
+async def test_times_are_in_the_time_zone_of_the_shop(
+    server: RunningServer, shop: Shop, admin: asyncpg.Connection
+) -> None:
     await admin.execute("update merchant set time_zone = 'Asia/Tokyo' where id = $1", shop.merchant_id)
     async with logged_in(server.url, shop.terminals[0]) as till:
         shift = await ask(till, opening())

@@ -51,7 +51,7 @@ async def test_an_unknown_wallet_and_a_wrong_key_have_the_same_close_code(server
             assert await close_code(socket) == CloseCode.UNAUTHORIZED
 
 
-async def test_a_revoked_phone_stays_out(server: RunningServer, shop: Shop, admin: asyncpg.Connection) -> None:
+async def test_a_revoked_phone_cannot_connect(server: RunningServer, shop: Shop, admin: asyncpg.Connection) -> None:
     number = shop.wallets[0].device.number
     await admin.execute("update wallet_device set status = 'revoked' where wallet_number = $1", number)
     async with raw_socket(server.url, DeviceKind.WALLET) as socket:

@@ -41,12 +41,12 @@ _Cash = Annotated[int, Field(ge=0, le=MAX_AMOUNT_MINOR)]
 
 
 class Workload(Enum):
-    """The work that a message causes, and so the bounds that apply to it in addition to the rate of messages.
+    """The work that a message causes. It decides the limits in addition to the rate of messages.
 
-    - SUBMIT: an operation for the engine, bounded by its queue.
-    - QUERY: a task that waits for the database. Bounded in rate, because tills that poll too often have taken whole
-      networks down, and in number at a time.
-    - CHECK_PIN: a task that waits for a PIN check. Bounded in number at a time.
+    - SUBMIT: an operation for the engine, limited by its queue.
+    - QUERY: a task that waits for the database. Its rate and its number at a time are limited, because tills that poll
+      too often have taken whole networks down.
+    - CHECK_PIN: a task that waits for a PIN check. Its number at a time is limited.
     """
 
     SUBMIT = auto()
