@@ -84,7 +84,7 @@ def test_make_demo_starts_the_demo() -> None:
 
 
 @pytest.mark.asyncio
-@pytest.mark.postgres
+@pytest.mark.long
 async def test_from_the_demo_to_a_refund(tmp_path: Path) -> None:
     shell = Shell(tmp_path)
     async with asyncio.timeout(TIMEOUT_S), data_directory() as data, demo(data) as printed:

@@ -5,8 +5,8 @@
 
 import argparse
 import sys
-
-import httpx
+from http.client import HTTPConnection
+from urllib.parse import urlsplit, urlunsplit
 
 
 def main() -> None:
@@ -22,10 +22,13 @@ def main() -> None:
     if arguments.json is not None:
         headers |= {"Content-Type": "application/json", "Accept": "application/json"}
     method = arguments.method or ("GET" if arguments.json is None else "POST")
-    response = httpx.request(method, arguments.url, headers=headers, content=arguments.json)
+    url = urlsplit(arguments.url)
+    connection = HTTPConnection(url.netloc)
+    connection.request(method, urlunsplit(("", "", url.path, url.query, "")), body=arguments.json, headers=headers)
+    response = connection.getresponse()
     if arguments.with_headers:
-        sys.stdout.write("".join(f"{name}: {value}\r\n" for name, value in response.headers.items()) + "\r\n")
-    sys.stdout.write(response.text)
+        sys.stdout.write("".join(f"{name}: {value}\r\n" for name, value in response.getheaders()) + "\r\n")
+    sys.stdout.write(response.read().decode())
 
 
 if __name__ == "__main__":

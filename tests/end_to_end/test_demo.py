@@ -34,6 +34,7 @@ async def test_once_as_json_prints_one_summary() -> None:
         assert not (data_dir / "postgres" / "postmaster.pid").exists()
 
 
+@pytest.mark.long
 async def test_once_prints_a_line_per_side_and_can_run_many_times_a_day() -> None:
     async with data_directory() as data_dir:
         for ledger_payments in (39, 78):
@@ -53,6 +54,7 @@ async def test_once_prints_a_line_per_side_and_can_run_many_times_a_day() -> Non
         assert demo.err == ""
 
 
+@pytest.mark.long
 async def test_the_error_for_data_of_another_version_says_what_to_delete() -> None:
     async with data_directory() as data_dir:
         newer = "insert into migration (number, name, checksum) values (9999, '9999_newer.sql', 'x')"
@@ -64,6 +66,7 @@ async def test_the_error_for_data_of_another_version_says_what_to_delete() -> No
         assert f"or delete {data_dir}, which contains play money only" in demo.err
 
 
+@pytest.mark.long
 async def test_the_server_keeps_running_and_the_printed_commands_work() -> None:
     async with data_directory() as data_dir:
         process = await asyncio.create_subprocess_exec(
@@ -110,6 +113,7 @@ async def _pasted(line: str, home: Path) -> str:
     return out.decode()
 
 
+@pytest.mark.long
 async def test_the_ledger_is_correct_after_a_killed_demo() -> None:
     """Kill the demo after different numbers of payments, audit the ledger, and run the next demo on it."""
     async with data_directory() as data_dir:

@@ -298,6 +298,7 @@ def expected_balances(
     return dict(by_owner)
 
 
+@pytest.mark.long
 async def test_statements_and_balances_match_the_messages_of_the_clients(
     dsn: str, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:

@@ -30,7 +30,7 @@ def wait_until_connected(data_dir: Path, deadline_s: float = 20) -> None:
         time.sleep(0.001)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 async def test_a_signal_stops_the_server_and_its_postgres(number: signal.Signals) -> None:
     async with data_directory() as data_dir, running_server("--data-dir", data_dir) as server:
         assert postgres_is_running(data_dir)
@@ -38,6 +38,7 @@ async def test_a_signal_stops_the_server_and_its_postgres(number: signal.Signals
         assert not postgres_is_running(data_dir)
 
 
+@pytest.mark.long
 async def test_sigterm_during_the_start_stops_postgres() -> None:
     async with data_directory() as data_dir:
         await pos_server("migrate", "--data-dir", data_dir)
@@ -72,6 +73,7 @@ async def test_a_start_after_kill_9_keeps_the_data_and_the_keys() -> None:
         assert not postgres_is_running(data_dir)
 
 
+@pytest.mark.long
 async def test_two_servers_can_share_a_data_directory() -> None:
     async with data_directory() as data_dir, running_server("--data-dir", data_dir) as first:
         async with running_server("--data-dir", data_dir) as second:
@@ -184,6 +186,7 @@ async def test_a_second_migrate_changes_nothing(empty_dsn: str) -> None:
     assert (second.status, second.out) == (0, "the database is up to date\n")
 
 
+@pytest.mark.long
 async def test_a_till_reconnects_after_a_restart() -> None:
     async with data_directory() as data_dir:
         port = free_port()

@@ -4,7 +4,9 @@ Each test has a separate database, because any server on it expires pending paym
 """
 
 import asyncio
+from uuid import UUID
 
+import asyncpg
 import pytest
 
 from pos_server.server import serving
@@ -31,7 +33,7 @@ async def test_both_sides_are_notified_when_a_payment_expires(dsn: str, shop: Sh
         )
 
 
-async def test_a_payment_expires_at_the_next_start(dsn: str, shop: Shop) -> None:
+async def test_a_payment_expires_at_the_next_start(dsn: str, shop: Shop, admin: asyncpg.Connection) -> None:
     never = settings(pin_free_minor_max=0, confirmation_s=0.2, expiry_check_s=1000)
     async with serving(never, KEYRING, dsn) as server, logged_in(server.url, shop.terminals[0]) as till:
         pending = await ask(till, scan_message(shop.wallets[0].code()))
@@ -40,7 +42,8 @@ async def test_a_payment_expires_at_the_next_start(dsn: str, shop: Shop) -> None
         logged_in(server.url, shop.terminals[0]) as till,
         asyncio.timeout(10),
     ):
-        query = {"type": "payment.query", "message_id": "q", "payment_id": pending["payment_id"]}
-        while (answer := await ask(till, query))["type"] != "payment.result":
+        status = "select status from payment where id = $1"
+        while await admin.fetchval(status, UUID(pending["payment_id"])) == "pending":
             pass
-    assert answer["status"] == "expired"
+        query = {"type": "payment.query", "message_id": "q", "payment_id": pending["payment_id"]}
+        assert (await ask(till, query))["status"] == "expired"
