@@ -1,7 +1,7 @@
-.PHONY: help setup demo test bench loadtest docs generate lint lock clean
+.PHONY: help setup demo check test test-all bench loadtest docs generate lint lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
 setup: ## Create .venv from requirements.lock; PYTHON=… selects the interpreter (3.11 or newer)
 	@sh scripts/venv.sh
@@ -9,9 +9,17 @@ setup: ## Create .venv from requirements.lock; PYTHON=… selects the interprete
 demo: setup ## Play a short store day with tills and wallets, then keep serving; ARGS are options of pos-server demo
 	@exec .venv/bin/pos-server demo $(ARGS)
 
-# Three at a time: each has a Postgres of its own, and much of a test is waiting.
-test: lint ## Run lint, then the tests, three files at a time; ARGS goes to pytest (-n 0 runs them in one process)
-	.venv/bin/pytest -n 3 --dist loadfile $(ARGS)
+# Three workers on two cores: each has a Postgres of its own, and tests wait most of the time.
+PYTEST = .venv/bin/pytest -n 3 --dist loadfile
+
+check: lint ## Check style and types, then run the tests that need no Postgres
+	$(PYTEST) -m "not postgres and not long" $(ARGS)
+
+test: lint ## Run lint, then all tests in their short form; ARGS goes to pytest (-n 0 runs them in one process)
+	$(PYTEST) -m "not long" $(ARGS)
+
+test-all: lint ## Run lint, then all tests, also the long ones: races, kills, store days, images, backups
+	$(PYTEST) $(ARGS)
 
 bench: setup ## Compare the engine with pgbench in the same run; ARGS="--quick", ARGS="--json FILE --html FILE"
 	@exec .venv/bin/python -m loadtest.bench $(ARGS)
