@@ -221,6 +221,8 @@ def test_the_decoder_rejects_other_messages(name: str, data: st.DataObject) -> N
     else:
         message[field] = data.draw(near(message.get(field)) | JSON)
     assume(not any(is_unusual_uuid(message.get(field)) for field in UUIDS))
+    # For JSON Schema 1.0 is an integer, for the decoder it is not.
+    assume(not any(isinstance(value, float) and value.is_integer() for value in message.values()))
     if name in BY_ID_OR_REFERENCE:
         assume((message.get("payment_id") is None) != (message.get("reference") is None))
     assert decodes(message) == accepts(name, message), field
