@@ -18,7 +18,7 @@ class DeclineCode(DescribedCode):
     ALREADY_PAID = "already_paid", "Another payment has paid this order; `paid_by` names it."
     ALREADY_PENDING = "already_pending", "Another payment of this order waits for a PIN; `paid_by` names it."
     WALLET_FROZEN = "wallet_frozen", "The wallet is frozen and cannot pay for now."
-    WALLET_CLOSED = "wallet_closed", "The wallet is closed and can never pay again."
+    WALLET_CLOSED = "wallet_closed", "The wallet is closed."
     CURRENCY_MISMATCH = "currency_mismatch", "The wallet holds another currency than the requested one."
     AMOUNT_OVER_LIMIT = "amount_over_limit", "The amount is over the limit of one payment, or of one top-up."
     DAILY_LIMIT = "daily_limit", "The payment would take the wallet over its daily limit."

@@ -21,7 +21,7 @@ class MerchantStatus(StrEnum):
 
 
 class WalletStatus(StrEnum):
-    """Status of a wallet. Only an active wallet can pay. A frozen wallet can be reactivated; a closed one cannot."""
+    """Status of a wallet. Only an active wallet can pay or be topped up."""
 
     ACTIVE = "active"
     FROZEN = "frozen"

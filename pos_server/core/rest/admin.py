@@ -11,23 +11,26 @@ from .fields import Body, Currency, Minor, Name, Page, Paging, Parameters, Resou
 FEE_BPS_MAX = 10_000
 OVERLAP_S_MAX = 30 * 86_400
 _FeeBps = Annotated[
-    int, Field(ge=0, le=FEE_BPS_MAX, description="variable fee of a sale, in basis points (hundredths of a percent)")
+    int, Field(ge=0, le=FEE_BPS_MAX, description="Variable fee of a sale, in basis points (hundredths of a percent).")
 ]
-_FeeFixed = Annotated[Minor, Field(description="fixed fee of a sale, in minor units of the merchant's currency")]
+_FeeFixed = Annotated[Minor, Field(description="Fixed fee of a sale, in minor units of the merchant's currency.")]
 _TimeZone = Annotated[
     str,
     StringConstraints(max_length=64, pattern=r"^[A-Za-z0-9_+/-]+$"),
-    Field(description="time zone of the business day, an IANA name such as Europe/Berlin"),
+    Field(description="Time zone of the business day, an IANA name such as Europe/Berlin."),
 ]
 _CutOff = Annotated[
     str,
     StringConstraints(pattern=r"^(?:[01][0-9]|2[0-3]):[0-5][0-9]$"),
-    Field(description="local time at which the business day ends, such as 04:00"),
+    Field(description="Local time at which the business day ends, such as 04:00."),
 ]
 _Status = Annotated[
-    Literal["active", "inactive"], Field(description="status of the merchant; an inactive merchant accepts no payments")
+    Literal["active", "inactive"],
+    Field(description="Status of the merchant; an inactive merchant accepts no payments."),
 ]
-_Overlap = Annotated[int, Field(ge=0, le=OVERLAP_S_MAX, description="seconds for which the previous key remains valid")]
+_Overlap = Annotated[
+    int, Field(ge=0, le=OVERLAP_S_MAX, description="Seconds for which the previous key remains valid.")
+]
 
 
 class MerchantCreate(Body):
@@ -57,7 +60,7 @@ class MerchantChange(Body):
 class Merchant(Resource):
     """A merchant and its terms."""
 
-    merchant_id: Annotated[SerialId, Field(description="id of the merchant at this server")]
+    merchant_id: Annotated[SerialId, Field(description="Id of the merchant at this server.")]
     name: str
     currency: Currency
     status: _Status
@@ -70,7 +73,7 @@ class Merchant(Resource):
 class MerchantPath(Parameters):
     """A merchant in the path."""
 
-    merchant_id: Annotated[SerialId, Field(description="id of the merchant")]
+    merchant_id: Annotated[SerialId, Field(description="Id of the merchant.")]
 
 
 class ApiKeyCreate(Body):
@@ -78,9 +81,9 @@ class ApiKeyCreate(Body):
 
     role: Role = Field(strict=False)
     merchant_id: Annotated[
-        SerialId | None, Field(description="merchant that owns the key; only for the role `merchant`")
+        SerialId | None, Field(description="Merchant that owns the key; only for the role `merchant`.")
     ] = None
-    name: Annotated[Name, Field(description="purpose of the key, for people")]
+    name: Annotated[Name, Field(description="Purpose of the key, for people.")]
 
 
 class ApiKeyRotate(Body):
@@ -95,12 +98,12 @@ class ApiKey(Resource):
     key_id: SerialId
     role: Role
     merchant_id: Annotated[
-        SerialId | None, Field(description="merchant that owns the key; null unless the role is `merchant`")
+        SerialId | None, Field(description="Merchant that owns the key; null unless the role is `merchant`.")
     ]
     name: str
     created_at: Time
-    last_used_at: Annotated[Time | None, Field(description="time of the last use, to the minute; null: never used")]
-    ends_at: Annotated[Time | None, Field(description="end of validity, past or future; null: unlimited")]
+    last_used_at: Annotated[Time | None, Field(description="Time of the last use, to the minute; null: never used.")]
+    ends_at: Annotated[Time | None, Field(description="End of validity, past or future; null: unlimited.")]
 
 
 class ApiKeyCreated(ApiKey):
@@ -108,14 +111,14 @@ class ApiKeyCreated(ApiKey):
 
     key: Annotated[
         str | None,
-        Field(repr=False, description="the secret; null in a repeat after its master key was retired"),
+        Field(repr=False, description="The secret; null in a repeat after its master key was retired."),
     ]
 
 
 class ApiKeyPath(Parameters):
     """An API key in the path."""
 
-    key_id: Annotated[SerialId, Field(description="id of the API key")]
+    key_id: Annotated[SerialId, Field(description="Id of the API key.")]
 
 
 ADMIN_ENDPOINTS = (

@@ -43,11 +43,11 @@ class NoParameters(Parameters):
 class Paging(Parameters):
     """Query parameters of a list."""
 
-    limit: Annotated[int, Field(ge=1, le=PAGE_MAX, description="maximum number of items on the page")] = PAGE_DEFAULT
+    limit: Annotated[int, Field(ge=1, le=PAGE_MAX, description="Maximum number of items on the page.")] = PAGE_DEFAULT
     cursor: Annotated[
         str | None,
         StringConstraints(max_length=CURSOR_CHARS_MAX, pattern=r"^[A-Za-z0-9_.-]+$"),
-        Field(description="`next_cursor` of the previous page; omit it for the first page"),
+        Field(description="`next_cursor` of the previous page; omit it for the first page."),
     ] = None
 
 
@@ -66,27 +66,30 @@ class Page(Resource, Generic[ItemT]):
         return f"{params[0].__name__}Page"
 
     items: tuple[ItemT, ...]
-    next_cursor: Annotated[str | None, Field(description="`cursor` of the next page; null on the last page")]
+    next_cursor: Annotated[str | None, Field(description="`cursor` of the next page; null on the last page.")]
 
 
 Name = Annotated[
     str,
     StringConstraints(min_length=1, max_length=NAME_CHARS_MAX, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$"),
-    Field(description="name for people; 1 to 60 characters, no control characters"),
+    Field(description="Name for people; 1 to 60 characters, no control characters."),
 ]
 # A UUID in responses, in the canonical form that the server writes.
 Id = Annotated[UUID, Field(json_schema_extra={"pattern": _UUID})]
 SerialId = Annotated[int, Field(ge=1, le=2**53 - 1)]
-WalletNumber = Annotated[int, Field(ge=1, le=WALLET_NUMBER_MAX, description="number of the wallet")]
-TerminalNumber = Annotated[int, Field(ge=1, le=2**53 - 1, description="number of the terminal")]
-Slot = Annotated[int, Field(ge=0, le=SLOT_MAX, description="slot of the wallet's device")]
-Minor = Annotated[int, Field(ge=0, le=MAX_AMOUNT_MINOR, description="amount in minor units of the currency; may be 0")]
+WalletNumber = Annotated[int, Field(ge=1, le=WALLET_NUMBER_MAX, description="Number of the wallet.")]
+TerminalNumber = Annotated[int, Field(ge=1, le=2**53 - 1, description="Number of the terminal.")]
+Slot = Annotated[int, Field(ge=0, le=SLOT_MAX, description="Slot of the wallet's device.")]
+Minor = Annotated[int, Field(ge=0, le=MAX_AMOUNT_MINOR, description="Amount in minor units of the currency; may be 0.")]
 # A sum may exceed the largest amount, and it may be negative.
-SumMinor = Annotated[int, Field(description="sum in minor units of the currency; may be negative")]
+SumMinor = Annotated[int, Field(description="Sum in minor units of the currency; may be negative.")]
 Time = Annotated[
     str,
     StringConstraints(pattern=_RFC3339_UTC, max_length=27),
-    Field(description="RFC 3339 in UTC, such as 2026-03-02T12:15:12.763Z", json_schema_extra={"format": "date-time"}),
+    Field(
+        description="Time in RFC 3339 in UTC, such as 2026-03-02T12:15:12.763Z.",
+        json_schema_extra={"format": "date-time"},
+    ),
 ]
 
 __all__ = [

@@ -32,10 +32,10 @@ from .fields import (
 
 _WalletStatus = Annotated[
     WalletStatus,
-    Field(strict=False, description="status of the wallet; a frozen or closed wallet cannot pay or be topped up"),
+    Field(strict=False, description="Status of the wallet; a frozen or closed wallet cannot pay or be topped up."),
 ]
-_Limit = Annotated[Minor | None, Field(description="limit in minor units; null: the server's limit applies")]
-_CountLimit = Annotated[Minor | None, Field(description="number of payments; null: the server's limit applies")]
+_Limit = Annotated[Minor | None, Field(description="Limit in minor units; null: the server's limit applies.")]
+_CountLimit = Annotated[Minor | None, Field(description="Number of payments; null: the server's limit applies.")]
 
 
 class WalletCreate(Body):
@@ -60,10 +60,10 @@ class Wallet(Resource):
     balance_minor: Minor
     status: _WalletStatus
     pin_set: Annotated[
-        bool, Field(description="true if the wallet has a PIN; otherwise the customer is asked to set one")
+        bool, Field(description="True if the wallet has a PIN; otherwise the customer is asked to set one.")
     ]
     pin_locked_until: Annotated[
-        Time | None, Field(description="end of the PIN lock after too many wrong PINs; null: not locked")
+        Time | None, Field(description="End of the PIN lock after too many wrong PINs; null: not locked.")
     ]
 
 
@@ -103,7 +103,7 @@ class WalletDeviceCreate(Body):
 
     slot: Annotated[
         Slot | None,
-        Field(description="slot of the device, whose existing device gets a new key; null: the first free slot"),
+        Field(description="Slot of the device, whose existing device gets a new key; null: the first free slot."),
     ] = None
 
 
@@ -112,7 +112,7 @@ class WalletDevice(Resource):
 
     slot: Slot
     status: Annotated[
-        Literal["unused", "active", "revoked"], Field(description="status of the device; unused: not activated yet")
+        Literal["unused", "active", "revoked"], Field(description="Status of the device; unused: not activated yet.")
     ]
 
 
@@ -123,9 +123,9 @@ class WalletDeviceActivation(Resource):
     slot: Slot
     activation_code: Annotated[
         str | None,
-        Field(repr=False, description="the code; null in a repeat after its master key was retired"),
+        Field(repr=False, description="The code; null in a repeat after its master key was retired."),
     ]
-    expires_at: Annotated[Time, Field(description="expiry of the code, RFC 3339 in UTC")]
+    expires_at: Annotated[Time, Field(description="Expiry of the code, RFC 3339 in UTC.")]
 
 
 class WalletDevicePath(Parameters):
@@ -139,10 +139,10 @@ class CashCreate(Body):
     """Cash that a merchant receives or pays out."""
 
     wallet_number: WalletNumber
-    merchant_id: Annotated[SerialId, Field(description="merchant that receives the cash or pays it out")]
+    merchant_id: Annotated[SerialId, Field(description="Merchant that receives the cash or pays it out.")]
     amount_minor: PositiveMinor
     reference: Annotated[
-        Reference | None, Field(description="reference of the merchant; default: the payment's id")
+        Reference | None, Field(description="Reference of the merchant; default: the payment's id.")
     ] = None
 
 
@@ -150,18 +150,20 @@ class CashPayment(Resource):
     """A top-up or withdrawal, through the API or at a terminal."""
 
     payment_id: Id
-    purpose: Annotated[Literal[Purpose.TOP_UP, Purpose.WITHDRAWAL], Field(description="purpose of the payment")]
-    status: Annotated[Status, Field(description="current status")]
-    decline_code: Annotated[DeclineCode | None, Field(description="reason for the decline; null unless declined")]
-    text: Annotated[str, Field(description="instruction in English for the person who handles the cash")]
+    purpose: Annotated[Literal[Purpose.TOP_UP, Purpose.WITHDRAWAL], Field(description="Purpose of the payment.")]
+    status: Annotated[Status, Field(description="Current status.")]
+    decline_code: Annotated[DeclineCode | None, Field(description="Reason for the decline; null unless declined.")]
+    text: Annotated[str, Field(description="Instruction in English for the person who handles the cash.")]
     wallet_number: WalletNumber | None
     merchant_id: SerialId
-    terminal_number: Annotated[TerminalNumber | None, Field(description="number of the terminal; null for the API")]
+    terminal_number: Annotated[
+        TerminalNumber | None, Field(description="Number of the terminal; null for cash through the API.")
+    ]
     reference: str | None
     amount_minor: PositiveMinor
     currency: Currency
-    version: Annotated[int, Field(ge=1, description="version of the payment, incremented by each change")]
-    decided_at: Annotated[Time, Field(description="time of the last change, RFC 3339 in UTC")]
+    version: Annotated[int, Field(ge=1, description="Version of the payment, incremented by each change.")]
+    decided_at: Annotated[Time, Field(description="Time of the last change, RFC 3339 in UTC.")]
 
 
 class CashPath(Parameters):
@@ -173,15 +175,15 @@ class CashPath(Parameters):
 class WalletTransfer(Resource):
     """A movement of money into or out of the wallet. All archived transfers appear as one, last in the list."""
 
-    transfer_id: Annotated[SerialId | None, Field(description="id of the transfer; null for archived transfers")]
+    transfer_id: Annotated[SerialId | None, Field(description="Id of the transfer; null for archived transfers.")]
     kind: Literal["payment", "top_up", "withdrawal", "cancel", "refund", "archived"]
-    amount_minor: Annotated[SumMinor, Field(description="amount in minor units; negative for money out of the wallet")]
-    balance_minor: Annotated[SumMinor, Field(description="balance of the wallet after the transfer")]
+    amount_minor: Annotated[SumMinor, Field(description="Amount in minor units; negative for money out of the wallet.")]
+    balance_minor: Annotated[SumMinor, Field(description="Balance of the wallet after the transfer.")]
     counterpart: Annotated[
-        str | None, Field(description="name of the merchant, or `house` for cash; null for archived transfers")
+        str | None, Field(description="Name of the merchant, or `house` for cash; null for archived transfers.")
     ]
     merchant_id: Annotated[
-        SerialId | None, Field(description="merchant that was paid, or that received or paid out the cash")
+        SerialId | None, Field(description="Merchant that was paid, or that received or paid out the cash.")
     ]
     payment_id: Id | None
     created_at: Time | None

@@ -28,7 +28,7 @@ CODE_CHARS_MAX = 256
 _STATUSES = [status.value for status in Status]
 _PURPOSES = [purpose.value for purpose in Purpose]
 _TerminalNumberOrNone = Annotated[
-    TerminalNumber | None, Field(description="number of the terminal; null for a request through the API")
+    TerminalNumber | None, Field(description="Number of the terminal; null if no terminal was involved.")
 ]
 
 
@@ -41,65 +41,65 @@ class PaymentCreate(Body):
         Field(
             repr=False,
             max_length=CODE_CHARS_MAX,
-            description="the scanned digits; a malformed code is a declined payment, not a problem",
+            description="The scanned digits; a malformed code is a declined payment, not a problem.",
         ),
     ]
     amount_minor: PositiveMinor
     reference: Reference
     entry: Annotated[
-        Literal["scanned", "typed"], Field(description="entry method of the code; a typed code always needs the PIN")
+        Literal["scanned", "typed"], Field(description="Entry method of the code; a typed code always needs the PIN.")
     ] = "scanned"
-    purpose: Annotated[Literal["sale", "top_up", "withdrawal"], Field(description="purpose of the payment")] = "sale"
+    purpose: Annotated[Literal["sale", "top_up", "withdrawal"], Field(description="Purpose of the payment.")] = "sale"
 
 
 class Payment(Resource):
     """The current state of a payment."""
 
     payment_id: Id
-    version: Annotated[int, Field(ge=1, description="version of the payment, incremented by each change")]
+    version: Annotated[int, Field(ge=1, description="Version of the payment, incremented by each change.")]
     terminal_number: _TerminalNumberOrNone
     reference: Annotated[
         str | None,
-        Field(description="order number of the merchant; null for a payment canceled by id before its scan"),
+        Field(description="Order number of the merchant; null for a payment canceled by id before its scan."),
     ]
-    purpose: Annotated[str, Field(description="purpose of the payment", json_schema_extra={"enum": [*_PURPOSES]})]
+    purpose: Annotated[str, Field(description="Purpose of the payment.", json_schema_extra={"enum": [*_PURPOSES]})]
     amount_minor: Annotated[
         int | None,
         Field(
             ge=1,
             le=MAX_AMOUNT_MINOR,
-            description="amount in minor units of the currency; null for a payment canceled before its scan",
+            description="Amount in minor units of the currency; null for a payment canceled before its scan.",
         ),
     ]
     currency: Currency
-    status: Annotated[str, Field(description="current status", json_schema_extra={"enum": [*_STATUSES]})]
+    status: Annotated[str, Field(description="Current status.", json_schema_extra={"enum": [*_STATUSES]})]
     decline_code: Annotated[
         str | None,
         Field(
-            description="reason for the decline; null unless declined",
+            description="Reason for the decline; null unless declined.",
             json_schema_extra={"enum": [*(code.value for code in DeclineCode), None]},
         ),
     ]
-    retryable: Annotated[bool, Field(description="true if the order can be paid with a new code")]
+    retryable: Annotated[bool, Field(description="True if the order can be paid with a new code.")]
     next_step: Annotated[
         str | None,
         Field(
-            description="next step for the cashier; null if there is none",
+            description="Next step for the cashier; null if there is none.",
             json_schema_extra={"enum": [*(step.value for step in NextStep), None]},
         ),
     ]
-    text: Annotated[str, Field(description="text for the cashier, in the language of `Accept-Language`")]
+    text: Annotated[str, Field(description="Text for the cashier, in the language of `Accept-Language`.")]
     paid_by: Annotated[
-        Id | None, Field(description="other payment of this order, which is approved or waits for its PIN")
+        Id | None, Field(description="Other payment of this order, which is approved or waits for its PIN.")
     ]
-    refunded_minor: Annotated[Minor, Field(description="amount refunded so far")]
-    refundable_minor: Annotated[Minor, Field(description="amount that can still be refunded")]
-    fee_minor: Annotated[Minor, Field(description="fee paid by the merchant")]
-    shift_id: Annotated[Id | None, Field(description="shift that was open at the terminal during the scan")]
-    changed_at: Annotated[Time, Field(description="time of the last change, RFC 3339 in UTC")]
-    approved_at: Time | None
+    refunded_minor: Annotated[Minor, Field(description="Amount refunded so far.")]
+    refundable_minor: Annotated[Minor, Field(description="Amount that can still be refunded.")]
+    fee_minor: Annotated[Minor, Field(description="Fee paid by the merchant.")]
+    shift_id: Annotated[Id | None, Field(description="Shift that was open at the terminal during the scan.")]
+    changed_at: Annotated[Time, Field(description="Time of the last change, RFC 3339 in UTC.")]
+    approved_at: Annotated[Time | None, Field(description="Time of the approval; null if never approved.")]
     expires_at: Annotated[
-        Time | None, Field(description="time limit for the customer's PIN; null unless the payment is pending")
+        Time | None, Field(description="Time limit for the customer's PIN; null unless the payment is pending.")
     ]
 
 
@@ -113,13 +113,11 @@ class PaymentQuery(Paging):
     """Filters for payments. A payment must match all of them."""
 
     reference: Reference | None = None
-    store_id: Annotated[SerialId | None, Field(description="store of the terminal")] = None
+    store_id: Annotated[SerialId | None, Field(description="Store of the terminal.")] = None
     terminal_number: TerminalNumber | None = None
     status: Status | None = None
-    from_: Annotated[Time | None, Field(alias="from", description="earliest time of the last change (inclusive)")] = (
-        None
-    )
-    to: Annotated[Time | None, Field(description="latest time of the last change (exclusive)")] = None
+    from_: Annotated[Time | None, Field(alias="from", description="Earliest time of the last change.")] = None
+    to: Annotated[Time | None, Field(description="Latest time of the last change, exclusive.")] = None
 
 
 class CancelByReference(Body):
@@ -142,7 +140,7 @@ class Refund(Resource):
     terminal_number: _TerminalNumberOrNone
     amount_minor: PositiveMinor
     currency: Currency
-    shift_id: Annotated[Id | None, Field(description="shift that was open at the terminal during the refund")]
+    shift_id: Annotated[Id | None, Field(description="Shift that was open at the terminal during the refund.")]
     created_at: Time
 
 

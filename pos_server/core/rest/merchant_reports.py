@@ -10,11 +10,11 @@ from ..money import Currency
 from .endpoints import Endpoint, Kind
 from .fields import Id, Minor, Page, Paging, Parameters, Resource, SerialId, SumMinor, TerminalNumber, Time
 
-_Count = Annotated[int, Field(ge=0, description="number of operations")]
+_Count = Annotated[int, Field(ge=0, description="Number of operations.")]
 _Date = Annotated[
     str,
     StringConstraints(pattern=r"^\d{4}-\d\d-\d\d$"),
-    Field(description="business day, such as 2026-03-02", json_schema_extra={"format": "date"}),
+    Field(description="Business day, such as 2026-03-02.", json_schema_extra={"format": "date"}),
 ]
 
 
@@ -22,20 +22,20 @@ class Shift(Resource):
     """A shift at a terminal."""
 
     shift_id: Id
-    shift_number: Annotated[int, Field(ge=1, description="sequence number of the shift at its terminal")]
+    shift_number: Annotated[int, Field(ge=1, description="Sequence number of the shift at its terminal.")]
     terminal_number: TerminalNumber
     operator: str
     currency: Currency
     opened_at: Time
-    closed_at: Annotated[Time | None, Field(description="time of the close; null while the shift is open")]
+    closed_at: Annotated[Time | None, Field(description="Time of the close; null while the shift is open.")]
     opening_cash_minor: Minor
-    counted_cash_minor: Annotated[Minor | None, Field(description="cash counted at the close; null: not counted")]
+    counted_cash_minor: Annotated[Minor | None, Field(description="Cash counted at the close; null: not counted.")]
 
 
 class ShiftTotal(Resource):
     """A total of a shift report."""
 
-    kind: Annotated[str, Field(description="kind of operation", json_schema_extra={"enum": [*map(str, TotalKind)]})]
+    kind: Annotated[str, Field(description="Kind of operation.", json_schema_extra={"enum": [*map(str, TotalKind)]})]
     count: _Count
     amount_minor: SumMinor
 
@@ -43,21 +43,23 @@ class ShiftTotal(Resource):
 class ShiftReport(Shift):
     """A shift and its report, as in the message `shift.report`."""
 
-    report: Annotated[Literal["X", "Z"], Field(description="X while the shift is open; Z, which is final, once closed")]
+    report: Annotated[
+        Literal["X", "Z"], Field(description="X while the shift is open; Z, which is final, once closed.")
+    ]
     merchant_name: str
     store_name: str
-    made_at: Annotated[Time, Field(description="time the report describes; for a Z-report, when the shift closed")]
+    made_at: Annotated[Time, Field(description="Time the report describes; for a Z-report, when the shift closed.")]
     totals: tuple[ShiftTotal, ...]
-    net_sales_minor: Annotated[SumMinor, Field(description="sales minus cancels and refunds")]
-    expected_cash_minor: Annotated[SumMinor, Field(description="cash expected in the drawer")]
+    net_sales_minor: Annotated[SumMinor, Field(description="Sales minus cancels and refunds.")]
+    expected_cash_minor: Annotated[SumMinor, Field(description="Cash expected in the drawer.")]
     cash_difference_minor: Annotated[
-        SumMinor | None, Field(description="counted cash minus expected cash; null: not counted")
+        SumMinor | None, Field(description="Counted cash minus expected cash; null: not counted.")
     ]
     text: Annotated[
         str,
         Field(
-            description=f"printable report in the language of `Accept-Language`, in lines of at most {REPORT_COLUMNS} "
-            "columns; a CJK character takes two columns"
+            description=f"Printable report in the language of `Accept-Language`, in lines of at most {REPORT_COLUMNS} "
+            "columns; a CJK character takes two columns."
         ),
     ]
 
@@ -82,20 +84,20 @@ class Statement(Resource):
 
     business_date: _Date
     currency: Currency
-    starts_at: Time
-    ends_at: Annotated[Time, Field(description="end of the business day (exclusive), RFC 3339 in UTC")]
-    opening_minor: SumMinor
-    sales: _Count
-    sales_minor: SumMinor
-    cancels: _Count
-    cancels_minor: SumMinor
-    refunds: _Count
-    refunds_minor: SumMinor
-    fees_minor: SumMinor
-    fees_returned_minor: SumMinor
-    net_minor: SumMinor
-    paid_out_minor: SumMinor
-    closing_minor: SumMinor
+    starts_at: Annotated[Time, Field(description="Start of the business day, RFC 3339 in UTC.")]
+    ends_at: Annotated[Time, Field(description="End of the business day, exclusive, RFC 3339 in UTC.")]
+    opening_minor: Annotated[SumMinor, Field(description="Balance at the start of the day, carried from the last day.")]
+    sales: Annotated[_Count, Field(description="Number of sales.")]
+    sales_minor: Annotated[SumMinor, Field(description="Sum of the sales.")]
+    cancels: Annotated[_Count, Field(description="Number of canceled sales.")]
+    cancels_minor: Annotated[SumMinor, Field(description="Sum of the canceled sales.")]
+    refunds: Annotated[_Count, Field(description="Number of refunds.")]
+    refunds_minor: Annotated[SumMinor, Field(description="Sum of the refunds.")]
+    fees_minor: Annotated[SumMinor, Field(description="Fees charged.")]
+    fees_returned_minor: Annotated[SumMinor, Field(description="Fees returned for cancels and refunds.")]
+    net_minor: Annotated[SumMinor, Field(description="Net result of the day; may be negative.")]
+    paid_out_minor: Annotated[SumMinor, Field(description="Payout to the merchant.")]
+    closing_minor: Annotated[SumMinor, Field(description="Balance after the payout; negative if owed by the merchant.")]
 
 
 class StatementPath(Parameters):
@@ -107,7 +109,7 @@ class StatementPath(Parameters):
 class StatementQuery(Paging):
     """Filters for statements."""
 
-    business_date: Annotated[_Date | None, Field(description="business day, such as 2026-03-02")] = None
+    business_date: Annotated[_Date | None, Field(description="Business day, such as 2026-03-02.")] = None
 
 
 class MerchantBalance(Resource):

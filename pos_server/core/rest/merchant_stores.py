@@ -11,17 +11,17 @@ from .fields import Body, Id, Name, Page, Paging, Parameters, Resource, SerialId
 _TerminalStatus = Annotated[
     Literal["active", "disabled"],
     Field(
-        description="status of the terminal; a disabled terminal cannot accept payments, cancel, refund or open shifts"
+        description="Status of the terminal; a disabled terminal cannot accept payments, cancel, refund or open shifts."
     ),
 ]
 _ActivationCode = Annotated[
     str | None,
     Field(
         repr=False,
-        description="one-time code for `POST /v1/activations`; null in a repeat after its master key was retired",
+        description="One-time code for `POST /v1/activations`; null in a repeat after its master key was retired.",
     ),
 ]
-_ActivationEnds = Annotated[Time, Field(description="expiry of the activation code, RFC 3339 in UTC")]
+_ActivationEnds = Annotated[Time, Field(description="Expiry of the activation code, RFC 3339 in UTC.")]
 
 
 class StoreCreate(Body):
@@ -63,8 +63,8 @@ class Terminal(Resource):
     store_id: SerialId
     name: str
     status: _TerminalStatus
-    activated: Annotated[bool, Field(description="true if a device was ever activated as this terminal")]
-    shift_id: Annotated[Id | None, Field(description="open shift; null: no shift is open")]
+    activated: Annotated[bool, Field(description="True if a device was ever activated as this terminal.")]
+    shift_id: Annotated[Id | None, Field(description="Open shift; null: no shift is open.")]
 
 
 class TerminalCreated(Terminal):
@@ -91,7 +91,7 @@ class TerminalPath(Parameters):
 class TerminalQuery(Paging):
     """Filters for terminals."""
 
-    store_id: Annotated[SerialId | None, Field(description="store of the terminals")] = None
+    store_id: Annotated[SerialId | None, Field(description="Store of the terminals.")] = None
 
 
 STORE_ENDPOINTS = (

@@ -34,9 +34,9 @@ REST API for back offices, merchants' servers and scripts. Terminals and wallets
 - **Problems.** Errors are problem details (RFC 9457) with a stable `code` and a `pointer` to the invalid field.
 """
 _HEADERS: Document = {
-    "X-Request-Id": {"description": "id of this request in the server log", "schema": {"type": "string"}}
+    "X-Request-Id": {"description": "Id of this request in the server log.", "schema": {"type": "string"}}
 }
-_RETRY_AFTER = {"description": "seconds to wait before the next attempt", "schema": {"type": "integer", "minimum": 0}}
+_RETRY_AFTER = {"description": "Seconds to wait before the next attempt.", "schema": {"type": "integer", "minimum": 0}}
 _RETRYABLE = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.CONFLICT}
 
 
@@ -115,7 +115,7 @@ def _operation(
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     body = {"application/json": {"schema": references[endpoint.response, "serialization"]}}
     problem = {"application/problem+json": {"schema": references[ProblemDetails, "serialization"]}}
-    etag = {"ETag": {"description": "version of the resource", "schema": {"type": "string"}}}
+    etag = {"ETag": {"description": "Version of the resource.", "schema": {"type": "string"}}}
     operation["responses"] = {
         str(status.value): {
             "description": _success_text(endpoint, status),
@@ -169,12 +169,12 @@ def _header_parameters(endpoint: Endpoint) -> list[Document]:
     headers: list[Document] = []
     if endpoint.kind is Kind.CREATE:
         schema = {"type": "string", "pattern": "^[!-~]+$", "minLength": 1, "maxLength": IDEMPOTENCY_KEY_CHARS_MAX}
-        text = "key of the object to create: a new key for each object, the same key in a repeat"
+        text = "Key of the object to create: a new key for each object, the same key in a repeat."
         headers.append(_header("Idempotency-Key", text, schema, required=True))
     if endpoint.kind is Kind.REPLACE:
-        headers.append(_header("If-Match", "`ETag` of the version to replace", {"type": "string"}, required=True))
+        headers.append(_header("If-Match", "`ETag` of the version to replace.", {"type": "string"}, required=True))
     if endpoint.localized:
-        text = f"language of texts for people: {', '.join(LANGUAGES)}; any other language falls back to the first"
+        text = f"Language of texts for people: {', '.join(LANGUAGES)}. Any other language falls back to the first."
         headers.append(_header("Accept-Language", text, {"type": "string"}, required=False))
     return headers
 

@@ -102,13 +102,13 @@ _ERROR_STATUSES = {
 class ProblemDetails(Resource):
     """Problem details (RFC 9457). Programs use `code`; people read `detail`."""
 
-    type: Annotated[str, Field(description="always `about:blank`; use `code` instead")]
-    title: Annotated[str, Field(description="reason phrase of the HTTP status")]
-    status: Annotated[int, Field(ge=400, le=599, description="HTTP status")]
-    detail: Annotated[str, Field(description="explanation for people, in English")]
-    code: Annotated[str, Field(description="stable code for programs")]
-    pointer: Annotated[str, Field(description="JSON pointer (RFC 6901) to the invalid field")] | None = None
-    request_id: Annotated[str | None, Field(description="id of this request in the server log")] = None
+    type: Annotated[str, Field(description="Always `about:blank`; use `code` instead.")]
+    title: Annotated[str, Field(description="Reason phrase of the HTTP status.")]
+    status: Annotated[int, Field(ge=400, le=599, description="HTTP status.")]
+    detail: Annotated[str, Field(description="Explanation for people, in English.")]
+    code: Annotated[str, Field(description="Stable code for programs.")]
+    pointer: Annotated[str, Field(description="JSON pointer (RFC 6901) to the invalid field.")] | None = None
+    request_id: Annotated[str | None, Field(description="Id of this request in the server log.")] = None
 
 
 @dataclass(frozen=True, slots=True)
