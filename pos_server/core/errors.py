@@ -4,7 +4,7 @@
     ├── MessageError          one message is rejected with an `error`; the connection stays open
     └── ConnectionClosing     the connection closes with a code that says reconnect or stop
 
-A decline is not an error: it is a decision about a payment (`core.payments.payment.DeclineCode`). An error means that
+A decline is not an error: it is a decision about a payment (`core.payments.declines.DeclineCode`). An error means that
 the message was not decided. The tables of codes in docs/protocol.md are generated from the descriptions here.
 """
 

@@ -7,7 +7,7 @@ operations in order, and each decision sees the ones before it; the result is on
 as it was loaded, and the write succeeds only if all of them are unchanged. Otherwise the whole batch is decided again
 on fresh rows, so a single guard settles every race.
 
-    payment.py         a payment, its statuses and decline codes
+    payment.py         a payment, its statuses and transitions
     operations.py      operations and their outcomes
     snapshot.py        the rows that a batch reads and writes
     batch.py           a batch during its decision
@@ -15,5 +15,5 @@ on fresh rows, so a single guard settles every race.
     scans.py, confirmations.py, reversals.py    the decisions, one file per kind of operation
     postings.py        movements of money
     rules.py, fees.py  limits, PIN rules, risk hook, fees
-    declines.py        advice to the cashier for each decline
+    declines.py        decline codes, with advice to the cashier for each
 """

@@ -1,4 +1,4 @@
-"""Payments and refunds: records, statuses, transitions and decline codes.
+"""Payments and refunds: records, statuses and transitions.
 
     (none) ──► pending ──► approved ──► canceled
       ├──► approved ├──► declined
