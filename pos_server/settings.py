@@ -90,11 +90,11 @@ class Settings(BaseSettings):
     # codes and activation
     device_keys_cached_max: Count = Field(20_000, description="cached device keys; the least recently used is evicted")
     code_expired_steps: Count = Field(20, description="age in 30 s steps up to which a code is expired, not forged")
-    bad_codes_max: Count = Field(10, description="forged codes per terminal within bad_codes_window_s")
+    bad_codes_max: Count = Field(10, description="forged codes per terminal within a period")
     bad_codes_window_s: Positive = Field(60, description="period in which forged codes are counted")
     activation_ttl_s: Positive = Field(24 * 3600, description="validity of an activation code")
     activation_body_bytes_max: Count = Field(1024, description="length of the body of an activation")
-    activation_failures_max: Count = Field(20, description="wrong activation codes per address within the window")
+    activation_failures_max: Count = Field(20, description="wrong activation codes per address within a period")
     activation_failures_window_s: Positive = Field(60, description="period in which wrong activation codes are counted")
     addresses_tracked_max: Count = Field(10_000, description="addresses, and terminals, whose failures are counted")
 
@@ -107,11 +107,11 @@ class Settings(BaseSettings):
     api_keys_tracked_max: Count = Field(10_000, description="API keys whose rate is measured")
     api_reports_max: Count = Field(2, description="concurrent reads of merchants' lists and reports; further ones wait")
     api_report_timeout_s: Positive = Field(3, description="statement timeout of a list or report")
-    api_key_failures_max: Count = Field(20, description="wrong API keys per address within the window")
+    api_key_failures_max: Count = Field(20, description="wrong API keys per address within a period")
     api_key_failures_window_s: Positive = Field(60, description="period in which wrong API keys are counted")
 
     # limits, in minor units; a day is the business day of `time_zone`
-    time_zone: str = Field("UTC", description="IANA name, such as Europe/Berlin")
+    time_zone: str = Field("UTC", description="time zone of business days, an IANA name such as Europe/Berlin")
     payment_minor_max: Minor = Field(1_000_000, description="largest payment")
     day_minor_max: Minor = Field(2_000_000, description="sum of a wallet's payments in a day")
     top_up_minor_max: Minor = Field(100_000, description="largest top-up")
@@ -119,7 +119,7 @@ class Settings(BaseSettings):
     pin_free_minor_max: Minor = Field(5_000, description="largest payment without a PIN; 0 always requires the PIN")
     pin_free_day_count_max: Minor = Field(20, description="number of a wallet's payments without a PIN in a day")
     pin_free_day_minor_max: Minor = Field(20_000, description="sum of a wallet's payments without a PIN in a day")
-    currency_limits: dict[str, Limits] = Field({}, description="the seven above for other currencies, as JSON")
+    currency_limits: dict[str, Limits] = Field({}, description="the seven limits above for other currencies, as JSON")
     risk_hook: str | None = Field(None, description="module:function that can require a PIN or reject a payment")
 
     # a payment's life
