@@ -1,4 +1,7 @@
-"""docs/payments.md against the core: its diagram equals TRANSITIONS, and each row of its tables is played."""
+"""docs/payments.md against the core: its diagram equals TRANSITIONS, and each row of its tables is played.
+
+Long, because it plays every row of that page.
+"""
 
 import json
 import re

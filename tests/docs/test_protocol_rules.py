@@ -1,4 +1,7 @@
-"""The rules in the tables of docs/protocol.md, played: orders, PINs, cancels, notices and errors."""
+"""The rules in the tables of docs/protocol.md, played: orders, PINs, cancels, notices and errors.
+
+Long, because it plays every row of those tables.
+"""
 
 import json
 import re
@@ -391,7 +394,10 @@ async def wallet_with_pin(socket: Any, pin: str = "407186") -> None:
 async def test_errors_of_requests_are_in_the_table(
     dsn: str, shop: Shop, connection: asyncpg.Connection, admin: asyncpg.Connection
 ) -> None:
-    """Every error of a real server is in the row of its request."""
+    """Every error of a real server is in the row of its request.
+
+    One long script, because each step needs the rows of the earlier ones.
+    """
     seen: set[tuple[str, str]] = set()
 
     async def refused(socket: Any, message_type: str, **fields: Any) -> None:

@@ -1,4 +1,7 @@
-"""Encoding and decoding of messages: accepted and rejected input, and rejections that repeat none of it."""
+"""Encoding and decoding of messages: accepted and rejected input, and rejections that repeat none of it.
+
+Long, because it holds one table of literal messages per type.
+"""
 
 import json
 from typing import Any, get_args

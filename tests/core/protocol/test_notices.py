@@ -1,4 +1,7 @@
-"""Literal outcomes in, the exact messages and recipients out."""
+"""Literal outcomes in, the exact messages and recipients out.
+
+Long, because it holds each message as literal text in both languages.
+"""
 
 from typing import Any
 from uuid import UUID
