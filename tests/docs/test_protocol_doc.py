@@ -1,7 +1,7 @@
 """docs/protocol.md against the server: its examples are messages, its worked example and its tables are played.
 
-scripts/reference_tables.py generates the tables of messages, codes and limits; test_reference_tables.py compares them. Long, because
-it plays the whole page.
+scripts/reference_tables.py generates the tables of messages, codes and limits; test_reference_tables.py compares them.
+Long, because it plays the whole page.
 """
 
 import asyncio
