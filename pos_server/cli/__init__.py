@@ -9,7 +9,7 @@ Results are printed on standard output, everything else on stderr. An error is o
     main.py           the parser and the entry point
     command.py        the type of a command, and the exit statuses
     server_commands.py, accounting_commands.py, office_commands.py    commands by subject
-    operator_acts.py  the work of the office commands
+    operator_acts.py  the work of the office and accounting commands
     ledger_access.py  connections to the ledger
     console.py        output
 """

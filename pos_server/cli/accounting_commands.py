@@ -1,4 +1,4 @@
-"""Commands that check and archive the ledger: `audit`, `seal`, `archive`."""
+"""Commands on the books: balances, settlement, audit, seals, archive."""
 
 import argparse
 import json
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import asyncpg
 
@@ -20,10 +21,19 @@ from ..settings import Settings
 from .command import EXIT_FINDINGS, AddCommand
 from .console import print_out, say
 from .ledger_access import database, on_ledger, owner, run_loop
+from .operator_acts import balances_text, settle_into
 
 
 def add_accounting_commands(command: AddCommand) -> None:
-    """Add `audit`, `seal` and `archive`."""
+    """Add `balances`, `settle`, `audit`, `seal` and `archive`."""
+    command("balances", _balances, "show the current balances of merchants and the house")
+    settle = command(
+        "settle", _settle, "state and pay the amounts due to merchants for a business day; safe to run twice"
+    )
+    settle.add_argument("--date", type=date.fromisoformat, help="business day, such as 2026-11-23 (default: yesterday)")
+    settle.add_argument(
+        "--out", type=Path, default=Path(), help="directory of the CSV and the JSON file (default: here)"
+    )
     audit_command = command("audit", _audit, "recompute all balances from the rows; exit status 1 on a difference")
     audit_command.add_argument("--seals", action="store_true", help="also check the seals of past days")
     audit_command.add_argument("--expect", metavar="HASH", help="with --seals: last hash, as printed by `seal`")
@@ -36,6 +46,18 @@ def add_accounting_commands(command: AddCommand) -> None:
         "--before", type=date.fromisoformat, required=True, help="move payments that were final before this day (UTC)"
     )
     archive_command.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory of the files")
+
+
+def _balances(arguments: argparse.Namespace, settings: Settings) -> int:
+    print_out(on_ledger(settings, balances_text))
+    return 0
+
+
+def _settle(arguments: argparse.Namespace, settings: Settings) -> int:
+    now = datetime.now(UTC)
+    day = arguments.date or now.astimezone(ZoneInfo(settings.time_zone)).date() - timedelta(days=1)
+    print_out(on_ledger(settings, lambda connection: settle_into(connection, day, now, arguments.out)))
+    return 0
 
 
 def _audit(arguments: argparse.Namespace, settings: Settings) -> int:

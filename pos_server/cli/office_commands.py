@@ -1,9 +1,7 @@
-"""Commands of the operator's office: wallets, terminals, merchants, API keys, terms, balances, settlement."""
+"""Commands of the operator's office: wallets, terminals, merchants, API keys, terms."""
 
 import argparse
-from datetime import UTC, date, datetime, time, timedelta
-from pathlib import Path
-from zoneinfo import ZoneInfo
+from datetime import time
 
 from ..core.credentials.api_keys import Role
 from ..core.errors import PosError
@@ -11,11 +9,11 @@ from ..settings import Settings
 from .command import AddCommand
 from .console import print_out, say
 from .ledger_access import on_ledger
-from .operator_acts import ACTIONS, act, balances_text, change_terms, keys_text, new_key, revoke_key, settle_into
+from .operator_acts import ACTIONS, act, change_terms, keys_text, new_key, revoke_key
 
 
 def add_office_commands(command: AddCommand) -> None:
-    """Add `wallet`, `terminal`, `merchant`, `keys`, `terms`, `balances` and `settle`."""
+    """Add `wallet`, `terminal`, `merchant`, `keys` and `terms`."""
     for kind, actions in ACTIONS.items():
         parser = command(kind, _act, f"{', '.join(actions)}: takes effect with the next payment")
         parser.add_argument("number", type=int, help=f"number of the {kind}")
@@ -33,14 +31,6 @@ def add_office_commands(command: AddCommand) -> None:
     terms.add_argument("--fee-fixed", type=int, metavar="MINOR", help="fee on a sale, in minor units")
     terms.add_argument("--time-zone", help="IANA name, such as Europe/Berlin")
     terms.add_argument("--cut-off", type=time.fromisoformat, help="end of the business day, such as 04:00")
-    command("balances", _balances, "show the current balances of merchants and the house")
-    settle = command(
-        "settle", _settle, "state and pay the amounts due to merchants for a business day; safe to run twice"
-    )
-    settle.add_argument("--date", type=date.fromisoformat, help="business day, such as 2026-11-23 (default: yesterday)")
-    settle.add_argument(
-        "--out", type=Path, default=Path(), help="directory of the CSV and the JSON file (default: here)"
-    )
 
 
 def _act(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -75,16 +65,4 @@ def _terms(arguments: argparse.Namespace, settings: Settings) -> int:
         "cut_off": arguments.cut_off,
     }
     print_out(on_ledger(settings, lambda connection: change_terms(connection, arguments.merchant, **changes)))
-    return 0
-
-
-def _balances(arguments: argparse.Namespace, settings: Settings) -> int:
-    print_out(on_ledger(settings, balances_text))
-    return 0
-
-
-def _settle(arguments: argparse.Namespace, settings: Settings) -> int:
-    now = datetime.now(UTC)
-    day = arguments.date or now.astimezone(ZoneInfo(settings.time_zone)).date() - timedelta(days=1)
-    print_out(on_ledger(settings, lambda connection: settle_into(connection, day, now, arguments.out)))
     return 0
