@@ -166,6 +166,15 @@ class LifeOfPayments(TwoSides):
         currency = self.ledger.merchants[merchant]
         self.ask(MoveCash(payment_id, merchant, number, reference, amount, currency, purpose), room)
 
+    @rule(terminal=TERMINALS, wallet=OWN_WALLET, amount=AMOUNTS, room=BATCH)
+    def cancel_a_spent_top_up(self, terminal: int, wallet: int, amount: int, room: int) -> None:
+        """Top up, spend the balance as far as a payment may, and cancel the top-up."""
+        terminal, payment_id = self.till_for(wallet, terminal), self.new_id()
+        code = self.fresh_code(wallet, 0)
+        self.scan(payment_id, terminal, self.new_reference(), amount, code, room, purpose=Purpose.TOP_UP)
+        self.pay_to_the_limit(terminal, wallet, "balance", 0, room)
+        self.ask(self.make_cancel(terminal, payment_id, None), room)
+
     # --- the customer
 
     @precondition(lambda self: self.model.payments)

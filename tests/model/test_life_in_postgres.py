@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.model.postgres_ledger import PostgresLedger
-from tests.model.runs import live
+from tests.model.runs import EXAMPLES_OF_EVERYTHING, live
+from tests.tiers import short_and_long
 
 
 @pytest.fixture
@@ -15,5 +16,6 @@ def ledger(dsn: str) -> Iterator[PostgresLedger]:
     opened.close()
 
 
-def test_the_ledger_and_the_model_agree(ledger: PostgresLedger) -> None:
-    live(ledger, examples=100)
+@short_and_long("examples", 50, EXAMPLES_OF_EVERYTHING)
+def test_the_ledger_and_the_model_agree(examples: int, ledger: PostgresLedger) -> None:
+    live(ledger, examples=examples)
