@@ -60,7 +60,7 @@ async def test_a_till_that_does_not_read_is_closed_as_a_slow_consumer(dsn: str, 
             sent_s = time.monotonic()
             answer = await ask(healthy, scan_message("no code"))
             assert answer["decline_code"] == "code_malformed"
-            assert time.monotonic() - sent_s < 1
+            assert time.monotonic() - sent_s < 5  # a loaded machine is slow too; a stalled server would not answer
             await asyncio.sleep(0.05)
         code = await asyncio.to_thread(slow.close_code)
         slow.close()
