@@ -9,17 +9,17 @@ setup: ## Create .venv from requirements.lock; PYTHON=… selects the interprete
 demo: setup ## Play a short store day with tills and wallets, then keep serving; ARGS are options of pos-server demo
 	@exec .venv/bin/pos-server demo $(ARGS)
 
-# Three workers on two cores: each has a Postgres of its own, and tests wait most of the time.
-PYTEST = .venv/bin/pytest -n 3 --dist loadfile
+# Each worker has its own Postgres. Tests without one keep a core busy; the others wait much of the time.
+PYTEST = .venv/bin/pytest --dist loadfile
 
 check: lint ## Check style and types, then run the tests that need no Postgres
-	$(PYTEST) -m "not postgres and not long" $(ARGS)
+	$(PYTEST) -n 2 -m "not postgres and not long" $(ARGS)
 
 test: lint ## Run lint, then all tests in their short form; ARGS goes to pytest (-n 0 runs them in one process)
-	$(PYTEST) -m "not long" $(ARGS)
+	$(PYTEST) -n 3 -m "not long" $(ARGS)
 
 test-all: lint ## Run lint, then all tests, also the long ones: races, kills, store days, images, backups
-	$(PYTEST) $(ARGS)
+	$(PYTEST) -n 3 $(ARGS)
 
 bench: setup ## Compare the engine with pgbench in the same run; ARGS="--quick", ARGS="--json FILE --html FILE"
 	@exec .venv/bin/python -m loadtest.bench $(ARGS)
