@@ -32,10 +32,11 @@ import uvloop
 
 from loadtest.bench.crowd import Crowd, CrowdPlan, Session, connect_crowd
 from loadtest.shared.clock import sleep_until
-from loadtest.shared.codes import Codes
+from loadtest.shared.codes import CODES_SHOWN, Codes
 from loadtest.shared.histogram import encode, new_histogram
 from loadtest.shared.messages import scan_message
 from loadtest.shared.seed import PIN
+from pos_server.core.credentials import payment_code
 
 _ANSWER_TIMEOUT_S = 15.0
 _WALLET_WAIT_S = 0.5
@@ -142,6 +143,12 @@ class Run:
         codes = max(1, math.ceil(payments / len(self._customers)))
         for customer in self._customers:
             customer.prepare(now_s, codes)
+
+    async def wait_for_codes(self) -> None:
+        """Wait for the next step if earlier runs used up more than half of the codes, so that none is missing."""
+        now_s = time.time()
+        if sum(customer.left(now_s) for customer in self._customers) < len(self._customers) * CODES_SHOWN:
+            await asyncio.sleep(payment_code.STEP_S - now_s % payment_code.STEP_S)
 
     def _zipf(self) -> Iterator[Codes]:
         customers = self._customers
@@ -314,6 +321,7 @@ async def serve() -> None:
         while line := await asyncio.to_thread(sys.stdin.readline):
             plan = Plan(**orjson.loads(line))
             run = Run(plan, crowd)
+            await run.wait_for_codes()
             run.prepare()
             _answer("ready")
             await asyncio.to_thread(sys.stdin.readline)

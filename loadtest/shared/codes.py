@@ -5,6 +5,8 @@ from pos_server.core.credentials import payment_code
 
 # Step and seq before the first code.
 NONE_SHOWN = (0, payment_code.SEQ_MAX)
+# A phone shows this many codes of a step.
+CODES_SHOWN = payment_code.SEQ_MAX + 1
 # A code is checked when the server takes it out of its queue, at most this much later.
 _QUEUE_S_MAX = 5.0
 
@@ -39,6 +41,12 @@ class Codes:
         if new_code is not None:
             self.mark = self._last_made
         return new_code
+
+    def left(self, now_s: float) -> int:
+        """Return how many more codes can be made now: at most those of this step and of the next."""
+        now_step = payment_code.step_at(now_s)
+        step, seq = max(self._last_made, (now_step - 1, payment_code.SEQ_MAX))
+        return (now_step + 1 - step) * CODES_SHOWN + payment_code.SEQ_MAX - seq
 
     def _make(self, now_s: float) -> str | None:
         now_step = payment_code.step_at(now_s)

@@ -32,6 +32,16 @@ def test_codes_are_of_this_step_then_of_the_next_then_none() -> None:
     assert shown(codes, NOW_S + STEP_S) == (STEP + 2, 0), "the codes of the next step were already shown"
 
 
+def test_left_counts_the_codes_of_this_step_and_the_next() -> None:
+    codes = Codes(WALLET)
+    for left in range(len(SHOWN), 0, -1):
+        assert codes.left(NOW_S) == left
+        assert shown(codes, NOW_S) is not None
+    assert codes.left(NOW_S) == 0
+    assert codes.left(NOW_S + STEP_S) == SEQ_MAX + 1
+    assert codes.left(NOW_S + 9 * STEP_S) == len(SHOWN)
+
+
 def test_codes_made_in_advance_equal_those_made_on_demand() -> None:
     codes = Codes(WALLET)
     codes.prepare(NOW_S, 3)
