@@ -229,7 +229,7 @@ class Run:
             number = self._numbers.get(message["payment_id"].encode())
             if number is not None:
                 self._pin_sent_s[number] = now_s
-                answer = {"payment_id": message["payment_id"], "version": message["version"], "pin": PIN}
+                answer = {name: message[name] for name in ("payment_id", "merchant_id", "version")} | {"pin": PIN}
                 wallet.send({"type": "payment.confirm", "message_id": f"pin-{number}", **answer})
 
         return on_message

@@ -80,8 +80,9 @@ select id, '\\x000102030405060708090a0b0c0d0e0f', (select min(number) from termi
     wallet_number, 'order-' || lpad(i::text, 10, '0'), 100, 'EUR', 'approved', 1, at, at
 from sale order by i;
 insert into transfer (kind, source_id, debit_account_id, credit_account_id, amount_minor, currency, wallet_number,
-    created_at)
-select 'payment', id, wallet, (select min(account_id) from merchant), 100, 'EUR', wallet_number, at
+    merchant_id, created_at)
+select 'payment', id, wallet, (select min(account_id) from merchant), 100, 'EUR', wallet_number,
+    (select min(id) from merchant), at
 from sale order by i;
 update wallet w set balance_minor = balance_minor - 100 * (select count(*) from sale where wallet_number = w.number);
 drop table sale;
@@ -127,16 +128,16 @@ create table payment_reference (
 insert into payment_reference select merchant_id, reference, id, status from payment
 where status in ('pending', 'approved', 'canceled') and reference is not null;
 drop table plain_payment, plain_refund, plain_transfer cascade;
-alter table payment add primary key (id);
+alter table payment add primary key (id, merchant_id);
 create index payment_failed_reference on payment (merchant_id, reference, changed_at)
     where status in ('declined', 'expired');
 create index payment_pending on payment (expires_at) where status = 'pending';
 create index payment_pending_wallet on payment (wallet_number) where status = 'pending';
 create index payment_terminal on payment (terminal_number, changed_at);
 create index payment_wallet on payment (wallet_number, changed_at) where wallet_number is not null;
-alter table refund add primary key (id);
+alter table refund add primary key (id, merchant_id);
 alter table transfer add primary key (id);
-create index transfer_source on transfer (source_id, kind);
+create index transfer_source on transfer (source_id, kind, merchant_id);
 create index transfer_created on transfer using brin (created_at) with (pages_per_range = 32);
 grant select, insert, update on payment to pos_app;
 grant select, insert on refund, transfer, payment_reference to pos_app;
@@ -152,7 +153,9 @@ _LOAD_CHANGES = {
 """: "",
     """    coalesce(o.id, ao.id) as open_payment_id, coalesce(o.status, ao.status) as open_payment_status,
     ao.id as archived_order_id,
-    (select a.id from archived_name a where a.id = q.payment_id) as archived_payment_id
+    (
+        select a.id from archived_name a where a.id = q.payment_id and a.merchant_id = q.merchant_id
+    ) as archived_payment_id
 """: """    o.id as open_payment_id, o.status as open_payment_status,
     null::uuid as archived_order_id, null::uuid as archived_payment_id
 """,

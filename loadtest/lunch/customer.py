@@ -117,6 +117,7 @@ class Checkout:
             {
                 "type": "payment.confirm",
                 "payment_id": sale.record.payment_id,
+                "merchant_id": confirmation["merchant_id"],
                 "version": confirmation["version"],
                 "pin": PIN,
             }

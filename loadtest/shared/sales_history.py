@@ -20,9 +20,9 @@ insert into store (merchant_id, name) select id, 'Hall' from merchant;
 insert into terminal (store_id, name) select id, 'Till' from store;
 insert into terminal (store_id, name, shift_id)
 select 1, 'Busy till ' || i, ('00000000-0000-0000-0000-' || lpad(i::text, 12, '0'))::uuid from generate_series(1, $5) i;
-insert into shift (id, terminal_number, number, operator, opening_cash_minor, opened_at)
-select shift_id, number, 1, 'Alice', 0, date_trunc('day', now() at time zone 'UTC') at time zone 'UTC'
-    - make_interval(days => $4)
+insert into shift (id, merchant_id, terminal_number, number, operator, opening_cash_minor, opened_at)
+select shift_id, (select merchant_id from store where id = store_id), number, 1, 'Alice', 0,
+    date_trunc('day', now() at time zone 'UTC') at time zone 'UTC' - make_interval(days => $4)
 from terminal where shift_id is not null;
 with made as (
     insert into account (kind, name, currency)
@@ -51,15 +51,15 @@ insert into payment (id, fingerprint, terminal_number, merchant_id, wallet_numbe
 select id, 'seed', terminal_number, merchant_id, wallet_number, id::text, 100, 'EUR', 'approved', 1, at, at, 1, shift_id
 from sale order by at;
 insert into transfer (kind, source_id, debit_account_id, credit_account_id, amount_minor, currency, wallet_number,
-    created_at)
-select kind, id, debit, credit, amount_minor, 'EUR', wallet_number, at from (
+    merchant_id, created_at)
+select kind, id, debit, credit, amount_minor, 'EUR', wallet_number, merchant_id, at from (
     select 'top_up' as kind, t.id, h.id as debit, t.wallet as credit, t.amount_minor, t.wallet_number,
-        now() - make_interval(days => $4 + 2) as at
+        1 as merchant_id, now() - make_interval(days => $4 + 2) as at
     from top_up t join account h on h.kind = 'house' and h.name = 'cash_in'
     union all
-    select 'payment', id, wallet, merchant, 100, wallet_number, at from sale
+    select 'payment', id, wallet, merchant, 100, wallet_number, merchant_id, at from sale
     union all
-    select 'fee', s.id, s.merchant, h.id, 1, s.wallet_number, s.at
+    select 'fee', s.id, s.merchant, h.id, 1, s.wallet_number, s.merchant_id, s.at
     from sale s join account h on h.kind = 'house' and h.name = 'fees'
 ) as x order by at;
 analyze;

@@ -40,8 +40,8 @@ with made as (
         now() - interval '1 day', 'top_up' from topped
 ), posted as (
     insert into transfer (kind, source_id, debit_account_id, credit_account_id, amount_minor, currency, wallet_number,
-        created_at)
-    select 'top_up', id, $3, account_id, $2, 'EUR', number, now() from topped
+        merchant_id, created_at)
+    select 'top_up', id, $3, account_id, $2, 'EUR', number, $4, now() from topped
 )
 select number from wallets
 """

@@ -1,12 +1,12 @@
 """Handlers of the role `issuer`: wallets with their limits and devices, cash, and wallet statements."""
 
 from http import HTTPStatus
-from uuid import UUID
 
 import asyncpg
 from msgspec.structs import asdict
 
 from ..core.credentials.device_keys import DeviceId, DeviceKind
+from ..core.errors import ErrorCode
 from ..core.payments.operations import Cancel, MoveCash
 from ..core.payments.payment import Payment, Purpose
 from ..core.payments.snapshot import OwnLimits, WalletStatus
@@ -17,6 +17,7 @@ from ..core.rest.issuer import (
     CashCreate,
     CashPath,
     CashPayment,
+    CashQuery,
     Wallet,
     WalletChange,
     WalletCreate,
@@ -44,6 +45,7 @@ from .support.problems import problem
 from .support.times import rfc3339_of_ms, rfc3339_or_none
 
 _WalletCall = ApiCall[WalletPath, NoParameters, None]
+_CashCall = ApiCall[CashPath, CashQuery, None]
 
 
 class Issuer:
@@ -177,20 +179,20 @@ class Issuer:
     async def create_top_up(self, call: ApiCall[NoParameters, NoParameters, CashCreate]) -> Reply:
         return await self._move_cash(call, Purpose.TOP_UP)
 
-    async def get_top_up(self, call: ApiCall[CashPath, NoParameters, None]) -> Reply:
-        return Reply(_cash_payment(await self._find_payment(call.parameters.payment_id, Purpose.TOP_UP)))
+    async def get_top_up(self, call: _CashCall) -> Reply:
+        return Reply(_cash_payment(await self._find_payment(call, Purpose.TOP_UP)))
 
-    async def cancel_top_up(self, call: ApiCall[CashPath, NoParameters, None]) -> Reply:
-        return await self._cancel(call.parameters.payment_id, Purpose.TOP_UP)
+    async def cancel_top_up(self, call: _CashCall) -> Reply:
+        return await self._cancel(call, Purpose.TOP_UP)
 
     async def create_withdrawal(self, call: ApiCall[NoParameters, NoParameters, CashCreate]) -> Reply:
         return await self._move_cash(call, Purpose.WITHDRAWAL)
 
-    async def get_withdrawal(self, call: ApiCall[CashPath, NoParameters, None]) -> Reply:
-        return Reply(_cash_payment(await self._find_payment(call.parameters.payment_id, Purpose.WITHDRAWAL)))
+    async def get_withdrawal(self, call: _CashCall) -> Reply:
+        return Reply(_cash_payment(await self._find_payment(call, Purpose.WITHDRAWAL)))
 
-    async def cancel_withdrawal(self, call: ApiCall[CashPath, NoParameters, None]) -> Reply:
-        return await self._cancel(call.parameters.payment_id, Purpose.WITHDRAWAL)
+    async def cancel_withdrawal(self, call: _CashCall) -> Reply:
+        return await self._cancel(call, Purpose.WITHDRAWAL)
 
     async def _move_cash(self, call: ApiCall[NoParameters, NoParameters, CashCreate], purpose: Purpose) -> Reply:
         body = call.body
@@ -198,6 +200,9 @@ class Issuer:
         if merchant is None:
             raise problem(ProblemCode.NOT_FOUND, "Unknown merchant.", pointer="/merchant_id")
         payment_id = derived_id(call.key.tenant, call.endpoint.name, call.idempotency_key)
+        # The id is unique per merchant only, so the engine cannot notice a repeat that names another merchant.
+        if await wallets.is_paid_elsewhere(self._pool, payment_id, body.merchant_id):
+            raise problem(ErrorCode.ID_REUSED)
         operation = MoveCash(
             payment_id=payment_id,
             merchant_id=body.merchant_id,
@@ -210,21 +215,29 @@ class Issuer:
         outcome = await self._engine.decide(operation)
         return Reply(_cash_payment(outcome.payment), HTTPStatus.OK if outcome.replayed else HTTPStatus.CREATED)
 
-    async def _cancel(self, payment_id: UUID, purpose: Purpose) -> Reply:
-        payment = await self._find_payment(payment_id, purpose)
+    async def _cancel(self, call: _CashCall, purpose: Purpose) -> Reply:
+        payment = await self._find_payment(call, purpose)
         # A payment disappears only into the archive, so the cancel finds it too and leaves no tombstone.
         cancel = Cancel(
             terminal_number=None,
             merchant_id=payment.merchant_id,
             currency=payment.currency,
-            payment_id=payment_id,
+            payment_id=payment.payment_id,
             reference=None,
-            tombstone_id=payment_id,
+            tombstone_id=payment.payment_id,
         )
         return Reply(_cash_payment((await self._engine.decide(cancel)).payment))
 
-    async def _find_payment(self, payment_id: UUID, purpose: Purpose) -> Payment:
-        payment = await wallets.find_cash(self._pool, payment_id, purpose)
+    async def _find_payment(self, call: _CashCall, purpose: Purpose) -> Payment:
+        payment_id, merchant_id = call.parameters.payment_id, call.query.merchant_id
+        if merchant_id is None:
+            merchants = await wallets.merchants_of_cash(self._pool, payment_id, purpose)
+            if len(merchants) > 1:
+                raise problem(ProblemCode.MERCHANT_AMBIGUOUS)
+            if not merchants:
+                raise problem(ErrorCode.PAYMENT_UNKNOWN)
+            merchant_id = merchants[0]
+        payment = await wallets.find_cash(self._pool, payment_id, merchant_id, purpose)
         if not isinstance(payment, Payment):
             raise problem(payment)
         return payment

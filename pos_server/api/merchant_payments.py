@@ -146,7 +146,7 @@ class MerchantPayments:
     async def list_refunds(self, call: ApiCall[PaymentPath, Paging, None]) -> Reply:
         payment = await self._find_payment(call.key, call.parameters.payment_id)
         after = after_cursor(call.query)
-        refunds = await reports.list_refunds(self._pool, payment.payment_id, after, call.query.limit + 1)
+        refunds = await reports.list_refunds(self._pool, *payment.key, after, call.query.limit + 1)
         items = [(_refund(refund), cursor) for refund, cursor in refunds]
         return Reply(page_by_cursor(Page[Refund], items, call.query))
 

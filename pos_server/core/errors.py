@@ -25,7 +25,7 @@ class ErrorCode(DescribedCode):
     WRONG_CURRENCY = "wrong_currency", "The terminal's merchant takes another currency. Use the `currency` of `ready`."
     ID_REUSED = (
         "id_reused",
-        "This id belongs to another request, or to another merchant. Make a new id for a new request.",
+        "This id belongs to another request. Make a new id for a new request.",
     )
     PAYMENT_UNKNOWN = (
         "payment_unknown",

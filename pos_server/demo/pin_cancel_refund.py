@@ -75,9 +75,9 @@ async def _pin_payment(pair: Pair, report: Report) -> None:
     if not isinstance(request, ConfirmationRequired):
         raise AssertionError(f"the wallet received {type(request).__name__} instead of ConfirmationRequired")
     report.step(pair.till_number, pair.customer, "pending", True, waiting.text, request.text)
-    retry = await pair.wallet.confirm(request.payment_id, request.version, _WRONG_PIN)
+    retry = await pair.wallet.confirm(request.payment_id, request.version, _WRONG_PIN, merchant_id=request.merchant_id)
     report.step(pair.till_number, pair.customer, "wrong PIN", isinstance(retry, ConfirmationRequired), "", retry.text)
-    paid = await pair.wallet.confirm(retry.payment_id, retry.version, _PIN)
+    paid = await pair.wallet.confirm(retry.payment_id, retry.version, _PIN, merchant_id=request.merchant_id)
     result = await scan
     approved = isinstance(paid, WalletPaymentResult) and (paid.status, result.status) == ("approved", "approved")
     report.step(pair.till_number, pair.customer, "PIN payment", approved, result.text, paid.text)

@@ -22,6 +22,6 @@ class Sweeper:
         """Submit one round. A full queue ends it: the next round finds the same rows."""
         for row in await connection.fetch(QUERIES["payments_to_expire"], self._now_ms(), self._batch_max):
             try:
-                self._authorizer.submit(Expire(plain_uuid(row["id"])))
+                self._authorizer.submit(Expire(plain_uuid(row["id"]), row["merchant_id"]))
             except NotAccepted:
                 return

@@ -10,6 +10,7 @@ from ..core.credentials.device_keys import DeviceId, DeviceKind
 from ..core.credentials.pins import PinHash, is_weak
 from ..core.errors import CloseCode, ConnectionClosing, ErrorCode
 from ..core.payments.operations import Confirm, Reject
+from ..core.payments.payment import Payment
 from ..core.payments.rules import Rules, pin_tries_left
 from ..core.payments.snapshot import Wallet
 from ..core.protocol.client_messages import (
@@ -68,8 +69,8 @@ class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
             payments = await self._missed(message.id, since_ms)
         # Payments that wait for the PIN are sent in any case.
         pending = await history.wallet_pending(self._pool, message.id, self._limits.resume_payments_max)
-        missed_ids = {missed.payment.payment_id for missed in payments or ()}
-        missed = [*(payments or ()), *(waiting for waiting in pending if waiting.payment.payment_id not in missed_ids)]
+        missed_keys = {missed.payment.key for missed in payments or ()}
+        missed = [*(payments or ()), *(waiting for waiting in pending if waiting.payment.key not in missed_keys)]
         # Read after the payments: a balance must never be older than the payments it is sent with.
         wallet = await self._wallet(message.id)
         ready = WalletReady(
@@ -102,8 +103,7 @@ class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
             case PaymentConfirm():
                 return partial(self._confirm, message, admitted.device)
             case PaymentReject():
-                self.submit(Reject(message.payment_id, admitted.device.number, admitted.device.slot), message)
-                return None
+                return partial(self._reject, message, admitted.device)
             case PinSet():
                 return partial(self._set_pin, message, admitted)
             case History():
@@ -115,14 +115,16 @@ class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
         stored = await pin_rows.find_pin(self._pool, device.number)
         if stored.hash is None:
             raise refused(ErrorCode.PIN_NOT_SET, message)
+        merchant_id = await self._merchant_of(message, device.number)
         is_correct = False
         # With a locked PIN, or a payment that has moved on, the decision needs no check.
         if stored.locked_until_ms <= now_ms() and await pin_rows.is_pin_awaited(
-            self._pool, device.number, message.payment_id, message.version
+            self._pool, device.number, merchant_id, message.payment_id, message.version
         ):
             is_correct = await self._check(message, device.number, message.pin, stored.hash)
         confirm = Confirm(
             payment_id=message.payment_id,
+            merchant_id=merchant_id,
             wallet_number=device.number,
             slot=device.slot,
             version=message.version,
@@ -130,6 +132,21 @@ class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
             pin_generation=stored.generation,
         )
         self.submit(confirm, message)
+
+    async def _reject(self, message: PaymentReject, device: DeviceId) -> None:
+        merchant_id = await self._merchant_of(message, device.number)
+        self.submit(Reject(message.payment_id, merchant_id, device.number, device.slot), message)
+
+    async def _merchant_of(self, message: PaymentConfirm | PaymentReject, number: int) -> int:
+        """Return the merchant that the wallet names, else the only merchant of its payment with this id."""
+        if message.merchant_id is not None:
+            return message.merchant_id
+        merchants = await history.merchants_of_wallet_payment(self._pool, number, message.payment_id)
+        if not merchants:
+            raise refused(ErrorCode.PAYMENT_UNKNOWN, message)
+        if len(merchants) > 1:
+            raise refused(ErrorCode.BAD_FIELD, message, field="merchant_id")
+        return merchants[0]
 
     async def _check(self, message: Request, number: int, pin: str, stored: PinHash) -> bool:
         try:
@@ -191,7 +208,7 @@ class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
         return HistoryPage(
             reply_to=message.message_id,
             payments=tuple(self._notice(payment, wallet, admitted.language) for payment in page),
-            next_cursor=f"{last.changed_at_ms}.{last.payment_id}" if more and last else None,
+            next_cursor=_cursor_after(last) if more and last else None,
         )
 
     async def _wallet(self, number: int) -> Wallet:
@@ -211,6 +228,11 @@ def _pin_changed(reply_to: str | None, language: str) -> PinChanged:
     return PinChanged(reply_to=reply_to, text=text(language, "customer.pin_changed"))
 
 
+def _cursor_after(payment: Payment) -> str:
+    return f"{payment.changed_at_ms}.{payment.payment_id}.{payment.merchant_id}"
+
+
 def _parse_cursor(cursor: str) -> Cursor:
-    changed_at_ms, _, payment_id = cursor.partition(".")
-    return Cursor(int(changed_at_ms), UUID(payment_id))
+    changed_at_ms, payment_id, *merchant_id = cursor.split(".")
+    # A cursor of an older server names no merchant. 0 continues after all payments with this time and id.
+    return Cursor(int(changed_at_ms), UUID(payment_id), int(merchant_id[0]) if merchant_id else 0)

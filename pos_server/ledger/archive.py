@@ -17,7 +17,8 @@ from uuid import UUID
 import asyncpg
 
 from ..core.errors import PosError
-from .archive_file import PartWriter, part_name
+from ..core.payments.payment import MerchantKey
+from .archive_file import PartWriter, ids_and_merchants, part_name
 from .rollup import roll_up
 from .sql import QUERIES
 
@@ -51,24 +52,24 @@ class _Horizon:
 
 @dataclass(frozen=True, slots=True)
 class _Position:
-    """The start of the next part: a payment id, and the transfer id of the last settlement (None: no more of them)."""
+    """The end of the previous part: the last payment, and the transfer id of the last settlement (None: no more)."""
 
-    payment_id: UUID | None
+    payment: MerchantKey | None
     settlement_id: int | None
 
 
 @dataclass(slots=True)
 class _Units:
-    """Ids of the rows in one part; `versions` are the versions of the payments."""
+    """Keys of the rows in one part; `versions` are the versions of the payments."""
 
-    payment_ids: list[UUID] = field(default_factory=list)
+    payments: list[MerchantKey] = field(default_factory=list)
     versions: list[int] = field(default_factory=list)
-    refund_ids: list[UUID] = field(default_factory=list)
+    refunds: list[MerchantKey] = field(default_factory=list)
     transfer_ids: list[int] = field(default_factory=list)
     settlements: int = 0
 
     def __len__(self) -> int:
-        return len(self.payment_ids) + self.settlements
+        return len(self.payments) + self.settlements
 
 
 class _PartOutdated(Exception):
@@ -93,7 +94,7 @@ async def archive(
     await connection.execute("select pg_advisory_lock($1)", _ADVISORY_LOCK)
     try:
         horizon = await _horizon(connection, before, now, min_age)
-        position, parts = _Position(UUID(int=0), 0), list[Part]()
+        position, parts = _Position((0, UUID(int=0)), 0), list[Part]()
         while True:
             part, position = await _move_part(connection, horizon, position, out, now, part_payments_max)
             if part is None:
@@ -172,48 +173,50 @@ async def _move_part(
 async def _write_units(
     connection: asyncpg.Connection, writer: PartWriter, horizon: _Horizon, position: _Position, payments_max: int
 ) -> tuple[_Units, _Position]:
-    units, payment_id, settlement_id = _Units(), position.payment_id, position.settlement_id
-    while payment_id is not None and len(units) < payments_max:
-        rows = await connection.fetch(QUERIES["archive_payments"], payment_id, horizon.before, horizon.last_id)
+    units, last, settlement_id = _Units(), position.payment, position.settlement_id
+    while last is not None and len(units) < payments_max:
+        merchant_id, payment_id = last
+        rows = await connection.fetch(
+            QUERIES["archive_payments"], payment_id, merchant_id, horizon.before, horizon.last_id
+        )
         lines = []
-        payment_id = None
+        if not rows:
+            last = None
         for row in rows:
             if len(units) == payments_max:
-                payment_id = row["id"]
                 break
-            payment_id = UUID(int=row["id"].int + 1) if row["id"].int < 2**128 - 1 else None
+            last = row["merchant_id"], row["id"]
             if row["line"] is not None:
                 lines.append(row["line"])
-                units.payment_ids.append(row["id"])
+                units.payments.append(last)
                 units.versions.append(row["version"])
-                units.refund_ids += row["refund_ids"]
+                units.refunds += [(row["merchant_id"], refund_id) for refund_id in row["refund_ids"]]
                 units.transfer_ids += row["transfer_ids"]
         await asyncio.to_thread(writer.write, lines)
-    while payment_id is None and settlement_id is not None and len(units) < payments_max:
+    while last is None and settlement_id is not None and len(units) < payments_max:
         rows = await connection.fetch(QUERIES["archive_settlements"], settlement_id, horizon.before, horizon.last_id)
         rows = rows[: payments_max - len(units)]
         await asyncio.to_thread(writer.write, [row["line"] for row in rows])
         units.transfer_ids += [row["id"] for row in rows]
         units.settlements += len(rows)
         settlement_id = rows[-1]["id"] if rows else None
-    return units, _Position(payment_id, settlement_id)
+    return units, _Position(last, settlement_id)
 
 
 async def _record(
     connection: asyncpg.Connection, units: _Units, number: int, horizon: _Horizon, digest: bytes, now: datetime
 ) -> Part:
     """Delete the units from the ledger and record their part in one commit. Raises _PartOutdated without any effect."""
-    part = Part(
-        part_name(number), len(units.payment_ids), len(units.refund_ids), units.settlements, len(units.transfer_ids)
-    )
+    part = Part(part_name(number), len(units.payments), len(units.refunds), units.settlements, len(units.transfer_ids))
+    payments, refunds = ids_and_merchants(units.payments), ids_and_merchants(units.refunds)
     async with connection.transaction():
         # Payments are deleted last, which keeps their locks short.
         deleted = [
-            _count(await connection.execute(QUERIES["archive_names"], units.payment_ids, units.versions)),
-            _count(await connection.execute(QUERIES["archive_refund_names"], units.refund_ids)),
+            _count(await connection.execute(QUERIES["archive_names"], *payments, units.versions)),
+            _count(await connection.execute(QUERIES["archive_refund_names"], *refunds)),
             await connection.fetchval(QUERIES["archive_transfers"], units.transfer_ids),
-            _count(await connection.execute(QUERIES["archive_refunds"], units.refund_ids)),
-            _count(await connection.execute(QUERIES["archive_delete_payments"], units.payment_ids, units.versions)),
+            _count(await connection.execute(QUERIES["archive_refunds"], *refunds)),
+            _count(await connection.execute(QUERIES["archive_delete_payments"], *payments, units.versions)),
         ]
         if deleted != [part.payments, part.refunds, part.transfers, part.refunds, part.payments]:
             raise _PartOutdated

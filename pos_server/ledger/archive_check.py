@@ -8,7 +8,7 @@ from pathlib import Path
 
 import asyncpg
 
-from .archive_file import PartUnreadable, Unit, read_units, sha256_of
+from .archive_file import PartUnreadable, Unit, ids_and_merchants, read_units, sha256_of
 from .sql import QUERIES
 
 _UNITS_PER_CHUNK = 1000
@@ -60,7 +60,7 @@ async def _load_digests(connection: asyncpg.Connection, units: list[Unit], file:
     await connection.execute(QUERIES["add_archived_digests"], list(digests), list(digests.values()))
     unrecorded = await connection.fetch(
         QUERIES["unrecorded_archived"],
-        [unit.payment_id for unit in units if unit.payment_id is not None],
-        list(chain.from_iterable(unit.refund_ids for unit in units)),
+        *ids_and_merchants(unit.payment for unit in units if unit.payment is not None),
+        *ids_and_merchants(chain.from_iterable(unit.refunds for unit in units)),
     )
     return [f"{row['name']} in {file} is not recorded as archived" for row in unrecorded]

@@ -20,6 +20,7 @@ from uuid import UUID
 
 from ..core.accounting.seals import transfer_digest
 from ..core.errors import PosError
+from ..core.payments.payment import MerchantKey
 
 FORMAT, FORMAT_VERSION = "pos-archive", 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -31,11 +32,17 @@ class PartUnreadable(PosError):
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """The ids in one line of a part, and the digests of its transfers by id. `payment_id` is None for a settlement."""
+    """The keys in one line of a part, and the digests of its transfers by id. `payment` is None for a settlement."""
 
-    payment_id: UUID | None
-    refund_ids: list[UUID]
+    payment: MerchantKey | None
+    refunds: list[MerchantKey]
     digests: dict[int, bytes]
+
+
+def ids_and_merchants(keys: Iterable[MerchantKey]) -> tuple[list[UUID], list[int]]:
+    """Return the ids and the merchants of keys as two lists, the form in which queries take them."""
+    pairs = list(keys)
+    return [each for _, each in pairs], [merchant_id for merchant_id, _ in pairs]
 
 
 def part_name(number: int) -> str:
@@ -118,10 +125,14 @@ def read_units(path: Path) -> Iterator[Unit]:
 
 def _unit_of(line: dict[str, Any]) -> Unit:
     return Unit(
-        payment_id=UUID(line["payment"]["id"]) if "payment" in line else None,
-        refund_ids=[UUID(refund["id"]) for refund in line.get("refunds", [])],
+        payment=_key_of(line["payment"]) if "payment" in line else None,
+        refunds=[_key_of(refund) for refund in line.get("refunds", [])],
         digests={_id_of(transfer): _digest_of(transfer) for transfer in line["transfers"]},
     )
+
+
+def _key_of(row: dict[str, Any]) -> MerchantKey:
+    return int(row["merchant_id"]), UUID(row["id"])
 
 
 def _id_of(transfer: dict[str, Any]) -> int:
@@ -142,4 +153,5 @@ def _digest_of(transfer: dict[str, Any]) -> bytes:
         currency=transfer["currency"],
         wallet_number=transfer.get("wallet_number"),
         created_at_us=(datetime.fromisoformat(transfer["created_at"]) - _EPOCH) // timedelta(microseconds=1),
+        merchant_id=transfer.get("merchant_id"),
     )

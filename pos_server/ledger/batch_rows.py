@@ -1,4 +1,4 @@
-"""Rows that a batch passes to Postgres: tuples in the column order of the types in migration 0014."""
+"""Rows that a batch passes to Postgres: tuples in the column order of the types in migration 0014 and later."""
 
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ ATTRIBUTES = {
     ),
     "new_transfer": (
         *("kind", "source_id", "debit_account_id", "credit_account_id", "amount_minor", "currency", "wallet_number"),
+        "merchant_id",
     ),
 }
 _wallet, _code, _payment, _refund, _transfer = (attrgetter(*names) for names in ATTRIBUTES.values())
@@ -63,9 +64,9 @@ def operation_key(operation: Operation) -> OperationKey:
                 operation.payment_id, None, operation.merchant_id, operation.reference, operation.wallet_number
             )
         case CreateRefund():
-            return OperationKey(operation.payment_id, operation.terminal_number)
+            return OperationKey(operation.payment_id, operation.terminal_number, operation.merchant_id)
         case Confirm() | Reject() | Expire():
-            return OperationKey(operation.payment_id)
+            return OperationKey(operation.payment_id, merchant_id=operation.merchant_id)
 
 
 def changeset_rows(changes: Changeset, now_ms: int) -> tuple[Any, ...]:
@@ -75,7 +76,7 @@ def changeset_rows(changes: Changeset, now_ms: int) -> tuple[Any, ...]:
         # All servers lock wallets in this order.
         [(wallet_versions[number], *_wallet(wallet)) for number, wallet in sorted(changes.wallets.items())],
         list(map(_code, changes.devices.values())),
-        [(payment_versions[payment_id], *_payment(payment)) for payment_id, payment in changes.payments.items()],
+        [(payment_versions[key], *_payment(payment)) for key, payment in changes.payments.items()],
         now_ms,
         list(map(_transfer, changes.transfers)),
         list(changes.shifts.items()),

@@ -18,6 +18,7 @@ class Cursor(NamedTuple):
 
     changed_at_ms: int
     payment_id: UUID
+    merchant_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +84,14 @@ async def wallet_history(
     pool: asyncpg.Pool, wallet_number: int, after: Cursor | None, payments_max: int
 ) -> list[WalletPayment]:
     """Return a page of a wallet's payments, latest change first, starting `after` the previous page."""
-    changed_at_ms, payment_id = after or (None, None)
-    rows = await pool.fetch(QUERIES["wallet_history"], wallet_number, changed_at_ms, payment_id, payments_max)
+    rows = await pool.fetch(QUERIES["wallet_history"], wallet_number, *(after or (None, None, None)), payments_max)
     return [_wallet_payment(row) for row in rows]
+
+
+async def merchants_of_wallet_payment(pool: asyncpg.Pool, wallet_number: int, payment_id: UUID) -> list[int]:
+    """Return the merchants to which a wallet has made a payment with this id, at most two of them."""
+    rows = await pool.fetch(QUERIES["merchants_of_wallet_payment"], wallet_number, payment_id)
+    return [row["merchant_id"] for row in rows]
 
 
 async def find_wallet(pool: asyncpg.Pool, number: int) -> Wallet | None:

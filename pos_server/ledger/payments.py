@@ -52,15 +52,15 @@ async def load_snapshot(
     """
     house = HouseAccounts() if house is None else house
     snapshot = Snapshot(house=house.ids)
-    refund_ids = [operation.refund_id for operation in operations if isinstance(operation, CreateRefund)]
-    if refund_ids:
+    refund_keys = [(each.merchant_id, each.refund_id) for each in operations if isinstance(each, CreateRefund)]
+    if refund_keys:
         # Before the payments, so that the loaded payment includes every loaded refund.
-        for row in await connection.fetch(QUERIES["load_refunds"], refund_ids):
+        for row in await connection.fetch(QUERIES["load_refunds"], *zip(*refund_keys, strict=True)):
             if row["id"] is not None:
                 refund = refund_of(row)
-                snapshot.refunds[refund.refund_id] = refund
-            if row["archived_id"] is not None:
-                snapshot.archived_refunds.add(plain_uuid(row["archived_id"]))
+                snapshot.refunds[refund.key] = refund
+            if row["archived"]:
+                snapshot.archived_refunds.add((row["searched_merchant_id"], plain_uuid(row["searched_id"])))
     keys = [operation_key(operation) for operation in operations]
     for row in await connection.fetch(QUERIES["load_snapshot"], keys):
         position, merchant_id, currency, till_number, other_till, wallet_number, kid, stored = _presence_columns(row)
@@ -90,13 +90,15 @@ async def load_snapshot(
             snapshot.devices[device.wallet_number, device.slot] = device
         if stored is not None:
             payment = payment_of(stored)
-            snapshot.payments[payment.payment_id] = payment
+            snapshot.payments[payment.key] = payment
         archived_payment_id, archived_order_id, occupant_id = _occupant_columns(row)
+        if key.merchant_id is None:
+            continue
         if archived_payment_id is not None:
-            snapshot.archived.add(plain_uuid(archived_payment_id))
+            snapshot.archived.add((key.merchant_id, plain_uuid(archived_payment_id)))
         if archived_order_id is not None:
-            snapshot.archived.add(plain_uuid(archived_order_id))
-        if occupant_id is not None and key.merchant_id is not None and key.reference is not None:
+            snapshot.archived.add((key.merchant_id, plain_uuid(archived_order_id)))
+        if occupant_id is not None and key.reference is not None:
             occupant = OpenPayment(plain_uuid(occupant_id), Status(row["open_payment_status"]))
             snapshot.open_payments[key.merchant_id, key.reference] = occupant
     return snapshot

@@ -35,9 +35,11 @@ async def find_pin(pool: asyncpg.Pool, wallet_number: int) -> StoredPin:
     )
 
 
-async def is_pin_awaited(pool: asyncpg.Pool, wallet_number: int, payment_id: UUID, version: int) -> bool:
-    """Return whether this version of a payment waits for this wallet's PIN."""
-    return bool(await pool.fetchval(QUERIES["is_pin_awaited"], wallet_number, payment_id, version))
+async def is_pin_awaited(
+    pool: asyncpg.Pool, wallet_number: int, merchant_id: int, payment_id: UUID, version: int
+) -> bool:
+    """Return whether this version of a merchant's payment waits for this wallet's PIN."""
+    return bool(await pool.fetchval(QUERIES["is_pin_awaited"], wallet_number, merchant_id, payment_id, version))
 
 
 async def set_pin(pool: asyncpg.Pool, wallet_number: int, generation: int, new: PinHash, request_id: UUID) -> bool:

@@ -88,10 +88,14 @@ async def list_payments(
 
 
 async def list_refunds(
-    connection: AnyConnection | asyncpg.Pool, payment_id: UUID, after: PageCursor | None, limit: int
+    connection: AnyConnection | asyncpg.Pool,
+    merchant_id: int,
+    payment_id: UUID,
+    after: PageCursor | None,
+    limit: int,
 ) -> list[tuple[Refund, PageCursor]]:
     """Return a payment's refunds and their cursors, oldest first, starting after `after`."""
-    rows = await connection.fetch(QUERIES["payment_refunds"], payment_id, *(after or (None, None)), limit)
+    rows = await connection.fetch(QUERIES["payment_refunds"], merchant_id, payment_id, *(after or (None, None)), limit)
     return [(refund_of(row), PageCursor(row["created_at"], row["id"])) for row in rows]
 
 

@@ -21,7 +21,7 @@ from .sql import QUERIES
 async def open_shift(
     pool: asyncpg.Pool, shift_id: UUID, terminal_number: int, operator: str, opening_cash_minor: int, now_ms: int
 ) -> ErrorCode | None:
-    """Open a shift at a terminal, once per id. Returns None, or the reason for the refusal.
+    """Open a shift at a terminal, once per merchant and id. Returns None, or the reason for the refusal.
 
     `now_ms` is in Unix milliseconds.
     """
@@ -31,7 +31,7 @@ async def open_shift(
             await connection.execute(
                 QUERIES["open_shift"], shift_id, terminal_number, operator, opening_cash_minor, now_ms
             )
-        opened = await connection.fetchrow(QUERIES["shift_opened"], shift_id)
+        opened = await connection.fetchrow(QUERIES["shift_opened"], shift_id, terminal_number)
         if opened is None:
             return ErrorCode.TERMINAL_DISABLED if open_id is None else ErrorCode.SHIFT_ALREADY_OPEN
         return None if tuple(opened) == (terminal_number, operator, opening_cash_minor) else ErrorCode.ID_REUSED
@@ -62,7 +62,7 @@ async def find_shift(
 ) -> Shift | None:
     """Return a terminal's shift with its current totals (`shift_id` None: the open shift), or None."""
     if shift_id is not None:
-        await connection.execute(QUERIES["sum_up_shift"], shift_id)
+        await connection.execute(QUERIES["sum_up_shift"], shift_id, terminal_number)
     row = await connection.fetchrow(QUERIES["shift"], terminal_number, shift_id, now_ms)
     if row is None:
         return None

@@ -64,13 +64,24 @@ async def revoke_device(connection: AnyConnection, number: int, slot: int) -> in
     return generation
 
 
-async def find_cash(pool: asyncpg.Pool, payment_id: UUID, purpose: Purpose) -> Payment | ErrorCode:
-    """Return the payment with this id and purpose, or PAYMENT_UNKNOWN, or PAYMENT_ARCHIVED (for any purpose)."""
-    row = await pool.fetchrow(QUERIES["payment_of_purpose"], payment_id, purpose)
+async def merchants_of_cash(pool: asyncpg.Pool, payment_id: UUID, purpose: Purpose) -> list[int]:
+    """Return the merchants with a payment of this id and purpose, or an archived one of any purpose; at most two."""
+    rows = await pool.fetch(QUERIES["merchants_of_cash"], payment_id, purpose)
+    return [row["merchant_id"] for row in rows]
+
+
+async def is_paid_elsewhere(pool: asyncpg.Pool, payment_id: UUID, merchant_id: int) -> bool:
+    """Return whether the API has created a payment with this id for another merchant."""
+    return bool(await pool.fetchval(QUERIES["is_paid_elsewhere"], payment_id, merchant_id))
+
+
+async def find_cash(pool: asyncpg.Pool, payment_id: UUID, merchant_id: int, purpose: Purpose) -> Payment | ErrorCode:
+    """Return a merchant's payment by id and purpose, or PAYMENT_UNKNOWN, or PAYMENT_ARCHIVED (for any purpose)."""
+    row = await pool.fetchrow(QUERIES["payment_of_purpose"], payment_id, merchant_id, purpose)
     if row is not None:
         return payment_of(row)
     # The archive is read after the ledger, so that a payment moved in between is found.
-    archived = await pool.fetchval(QUERIES["is_archived"], payment_id)
+    archived = await pool.fetchval(QUERIES["is_archived"], payment_id, merchant_id)
     return ErrorCode.PAYMENT_ARCHIVED if archived else ErrorCode.PAYMENT_UNKNOWN
 
 

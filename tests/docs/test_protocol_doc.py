@@ -331,7 +331,7 @@ class Play:
         match message:
             case PaymentQuery(payment_id=None, reference=str(reference)):
                 occupant = self.snapshot.open_payments[5, reference]
-                return [("till", self.at_till(self.snapshot.payments[occupant.payment_id], message.message_id))]
+                return [("till", self.at_till(self.snapshot.payments[5, occupant.payment_id], message.message_id))]
             case PinSet(old_pin=None):
                 return [("wallet", self.set_pin(message))]
         return self.decide(self.operation(message), message.message_id, now_ms)
@@ -361,6 +361,7 @@ class Play:
             case PaymentConfirm():
                 return Confirm(
                     payment_id=message.payment_id,
+                    merchant_id=message.merchant_id or 0,
                     wallet_number=WALLET_NUMBER,
                     slot=0,
                     version=message.version,

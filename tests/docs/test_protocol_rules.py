@@ -12,7 +12,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from pos_server.core.credentials.device_keys import DeviceId, DeviceKind
+from pos_server.core.credentials.device_keys import DeviceKind
 from pos_server.core.errors import ErrorCode
 from pos_server.core.payments.declines import DeclineCode
 from pos_server.core.payments.operations import Decided, Outcome, Refused, Scan
@@ -21,7 +21,6 @@ from pos_server.core.payments.rules import Risk
 from pos_server.core.payments.snapshot import MerchantStatus, TerminalStatus, WalletStatus
 from pos_server.core.protocol.codec import encode
 from pos_server.core.protocol.notices import notices
-from pos_server.ledger import directory
 from pos_server.server import serving
 from tests.copies import replace
 from tests.docs.documents import Section, read
@@ -39,10 +38,8 @@ from tests.docs.world import (
     verdict,
 )
 from tests.support import (
-    EUR,
     KEYRING,
     Shop,
-    activated,
     ask,
     authenticate,
     forged,
@@ -254,9 +251,11 @@ def test_what_a_cancel_does() -> None:
             lambda world: payment_of(world.expire(world.pending())),
             canceled,
         ],
-        "of another merchant": [lambda world: world.scan(terminal_number=STRANGERS_TILL, merchant_id=STRANGER).payment],
         "archived": [lambda world: world.archive(world.scan().payment)],
-        "unknown": [lambda world: replace(world.scan(code="").payment, payment_id=UUID(int=99))],
+        "unknown, or of another merchant only": [
+            lambda world: replace(world.scan(code="").payment, payment_id=UUID(int=99)),
+            lambda world: world.scan(terminal_number=STRANGERS_TILL, merchant_id=STRANGER).payment,
+        ],
     }
     assert [state for state, _, _ in table] == list(makers)
     assert DEFAULTS["cancel_window_s"] == DAY_MS / 1000
@@ -264,12 +263,12 @@ def test_what_a_cancel_does() -> None:
         for make in makers[state]:
             world = World()
             payment = make(world)
-            before = world.snapshot.payments.get(payment.payment_id)
+            before = world.snapshot.payments.get(payment.key)
             outcome = world.cancel(payment.payment_id)
             if "canceled" in becomes and state != "declined, expired or canceled":
                 assert payment_of(outcome).status is Status.CANCELED
             else:
-                assert world.snapshot.payments.get(payment.payment_id) == before
+                assert world.snapshot.payments.get(payment.key) == before
             stated = answer.removeprefix("error ")
             assert verdict(outcome) == stated if isinstance(outcome, Refused) else answer.startswith("payment.result")
             again = world.cancel(payment.payment_id)
@@ -311,7 +310,7 @@ def test_a_change_sends_the_stated_messages() -> None:
 
     def last_wrong() -> Outcome:
         payment = world.pending()
-        world.snapshot.payments[payment.payment_id] = replace(payment, pin_failures=RULES.pin_payment_failures_max - 1)
+        world.snapshot.payments[payment.key] = replace(payment, pin_failures=RULES.pin_payment_failures_max - 1)
         return world.confirm(payment, right=False)
 
     causes: list[list[Outcome]] = [
@@ -357,11 +356,11 @@ def test_cancels_and_refunds_are_refused_in_the_stated_order() -> None:
     world = World(rules=replace(RULES, refunds_max=1))
     payment = refunded(world)
     world.now_ms += 400 * DAY_MS
-    strangers, gone = (world.scan(terminal_number=STRANGERS_TILL, merchant_id=STRANGER).payment for _ in range(2))
+    strangers, gone = world.scan(terminal_number=STRANGERS_TILL, merchant_id=STRANGER).payment, world.scan().payment
     world.archive(gone)
     world.change_till(terminal_status=TerminalStatus.DISABLED)
     cancels = [verdict(world.cancel(payment.payment_id))]
-    used = next(iter(world.snapshot.refunds))
+    _, used = next(iter(world.snapshot.refunds))
     refunds = [
         verdict(world.refund(gone, 5000, refund_id=used)),
         verdict(world.refund(gone, 5000)),
@@ -369,14 +368,14 @@ def test_cancels_and_refunds_are_refused_in_the_stated_order() -> None:
         verdict(world.refund(payment, 5000)),
     ]
     world.change_till(terminal_status=TerminalStatus.ACTIVE)
-    cancels += [verdict(world.cancel(asked.payment_id)) for asked in (gone, strangers, payment)]
+    cancels += [verdict(world.cancel(asked.payment_id)) for asked in (gone, payment)]
     refunds.append(verdict(world.refund(world.scan(code="").payment, 5000)))
     refunds.append(verdict(world.refund(payment, 5000)))
     world.now_ms -= 60 * DAY_MS
     refunds.append(verdict(world.refund(payment, 5000)))
     world.rules = RULES
     refunds.append(verdict(world.refund(payment, 5000)))
-    world.snapshot.payments[payment.payment_id] = replace(payment, refunded_minor=0)
+    world.snapshot.payments[payment.key] = replace(payment, refunded_minor=0)
     cancels.append(verdict(world.cancel(payment.payment_id)))
     stated = stated_errors()
     later = World()
@@ -469,7 +468,7 @@ async def test_errors_of_requests_are_in_the_table(
         for _ in range(4):
             await ask(phone, {"type": "history", "message_id": "h"})
         await refused(phone, "history")
-        await other_merchant(connection, server.url, of_paid, refused)
+        await refused(phone, "payment.reject", **unknown)
         await admin.execute("update terminal set status = 'disabled'")
         await refused(till, "payment.cancel", **of_paid)
         await refused(till, "refund.create", **of_paid, **one | {"refund_id": str(new_id())})
@@ -496,17 +495,6 @@ async def test_errors_of_requests_are_in_the_table(
     assert seen <= stated, seen - stated
     # These two need a stopping or overloaded server: see tests/gateway and tests/faults.
     assert {pair for pair in stated - seen if pair[1] not in ("draining", "busy")} == set()
-
-
-async def other_merchant(
-    connection: asyncpg.Connection, url: str, of_paid: dict[str, Any], refused: Callable[..., Any]
-) -> None:
-    merchant_id = await directory.create_merchant(connection, "Kiosk", EUR)
-    store_id = await directory.create_store(connection, merchant_id, "Corner")
-    number = await directory.create_terminal(connection, store_id, "Till")
-    stranger = await activated(connection, DeviceId(DeviceKind.TERMINAL, number))
-    async with logged_in(url, stranger) as till:
-        await refused(till, "payment.cancel", **of_paid)
 
 
 # A real server

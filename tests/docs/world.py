@@ -113,8 +113,8 @@ class World:
 
     def archive(self, payment: Payment) -> Payment:
         """Remove a payment from the ledger; its id and its order stay in use."""
-        self.snapshot.archived.add(payment.payment_id)
-        return self.snapshot.payments.pop(payment.payment_id)
+        self.snapshot.archived.add(payment.key)
+        return self.snapshot.payments.pop(payment.key)
 
     def pending(self, **fields: Any) -> Payment:
         """Make a payment that waits for the PIN."""
@@ -124,6 +124,7 @@ class World:
         return self.run(
             Confirm(
                 payment_id=payment.payment_id,
+                merchant_id=payment.merchant_id,
                 wallet_number=WALLET,
                 slot=0,
                 version=payment.version,
@@ -133,11 +134,11 @@ class World:
         )
 
     def reject(self, payment: Payment) -> Outcome:
-        return self.run(Reject(payment.payment_id, WALLET, 0))
+        return self.run(Reject(payment.payment_id, payment.merchant_id, WALLET, 0))
 
     def expire(self, payment: Payment) -> Outcome:
         self.now_ms = max(self.now_ms, payment.expires_at_ms or 0)
-        return self.run(Expire(payment.payment_id))
+        return self.run(Expire(payment.payment_id, payment.merchant_id))
 
     def cancel(
         self,

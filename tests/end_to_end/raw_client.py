@@ -161,7 +161,7 @@ def pay_with_pin(till: Device, phone: Device) -> Json:
     query = till.ask("payment.query", {"reference": payment["reference"]})
     expect(query == {**pending, "reply_to": query["reply_to"]}, "answer to a query", query)
 
-    confirmation = {"payment_id": payment["payment_id"], "version": required["version"]}
+    confirmation = {name: required[name] for name in ("payment_id", "merchant_id", "version")}
     retry = phone.ask("payment.confirm", {**confirmation, "pin": WRONG_PIN})
     expect(retry["type"] == "payment.confirmation_required", "answer to a wrong PIN", retry)
     expect(retry["pin_tries_left"] == required["pin_tries_left"] - 1, "tries", (required, retry))

@@ -134,7 +134,7 @@ class PlainWallet(PlainDevice):
         assert changed["type"] == "pin.changed", changed
 
     async def confirm(self, request: Message, pin: str) -> Message:
-        fields = {name: request[name] for name in ("payment_id", "version")}
+        fields = {name: request[name] for name in ("payment_id", "merchant_id", "version")}
         return await self.ask({"type": "payment.confirm", "pin": pin} | fields)
 
     async def reject(self, payment_id: str) -> Message:

@@ -129,8 +129,9 @@ def again(where: str, *, source: str = "source_id", amount: str = "amount_minor"
     """Return the statement that copies a transfer, with changed columns."""
     return (
         "drop index transfer_source; insert into transfer (kind, source_id, debit_account_id, credit_account_id, "
-        "amount_minor, currency, wallet_number, created_at) "
-        f"select kind, {source}, debit_account_id, credit_account_id, {amount}, currency, wallet_number, created_at "
+        "amount_minor, currency, wallet_number, merchant_id, created_at) "
+        f"select kind, {source}, debit_account_id, credit_account_id, {amount}, currency, wallet_number, merchant_id, "
+        f"created_at "
         f"from transfer {where}; "
     )
 
@@ -347,7 +348,7 @@ async def test_the_audit_limits_the_listed_offenders(
 ) -> None:
     await admin.execute(
         "insert into transfer (kind, source_id, debit_account_id, credit_account_id, amount_minor, currency, "
-        "wallet_number, created_at) select 'payment', gen_random_uuid(), 1, 2, 1, 'EUR', 0, now() "
+        "wallet_number, merchant_id, created_at) select 'payment', gen_random_uuid(), 1, 2, 1, 'EUR', 0, 1, now() "
         "from generate_series(1, 1000)"
     )
     assert len((await findings(admin))["transfers_owed"]) == OFFENDERS_LISTED_MAX == 100

@@ -5,7 +5,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from uuid import UUID
 
 import pytest
 
@@ -14,6 +13,7 @@ from pos_server.core.payments.operations import Operation, Outcome, Scan
 from pos_server.core.payments.rules import Limits, Risk, Rules
 from pos_server.core.payments.snapshot import Changeset, Snapshot
 from tests.model import limits
+from tests.model.records import Key
 from tests.support import KEYRING
 
 # Wallets as (currency, balance, number of devices); the last device of the last wallet is revoked.
@@ -102,7 +102,7 @@ class Ledger(ABC):
         """Change all wallets' versions, as another server's commit does."""
 
     @abstractmethod
-    def overdue(self, now_ms: int) -> set[UUID]:
+    def overdue(self, now_ms: int) -> set[Key]:
         """Return the payments that the expiry sweep would hand to the engine."""
 
     @abstractmethod
@@ -110,7 +110,7 @@ class Ledger(ABC):
         """Return what `Model.wallet_rows` returns; counters of another day are 0."""
 
     @abstractmethod
-    def payment_rows(self) -> dict[UUID, tuple[object, ...]]:
+    def payment_rows(self) -> dict[Key, tuple[object, ...]]:
         """Return what `Model.payment_rows` returns."""
 
     @abstractmethod

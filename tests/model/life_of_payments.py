@@ -60,7 +60,7 @@ class LifeOfPayments(TwoSides):
         amount = max(1, min(left, allowed["payment"]) + more)
         terminal, payment_id = self.till_for(wallet, terminal), self.new_id()
         self.scan(payment_id, terminal, self.new_reference(), amount, self.fresh_code(wallet, 0), room)
-        payment = self.model.payments[payment_id]
+        payment = list(self.model.payments.values())[-1]
         self.ask(self.make_confirm(payment, payment.wallet, payment.version, True, 0), room)
 
     @rule(
@@ -198,7 +198,7 @@ class LifeOfPayments(TwoSides):
         payment = self.pending(recent)
         number = self.ledger.wallets[stranger] if fault.startswith("stranger") else payment.wallet
         if fault == "stranger rejects":
-            self.ask(Reject(payment.id, number, 0), room)
+            self.ask(Reject(payment.id, payment.merchant, number, 0), room)
             return
         version = payment.version + {"early version": -1, "late version": 1}.get(fault, 0)
         self.ask(self.make_confirm(payment, number, version, correct, int(fault == "old PIN")), room)
@@ -207,7 +207,7 @@ class LifeOfPayments(TwoSides):
     @rule(recent=RECENT, room=BATCH)
     def reject(self, recent: int, room: int) -> None:
         payment = self.pending(recent)
-        self.ask(Reject(payment.id, payment.wallet or self.ledger.wallets[0], 0), room)
+        self.ask(Reject(payment.id, payment.merchant, payment.wallet or self.ledger.wallets[0], 0), room)
 
     # --- the till
 
@@ -286,10 +286,11 @@ class LifeOfPayments(TwoSides):
     # --- the server, the issuer, the clock
 
     @precondition(lambda self: self.payment_ids)
-    @rule(recent=RECENT, room=BATCH)
-    def expire(self, recent: int, room: int) -> None:
+    @rule(recent=RECENT, merchant=st.integers(0, 2), room=BATCH)
+    def expire(self, recent: int, merchant: int, room: int) -> None:
         """Send an Expire at any time, for any payment."""
-        self.ask(Expire(self.recent(self.payment_ids, recent)), room)
+        merchant = list(self.ledger.merchants)[merchant]
+        self.ask(Expire(self.recent(self.payment_ids, recent), merchant), room)
 
     @rule()
     def sweep(self) -> None:
@@ -297,8 +298,8 @@ class LifeOfPayments(TwoSides):
         overdue = self.ledger.overdue(self.model.now)
         assert overdue == self.model.overdue()
         self.room = len(overdue) + 1
-        for payment_id in sorted(overdue):
-            self.ask(Expire(payment_id))
+        for merchant, payment_id in sorted(overdue):
+            self.ask(Expire(payment_id, merchant))
 
     @precondition(lambda self: self.last_batch)
     @rule()

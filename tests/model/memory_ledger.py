@@ -27,6 +27,7 @@ from pos_server.core.payments.snapshot import (
 from pos_server.ledger.batch_rows import OperationKey, operation_key
 from tests.model import limits
 from tests.model.ledger import FEES, MERCHANTS, REVOKED, RULES, WALLETS, Ledger, run
+from tests.model.records import Key
 
 FIRST_WALLET, MERCHANT_ACCOUNT, WALLET_ACCOUNT = 1_000_000_001, 500, 900
 HOUSE = dict(zip(product(HouseAccount, ("EUR", "JPY")), count(1), strict=False))
@@ -75,8 +76,8 @@ class MemoryLedger(Ledger):
             )
             for device in self.devices
         }
-        self._payments: dict[UUID, Payment] = {}
-        self._refunds: dict[UUID, Refund] = {}
+        self._payments: dict[Key, Payment] = {}
+        self._refunds: dict[Key, Refund] = {}
         self._transfers: list[Transfer] = []
         # Credits to wallets without a transfer.
         self._credited = {number: wallet.balance_minor for number, wallet in self._wallets.items()}
@@ -100,8 +101,10 @@ class MemoryLedger(Ledger):
         everything, snapshot = self._everything(), Snapshot(house=HOUSE)
         for operation in operations:
             self._load_rows(operation_key(operation), everything, snapshot)
-            if isinstance(operation, CreateRefund) and operation.refund_id in self._refunds:
-                snapshot.refunds[operation.refund_id] = self._refunds[operation.refund_id]
+            if isinstance(operation, CreateRefund):
+                key = (operation.merchant_id, operation.refund_id)
+                if key in self._refunds:
+                    snapshot.refunds[key] = self._refunds[key]
         return snapshot
 
     def _load_rows(self, key: OperationKey, everything: Snapshot, snapshot: Snapshot) -> None:
@@ -110,16 +113,16 @@ class MemoryLedger(Ledger):
         if order in everything.open_payments:
             occupant = snapshot.open_payments[order] = everything.open_payments[order]
             payment_id = payment_id or occupant.payment_id
-        payment = None if payment_id is None else self._payments.get(payment_id)
+        payment = None if payment_id is None else self._payments.get((key.merchant_id or 0, payment_id))
         terminal, merchant, wallet = key.terminal_number, key.merchant_id, key.wallet_number
         if payment is not None:
-            snapshot.payments[payment.payment_id] = payment
-            merchant, wallet = payment.merchant_id, payment.wallet_number or wallet
+            snapshot.payments[payment.key] = payment
+            wallet = payment.wallet_number or wallet
             terminal = terminal or payment.terminal_number
         if terminal is not None:
             merchant = self.terminals[terminal]
             snapshot.terminals[terminal] = self._acceptors[terminal]
-        if payment is not None and payment.terminal_number is not None and payment.merchant_id == merchant:
+        if payment is not None and payment.terminal_number is not None:
             snapshot.terminals[payment.terminal_number] = self._acceptors[payment.terminal_number]
         if merchant is not None and (key.terminal_number is None or (payment and payment.terminal_number is None)):
             snapshot.back_offices[merchant] = self._back_offices[merchant]
@@ -157,11 +160,12 @@ class MemoryLedger(Ledger):
         for device, row in changes.devices.items():
             assert row.spent_mark >= self._devices[device].spent_mark
             assert device[0] in changes.wallets, "the wallet's version guards a spent code"
-        for payment_id, payment in changes.payments.items():
-            stored = self._payments.get(payment_id)
-            assert changes.payment_versions[payment_id] == (stored.version if stored else 0) < payment.version
+        for key, payment in changes.payments.items():
+            assert key == payment.key
+            stored = self._payments.get(key)
+            assert changes.payment_versions[key] == (stored.version if stored else 0) < payment.version
         assert not changes.shifts
-        refunds = {refund.refund_id: refund for refund in changes.refunds}
+        refunds = {refund.key: refund for refund in changes.refunds}
         assert len(refunds) == len(changes.refunds)
         assert not refunds.keys() & self._refunds.keys()
         self._wallets |= changes.wallets
@@ -178,9 +182,9 @@ class MemoryLedger(Ledger):
 
     # --- rows
 
-    def overdue(self, now_ms: int) -> set[UUID]:
+    def overdue(self, now_ms: int) -> set[Key]:
         return {
-            payment.payment_id
+            payment.key
             for payment in self._payments.values()
             if payment.status is Status.PENDING and (payment.expires_at_ms or 0) <= now_ms
         }
@@ -196,9 +200,9 @@ class MemoryLedger(Ledger):
             )
         return rows
 
-    def payment_rows(self) -> dict[UUID, tuple[object, ...]]:
+    def payment_rows(self) -> dict[Key, tuple[object, ...]]:
         return {
-            p.payment_id: (p.status, p.decline_code, p.version, p.pin_failures, p.refunded_minor, p.refunds)
+            p.key: (p.status, p.decline_code, p.version, p.pin_failures, p.refunded_minor, p.refunds)
             for p in self._payments.values()
         }
 
@@ -218,7 +222,7 @@ class MemoryLedger(Ledger):
         """Check that every payment, cancel and refund has one transfer between the right accounts, except for fees."""
         for wallet in self._wallets.values():
             assert wallet.balance_minor == self._credited[wallet.number] + self._moved_to(wallet.account_id)
-        keys = [(transfer.kind, transfer.source_id) for transfer in self._transfers]
+        keys = [(transfer.kind, transfer.merchant_id, transfer.source_id) for transfer in self._transfers]
         assert len(set(keys)) == len(keys)
         expected = Counter[Transfer]()
         for payment in self._payments.values():
@@ -231,7 +235,7 @@ class MemoryLedger(Ledger):
                         self._expected_transfer(TransferKind.CANCEL, payment, payment.payment_id, payment.amount_minor)
                     ] += 1
         for refund in self._refunds.values():
-            payment = self._payments[refund.payment_id]
+            payment = self._payments[refund.merchant_id, refund.payment_id]
             expected[self._expected_transfer(TransferKind.REFUND, payment, refund.refund_id, refund.amount_minor)] += 1
         fees = (TransferKind.FEE, TransferKind.FEE_RETURN)
         assert expected == Counter(transfer for transfer in self._transfers if transfer.kind not in fees)
@@ -246,7 +250,9 @@ class MemoryLedger(Ledger):
         }[payment.purpose]
         if kind in (TransferKind.CANCEL, TransferKind.REFUND):
             debit, credit = credit, debit
-        return Transfer(kind, source_id, debit, credit, amount_minor, wallet.currency, wallet.number)
+        return Transfer(
+            kind, source_id, debit, credit, amount_minor, wallet.currency, wallet.number, payment.merchant_id
+        )
 
     # --- other changes
 

@@ -10,7 +10,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from uuid import UUID
 
 from tests.model import limits
-from tests.model.records import Answer, Code, Device, Payment, Terminal, Wallet
+from tests.model.records import Answer, Code, Device, Key, Payment, Terminal, Wallet
 
 
 @dataclass
@@ -20,8 +20,9 @@ class Model:
     terminals: dict[int, Terminal]
     fees: dict[int, tuple[int, int]] = field(default_factory=dict)
     inactive_merchants: set[int] = field(default_factory=set)
-    payments: dict[UUID, Payment] = field(default_factory=dict)
-    refunds: dict[UUID, tuple[UUID, int, int]] = field(default_factory=dict)
+    # By merchant and id: two merchants may use the same id.
+    payments: dict[Key, Payment] = field(default_factory=dict)
+    refunds: dict[Key, tuple[UUID, int]] = field(default_factory=dict)
     now: int = 0
 
     # --- requests
@@ -39,10 +40,10 @@ class Model:
     ) -> Answer:
         merchant = self.terminals[terminal].merchant
         body = (terminal, reference, amount, currency, code.text, typed, purpose)
-        earlier = self.payments.get(payment_id)
+        earlier = self.payments.get((merchant, payment_id))
         if earlier is not None:
             # A scan after a cancel by its id is declined; after anything else the id is taken.
-            late = earlier.body is None and earlier.reference is None and earlier.merchant == merchant
+            late = earlier.body is None and earlier.reference is None
             if not late:
                 return self._replay(earlier) if earlier.body == body else Answer("id_reused")
         payment = Payment(
@@ -78,7 +79,7 @@ class Model:
                     payment.without_pin = purpose == "sale"
                     self._move(payment, 1)
         payment.decline = decline
-        self.payments[payment_id] = payment
+        self.payments[merchant, payment_id] = payment
         return self._current(payment)
 
     def move_cash(
@@ -93,9 +94,9 @@ class Model:
     ) -> Answer:
         """Move cash through the API, without a code or a PIN."""
         body = ("cash", merchant, wallet_number, reference, amount, currency, purpose)
-        earlier = self.payments.get(payment_id)
+        earlier = self.payments.get((merchant, payment_id))
         if earlier is not None:
-            late = earlier.body is None and earlier.reference is None and earlier.merchant == merchant
+            late = earlier.body is None and earlier.reference is None
             if not late:
                 return self._replay(earlier) if earlier.body == body else Answer("id_reused")
         wallet = self.wallets.get(wallet_number)
@@ -112,11 +113,13 @@ class Model:
         if payment.decline is None:
             payment.status, payment.approved = "approved", self.now
             self._move(payment, 1)
-        self.payments[payment_id] = payment
+        self.payments[merchant, payment_id] = payment
         return self._current(payment)
 
-    def confirm(self, payment_id: UUID, wallet_number: int, version: int, correct: bool, generation: int) -> Answer:
-        payment = self._of_wallet(payment_id, wallet_number)
+    def confirm(
+        self, payment_id: UUID, merchant: int, wallet_number: int, version: int, correct: bool, generation: int
+    ) -> Answer:
+        payment = self._of_wallet(payment_id, merchant, wallet_number)
         if payment is None:
             return Answer("payment_unknown")
         if payment.status != "pending" or payment.version != version:
@@ -145,8 +148,8 @@ class Model:
         payment.approved = self.now
         return self._become(payment, "approved")
 
-    def reject(self, payment_id: UUID, wallet_number: int) -> Answer:
-        payment = self._of_wallet(payment_id, wallet_number)
+    def reject(self, payment_id: UUID, merchant: int, wallet_number: int) -> Answer:
+        payment = self._of_wallet(payment_id, merchant, wallet_number)
         if payment is None:
             return Answer("payment_unknown")
         if payment.status != "pending":
@@ -159,14 +162,15 @@ class Model:
         merchant = self.terminals[terminal].merchant
         if not self.terminals[terminal].active:
             return Answer("terminal_disabled")
-        payment = self.occupant(merchant, reference or "") if payment_id is None else self.payments.get(payment_id)
+        if payment_id is None:
+            payment = self.occupant(merchant, reference or "")
+        else:
+            payment = self.payments.get((merchant, payment_id))
         if payment is None:
             new_id = payment_id or tombstone_id
             payment = Payment(new_id, merchant, reference, None, 0, "", "canceled", terminal=terminal)
-            self.payments[new_id] = payment
+            self.payments[merchant, new_id] = payment
             return self._current(payment)
-        if payment.merchant != merchant:
-            return Answer("id_reused")
         if payment.status == "pending":
             return self._become(payment, "canceled")
         if payment.status != "approved":
@@ -181,11 +185,11 @@ class Model:
         return self._become(payment, "canceled")
 
     def refund(self, refund_id: UUID, payment_id: UUID, merchant: int, terminal: int | None, amount: int) -> Answer:
-        stored = self.refunds.get(refund_id)
-        if stored is not None and stored != (payment_id, merchant, amount):
+        stored = self.refunds.get((merchant, refund_id))
+        if stored is not None and stored != (payment_id, amount):
             return Answer("id_reused")
-        payment = self.payments.get(payment_id)
-        if payment is None or payment.merchant != merchant or payment.body is None:
+        payment = self.payments.get((merchant, payment_id))
+        if payment is None or payment.body is None:
             return Answer("payment_unknown")
         if stored is not None:
             return self._replay(payment)._replace(refund=(refund_id, amount))
@@ -199,13 +203,13 @@ class Model:
             return Answer("too_many_refunds")
         if sum(payment.refunds) + amount > payment.amount:
             return Answer("refund_exceeds_remaining")
-        self.refunds[refund_id] = (payment_id, merchant, amount)
+        self.refunds[merchant, refund_id] = (payment_id, amount)
         payment.refunds.append(amount)
         self.wallets[payment.wallet].balance += amount
         return self._become(payment, "approved")._replace(refund=(refund_id, amount))
 
-    def expire(self, payment_id: UUID) -> Answer:
-        payment = self.payments.get(payment_id)
+    def expire(self, payment_id: UUID, merchant: int) -> Answer:
+        payment = self.payments.get((merchant, payment_id))
         if payment is None:
             return Answer("payment_unknown")
         if payment.status == "pending" and payment.expires <= self.now:
@@ -225,8 +229,8 @@ class Model:
         wallet.pin_generation += 1
         wallet.wrong_pins = wallet.locked_until = 0
 
-    def overdue(self) -> set[UUID]:
-        return {p.id for p in self.payments.values() if p.status == "pending" and p.expires <= self.now}
+    def overdue(self) -> set[Key]:
+        return {(p.merchant, p.id) for p in self.payments.values() if p.status == "pending" and p.expires <= self.now}
 
     def occupant(self, merchant: int, reference: str) -> Payment | None:
         """Return the payment that prevents another payment of an order."""
@@ -250,10 +254,10 @@ class Model:
             )  # fmt: skip
         return rows
 
-    def payment_rows(self) -> dict[UUID, tuple[object, ...]]:
+    def payment_rows(self) -> dict[Key, tuple[object, ...]]:
         """Return status, decline code, version, wrong PINs, refunded sum, number of refunds."""
         return {
-            p.id: (p.status, p.decline, p.version, p.wrong_pins, sum(p.refunds), len(p.refunds))
+            (p.merchant, p.id): (p.status, p.decline, p.version, p.wrong_pins, sum(p.refunds), len(p.refunds))
             for p in self.payments.values()
         }
 
@@ -357,8 +361,8 @@ class Model:
 
     # --- answers
 
-    def _of_wallet(self, payment_id: UUID, wallet_number: int) -> Payment | None:
-        payment = self.payments.get(payment_id)
+    def _of_wallet(self, payment_id: UUID, merchant: int, wallet_number: int) -> Payment | None:
+        payment = self.payments.get((merchant, payment_id))
         return payment if payment is not None and payment.wallet == wallet_number else None
 
     def _become(self, payment: Payment, status: str, decline: str | None = None) -> Answer:
@@ -379,6 +383,7 @@ class Model:
             )
         return Answer(
             payment_id=payment.id,
+            merchant=payment.merchant,
             status=payment.status,
             decline=payment.decline,
             version=payment.version,

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from pos_server.core.credentials.device_keys import DeviceId, DeviceKind
 from pos_server.core.credentials.pins import PinHash
@@ -17,6 +17,7 @@ from pos_server.ledger.rows import plain_uuid
 from pos_server.ledger.sql import QUERIES
 from tests.model import limits
 from tests.model.ledger import FEES, MERCHANTS, REVOKED, RULES, WALLETS, Ledger
+from tests.model.records import Key
 from tests.support import activated, top_up
 
 T = TypeVar("T")
@@ -66,7 +67,8 @@ class PostgresLedger(Ledger):
         statements = [
             "delete from refund; delete from transfer where source_id <> all "
             "(select source_id from transfer where kind = 'top_up' order by id limit 4)",
-            "delete from payment where not exists (select from transfer where source_id = payment.id)",
+            "delete from payment where not exists (select from transfer where source_id = payment.id and "
+            "merchant_id = payment.merchant_id)",
             "update terminal set status = 'active'; update merchant set status = 'active'",
             "update wallet set status = 'active', pin_hash = null, pin_kid = null, pin_generation = 0, "
             "pin_failures = 0, pin_locked_until = 'epoch', day_start = 'epoch', day_spent_minor = 0, "
@@ -86,9 +88,9 @@ class PostgresLedger(Ledger):
     def move_wallet_versions(self) -> None:
         self._run(self._admin.execute("update wallet set version = version + 1"))
 
-    def overdue(self, now_ms: int) -> set[UUID]:
+    def overdue(self, now_ms: int) -> set[Key]:
         rows = self._run(self._connection.fetch(QUERIES["payments_to_expire"], now_ms, 1_000))
-        return {plain_uuid(row["id"]) for row in rows}
+        return {(row["merchant_id"], plain_uuid(row["id"])) for row in rows}
 
     def wallet_rows(self, now_ms: int) -> dict[int, tuple[int, ...]]:
         rows = self._run(
@@ -101,14 +103,14 @@ class PostgresLedger(Ledger):
         )
         return {row["number"]: tuple(row)[1:] for row in rows}
 
-    def payment_rows(self) -> dict[UUID, tuple[object, ...]]:
+    def payment_rows(self) -> dict[Key, tuple[object, ...]]:
         rows = self._run(
             self._admin.fetch(
-                "select id, status, decline_code, version, pin_failures, refunded_minor, refunds from payment "
-                "where reference is null or reference not like 'top-up-%'"
+                "select merchant_id, id, status, decline_code, version, pin_failures, refunded_minor, refunds "
+                "from payment where reference is null or reference not like 'top-up-%'"
             )
         )
-        return {plain_uuid(row["id"]): tuple(row)[1:] for row in rows}
+        return {(row["merchant_id"], plain_uuid(row["id"])): tuple(row)[2:] for row in rows}
 
     def merchant_rows(self) -> dict[int, int]:
         rows = self._run(

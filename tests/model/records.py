@@ -4,6 +4,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from uuid import UUID
 
+Key = tuple[int, UUID]
+"""A merchant and an id of one of its payments or refunds."""
+
 
 class Code(NamedTuple):
     """A scanned text and its contents. `device` is (wallet, slot), or None for a text that is no code."""
@@ -21,6 +24,7 @@ class Answer(NamedTuple):
 
     refused: str | None = None
     payment_id: UUID | None = None
+    merchant: int | None = None
     status: str | None = None
     decline: str | None = None
     version: int | None = None

@@ -27,7 +27,7 @@ from pos_server.core.payments.payment import TRANSITIONS, Purpose, Status
 from tests.model import limits, records
 from tests.model.ledger import FEES, REVOKED, WALLETS, Ledger
 from tests.model.model import Model
-from tests.model.records import Answer, Code
+from tests.model.records import Answer, Code, Key
 from tests.support import KEYRING
 
 # In the future, so that the audit finds no overdue payment.
@@ -69,7 +69,7 @@ class TwoSides(RuleBasedStateMachine):
         self.codes: list[Code] = []
         self.shown: dict[tuple[int, int], tuple[int, int]] = {}
         self.requests: list[tuple[Operation, Code | None]] = []
-        self.statuses: dict[UUID, Status] = {}
+        self.statuses: dict[Key, Status] = {}
 
     @invariant()
     def count_steps(self) -> None:
@@ -123,7 +123,15 @@ class TwoSides(RuleBasedStateMachine):
         self, payment: records.Payment, number: int | None, version: int, correct: bool, old_pin: int
     ) -> Confirm:
         number = number or self.ledger.wallets[0]
-        return Confirm(payment.id, number, 0, version, correct, self.model.wallets[number].pin_generation - old_pin)
+        return Confirm(
+            payment.id,
+            payment.merchant,
+            number,
+            0,
+            version,
+            correct,
+            self.model.wallets[number].pin_generation - old_pin,
+        )
 
     def fresh_code(self, wallet: int, slot: int) -> Code:
         number = self.ledger.wallets[wallet]
@@ -156,7 +164,7 @@ class TwoSides(RuleBasedStateMachine):
                     correct = move == "right PIN"
                     self.ask(self.make_confirm(payment, payment.wallet, payment.version, correct, 0))
                 case "reject":
-                    self.ask(Reject(payment.id, payment.wallet or self.ledger.wallets[0], 0))
+                    self.ask(Reject(payment.id, payment.merchant, payment.wallet or self.ledger.wallets[0], 0))
                 case "cancel":
                     self.ask(self.make_cancel(terminal, payment.id, None))
                 case "cancel the order":
@@ -166,7 +174,7 @@ class TwoSides(RuleBasedStateMachine):
                 case "scan its order":
                     self.scan(self.new_id(), terminal, reference, amount, self.fresh_code(wallet, 0))
                 case "expire":
-                    self.ask(Expire(payment.id))
+                    self.ask(Expire(payment.id, payment.merchant))
                 case "refund half" | "refund all":
                     part = max(1, payment.amount // (2 if move == "refund half" else 1))
                     refund_id = self.new_id(self.refund_ids)
@@ -240,16 +248,16 @@ class TwoSides(RuleBasedStateMachine):
                 )
             case MoveCash(payment_id, merchant, wallet, reference, amount, currency, purpose):
                 return self.model.move_cash(payment_id, merchant, wallet, reference, amount, currency, str(purpose))
-            case Confirm(payment_id, wallet, _, version, correct, generation):
-                return self.model.confirm(payment_id, wallet, version, correct, generation)
-            case Reject(payment_id, wallet):
-                return self.model.reject(payment_id, wallet)
+            case Confirm(payment_id, merchant, wallet, _, version, correct, generation):
+                return self.model.confirm(payment_id, merchant, wallet, version, correct, generation)
+            case Reject(payment_id, merchant, wallet):
+                return self.model.reject(payment_id, merchant, wallet)
             case Cancel(int(terminal), _, _, named, order, tombstone_id):
                 return self.model.cancel(terminal, named, order, tombstone_id)
             case CreateRefund(refund_id, payment_id, merchant, refunding_terminal, amount):
                 return self.model.refund(refund_id, payment_id, merchant, refunding_terminal, amount)
-            case Expire(payment_id):
-                return self.model.expire(payment_id)
+            case Expire(payment_id, merchant):
+                return self.model.expire(payment_id, merchant)
 
     def commit(self) -> None:
         """Decide and commit the batch, and compare its outcomes and rows with the model."""
@@ -271,9 +279,9 @@ class TwoSides(RuleBasedStateMachine):
         if isinstance(outcome, Refused):
             return
         payment = outcome.payment
-        before = self.statuses.get(payment.payment_id)
+        before = self.statuses.get(payment.key)
         assert payment.status is before or payment.status in TRANSITIONS[before], outcome
-        self.statuses[payment.payment_id] = payment.status
+        self.statuses[payment.key] = payment.status
 
     def compare_rows(self) -> None:
         assert self.ledger.wallet_rows(self.model.now) == self.model.wallet_rows()
@@ -296,6 +304,7 @@ def answer_of_the_server(outcome: Outcome) -> Answer:
     is_refund = isinstance(outcome, Refunded)
     return Answer(
         payment_id=payment.payment_id,
+        merchant=payment.merchant_id,
         status=str(payment.status),
         decline=None if payment.decline_code is None else str(payment.decline_code),
         version=payment.version,

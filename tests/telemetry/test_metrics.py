@@ -12,7 +12,7 @@ from pos_server.telemetry.metrics import Metrics
 from tests.support import EUR, new_id
 
 SCAN = Scan(new_id(), 1, 1, "order", 100, EUR, "code")
-CONFIRM = Confirm(SCAN.payment_id, 1, 0, 1, pin_correct=False, pin_generation=1)
+CONFIRM = Confirm(SCAN.payment_id, 1, 1, 0, 1, pin_correct=False, pin_generation=1)
 
 
 def decided(status: Status, code: DeclineCode | None = None, *, operation: Scan | Confirm = SCAN) -> Decided:

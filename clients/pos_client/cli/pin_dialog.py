@@ -37,7 +37,8 @@ class PinDialog:
     def on_notice(self, notice: Notice) -> None:
         """Handle a notice: it may open a question or close one."""
         if isinstance(notice, ConfirmationRequired | WalletPaymentResult):
-            others = [question for question in self._questions if question.payment_id != notice.payment_id]
+            key = notice.merchant_id, notice.payment_id
+            others = [each for each in self._questions if (each.merchant_id, each.payment_id) != key]
             self._questions = [*others, notice] if isinstance(notice, ConfirmationRequired) else others
 
     def prompt(self) -> list[str]:
@@ -94,10 +95,13 @@ class PinDialog:
             self._task = None
 
     async def _confirm(self, question: ConfirmationRequired, pin: str) -> None:
-        self._take_answer(await self._wallet.confirm(question.payment_id, question.version, pin))
+        answer = await self._wallet.confirm(
+            question.payment_id, question.version, pin, merchant_id=question.merchant_id
+        )
+        self._take_answer(answer)
 
     async def _reject(self, question: ConfirmationRequired) -> None:
-        self._take_answer(await self._wallet.reject(question.payment_id))
+        self._take_answer(await self._wallet.reject(question.payment_id, merchant_id=question.merchant_id))
 
     async def _set_pin(self, pin: str) -> None:
         await self._wallet.set_pin(pin)

@@ -78,7 +78,8 @@ def _confirm(args: argparse.Namespace) -> int:
             )
         while True:
             print_line(printable(question.text))
-            answer = await wallet.confirm(question.payment_id, question.version, await _secret("PIN: "))
+            pin = await _secret("PIN: ")
+            answer = await wallet.confirm(question.payment_id, question.version, pin, merchant_id=question.merchant_id)
             if isinstance(answer, WalletPaymentResult):
                 return _print_result(answer)
             question = answer
@@ -92,7 +93,7 @@ def _confirm(args: argparse.Namespace) -> int:
 def _reject(args: argparse.Namespace) -> int:
     async def reject(wallet: WalletClient) -> int:
         question = await _question(args, wallet)
-        answer = await wallet.reject(question.payment_id, timeout_s=args.timeout)
+        answer = await wallet.reject(question.payment_id, merchant_id=question.merchant_id, timeout_s=args.timeout)
         print_line(printable(answer.text))
         return ExitCode.OK
 

@@ -1,12 +1,13 @@
 """A device's position in the stream of its results: the time to resume from, and the versions it has seen.
 
-The server replays changes after `since_ms` minus an overlap, so duplicates are normal. They are recognized by
-(payment_id, version). The replay is oldest first and precedes anything new. A result therefore implies that all older
-ones have arrived; the time in `ready` implies it only once its replay has arrived.
+The server replays changes after `since_ms` minus an overlap, so duplicates are normal. They are recognized by the
+payment's key and version. A till's key is the payment_id; a wallet's key includes the merchant. The replay is oldest
+first and precedes anything new. A result therefore implies that all older ones have arrived; the time in `ready`
+implies it only once its replay has arrived.
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from uuid import UUID
 
 VERSIONS_MAX = 1000
@@ -23,7 +24,7 @@ class Resume:
         """Value of `authenticate.since_ms` (server's Unix ms); None before the first `ready`."""
         self.may_have_missed = False
         """True once a session has started without a complete replay."""
-        self._versions: OrderedDict[UUID, int] = OrderedDict(versions or {})
+        self._versions: OrderedDict[Hashable, int] = OrderedDict((versions or {}).items())
         self._replay_until_ms: int | None = None
 
     def on_ready(self, server_time_ms: int, *, resumed: bool) -> None:
@@ -34,20 +35,20 @@ class Resume:
         else:
             self._replay_until_ms = server_time_ms
 
-    def on_result(self, payment_id: UUID, version: int, decided_at_ms: int) -> bool:
+    def on_result(self, key: Hashable, version: int, decided_at_ms: int) -> bool:
         """Record a received result and return whether it is new."""
         self._advance(decided_at_ms)
-        if version <= self._versions.get(payment_id, 0):
+        if version <= self._versions.get(key, 0):
             return False
-        self._versions[payment_id] = version
-        self._versions.move_to_end(payment_id)
+        self._versions[key] = version
+        self._versions.move_to_end(key)
         if len(self._versions) > VERSIONS_MAX:
             self._versions.popitem(last=False)
         return True
 
-    def knows(self, payment_id: UUID) -> bool:
+    def knows(self, key: Hashable) -> bool:
         """Return whether any version of this payment has been received."""
-        return payment_id in self._versions
+        return key in self._versions
 
     def on_lost(self, lasted_s: float) -> None:
         """Record the end of a session that lasted `lasted_s` seconds."""

@@ -9,6 +9,7 @@ from pos_server.core.rest.issuer import (
     CashCreate,
     CashPath,
     CashPayment,
+    CashQuery,
     Wallet,
     WalletChange,
     WalletCreate,
@@ -87,22 +88,33 @@ class IssuerCalls(ApiCalls):
         """Credit a wallet with cash that a merchant received."""
         return await self.call(_OF["createTopUp"], CashPayment, body=body, idempotency_key=idempotency_key)
 
-    async def get_top_up(self, payment_id: UUID) -> CashPayment:
-        """Return a top-up."""
-        return await self.call(_OF["getTopUp"], CashPayment, CashPath(payment_id=payment_id))
+    async def get_top_up(self, payment_id: UUID, *, merchant_id: int | None = None) -> CashPayment:
+        """Return a top-up. `merchant_id` is required if two merchants use the id."""
+        return await self.call(
+            _OF["getTopUp"], CashPayment, CashPath(payment_id=payment_id), query=CashQuery(merchant_id=merchant_id)
+        )
 
-    async def cancel_top_up(self, payment_id: UUID) -> CashPayment:
-        """Cancel a top-up in full."""
-        return await self.call(_OF["cancelTopUp"], CashPayment, CashPath(payment_id=payment_id))
+    async def cancel_top_up(self, payment_id: UUID, *, merchant_id: int | None = None) -> CashPayment:
+        """Cancel a top-up in full. `merchant_id` is required if two merchants use the id."""
+        return await self.call(
+            _OF["cancelTopUp"], CashPayment, CashPath(payment_id=payment_id), query=CashQuery(merchant_id=merchant_id)
+        )
 
     async def create_withdrawal(self, body: CashCreate, *, idempotency_key: str | None = None) -> CashPayment:
         """Debit a wallet with cash that a merchant pays out."""
         return await self.call(_OF["createWithdrawal"], CashPayment, body=body, idempotency_key=idempotency_key)
 
-    async def get_withdrawal(self, payment_id: UUID) -> CashPayment:
-        """Return a withdrawal."""
-        return await self.call(_OF["getWithdrawal"], CashPayment, CashPath(payment_id=payment_id))
+    async def get_withdrawal(self, payment_id: UUID, *, merchant_id: int | None = None) -> CashPayment:
+        """Return a withdrawal. `merchant_id` is required if two merchants use the id."""
+        return await self.call(
+            _OF["getWithdrawal"], CashPayment, CashPath(payment_id=payment_id), query=CashQuery(merchant_id=merchant_id)
+        )
 
-    async def cancel_withdrawal(self, payment_id: UUID) -> CashPayment:
-        """Cancel a withdrawal in full."""
-        return await self.call(_OF["cancelWithdrawal"], CashPayment, CashPath(payment_id=payment_id))
+    async def cancel_withdrawal(self, payment_id: UUID, *, merchant_id: int | None = None) -> CashPayment:
+        """Cancel a withdrawal in full. `merchant_id` is required if two merchants use the id."""
+        return await self.call(
+            _OF["cancelWithdrawal"],
+            CashPayment,
+            CashPath(payment_id=payment_id),
+            query=CashQuery(merchant_id=merchant_id),
+        )

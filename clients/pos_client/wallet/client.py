@@ -60,6 +60,11 @@ class _OpenDecision(OpenRequest[WalletPaymentResult | ConfirmationRequired]):
 
     body: PaymentConfirm | PaymentReject = field(repr=False)
 
+    def is_about(self, result: WalletPaymentResult) -> bool:
+        """Return whether a result is that of the decided payment. A decision without a merchant fits any merchant."""
+        body = self.body
+        return body.payment_id == result.payment_id and body.merchant_id in (None, result.merchant_id)
+
 
 class WalletClient(DeviceClient[WalletReady, _Message]):
     """One wallet device. `async with WalletClient(credentials) as wallet: …`; `code()` needs no connection.
@@ -152,26 +157,37 @@ class WalletClient(DeviceClient[WalletReady, _Message]):
                 return notice
 
     async def confirm(
-        self, payment_id: UUID, version: int, pin: str, *, timeout_s: float = PIN_TIMEOUT_S
+        self,
+        payment_id: UUID,
+        version: int,
+        pin: str,
+        *,
+        merchant_id: int | None = None,
+        timeout_s: float = PIN_TIMEOUT_S,
     ) -> WalletPaymentResult | ConfirmationRequired:
-        """Confirm a pending payment. `version` comes from the ConfirmationRequired that the customer saw.
+        """Confirm a pending payment. Ids and `version` come from the ConfirmationRequired that the customer saw.
 
+        Without `merchant_id` (or with 0, as from an older server), the request is refused (`bad_field`) if the wallet
+        has payments with this id at two merchants.
         Returns the payment's result: approved, declined or another final status. After a wrong PIN with tries left,
         returns a ConfirmationRequired with a greater version, to be answered again. A repeat with the same version is
         safe, because each PIN counts once. Raises ValueError, RequestRefused (such as `pin_not_set`),
         RequestUnanswered, ConnectionStopped.
         """
-        confirm = build_request(PaymentConfirm, payment_id=payment_id, version=version, pin=pin)
+        confirm = build_request(
+            PaymentConfirm, payment_id=payment_id, merchant_id=merchant_id or None, version=version, pin=pin
+        )
         return await self._send_decision(_OpenDecision(confirm), timeout_s)
 
     async def reject(
-        self, payment_id: UUID, *, timeout_s: float = REQUEST_TIMEOUT_S
+        self, payment_id: UUID, *, merchant_id: int | None = None, timeout_s: float = REQUEST_TIMEOUT_S
     ) -> WalletPaymentResult | ConfirmationRequired:
-        """Reject a pending payment and return its result. A repeat is safe.
+        """Reject a pending payment and return its result. A repeat is safe. `merchant_id` as for `confirm`.
 
         Raises RequestRefused (`payment_unknown`), RequestUnanswered, ConnectionStopped.
         """
-        return await self._send_decision(_OpenDecision(build_request(PaymentReject, payment_id=payment_id)), timeout_s)
+        reject = build_request(PaymentReject, payment_id=payment_id, merchant_id=merchant_id or None)
+        return await self._send_decision(_OpenDecision(reject), timeout_s)
 
     async def set_pin(
         self, new_pin: str, old_pin: str | None = None, *, timeout_s: float = PIN_TIMEOUT_S
@@ -232,21 +248,21 @@ class WalletClient(DeviceClient[WalletReady, _Message]):
                 self._notices.put(message)
             case WalletRefundResult():
                 self.balance_minor = message.balance_minor
-                if self._resume.on_result(message.payment_id, message.version, message.decided_at_ms):
+                if self._resume.on_result(_key(message), message.version, message.decided_at_ms):
                     self._notices.put(message)
             case WalletPaymentResult() | ConfirmationRequired():
                 self._on_payment(message)
 
     def _on_payment(self, message: WalletPaymentResult | ConfirmationRequired) -> None:
         # The first version of a payment used a code, of this device or of another device of this wallet.
-        if not self._resume.knows(message.payment_id):
+        if not self._resume.knows(_key(message)):
             self._codes.used_at(message.decided_at_ms)
-        is_new = self._resume.on_result(message.payment_id, message.version, message.decided_at_ms)
+        is_new = self._resume.on_result(_key(message), message.version, message.decided_at_ms)
         is_answer = self._reply(message.reply_to, message)
         if isinstance(message, WalletPaymentResult):
             self.balance_minor = message.balance_minor
             for decision in self._decisions:
-                if decision.body.payment_id == message.payment_id and not decision.answer.done():
+                if decision.is_about(message) and not decision.answer.done():
                     decision.on_answer(message)
                     is_answer = True
         if is_new and not is_answer:
@@ -269,3 +285,8 @@ class WalletClient(DeviceClient[WalletReady, _Message]):
         self._requests.on_offline(self.stopped)
         if self.stopped:
             self._notices.put(self.stopped)
+
+
+def _key(message: WalletPaymentResult | ConfirmationRequired | WalletRefundResult) -> tuple[int, UUID]:
+    """Return the payment's key: two merchants may use the same payment id in one wallet."""
+    return message.merchant_id, message.payment_id

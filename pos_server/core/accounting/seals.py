@@ -47,13 +47,16 @@ def transfer_digest(
     currency: str,
     wallet_number: int | None,
     created_at_us: int,
+    merchant_id: int | None,
 ) -> bytes:
     """Return the sealed digest of a transfer, equal to the SQL function of the same name.
 
-    `created_at_us` is in Unix microseconds.
+    `created_at_us` is in Unix microseconds. `merchant_id` is None for a transfer that was stored before transfers named
+    their merchant; its digest does not include one.
     """
     columns = (transfer_id, kind, source_id, debit_account_id, credit_account_id, amount_minor, currency)
-    return sha256("|".join(map(str, (*columns, wallet_number or 0, created_at_us))).encode()).digest()[:8]
+    merchant = () if merchant_id is None else (merchant_id,)
+    return sha256("|".join(map(str, (*columns, wallet_number or 0, created_at_us, *merchant))).encode()).digest()[:8]
 
 
 def pack_digests(entries: dict[int, bytes]) -> bytes:

@@ -29,9 +29,10 @@ class Batch:
 
     def put_payment(self, payment: Payment) -> None:
         """Store a new payment, or the next version of one."""
-        previous = self.snapshot.payments.get(payment.payment_id)
-        self.changes.payment_versions.setdefault(payment.payment_id, previous.version if previous else 0)
-        self.snapshot.payments[payment.payment_id] = self.changes.payments[payment.payment_id] = payment
+        key = payment.key
+        previous = self.snapshot.payments.get(key)
+        self.changes.payment_versions.setdefault(key, previous.version if previous else 0)
+        self.snapshot.payments[key] = self.changes.payments[key] = payment
         if payment.reference is None:
             return
         order = (payment.merchant_id, payment.reference)
@@ -69,7 +70,7 @@ class Batch:
 
     def put_refund(self, refund: Refund) -> None:
         """Store a new refund."""
-        self.snapshot.refunds[refund.refund_id] = refund
+        self.snapshot.refunds[refund.key] = refund
         self.changes.refunds.append(refund)
 
     def post(self, transfer: Transfer) -> None:

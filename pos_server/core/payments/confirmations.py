@@ -1,7 +1,5 @@
 """Decisions about payments that wait for a PIN: confirm, reject, expire."""
 
-from uuid import UUID
-
 from msgspec.structs import replace
 
 from ..errors import ErrorCode
@@ -19,7 +17,7 @@ def decide_confirm(batch: Batch, confirm: Confirm) -> Outcome:
 
     Wrong PINs count both for the payment and for the wallet.
     """
-    payment = _payment_of_wallet(batch, confirm.payment_id, confirm.wallet_number)
+    payment = _payment_of_wallet(batch, confirm)
     if payment is None:
         return Refused(confirm, ErrorCode.PAYMENT_UNKNOWN)
     if payment.status is not Status.PENDING or payment.version != confirm.version:
@@ -49,7 +47,7 @@ def decide_confirm(batch: Batch, confirm: Confirm) -> Outcome:
 
 def decide_reject(batch: Batch, reject: Reject) -> Outcome:
     """Decline a payment that the customer rejects, unless it is no longer pending."""
-    payment = _payment_of_wallet(batch, reject.payment_id, reject.wallet_number)
+    payment = _payment_of_wallet(batch, reject)
     if payment is None:
         return Refused(reject, ErrorCode.PAYMENT_UNKNOWN)
     if payment.status is not Status.PENDING:
@@ -61,7 +59,7 @@ def decide_reject(batch: Batch, reject: Reject) -> Outcome:
 
 def decide_expire(batch: Batch, expire: Expire) -> Outcome:
     """Expire a payment whose time for the PIN has passed, unless it is no longer pending."""
-    payment = batch.snapshot.payments.get(expire.payment_id)
+    payment = batch.snapshot.payments.get((expire.merchant_id, expire.payment_id))
     if payment is None:
         return Refused(expire, ErrorCode.PAYMENT_UNKNOWN)
     if payment.status is not Status.PENDING or not _has_expired(batch, payment):
@@ -91,6 +89,6 @@ def _has_expired(batch: Batch, payment: Payment) -> bool:
     return payment.expires_at_ms is not None and payment.expires_at_ms <= batch.now_ms
 
 
-def _payment_of_wallet(batch: Batch, payment_id: UUID, wallet_number: int) -> Payment | None:
-    payment = batch.snapshot.payments.get(payment_id)
-    return payment if payment is not None and payment.wallet_number == wallet_number else None
+def _payment_of_wallet(batch: Batch, decision: Confirm | Reject) -> Payment | None:
+    payment = batch.snapshot.payments.get((decision.merchant_id, decision.payment_id))
+    return payment if payment is not None and payment.wallet_number == decision.wallet_number else None

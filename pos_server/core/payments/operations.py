@@ -31,6 +31,7 @@ TYPED: Final = Entry.TYPED
 class Scan(Struct, frozen=True, gc=False):
     """A payment request from a terminal: a scanned code and an amount. `payment_id` is the idempotency key.
 
+    Ids of payments and refunds are unique per merchant, so every operation names the merchant.
     `parsed_code` is derived from `code`; None if the code is malformed.
     """
 
@@ -90,11 +91,12 @@ def _fingerprint(body: str) -> bytes:
 class Confirm(Struct, frozen=True, gc=False):
     """A customer's PIN for a pending payment, already checked against the PIN of generation `pin_generation`.
 
-    `version` is the payment's version that the customer saw. A confirmation of another version changes nothing, so the
-    same message sent twice counts a wrong PIN only once.
+    `merchant_id` is the payment's merchant. `version` is the payment's version that the customer saw. A confirmation of
+    another version changes nothing, so the same message sent twice counts a wrong PIN only once.
     """
 
     payment_id: UUID
+    merchant_id: int
     wallet_number: int
     slot: int
     version: int
@@ -106,6 +108,7 @@ class Reject(Struct, frozen=True, gc=False):
     """A customer's rejection of a pending payment."""
 
     payment_id: UUID
+    merchant_id: int
     wallet_number: int
     slot: int
 
@@ -141,6 +144,7 @@ class Expire(Struct, frozen=True, gc=False):
     """The end of a payment's time for the PIN."""
 
     payment_id: UUID
+    merchant_id: int
 
 
 Operation = Scan | MoveCash | Confirm | Reject | Cancel | CreateRefund | Expire

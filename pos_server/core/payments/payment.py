@@ -61,13 +61,17 @@ WITHDRAWAL: Final = Purpose.WITHDRAWAL
 # At most one payment per merchant and reference may have one of these statuses, which close the order.
 OCCUPYING = frozenset({Status.PENDING, Status.APPROVED, Status.CANCELED})
 
+MerchantKey = tuple[int, UUID]
+"""The key of a payment or a refund: merchant_id and id. Two merchants may use the same id for two payments."""
+
 
 class Payment(Struct, frozen=True, gc=False):
     """A stored payment. Times are Unix milliseconds; amounts are minor units of `currency`.
 
+    - `payment_id`: unique per merchant.
     - `terminal_number`: None for a payment by a back office.
     - `wallet_number`: None until a verified code identifies the wallet.
-    - `paid_by`: after a decline ALREADY_PAID or ALREADY_PENDING, the payment that occupies the reference.
+    - `paid_by`: after a decline ALREADY_PAID or ALREADY_PENDING, the merchant's payment that occupies the reference.
     - `fee_minor`: fee paid by the merchant.
     - `pin_failures`: wrong PINs for this payment.
     - `shift_id`: shift that was open at the terminal during the scan; None without a shift.
@@ -103,6 +107,11 @@ class Payment(Struct, frozen=True, gc=False):
     __repr__ = repr_without("fingerprint")
 
     @property
+    def key(self) -> MerchantKey:
+        """The payment's key among the payments of all merchants."""
+        return self.merchant_id, self.payment_id
+
+    @property
     def is_tombstone(self) -> bool:
         """True if the payment was canceled before its scan."""
         return self.fingerprint is None
@@ -117,7 +126,7 @@ class Payment(Struct, frozen=True, gc=False):
 class Refund(Struct, frozen=True, gc=False):
     """A refund of part of an approved payment. `terminal_number` is None for a refund by a back office.
 
-    `shift_id` is the shift that was open at the terminal which requested it.
+    `refund_id` is unique per merchant. `shift_id` is the shift that was open at the terminal which requested it.
     """
 
     refund_id: UUID
@@ -129,3 +138,8 @@ class Refund(Struct, frozen=True, gc=False):
     currency: str
     created_at_ms: int
     shift_id: UUID | None = None
+
+    @property
+    def key(self) -> MerchantKey:
+        """The refund's key among the refunds of all merchants."""
+        return self.merchant_id, self.refund_id

@@ -115,6 +115,7 @@ def _post(
             amount_minor=amount_minor,
             currency=payment.currency,
             wallet_number=payment.wallet_number,
+            merchant_id=payment.merchant_id,
         )
     )
 

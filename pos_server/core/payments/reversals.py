@@ -18,13 +18,14 @@ def decide_cancel(batch: Batch, cancel: Cancel) -> Outcome:
     if acceptor is not None and acceptor.terminal_status is not TerminalStatus.ACTIVE:
         return Refused(cancel, ErrorCode.TERMINAL_DISABLED)
     payment_id = _payment_id_to_cancel(batch, cancel)
-    if payment_id in batch.snapshot.archived:
+    if payment_id is None:
+        return _store_tombstone(batch, cancel)
+    key = cancel.merchant_id, payment_id
+    if key in batch.snapshot.archived:
         return Refused(cancel, ErrorCode.PAYMENT_ARCHIVED)
-    payment = None if payment_id is None else batch.snapshot.payments.get(payment_id)
+    payment = batch.snapshot.payments.get(key)
     if payment is None:
         return _store_tombstone(batch, cancel)
-    if payment.merchant_id != cancel.merchant_id:
-        return Refused(cancel, ErrorCode.ID_REUSED)
     if payment.status is Status.PENDING:
         return change_status(batch, cancel, payment, Status.CANCELED)
     if payment.status is not Status.APPROVED:
@@ -42,15 +43,17 @@ def decide_cancel(batch: Batch, cancel: Cancel) -> Outcome:
 
 def decide_refund(batch: Batch, refund_request: CreateRefund) -> Outcome:
     """Refund part of an approved payment, or return the refund that is already stored under this id."""
-    payment = batch.snapshot.payments.get(refund_request.payment_id)
-    stored_refund = batch.snapshot.refunds.get(refund_request.refund_id)
+    payment_key = refund_request.merchant_id, refund_request.payment_id
+    refund_key = refund_request.merchant_id, refund_request.refund_id
+    payment = batch.snapshot.payments.get(payment_key)
+    stored_refund = batch.snapshot.refunds.get(refund_key)
     if stored_refund is not None and not _is_repeat(refund_request, stored_refund):
         return Refused(refund_request, ErrorCode.ID_REUSED)
-    if refund_request.payment_id in batch.snapshot.archived:
+    if payment_key in batch.snapshot.archived:
         return Refused(refund_request, ErrorCode.PAYMENT_ARCHIVED)
-    if refund_request.refund_id in batch.snapshot.archived_refunds:
+    if refund_key in batch.snapshot.archived_refunds:
         return Refused(refund_request, ErrorCode.ID_REUSED)
-    if payment is None or payment.merchant_id != refund_request.merchant_id or payment.is_tombstone:
+    if payment is None or payment.is_tombstone:
         return Refused(refund_request, ErrorCode.PAYMENT_UNKNOWN)
     if stored_refund is not None:
         return _refunded_outcome(batch, refund_request, stored_refund, payment, replayed=True)
@@ -83,7 +86,6 @@ def decide_refund(batch: Batch, refund_request: CreateRefund) -> Outcome:
 def _is_repeat(refund_request: CreateRefund, stored_refund: Refund) -> bool:
     return (
         refund_request.payment_id == stored_refund.payment_id
-        and refund_request.merchant_id == stored_refund.merchant_id
         and refund_request.amount_minor == stored_refund.amount_minor
     )
 

@@ -50,10 +50,11 @@ class _Verdict(Struct, frozen=True, gc=False):
 
 def decide_scan(batch: Batch, scan: Scan) -> Outcome:
     """Approve, decline or hold a scanned payment for its PIN, or return the payment already stored under this id."""
-    if scan.payment_id in batch.snapshot.archived:
+    key = scan.merchant_id, scan.payment_id
+    if key in batch.snapshot.archived:
         return Refused(scan, ErrorCode.PAYMENT_ARCHIVED)
-    stored = batch.snapshot.payments.get(scan.payment_id)
-    if stored is not None and not _is_canceled_by_id(stored, scan):
+    stored = batch.snapshot.payments.get(key)
+    if stored is not None and not _is_canceled_by_id(stored):
         return _repeat_outcome(batch, scan, stored)
     verdict = _judge_scan(batch, scan, is_canceled=stored is not None)
     if verdict.spent_device is not None:
@@ -63,10 +64,11 @@ def decide_scan(batch: Batch, scan: Scan) -> Outcome:
 
 def decide_move_cash(batch: Batch, move: MoveCash) -> Outcome:
     """Approve or decline a back office's top-up or withdrawal, or return the payment already stored under this id."""
-    if move.payment_id in batch.snapshot.archived:
+    key = move.merchant_id, move.payment_id
+    if key in batch.snapshot.archived:
         return Refused(move, ErrorCode.PAYMENT_ARCHIVED)
-    stored = batch.snapshot.payments.get(move.payment_id)
-    if stored is not None and not _is_canceled_by_id(stored, move):
+    stored = batch.snapshot.payments.get(key)
+    if stored is not None and not _is_canceled_by_id(stored):
         return _repeat_outcome(batch, move, stored)
     wallet = batch.snapshot.wallets.get(move.wallet_number)
     if wallet is None:
@@ -130,12 +132,12 @@ def _store_payment(
     return decided_outcome(batch, operation, payment)
 
 
-def _is_canceled_by_id(stored: Payment, operation: Scan | MoveCash) -> bool:
-    """Return whether the terminal canceled this `payment_id` before its scan.
+def _is_canceled_by_id(stored: Payment) -> bool:
+    """Return whether the merchant canceled this `payment_id` before its scan.
 
     A tombstone with a reference has an id made by the server and is found through the order instead.
     """
-    return stored.is_tombstone and stored.merchant_id == operation.merchant_id and stored.reference is None
+    return stored.is_tombstone and stored.reference is None
 
 
 def _judge_scan(batch: Batch, scan: Scan, *, is_canceled: bool) -> _Verdict:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from .payment import Payment, Refund, Status
+from .payment import MerchantKey, Payment, Refund, Status
 
 
 class TerminalStatus(StrEnum):
@@ -120,18 +120,19 @@ class Snapshot:
     - `devices`: wallet devices by (wallet_number, slot).
     - `open_payments`: the payment that occupies a reference, by (merchant_id, reference).
     - `house`: account ids by (house account, currency).
-    - `archived`, `archived_refunds`: ids of archived payments and refunds. They stay in use and cannot change; an
+    - `payments`, `refunds`: by (merchant_id, id).
+    - `archived`, `archived_refunds`: keys of archived payments and refunds. They stay in use and cannot change; an
       archived payment still occupies its reference.
     """
 
     terminals: dict[int, Acceptor] = field(default_factory=dict)
     wallets: dict[int, Wallet] = field(default_factory=dict)
     devices: dict[tuple[int, int], WalletDevice] = field(default_factory=dict)
-    payments: dict[UUID, Payment] = field(default_factory=dict)
+    payments: dict[MerchantKey, Payment] = field(default_factory=dict)
     open_payments: dict[tuple[int, str], OpenPayment] = field(default_factory=dict)
-    refunds: dict[UUID, Refund] = field(default_factory=dict)
-    archived: set[UUID] = field(default_factory=set)
-    archived_refunds: set[UUID] = field(default_factory=set)
+    refunds: dict[MerchantKey, Refund] = field(default_factory=dict)
+    archived: set[MerchantKey] = field(default_factory=set)
+    archived_refunds: set[MerchantKey] = field(default_factory=set)
     back_offices: dict[int, Acceptor] = field(default_factory=dict)
     house: Mapping[tuple[HouseAccount, str], int] = field(default_factory=dict)
 
@@ -152,8 +153,8 @@ class TransferKind(StrEnum):
 class Transfer(Struct, frozen=True, gc=False):
     """A transfer of `amount_minor` from the debit account to the credit account. Transfers are append-only.
 
-    `source_id` is the id of the payment, or of the refund for a refund and its fee return. `wallet_number` is the
-    customer's wallet, also for a fee.
+    `source_id` is the id of the payment, or of the refund for a refund and its fee return. It is unique per merchant,
+    so a transfer names the merchant too. `wallet_number` is the customer's wallet, also for a fee.
     """
 
     kind: TransferKind
@@ -163,19 +164,21 @@ class Transfer(Struct, frozen=True, gc=False):
     amount_minor: int
     currency: str
     wallet_number: int
+    merchant_id: int
 
 
 @dataclass(slots=True)
 class Changeset:
     """All changes of a batch, written in one commit: new versions of rows, refunds and transfers.
 
+    - `payments`: by (merchant_id, payment_id).
     - `wallet_versions`, `payment_versions`: version of each changed row when it was loaded (0 for a new payment). The
       write takes effect only if all of them are unchanged.
     - `shifts`: open shifts that the batch adds to, by terminal number. They must still be open at the write.
     """
 
-    payments: dict[UUID, Payment] = field(default_factory=dict)
-    payment_versions: dict[UUID, int] = field(default_factory=dict)
+    payments: dict[MerchantKey, Payment] = field(default_factory=dict)
+    payment_versions: dict[MerchantKey, int] = field(default_factory=dict)
     refunds: list[Refund] = field(default_factory=list)
     transfers: list[Transfer] = field(default_factory=list)
     wallets: dict[int, Wallet] = field(default_factory=dict)

@@ -169,34 +169,49 @@ class RefundCreate(_ClientMessage):
 
     type: Literal["refund.create"] = "refund.create"
     refund_id: Annotated[
-        UUID, described("Permanent id of the refund, made by the till; preferably a UUIDv7.", pattern=UUID_PATTERN)
+        UUID,
+        described(
+            "Permanent id of the refund, made by the till, unique per merchant; preferably a UUIDv7.",
+            pattern=UUID_PATTERN,
+        ),
     ]
     payment_id: PaymentId
     amount_minor: PositiveMinor
 
 
-class PaymentConfirm(_ClientMessage):
+class _OfWallet(_ClientMessage):
+    payment_id: PaymentId
+    merchant_id: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=2**53 - 1,
+            description="`merchant_id` of the `payment.confirmation_required` on the screen. Null, as from an older "
+            "wallet, is refused if the wallet has payments with this id at two merchants.",
+        ),
+    ] = None
+
+
+class PaymentConfirm(_OfWallet):
     """Confirm a pending payment with the PIN. Safe to send again: no attempt is counted for an outdated `version`."""
 
     replies = (WalletPaymentResult, ConfirmationRequired, Error)
     workload = Workload.CHECK_PIN
 
     type: Literal["payment.confirm"] = "payment.confirm"
-    payment_id: PaymentId
     version: Annotated[
         int, Field(ge=1, le=2**31 - 1, description="`version` of the `payment.confirmation_required` on the screen.")
     ]
     pin: Annotated[Pin, Field(repr=False, description="PIN as entered, 4 to 12 digits. Never store it.")]
 
 
-class PaymentReject(_ClientMessage):
+class PaymentReject(_OfWallet):
     """Reject a pending payment for the customer. Safe to send again."""
 
     replies = (WalletPaymentResult, Error)
-    workload = Workload.SUBMIT
+    workload = Workload.QUERY  # the merchant is looked up if the wallet does not name it
 
     type: Literal["payment.reject"] = "payment.reject"
-    payment_id: PaymentId
 
 
 class PinSet(_ClientMessage):

@@ -14,7 +14,8 @@ MESSAGE_ID_CHARS_MAX = 64
 REFERENCE_CHARS_MAX = 64
 PRINTABLE_PATTERN = r"^[!-~](?:[ -~]*[!-~])?$"
 UUID_PATTERN = r"^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
-CURSOR_PATTERN = r"^[0-9]{1,15}\.[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+# Cursors of older servers have no merchant at the end.
+CURSOR_PATTERN = r"^[0-9]{1,15}\.[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:\.[0-9]{1,16})?$"
 
 
 def described(description: str, **schema: Any) -> Any:
@@ -33,10 +34,17 @@ Reference = Annotated[
     Field(description="Order number of the merchant: printable ASCII. An order is paid at most once."),
 ]
 PaymentId = Annotated[
-    UUID, described("Permanent id of the payment, made by the till; preferably a UUIDv7.", pattern=UUID_PATTERN)
+    UUID,
+    described(
+        "Permanent id of the payment, made by the till, unique per merchant; preferably a UUIDv7.",
+        pattern=UUID_PATTERN,
+    ),
 ]
 ShiftId = Annotated[
-    UUID, described("Permanent id of the shift, made by the till; preferably a UUIDv7.", pattern=UUID_PATTERN)
+    UUID,
+    described(
+        "Permanent id of the shift, made by the till, unique per merchant; preferably a UUIDv7.", pattern=UUID_PATTERN
+    ),
 ]
 
 # Sent by the server: described, not validated.
@@ -72,7 +80,13 @@ ReferenceIfAny = Annotated[
 Balance = Annotated[int, described("Current balance, in minor units of the wallet's currency.", **AMOUNT_BOUNDS)]
 Refunded = Annotated[int, described("Total refunded so far, in minor units.", **AMOUNT_BOUNDS)]
 Refundable = Annotated[int, described("Amount that can still be refunded, in minor units.", **AMOUNT_BOUNDS)]
-RefundId = Annotated[UUID, described("Permanent id of the refund.", pattern=UUID_PATTERN)]
+RefundId = Annotated[UUID, described("Permanent id of the refund, unique per merchant.", pattern=UUID_PATTERN)]
+MerchantId = Annotated[
+    int,
+    described("Id of the payment's merchant. It identifies the payment together with `payment_id`.", **NUMBER_BOUNDS),
+]
+# The value in clients of a message from an older server, whose payment ids are unique without a merchant.
+NO_MERCHANT = 0
 DecidedAt = Annotated[int, described("Time of the decision, in Unix milliseconds.", minimum=0)]
 ExpiresAt = Annotated[int, described("End of the time to confirm, in Unix milliseconds.", minimum=0)]
 Version = Annotated[int, described("Version of the payment: the number of its changes, from 1.", minimum=1)]

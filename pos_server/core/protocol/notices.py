@@ -189,6 +189,7 @@ def _wallet_refund(refunded: Refunded, language: str) -> WalletRefundResult:
     return WalletRefundResult(
         refund_id=refund.refund_id,
         payment_id=payment.payment_id,
+        merchant_id=payment.merchant_id,
         version=payment.version,
         merchant_name=acceptor.merchant_name,
         store_name=acceptor.store_name,
@@ -284,6 +285,7 @@ def wallet_notice(
         return ConfirmationRequired(
             reply_to=reply_to,
             payment_id=payment.payment_id,
+            merchant_id=payment.merchant_id,
             version=payment.version,
             merchant_name=merchant_name,
             store_name=store_name,
@@ -298,6 +300,7 @@ def wallet_notice(
     return WalletPaymentResult(
         reply_to=reply_to,
         payment_id=payment.payment_id,
+        merchant_id=payment.merchant_id,
         version=payment.version,
         merchant_name=merchant_name,
         store_name=store_name,

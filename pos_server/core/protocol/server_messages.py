@@ -228,6 +228,7 @@ class WalletPaymentResult(ServerStruct, frozen=True, kw_only=True, gc=False):
     type: Literal["payment.result"] = "payment.result"
     reply_to: fields.ReplyToIfAny | None
     payment_id: fields.PaymentId
+    merchant_id: fields.MerchantId = fields.NO_MERCHANT
     version: fields.Version
     merchant_name: fields.MerchantName
     store_name: fields.StoreName
@@ -251,6 +252,7 @@ class ConfirmationRequired(ServerStruct, frozen=True, kw_only=True, gc=False):
     type: Literal["payment.confirmation_required"] = "payment.confirmation_required"
     reply_to: fields.ReplyToIfAny | None
     payment_id: fields.PaymentId
+    merchant_id: fields.MerchantId = fields.NO_MERCHANT
     version: fields.Version
     merchant_name: fields.MerchantName
     store_name: fields.StoreName
@@ -271,6 +273,7 @@ class WalletRefundResult(ServerStruct, frozen=True, kw_only=True, gc=False):
     type: Literal["refund.result"] = "refund.result"
     refund_id: fields.RefundId
     payment_id: fields.PaymentId
+    merchant_id: fields.MerchantId = fields.NO_MERCHANT
     version: fields.Version
     merchant_name: fields.MerchantName
     store_name: fields.StoreName

@@ -172,6 +172,17 @@ class CashPath(Parameters):
     payment_id: UUID
 
 
+class CashQuery(Parameters):
+    """The merchant of a top-up or withdrawal."""
+
+    merchant_id: Annotated[
+        SerialId | None,
+        Field(
+            description="Merchant of the payment, since ids are unique per merchant. Required if two use the same id."
+        ),
+    ] = None
+
+
 class WalletTransfer(Resource):
     """A movement of money into or out of the wallet. All archived transfers appear as one, last in the list."""
 
@@ -326,7 +337,9 @@ ISSUER_ENDPOINTS = (
         path="/v1/top-ups/{payment_id}",
         summary="Get a top-up.",
         parameters=CashPath,
+        query=CashQuery,
         response=CashPayment,
+        conflicts=True,
         archives=True,
     ),
     Endpoint(
@@ -337,6 +350,7 @@ ISSUER_ENDPOINTS = (
         path="/v1/top-ups/{payment_id}/cancel",
         summary="Cancel a top-up in full.",
         parameters=CashPath,
+        query=CashQuery,
         response=CashPayment,
         conflicts=True,
         archives=True,
@@ -360,7 +374,9 @@ ISSUER_ENDPOINTS = (
         path="/v1/withdrawals/{payment_id}",
         summary="Get a withdrawal.",
         parameters=CashPath,
+        query=CashQuery,
         response=CashPayment,
+        conflicts=True,
         archives=True,
     ),
     Endpoint(
@@ -371,6 +387,7 @@ ISSUER_ENDPOINTS = (
         path="/v1/withdrawals/{payment_id}/cancel",
         summary="Cancel a withdrawal in full.",
         parameters=CashPath,
+        query=CashQuery,
         response=CashPayment,
         conflicts=True,
         archives=True,

@@ -22,6 +22,7 @@ class ProblemCode(StrEnum):
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     IN_PROGRESS = "in_progress"
+    MERCHANT_AMBIGUOUS = "merchant_ambiguous"
     NO_FREE_SLOT = "no_free_slot"
     PRECONDITION_FAILED = "precondition_failed"
     BODY_TOO_LARGE = "body_too_large"
@@ -51,6 +52,10 @@ _PROBLEMS: dict[ProblemCode, tuple[HTTPStatus, str]] = {
     ProblemCode.IN_PROGRESS: (
         HTTPStatus.CONFLICT,
         "A request with this `Idempotency-Key` is still running. Repeat the request in a moment.",
+    ),
+    ProblemCode.MERCHANT_AMBIGUOUS: (
+        HTTPStatus.CONFLICT,
+        "Two merchants have a payment with this id. Repeat the request with the query parameter `merchant_id`.",
     ),
     ProblemCode.NO_FREE_SLOT: (
         HTTPStatus.CONFLICT,

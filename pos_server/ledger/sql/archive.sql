@@ -8,10 +8,12 @@ where id > coalesce((select last_id from seal order by number desc limit 1), 0) 
 order by id limit 1;
 
 -- name: archive_payments
--- The next 1000 payments by id from $1, and the lines of those that may be archived: final since before $2, with all
--- their transfers up to the id $3, which is sealed and rolled up. A line contains every column that is not null.
-select w.id, w.version, u.line, u.refund_ids, u.transfer_ids
-from (select * from payment where id >= $1 order by id limit 1000) as w
+-- The next 1000 payments after the key ($1, $2), and the lines of those that may be archived: final since before $3, with
+-- all their transfers up to the id $4, which is sealed and rolled up. A line contains every column that is not null.
+select w.id, w.merchant_id, w.version, u.line, u.refund_ids, u.transfer_ids
+from (
+    select * from payment where (id, merchant_id) > ($1, $2) order by id, merchant_id limit 1000
+) as w
 left join lateral (
     select r.ids as refund_ids, x.ids as transfer_ids,
         jsonb_strip_nulls(jsonb_build_object('payment',
@@ -20,22 +22,25 @@ left join lateral (
     from (
         select coalesce(array_agg(r.id), '{}') as ids,
             coalesce(jsonb_agg(to_jsonb(r) order by r.created_at, r.id), '[]') as lines
-        from refund r where r.payment_id = w.id
+        from refund r where r.payment_id = w.id and r.merchant_id = w.merchant_id
     ) as r
     cross join lateral (
         select coalesce(array_agg(t.id), '{}') as ids, coalesce(jsonb_agg(to_jsonb(t) order by t.id), '[]') as lines,
-            coalesce(max(t.id) <= $3 and max(t.created_at) < $2, true) as is_settled
+            coalesce(max(t.id) <= $4 and max(t.created_at) < $3, true) as is_settled
         from (
-            select * from transfer where source_id = w.id
-                and (kind in ('payment', 'top_up', 'withdrawal', 'fee', 'cancel')
-                    or (kind = 'fee_return' and w.status = 'canceled'))
+            select x.* from transfer x where x.source_id = w.id
+                and is_transfer_of(x.merchant_id, w.merchant_id, w.transfers_named)
+                and (x.kind in ('payment', 'top_up', 'withdrawal', 'fee', 'cancel')
+                    or (x.kind = 'fee_return' and w.status = 'canceled'))
             union all
-            select * from transfer where source_id = any(r.ids) and kind in ('refund', 'fee_return')
+            select x.* from refund r2 join transfer x on x.source_id = r2.id and x.kind in ('refund', 'fee_return')
+                and is_transfer_of(x.merchant_id, r2.merchant_id, r2.transfers_named)
+            where r2.payment_id = w.id and r2.merchant_id = w.merchant_id
         ) as t
     ) as x
     where x.is_settled
-) as u on w.changed_at < $2 and w.status <> 'pending'
-order by w.id;
+) as u on w.changed_at < $3 and w.status <> 'pending'
+order by w.id, w.merchant_id;
 
 -- name: archive_settlements
 -- The next settlement transfers by id after $1, made before $2 and with ids up to $3, and their lines.
@@ -47,10 +52,13 @@ order by t.id limit 1000;
 -- Only payments that still have the version that was written; every change of a payment increments it.
 insert into archived_name (merchant_id, id, status, reference)
 select p.merchant_id, p.id, p.status, case when p.status in ('approved', 'canceled') then p.reference end
-from payment p join unnest($1::uuid[], $2::int[]) as c (id, version) on p.id = c.id and p.version = c.version;
+from payment p join unnest($1::uuid[], $2::bigint[], $3::int[]) as c (id, merchant_id, version)
+    on p.id = c.id and p.merchant_id = c.merchant_id and p.version = c.version;
 
 -- name: archive_refund_names
-insert into archived_refund (id) select id from refund where id = any($1::uuid[]);
+insert into archived_refund (id, merchant_id)
+select r.id, r.merchant_id from refund r
+join unnest($1::uuid[], $2::bigint[]) as c (id, merchant_id) on r.id = c.id and r.merchant_id = c.merchant_id;
 
 -- name: archive_transfers
 -- Deletes transfers from the ledger and adds them to the archived balances; returns the number of deleted transfers.
@@ -68,11 +76,12 @@ with deleted as (
 select count(*) from deleted;
 
 -- name: archive_refunds
-delete from refund where id = any($1::uuid[]);
+delete from refund r using unnest($1::uuid[], $2::bigint[]) as c (id, merchant_id)
+where r.id = c.id and r.merchant_id = c.merchant_id;
 
 -- name: archive_delete_payments
-delete from payment p using unnest($1::uuid[], $2::int[]) as c (id, version)
-where p.id = c.id and p.version = c.version;
+delete from payment p using unnest($1::uuid[], $2::bigint[], $3::int[]) as c (id, merchant_id, version)
+where p.id = c.id and p.merchant_id = c.merchant_id and p.version = c.version;
 
 -- name: last_archive_part
 select number, sha256 from archive_part order by number desc limit 1;
@@ -107,10 +116,12 @@ drop table archived_digest;
 insert into archived_digest select * from unnest($1::bigint[], $2::bytea[]) on conflict do nothing;
 
 -- name: unrecorded_archived
--- Those of the payments $1 and refunds $2 that are not recorded as archived.
-select 'payment ' || q.id as name from unnest($1::uuid[]) as q (id)
-where not exists (select from archived_name a where a.id = q.id)
+-- Those of the payments ($1, $2) and refunds ($3, $4) that are not recorded as archived.
+select 'payment ' || q.id as name from unnest($1::uuid[], $2::bigint[]) as q (id, merchant_id)
+where not exists (select from archived_name a where a.id = q.id and a.merchant_id = q.merchant_id)
 union all
-select 'refund ' || q.id from unnest($2::uuid[]) as q (id)
-where not exists (select from archived_refund a where a.id = q.id)
+select 'refund ' || q.id from unnest($3::uuid[], $4::bigint[]) as q (id, merchant_id)
+where not exists (
+    select from archived_refund a where a.id = q.id and (a.merchant_id = q.merchant_id or a.merchant_id is null)
+)
 order by name;

@@ -43,7 +43,7 @@ order by w.number limit $1;
 -- A payment that was ever approved has exactly one transfer: with the kind and accounts of its purpose, and with the
 -- same amount, currency and wallet.
 select p.id::text from (
-    select p.id, p.amount_minor, p.currency, p.wallet_number,
+    select p.id, p.merchant_id, p.transfers_named, p.amount_minor, p.currency, p.wallet_number,
         case p.purpose when 'sale' then 'payment' else p.purpose end as kind,
         case p.purpose when 'top_up' then h.id else w.account_id end as debit_account_id,
         case p.purpose when 'sale' then m.account_id when 'top_up' then w.account_id else h.id end as credit_account_id
@@ -54,16 +54,18 @@ select p.id::text from (
         and h.name = case p.purpose when 'top_up' then 'cash_in' when 'withdrawal' then 'payout' end
     where p.status = 'approved' or (p.status = 'canceled' and p.approved_at is not null)
 ) as p
-left join transfer x on x.source_id = p.id and x.kind = p.kind and x.amount_minor = p.amount_minor
-    and x.currency = p.currency and x.wallet_number = p.wallet_number
+left join transfer x on x.source_id = p.id and x.kind = p.kind
+    and is_transfer_of(x.merchant_id, p.merchant_id, p.transfers_named)
+    and x.amount_minor = p.amount_minor and x.currency = p.currency and x.wallet_number = p.wallet_number
     and x.debit_account_id = p.debit_account_id and x.credit_account_id = p.credit_account_id
 where x.id is null
 order by p.id limit $1;
 
 -- name: audit_transfers_owed
--- The transfer of a payment belongs to an approved payment with the same purpose.
+-- The transfer of a payment belongs to an approved payment of its merchant with the same purpose.
 select x.id::text from transfer x
-left join payment p on p.id = x.source_id and x.kind = case p.purpose when 'sale' then 'payment' else p.purpose end
+left join payment p on p.id = x.source_id and is_transfer_of(x.merchant_id, p.merchant_id, p.transfers_named)
+    and x.kind = case p.purpose when 'sale' then 'payment' else p.purpose end
     and (p.status = 'approved' or (p.status = 'canceled' and p.approved_at is not null))
 where x.kind in ('payment', 'top_up', 'withdrawal') and p.id is null
 order by x.id limit $1;
@@ -71,19 +73,22 @@ order by x.id limit $1;
 -- name: audit_transfers_once
 -- A source has at most one transfer of each kind.
 select source_id::text from transfer
-group by source_id, kind having count(*) > 1
-order by source_id, kind limit $1;
+group by source_id, merchant_id, kind having count(*) > 1
+order by source_id, merchant_id, kind limit $1;
 
 -- name: audit_cancels_paid
 -- A payment that was canceled after its approval has exactly one cancel transfer, in the opposite direction. No other
 -- payment has a cancel transfer.
 select coalesce(p.id, x.source_id)::text from (
-    select p.id, t.amount_minor, t.currency, t.wallet_number, t.debit_account_id, t.credit_account_id
+    select p.id, p.merchant_id, p.transfers_named, t.amount_minor, t.currency, t.wallet_number, t.debit_account_id,
+        t.credit_account_id
     from payment p
     left join transfer t on t.source_id = p.id and t.kind in ('payment', 'top_up', 'withdrawal')
+        and is_transfer_of(t.merchant_id, p.merchant_id, p.transfers_named)
     where p.status = 'canceled' and p.approved_at is not null
 ) as p
 full join (select * from transfer where kind = 'cancel') as x on x.source_id = p.id
+    and is_transfer_of(x.merchant_id, p.merchant_id, p.transfers_named)
     and x.amount_minor = p.amount_minor and x.currency = p.currency and x.wallet_number = p.wallet_number
     and x.debit_account_id = p.credit_account_id and x.credit_account_id = p.debit_account_id
 where p.id is null or x.id is null
@@ -93,7 +98,7 @@ order by 1 limit $1;
 -- A sale that was ever approved and has a fee has exactly one fee transfer. The returned fee matches its refunds (the
 -- refunded share, rounded down) or its cancel.
 select coalesce(p.id, f.id)::text from (
-    select p.id, p.fee_minor, m.account_id as merchant_account_id, h.id as fees_account_id,
+    select p.id, p.merchant_id, p.fee_minor, m.account_id as merchant_account_id, h.id as fees_account_id,
         case when p.status = 'canceled' then p.fee_minor
             else (p.fee_minor::numeric * p.refunded_minor / p.amount_minor)::numeric end as returned
     from payment p
@@ -102,7 +107,8 @@ select coalesce(p.id, f.id)::text from (
     where p.fee_minor > 0 and (p.status = 'approved' or (p.status = 'canceled' and p.approved_at is not null))
 ) as p
 full join (
-    select coalesce(r.payment_id, x.source_id) as id,
+    -- Before transfers named their merchant, a fee named it by the account.
+    select coalesce(r.payment_id, x.source_id) as id, coalesce(x.merchant_id, m.id) as merchant_id,
         sum(x.amount_minor) filter (where x.kind = 'fee') as paid,
         sum(x.amount_minor) filter (where x.kind = 'fee_return') as returned,
         min(case x.kind when 'fee' then x.debit_account_id else x.credit_account_id end) as low_merchant,
@@ -111,9 +117,11 @@ full join (
         max(case x.kind when 'fee' then x.credit_account_id else x.debit_account_id end) as high_fees
     from transfer x
     left join refund r on x.kind = 'fee_return' and r.id = x.source_id
+        and is_transfer_of(x.merchant_id, r.merchant_id, r.transfers_named)
+    left join merchant m on m.account_id = case x.kind when 'fee' then x.debit_account_id else x.credit_account_id end
     where x.kind in ('fee', 'fee_return')
-    group by 1
-) as f on f.id = p.id
+    group by 1, 2
+) as f on f.id = p.id and f.merchant_id = p.merchant_id
 where p.id is null or f.id is null or f.paid is distinct from p.fee_minor
     or coalesce(f.returned, 0) <> floor(p.returned)
     or f.low_merchant <> p.merchant_account_id or f.high_merchant <> p.merchant_account_id
@@ -123,7 +131,7 @@ order by 1 limit $1;
 -- name: audit_refunds_paid
 -- A refund has exactly one transfer, from the merchant to the payment's wallet. Every refund transfer has a refund.
 select coalesce(r.id, x.source_id)::text from (
-    select r.id, r.amount_minor, r.currency, p.wallet_number, w.account_id as wallet_account_id,
+    select r.id, r.merchant_id, r.transfers_named, r.amount_minor, r.currency, p.wallet_number, w.account_id as wallet_account_id,
         m.account_id as merchant_account_id
     from refund r
     left join payment p on p.id = r.payment_id and p.currency = r.currency and p.merchant_id = r.merchant_id
@@ -132,6 +140,7 @@ select coalesce(r.id, x.source_id)::text from (
     left join wallet w on w.number = p.wallet_number
 ) as r
 full join (select * from transfer where kind = 'refund') as x on x.source_id = r.id
+    and is_transfer_of(x.merchant_id, r.merchant_id, r.transfers_named)
     and x.amount_minor = r.amount_minor and x.currency = r.currency and x.wallet_number = r.wallet_number
     and x.debit_account_id = r.merchant_account_id and x.credit_account_id = r.wallet_account_id
 where r.id is null or x.id is null
@@ -140,10 +149,13 @@ order by 1 limit $1;
 -- name: audit_refunds_within
 -- A payment's refund counters match its refunds, and the refunds do not exceed the payment.
 select coalesce(p.id, r.payment_id)::text
-from (select id, amount_minor, refunded_minor, refunds from payment where refunds > 0 or refunded_minor > 0) as p
+from (
+    select id, merchant_id, amount_minor, refunded_minor, refunds from payment where refunds > 0 or refunded_minor > 0
+) as p
 full join (
-    select payment_id, sum(amount_minor) as refunded_minor, count(*) as refunds from refund group by payment_id
-) as r on r.payment_id = p.id
+    select payment_id, merchant_id, sum(amount_minor) as refunded_minor, count(*) as refunds from refund
+    group by payment_id, merchant_id
+) as r on r.payment_id = p.id and r.merchant_id = p.merchant_id
 where p.id is null or r.payment_id is null or p.refunded_minor <> r.refunded_minor or p.refunds <> r.refunds
     or p.refunded_minor > p.amount_minor
 order by 1 limit $1;
@@ -159,20 +171,20 @@ order by p.id limit $1;
 -- shift exists. The open shift of a terminal is the one that the terminal refers to. Totals are not checked for shifts
 -- that were opened before the archive's horizon, because archived rows can no longer be summed.
 with figures as (
-    select shift_id, jsonb_object_agg(kind, jsonb_build_array(count, amount_minor)) as figures from (
-        select shift_id, kind, count(*) as count, sum(amount_minor) as amount_minor from (
-            select shift_id, case when approved_at is null then status else purpose end as kind, amount_minor
+    select merchant_id, shift_id, jsonb_object_agg(kind, jsonb_build_array(count, amount_minor)) as figures from (
+        select merchant_id, shift_id, kind, count(*) as count, sum(amount_minor) as amount_minor from (
+            select merchant_id, shift_id, case when approved_at is null then status else purpose end as kind, amount_minor
             from payment where shift_id is not null
             union all
-            select canceled_shift_id, purpose || '_cancel', amount_minor from payment
+            select merchant_id, canceled_shift_id, purpose || '_cancel', amount_minor from payment
             where canceled_shift_id is not null
             union all
-            select shift_id, 'refund', amount_minor from refund where shift_id is not null
-        ) as done group by shift_id, kind
-    ) as summed group by shift_id
+            select merchant_id, shift_id, 'refund', amount_minor from refund where shift_id is not null
+        ) as done group by merchant_id, shift_id, kind
+    ) as summed group by merchant_id, shift_id
 )
 select coalesce(s.id, f.shift_id)::text from shift s
-full join figures f on f.shift_id = s.id
+full join figures f on f.shift_id = s.id and f.merchant_id = s.merchant_id
 left join terminal t on t.number = s.terminal_number
 where s.id is null or (s.figures <> coalesce(f.figures, '{}')
         and s.opened_at >= (select coalesce(max(before), '-infinity') from archive_part))
@@ -180,7 +192,9 @@ where s.id is null or (s.figures <> coalesce(f.figures, '{}')
     or (t.shift_id is not distinct from s.id) <> (s.closed_at is null)
 union
 select t.shift_id::text from terminal t
-where t.shift_id is not null and not exists (select from shift s where s.id = t.shift_id)
+where t.shift_id is not null and not exists (
+    select from shift s where s.id = t.shift_id and s.terminal_number = t.number
+)
 order by 1 limit $1;
 
 -- name: audit_rollup
@@ -238,7 +252,7 @@ where s.id is null
     or (s.paid_out_minor > 0 and x.id is null and s.created_at >= s.archived_before)
     or (s.paid_out_minor = 0 and x.id is not null)
     or (x.id is not null and (x.amount_minor <> s.paid_out_minor or x.debit_account_id <> s.account_id
-        or x.credit_account_id <> s.house_id or x.currency <> s.currency))
+        or x.credit_account_id <> s.house_id or x.currency <> s.currency or x.merchant_id <> s.merchant_id))
 order by 1 limit $1;
 
 -- name: audit_archive
@@ -260,11 +274,13 @@ where here <> archived
 order by kind limit $1;
 
 -- name: audit_archived_once
--- Archived rows are not in the ledger: no payment or refund has the same id, and no payment occupies the same order.
+-- Archived rows are not in the ledger: no payment or refund of the merchant has the same id, and no payment occupies the
+-- same order.
 select id from (
-    select a.id::text from archived_name a join payment p on p.id = a.id
+    select a.id::text from archived_name a join payment p on p.id = a.id and p.merchant_id = a.merchant_id
     union
-    select a.id::text from archived_refund a join refund r on r.id = a.id
+    select a.id::text from archived_refund a
+    join refund r on r.id = a.id and (r.merchant_id = a.merchant_id or a.merchant_id is null)
     union
     select a.id::text from archived_name a join payment p on p.merchant_id = a.merchant_id and p.reference = a.reference
     where p.status in ('pending', 'approved', 'canceled')

@@ -13,7 +13,7 @@ left join terminal t on t.number = p.terminal_number
 left join store s on s.id = t.store_id
 join merchant m on m.id = p.merchant_id
 where p.wallet_number = $1 and p.changed_at > to_timestamp($2::bigint / 1000.0)
-order by p.changed_at, p.id limit $3;
+order by p.changed_at, p.id, p.merchant_id limit $3;
 
 -- name: payment_by_id
 select {payment_columns}
@@ -49,8 +49,8 @@ from payment p
 left join terminal t on t.number = p.terminal_number
 left join store s on s.id = t.store_id
 join merchant m on m.id = p.merchant_id
-where p.wallet_number = $1 and ($2::bigint is null or (p.changed_at, p.id) < (from_unix_ms($2), $3::uuid))
-order by p.changed_at desc, p.id desc limit $4;
+where p.wallet_number = $1 and ($2::bigint is null or (p.changed_at, p.id, p.merchant_id) < (from_unix_ms($2), $3::uuid, $4::bigint))
+order by p.changed_at desc, p.id desc, p.merchant_id desc limit $5;
 
 -- name: wallet_pending
 -- Payments that wait for this wallet's PIN, oldest first.
@@ -61,7 +61,11 @@ left join terminal t on t.number = p.terminal_number
 left join store s on s.id = t.store_id
 join merchant m on m.id = p.merchant_id
 where p.wallet_number = $1 and p.status = 'pending'
-order by p.changed_at, p.id limit $2;
+order by p.changed_at, p.id, p.merchant_id limit $2;
+
+-- name: merchants_of_wallet_payment
+-- At most two merchants to which the wallet has made a payment with this id.
+select merchant_id from payment where id = $2 and wallet_number = $1 limit 2;
 
 -- name: wallet
 select {wallet_columns}

@@ -37,7 +37,7 @@ paid as (
     from unnest($3::payment_change[]) where seen_version = 0
 ), posted as (
     insert into transfer (kind, source_id, debit_account_id, credit_account_id, amount_minor, currency,
-        wallet_number, created_at)
+        wallet_number, merchant_id, created_at)
     select x.*, from_unix_ms($4) from unnest($5::new_transfer[]) as x
 )
 
@@ -55,7 +55,7 @@ when (select count(*) from moved) <> cardinality($1) then ledger_conflict('walle
 -- name: load_snapshot
 -- The rows that a batch of operations needs, one result row per operation:
 -- * the requesting terminal (till_*);
--- * the payment with that id, else the one that occupies the order, and its terminal (other_till);
+-- * the merchant's payment with that id, else the one that occupies the order, and its terminal (other_till);
 -- * the payment's wallet, else the wallet of the code, and the device that made the code;
 -- * for an archived payment, its id and the order it occupies. They are read in the same snapshot as live rows, so that
 --   a payment is found in one of the two places while it moves.
@@ -68,7 +68,7 @@ select
     m.id as till_merchant_id, m.currency as till_currency,
     m.status as merchant_status, m.account_id as merchant_account_id, m.name as merchant_name,
     m.fee_bps, m.fee_fixed_minor,
-    case when p.terminal_number <> t.number and p.merchant_id = m.id then (
+    case when p.terminal_number <> t.number then (
         select row(pt.number, pt.status, pt.shift_id, ps.name)::other_till
         from terminal pt join store ps on ps.id = pt.store_id where pt.number = p.terminal_number
     ) end as other_till,
@@ -78,7 +78,9 @@ select
     p.payment,
     coalesce(o.id, ao.id) as open_payment_id, coalesce(o.status, ao.status) as open_payment_status,
     ao.id as archived_order_id,
-    (select a.id from archived_name a where a.id = q.payment_id) as archived_payment_id
+    (
+        select a.id from archived_name a where a.id = q.payment_id and a.merchant_id = q.merchant_id
+    ) as archived_payment_id
 from unnest($1::operation_key[]) with ordinality
     as q (payment_id, terminal_number, merchant_id, reference, wallet_number, slot, position)
 left join lateral (
@@ -92,11 +94,14 @@ left join lateral (
 ) as ao on true
 left join lateral (
     select f.terminal_number, f.merchant_id, f.payment_wallet_number, f::stored_payment as payment
-    from (select {payment_columns} from payment p where p.id = coalesce(q.payment_id, o.id) limit 1) as f
+    from (
+        select {payment_columns} from payment p
+        where p.id = coalesce(q.payment_id, o.id) and p.merchant_id = q.merchant_id limit 1
+    ) as f
 ) as p on true
 left join terminal t on t.number = coalesce(q.terminal_number, p.terminal_number)
 left join store s on s.id = t.store_id
-left join merchant m on m.id = coalesce(s.merchant_id, p.merchant_id, q.merchant_id)
+left join merchant m on m.id = coalesce(s.merchant_id, q.merchant_id)
 left join lateral (
     select * from wallet_device d where d.wallet_number = q.wallet_number and d.slot = q.slot limit 1
 ) as d on true
@@ -105,11 +110,13 @@ left join lateral (
 ) as w on true;
 
 -- name: load_refunds
--- The refund with each id, or the id again if it is archived.
-select {refund_columns}, a.id as archived_id
-from unnest($1::uuid[]) as q (id)
-left join lateral (select * from refund r where r.id = q.id limit 1) as r on true
-left join lateral (select a.id from archived_refund a where a.id = q.id limit 1) as a on true;
+-- The refund with each key, and whether a refund with that key is archived.
+select {refund_columns}, q.merchant_id as searched_merchant_id, q.id as searched_id, exists (
+    select from archived_refund a
+    where a.id = q.id and (a.merchant_id = q.merchant_id or a.merchant_id is null)
+) as archived
+from unnest($1::bigint[], $2::uuid[]) as q (merchant_id, id)
+left join lateral (select * from refund r where r.id = q.id and r.merchant_id = q.merchant_id limit 1) as r on true;
 
 -- name: apply_new_payments
 -- All changes of a batch that changes no stored payment, in one statement and so in one commit. A failed guard undoes
@@ -127,10 +134,13 @@ select case {failed_guards} else true end;
 with {wallets_applied}, payment_locked as materialized (
     select c.* from (
         select * from unnest($3::payment_change[])
-        where seen_version between 1 and 2147483647 and (select count(*) from locked) >= 0 order by payment_id
+        where seen_version between 1 and 2147483647 and (select count(*) from locked) >= 0
+        order by payment_id, merchant_id
     ) as c
     cross join lateral (
-        select from payment p where p.id = c.payment_id and p.version = c.seen_version limit 1 for no key update
+        select from payment p
+        where p.id = c.payment_id and p.merchant_id = c.merchant_id and p.version = c.seen_version
+        limit 1 for no key update
     ) as l
 ), changed as (
     update payment p set fingerprint = c.fingerprint, terminal_number = c.terminal_number,
@@ -141,7 +151,7 @@ with {wallets_applied}, payment_locked as materialized (
         refunds = c.refunds, purpose = c.purpose, fee_minor = c.fee_minor, shift_id = c.shift_id,
         canceled_shift_id = c.canceled_shift_id
     from payment_locked c
-    where p.id = c.payment_id and p.version = c.seen_version
+    where p.id = c.payment_id and p.merchant_id = c.merchant_id and p.version = c.seen_version
     returning 1
 ), refunded as (
     insert into refund (id, payment_id, merchant_id, terminal_number, wallet_number, amount_minor, currency, shift_id,
@@ -161,7 +171,7 @@ select case {failed_guards}
     else true end;
 
 -- name: payments_to_expire
-select id from payment where status = 'pending' and expires_at <= from_unix_ms($1) order by expires_at limit $2;
+select id, merchant_id from payment where status = 'pending' and expires_at <= from_unix_ms($1) order by expires_at limit $2;
 
 -- name: house_accounts
 select name, currency, id from account where kind = 'house';

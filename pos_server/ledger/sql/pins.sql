@@ -5,7 +5,8 @@ from wallet where number = $1;
 
 -- name: is_pin_awaited
 select exists (
-    select from payment where id = $2 and wallet_number = $1 and version = $3 and status = 'pending'
+    select from payment
+    where id = $3 and merchant_id = $2 and wallet_number = $1 and version = $4 and status = 'pending'
 );
 
 -- name: set_pin

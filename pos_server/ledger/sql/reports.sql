@@ -58,9 +58,9 @@ order by p.changed_at desc, p.id desc limit $9;
 -- A page of a payment's refunds, oldest first.
 select {refund_columns}, r.created_at
 from refund r
-where r.payment_id = $1 and (r.created_at, r.id) > (coalesce($2::timestamptz, '-infinity'),
-    coalesce($3::uuid, '00000000-0000-0000-0000-000000000000'))
-order by r.created_at, r.id limit $4;
+where r.payment_id = $2 and r.merchant_id = $1 and (r.created_at, r.id) > (coalesce($3::timestamptz, '-infinity'),
+    coalesce($4::uuid, '00000000-0000-0000-0000-000000000000'))
+order by r.created_at, r.id limit $5;
 
 -- name: shift_terminal
 -- The terminal of a merchant's shift.

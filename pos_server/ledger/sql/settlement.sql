@@ -73,8 +73,9 @@ with day as (
     from figures
     returning id, merchant_id, currency, paid_out_minor
 ), paid as (
-    insert into transfer (kind, source_id, debit_account_id, credit_account_id, amount_minor, currency, created_at)
-    select 'settlement', s.id, m.account_id, h.id, s.paid_out_minor, s.currency, now()
+    insert into transfer (kind, source_id, debit_account_id, credit_account_id, amount_minor, currency, merchant_id,
+        created_at)
+    select 'settlement', s.id, m.account_id, h.id, s.paid_out_minor, s.currency, m.id, now()
     from stated s
     join merchant m on m.id = s.merchant_id
     join account h on h.kind = 'house' and h.name = 'settlement' and h.currency = s.currency

@@ -9,9 +9,10 @@
         where p.terminal_number = s.terminal_number and p.changed_at >= s.opened_at - interval '1 hour'
             and p.shift_id = s.id
         union all
-        select p.purpose || '_cancel', p.amount_minor from payment p where p.canceled_shift_id = s.id
+        select p.purpose || '_cancel', p.amount_minor from payment p
+        where p.canceled_shift_id = s.id and p.merchant_id = s.merchant_id
         union all
-        select 'refund', r.amount_minor from refund r where r.shift_id = s.id
+        select 'refund', r.amount_minor from refund r where r.shift_id = s.id and r.merchant_id = s.merchant_id
     ) as done group by kind
 ) as figures)
 
@@ -20,14 +21,19 @@
 select status, shift_id from terminal where number = $1 for no key update;
 
 -- name: shift_opened
-select terminal_number, operator, opening_cash_minor from shift where id = $1;
+-- The shift with this id at any terminal of the merchant.
+select h.terminal_number, h.operator, h.opening_cash_minor
+from terminal t join store s on s.id = t.store_id join shift h on h.id = $1 and h.merchant_id = s.merchant_id
+where t.number = $2;
 
 -- name: open_shift
--- Does nothing if a shift with this id exists, at any terminal.
+-- Does nothing if a shift with this id exists, at any terminal of the merchant.
 with opened as (
-    insert into shift (id, terminal_number, number, operator, opening_cash_minor, opened_at)
-    select $1, $2, coalesce(max(number), 0) + 1, $3, $4, from_unix_ms($5) from shift where terminal_number = $2
-    on conflict (id) do nothing
+    insert into shift (id, merchant_id, terminal_number, number, operator, opening_cash_minor, opened_at)
+    select $1, (select s.merchant_id from terminal t join store s on s.id = t.store_id where t.number = $2), $2,
+        coalesce(max(number), 0) + 1, $3, $4, from_unix_ms($5)
+    from shift where terminal_number = $2
+    on conflict (id, merchant_id) do nothing
     returning id, terminal_number
 )
 update terminal t set shift_id = o.id from opened o where t.number = o.terminal_number;
@@ -40,13 +46,15 @@ from shift s where s.id = $1 and s.terminal_number = $2;
 
 -- name: close_shift
 with closed as (
-    update shift set closed_at = from_unix_ms($3), counted_cash_minor = $4 where id = $1
+    update shift set closed_at = from_unix_ms($3), counted_cash_minor = $4
+    where id = $1 and terminal_number = $2
 )
 update terminal set shift_id = null where number = $2 and shift_id = $1;
 
 -- name: sum_up_shift
 -- A closed shift gets no more payments, so the totals are the same whenever they are computed.
-update shift s set figures = {shift_figures} where s.id = $1 and s.closed_at is not null and s.figures is null;
+update shift s set figures = {shift_figures} where s.id = $1 and s.terminal_number = $2
+    and s.closed_at is not null and s.figures is null;
 
 -- name: sum_up_shifts
 -- All closed shifts whose totals were not stored yet, because the server was killed during the close.

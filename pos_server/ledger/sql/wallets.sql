@@ -56,10 +56,23 @@ where wallet_number = $1 and slot = $2 returning generation;
 
 -- name: payment_of_purpose
 select {payment_columns}
-from payment p where p.id = $1 and p.purpose = $2;
+from payment p where p.id = $1 and p.merchant_id = $2 and p.purpose = $3;
 
 -- name: is_archived
-select exists (select from archived_name where id = $1);
+select exists (select from archived_name where id = $1 and merchant_id = $2);
+
+-- name: merchants_of_cash
+-- At most two merchants with a payment of this id and purpose, or with an archived one, whose purpose is not known.
+select merchant_id from payment where id = $1 and purpose = $2
+union
+select merchant_id from archived_name where id = $1
+order by merchant_id limit 2;
+
+-- name: is_paid_elsewhere
+-- True if another merchant has a payment with this id that no terminal made. Ids of terminals are no concern of the API.
+select exists (
+    select from payment where id = $1 and merchant_id <> $2 and terminal_number is null and fingerprint is not null
+) or exists (select from archived_name where id = $1 and merchant_id <> $2);
 
 -- name: wallet_transfers
 -- A wallet's transfers, newest first, each with the balance after it. Balances are computed backwards from the wallet's
@@ -75,15 +88,26 @@ with held as (
         case when x.credit_account_id = h.account_id then x.debit_account_id else x.credit_account_id end as other_id
     from held h
     cross join lateral (
-        select p.id, p.merchant_id, p.refunds from payment p where p.wallet_number = $1 and p.approved_at is not null
+        select p.id, p.merchant_id, p.refunds, p.transfers_named from payment p
+        where p.wallet_number = $1 and p.approved_at is not null
         offset 0
     ) as p
     cross join lateral (
         (select x.* from transfer x
-        where x.source_id = p.id and x.kind in ('payment', 'top_up', 'withdrawal', 'cancel') limit 2)
+        where x.source_id = p.id and x.kind in ('payment', 'top_up', 'withdrawal', 'cancel')
+            and is_transfer_of(x.merchant_id, p.merchant_id, p.transfers_named)
+        limit 2)
         union all
-        select x.* from (select r.id from refund r where p.refunds > 0 and r.payment_id = p.id offset 0) as r
-        cross join lateral (select x.* from transfer x where x.source_id = r.id and x.kind = 'refund' limit 1) as x
+        select x.* from (
+            select r.* from refund r where p.refunds > 0 and r.payment_id = p.id and r.merchant_id = p.merchant_id
+            offset 0
+        ) as r
+        cross join lateral (
+            select x.* from transfer x
+            where x.source_id = r.id and x.kind = 'refund'
+                and is_transfer_of(x.merchant_id, r.merchant_id, r.transfers_named)
+            limit 1
+        ) as x
     ) as x
 ), listed as (
     select m.*, (h.balance_minor - coalesce(sum(m.amount_minor) over newer, 0))::bigint as balance_minor

@@ -64,9 +64,14 @@ def payment_id(number: int) -> UUID:
     return UUID(int=number)
 
 
+def key(number: int, merchant: int = 5) -> tuple[int, UUID]:
+    """Return the key of a payment or refund."""
+    return merchant, payment_id(number)
+
+
 def code(seq: int = 0, *, step: int = STEP, wallet: int = WALLET, slot: int = 0, generation: int = 1) -> str:
-    key = derive_device_key(MASTER_KEY, DeviceId(DeviceKind.WALLET, wallet, slot), generation)
-    return payment_code.make(key, wallet, slot, step, seq)
+    device_key = derive_device_key(MASTER_KEY, DeviceId(DeviceKind.WALLET, wallet, slot), generation)
+    return payment_code.make(device_key, wallet, slot, step, seq)
 
 
 def forged(genuine: str) -> str:
@@ -92,17 +97,23 @@ def scan(number: int = 1, *, seq: int = 0, **fields: Any) -> Scan:
 
 
 def confirm(
-    number: int = 1, version: int = 1, *, correct: bool = True, generation: int = 3, wallet: int = WALLET
+    number: int = 1,
+    version: int = 1,
+    *,
+    correct: bool = True,
+    generation: int = 3,
+    wallet: int = WALLET,
+    merchant: int = 5,
 ) -> Confirm:
-    return Confirm(payment_id(number), wallet, 0, version, correct, generation)
+    return Confirm(payment_id(number), merchant, wallet, 0, version, correct, generation)
 
 
-def reject(number: int = 1, *, wallet: int = WALLET) -> Reject:
-    return Reject(payment_id(number), wallet, 0)
+def reject(number: int = 1, *, wallet: int = WALLET, merchant: int = 5) -> Reject:
+    return Reject(payment_id(number), merchant, wallet, 0)
 
 
-def expire(number: int = 1) -> Expire:
-    return Expire(payment_id(number))
+def expire(number: int = 1, *, merchant: int = 5) -> Expire:
+    return Expire(payment_id(number), merchant)
 
 
 def cancel(number: int | None = 1, *, reference: str | None = None, terminal: int = 11, tombstone: int = 900) -> Cancel:
@@ -156,14 +167,14 @@ def run(
     rows: Snapshot, *operations: Operation, now_ms: int = NOW_MS, rules: Rules = WIDE
 ) -> tuple[list[Outcome], Changeset]:
     """Decide a batch on the UTC day of `now_ms`, and check that every change of a status is in TRANSITIONS."""
-    statuses = {known.payment_id: known.status for known in rows.payments.values()}
+    statuses = {known.key: known.status for known in rows.payments.values()}
     outcomes, changes = decide(operations, rows, KEYRING, now_ms, rules, day_start_ms=now_ms // DAY_MS * DAY_MS)
     for outcome in outcomes:
         if not isinstance(outcome, Refused):
             payment = outcome.payment
-            before = statuses.get(payment.payment_id)
+            before = statuses.get(payment.key)
             assert payment.status is before or payment.status in TRANSITIONS[before], (before, payment.status)
-            statuses[payment.payment_id] = payment.status
+            statuses[payment.key] = payment.status
     return outcomes, changes
 
 

@@ -7,15 +7,15 @@ from pos_server.core.payments.operations import CreateRefund, MoveCash, Operatio
 from pos_server.core.payments.payment import Purpose, Status
 from pos_server.core.payments.snapshot import Changeset, OpenPayment, Snapshot
 from tests.copies import replace
-from tests.core.payments.builders import WALLET, cancel, decided, payment_id, refund, run, scan, snapshot, verdicts
+from tests.core.payments.builders import WALLET, cancel, decided, key, payment_id, refund, run, scan, snapshot, verdicts
 
 
 def archived() -> Snapshot:
     """Return rows with the paid payment 1, the tombstone 2 and the refund 901 archived. Payment 3 is paid."""
     rows = snapshot()
     run(rows, scan(3))
-    rows.archived = {payment_id(1), payment_id(2)}
-    rows.archived_refunds = {payment_id(901)}
+    rows.archived = {key(1), key(2)}
+    rows.archived_refunds = {key(901)}
     rows.open_payments |= {
         (5, "order-1"): OpenPayment(payment_id(1), Status.APPROVED),
         (5, "order-2"): OpenPayment(payment_id(2), Status.CANCELED),

@@ -37,7 +37,7 @@ LIMITED = replace(WIDE, limits=replace(WIDE.limits, top_up_minor_max=5_000, bala
 
 
 def moved(kind: str, source: int, debit: int, credit: int, amount_minor: int) -> Transfer:
-    return Transfer(TransferKind(kind), payment_id(source), debit, credit, amount_minor, "EUR", WALLET)
+    return Transfer(TransferKind(kind), payment_id(source), debit, credit, amount_minor, "EUR", WALLET, 5)
 
 
 def with_fee(fee_bps: int = 145, fee_fixed_minor: int = 7) -> Snapshot:

@@ -36,6 +36,7 @@ from tests.core.payments.builders import (
     decided,
     device,
     expire,
+    key,
     mark,
     payment_id,
     reject,
@@ -74,7 +75,7 @@ def waiting(*others: int) -> Snapshot:
     rows.wallets[WALLET] = replace(wallet(), version=8)
     for number in (1, *others):
         fingerprint, reference = scan(number, amount_minor=2_000).fingerprint, f"order-{number}"
-        rows.payments[payment_id(number)] = replace(
+        rows.payments[key(number)] = replace(
             PENDING, payment_id=payment_id(number), fingerprint=fingerprint, reference=reference
         )
         rows.open_payments[5, reference] = OpenPayment(payment_id(number), Status.PENDING)
@@ -96,9 +97,9 @@ def test_a_correct_pin() -> None:
     left = replace(wallet(), balance_minor=8_000, version=9, day_spent_minor=2_000)
     assert outcomes == [Decided(confirm(), payment, ACCEPTOR, left)]
     assert changes == Changeset(
-        payments={payment_id(1): payment},
-        payment_versions={payment_id(1): 1},
-        transfers=[Transfer(TransferKind.PAYMENT, payment_id(1), 901, 500, 2_000, "EUR", WALLET)],
+        payments={key(1): payment},
+        payment_versions={key(1): 1},
+        transfers=[Transfer(TransferKind.PAYMENT, payment_id(1), 901, 500, 2_000, "EUR", WALLET, 5)],
         wallets={WALLET: left},
         wallet_versions={WALLET: 8},
     )
@@ -113,8 +114,8 @@ def test_a_wrong_pin() -> None:
     left = replace(wallet(), version=9, pin_failures=1)
     assert outcomes == [Decided(wrong, payment, ACCEPTOR, left, pin_tries_left=2)]
     assert changes == Changeset(
-        payments={payment_id(1): payment},
-        payment_versions={payment_id(1): 1},
+        payments={key(1): payment},
+        payment_versions={key(1): 1},
         wallets={WALLET: left},
         wallet_versions={WALLET: 8},
     )
@@ -168,7 +169,7 @@ def test_five_wrong_pins_in_a_row_lock_the_wallets_pin() -> None:
 )
 def test_a_lock_ends_and_leaves_no_failures(later_ms: int, verdict: str, failures: int) -> None:
     rows = waiting()
-    rows.payments[payment_id(1)] = replace(PENDING, expires_at_ms=NOW_MS + 2 * LOCK_MS)
+    rows.payments[key(1)] = replace(PENDING, expires_at_ms=NOW_MS + 2 * LOCK_MS)
     rows.wallets[WALLET] = replace(wallet(), pin_locked_until_ms=NOW_MS + LOCK_MS)
     outcomes, _ = run(rows, confirm(), now_ms=NOW_MS + later_ms, rules=ASKING)
     assert verdicts(outcomes) == [verdict]
@@ -184,7 +185,7 @@ def test_the_same_pin_sent_twice_counts_once(correct: bool, batches: int) -> Non
     assert verdicts(outcomes) == ["approved" if correct else "pending"] * 2
     assert [decided(outcome).replayed for outcome in outcomes] == [False, True]
     assert decided(outcomes[0]).payment == decided(outcomes[1]).payment
-    assert rows.payments[payment_id(1)].version == 2
+    assert rows.payments[key(1)].version == 2
     assert rows.wallets[WALLET].pin_failures == (0 if correct else 1)
     assert rows.wallets[WALLET].balance_minor == (8_000 if correct else 10_000)
 
@@ -264,7 +265,7 @@ def test_a_pending_payment_holds_no_money() -> None:
 def test_a_payment_counts_on_the_day_of_its_confirmation() -> None:
     rows = waiting()
     midnight = DAY_START_MS + DAY_MS
-    rows.payments[payment_id(1)] = replace(PENDING, expires_at_ms=midnight + 60_000)
+    rows.payments[key(1)] = replace(PENDING, expires_at_ms=midnight + 60_000)
     rows.wallets[WALLET] = replace(wallet(), day_spent_minor=7, day_pin_free_minor=7, day_pin_free_count=1)
     run(rows, confirm(), now_ms=midnight + 59_999, rules=ASKING)
     assert rows.wallets[WALLET] == replace(
@@ -292,7 +293,7 @@ def test_expiry_is_exact_to_the_millisecond(answer: Operation, just_in_time: str
     rows = waiting()
     outcomes, changes = run(rows, answer, now_ms=OVER_MS, rules=ASKING)
     assert verdicts(outcomes) == [late]
-    assert changes.payments == {payment_id(1): then(version=2, at_ms=OVER_MS, status=Status(late))}
+    assert changes.payments == {key(1): then(version=2, at_ms=OVER_MS, status=Status(late))}
     assert (changes.wallets, changes.transfers) == ({}, [])
 
 
@@ -326,7 +327,7 @@ def test_outcomes_are_final(first: Operation, verdict: str, late: Operation, bat
     outcomes = [outcome for part in parts([first, late], batches) for outcome in run(rows, *part, rules=ASKING)[0]]
     assert verdicts(outcomes) == [verdict, verdict]
     assert decided(outcomes[1]).replayed
-    assert rows.payments[payment_id(1)].version == 2
+    assert rows.payments[key(1)].version == 2
     assert rows.wallets[WALLET].pin_failures == 0
 
 
@@ -335,11 +336,11 @@ def test_an_approved_payment_can_be_canceled_in_the_same_batch() -> None:
     outcomes, changes = run(rows, confirm(), cancel(), now_ms=NOW_MS + 1, rules=ASKING)
     assert verdicts(outcomes) == ["approved", "canceled"]
     payment = then(version=3, status=Status.CANCELED, approved_at_ms=NOW_MS + 1)
-    assert changes.payments == {payment_id(1): payment}
-    assert changes.payment_versions == {payment_id(1): 1}
+    assert changes.payments == {key(1): payment}
+    assert changes.payment_versions == {key(1): 1}
     assert changes.transfers == [
-        Transfer(TransferKind.PAYMENT, payment_id(1), 901, 500, 2_000, "EUR", WALLET),
-        Transfer(TransferKind.CANCEL, payment_id(1), 500, 901, 2_000, "EUR", WALLET),
+        Transfer(TransferKind.PAYMENT, payment_id(1), 901, 500, 2_000, "EUR", WALLET, 5),
+        Transfer(TransferKind.CANCEL, payment_id(1), 500, 901, 2_000, "EUR", WALLET, 5),
     ]
     assert rows.wallets[WALLET] == replace(wallet(), version=10)
 
@@ -348,7 +349,7 @@ def test_a_rejected_order_can_be_scanned_again_in_the_same_batch() -> None:
     rows = waiting()
     outcomes, changes = run(rows, reject(), scan(2, seq=1, reference="order-1"), confirm(), rules=ASKING)
     assert verdicts(outcomes) == ["customer_rejected", "approved", "customer_rejected"]
-    assert changes.payment_versions == {payment_id(1): 1, payment_id(2): 0}
+    assert changes.payment_versions == {key(1): 1, key(2): 0}
     assert rows.open_payments == {(5, "order-1"): OpenPayment(payment_id(2), Status.APPROVED)}
 
 
@@ -356,6 +357,6 @@ def test_a_payment_scanned_and_confirmed_in_one_batch_is_new() -> None:
     rows = snapshot()
     outcomes, changes = run(rows, LARGE, confirm(), rules=ASKING)
     assert verdicts(outcomes) == ["pending", "approved"]
-    assert changes.payment_versions == {payment_id(1): 0}
-    assert changes.payments[payment_id(1)].version == 2
+    assert changes.payment_versions == {key(1): 0}
+    assert changes.payments[key(1)].version == 2
     assert changes.wallets == {WALLET: replace(wallet(), balance_minor=8_000, version=9, day_spent_minor=2_000)}

@@ -220,6 +220,6 @@ def test_a_declined_order_can_be_retried() -> None:
 def test_each_merchant_is_credited_on_its_own_account() -> None:
     changes = run(snapshot(), scan(1), scan(2, seq=1, terminal_number=21, merchant_id=6))[1]
     assert changes.transfers == [
-        Transfer(TransferKind.PAYMENT, payment_id(1), 901, 500, 1000, "EUR", WALLET),
-        Transfer(TransferKind.PAYMENT, payment_id(2), 901, 600, 1000, "EUR", WALLET),
+        Transfer(TransferKind.PAYMENT, payment_id(1), 901, 500, 1000, "EUR", WALLET, 5),
+        Transfer(TransferKind.PAYMENT, payment_id(2), 901, 600, 1000, "EUR", WALLET, 6),
     ]

@@ -40,8 +40,8 @@ from tests.core.payments.builders import (
     decided,
     device,
     forged,
+    key,
     mark,
-    payment_id,
     run,
     scan,
     snapshot,
@@ -200,8 +200,8 @@ def test_every_cause_has_its_decline(cause: Cause) -> None:
     assert outcome.payment.decline_code == cause.__name__
     assert outcome.payment.paid_by == (EARLIER if cause in NAMES_THE_OTHER else None)
     assert (outcome.payment.approved_at_ms, outcome.payment.expires_at_ms) == (None, None)
-    assert changes.payments == {payment_id(1): outcome.payment}
-    assert changes.payment_versions == {payment_id(1): 1 if cause is canceled else 0}
+    assert changes.payments == {key(1): outcome.payment}
+    assert changes.payment_versions == {key(1): 1 if cause is canceled else 0}
     assert changes.transfers == []
     if cause in NAMES_NO_WALLET:
         assert (outcome.wallet, outcome.payment.wallet_number) == (None, None)
@@ -339,7 +339,7 @@ def test_forged_and_unknown_codes_are_indistinguishable(bad_code: str) -> None:
         (decision,), changes = run(rows, scan(code=scanned))
         outcome = decided(decision)
         payment = replace(outcome.payment, fingerprint=b"")
-        changes.payments = rows.payments = {payment.payment_id: payment}
+        changes.payments = rows.payments = {payment.key: payment}
         return Decided(scan(code=""), payment, outcome.acceptor, outcome.wallet, outcome.replayed), changes, rows
 
     assert seen(bad_code) == seen(forged(code(wallet=OTHER_WALLET)))

@@ -36,6 +36,7 @@ from tests.core.payments.builders import (
     decided,
     device,
     forged,
+    key,
     mark,
     payment_id,
     run,
@@ -80,9 +81,9 @@ def test_an_approved_payment() -> None:
     spent = WalletDevice(WALLET, 0, "k1", 1, DeviceStatus.ACTIVE, mark(0))
     assert decisions == [Decided(paid, payment, ACCEPTOR, left)]
     assert changes == Changeset(
-        payments={payment_id(1): payment},
-        payment_versions={payment_id(1): 0},
-        transfers=[Transfer(TransferKind.PAYMENT, payment_id(1), 901, 500, 1234, "EUR", WALLET)],
+        payments={key(1): payment},
+        payment_versions={key(1): 0},
+        transfers=[Transfer(TransferKind.PAYMENT, payment_id(1), 901, 500, 1234, "EUR", WALLET, 5)],
         wallets={WALLET: left},
         wallet_versions={WALLET: 7},
         devices={(WALLET, 0): spent},
@@ -90,7 +91,7 @@ def test_an_approved_payment() -> None:
     expected = snapshot()
     expected.wallets[WALLET] = left
     expected.devices[WALLET, 0] = spent
-    expected.payments[payment_id(1)] = payment
+    expected.payments[key(1)] = payment
     expected.open_payments[5, "order-1"] = OpenPayment(payment_id(1), Status.APPROVED)
     assert rows == expected
 
@@ -118,8 +119,8 @@ def test_a_declined_payment_of_a_known_wallet() -> None:
     left = replace(wallet(), version=8)
     assert decisions == [Decided(refused, payment, ACCEPTOR, left)]
     assert changes == Changeset(
-        payments={payment_id(1): payment},
-        payment_versions={payment_id(1): 0},
+        payments={key(1): payment},
+        payment_versions={key(1): 0},
         wallets={WALLET: left},
         wallet_versions={WALLET: 7},
         devices={(WALLET, 0): replace(device(), spent_mark=mark(0))},
@@ -148,8 +149,8 @@ def test_a_declined_payment_without_a_wallet() -> None:
         changed_at_ms=NOW_MS,
     )
     assert decisions == [Decided(refused, payment, ACCEPTOR, None)]
-    assert changes == Changeset({payment_id(1): payment}, {payment_id(1): 0})
-    assert rows == replace(snapshot(), payments={payment_id(1): payment})
+    assert changes == Changeset({key(1): payment}, {key(1): 0})
+    assert rows == replace(snapshot(), payments={key(1): payment})
 
 
 def test_an_empty_batch() -> None:
@@ -263,8 +264,8 @@ def test_a_pending_payment() -> None:
     left = replace(wallet(), version=8)
     assert outcomes == [Decided(large, payment, ACCEPTOR, left, pin_tries_left=3)]
     assert changes == Changeset(
-        payments={payment_id(1): payment},
-        payment_versions={payment_id(1): 0},
+        payments={key(1): payment},
+        payment_versions={key(1): 0},
         wallets={WALLET: left},
         wallet_versions={WALLET: 7},
         devices={(WALLET, 0): replace(device(), spent_mark=mark(0))},

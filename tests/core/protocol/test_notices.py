@@ -61,10 +61,10 @@ SCAN = Scan(
     currency="EUR",
     code="771000000001006438058199",
 )
-CONFIRM = Confirm(PAYMENT_ID, NUMBER, slot=2, version=1, pin_correct=True, pin_generation=1)
-REJECT = Reject(PAYMENT_ID, NUMBER, slot=2)
+CONFIRM = Confirm(PAYMENT_ID, 5, NUMBER, slot=2, version=1, pin_correct=True, pin_generation=1)
+REJECT = Reject(PAYMENT_ID, 5, NUMBER, slot=2)
 CANCEL = Cancel(11, 5, "EUR", PAYMENT_ID, None, tombstone_id=EARLIER_ID)
-EXPIRE = Expire(PAYMENT_ID)
+EXPIRE = Expire(PAYMENT_ID, 5)
 REFUND_REQUEST = CreateRefund(REFUND_ID, PAYMENT_ID, merchant_id=5, terminal_number=11, amount_minor=250)
 ACCEPTOR = Acceptor(TerminalStatus.ACTIVE, MerchantStatus.ACTIVE, 500, "Corner Canteen", "Main hall")
 WALLET = Wallet(NUMBER, 900, "EUR", 8_750, WalletStatus.ACTIVE, 4, pin_set=True)
@@ -115,6 +115,7 @@ AT_TILL = TerminalPaymentResult(
 ON_PHONE = WalletPaymentResult(
     reply_to=None,
     payment_id=PAYMENT_ID,
+    merchant_id=5,
     version=1,
     merchant_name="Corner Canteen",
     store_name="Main hall",
@@ -142,6 +143,7 @@ PENDING_AT_TILL = PaymentPending(
 ASKED_ON_PHONE = ConfirmationRequired(
     reply_to=None,
     payment_id=PAYMENT_ID,
+    merchant_id=5,
     version=1,
     merchant_name="Corner Canteen",
     store_name="Main hall",
@@ -176,6 +178,7 @@ REFUND_AT_TILL = TerminalRefundResult(
 REFUND_ON_PHONE = WalletRefundResult(
     refund_id=REFUND_ID,
     payment_id=PAYMENT_ID,
+    merchant_id=5,
     version=2,
     merchant_name="Corner Canteen",
     store_name="Main hall",

@@ -106,3 +106,24 @@ async def test_closing_cancels_the_running_request() -> None:
         assert dialog.prompt()[-1] == "One moment …"
         await dialog.close()
         assert dialog._questions[0].payment_id == PAYMENT_ID
+
+
+@pytest.mark.asyncio
+async def test_a_result_closes_the_question_of_its_merchant_only() -> None:
+    requests = []
+
+    async def script(peer: Peer) -> None:
+        await peer.welcome()
+        for merchant_id in (1, 2):
+            await peer.send(**CONFIRM | {"merchant_id": merchant_id, "text": f"Pay {merchant_id}?"})
+        requests.append(await peer.receive())
+        await peer.answer(requests[0], BOUGHT | {"merchant_id": 1, "version": 2})
+
+    answers: list[Notice] = []
+    async with wallet_at(script) as wallet:
+        dialog = await opened(wallet, answers)
+        dialog.on_notice(await wallet.next_notice())
+        dialog.on_line(PIN)
+        await finished(dialog)
+        assert dialog.prompt()[0] == "Pay 2?"
+    assert requests[0]["merchant_id"] == 1

@@ -265,3 +265,33 @@ async def test_no_log_file_or_error_contains_a_pin(tmp_path: Path, caplog: pytes
         with pytest.raises(RequestUnanswered) as error:
             await confirming
     assert PIN not in caplog.text + state_file.read_text() + repr(error.value) + str(error.value)
+
+
+@pytest.mark.asyncio
+async def test_payments_of_two_merchants_with_one_id_are_told_apart() -> None:
+    """Each is a notice of its own, and each decision gets the result of its own payment."""
+    first, second = CONFIRM | {"merchant_id": 1}, CONFIRM | {"merchant_id": 2}
+    requests: list[dict[str, Any]] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.welcome()
+        await peer.send(**first)
+        await peer.send(**second)
+        requests.extend([await peer.receive(), await peer.receive()])
+        # Results that answer no request, as after a reconnect.
+        await peer.send(**BOUGHT | {"merchant_id": 2, "version": 2, "status": "declined"})
+        await peer.send(**BOUGHT | {"merchant_id": 1, "version": 2})
+
+    async with wallet_at(script) as wallet:
+        asked = [await wallet.next_notice(), await wallet.next_notice()]
+        assert [getattr(notice, "merchant_id", None) for notice in asked] == [1, 2]
+        confirmed, rejected = await asyncio.gather(
+            wallet.confirm(PAYMENT_ID, 1, PIN, merchant_id=1), wallet.reject(PAYMENT_ID, merchant_id=2)
+        )
+    assert [(request["type"], request["merchant_id"]) for request in requests] == [
+        ("payment.confirm", 1),
+        ("payment.reject", 2),
+    ]
+    assert (confirmed.merchant_id, rejected.merchant_id) == (1, 2)
+    assert isinstance(rejected, WalletPaymentResult)
+    assert rejected.status == "declined"
