@@ -250,8 +250,8 @@ class Authorizer:
             self._answer_and_record(batch, _refused(batch, failed.code), record)
         except Exception:
             # A bug that one operation triggers must not fail its whole batch.
-            payment_id = _payment_id(batch[0].operation) if len(batch) == 1 else None
-            log.exception("batch_failed", operations=len(batch), payment_id=payment_id)
+            about = _about(batch[0].operation) if len(batch) == 1 else {}
+            log.exception("batch_failed", operations=len(batch), **about)
             if len(batch) == 1:
                 self._answer_and_record(batch, _refused(batch, ErrorCode.UNKNOWN_OUTCOME), record)
             else:
@@ -332,14 +332,15 @@ class Authorizer:
             self._publish(outcome, submission.reply_to)
         except Exception:
             operation = submission.operation
-            log.exception("publish_failed", operation=type(operation).__name__, payment_id=_payment_id(operation))
+            log.exception("publish_failed", operation=type(operation).__name__, **_about(operation))
         if submission.waiting is not None and not submission.waiting.done():
             submission.waiting.set_result(outcome)
 
 
-def _payment_id(operation: Operation) -> str | None:
-    """Return the id for the log; a cancel may name only an order."""
-    return None if operation.payment_id is None else str(operation.payment_id)
+def _about(operation: Operation) -> dict[str, str | int | None]:
+    """Return the ids for the log; a cancel may name only an order."""
+    payment_id = None if operation.payment_id is None else str(operation.payment_id)
+    return {"merchant_id": operation.merchant_id, "payment_id": payment_id}
 
 
 def _refused(submissions: Sequence[Submission], code: ErrorCode) -> list[Outcome]:

@@ -17,7 +17,7 @@ def guarded(hook: RiskHook) -> RiskHook:
             risk = hook(scan, wallet)
             return risk if type(risk) is Risk else Risk(risk)
         except Exception:
-            log.exception("risk_hook_failed", payment_id=str(scan.payment_id))
+            log.exception("risk_hook_failed", payment_id=str(scan.payment_id), merchant_id=scan.merchant_id)
             return Risk.ASK_PIN
 
     return guarded_hook

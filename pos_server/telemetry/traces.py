@@ -52,6 +52,7 @@ class Traces:
 
         attributes: dict[str, str | int] = {
             "pos.payment_id": str(payment_id),
+            "pos.merchant_id": outcome.operation.merchant_id,
             "pos.outcome": _outcome(outcome),
             "pos.batch_operations": len(record.outcomes),
             "pos.batch_conflicts": record.conflicts,

@@ -72,7 +72,7 @@ async def test_a_shift_from_opening_to_z_report(server: RunningServer, shop: Sho
         topped_up = await ask(till, scan_message(wallet.code(), amount_minor=5_000, purpose="top_up"))
         await ask(till, cancel_message(payment_id=topped_up["payment_id"]))
         await ask(till, scan_message(wallet.code(), amount_minor=2_000, purpose="top_up"))
-        while (await receive(phone))["decided_at_ms"] < topped_up["decided_at_ms"]:
+        while (await receive(phone)).get("payment_id") != topped_up["payment_id"]:
             pass
         await receive(phone), await receive(phone)
         confirmation = await ask_for_pin(till, phone, wallet.code(), amount_minor=400, purpose="withdrawal")

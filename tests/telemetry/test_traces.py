@@ -51,6 +51,7 @@ async def test_a_payment_is_a_span_with_its_stages_in_order(dsn: str, shop: Shop
     assert approved.name == "Scan"
     assert approved.attributes == {
         "pos.payment_id": str(scan.payment_id),
+        "pos.merchant_id": scan.merchant_id,
         "pos.outcome": "approved",
         "pos.batch_operations": 2,
         "pos.batch_conflicts": 0,

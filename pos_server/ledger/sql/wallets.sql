@@ -69,10 +69,10 @@ select merchant_id from archived_name where id = $1
 order by merchant_id limit 2;
 
 -- name: is_paid_elsewhere
--- True if another merchant has a payment with this id that no terminal made. Ids of terminals are no concern of the API.
+-- True if another merchant has a payment with this id that no terminal made: a terminal cannot occupy an id of the API.
 select exists (
     select from payment where id = $1 and merchant_id <> $2 and terminal_number is null and fingerprint is not null
-) or exists (select from archived_name where id = $1 and merchant_id <> $2);
+);
 
 -- name: wallet_transfers
 -- A wallet's transfers, newest first, each with the balance after it. Balances are computed backwards from the wallet's
