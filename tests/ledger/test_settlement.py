@@ -130,6 +130,7 @@ async def test_a_killed_settlement_is_completed_by_the_next_run(
         "update settlement set opening_minor = 5, closing_minor = closing_minor + 5",
         "delete from transfer where kind = 'settlement'",
         "update transfer set amount_minor = 1 where kind = 'settlement'",
+        "update transfer set merchant_id = merchant_id + 1 where kind = 'settlement'",
         "delete from settlement",
     ],
 )
