@@ -28,7 +28,7 @@ from .api.support.engine_client import EngineClient
 from .api.support.error_responses import ERROR_RESPONSES
 from .api.support.idempotent_create import IdempotentCreate
 from .clock import BusinessDays, now_ms
-from .core.credentials.device_keys import DeviceKind, Keyring
+from .core.credentials.device_keys import Keyring
 from .core.rate_limits import FailureLimit
 from .core.rest.catalogue import ENDPOINTS
 from .delivery.connections import Connections
@@ -104,7 +104,14 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
     try:
         # Before anything can be submitted: the engine's connection serves one at a time.
         await authorizer.warm_up()
-        await peers.start(CatchUp({DeviceKind.TERMINAL: terminals, DeviceKind.WALLET: wallets}))
+        catch_up = CatchUp(
+            pool,
+            connections,
+            [terminals, wallets],
+            page_payments=settings.resume_payments_max,
+            lag_ms=int(settings.notice_lag_s * 1000),
+        )
+        await peers.start(catch_up.request)
         sweep = Sweeper(authorizer, now_ms, settings.expiry_batch_max).sweep
         leading = lead(dsn, [sweep, RollUp().step], every_s=settings.expiry_check_s, timeout_s=timeout_s)
         tasks += [
@@ -112,6 +119,7 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
             asyncio.create_task(watch_revocations(pool, connections, settings.revocation_check_s), name="revocation"),
             asyncio.create_task(leading, name="leader"),
             asyncio.create_task(peers.run(), name="peers"),
+            asyncio.create_task(catch_up.run(), name="catch-up"),
         ]
         yield PosApp(asgi, partial(drain, settings.drain_limits(), authorizer, connections))
     finally:

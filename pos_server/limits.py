@@ -6,6 +6,11 @@ that applies them. Names of times end in `_s` or `_ms`, names of sizes in `_byte
 
 from dataclasses import dataclass
 
+# A server counts as silent when its peers have received nothing from it for this many intervals of `alive`.
+PEER_SILENT_INTERVALS = 3
+# Largest difference between the clocks of servers on one database.
+CLOCK_SKEW_S = 2.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthorizerLimits:
@@ -57,7 +62,7 @@ class ConversationLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceLimits:
-    """Limits of a device's session. A gap of more than `resume_payments_max` payments is not replayed.
+    """Limits of a device's session. A gap of more than `resume_payments_max` payments is replayed in pages.
 
     A replay starts `resume_overlap_ms` before the device's mark. That is longer than any transaction can last.
     """

@@ -19,6 +19,8 @@ from .core.payments.rules import Limits, RiskHook, Rules, accept_all
 from .core.protocol.asyncapi import WireLimits
 from .core.rate_limits import FailureLimit
 from .limits import (
+    CLOCK_SKEW_S,
+    PEER_SILENT_INTERVALS,
     AdmissionLimits,
     ApiLimits,
     AuthorizerLimits,
@@ -81,7 +83,7 @@ class Settings(BaseSettings):
 
     # resume
     resume_overlap_s: Positive = Field(30, description="overlap of a replay; above any transaction time and clock skew")
-    resume_payments_max: Count = Field(200, description="payments of a replay; a longer gap is not replayed")
+    resume_payments_max: Count = Field(200, description="payments of a page of a replay")
 
     # several servers on one database
     peers_alive_s: Positive = Field(2, description="interval at which servers announce themselves to each other")
@@ -209,8 +211,12 @@ class Settings(BaseSettings):
             raise ValueError("POS_BATCH_OPERATIONS_MAX must not exceed POS_QUEUE_OPERATIONS_MAX")
         if self.batch_timeout_s > self.operation_deadline_s:
             raise ValueError("POS_BATCH_TIMEOUT_S must not exceed POS_OPERATION_DEADLINE_S")
-        if self.resume_overlap_s <= self.batch_timeout_s:
-            raise ValueError("POS_RESUME_OVERLAP_S must exceed POS_BATCH_TIMEOUT_S")
+        # A device may leave just before its server finds out that another one ended without sending its notices.
+        if self.resume_overlap_s <= self.notice_lag_s + (PEER_SILENT_INTERVALS + 1) * self.peers_alive_s:
+            raise ValueError(
+                f"POS_RESUME_OVERLAP_S must exceed POS_BATCH_TIMEOUT_S + {PEER_SILENT_INTERVALS + 1} * "
+                f"POS_PEERS_ALIVE_S + {CLOCK_SKEW_S:g}"
+            )
         if self.resume_payments_max >= self.outbox_messages_max:
             raise ValueError("POS_RESUME_PAYMENTS_MAX must be less than POS_OUTBOX_MESSAGES_MAX")
         if self.archive_min_age_days <= max(self.refund_window_days, self.cancel_window_s / (24 * 3600)):
@@ -224,6 +230,11 @@ class Settings(BaseSettings):
         if self.pin_argon2_memory_kib < 8:
             raise ValueError("POS_PIN_ARGON2_MEMORY_KIB must be at least 8 (RFC 9106 section 3.1)")
         return self
+
+    @property
+    def notice_lag_s(self) -> float:
+        """The longest time between a decision's time and its commit, as another server's clock shows it."""
+        return self.batch_timeout_s + CLOCK_SKEW_S
 
     def rules(self) -> Rules:
         """Return the rules that decisions apply. Raises SettingsError if the risk hook cannot be loaded."""

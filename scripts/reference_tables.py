@@ -69,7 +69,7 @@ _LIMITS = (
     ("Connections of an address", "address_connections_max", "", "HTTP 429"),
     ("Interval of checks for revoked keys", "revocation_check_s", "s", ""),
     ("Overlap of a replay before `since_ms`", "resume_overlap_s", "s", ""),
-    ("Payments of a replay", "resume_payments_max", "", "nothing is replayed"),
+    ("Payments of a replay, or of a page of it", "resume_payments_max", "", "`resume` asks for pages"),
     ("Time to finish and to close connections when stopping", "drain_timeout_s", "s", "close code 1012"),
     ("`reconnect_within_s` of `draining`", "drain_reconnect_within_s", "s", ""),
     ("Requests waiting in the server", "queue_operations_max", "", "`busy`"),

@@ -41,6 +41,7 @@ def test_an_error_names_the_variable_and_not_its_value(name: str, value: str, mo
             {"POS_CANCEL_WINDOW_S": "172800", "POS_REFUND_WINDOW_DAYS": "1", "POS_ARCHIVE_MIN_AGE_DAYS": "2"},
             "must exceed POS_REFUND_WINDOW_DAYS and POS_CANCEL_WINDOW_S",
         ),
+        ({"POS_PEERS_ALIVE_S": "6"}, "POS_RESUME_OVERLAP_S must exceed"),
         ({"POS_BATCH_TIMEOUT_S": "60"}, "POS_BATCH_TIMEOUT_S must not exceed POS_OPERATION_DEADLINE_S"),
     ],
 )

@@ -133,7 +133,7 @@ class CloseCode(IntEnum):
 
     DRAINING = (
         4000,
-        "The server is stopping and has answered all accepted requests. The message `draining` came before.",
+        "The server is stopping and has answered all accepted requests. After `ready`, `draining` came before.",
     )
     SLOW_CONSUMER = 4001, "The device did not read, so unsent messages were dropped."
     AUTHENTICATION_TIMEOUT = 4002, "`authenticate` came too late."

@@ -38,6 +38,7 @@ class Connection:
         "_send_now",
         "_sending",
         "_started",
+        "_starting",
         "_websocket",
         "_writer",
         "arrival",
@@ -70,6 +71,8 @@ class Connection:
         self._outbox: list[tuple[str, float]] = []
         self._bytes = 0
         self._started = False
+        # Created for a caller of `drained` that comes before `start`.
+        self._starting: asyncio.Event | None = None
         self._closing: tuple[CloseCode, str] | None = None
         self._sending: asyncio.Timeout | None = None
         self._writer: asyncio.Task[None] | None = None
@@ -80,6 +83,7 @@ class Connection:
         self._outbox[:0] = [(text, 0.0) for text in ahead]
         self._bytes += sum(map(_size, ahead))
         self._started = True
+        self._end_start()
         self._wake()
 
     def deliver(self, text: str) -> None:
@@ -109,14 +113,33 @@ class Connection:
             self._closing = (code, reason)
             self._wake()
 
+    @property
+    def is_closing(self) -> bool:
+        """True once the connection takes no further messages."""
+        return self._closing is not None
+
+    async def drained(self) -> None:
+        """Wait until the peer has taken `ready` and all queued messages, or the connection has ended."""
+        if not self._started:
+            self._starting = self._starting or asyncio.Event()
+            await self._starting.wait()
+        while self._writer is not None:
+            await asyncio.wait((self._writer,))
+
     async def ended(self) -> None:
         """Stop writing: the peer is gone or the reader ended. A queued close is still sent."""
+        self._end_start()
         if self._writer is not None and self._closing is not None:
             await asyncio.wait((self._writer,), timeout=CLOSE_TIMEOUT_S)
         self._closing = self._closing or (CloseCode.UNAVAILABLE, "")
         if self._writer is not None:
             self._writer.cancel()
             await asyncio.wait((self._writer,))
+
+    def _end_start(self) -> None:
+        if self._starting is not None:
+            self._starting.set()
+            self._starting = None
 
     def _wake(self) -> None:
         if self._started and self._writer is None:

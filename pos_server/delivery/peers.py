@@ -8,16 +8,23 @@ Messages on the channel, as JSON:
     told                   a notice for a device that is connected there
     missed                 the same, when the notice is too long for the channel
     revoked                a device has a new key
-    gap                    the sender may have lost messages
+    gap                    the sender may have lost messages, its own and those for it, for some seconds
 
 A server without peers sends `alive` every few seconds and nothing else.
+
+A notice is lost when its server ends, stalls or loses its connection between the commit and the message. The
+server that finds out reads the rows for its devices (`catch_up`), from the last sign of life on:
+
+- a peer is silent: it may have committed payments without notices;
+- this server was silent: its peers may have forgotten it, and sent it nothing;
+- a peer says that it had a gap.
 """
 
 import asyncio
 import secrets
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +39,7 @@ from ..core.protocol.notices import Notice, Recipient
 from ..core.texts import LANGUAGES
 from ..ledger.database import DATABASE_AWAY, connect
 from ..ledger.sql import QUERIES
+from ..limits import PEER_SILENT_INTERVALS
 from .connections import Connection, Connections
 
 log = structlog.get_logger(__name__)
@@ -49,7 +57,6 @@ _RECENT_MAX = 20_000
 # A ghost: a connection that arrived this much earlier than ours and opened after it. Its device has given it up.
 _GHOST_S = 0.5
 _MEET_WITHIN_S = 1.0
-_CATCHING_UP_MAX = 20
 
 
 @dataclass(slots=True)
@@ -60,8 +67,8 @@ class _Peer:
     online: Counter[Recipient] = field(default_factory=Counter)
 
 
-# Reads the payments of one connection's device that have changed since a time (Unix ms), and delivers them.
-CatchUp = Callable[[Connection, int], Awaitable[None]]
+# Delivers the payments that have changed since a time (Unix ms) to all connected devices, or to one recipient.
+CatchUp = Callable[[int, Recipient | None], None]
 
 
 class Peers:
@@ -87,13 +94,16 @@ class Peers:
         self._me = secrets.token_hex(8)
         self._peers: dict[str, _Peer] = {}
         self._queue: deque[str] = deque()
-        self._recent: deque[tuple[float, Notice]] = deque(maxlen=_RECENT_MAX)
+        # By recipient as well, because every device that opens elsewhere looks its notices up.
+        self._recent: deque[tuple[float, Notice]] = deque()
+        self._recent_of: dict[Recipient, deque[Notice]] = {}
         self._in_flight: set[DeviceId] = set()
         self._wake = asyncio.Event()
         self._met = asyncio.Event()
-        self._gap_from_ms: int | None = None
+        self._lost_connection = False
+        # The last time at which this server was known to receive and to send.
+        self._in_touch_s = time.monotonic()
         self._connection: asyncpg.Connection | None = None
-        self._catching_up: set[asyncio.Task[None]] = set()
 
     # --- outgoing
 
@@ -101,7 +111,7 @@ class Peers:
         """Pass a notice on to every server where its recipient is connected."""
         if not self._peers:
             return
-        self._recent.append((self._clock(), notice))
+        self._remember(notice)
         if self.is_online(notice.recipient):
             self._relay(notice)
 
@@ -131,8 +141,9 @@ class Peers:
     # --- lifecycle
 
     async def start(self, catch_up: CatchUp) -> None:
-        """Listen, and meet the running servers. `catch_up` reads what a device missed. Raises asyncpg's errors."""
+        """Listen, and meet the running servers. `catch_up` delivers what devices missed. Raises asyncpg's errors."""
         self._catch_up = catch_up
+        self._in_touch_s = self._clock()
         connection = await self._listening()
         await connection.execute(QUERIES["notify_peers"], [self._message("hello")])
         if await connection.fetchval(QUERIES["has_peers"], *_LOCK):
@@ -164,6 +175,7 @@ class Peers:
                 async with asyncio.timeout(self._timeout_s):
                     connection = await self._listening()
                     await connection.execute(QUERIES["notify_peers"], batch)
+                    self._stayed_in_touch()
             except DATABASE_AWAY as away:
                 log.warning("database_away", during="notifying peers", cause=type(away).__name__)
                 self._disconnected()
@@ -179,13 +191,18 @@ class Peers:
             await connection.execute(QUERIES["join_peers"], *_LOCK)
             await connection.add_listener(CHANNEL, self._on_notification)
             self._connection = connection
-            if self._gap_from_ms is not None:
-                self._send_later("hello")
-                self._send_present()
-                self._send_later("gap")
-                self._read_gap(self._gap_from_ms)
-                self._gap_from_ms = None
         return self._connection
+
+    def _stayed_in_touch(self) -> None:
+        """Record that messages were sent, and repair a gap before them."""
+        gap_s = self._clock() - self._in_touch_s
+        if self._lost_connection or gap_s > PEER_SILENT_INTERVALS * self._alive_s:
+            self._lost_connection = False
+            self._send_later("hello")
+            self._send_present()
+            self._send_later("gap", age_s=gap_s)
+            self._read_gap(gap_s)
+        self._in_touch_s = self._clock()
 
     def _disconnected(self) -> None:
         """Drop the connection. Messages of peers are lost meanwhile, and our own too."""
@@ -193,26 +210,26 @@ class Peers:
             self._connection.terminate()
             self._connection = None
         self._in_flight.clear()
-        if self._peers and self._gap_from_ms is None:
-            self._gap_from_ms = self._now_ms() - int(2 * self._alive_s * 1000)
+        self._lost_connection = True
 
     async def _leave(self) -> None:
-        for task in self._catching_up:
-            task.cancel()
         if self._connection is None:
             return
         try:
             async with asyncio.timeout(self._timeout_s):
-                await self._connection.execute(QUERIES["notify_peers"], [self._message("bye")])
+                await self._connection.execute(QUERIES["notify_peers"], [*self._queue, self._message("bye")])
                 await self._connection.close()
         except DATABASE_AWAY:
             self._connection.terminate()
 
     def _forget_silent(self) -> None:
-        limit_s = self._clock() - 3 * self._alive_s
-        for name in [name for name, peer in self._peers.items() if peer.last_message_s < limit_s]:
-            log.info("peer_silent", peer=name)
-            del self._peers[name]
+        now_s = self._clock()
+        for name, peer in list(self._peers.items()):
+            silent_s = now_s - peer.last_message_s
+            if silent_s > PEER_SILENT_INTERVALS * self._alive_s:
+                log.info("peer_silent", peer=name)
+                del self._peers[name]
+                self._read_gap(silent_s)
 
     # --- incoming
 
@@ -259,11 +276,12 @@ class Peers:
                 self._connections.deliver(recipient, lambda language: str(texts[language]))
             case "missed":
                 recipient = Recipient(DeviceKind(message["kind"]), *message["to"])
-                self._read_gap(self._now_ms() - int(_RECENT_S * 1000), recipient)
+                self._read_gap(_RECENT_S, recipient)
             case "revoked":
                 self._connections.revoke(_device_of(message), message["generation"])
             case "gap":
-                self._read_gap(self._now_ms() - int(5 * self._alive_s * 1000))
+                # A server of an earlier version does not send its age.
+                self._read_gap(message.get("age_s", 5 * self._alive_s))
 
     def _meet(self, name: str) -> _Peer:
         log.info("peer_met", peer=name)
@@ -280,19 +298,31 @@ class Peers:
     def _on_opened(self, device: DeviceId, age_s: float) -> None:
         """Handle a device's connection to another server: the later one stays, and gets notices it may have missed."""
         self._connections_give_way(device, age_s)
-        limit_s = self._clock() - _RECENT_S
-        while self._recent and self._recent[0][0] < limit_s:
-            self._recent.popleft()
-        recent = [
-            notice
-            for _, notice in self._recent
-            if (notice.recipient.kind, notice.recipient.number) == (device.kind, device.number)
-        ]
+        self._forget_recent()
+        recent = list(self._recent_of.get(Recipient(device.kind, device.number), ()))
         for notice in recent:
             self._relay(notice)
         if recent and device.kind is DeviceKind.WALLET:
             # These show earlier balances. The last message must show the current one, from the rows.
             self._relay_missed(recent[-1].recipient)
+
+    def _remember(self, notice: Notice) -> None:
+        if len(self._recent) >= _RECENT_MAX:
+            self._forget_recent(at_least=1)
+        anyone = Recipient(notice.recipient.kind, notice.recipient.number)
+        self._recent.append((self._clock(), notice))
+        self._recent_of.setdefault(anyone, deque()).append(notice)
+
+    def _forget_recent(self, at_least: int = 0) -> None:
+        limit_s = self._clock() - _RECENT_S
+        while self._recent and (at_least > 0 or self._recent[0][0] < limit_s):
+            at_least -= 1
+            _, oldest = self._recent.popleft()
+            anyone = Recipient(oldest.recipient.kind, oldest.recipient.number)
+            of_recipient = self._recent_of[anyone]
+            of_recipient.popleft()
+            if not of_recipient:
+                del self._recent_of[anyone]
 
     def _connections_give_way(self, device: DeviceId, age_s: float) -> None:
         mine = self._connections.of(device)
@@ -328,31 +358,14 @@ class Peers:
             log.warning("peers_queue_full", dropped=len(self._queue))
             self._queue.clear()
             self._send_present()
-            self._queue.append(self._message("gap"))
+            self._queue.append(self._message("gap", age_s=self._clock() - self._in_touch_s))
         self._queue.append(message)
         self._wake.set()
 
-    def _read_gap(self, since_ms: int, only: Recipient | None = None) -> None:
-        """Send the devices that are connected here what has changed in the rows since a time."""
-        if self._catch_up is None or len(self._catching_up) >= _CATCHING_UP_MAX:
-            log.warning("peers_catch_up_skipped")
-            return
-        connections = [
-            connection
-            for connection in self._connections
-            if only is None or (connection.device.kind, connection.device.number) == (only.kind, only.number)
-        ]
-        task = asyncio.create_task(self._catch_up_all(self._catch_up, connections, since_ms), name="peers-catch-up")
-        self._catching_up.add(task)
-        task.add_done_callback(self._catching_up.discard)
-
-    async def _catch_up_all(self, catch_up: CatchUp, connections: list[Connection], since_ms: int) -> None:
-        for connection in connections:
-            try:
-                await catch_up(connection, since_ms)
-            except DATABASE_AWAY as away:
-                log.warning("database_away", during="catching up", cause=type(away).__name__)
-                return
+    def _read_gap(self, age_s: float, only: Recipient | None = None) -> None:
+        """Deliver what has changed in the rows in the last seconds to the devices that are connected here."""
+        if self._catch_up is not None:
+            self._catch_up(self._now_ms() - int(age_s * 1000), only)
 
     def _clock(self) -> float:
         return time.monotonic()

@@ -18,7 +18,7 @@ class Admission:
 
     def __init__(self, limits: AdmissionLimits, *, is_draining: Callable[[], bool]) -> None:
         self._limits = limits
-        self._is_draining = is_draining
+        self.is_draining = is_draining
         self._connections = 0
         self._by_address: Counter[str] = Counter()
 
@@ -29,7 +29,7 @@ class Admission:
             return _refused(HTTPStatus.BAD_REQUEST, f"offer the WebSocket subprotocol {SUBPROTOCOL}")
         if origin is not None and origin not in self._limits.origins:
             return _refused(HTTPStatus.FORBIDDEN, "this origin is not among POS_ALLOWED_ORIGINS")
-        if self._is_draining():
+        if self.is_draining():
             return _refused(HTTPStatus.SERVICE_UNAVAILABLE, "the server is restarting", retry_after_s=1)
         if self._connections >= self._limits.connections_max:
             return _refused(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections", retry_after_s=5)

@@ -20,7 +20,8 @@ from ..limits import ConversationLimits
 log = structlog.get_logger(__name__)
 
 # Called in a task of its own: a coroutine created earlier would never be awaited if the connection ends first.
-Work = Callable[[], Awaitable[ServerMessage | None]]
+# It returns the answer, after the messages that come before it; None if the answer comes with a notice.
+Work = Callable[[], Awaitable[ServerMessage | list[ServerMessage] | None]]
 
 # Errors that a correct client never causes, or rarely: too many of them close the connection.
 _MISUSE = {ErrorCode.BAD_FIELD, ErrorCode.UNKNOWN_TYPE, ErrorCode.WRONG_CURRENCY, ErrorCode.TOO_MANY_MESSAGES}
@@ -136,5 +137,6 @@ async def _answer(work: Work, message: Request, connection: Connection) -> None:
         log.exception("request_failed", type=message.type, **_about(message))
         connection.close(CloseCode.UNAVAILABLE, "server fault, come back")
         return
-    if answer is not None:
-        connection.deliver(encode(answer))
+    for each in answer if isinstance(answer, list) else [answer]:
+        if each is not None:
+            connection.deliver(encode(each))

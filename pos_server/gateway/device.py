@@ -7,7 +7,9 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
+from uuid import UUID
 
 import asyncpg
 import structlog
@@ -17,9 +19,11 @@ from ..clock import now_ms
 from ..core.credentials.device_keys import NONCE_BYTES, DeviceId, DeviceKind, Keyring, authentication_mac
 from ..core.errors import CloseCode, ConnectionClosing
 from ..core.payments.operations import Operation
+from ..core.payments.payment import Payment
 from ..core.protocol.client_messages import (
     Authenticate,
     Request,
+    Resume,
 )
 from ..core.protocol.codec import (
     encode,
@@ -27,6 +31,7 @@ from ..core.protocol.codec import (
 from ..core.protocol.server_messages import (
     SUBPROTOCOL,
     Hello,
+    Replayed,
     ServerMessage,
     TerminalReady,
     WalletReady,
@@ -37,6 +42,7 @@ from ..delivery.connections import CLOSE_TIMEOUT_S, Connection
 from ..delivery.publisher import Publisher
 from ..engine.authorizer import Authorizer, NotAccepted
 from ..ledger.database import DATABASE_AWAY
+from ..ledger.history import ReplayCursor
 from ..limits import DeviceLimits
 from .admission import Admission
 from .conversation import Conversation, Work, refused
@@ -56,6 +62,32 @@ class Admitted(Generic[RecordT]):
     generation: int
     record: RecordT
     language: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayPage:
+    """A page of a device's payments, oldest change first.
+
+    The device has received everything up to `until_ms` once it has received `messages`. `next_cursor` is None on the
+    last page.
+    """
+
+    messages: Sequence[ServerMessage]
+    until_ms: int
+    next_cursor: ReplayCursor | None
+
+
+def replay_page(
+    payments: Sequence[Payment], payments_max: int, time_ms: int, messages: Sequence[ServerMessage]
+) -> ReplayPage:
+    """Return the page with the `messages` of these payments, which were read after `time_ms`.
+
+    There is one payment more than a page holds if the replay continues.
+    """
+    if len(payments) <= payments_max:
+        return ReplayPage(messages, time_ms, None)
+    cursor = ReplayCursor.of(payments[payments_max - 1])
+    return ReplayPage(messages[:payments_max], cursor.changed_at_ms, cursor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,19 +123,34 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
         """Return `ready` for the device, and the results that it may have missed."""
 
     @abstractmethod
-    async def missed(self, number: int, language: str, since_ms: int) -> Sequence[ServerMessage] | None:
-        """Return the device's payments that changed after `since_ms`, oldest first; None if too many to replay."""
+    async def missed(self, number: int, language: str, after: ReplayCursor, payments_max: int) -> ReplayPage:
+        """Return a page of at most `payments_max` of the device's payments after a position."""
 
     def refuse_early(self, text: str) -> str | None:
         """Return the refusal of a message that there is no room for, before it is parsed; None to have it parsed."""
         return None
+
+    def replay_start(self, since_ms: int) -> ReplayCursor:
+        """Return the position where a replay for a device that has everything up to `since_ms` starts."""
+        return ReplayCursor.before(since_ms - self._limits.resume_overlap_ms)
+
+    async def _replay(self, message: Resume, admitted: Admitted[RecordT]) -> list[ServerMessage]:
+        after = self.replay_start(message.since_ms) if message.cursor is None else _parse_cursor(message.cursor)
+        size = min(message.limit, self._limits.resume_payments_max)
+        page = await self.missed(admitted.device.number, admitted.language, after, size)
+        end = Replayed(
+            reply_to=message.message_id,
+            since_ms=page.until_ms,
+            next_cursor=None if page.next_cursor is None else ".".join(map(str, page.next_cursor)),
+        )
+        return [*page.messages, end]
 
     @abstractmethod
     def handle(self, message: Request, admitted: Admitted[RecordT]) -> Work | None:
         """Act on a message of an authenticated device. Raises MessageError.
 
         Work that waits for the database or a thread is returned, to run in a task of its own. It returns the answer, or
-        None if the answer comes with a notice; it may raise MessageError too.
+        None if the answer comes with a notice; it may raise MessageError too. `resume` does not come here.
         """
 
     def submit(self, operation: Operation, message: Request) -> None:
@@ -123,6 +170,8 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
         self._admission.enter(websocket)
         try:
             await self._serve_admitted(websocket)
+        except asyncio.CancelledError:
+            log.info("connection_cut_off", kind=self.kind.value)  # at the end of a drain that took too long
         finally:
             self._admission.leave(websocket)
 
@@ -194,18 +243,21 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
         message: Authenticate,
         admitted: Admitted[RecordT],
     ) -> None:
+        if self._admission.is_draining():
+            # The drain has seen all devices already, and would wait for this one.
+            raise session.close(CloseCode.DRAINING, "the server is restarting")
         # Registered before the rows are read: later decisions are delivered, earlier ones are read.
         connection = self._publisher.open(
             admitted.device, admitted.generation, arrival, admitted.language, websocket, socket.send_now
         )
         try:
             try:
-                ready, missed = await self.resume(message, admitted)
+                greeting = await self._greeting(message, admitted)
             except DATABASE_AWAY as away:
                 log.warning("database_away", during="resume", cause=type(away).__name__)
                 raise session.close(CloseCode.UNAVAILABLE, "cannot resume now, come back") from None
-            connection.start(map(encode, (ready, *missed)))
-            del message, ready, missed  # or this frame would keep them as long as the connection lasts
+            connection.start(map(encode, greeting))
+            del message, greeting  # or this frame would keep them as long as the connection lasts
             try:
                 await self._converse(websocket, socket, session, connection, admitted)
             except ConnectionClosing as closing:
@@ -218,6 +270,17 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
         finally:
             self._publisher.forget(connection)
             await connection.ended()
+
+    async def _greeting(self, message: Authenticate, admitted: Admitted[RecordT]) -> Sequence[ServerMessage]:
+        """Return `ready` and the messages that follow it."""
+        ready, missed = await self.resume(message, admitted)
+        if message.since_ms is None or not ready.resumed:
+            return [ready, *missed]
+        return [
+            ready,
+            *missed,
+            Replayed(reply_to=message.message_id, since_ms=ready.server_time_ms, next_cursor=None),
+        ]
 
     async def _converse(
         self,
@@ -232,7 +295,9 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
             session,
             connection,
             self.refuse_early,
-            lambda message: self.handle(message, admitted),
+            lambda message: (
+                partial(self._replay, message, admitted) if type(message) is Resume else self.handle(message, admitted)
+            ),
             time.monotonic(),
         )
         try:
@@ -244,6 +309,11 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
             return
         finally:
             conversation.end()
+
+
+def _parse_cursor(cursor: str) -> ReplayCursor:
+    changed_at_ms, payment_id, merchant_id = cursor.split(".")
+    return ReplayCursor(int(changed_at_ms), UUID(payment_id), int(merchant_id))
 
 
 async def _receive_text(websocket: WebSocket) -> str:

@@ -40,10 +40,11 @@ from ..core.protocol.server_messages import (
 from ..core.rate_limits import FailureLimit
 from ..ledger import directory, history, shifts
 from ..ledger.directory import TerminalRecord
+from ..ledger.history import ReplayCursor
 from ..ledger.rows import plain_uuid
 from ..limits import DeviceLimits
 from .conversation import Work, refused
-from .device import Admitted, Backend, DeviceEndpoint
+from .device import Admitted, Backend, DeviceEndpoint, ReplayPage, replay_page
 
 # By name: an enum's own call takes ten times as long, and every scan needs both.
 _ENTRIES = {str(entry): entry for entry in Entry}
@@ -77,26 +78,29 @@ class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):
         self, message: Authenticate, admitted: Admitted[TerminalRecord]
     ) -> tuple[TerminalReady, Sequence[ServerMessage]]:
         time_ms = now_ms()
-        missed: Sequence[ServerMessage] | None = ()
+        page = ReplayPage((), time_ms, None)
         if message.since_ms is not None:
-            since_ms = message.since_ms - self._limits.resume_overlap_ms
-            missed = await self.missed(message.id, admitted.language, since_ms)
+            page = await self.missed(
+                message.id, admitted.language, self.replay_start(message.since_ms), self._limits.resume_payments_max
+            )
         ready = TerminalReady(
             reply_to=message.message_id,
             server_time_ms=time_ms,
-            resumed=missed is not None,
+            resumed=page.next_cursor is None,
             terminal_number=message.id,
             merchant_name=admitted.record.merchant_name,
             store_name=admitted.record.store_name,
             currency=admitted.record.currency,
             shift_id=admitted.record.shift_id and plain_uuid(admitted.record.shift_id),
         )
-        return ready, missed or ()
+        return ready, page.messages if ready.resumed else ()
 
-    async def missed(self, number: int, language: str, since_ms: int) -> Sequence[ServerMessage] | None:
-        payments_max = self._limits.resume_payments_max
-        payments = await history.terminal_payments_since(self._pool, number, since_ms, payments_max + 1)
-        return None if len(payments) > payments_max else [self._notice(p, None, language) for p in payments]
+    async def missed(self, number: int, language: str, after: ReplayCursor, payments_max: int) -> ReplayPage:
+        time_ms = now_ms()
+        payments = await history.terminal_payments_after(self._pool, number, after, payments_max + 1)
+        return replay_page(
+            payments, payments_max, time_ms, [self._notice(payment, None, language) for payment in payments]
+        )
 
     def refuse_early(self, text: str) -> str | None:
         # A refusal must not cost as much as a payment: at twice the load that the server can decide, parsing every

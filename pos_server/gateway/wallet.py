@@ -34,10 +34,10 @@ from ..core.texts import text
 from ..ledger import directory, history
 from ..ledger import pins as pin_rows
 from ..ledger.directory import WalletDeviceRecord
-from ..ledger.history import Cursor, WalletPayment
+from ..ledger.history import Cursor, ReplayCursor, WalletPayment
 from ..limits import DeviceLimits
 from .conversation import Work, refused
-from .device import Admitted, Backend, DeviceEndpoint
+from .device import Admitted, Backend, DeviceEndpoint, ReplayPage, replay_page
 from .pin_hasher import PinHasher, PinHasherBusy
 
 
@@ -63,20 +63,23 @@ class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
         self, message: Authenticate, admitted: Admitted[WalletDeviceRecord]
     ) -> tuple[WalletReady, Sequence[ServerMessage]]:
         time_ms = now_ms()
-        payments: Sequence[WalletPayment] | None = ()
+        size = self._limits.resume_payments_max
+        payments: Sequence[WalletPayment] = ()
         if message.since_ms is not None:
-            since_ms = message.since_ms - self._limits.resume_overlap_ms
-            payments = await self._missed(message.id, since_ms)
+            start = self.replay_start(message.since_ms)
+            payments = await history.wallet_payments_after(self._pool, message.id, start, size + 1)
+        resumed = len(payments) <= size
         # Payments that wait for the PIN are sent in any case.
-        pending = await history.wallet_pending(self._pool, message.id, self._limits.resume_payments_max)
-        missed_keys = {missed.payment.key for missed in payments or ()}
-        missed = [*(payments or ()), *(waiting for waiting in pending if waiting.payment.key not in missed_keys)]
+        pending = await history.wallet_pending(self._pool, message.id, size)
+        missed = list(payments) if resumed else []
+        missed_keys = {shown.payment.key for shown in missed}
+        missed += [waiting for waiting in pending if waiting.payment.key not in missed_keys]
         # Read after the payments: a balance must never be older than the payments it is sent with.
         wallet = await self._wallet(message.id)
         ready = WalletReady(
             reply_to=message.message_id,
             server_time_ms=time_ms,
-            resumed=payments is not None,
+            resumed=resumed,
             wallet_number=message.id,
             slot=message.slot,
             currency=admitted.record.currency,
@@ -86,17 +89,12 @@ class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
         )
         return ready, [self._notice(payment, wallet, admitted.language) for payment in missed]
 
-    async def missed(self, number: int, language: str, since_ms: int) -> Sequence[ServerMessage] | None:
-        payments = await self._missed(number, since_ms)
-        if payments is None:
-            return None
-        wallet = await self._wallet(number)
-        return [self._notice(payment, wallet, language) for payment in payments]
-
-    async def _missed(self, number: int, since_ms: int) -> Sequence[WalletPayment] | None:
-        payments_max = self._limits.resume_payments_max
-        payments = await history.wallet_payments_since(self._pool, number, since_ms, payments_max + 1)
-        return None if len(payments) > payments_max else payments
+    async def missed(self, number: int, language: str, after: ReplayCursor, payments_max: int) -> ReplayPage:
+        time_ms = now_ms()
+        payments = await history.wallet_payments_after(self._pool, number, after, payments_max + 1)
+        wallet = await self._wallet(number)  # after the payments, as in `resume`
+        messages = [self._notice(payment, wallet, language) for payment in payments]
+        return replay_page([shown.payment for shown in payments], payments_max, time_ms, messages)
 
     def handle(self, message: Request, admitted: Admitted[WalletDeviceRecord]) -> Work | None:
         match message:

@@ -1,16 +1,20 @@
 """Payments that devices query, and payments they may have missed while disconnected."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 from uuid import UUID
 
 import asyncpg
 
+from ..core.credentials.device_keys import DeviceKind
 from ..core.errors import ErrorCode
 from ..core.payments.payment import OCCUPYING, Payment
 from ..core.payments.snapshot import Wallet
 from .rows import payment_of, wallet_of
 from .sql import QUERIES
+
+_CHANGED_SINCE = {DeviceKind.TERMINAL: "terminals_changed_since", DeviceKind.WALLET: "wallets_changed_since"}
 
 
 class Cursor(NamedTuple):
@@ -19,6 +23,24 @@ class Cursor(NamedTuple):
     changed_at_ms: int
     payment_id: UUID
     merchant_id: int
+
+
+class ReplayCursor(NamedTuple):
+    """A position among the changes of a device's payments: the last payment of a page."""
+
+    changed_at_ms: int
+    payment_id: UUID
+    merchant_id: int
+
+    @classmethod
+    def before(cls, time_ms: int) -> Self:
+        """Return the position before all changes at `time_ms` (Unix ms)."""
+        return cls(max(time_ms, 0), UUID(int=0), 0)
+
+    @classmethod
+    def of(cls, payment: Payment) -> Self:
+        """Return the position of a payment."""
+        return cls(payment.changed_at_ms, payment.payment_id, payment.merchant_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +52,12 @@ class WalletPayment:
     store_name: str
 
 
-async def terminal_payments_since(
-    pool: asyncpg.Pool, terminal_number: int, since_ms: int, payments_max: int
+async def terminal_payments_after(
+    pool: asyncpg.Pool, terminal_number: int, after: ReplayCursor, payments_max: int
 ) -> list[Payment]:
-    """Return a terminal's payments that changed after `since_ms`, oldest first."""
-    return [
-        payment_of(row)
-        for row in await pool.fetch(QUERIES["terminal_payments_since"], terminal_number, since_ms, payments_max)
-    ]
+    """Return a terminal's payments after a position, oldest change first."""
+    rows = await pool.fetch(QUERIES["terminal_payments_after"], terminal_number, *after, payments_max)
+    return [payment_of(row) for row in rows]
 
 
 async def terminal_recent(pool: asyncpg.Pool, terminal_number: int, payments_max: int) -> list[Payment]:
@@ -66,12 +86,18 @@ async def find_payment(
     return payment or ErrorCode.PAYMENT_UNKNOWN
 
 
-async def wallet_payments_since(
-    pool: asyncpg.Pool, wallet_number: int, since_ms: int, payments_max: int
+async def wallet_payments_after(
+    pool: asyncpg.Pool, wallet_number: int, after: ReplayCursor, payments_max: int
 ) -> list[WalletPayment]:
-    """Return a wallet's payments that changed after `since_ms`, oldest first."""
-    rows = await pool.fetch(QUERIES["wallet_payments_since"], wallet_number, since_ms, payments_max)
+    """Return a wallet's payments after a position, oldest change first."""
+    rows = await pool.fetch(QUERIES["wallet_payments_after"], wallet_number, *after, payments_max)
     return [_wallet_payment(row) for row in rows]
+
+
+async def changed_since(pool: asyncpg.Pool, kind: DeviceKind, numbers: Sequence[int], since_ms: int) -> set[int]:
+    """Return those of these terminals or wallets that have payments which changed since `since_ms` (Unix ms)."""
+    rows = await pool.fetch(QUERIES[_CHANGED_SINCE[kind]], numbers, since_ms)
+    return {row["number"] for row in rows}
 
 
 async def wallet_pending(pool: asyncpg.Pool, wallet_number: int, payments_max: int) -> list[WalletPayment]:

@@ -67,6 +67,7 @@ from pos_server.core.protocol.server_messages import (
     Error,
     Hello,
     PinChanged,
+    Replayed,
     ShiftReport,
     TerminalReady,
     WalletReady,
@@ -252,6 +253,7 @@ class Play:
         self.kinds = {"till": DeviceKind.TERMINAL, "wallet": DeviceKind.WALLET}
         self.expected: deque[tuple[str, dict[str, Any]]] = deque()  # the expected messages and their receivers
         self.pin = ""
+        self.ready_at_ms = 0
         self.day_start_ms = BusinessDays(DEFAULTS["time_zone"]).start_ms
         self.snapshot = Snapshot(
             terminals={1001: Acceptor(TerminalStatus.ACTIVE, MerchantStatus.ACTIVE, 7, "Corner Canteen", "Main hall")},
@@ -276,6 +278,11 @@ class Play:
                 receiver, stated = self.expected.popleft()
                 assert receiver == frame.receiver
                 assert stated.items() <= frame.document.items()
+                self.ready_at_ms = frame.document["server_time_ms"]
+            case "replayed":
+                assert_is_exactly(Replayed, frame.text)
+                receiver, stated = self.expected.popleft()
+                assert (receiver, stated | {"since_ms": self.ready_at_ms}) == (frame.receiver, frame.document)
             case "error":
                 receiver, document = self.expected.popleft()
                 assert_is_exactly(Error, frame.text)
@@ -309,6 +316,9 @@ class Play:
                 }
             self.expected.append((frame.sender, ready))
             self.expected.extend((frame.sender, replayed) for replayed in self.missed(message))
+            if message.since_ms is not None:
+                end = {"type": "replayed", "reply_to": message.message_id, "next_cursor": None}
+                self.expected.append((frame.sender, end))
             return
         self.expected.extend(self.answers(message, decided_at_ms))
 
@@ -488,6 +498,8 @@ async def test_refused_upgrades_have_the_stated_status(server: RunningServer, ds
             full = await refused(f"{small.url.replace('http', 'ws', 1)}/v1/wallet", **offer)
         assert int(full.headers["Retry-After"]) > 0
         seen.add(full.status_code)
+    many_headers = {f"x-{number}": "v" for number in range(200)}
+    seen.add((await refused(f"{address}/v1/terminal", additional_headers=many_headers, **offer)).status_code)
     assert [row["HTTP status"] for row in rows] == [*map(str, sorted(seen)), "5xx"]
     urls = {row["Device"]: row["URL"] for row in DOCUMENT.section("Connecting").table("Device", "URL")}
     assert urls == {kind.value: f"wss://HOST/v1/{kind}" for kind in DeviceKind}

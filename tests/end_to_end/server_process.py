@@ -6,7 +6,7 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,10 +74,12 @@ class ServerProcess:
 
 
 @asynccontextmanager
-async def running_server(*arguments: str | Path, port: int = 0, **variables: str) -> AsyncIterator[ServerProcess]:
+async def running_server(
+    *arguments: str | Path, port: int = 0, program: Sequence[str | Path] = (POS_SERVER,), **variables: str
+) -> AsyncIterator[ServerProcess]:
     """Run `pos-server run` and yield it when it serves. It is killed at the end of the block."""
     process = await asyncio.create_subprocess_exec(
-        POS_SERVER,
+        *program,
         *("run", "--port", str(port), *arguments),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,

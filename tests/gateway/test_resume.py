@@ -2,18 +2,23 @@
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from pos_server.core.errors import CloseCode
-from pos_server.ledger.history import wallet_payments_since
+from pos_server.core.payments.payment import Payment
+from pos_server.ledger.history import ReplayCursor, terminal_payments_after, wallet_payments_after
 from pos_server.server import RunningServer, serving
 from tests.gateway.test_terminal import close_code
 from tests.shared import shared_database, shared_server
@@ -50,6 +55,37 @@ async def pay(url: str, shop: Shop, wallet: int = 0, **fields: Any) -> dict[str,
         return await ask(till, scan_message(shop.wallets[wallet].code(), **fields))
 
 
+async def replay(socket: ClientConnection, ready: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the messages of the replay that follows `ready`."""
+    messages = []
+    while (message := await receive(socket))["type"] != "replayed":
+        messages.append(message)
+    end = {"type": "replayed", "reply_to": "auth", "since_ms": ready["server_time_ms"], "next_cursor": None}
+    assert message == end
+    return messages
+
+
+async def resume_page(
+    socket: ClientConnection, since_ms: int, cursor: str | None = None, limit: int = 1000
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Ask for a page, and return its messages and the answer."""
+    request = {"type": "resume", "message_id": "page", "since_ms": since_ms, "cursor": cursor, "limit": limit}
+    await socket.send(json.dumps(request))
+    messages = []
+    while (message := await receive(socket)).get("reply_to") != "page":
+        messages.append(message)
+    assert message["type"] == "replayed", message
+    return messages, message
+
+
+async def pages_of(socket: ClientConnection, since_ms: int, *, limit: int) -> list[Any]:
+    pages, cursor = [], None
+    while not pages or cursor is not None:
+        pages.append(await resume_page(socket, since_ms, cursor, limit))
+        cursor = pages[-1][1]["next_cursor"]
+    return pages
+
+
 async def nothing_more(socket: ClientConnection, device: TestDevice) -> None:
     """Check that no message arrives before the answer to a new request."""
     await socket.send(json.dumps(scan_message("x", currency="USD", message_id="last")))
@@ -62,7 +98,7 @@ async def test_a_wallet_receives_missed_payments_and_its_balance(server: Running
     await pay(server.url, shop, wallet=1)
     async with resumed(server.url, shop.wallets[0], first["decided_at_ms"]) as (phone, ready):
         assert (ready["resumed"], ready["balance_minor"]) == (True, 9_000)
-        missed = [await receive(phone), await receive(phone)]
+        missed = await replay(phone, ready)
         await nothing_more(phone, shop.wallets[0])
     assert [notice["payment_id"] for notice in missed] == [first["payment_id"], second["payment_id"]]
     assert [notice["decline_code"] for notice in missed] == [None, "insufficient_funds"]
@@ -76,7 +112,7 @@ async def test_a_till_receives_its_own_missed_results(server: RunningServer, sho
         await ask(other, scan_message(shop.wallets[1].code()))
     async with resumed(server.url, shop.terminals[0], result["decided_at_ms"]) as (till, ready):
         assert ready["resumed"]
-        assert await receive(till) == result | {"reply_to": None}
+        assert await replay(till, ready) == [result | {"reply_to": None}]
         await nothing_more(till, shop.terminals[0])
 
 
@@ -95,17 +131,95 @@ async def test_payments_before_the_overlap_are_not_replayed(
         "update payment set changed_at = changed_at - interval '60 seconds' where id = $1", UUID(old["payment_id"])
     )
     new = await pay(server.url, shop, wallet=1)
-    async with resumed(server.url, shop.terminals[0], old["decided_at_ms"]) as (till, _):
-        assert (await receive(till))["payment_id"] == new["payment_id"]
+    async with resumed(server.url, shop.terminals[0], old["decided_at_ms"]) as (till, ready):
+        assert [result["payment_id"] for result in await replay(till, ready)] == [new["payment_id"]]
         await nothing_more(till, shop.terminals[0])
 
 
-async def test_a_gap_that_is_too_large_is_not_resumed(dsn: str, shop: Shop) -> None:
+async def test_a_large_gap_is_replayed_in_pages_that_the_device_asks_for(dsn: str, shop: Shop) -> None:
     async with serving(settings(resume_payments_max=2), KEYRING, dsn) as server:
-        results = [await pay(server.url, shop, wallet=index) for index in range(3)]
-        async with resumed(server.url, shop.terminals[0], results[0]["decided_at_ms"]) as (till, ready):
-            assert ready["resumed"] is False
-            await nothing_more(till, shop.terminals[0])
+        results = [await pay(server.url, shop, wallet=index % 3) for index in range(5)]
+        since_ms = results[0]["decided_at_ms"]
+        for device, at_wallet in ((shop.terminals[0], False), (shop.wallets[0], True)):
+            expected = [result["payment_id"] for result in (results[::3] if at_wallet else results)]
+            async with resumed(server.url, device, since_ms) as (socket, ready):
+                assert ready["resumed"] is at_wallet
+                if at_wallet:
+                    await replay(socket, ready)
+                else:
+                    await nothing_more(socket, device)
+                pages = await pages_of(socket, since_ms, limit=1 if at_wallet else 1000)
+            assert [result["payment_id"] for page, _ in pages for result in page] == expected
+            assert [len(page) for page, _ in pages] == ([1, 1] if at_wallet else [2, 2, 1])
+            assert [end["since_ms"] for page, end in pages[:-1]] == [
+                page[-1]["decided_at_ms"] for page, _ in pages[:-1]
+            ]
+            assert pages[-1][1]["since_ms"] >= results[-1]["decided_at_ms"]
+
+
+async def test_a_cursor_continues_on_another_connection(dsn: str, shop: Shop) -> None:
+    async with serving(settings(resume_payments_max=2), KEYRING, dsn) as server:
+        results = [await pay(server.url, shop, wallet=index % 3) for index in range(4)]
+        async with logged_in(server.url, shop.terminals[0]) as till:
+            _, end = await resume_page(till, results[0]["decided_at_ms"])
+        async with logged_in(server.url, shop.terminals[0]) as till:
+            page, end = await resume_page(till, results[0]["decided_at_ms"], end["next_cursor"])
+        assert [result["payment_id"] for result in page] == [result["payment_id"] for result in results[2:]]
+        assert end["next_cursor"] is None
+
+
+async def test_extreme_positions_are_answered(server: RunningServer, shop: Shop) -> None:
+    paid = await pay(server.url, shop)
+    uuid = "f" * 8 + "-ffff" * 3 + "-" + "f" * 12
+    async with logged_in(server.url, shop.terminals[0]) as till:
+        for since_ms, cursor, found in (
+            (0, None, 1),
+            (2**53 - 1, None, 0),
+            (0, f"{'9' * 15}.{uuid}.{'9' * 15}", 0),
+            (0, f"0.{uuid}.0", 1),
+        ):
+            page, end = await resume_page(till, since_ms, cursor)
+            assert ([result["payment_id"] for result in page], end["next_cursor"]) == (
+                [paid["payment_id"]] * found,
+                None,
+            )
+
+
+_INSERT = """
+insert into payment (id, fingerprint, terminal_number, merchant_id, reference, amount_minor, currency, status,
+    decline_code, version, changed_at)
+values ($1, 'x', $2, $3, $1::uuid::text, 1, 'EUR', 'declined', 'code_malformed', 1, from_unix_ms($4))"""
+
+
+@given(
+    times_ms=st.lists(st.integers(1, 4), min_size=1, max_size=12),
+    later=st.lists(st.integers(0, 1), max_size=4),
+    limit=st.integers(1, 4),
+)
+@hypothesis_settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_pages_hold_each_payment_once_with_equal_times_and_new_payments(
+    times_ms: list[int], later: list[int], limit: int, admin: asyncpg.Connection
+) -> None:
+    """`later` are payments that are decided between two pages, so many milliseconds after the latest one."""
+    terminal_number = uuid4().int >> 80  # Hypothesis seeds `random`, so that it would repeat itself
+
+    async def insert(at_ms: int) -> UUID:
+        payment_id = uuid4()
+        await admin.execute(_INSERT, payment_id, terminal_number, random.randint(1, 3), at_ms)
+        return payment_id
+
+    expected = [await insert(at_ms) for at_ms in times_ms]
+    received: list[Payment] = []
+    cursor = ReplayCursor.before(0)
+    while page := await terminal_payments_after(admin, terminal_number, cursor, limit):  # type: ignore[arg-type]
+        received += page
+        cursor = ReplayCursor.of(page[-1])
+        if later:
+            times_ms.append(max(times_ms) + later.pop() + 1)
+            expected.append(await insert(times_ms[-1]))
+    positions = [ReplayCursor.of(payment) for payment in received]
+    assert positions == sorted(positions)
+    assert sorted(payment.payment_id for payment in received) == sorted(expected)
 
 
 async def test_no_payment_is_lost_between_replay_and_push(server: RunningServer, shop: Shop) -> None:
@@ -131,6 +245,8 @@ async def test_no_payment_is_lost_between_replay_and_push(server: RunningServer,
                 assert ready["resumed"]
                 async for frame in _available(phone):
                     notice = json.loads(frame)
+                    if notice["type"] == "replayed":
+                        continue
                     if notice["purpose"] == "sale":
                         received.add(notice["payment_id"])
                     newest[index] = max(newest[index], notice["decided_at_ms"])
@@ -145,14 +261,15 @@ async def test_the_balance_includes_every_replayed_result(
     first = await pay(server.url, shop)
 
     async def pay_after_the_read(*arguments: Any) -> Any:
-        rows = await wallet_payments_since(*arguments)
+        rows = await wallet_payments_after(*arguments)
         await pay(server.url, shop)
         return rows
 
-    monkeypatch.setattr("pos_server.ledger.history.wallet_payments_since", pay_after_the_read)
+    monkeypatch.setattr("pos_server.ledger.history.wallet_payments_after", pay_after_the_read)
     async with resumed(server.url, shop.wallets[0], first["decided_at_ms"]) as (phone, ready):
         assert ready["balance_minor"] == 8_000
-        assert [(await receive(phone))["balance_minor"] for _ in range(2)] == [8_000, 8_000]
+        assert [notice["balance_minor"] for notice in await replay(phone, ready)] == [8_000]
+        assert (await receive(phone))["balance_minor"] == 8_000
 
 
 async def _available(socket: ClientConnection) -> AsyncIterator[str]:

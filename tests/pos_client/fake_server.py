@@ -123,7 +123,10 @@ class Peer:
         return await self.receive()
 
     async def welcome(self, *, resumed: bool = True, heartbeat_s: int = 20) -> dict[str, Any]:
-        """Send hello, check the MAC of the client's authenticate, send ready, and return the authenticate."""
+        """Send hello, check the MAC of the client's authenticate, send ready, and return the authenticate.
+
+        If the client asks for a replay and `resumed` is true, it is empty.
+        """
         authenticate = await self.greet(heartbeat_s=heartbeat_s)
         mac = authentication_mac(DEVICE_KEY, bytes.fromhex(NONCE), authenticate["id"]).hex()
         assert authenticate["mac"] == mac
@@ -142,7 +145,12 @@ class Peer:
                 pin_set=True,
                 status="active",
             )
+        if resumed and authenticate["since_ms"] is not None:
+            await self.replayed(authenticate["message_id"], self.server_time_ms)
         return authenticate
+
+    async def replayed(self, reply_to: str, since_ms: int, next_cursor: str | None = None) -> None:
+        await self.send(type="replayed", reply_to=reply_to, since_ms=since_ms, next_cursor=next_cursor)
 
     async def answer(self, request: dict[str, Any], result: dict[str, Any] = PAID) -> None:
         ids = {name: request[name] for name in ("payment_id", "refund_id") if request.get(name)}

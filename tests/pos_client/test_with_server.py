@@ -115,6 +115,49 @@ async def test_an_offline_wallet_receives_missed_notices(
     assert (paid.status, notice.payment_id) == ("approved", paid.payment_id)
 
 
+_DECLINES = """
+insert into payment (id, fingerprint, terminal_number, merchant_id, wallet_number, reference, amount_minor, currency,
+    status, decline_code, version, changed_at)
+select gen_random_uuid(), 'x', $1, $2, $3, 'order-' || number, 1, 'EUR', 'declined', 'insufficient_funds', 1,
+    from_unix_ms($4::bigint + number / 10)
+from generate_series(1, $5) as number"""
+MISSED = 1_000
+
+
+@pytest.mark.asyncio
+async def test_a_thousand_missed_results_arrive_once_at_both_sides(
+    server: RunningServer, shop: Shop, connection: asyncpg.Connection, admin: asyncpg.Connection, tmp_path: Path
+) -> None:
+    """Ten at a time have the same time, and new ones come while the pages are read."""
+    terminal = await activated(connection, server, shop.terminals[0].device)
+    other_terminal = await activated(connection, server, shop.terminals[1].device)
+    customer = await activated(connection, server, shop.wallets[0].device)
+    state_file, journal = tmp_path / "wallet.state", tmp_path / "till.journal"
+    async with (
+        WalletClient(customer, state_file=state_file) as wallet,
+        TerminalClient(terminal, journal=journal) as till,
+    ):
+        start_ms = max((await wallet.ready()).server_time_ms, (await till.ready()).server_time_ms)
+    parties = terminal.number, shop.merchant_id, customer.number
+    await admin.execute(_DECLINES, *parties, start_ms, MISSED)
+    async with (
+        asyncio.timeout(60),
+        WalletClient(customer, state_file=state_file) as wallet,
+        TerminalClient(terminal, journal=journal) as till,
+        TerminalClient(other_terminal) as other_till,
+    ):
+        at_wallet = [await wallet.notice()]
+        paid = await other_till.scan(code=wallet.code().digits, amount_minor=1, reference="live")
+        at_wallet += [await wallet.notice() for _ in range(MISSED)]
+        at_till = [await till.result() for _ in range(MISSED)]
+        assert not wallet.may_have_missed
+        assert (wallet.unread, till.unread) == (0, 0)
+    rows = await admin.fetch("select id from payment where wallet_number = $1 and reference like 'order-%'", parties[2])
+    missed = sorted(str(row["id"]) for row in rows)
+    assert sorted(str(result.payment_id) for result in at_till) == missed
+    assert sorted(str(notice.payment_id) for notice in at_wallet) == sorted([*missed, str(paid.payment_id)])
+
+
 @pytest_asyncio.fixture
 async def asking_server(dsn: str) -> AsyncIterator[RunningServer]:
     """Run a server that requires the PIN above 50.00 EUR and gives the customer two seconds."""

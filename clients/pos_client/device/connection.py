@@ -22,6 +22,7 @@ from websockets.typing import Subprotocol
 
 from pos_server.core.credentials.device_keys import DeviceKind, authentication_mac
 from pos_server.core.protocol.client_messages import Authenticate
+from pos_server.core.protocol.client_messages import Resume as ResumeRequest
 from pos_server.core.protocol.codec import encode
 from pos_server.core.protocol.server_messages import (
     SUBPROTOCOL,
@@ -33,6 +34,7 @@ from pos_server.core.protocol.server_messages import (
     PaymentList,
     PaymentPending,
     PinChanged,
+    Replayed,
     ShiftReport,
     StatusChanged,
     TerminalPaymentResult,
@@ -43,11 +45,13 @@ from pos_server.core.protocol.server_messages import (
     WalletRefundResult,
 )
 
-from ..errors import ConnectionStopped, CredentialsError
+from ..errors import ConnectionStopped, CredentialsError, RequestRefused, RequestUnanswered
 from .backoff import Backoff
 from .credentials import Credentials
 from .disconnects import describe_loss, retry_after_s
 from .heartbeat import ObservedConnection, silence_timeout
+from .inbox import Inbox
+from .requests import REQUEST_TIMEOUT_S, OpenRequest, Requests, build_request
 from .resume import Resume
 
 FRAME_BYTES_MAX = 64 * 1024
@@ -61,6 +65,10 @@ RETRY_AFTER_S_MAX = 120
 DRAIN_SPREAD_S_MIN = 1
 DRAIN_SPREAD_S_MAX = 120
 """Bounds of `reconnect_within_s`: devices neither all reconnect at once nor stay away."""
+UNREAD_MAX = 500
+"""Upper bound of the queue of unread results. Further ones stay at the server until there is room again."""
+REPLAY_PAGE = 200
+"""Results of a page of a replay. A page is requested when the queue has room for it."""
 
 _UNREADABLE = "the server sent a message that this client cannot read: update the client"
 
@@ -70,6 +78,7 @@ _websockets_log = logging.getLogger("pos_client.websockets")
 _websockets_log.setLevel(logging.WARNING)
 
 ReadyT = TypeVar("ReadyT", bound=TerminalReady | WalletReady)
+UnreadT = TypeVar("UnreadT")
 # All messages to an online device, except `draining`.
 ServerMessage = (
     TerminalPaymentResult
@@ -111,18 +120,18 @@ class Link(Generic[ReadyT]):
         return True
 
 
-class DeviceClient(Generic[ReadyT, MessageT]):
+class DeviceClient(Generic[ReadyT, MessageT, UnreadT]):
     """The reconnecting session of one device. An async context manager that runs the session in its own task.
 
-    A subclass handles messages (`_on_message`), the start of a session (`_on_online`), and its loss or final stop
-    (`_on_offline`). These methods run in the event loop and must not block.
+    Results that nobody waits for go to `_unread`. A subclass handles messages (`_on_message`), the start of a session
+    (`_on_online`), and its loss or final stop (`_on_offline`). These methods run in the event loop and must not block.
     """
 
     def __init__(
         self,
         credentials: Credentials,
         kind: DeviceKind,
-        messages: TypeAdapter[Hello | ReadyT | MessageT | Draining],
+        messages: TypeAdapter[Hello | ReadyT | MessageT | Replayed | Draining],
         *,
         backoff: Backoff | None,
         resume: Resume | None = None,
@@ -143,6 +152,9 @@ class DeviceClient(Generic[ReadyT, MessageT]):
         self._resume = resume or Resume()
         self._language = language
         self._now_ms = now_ms
+        self._requests = Requests(self._online, self._backoff, lambda: self.problem)
+        self._unread: Inbox[UnreadT] = Inbox(UNREAD_MAX)
+        self._falls_behind = asyncio.Event()
         self._link: asyncio.Future[Link[ReadyT]]
         self._task: asyncio.Task[None]
         self._online_at_s = math.inf
@@ -150,7 +162,7 @@ class DeviceClient(Generic[ReadyT, MessageT]):
 
     @property
     def may_have_missed(self) -> bool:
-        """True once results may be missing, because the server could not replay all of them (`ready.resumed`).
+        """True once results may be missing, because an older server could not replay all of them.
 
         Open scans are not affected: they are resent and answered.
         """
@@ -259,19 +271,56 @@ class DeviceClient(Generic[ReadyT, MessageT]):
         self._online_at_s = clock()
         self.problem = None
         self._on_online(link.ready)
+        catching_up = asyncio.create_task(self._catch_up(), name="pos-catch-up")
         try:
             while True:
                 message = await self._receive(socket)
                 if isinstance(message, Draining):
                     self._drain_spread_s = message.reconnect_within_s
+                elif isinstance(message, Replayed):
+                    self._on_replayed(message)
                 elif isinstance(message, ServerMessage):
                     self._on_message(message)
         finally:
+            catching_up.cancel()
             self.problem = "the connection was lost"
-            self._resume.on_lost(clock() - self._online_at_s)
             self._link = asyncio.get_running_loop().create_future()
             link.lost.set()
             self._on_offline()
+
+    def _on_replayed(self, message: Replayed) -> None:
+        """Handle the end of a replay or of a page. A subclass may save the position."""
+        self._resume.on_replayed(message.since_ms, message.next_cursor)
+        request = self._requests.find(message.reply_to)
+        if request is not None:
+            request.on_answer(message)
+
+    def _has_room(self) -> bool:
+        """Return whether an unsolicited result can be taken. If not, it is requested again when there is room."""
+        if self._unread.is_full:
+            self._resume.fall_behind()
+            self._falls_behind.set()
+            return False
+        return True
+
+    async def _catch_up(self) -> None:
+        """Request missing results, page by page, as the unread ones leave room. Runs until the link is lost."""
+        while True:
+            while self._resume.is_behind and self._resume.since_ms is not None:
+                await self._unread.room(REPLAY_PAGE)
+                self._resume.on_request()
+                request = build_request(
+                    ResumeRequest, since_ms=self._resume.since_ms, cursor=self._resume.cursor, limit=REPLAY_PAGE
+                )
+                try:
+                    await self._requests.send_and_wait(OpenRequest[Replayed](request), REQUEST_TIMEOUT_S)
+                except RequestRefused as error:  # an older server
+                    log.warning("results may be missing: %s", error)
+                    self._resume.give_up()
+                except RequestUnanswered as error:
+                    log.info("results are still missing: %s", error)
+            self._falls_behind.clear()
+            await self._falls_behind.wait()
 
     async def _authenticate(self, socket: ClientConnection) -> tuple[int, ReadyT]:
         hello = await self._receive(socket)
@@ -298,7 +347,7 @@ class DeviceClient(Generic[ReadyT, MessageT]):
             raise ConnectionStopped(None, "the server did not answer authenticate with ready")
         return hello.heartbeat_s, ready
 
-    async def _receive(self, socket: ClientConnection) -> Hello | ReadyT | MessageT | Draining:
+    async def _receive(self, socket: ClientConnection) -> Hello | ReadyT | MessageT | Replayed | Draining:
         """Return the next message of a known type. Types that a newer server may add are skipped."""
         while True:
             frame = await socket.recv()

@@ -38,6 +38,7 @@ from pos_server.core.protocol.server_messages import (
     Hello,
     PaymentList,
     PaymentPending,
+    Replayed,
     ShiftReport,
     StatusChanged,
     TerminalMessage,
@@ -49,15 +50,12 @@ from pos_server.core.protocol.server_messages import (
 from ..device.backoff import Backoff
 from ..device.connection import DeviceClient
 from ..device.credentials import Credentials
-from ..device.inbox import Inbox
-from ..device.requests import REQUEST_TIMEOUT_S, OpenRequest, Requests, build_request
+from ..device.requests import REQUEST_TIMEOUT_S, OpenRequest, build_request
 from ..device.resume import Resume
 from .open_payments import SCAN_TIMEOUT_S, OpenPayments
 from .open_scan import OnPending, OpenScan
 from .recovery import Recovered, Recovery
 
-RESULTS_MAX = 100
-"""Upper bound of the queue of `result()`; when it is full, the oldest result is dropped."""
 CODE_CHARS_MAX = 64
 """Upper bound of a scanned text. Scanners read longer symbols, and the server closes the connection for a huge one."""
 
@@ -65,10 +63,10 @@ Result = TerminalPaymentResult | TerminalRefundResult
 _Message = (
     TerminalPaymentResult | PaymentPending | PaymentList | TerminalRefundResult | ShiftReport | StatusChanged | Error
 )
-_messages: TypeAdapter[Hello | TerminalReady | _Message | Draining] = TypeAdapter(TerminalMessage)
+_messages: TypeAdapter[Hello | TerminalReady | _Message | Replayed | Draining] = TypeAdapter(TerminalMessage)
 
 
-class TerminalClient(DeviceClient[TerminalReady, _Message]):
+class TerminalClient(DeviceClient[TerminalReady, _Message, Result]):
     """One till's session. `async with TerminalClient(credentials) as till: result = await till.scan(…)`.
 
     `journal` is a file of this till's own. With it, scans, cancels and refunds survive a restart: those that an earlier
@@ -93,12 +91,10 @@ class TerminalClient(DeviceClient[TerminalReady, _Message]):
         self._recovery = Recovery(journal, credentials)
         resume = Resume(self._recovery.since_ms, self._recovery.versions)
         super().__init__(credentials, DeviceKind.TERMINAL, _messages, backoff=backoff, resume=resume, language=language)
-        self._requests = Requests(self._online, self._backoff, lambda: self.problem)
         self._payments = OpenPayments(
             self._requests, self._recovery, credentials.currency, lambda: self._now_ms() + self.clock_offset_ms
         )
         self._on_status = on_status
-        self._results: Inbox[Result] = Inbox(RESULTS_MAX)
         self._recovering: asyncio.Task[list[Recovered]]
 
     async def __aenter__(self) -> Self:
@@ -109,7 +105,9 @@ class TerminalClient(DeviceClient[TerminalReady, _Message]):
     async def __aexit__(self, *exception: object) -> None:
         await super().__aexit__(*exception)
         await asyncio.wait([self._recovering])  # the stop above ended its requests
-        self._recovery.resume_from(self._resume.since_ms)
+        if exception[0] is None:
+            self._unread.acknowledge()
+        self._save_position()
         await self._recovery.close()
 
     @property
@@ -120,7 +118,7 @@ class TerminalClient(DeviceClient[TerminalReady, _Message]):
     @property
     def unread(self) -> int:
         """Number of results that wait for `result`."""
-        return len(self._results)
+        return len(self._unread)
 
     async def recovered(self) -> list[Recovered]:
         """Wait for the outcomes of the requests that an earlier process left open, and return them, oldest first.
@@ -134,9 +132,13 @@ class TerminalClient(DeviceClient[TerminalReady, _Message]):
         """Wait for an unsolicited result: of an abandoned scan, a later change of a payment, or a refund.
 
         Each version of each payment arrives once. Results that `scan` and the other calls return do not arrive here.
-        After a restart without a journal, replayed results arrive here. Raises ConnectionStopped after the last one.
+        With a journal, results that were not read before a restart arrive again: calling this acknowledges the
+        previous result. Without one, replayed results arrive here. Up to UNREAD_MAX results are kept; later ones stay
+        at the server until these are read. Raises ConnectionStopped after the last one.
         """
-        result = await self._results.get()
+        self._unread.acknowledge()
+        self._save_position()
+        result = await self._unread.get()
         if isinstance(result, TerminalRefundResult):
             self._recovery.settle_refund(result)
         else:
@@ -303,19 +305,31 @@ class TerminalClient(DeviceClient[TerminalReady, _Message]):
             request.on_answer(message)
         if isinstance(message, PaymentList | ShiftReport):
             return
+        is_expected = request is not None or self._payments.is_waiting_for(message)
+        if not is_expected and not self._has_room():
+            return
         is_new = self._resume.on_result(message.payment_id, message.version, message.decided_at_ms)
-        self._recovery.resume_from(self._resume.since_ms)
         if isinstance(message, PaymentPending):
             self._payments.on_pending(message)
-            return
-        is_waited_for = self._payments.on_answer(message)
-        if is_new and request is None and not is_waited_for:
-            self._results.put(message)
+        else:
+            is_waited_for = self._payments.on_answer(message)
+            if is_new and request is None and not is_waited_for:
+                self._unread.put(message)
+        self._save_position()
+
+    def _save_position(self) -> None:
+        """Journal the time to resume from, unless there are unread results: those must arrive again after a restart."""
+        if self._unread.is_done:
+            self._recovery.resume_from(self._resume.since_ms)
 
     def _on_online(self, ready: TerminalReady) -> None:
-        self._recovery.resume_from(self._resume.since_ms)
+        self._save_position()
+
+    def _on_replayed(self, message: Replayed) -> None:
+        super()._on_replayed(message)
+        self._save_position()
 
     def _on_offline(self) -> None:
         self._requests.on_offline(self.stopped)
         if self.stopped is not None:
-            self._results.put(self.stopped)
+            self._unread.close(self.stopped)

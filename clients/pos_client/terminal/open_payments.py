@@ -139,6 +139,12 @@ class OpenPayments:
             if not request.in_doubt:
                 self._recovery.drop(f"refund {refund.refund_id}")
 
+    def is_waiting_for(self, message: TerminalPaymentResult | PaymentPending | TerminalRefundResult) -> bool:
+        """Return whether a request here waits for this message."""
+        if isinstance(message, TerminalRefundResult):
+            return message.refund_id in self._refunds
+        return message.payment_id in self._scans or message.payment_id in self._replayed
+
     def on_pending(self, pending: PaymentPending) -> None:
         """Handle the message that a payment waits for its customer."""
         open_scan = self._scans.get(pending.payment_id)

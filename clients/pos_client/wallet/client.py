@@ -26,6 +26,7 @@ from pos_server.core.protocol.server_messages import (
     Hello,
     HistoryPage,
     PinChanged,
+    Replayed,
     StatusChanged,
     WalletMessage,
     WalletPaymentResult,
@@ -36,22 +37,19 @@ from pos_server.core.protocol.server_messages import (
 from ..device.backoff import Backoff
 from ..device.connection import DeviceClient, local_time_ms
 from ..device.credentials import Credentials
-from ..device.inbox import Inbox
-from ..device.requests import REQUEST_TIMEOUT_S, OpenRequest, Requests, build_request
+from ..device.requests import REQUEST_TIMEOUT_S, OpenRequest, build_request
 from ..device.resume import Resume
 from ..errors import CodesExhausted, CredentialsError
 from .codes import CodeSource, ShownCode
 from .state import WalletStateFile
 
-NOTICES_MAX = 100
-"""Upper bound of the queue of unread notices; when it is full, the oldest is dropped."""
 PIN_TIMEOUT_S = 30.0
 """Default time that a confirmation and a PIN change wait for their answer."""
 
 Notice = WalletPaymentResult | ConfirmationRequired | WalletRefundResult | PinChanged | StatusChanged
 _Message = Notice | HistoryPage | Error
 log = logging.getLogger("pos_client")
-_messages: TypeAdapter[Hello | WalletReady | _Message | Draining] = TypeAdapter(WalletMessage)
+_messages: TypeAdapter[Hello | WalletReady | _Message | Replayed | Draining] = TypeAdapter(WalletMessage)
 
 
 @dataclass(eq=False)
@@ -66,7 +64,7 @@ class _OpenDecision(OpenRequest[WalletPaymentResult | ConfirmationRequired]):
         return body.payment_id == result.payment_id and body.merchant_id in (None, result.merchant_id)
 
 
-class WalletClient(DeviceClient[WalletReady, _Message]):
+class WalletClient(DeviceClient[WalletReady, _Message, Notice]):
     """One wallet device. `async with WalletClient(credentials) as wallet: …`; `code()` needs no connection.
 
     `state_file` keeps the state that must survive a restart (`wallet/state.py`): with it, a new process receives the
@@ -103,13 +101,18 @@ class WalletClient(DeviceClient[WalletReady, _Message]):
         """Latest known status: `active`, `frozen` or `closed`; None before the first connection."""
         self._codes = CodeSource(credentials, state_file=state_file, now_ms=now_ms)
         self.clock_offset_ms = self._codes.clock_offset_ms
-        self._requests = Requests(self._online, self._backoff, lambda: self.problem)
         self._decisions: list[_OpenDecision] = []
-        self._notices: Inbox[Notice] = Inbox(NOTICES_MAX)
 
     async def __aexit__(self, *exception: object) -> None:
         await super().__aexit__(*exception)
+        if exception[0] is None:
+            self._unread.acknowledge()
         self._save_position()
+
+    @property
+    def unread(self) -> int:
+        """Number of notices that wait for `next_notice`."""
+        return len(self._unread)
 
     def code(self) -> ShownCode:
         """Return the code to show now: the same one until it is used or its step ends.
@@ -141,8 +144,9 @@ class WalletClient(DeviceClient[WalletReady, _Message]):
         file, unread notices arrive again too: calling this acknowledges the previous notice. Raises ConnectionStopped
         after the last notice.
         """
+        self._unread.acknowledge()
         self._save_position()
-        return await self._notices.get()
+        return await self._unread.get()
 
     async def notices(self) -> AsyncIterator[Notice]:
         """Iterate over the notices of `next_notice`. Ends by raising ConnectionStopped."""
@@ -226,7 +230,7 @@ class WalletClient(DeviceClient[WalletReady, _Message]):
     def _save_position(self) -> None:
         """Save the time to resume from, unless there are unread notices: those must arrive again after a restart."""
         since_ms = self._resume.since_ms
-        if len(self._notices) or since_ms is None or since_ms == self._state_file.state.since_ms:
+        if not self._unread.is_done or since_ms is None or since_ms == self._state_file.state.since_ms:
             return
         try:
             self._state_file.change(since_ms=since_ms)
@@ -242,14 +246,14 @@ class WalletClient(DeviceClient[WalletReady, _Message]):
             case PinChanged():
                 self.pin_set = True
                 if not self._reply(message.reply_to, message):
-                    self._notices.put(message)
+                    self._unread.put(message)
             case StatusChanged():
                 self.status = message.status
-                self._notices.put(message)
+                self._unread.put(message)
             case WalletRefundResult():
                 self.balance_minor = message.balance_minor
-                if self._resume.on_result(_key(message), message.version, message.decided_at_ms):
-                    self._notices.put(message)
+                if self._has_room() and self._resume.on_result(_key(message), message.version, message.decided_at_ms):
+                    self._unread.put(message)
             case WalletPaymentResult() | ConfirmationRequired():
                 self._on_payment(message)
 
@@ -257,7 +261,6 @@ class WalletClient(DeviceClient[WalletReady, _Message]):
         # The first version of a payment used a code, of this device or of another device of this wallet.
         if not self._resume.knows(_key(message)):
             self._codes.used_at(message.decided_at_ms)
-        is_new = self._resume.on_result(_key(message), message.version, message.decided_at_ms)
         is_answer = self._reply(message.reply_to, message)
         if isinstance(message, WalletPaymentResult):
             self.balance_minor = message.balance_minor
@@ -265,8 +268,15 @@ class WalletClient(DeviceClient[WalletReady, _Message]):
                 if decision.is_about(message) and not decision.answer.done():
                     decision.on_answer(message)
                     is_answer = True
+        if not is_answer and not self._has_room():
+            return
+        is_new = self._resume.on_result(_key(message), message.version, message.decided_at_ms)
         if is_new and not is_answer:
-            self._notices.put(message)
+            self._unread.put(message)
+
+    def _on_replayed(self, message: Replayed) -> None:
+        super()._on_replayed(message)
+        self._save_position()
 
     def _reply(self, reply_to: str | None, message: object) -> bool:
         request = self._requests.find(reply_to)
@@ -284,7 +294,7 @@ class WalletClient(DeviceClient[WalletReady, _Message]):
     def _on_offline(self) -> None:
         self._requests.on_offline(self.stopped)
         if self.stopped:
-            self._notices.put(self.stopped)
+            self._unread.close(self.stopped)
 
 
 def _key(message: WalletPaymentResult | ConfirmationRequired | WalletRefundResult) -> tuple[int, UUID]:

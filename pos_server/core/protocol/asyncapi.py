@@ -195,10 +195,10 @@ def _operations(kind: DeviceKind) -> Iterator[tuple[str, Document]]:
 
 
 def _operation_name(request: type[BaseModel], kind: DeviceKind) -> str:
-    """`scanPayment` for `payment.scan`. Both kinds of device send `authenticate`."""
-    if request is Authenticate:
-        return f"authenticate{kind.capitalize()}"
+    """`scanPayment` for `payment.scan`; `resumeWallet` for a request that both kinds of device send."""
     noun, _, verb = request.model_fields["type"].default.partition(".")
+    if request is Authenticate or all(request in requests for requests in REQUESTS.values()):
+        return f"{noun}{kind.capitalize()}"
     return f"{verb}{noun.capitalize()}" if verb else noun
 
 

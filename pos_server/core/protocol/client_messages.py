@@ -15,7 +15,16 @@ from pydantic_core import PydanticCustomError
 from ..credentials.device_keys import SLOT_MAX, DeviceKind
 from ..money import MAX_AMOUNT_MINOR, Currency, PositiveMinor
 from ..texts import DEFAULT_LANGUAGE
-from .fields import CURSOR_PATTERN, UUID_PATTERN, MessageId, PaymentId, Reference, ShiftId, described
+from .fields import (
+    CURSOR_PATTERN,
+    REPLAY_CURSOR_PATTERN,
+    UUID_PATTERN,
+    MessageId,
+    PaymentId,
+    Reference,
+    ShiftId,
+    described,
+)
 from .server_messages import (
     ConfirmationRequired,
     Error,
@@ -23,6 +32,7 @@ from .server_messages import (
     PaymentList,
     PaymentPending,
     PinChanged,
+    Replayed,
     ServerStruct,
     ShiftReport,
     TerminalPaymentResult,
@@ -35,6 +45,7 @@ from .server_messages import (
 OPERATOR_CHARS_MAX = 40
 PIN_DIGITS_MAX = 12
 PAGE_MAX = 50
+REPLAY_PAGE_MAX = 1000
 ONE_OF = "one_of"
 Pin = Annotated[str, StringConstraints(pattern=rf"^[0-9]{{4,{PIN_DIGITS_MAX}}}$")]
 _Cash = Annotated[int, Field(ge=0, le=MAX_AMOUNT_MINOR)]
@@ -83,13 +94,32 @@ class Authenticate(_ClientMessage):
     )
     since_ms: Annotated[int, Field(ge=0, le=2**53 - 1)] | None = Field(
         default=None,
-        description="Time up to which the device has received everything: the largest `decided_at_ms` that it has "
-        "processed, or the `server_time_ms` of a `ready` whose replay has arrived. Null: nothing is replayed.",
+        description="Time up to which the device has received everything (see Resuming). Null: nothing is replayed.",
     )
     language: Annotated[str, StringConstraints(max_length=35, pattern=r"^[A-Za-z0-9-]+$")] = Field(
         default=DEFAULT_LANGUAGE,
         description="Language of every `text` on this connection: a tag (RFC 5646) such as `zh-CN`.",
     )
+
+
+class Resume(_ClientMessage):
+    """Ask for a page of the results that the device missed, oldest change first. They come before the answer."""
+
+    replies = (Replayed, Error)
+    workload = Workload.QUERY
+
+    type: Literal["resume"] = "resume"
+    since_ms: Annotated[
+        int, Field(ge=0, le=2**53 - 1, description="Time up to which the device has received everything.")
+    ]
+    cursor: Annotated[
+        str | None,
+        StringConstraints(pattern=REPLAY_CURSOR_PATTERN),
+        Field(description="`next_cursor` of the previous page; null for the first page. It replaces `since_ms`."),
+    ] = None
+    limit: Annotated[
+        int, Field(ge=1, le=REPLAY_PAGE_MAX, description="Maximum number of results. The server may send fewer.")
+    ] = REPLAY_PAGE_MAX
 
 
 class PaymentScan(_ClientMessage):
@@ -289,9 +319,17 @@ class ShiftQuery(_ClientMessage):
 
 
 TerminalRequest = (
-    PaymentScan | PaymentQuery | PaymentCancel | PaymentsRecent | RefundCreate | ShiftOpen | ShiftClose | ShiftQuery
+    Resume
+    | PaymentScan
+    | PaymentQuery
+    | PaymentCancel
+    | PaymentsRecent
+    | RefundCreate
+    | ShiftOpen
+    | ShiftClose
+    | ShiftQuery
 )
-WalletRequest = PaymentConfirm | PaymentReject | PinSet | History
+WalletRequest = Resume | PaymentConfirm | PaymentReject | PinSet | History
 Request = TerminalRequest | WalletRequest
 ClientMessage = Authenticate | Request
 

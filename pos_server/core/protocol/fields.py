@@ -14,6 +14,7 @@ MESSAGE_ID_CHARS_MAX = 64
 REFERENCE_CHARS_MAX = 64
 PRINTABLE_PATTERN = r"^[!-~](?:[ -~]*[!-~])?$"
 UUID_PATTERN = r"^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+REPLAY_CURSOR_PATTERN = r"^[0-9]{1,15}\.[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.[0-9]{1,15}$"
 # Cursors of older servers have no merchant at the end.
 CURSOR_PATTERN = r"^[0-9]{1,15}\.[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:\.[0-9]{1,16})?$"
 
@@ -125,7 +126,18 @@ NewStatus = Annotated[
     ),
 ]
 Resumed = Annotated[
-    bool, described("False: too much was missed, so nothing is replayed. True: the replay follows, if there is one.")
+    bool,
+    described(
+        "True: the replay follows and ends with `replayed`, if `since_ms` was sent. False: too much was missed, so "
+        "nothing is replayed until the device asks for it with `resume`."
+    ),
+]
+NextReplayCursor = Annotated[
+    str, described("Cursor of the next page; null if the replay is complete.", pattern=REPLAY_CURSOR_PATTERN)
+]
+ReplayedUntil = Annotated[
+    int,
+    described("Time up to which the device has received everything: its next `since_ms`. In Unix ms.", minimum=0),
 ]
 TerminalNumber = Annotated[int, described("Number of the terminal.", **NUMBER_BOUNDS)]
 MerchantName = Annotated[str, described("Name of the merchant.")]

@@ -95,6 +95,15 @@ class WalletReady(ServerStruct, frozen=True, kw_only=True, gc=False):
     status: fields.WalletStatusValue = WalletStatus.ACTIVE.value
 
 
+class Replayed(ServerStruct, frozen=True, kw_only=True, gc=False):
+    """End of a replay, or of a page of it. Everything that belongs to it was sent before this message."""
+
+    type: Literal["replayed"] = "replayed"
+    reply_to: fields.ReplyTo
+    since_ms: fields.ReplayedUntil
+    next_cursor: fields.NextReplayCursor | None
+
+
 class TerminalPaymentResult(ServerStruct, frozen=True, kw_only=True, gc=False):
     """Outcome of a payment, for the terminal. It is sent after the database has committed.
 
@@ -352,6 +361,7 @@ class Draining(ServerStruct, frozen=True, kw_only=True, gc=False):
 ToTerminal = (
     Hello
     | TerminalReady
+    | Replayed
     | TerminalPaymentResult
     | PaymentPending
     | PaymentList
@@ -364,6 +374,7 @@ ToTerminal = (
 ToWallet = (
     Hello
     | WalletReady
+    | Replayed
     | WalletPaymentResult
     | ConfirmationRequired
     | WalletRefundResult

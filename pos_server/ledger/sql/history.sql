@@ -1,19 +1,30 @@
--- name: terminal_payments_since
--- Payments that a terminal may have missed, oldest first.
+-- name: terminal_payments_after
+-- A page of the payments that a terminal may have missed, oldest change first.
 select {payment_columns}
-from payment p where p.terminal_number = $1 and p.changed_at > to_timestamp($2::bigint / 1000.0)
-order by p.changed_at, p.id limit $3;
+from payment p
+where p.terminal_number = $1 and (p.changed_at, p.id, p.merchant_id) > (from_unix_ms($2), $3::uuid, $4::bigint)
+order by p.changed_at, p.id, p.merchant_id limit $5;
 
--- name: wallet_payments_since
--- Payments that a wallet may have missed, oldest first, with the names that it displays.
+-- name: wallet_payments_after
+-- A page of the payments that a wallet may have missed, oldest change first, with the names that it displays.
 select {payment_columns},
     m.name as merchant_name, coalesce(s.name, '') as store_name
 from payment p
 left join terminal t on t.number = p.terminal_number
 left join store s on s.id = t.store_id
 join merchant m on m.id = p.merchant_id
-where p.wallet_number = $1 and p.changed_at > to_timestamp($2::bigint / 1000.0)
-order by p.changed_at, p.id, p.merchant_id limit $3;
+where p.wallet_number = $1 and (p.changed_at, p.id, p.merchant_id) > (from_unix_ms($2), $3::uuid, $4::bigint)
+order by p.changed_at, p.id, p.merchant_id limit $5;
+
+-- name: terminals_changed_since
+-- Those of these terminals that have payments which changed since a time.
+select number from unnest($1::bigint[]) as number
+where exists (select from payment p where p.terminal_number = number and p.changed_at >= from_unix_ms($2));
+
+-- name: wallets_changed_since
+-- Those of these wallets that have payments which changed since a time.
+select number from unnest($1::bigint[]) as number
+where exists (select from payment p where p.wallet_number = number and p.changed_at >= from_unix_ms($2));
 
 -- name: payment_by_id
 select {payment_columns}

@@ -44,6 +44,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     },
     "PaymentQuery": {"type": "payment.query", "message_id": "1", "reference": "order-1"},
     "PaymentCancel": {"type": "payment.cancel", "message_id": "1", "payment_id": A_UUID},
+    "Resume": {"type": "resume", "message_id": "1", "since_ms": 0, "cursor": f"0.{A_UUID}.0", "limit": 1},
     "PaymentsRecent": {"type": "payments.recent", "message_id": "1", "limit": 5},
     "ShiftOpen": {"type": "shift.open", "message_id": "1", "shift_id": A_UUID, "operator": "Alice"},
     "ShiftClose": {"type": "shift.close", "message_id": "1", "shift_id": A_UUID, "counted_cash_minor": 0},

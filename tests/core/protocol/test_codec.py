@@ -19,6 +19,7 @@ from pos_server.core.payments.operations import Entry, Scan
 from pos_server.core.protocol.client_messages import (
     OPERATOR_CHARS_MAX,
     PAGE_MAX,
+    REPLAY_PAGE_MAX,
     Authenticate,
     ClientMessage,
     History,
@@ -30,6 +31,7 @@ from pos_server.core.protocol.client_messages import (
     PaymentsRecent,
     PinSet,
     RefundCreate,
+    Resume,
     ShiftClose,
     ShiftOpen,
     ShiftQuery,
@@ -76,6 +78,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "payment.query": {"type": "payment.query", "message_id": "m1", "payment_id": PAYMENT_ID},
     "payment.cancel": {"type": "payment.cancel", "message_id": "m1", "reference": "order-1"},
     "payments.recent": {"type": "payments.recent", "message_id": "m1", "limit": 5},
+    "resume": {"type": "resume", "message_id": "m1", "since_ms": 5, "cursor": f"6.{PAYMENT_ID}.7", "limit": 8},
     "shift.open": {
         "type": "shift.open",
         "message_id": "m1",
@@ -164,6 +167,7 @@ def test_an_authentication() -> None:
         ("payment.query", PaymentQuery(message_id="m1", payment_id=UUID(PAYMENT_ID))),
         ("payment.cancel", PaymentCancel(message_id="m1", reference="order-1")),
         ("payments.recent", PaymentsRecent(message_id="m1", limit=5)),
+        ("resume", Resume(message_id="m1", since_ms=5, cursor=f"6.{PAYMENT_ID}.7", limit=8)),
         (
             "shift.open",
             ShiftOpen(message_id="m1", shift_id=UUID(SHIFT_ID), operator="Alice", opening_cash_minor=10_000),
@@ -247,6 +251,10 @@ def test_a_payment_is_named_in_one_way_only(kind: str, payment_id: str | None, r
         ("payment.scan", "entry", '"scanned"', "scanned"),
         ("payment.scan", "entry", '"typed"', "typed"),
         ("payments.recent", "limit", None, 10),
+        ("resume", "cursor", None, None),
+        ("resume", "cursor", "null", None),
+        ("resume", "limit", None, REPLAY_PAGE_MAX),
+        ("resume", "since_ms", str(2**53 - 1), 2**53 - 1),
         ("shift.open", "operator", '"\u674e\u96f7 B."', "\u674e\u96f7 B."),
         ("shift.open", "operator", json.dumps("x" * OPERATOR_CHARS_MAX), "x" * OPERATOR_CHARS_MAX),
         ("shift.open", "opening_cash_minor", None, 0),
@@ -437,6 +445,18 @@ BAD_FIELDS: list[tuple[str, str, dict[str, str | None]]] = [
     ("payment.query", "payment_id", {"number": "5", "word": '"payment"', "object": "{}"}),
     ("payment.cancel", "reference", PRINTABLE_REJECTED | {"number": "5", "object": "{}"}),
     ("payments.recent", "limit", LIMITS_REJECTED),
+    ("resume", "limit", LIMITS_REJECTED | {"too many": "1001"}),
+    ("resume", "since_ms", {"missing": None, "null": "null", "-1": "-1", "text": '"1"', "too large": str(2**53)}),
+    (
+        "resume",
+        "cursor",
+        {
+            "number": "1",
+            "a cursor of the history": f'"1.{PAYMENT_ID}"',
+            "long time": f'"{"1" * 16}.{PAYMENT_ID}.1"',
+            "long merchant": f'"1.{PAYMENT_ID}.{"1" * 16}"',
+        },
+    ),
     ("shift.open", "shift_id", STRINGS_REJECTED | {"word": '"shift"'}),
     ("shift.open", "operator", STRINGS_REJECTED | {"41 characters": json.dumps("x" * 41), "newline": '"a\\nb"'}),
     ("shift.open", "opening_cash_minor", CASH_REJECTED | {"null": "null"}),
@@ -757,6 +777,14 @@ CLIENT_MESSAGES: st.SearchStrategy[ClientMessage] = st.one_of(
     st.builds(PaymentCancel, message_id=PRINTABLE, payment_id=st.uuids()),
     st.builds(PaymentCancel, message_id=PRINTABLE, reference=PRINTABLE),
     st.builds(PaymentsRecent, message_id=PRINTABLE, limit=st.integers(1, PAGE_MAX)),
+    st.builds(
+        Resume,
+        message_id=PRINTABLE,
+        since_ms=st.integers(0, 2**53 - 1),
+        cursor=st.none()
+        | st.from_regex(r"[0-9]{1,15}\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.[0-9]{1,15}", fullmatch=True),
+        limit=st.integers(1, REPLAY_PAGE_MAX),
+    ),
     st.builds(
         ShiftOpen,
         message_id=PRINTABLE,

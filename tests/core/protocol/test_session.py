@@ -20,6 +20,7 @@ from pos_server.core.protocol.client_messages import (
     PinSet,
     RefundCreate,
     Request,
+    Resume,
     ShiftClose,
     ShiftOpen,
     ShiftQuery,
@@ -38,6 +39,7 @@ SCAN = {
     "code": "771000000001006438058199",
 }
 PAYMENT_ID = SCAN["payment_id"]
+RESUME = {"type": "resume", "message_id": "m1", "since_ms": 0}
 # Requests that only one kind of device may send, apart from `scan`.
 REQUESTS: dict[DeviceKind, dict[type[Request], dict[str, object]]] = {
     DeviceKind.TERMINAL: {
@@ -188,7 +190,12 @@ def test_receive(kind: DeviceKind, state: State, frame: str, result: Result, nex
 
 def test_every_request_has_its_row() -> None:
     rows = {type_ for requests in REQUESTS.values() for type_ in requests}
-    assert {*get_args(Request)} == rows | {PaymentScan}
+    assert {*get_args(Request)} == rows | {PaymentScan, Resume}
+
+
+@pytest.mark.parametrize("kind", DeviceKind)
+def test_both_kinds_of_device_may_resume(kind: DeviceKind) -> None:
+    assert session_in(kind, READY).receive(json.dumps(RESUME)) == Resume(message_id="m1", since_ms=0)
 
 
 def test_a_session_starts_in_hello() -> None:

@@ -129,6 +129,7 @@ def test_the_screen_reports_possibly_missing_notices(capsys: pytest.CaptureFixtu
     screen.draw()
     assert "may be missing" not in capsys.readouterr().out
     wallet._resume.on_ready(1, resumed=False)
+    wallet._resume.give_up()
     screen.draw()
     assert "Some earlier payments may be missing here." in capsys.readouterr().out
 

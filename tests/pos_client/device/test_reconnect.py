@@ -84,13 +84,14 @@ async def test_a_device_resumes_from_the_latest_time_it_has_seen() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_gap_without_a_replay_is_reported() -> None:
+async def test_a_gap_that_an_older_server_cannot_replay_is_reported() -> None:
     async def first(peer: Peer) -> None:
         await peer.welcome()
         peer.drop()
 
     async def second(peer: Peer) -> None:
         await peer.welcome(resumed=False)
+        await peer.refuse(await peer.receive(), "unknown_type", retryable=False)
         await peer.socket.close(4100)
 
     async with fake_server(first, second) as server, WalletClient(server.wallet(), backoff=no_wait()) as wallet:

@@ -187,8 +187,8 @@ async def test_a_late_answer_is_removed_only_once_it_is_read(tmp_path: Path) -> 
         with pytest.raises(OutcomeUnknown):
             await till.scan(code=CODE, amount_minor=1250, reference="order-1", timeout_s=0.1)
         scan_timed_out.set()
-        late_result = await till._results.get()
-        till._results.put(late_result)
+        late_result = await till._unread.get()
+        till._unread.put(late_result)
 
     async with fake_server(late) as server:
         async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
@@ -228,6 +228,27 @@ async def test_the_next_process_resumes_and_drops_replayed_duplicates(tmp_path: 
 
 
 @pytest.mark.asyncio
+async def test_a_result_that_was_not_processed_before_a_crash_arrives_again(tmp_path: Path) -> None:
+    path = tmp_path / "till.journal"
+
+    async def selling(peer: Peer) -> None:
+        await peer.welcome()
+        await peer.send(**{**PAID, "payment_id": OTHER_ID, "decided_at_ms": DECIDED_AT_MS + 1})
+        await peer.send(**{**PAID, "payment_id": str(PAYMENT_ID), "decided_at_ms": DECIDED_AT_MS + 2})
+
+    async def crashing(server: FakeServer) -> None:
+        async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
+            await till.result()
+            await till.result()
+            raise ZeroDivisionError
+
+    async with fake_server(selling, server_time_ms=DECIDED_AT_MS) as server:
+        with pytest.raises(ZeroDivisionError):
+            await crashing(server)
+        assert journal_of(server, path).since_ms == DECIDED_AT_MS
+
+
+@pytest.mark.asyncio
 async def test_a_client_that_is_closed_immediately_ends(tmp_path: Path) -> None:
     async with fake_server(silent) as server:
         await leave_open(server, tmp_path / "till.journal")
@@ -237,15 +258,17 @@ async def test_a_client_that_is_closed_immediately_ends(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_long_session_without_results_advances_the_resume_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pos_client.device.resume.REPLAYED_AFTER_S", 0)
+async def test_an_empty_replay_advances_the_resume_time(tmp_path: Path) -> None:
     path = tmp_path / "till.journal"
-    async with fake_server(silent, server_time_ms=DECIDED_AT_MS) as server:
+
+    async def replaying_nothing(peer: Peer) -> None:
+        await peer.welcome()
+        await peer.send(**{**PAID, "payment_id": OTHER_ID, "decided_at_ms": DECIDED_AT_MS - 500})
+
+    async with fake_server(replaying_nothing, server_time_ms=DECIDED_AT_MS) as server:
         Journal(path, f"7 at {server.url}").settle({}, (), DECIDED_AT_MS - 1_000)
         async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
-            await till.ready()
+            await till.result()  # comes after the replay
         assert journal_of(server, path).since_ms == DECIDED_AT_MS
 
 

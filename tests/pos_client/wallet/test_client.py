@@ -5,8 +5,9 @@ from uuid import UUID
 import pytest
 
 from pos_client.device.backoff import Backoff
+from pos_client.device.connection import UNREAD_MAX
 from pos_client.errors import CodesExhausted
-from pos_client.wallet.client import NOTICES_MAX, WalletClient
+from pos_client.wallet.client import WalletClient
 from pos_client.wallet.state import WalletStateFile
 from pos_server.core.credentials import payment_code
 from pos_server.core.credentials.device_keys import DeviceKind
@@ -161,12 +162,14 @@ async def test_the_resume_time_and_the_codes_share_a_file(tmp_path: Path) -> Non
 
 
 @pytest.mark.asyncio
-async def test_unread_notices_are_bounded_and_the_newest_stay() -> None:
+async def test_unread_notices_are_bounded_and_later_ones_are_requested_again() -> None:
     wallet = WalletClient(credentials(DeviceKind.WALLET))
-    for number in range(NOTICES_MAX + 5):
+    for number in range(UNREAD_MAX + 5):
         wallet._on_message(notice_of(number))
-    balances = [(await wallet.notice()).balance_minor for _ in range(NOTICES_MAX)]
-    assert balances == list(range(5, NOTICES_MAX + 5))
+    assert wallet.balance_minor == UNREAD_MAX + 4
+    assert wallet._resume.is_behind
+    balances = [(await wallet.notice()).balance_minor for _ in range(UNREAD_MAX)]
+    assert balances == list(range(UNREAD_MAX))
 
 
 @pytest.mark.asyncio
