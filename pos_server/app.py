@@ -25,7 +25,7 @@ from .api.openapi import OpenApi
 from .api.support.authentication import Authentication
 from .api.support.dispatch import Dispatcher
 from .api.support.engine_client import EngineClient
-from .api.support.error_responses import ERROR_RESPONSES
+from .api.support.error_responses import ERROR_RESPONSES, answered_at_shutdown
 from .api.support.idempotent_create import IdempotentCreate
 from .clock import BusinessDays, now_ms
 from .core.credentials.device_keys import Keyring
@@ -99,7 +99,7 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
     terminals = TerminalEndpoint(settings.device_limits(), backend, forged_codes, new_id=uuid7)
     wallets = WalletEndpoint(settings.device_limits(), backend, rules, pin_hasher)
     rest = _rest_api(settings, backend, forged_codes, connections, metrics)
-    asgi = device_routes({"/v1/terminal": terminals, "/v1/wallet": wallets}, otherwise=rest)
+    asgi = device_routes({"/v1/terminal": terminals, "/v1/wallet": wallets}, otherwise=answered_at_shutdown(rest))
     tasks = list[asyncio.Task[None]]()
     try:
         # Before anything can be submitted: the engine's connection serves one at a time.

@@ -6,6 +6,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from http import HTTPStatus
 
 import h11
 import uvicorn
@@ -19,6 +20,10 @@ from .gateway.websocket_protocol import WebSocketProtocol
 from .settings import Settings
 
 _BACKLOG = 2048
+_LATECOMERS_CHECK_S = 0.1
+# Length of a request's line and headers, to within a piece.
+_HEAD_BYTES_MAX = 16 * 1024
+_PIECE_BYTES = 4 * 1024
 # Python's defaults are 700, 10, 10: net allocations, then collections of generation 0 and of generation 1.
 _GARBAGE_THRESHOLDS = (50_000, 20, 10)
 
@@ -52,7 +57,19 @@ class _Uvicorn(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await self._app.drain()
-        await super().shutdown(sockets)
+        latecomers = asyncio.create_task(self._shut_latecomers(), name="latecomers")
+        try:
+            await super().shutdown(sockets)
+        finally:
+            latecomers.cancel()
+
+    async def _shut_latecomers(self) -> None:
+        """Shut connections that uvicorn has accepted but not seen, because it lists them once."""
+        while True:
+            await asyncio.sleep(_LATECOMERS_CHECK_S)
+            for connection in list(self.server_state.connections):
+                if not connection.transport.is_closing():
+                    connection.shutdown()
 
 
 class _HttpProtocol(H11Protocol):
@@ -65,7 +82,11 @@ class _HttpProtocol(H11Protocol):
         self._set_deadline()
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+        # In pieces, because h11 checks the length of a request's head only while the head is incomplete.
+        for start in range(0, len(data), _PIECE_BYTES):
+            if self.transport.is_closing() or self.transport.get_protocol() is not self:
+                break
+            super().data_received(data[start : start + _PIECE_BYTES])
         upgraded = self.transport.get_protocol() is not self
         if upgraded or self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
             self._clear_deadline()
@@ -75,6 +96,22 @@ class _HttpProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._clear_deadline()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """Close the connection; called when the application has drained. A request that has half arrived gets 503."""
+        has_half_arrived = bool(self.conn.trailing_data[0]) if self.cycle is None else self.cycle.more_body
+        if not has_half_arrived or (self.cycle is not None and self.cycle.response_started):
+            super().shutdown()
+            return
+        if self.cycle is not None:  # to the application, the peer is gone
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        text = b"the server is restarting\n"
+        headers = [("Content-Length", str(len(text))), ("Retry-After", "1"), ("Connection", "close")]
+        response = h11.Response(status_code=HTTPStatus.SERVICE_UNAVAILABLE, headers=headers)
+        for event in (response, h11.Data(data=text), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event))
+        self.transport.close()
 
     def _set_deadline(self) -> None:
         self._deadline = self.loop.call_later(self.config.timeout_keep_alive, self.transport.close)
@@ -122,6 +159,7 @@ def uvicorn_config(asgi: ASGIApp, settings: Settings) -> uvicorn.Config:
         ws_max_size=settings.frame_bytes_max,
         ws_ping_interval=settings.heartbeat_s,
         ws_ping_timeout=settings.heartbeat_timeout_s,
+        h11_max_incomplete_event_size=_HEAD_BYTES_MAX,
         lifespan="off",
         access_log=False,
         log_config=None,

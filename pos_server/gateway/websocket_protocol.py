@@ -16,8 +16,9 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.exceptions import InvalidState
 from websockets.frames import CloseCode as StandardCloseCode
 from websockets.frames import Frame, Opcode, apply_mask  # type: ignore[attr-defined] # the one in C, where there is one
-from websockets.http11 import Request
+from websockets.http11 import Request, Response
 from websockets.protocol import State
+from websockets.server import ServerProtocol
 
 from ..core.errors import CloseCode
 from .direct_socket import FAILURE, attach, detach
@@ -27,6 +28,9 @@ _OPEN = State.OPEN  # as in core/payments/payment.py
 _WRITE_BUFFER_BYTES_MAX = 16 * 1024
 # Messages of one connection that may wait for the application before its socket is left alone.
 _READ_AHEAD_MESSAGES_MAX = 16
+# A message may have this many fragments, or one for each of these bytes of its greatest length.
+_FRAGMENTS_MAX = 64
+_FRAGMENT_BYTES = 16
 _HEADERS_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -63,6 +67,12 @@ class _Received:
         return self._events.pop(0)
 
 
+def _unavailable(connection: ServerProtocol) -> Response:
+    response = connection.reject(HTTPStatus.SERVICE_UNAVAILABLE, "the server is restarting\n")
+    response.headers["Retry-After"] = "1"
+    return response
+
+
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket with a smaller write buffer, and a close frame for peers that do not read or answer.
 
@@ -81,6 +91,17 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES_MAX)
+
+    def shutdown(self) -> None:
+        """Close the connection; called when the application has drained. An open upgrade gets 503."""
+        if self.handshake_complete or self.close_sent or not self.handshake_initiated:
+            super().shutdown()
+            return
+        # From here on the peer is gone to the application: see `send`.
+        self.close_sent = self.handshake_complete = True
+        self.conn.send_response(_unavailable(self.conn))
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         pieces, self._until_frame = split(data, self._until_frame)
@@ -131,6 +152,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             # Waiting until the peer reads could take forever; the close frame is small and goes into the buffer.
             self.writable.set()
         await super().send(message)
+        if message["type"] == "websocket.http.response.body" and self.close_sent:
+            self.handshake_complete = True  # or uvicorn would log a denied upgrade as an error
         if message["type"] == "websocket.accept":
             del self.request, self.response
             # In place: the application's view of the headers is the same list.
@@ -185,6 +208,22 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.read_paused = True  # only for uvicorn's bookkeeping
         super().send_receive_event_to_app()
         self.read_paused = False
+
+    def handle_ping(self) -> None:
+        pong = b"".join(self.conn.data_to_send())
+        # A peer that does not read gets no pongs: they would pile up without a bound.
+        if self.writable.is_set():
+            self.transport.write(pong)
+
+    def handle_cont(self, event: Frame) -> None:
+        if self.close_sent:
+            return
+        # Empty fragments never reach the length of a message.
+        if len(self.frames) >= max(_FRAGMENTS_MAX, self.config.ws_max_size // _FRAGMENT_BYTES):
+            self.conn.fail(StandardCloseCode.MESSAGE_TOO_BIG, "too many fragments")
+            self.handle_parser_exception()
+            return
+        super().handle_cont(event)
 
     def handle_parser_exception(self) -> None:
         if not self.close_sent and self.conn.close_sent is not None:

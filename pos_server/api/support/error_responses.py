@@ -1,5 +1,6 @@
 """The responses to exceptions that no handler turned into an answer."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ...core.errors import ErrorCode
 from ...core.rest.problems import ProblemCode
 from .dispatch import request_id_of
 from .problems import Problem, problem
@@ -32,6 +35,29 @@ async def _no_route(request: Request, error: Exception) -> Response:
 
 async def _client_gone(request: Request, error: Exception) -> Response:
     return Response(status_code=HTTPStatus.BAD_REQUEST)  # nobody is there to read it
+
+
+def answered_at_shutdown(app: ASGIApp) -> ASGIApp:
+    """Return an application that answers requests which are cut off at the end of a drain."""
+
+    async def asgi(scope: Scope, receive: Receive, send: Send) -> None:
+        has_started = False
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal has_started
+            has_started = True
+            await send(message)
+
+        try:
+            await app(scope, receive, send_and_note)
+        except asyncio.CancelledError:
+            if scope["type"] != "http" or has_started:
+                raise
+            is_read = scope["method"] in ("GET", "HEAD")
+            code = ErrorCode.BUSY if is_read else ErrorCode.UNKNOWN_OUTCOME
+            await problem(code, retry_after_s=1).response()(scope, receive, send)
+
+    return asgi
 
 
 ERROR_RESPONSES: Mapping[Any, Callable[[Request, Exception], Awaitable[Response]]] = {
