@@ -46,6 +46,7 @@ BodyT = TypeVar("BodyT", bound=Body | None)
 
 _PRINTABLE = re.compile(rf"[!-~]{{1,{IDEMPOTENCY_KEY_CHARS_MAX}}}")
 _RETRY_AFTER_S = 1
+QUERY_PARAMETERS_MAX = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,13 +208,16 @@ class Dispatcher:
 
 
 def _query(endpoint: Endpoint, request: Request) -> Parameters:
-    parameters = request.query_params.multi_items()
-    names = [name for name, _ in parameters]
-    for name in names:
-        if names.count(name) > 1:
+    # Before anything reads the string: each name costs a step, and an unknown one an error of its own.
+    if request.scope["query_string"].count(b"&") >= QUERY_PARAMETERS_MAX:
+        raise problem(ProblemCode.BAD_FIELD, f"The query has more than {QUERY_PARAMETERS_MAX} parameters.")
+    parameters = dict[str, str]()
+    for name, value in request.query_params.multi_items():
+        if name in parameters:
             raise problem(ProblemCode.BAD_FIELD, "The parameter occurs more than once.", pointer=json_pointer([name]))
+        parameters[name] = value
     try:
-        return endpoint.query.model_validate(dict(parameters))
+        return endpoint.query.model_validate(parameters)
     except ValidationError as error:
         field, text = first_problem(error)
     raise problem(ProblemCode.BAD_FIELD, text, pointer=json_pointer(field))

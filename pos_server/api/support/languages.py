@@ -8,7 +8,7 @@ TAGS_MAX = 20
 def accepted_language(header: str) -> str:
     """Return the preferred language in LANGUAGES (`zh` for `fr, zh-CN;q=0.8, en;q=0.5`), else the default language."""
     best_language, best_weight = DEFAULT_LANGUAGE, 0.0
-    for part in header.split(",")[:TAGS_MAX]:
+    for part in header.split(",", TAGS_MAX)[:TAGS_MAX]:
         tag, _, quality = (piece.strip() for piece in part.partition(";"))
         language = language_of(tag)
         is_available = tag.partition("-")[0].lower() in LANGUAGES

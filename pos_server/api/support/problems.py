@@ -8,6 +8,8 @@ from starlette.responses import Response
 from ...core.errors import ErrorCode
 from ...core.rest.problems import ProblemCode, ProblemDetails, problem_text
 
+POINTER_NAME_CHARS_MAX = 64
+
 
 class Problem(Exception):
     """An error that becomes the response. `pointer` (RFC 6901) names the invalid field of the body."""
@@ -60,5 +62,9 @@ def problem(
 
 
 def json_pointer(path: list[str]) -> str:
-    """Return a path as a JSON pointer (RFC 6901): `/a~1b/0` for `["a/b", "0"]`."""
-    return "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in path)
+    """Return a path as a JSON pointer (RFC 6901): `/a~1b/0` for `["a/b", "0"]`.
+
+    Names are the client's, so each is cut to POINTER_NAME_CHARS_MAX.
+    """
+    names = (part[:POINTER_NAME_CHARS_MAX] for part in path)
+    return "".join("/" + name.replace("~", "~0").replace("/", "~1") for name in names)

@@ -69,7 +69,7 @@ def message_id_of_scan(text: str) -> str | None:
     """
     try:
         message_id = _scan_heads.decode(text).message_id
-    except (msgspec.DecodeError, UnicodeError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):  # the last for deeply nested arrays
         return None
     # Equivalent to PRINTABLE_PATTERN, in a third of the time.
     is_printable = message_id.isascii() and message_id.isprintable() and message_id.strip(" ") == message_id
