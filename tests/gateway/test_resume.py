@@ -20,6 +20,8 @@ from pos_server.core.errors import CloseCode
 from pos_server.core.payments.payment import Payment
 from pos_server.ledger.history import ReplayCursor, terminal_payments_after, wallet_payments_after
 from pos_server.server import RunningServer, serving
+from tests.faults.logins import log_in
+from tests.faults.wire import TEXT, frame
 from tests.gateway.test_terminal import close_code
 from tests.shared import shared_database, shared_server
 from tests.support import (
@@ -220,6 +222,43 @@ async def test_pages_hold_each_payment_once_with_equal_times_and_new_payments(
     positions = [ReplayCursor.of(payment) for payment in received]
     assert positions == sorted(positions)
     assert sorted(payment.payment_id for payment in received) == sorted(expected)
+
+
+def read_slowly(url: str, device: TestDevice, requests_at_once: int) -> tuple[list[str], int | None]:
+    """Ask for pages over a small receive buffer. Returns the ids of the payments, and the close code, if any."""
+    wire = log_in(url, device, receive_buffer_bytes=2048)
+    ids: list[str] = []
+    cursor = None
+    while True:
+        request = {"type": "resume", "message_id": "page", "since_ms": 1, "cursor": cursor}
+        for _ in range(requests_at_once):
+            wire.send(frame(TEXT, json.dumps(request).encode()))
+        if requests_at_once > 1:
+            close_code = wire.close_code()
+            wire.close()
+            return ids, close_code
+        while (message := wire.read_message()) is not None and message["type"] != "replayed":
+            ids.append(message["payment_id"])
+        assert message is not None
+        cursor = message["next_cursor"]
+        if cursor is None:
+            wire.close()
+            return ids, None
+
+
+async def test_a_slow_reader_gets_all_pages_and_one_that_asks_for_all_at_once_is_closed(
+    dsn: str, shop: Shop, admin: asyncpg.Connection
+) -> None:
+    terminal = shop.terminals[0]
+    expected = [uuid4() for _ in range(600)]
+    for number, payment_id in enumerate(expected):
+        await admin.execute(_INSERT, payment_id, terminal.device.number, shop.merchant_id, number // 7)
+    limits = settings(socket_send_buffer_bytes=4096, outbox_bytes_max=120_000, drain_timeout_s=1)
+    async with serving(limits, KEYRING, dsn) as server:
+        received, _ = await asyncio.to_thread(read_slowly, server.url, terminal, 1)
+        assert sorted(received) == sorted(map(str, expected))
+        _, close_code = await asyncio.to_thread(read_slowly, server.url, terminal, 4)
+        assert close_code == CloseCode.SLOW_CONSUMER
 
 
 async def test_no_payment_is_lost_between_replay_and_push(server: RunningServer, shop: Shop) -> None:
