@@ -1,6 +1,7 @@
 """Resume: a device receives the notices that it missed at least once, from committed rows."""
 
 import asyncio
+import itertools
 import json
 import random
 from collections.abc import AsyncIterator
@@ -205,10 +206,13 @@ async def test_pages_hold_each_payment_once_with_equal_times_and_new_payments(
     """`later` are payments that are decided between two pages, so many milliseconds after the latest one."""
     terminal_number = uuid4().int >> 80  # Hypothesis seeds `random`, so that it would repeat itself
 
-    async def insert(at_ms: int) -> UUID:
-        payment_id = uuid4()
-        await admin.execute(_INSERT, payment_id, terminal_number, random.randint(1, 3), at_ms)
-        return payment_id
+    merchants = itertools.count(terminal_number)
+    payment_ids = [uuid4(), uuid4()]  # which the merchants share
+
+    async def insert(at_ms: int) -> tuple[int, UUID]:
+        key = next(merchants), random.choice(payment_ids)
+        await admin.execute(_INSERT, key[1], terminal_number, key[0], at_ms)
+        return key
 
     expected = [await insert(at_ms) for at_ms in times_ms]
     received: list[Payment] = []
@@ -221,7 +225,7 @@ async def test_pages_hold_each_payment_once_with_equal_times_and_new_payments(
             expected.append(await insert(times_ms[-1]))
     positions = [ReplayCursor.of(payment) for payment in received]
     assert positions == sorted(positions)
-    assert sorted(payment.payment_id for payment in received) == sorted(expected)
+    assert sorted((payment.merchant_id, payment.payment_id) for payment in received) == sorted(expected)
 
 
 def read_slowly(url: str, device: TestDevice, requests_at_once: int) -> tuple[list[str], int | None]:
