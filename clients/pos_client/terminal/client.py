@@ -105,7 +105,7 @@ class TerminalClient(DeviceClient[TerminalReady, _Message, Result]):
     async def __aexit__(self, *exception: object) -> None:
         await super().__aexit__(*exception)
         await asyncio.wait([self._recovering])  # the stop above ended its requests
-        if exception[0] is None:
+        if not any(exception):
             self._unread.acknowledge()
         self._save_position()
         await self._recovery.close()

@@ -105,7 +105,7 @@ class WalletClient(DeviceClient[WalletReady, _Message, Notice]):
 
     async def __aexit__(self, *exception: object) -> None:
         await super().__aexit__(*exception)
-        if exception[0] is None:
+        if not any(exception):
             self._unread.acknowledge()
         self._save_position()
 
