@@ -213,10 +213,8 @@ class Settings(BaseSettings):
             raise ValueError("POS_BATCH_TIMEOUT_S must not exceed POS_OPERATION_DEADLINE_S")
         # A device may leave just before its server finds out that another one ended without sending its notices.
         if self.resume_overlap_s <= self.notice_lag_s + (PEER_SILENT_INTERVALS + 1) * self.peers_alive_s:
-            raise ValueError(
-                f"POS_RESUME_OVERLAP_S must exceed POS_BATCH_TIMEOUT_S + {PEER_SILENT_INTERVALS + 1} * "
-                f"POS_PEERS_ALIVE_S + {CLOCK_SKEW_S:g}"
-            )
+            bound = f"POS_BATCH_TIMEOUT_S + {PEER_SILENT_INTERVALS + 1} * POS_PEERS_ALIVE_S + {CLOCK_SKEW_S:g}"
+            raise ValueError(f"POS_RESUME_OVERLAP_S must exceed {bound}")
         if self.resume_payments_max >= self.outbox_messages_max:
             raise ValueError("POS_RESUME_PAYMENTS_MAX must be less than POS_OUTBOX_MESSAGES_MAX")
         if self.archive_min_age_days <= max(self.refund_window_days, self.cancel_window_s / (24 * 3600)):

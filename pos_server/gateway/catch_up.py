@@ -14,7 +14,7 @@ from ..core.protocol.notices import Recipient
 from ..delivery.connections import Connection, Connections
 from ..ledger import history
 from ..ledger.database import DATABASE_AWAY
-from ..ledger.history import ReplayCursor
+from ..ledger.history import Cursor
 from .device import DeviceEndpoint
 
 log = structlog.get_logger(__name__)
@@ -121,7 +121,7 @@ class CatchUp:
     async def _serve(self, connection: Connection, since_ms: int) -> None:
         """Deliver page after page, each once the device has taken the messages before it."""
         endpoint = self._endpoints[connection.device.kind]
-        after: ReplayCursor | None = ReplayCursor.before(since_ms)
+        after: Cursor | None = Cursor.before(since_ms)
         while after is not None and not connection.is_closing:
             try:
                 async with asyncio.timeout(_PAGE_WITHIN_S):

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
-from uuid import UUID
 
 import asyncpg
 import structlog
@@ -42,7 +41,7 @@ from ..delivery.connections import CLOSE_TIMEOUT_S, Connection
 from ..delivery.publisher import Publisher
 from ..engine.authorizer import Authorizer, NotAccepted
 from ..ledger.database import DATABASE_AWAY
-from ..ledger.history import ReplayCursor
+from ..ledger.history import Cursor
 from ..limits import DeviceLimits
 from .admission import Admission
 from .conversation import Conversation, Work, refused
@@ -74,7 +73,7 @@ class ReplayPage:
 
     messages: Sequence[ServerMessage]
     until_ms: int
-    next_cursor: ReplayCursor | None
+    next_cursor: Cursor | None
 
 
 def replay_page(
@@ -86,7 +85,7 @@ def replay_page(
     """
     if len(payments) <= payments_max:
         return ReplayPage(messages, time_ms, None)
-    cursor = ReplayCursor.of(payments[payments_max - 1])
+    cursor = Cursor.of(payments[payments_max - 1])
     return ReplayPage(messages[:payments_max], cursor.changed_at_ms, cursor)
 
 
@@ -123,25 +122,25 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
         """Return `ready` for the device, and the results that it may have missed."""
 
     @abstractmethod
-    async def missed(self, number: int, language: str, after: ReplayCursor, payments_max: int) -> ReplayPage:
+    async def missed(self, number: int, language: str, after: Cursor, payments_max: int) -> ReplayPage:
         """Return a page of at most `payments_max` of the device's payments after a position."""
 
     def refuse_early(self, text: str) -> str | None:
         """Return the refusal of a message that there is no room for, before it is parsed; None to have it parsed."""
         return None
 
-    def replay_start(self, since_ms: int) -> ReplayCursor:
-        """Return the position where a replay for a device that has everything up to `since_ms` starts."""
-        return ReplayCursor.before(since_ms - self._limits.resume_overlap_ms)
+    def replay_start(self, since_ms: int) -> Cursor:
+        """Return the position where a replay starts. The device has received all results up to `since_ms`."""
+        return Cursor.before(since_ms - self._limits.resume_overlap_ms)
 
     async def _replay(self, message: Resume, admitted: Admitted[RecordT]) -> list[ServerMessage]:
-        after = self.replay_start(message.since_ms) if message.cursor is None else _parse_cursor(message.cursor)
+        after = self.replay_start(message.since_ms) if message.cursor is None else Cursor.parse(message.cursor)
         size = min(message.limit, self._limits.resume_payments_max)
         page = await self.missed(admitted.device.number, admitted.language, after, size)
         end = Replayed(
             reply_to=message.message_id,
             since_ms=page.until_ms,
-            next_cursor=None if page.next_cursor is None else ".".join(map(str, page.next_cursor)),
+            next_cursor=None if page.next_cursor is None else page.next_cursor.text,
         )
         return [*page.messages, end]
 
@@ -309,11 +308,6 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
             return
         finally:
             conversation.end()
-
-
-def _parse_cursor(cursor: str) -> ReplayCursor:
-    changed_at_ms, payment_id, merchant_id = cursor.split(".")
-    return ReplayCursor(int(changed_at_ms), UUID(payment_id), int(merchant_id))
 
 
 async def _receive_text(websocket: WebSocket) -> str:

@@ -40,7 +40,7 @@ from ..core.protocol.server_messages import (
 from ..core.rate_limits import FailureLimit
 from ..ledger import directory, history, shifts
 from ..ledger.directory import TerminalRecord
-from ..ledger.history import ReplayCursor
+from ..ledger.history import Cursor
 from ..ledger.rows import plain_uuid
 from ..limits import DeviceLimits
 from .conversation import Work, refused
@@ -95,7 +95,7 @@ class TerminalEndpoint(DeviceEndpoint[TerminalRecord]):
         )
         return ready, page.messages if ready.resumed else ()
 
-    async def missed(self, number: int, language: str, after: ReplayCursor, payments_max: int) -> ReplayPage:
+    async def missed(self, number: int, language: str, after: Cursor, payments_max: int) -> ReplayPage:
         time_ms = now_ms()
         payments = await history.terminal_payments_after(self._pool, number, after, payments_max + 1)
         return replay_page(

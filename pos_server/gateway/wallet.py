@@ -3,14 +3,12 @@
 import math
 from collections.abc import Sequence
 from functools import partial
-from uuid import UUID
 
 from ..clock import now_ms
 from ..core.credentials.device_keys import DeviceId, DeviceKind
 from ..core.credentials.pins import PinHash, is_weak
 from ..core.errors import CloseCode, ConnectionClosing, ErrorCode
 from ..core.payments.operations import Confirm, Reject
-from ..core.payments.payment import Payment
 from ..core.payments.rules import Rules, pin_tries_left
 from ..core.payments.snapshot import Wallet
 from ..core.protocol.client_messages import (
@@ -34,7 +32,7 @@ from ..core.texts import text
 from ..ledger import directory, history
 from ..ledger import pins as pin_rows
 from ..ledger.directory import WalletDeviceRecord
-from ..ledger.history import Cursor, ReplayCursor, WalletPayment
+from ..ledger.history import Cursor, WalletPayment
 from ..limits import DeviceLimits
 from .conversation import Work, refused
 from .device import Admitted, Backend, DeviceEndpoint, ReplayPage, replay_page
@@ -89,7 +87,7 @@ class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
         )
         return ready, [self._notice(payment, wallet, admitted.language) for payment in missed]
 
-    async def missed(self, number: int, language: str, after: ReplayCursor, payments_max: int) -> ReplayPage:
+    async def missed(self, number: int, language: str, after: Cursor, payments_max: int) -> ReplayPage:
         time_ms = now_ms()
         payments = await history.wallet_payments_after(self._pool, number, after, payments_max + 1)
         wallet = await self._wallet(number)  # after the payments, as in `resume`
@@ -198,7 +196,7 @@ class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
 
     async def _history(self, message: History, admitted: Admitted[WalletDeviceRecord]) -> ServerMessage:
         number = admitted.device.number
-        after = None if message.cursor is None else _parse_cursor(message.cursor)
+        after = None if message.cursor is None else Cursor.parse(message.cursor)
         payments = await history.wallet_history(self._pool, number, after, message.limit + 1)
         wallet = await self._wallet(number)
         page, more = payments[: message.limit], len(payments) > message.limit
@@ -206,7 +204,7 @@ class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
         return HistoryPage(
             reply_to=message.message_id,
             payments=tuple(self._notice(payment, wallet, admitted.language) for payment in page),
-            next_cursor=_cursor_after(last) if more and last else None,
+            next_cursor=Cursor.of(last).text if more and last else None,
         )
 
     async def _wallet(self, number: int) -> Wallet:
@@ -224,13 +222,3 @@ class WalletEndpoint(DeviceEndpoint[WalletDeviceRecord]):
 
 def _pin_changed(reply_to: str | None, language: str) -> PinChanged:
     return PinChanged(reply_to=reply_to, text=text(language, "customer.pin_changed"))
-
-
-def _cursor_after(payment: Payment) -> str:
-    return f"{payment.changed_at_ms}.{payment.payment_id}.{payment.merchant_id}"
-
-
-def _parse_cursor(cursor: str) -> Cursor:
-    changed_at_ms, payment_id, *merchant_id = cursor.split(".")
-    # A cursor of an older server names no merchant. 0 continues after all payments with this time and id.
-    return Cursor(int(changed_at_ms), UUID(payment_id), int(merchant_id[0]) if merchant_id else 0)

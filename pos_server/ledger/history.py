@@ -18,14 +18,6 @@ _CHANGED_SINCE = {DeviceKind.TERMINAL: "terminals_changed_since", DeviceKind.WAL
 
 
 class Cursor(NamedTuple):
-    """The last payment of a page of a wallet's history."""
-
-    changed_at_ms: int
-    payment_id: UUID
-    merchant_id: int
-
-
-class ReplayCursor(NamedTuple):
     """A position among the changes of a device's payments: the last payment of a page."""
 
     changed_at_ms: int
@@ -42,6 +34,21 @@ class ReplayCursor(NamedTuple):
         """Return the position of a payment."""
         return cls(payment.changed_at_ms, payment.payment_id, payment.merchant_id)
 
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the position that a device sent, a text of the protocol's CURSOR_PATTERN.
+
+        A cursor of an older server names no merchant. 0 is before all merchants: a history goes on after all payments
+        with this time and id.
+        """
+        changed_at_ms, payment_id, *merchant_id = text.split(".")
+        return cls(int(changed_at_ms), UUID(payment_id), int(merchant_id[0]) if merchant_id else 0)
+
+    @property
+    def text(self) -> str:
+        """The position as a device receives it."""
+        return ".".join(map(str, self))
+
 
 @dataclass(frozen=True, slots=True)
 class WalletPayment:
@@ -53,7 +60,7 @@ class WalletPayment:
 
 
 async def terminal_payments_after(
-    pool: asyncpg.Pool, terminal_number: int, after: ReplayCursor, payments_max: int
+    pool: asyncpg.Pool, terminal_number: int, after: Cursor, payments_max: int
 ) -> list[Payment]:
     """Return a terminal's payments after a position, oldest change first."""
     rows = await pool.fetch(QUERIES["terminal_payments_after"], terminal_number, *after, payments_max)
@@ -87,7 +94,7 @@ async def find_payment(
 
 
 async def wallet_payments_after(
-    pool: asyncpg.Pool, wallet_number: int, after: ReplayCursor, payments_max: int
+    pool: asyncpg.Pool, wallet_number: int, after: Cursor, payments_max: int
 ) -> list[WalletPayment]:
     """Return a wallet's payments after a position, oldest change first."""
     rows = await pool.fetch(QUERIES["wallet_payments_after"], wallet_number, *after, payments_max)

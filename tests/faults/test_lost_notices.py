@@ -93,7 +93,7 @@ async def test_the_next_ready_brings_the_notice_of_a_server_that_died(
                 first = str((await phone.notice()).payment_id)
                 received.append(first)
             lost = await pay_and_die(dying, shop.terminals[0], wallet, die_at)
-        # A later result must not make the wallet believe that it has everything.
+        # A later result must not move the mark of the wallet past the lost notice.
         async with logged_in(other.url, shop.terminals[1]) as till:
             later = scan_message(wallet.code(), amount_minor=1)
             await till.send(json.dumps(later))

@@ -15,7 +15,7 @@ from pos_server.core.protocol.server_messages import PinChanged
 from pos_server.delivery.connections import Connection, Connections
 from pos_server.gateway.catch_up import CatchUp
 from pos_server.gateway.device import DeviceEndpoint, ReplayPage
-from pos_server.ledger.history import ReplayCursor
+from pos_server.ledger.history import Cursor
 from pos_server.limits import OutboxLimits
 from tests.delivery.test_connections import OTHER_PHONE, PHONE, TILL, Peer, opened, until
 
@@ -41,13 +41,13 @@ class Ledger:
         self.asked.append((numbers, since_ms))
         return [{"number": number} for number in numbers if number in self.changed]
 
-    async def missed(self, number: int, language: str, after: ReplayCursor, payments_max: int) -> ReplayPage:
+    async def missed(self, number: int, language: str, after: Cursor, payments_max: int) -> ReplayPage:
         self._fail()
         self.reads += 1
         times_ms = range(after.changed_at_ms + 1, min(after.changed_at_ms + payments_max, self.changes) + 1)
         messages = [PinChanged(reply_to=None, text=f"<{at_ms}>") for at_ms in times_ms]
         is_last = not times_ms or times_ms[-1] >= self.changes
-        return ReplayPage(messages, 0, None if is_last else ReplayCursor(times_ms[-1], UUID(int=0), 0))
+        return ReplayPage(messages, 0, None if is_last else Cursor(times_ms[-1], UUID(int=0), 0))
 
     def _fail(self) -> None:
         if self.failures:

@@ -1,9 +1,12 @@
 """Two merchants use the same payment ids, orders and refund ids at the same time, over WebSockets, with one wallet."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
 import pytest
+from websockets.asyncio.client import ClientConnection
 
 from pos_server.ledger.audit import audit
 from pos_server.server import RunningServer
@@ -24,6 +27,19 @@ def same(code: str, amount_minor: int, ids: dict[str, str]) -> dict[str, Any]:
 def new_ids() -> dict[str, str]:
     payment_id = str(new_id())
     return {"payment_id": payment_id, "reference": f"order-{payment_id}"}
+
+
+@asynccontextmanager
+async def at_both_tills(
+    server: RunningServer, shop: Shop, other: Shop
+) -> AsyncIterator[tuple[ClientConnection, ClientConnection, ClientConnection]]:
+    """Yield the sockets of a till of each merchant, and of the wallet."""
+    async with (
+        logged_in(server.url, shop.terminals[0]) as till,
+        logged_in(server.url, other.terminals[0]) as stranger,
+        logged_in(server.url, shop.wallets[0]) as phone,
+    ):
+        yield till, stranger, phone
 
 
 async def test_tills_reach_the_payments_of_their_merchant_only(
@@ -57,11 +73,7 @@ async def test_a_wallet_answers_each_of_two_payments_with_one_id(
 ) -> None:
     other = await build_shop(connection, wallets=0)
     wallet, ids = shop.wallets[0], new_ids()
-    async with (
-        logged_in(server.url, shop.terminals[0]) as till,
-        logged_in(server.url, other.terminals[0]) as stranger,
-        logged_in(server.url, wallet) as phone,
-    ):
+    async with at_both_tills(server, shop, other) as (till, stranger, phone):
         await set_pin(phone)
         requests = []
         for socket, amount_minor in ((till, 600), (stranger, 700)):
@@ -73,11 +85,7 @@ async def test_a_wallet_answers_each_of_two_payments_with_one_id(
         async with logged_in(server.url, wallet) as again:
             asked = [await receive(again) for _ in range(2)]
         assert sorted(request["amount_minor"] for request in asked) == [600, 700]
-    async with (
-        logged_in(server.url, shop.terminals[0]) as till,
-        logged_in(server.url, other.terminals[0]) as stranger,
-        logged_in(server.url, wallet) as phone,
-    ):
+    async with at_both_tills(server, shop, other) as (till, stranger, phone):
         for _ in range(2):
             await receive(phone)
         first, second = requests
@@ -121,11 +129,7 @@ async def test_pages_of_the_history_may_end_between_two_payments_with_one_id(
 ) -> None:
     other = await build_shop(connection, wallets=0)
     wallet, ids = shop.wallets[0], new_ids()
-    async with (
-        logged_in(server.url, shop.terminals[0]) as till,
-        logged_in(server.url, other.terminals[0]) as stranger,
-        logged_in(server.url, wallet) as phone,
-    ):
+    async with at_both_tills(server, shop, other) as (till, stranger, phone):
         for socket in (till, stranger):
             await ask(socket, same(wallet.code(), 100, ids))
             await receive(phone)

@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed
 
 from pos_server.core.errors import CloseCode
 from pos_server.core.payments.payment import Payment
-from pos_server.ledger.history import ReplayCursor, terminal_payments_after, wallet_payments_after
+from pos_server.ledger.history import Cursor, terminal_payments_after, wallet_payments_after
 from pos_server.server import RunningServer, serving
 from tests.faults.logins import log_in
 from tests.faults.wire import TEXT, frame
@@ -216,14 +216,14 @@ async def test_pages_hold_each_payment_once_with_equal_times_and_new_payments(
 
     expected = [await insert(at_ms) for at_ms in times_ms]
     received: list[Payment] = []
-    cursor = ReplayCursor.before(0)
+    cursor = Cursor.before(0)
     while page := await terminal_payments_after(admin, terminal_number, cursor, limit):  # type: ignore[arg-type]
         received += page
-        cursor = ReplayCursor.of(page[-1])
+        cursor = Cursor.of(page[-1])
         if later:
             times_ms.append(max(times_ms) + later.pop() + 1)
             expected.append(await insert(times_ms[-1]))
-    positions = [ReplayCursor.of(payment) for payment in received]
+    positions = [Cursor.of(payment) for payment in received]
     assert positions == sorted(positions)
     assert sorted((payment.merchant_id, payment.payment_id) for payment in received) == sorted(expected)
 

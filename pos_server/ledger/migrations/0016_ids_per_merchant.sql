@@ -1,12 +1,12 @@
 -- Ids of payments, refunds and shifts are unique per merchant: no tenant can occupy or touch an id of another tenant.
--- Stored payments, refunds and transfers keep their values and are not rewritten. The time goes into rebuilding indexes.
+-- Stored payments, refunds and transfers keep their values and are not rewritten. Most of the time goes into indexes.
 --
 -- `id` comes first in the keys. New rows still arrive at one end of the index, and an id alone can be looked up.
 alter table payment drop constraint payment_pkey, add primary key (id, merchant_id);
 alter table refund drop constraint refund_pkey, add primary key (id, merchant_id);
 alter table archived_name drop constraint archived_name_pkey, add primary key (id, merchant_id);
 
--- Null: archived before this migration, when the merchant was not recorded. Such an id stays in use for every merchant.
+-- Null: archived before this migration, when the merchant was not recorded. No merchant can use such an id again.
 alter table archived_refund drop constraint archived_refund_pkey, add merchant_id bigint;
 create unique index archived_refund_id on archived_refund (id, merchant_id) nulls not distinct;
 
@@ -61,7 +61,8 @@ alter table shift alter merchant_id set not null;
 alter table shift drop constraint shift_pkey, add primary key (id, merchant_id);
 drop trigger shift_is_fixed on shift;
 create trigger shift_is_fixed before update on shift for each row
-    when ((old.id, old.merchant_id, old.terminal_number, old.number, old.operator, old.opening_cash_minor, old.opened_at)
+    when ((old.id, old.merchant_id, old.terminal_number, old.number, old.operator, old.opening_cash_minor,
+                old.opened_at)
             is distinct from
             (new.id, new.merchant_id, new.terminal_number, new.number, new.operator, new.opening_cash_minor,
                 new.opened_at)

@@ -8,8 +8,9 @@ where id > coalesce((select last_id from seal order by number desc limit 1), 0) 
 order by id limit 1;
 
 -- name: archive_payments
--- The next 1000 payments after the key ($1, $2), and the lines of those that may be archived: final since before $3, with
--- all their transfers up to the id $4, which is sealed and rolled up. A line contains every column that is not null.
+-- The next 1000 payments after the key ($1, $2), and the lines of those that may be archived: final since before $3,
+-- with all their transfers up to the id $4, which is sealed and rolled up. A line contains every column that is not
+-- null.
 select w.id, w.merchant_id, w.version, u.line, u.refund_ids, u.transfer_ids
 from (
     select * from payment where (id, merchant_id) > ($1, $2) order by id, merchant_id limit 1000

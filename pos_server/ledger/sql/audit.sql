@@ -131,8 +131,8 @@ order by 1 limit $1;
 -- name: audit_refunds_paid
 -- A refund has exactly one transfer, from the merchant to the payment's wallet. Every refund transfer has a refund.
 select coalesce(r.id, x.source_id)::text from (
-    select r.id, r.merchant_id, r.transfers_named, r.amount_minor, r.currency, p.wallet_number, w.account_id as wallet_account_id,
-        m.account_id as merchant_account_id
+    select r.id, r.merchant_id, r.transfers_named, r.amount_minor, r.currency, p.wallet_number,
+        w.account_id as wallet_account_id, m.account_id as merchant_account_id
     from refund r
     left join payment p on p.id = r.payment_id and p.currency = r.currency and p.merchant_id = r.merchant_id
         and p.wallet_number = r.wallet_number
@@ -173,7 +173,8 @@ order by p.id limit $1;
 with figures as (
     select merchant_id, shift_id, jsonb_object_agg(kind, jsonb_build_array(count, amount_minor)) as figures from (
         select merchant_id, shift_id, kind, count(*) as count, sum(amount_minor) as amount_minor from (
-            select merchant_id, shift_id, case when approved_at is null then status else purpose end as kind, amount_minor
+            select merchant_id, shift_id, case when approved_at is null then status else purpose end as kind,
+                amount_minor
             from payment where shift_id is not null
             union all
             select merchant_id, canceled_shift_id, purpose || '_cancel', amount_minor from payment
@@ -274,8 +275,8 @@ where here <> archived
 order by kind limit $1;
 
 -- name: audit_archived_once
--- Archived rows are not in the ledger: no payment or refund of the merchant has the same id, and no payment occupies the
--- same order.
+-- Archived rows are not in the ledger: no payment or refund of the merchant has the same id, and no payment occupies
+-- the same order.
 select id from (
     select a.id::text from archived_name a join payment p on p.id = a.id and p.merchant_id = a.merchant_id
     union

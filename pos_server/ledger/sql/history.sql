@@ -60,7 +60,8 @@ from payment p
 left join terminal t on t.number = p.terminal_number
 left join store s on s.id = t.store_id
 join merchant m on m.id = p.merchant_id
-where p.wallet_number = $1 and ($2::bigint is null or (p.changed_at, p.id, p.merchant_id) < (from_unix_ms($2), $3::uuid, $4::bigint))
+where p.wallet_number = $1
+    and ($2::bigint is null or (p.changed_at, p.id, p.merchant_id) < (from_unix_ms($2), $3::uuid, $4::bigint))
 order by p.changed_at desc, p.id desc, p.merchant_id desc limit $5;
 
 -- name: wallet_pending

@@ -171,7 +171,9 @@ select case {failed_guards}
     else true end;
 
 -- name: payments_to_expire
-select id, merchant_id from payment where status = 'pending' and expires_at <= from_unix_ms($1) order by expires_at limit $2;
+select id, merchant_id from payment
+where status = 'pending' and expires_at <= from_unix_ms($1)
+order by expires_at limit $2;
 
 -- name: house_accounts
 select name, currency, id from account where kind = 'house';
