@@ -36,10 +36,10 @@ class Cursor(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return the position that a device sent, a text of the protocol's CURSOR_PATTERN.
+        """Return the position that a device sent, a text that the protocol's pattern has accepted.
 
-        A cursor of an older server names no merchant. 0 is before all merchants: a history goes on after all payments
-        with this time and id.
+        A history's cursor of an older server names no merchant. With 0, the history goes on after all payments with
+        this time and id.
         """
         changed_at_ms, payment_id, *merchant_id = text.split(".")
         return cls(int(changed_at_ms), UUID(payment_id), int(merchant_id[0]) if merchant_id else 0)

@@ -17,6 +17,7 @@ from ..money import MAX_AMOUNT_MINOR, Currency, PositiveMinor
 from ..texts import DEFAULT_LANGUAGE
 from .fields import (
     CURSOR_PATTERN,
+    REPLAY_CURSOR_PATTERN,
     UUID_PATTERN,
     MessageId,
     PaymentId,
@@ -113,7 +114,7 @@ class Resume(_ClientMessage):
     ]
     cursor: Annotated[
         str | None,
-        StringConstraints(pattern=CURSOR_PATTERN),
+        StringConstraints(pattern=REPLAY_CURSOR_PATTERN),
         Field(description="`next_cursor` of the previous page; null for the first page. It replaces `since_ms`."),
     ] = None
     limit: Annotated[

@@ -14,6 +14,7 @@ MESSAGE_ID_CHARS_MAX = 64
 REFERENCE_CHARS_MAX = 64
 PRINTABLE_PATTERN = r"^[!-~](?:[ -~]*[!-~])?$"
 UUID_PATTERN = r"^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+REPLAY_CURSOR_PATTERN = r"^[0-9]{1,15}\.[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.[0-9]{1,15}$"
 # Cursors of older servers have no merchant at the end.
 CURSOR_PATTERN = r"^[0-9]{1,15}\.[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:\.[0-9]{1,16})?$"
 
@@ -132,7 +133,7 @@ Resumed = Annotated[
     ),
 ]
 NextReplayCursor = Annotated[
-    str, described("Cursor of the next page; null if the replay is complete.", pattern=CURSOR_PATTERN)
+    str, described("Cursor of the next page; null if the replay is complete.", pattern=REPLAY_CURSOR_PATTERN)
 ]
 ReplayedUntil = Annotated[
     int,
