@@ -140,7 +140,7 @@ async def has_expired(url: str, shop: Shop, payment_id: str) -> None:
     async with logged_in(url, shop.terminals[0], since_ms=0) as socket:
         while True:
             notice = await receive(socket)
-            if (notice["payment_id"], notice.get("status")) == (payment_id, "expired"):
+            if (notice.get("payment_id"), notice.get("status")) == (payment_id, "expired"):
                 return
 
 
