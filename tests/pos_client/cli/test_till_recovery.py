@@ -94,11 +94,11 @@ def test_an_outcome_unknown_at_the_start_is_reported_and_stays_journaled(
 def test_a_sale_that_was_left_and_charged_after_all_stays_in_view_before_the_next_sale(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pos_client.cli.till_screen.SCAN_TIMEOUT_S", 0.3)
-
     async def late(peer: Peer) -> None:
         await peer.welcome()
-        first, cancel, second = await peer.receive(), await peer.receive(), await peer.receive()
+        first = await peer.receive()
+        await peer.refuse(first, "unknown_outcome", retryable=True, retry_after_s=60)
+        cancel, second = await peer.receive(), await peer.receive()
         assert (cancel["type"], cancel["payment_id"]) == ("payment.cancel", first["payment_id"])
         await peer.refuse(cancel, "cancel_too_late", retryable=False)
         query = await peer.receive()
