@@ -7,7 +7,8 @@ import pytest
 from pos_server.core.credentials.device_keys import DeviceKind
 from pos_server.core.protocol.notices import Recipient
 from pos_server.delivery.connections import Connections
-from pos_server.delivery.peers import CHANNEL, Peers
+from pos_server.delivery.peer_messages import CHANNEL
+from pos_server.delivery.peers import Peers
 from pos_server.limits import PEER_SILENT_INTERVALS, OutboxLimits
 
 pytestmark = pytest.mark.asyncio

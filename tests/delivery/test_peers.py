@@ -14,7 +14,7 @@ from websockets.asyncio.client import ClientConnection
 from pos_server.core.credentials.device_keys import DeviceId, DeviceKind
 from pos_server.core.errors import CloseCode
 from pos_server.delivery.connections import Connections
-from pos_server.delivery.peers import CHANNEL
+from pos_server.delivery.peer_messages import CHANNEL
 from pos_server.ledger import directory
 from pos_server.server import RunningServer, serving
 from tests.gateway.test_pin import confirm_message, pin_message
