@@ -14,6 +14,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 from websockets.asyncio.client import ClientConnection
@@ -27,7 +28,7 @@ from pos_server.engine.expiry import Sweeper
 from pos_server.gateway.catch_up import CatchUp
 from pos_server.ledger.database import DATABASE_AWAY
 from pos_server.ledger.rollup import RollUp
-from pos_server.server import RunningServer, serving
+from pos_server.server import RunningServer, ServerFailed, serving
 from tests.api.test_health import probe
 from tests.gateway.test_terminal import close_code
 from tests.monitoring.observed import TOKEN, scrape
@@ -243,3 +244,22 @@ async def test_a_duty_of_the_leader_that_fails_does_not_stop_the_others(
             await pay(it)
             await until(is_rolled_up)
     assert {log["task"] for log in logs if log["event"] == "task_failed"} == {"leader"}
+
+
+async def test_a_failure_of_the_http_server_stops_it_in_order(
+    dsn: str, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process ends, so that a supervisor outside starts it again. Devices are sent away first."""
+    switch = Switch(monkeypatch, uvicorn.Server, "on_tick")
+
+    async def fail() -> None:
+        async with serving(settings(), KEYRING, dsn) as server, logged_in(server.url, shop.terminals[0]) as till:
+            switch.error = RuntimeError("a bug")
+            async with asyncio.timeout(WAIT_S):
+                await server.stop_wanted()
+                assert (await receive(till))["type"] == "draining"
+                assert await close_code(till) == CloseCode.DRAINING
+
+    with capture_logs() as logs, pytest.raises(ServerFailed):
+        await fail()
+    assert [log["task"] for log in logs if log["event"] == "task_failed"] == ["uvicorn"]
