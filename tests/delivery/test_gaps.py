@@ -148,7 +148,7 @@ async def test_a_message_names_at_most_a_hundred_devices() -> None:
 
 
 async def test_a_run_after_a_failure_sends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it sends brings the connection back, and with it the repair."""
+    """The first message brings the connection back, and with it the repair."""
     peers, sent = Clocked(), asyncio.Event()
 
     async def send() -> None:

@@ -143,6 +143,33 @@ async def test_an_older_connection_at_another_server_does_not_supersede_its_succ
         await old_socket.__aexit__(None, None, None)
 
 
+async def test_a_device_that_moves_while_its_server_hears_nothing_has_one_connection(
+    dsn: str, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`opened` is lost, and the older connection is closed when the gap ends."""
+    limits = settings(peers_alive_s=0.1)
+    async with (
+        proxied(dsn) as proxy,
+        serving(limits, KEYRING, proxy.dsn) as there,
+        serving(limits, KEYRING, dsn) as here,
+    ):
+        with monkeypatch.context() as earlier:
+            # The old connection arrived a minute ago, which is more than the margin.
+            earlier.setattr(Connections, "arrival", lambda self: time.monotonic() - 60)
+            old_socket = logged_in(there.url, shop.wallets[0])
+            old = await old_socket.__aenter__()
+        try:
+            proxy.away = True
+            await proxy.drop_all()
+            async with logged_in(here.url, shop.wallets[0]) as new, logged_in(here.url, shop.terminals[0]) as till:
+                result = await ask(till, scan_message(shop.wallets[0].code()))
+                proxy.away = False
+                assert await close_code(old) == CloseCode.SUPERSEDED
+                assert (await receive(new))["payment_id"] == result["payment_id"]
+        finally:
+            await old_socket.__aexit__(None, None, None)
+
+
 async def test_a_new_key_closes_the_old_connection_at_another_server(
     servers: tuple[RunningServer, RunningServer], shop: Shop, connection: asyncpg.Connection
 ) -> None:
