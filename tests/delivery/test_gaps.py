@@ -180,3 +180,21 @@ async def test_a_batch_that_a_stop_interrupts_is_sent_with_the_goodbye(monkeypat
     task.cancel()
     await asyncio.wait([task])
     assert peers.sent() == ["present"]
+
+
+async def test_a_failure_counts_as_a_lost_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The messages of the batch are lost, so the peers must read the rows."""
+    peers = Clocked()
+    peers.receive("hello")
+
+    async def fails() -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(peers, "_listening", fails)
+    with pytest.raises(RuntimeError, match="a bug"):
+        await peers.run()
+    assert peers.sent() == []
+    peers.now_s += 1
+    peers._stayed_in_touch()
+    assert peers.gaps == [(1, None)]
+    assert peers.sent() == ["hello", "present", "gap"]

@@ -26,6 +26,7 @@ from pos_server.delivery.peers import Peers
 from pos_server.engine.authorizer import Authorizer
 from pos_server.engine.expiry import Sweeper
 from pos_server.gateway.catch_up import CatchUp
+from pos_server.ledger import history
 from pos_server.ledger.database import DATABASE_AWAY
 from pos_server.ledger.rollup import RollUp
 from pos_server.server import RunningServer, ServerFailed, serving
@@ -182,6 +183,7 @@ TASKS: dict[str, tuple[Any, str, list[str], bool, Callable[[], Any]]] = {
     "revocation": (revocation, "close_revoked", ["revocation"], True, Revocation),
     "leader": (Sweeper, "sweep", ["leader"], False, Expiry),
     "catch-up": (CatchUp, "_start_reading", ["catch-up"], False, Replay),
+    "catch-up in a query": (history, "changed_since", ["catch-up"], False, Replay),
 }
 
 
