@@ -39,7 +39,7 @@ class ServerFailed(PosError):
     """The HTTP server stopped by itself, because of a fault. What was accepted has been answered."""
 
     def __str__(self) -> str:
-        return "the HTTP server failed. Accepted requests were finished. Read the reason in its log, then start it again"
+        return "the HTTP server failed. Accepted requests were finished. Its log has the reason. Start it again"
 
 
 class RunningServer:
