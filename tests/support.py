@@ -30,6 +30,8 @@ from pos_server.settings import Settings, load_settings
 KEYRING = Keyring({"k1": bytes(range(32))}, current="k1")
 MASTER_KEYS = f"k1:{base64.b64encode(KEYRING.keys['k1']).decode()}"
 EUR = "EUR"
+# Raised by `apply_changes` if another server changed the rows first.
+LEDGER_CONFLICT = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.UniqueViolationError)
 ANSWER_TIMEOUT_S = 15
 WIDE_LIMITS = {
     "payment_minor_max": 2**53 - 1,

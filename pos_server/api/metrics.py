@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 import asyncpg
 from prometheus_client import GCCollector, ProcessCollector, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
 from prometheus_client.registry import Collector
 from pydantic import SecretStr
@@ -19,6 +19,7 @@ from ..core.credentials.device_keys import DeviceKind
 from ..delivery.connections import Connections
 from ..engine.authorizer import Authorizer
 from ..ledger.database import is_available
+from ..ledger.failures import alarms
 from ..telemetry.metrics import Metrics
 
 
@@ -82,6 +83,7 @@ class MetricsPage(Collector):
         yield GaugeMetricFamily(
             "pos_database_up", "Whether the database answered at the scrape: 1 or 0.", int(self._database_up)
         )
+        yield CounterMetricFamily("pos_database_errors", "Database errors after which a person has to act.", alarms())
         build = GaugeMetricFamily("pos_build_info", "1, with the server's version.", labels=["version"])
         build.add_metric([version("pos-server")], 1)
         yield build

@@ -13,7 +13,7 @@ from ..core.protocol.codec import encode
 from ..core.protocol.notices import Recipient
 from ..delivery.connections import Connection, Connections
 from ..ledger import history
-from ..ledger.database import DATABASE_AWAY
+from ..ledger.failures import DATABASE_ERRORS, Phase, report
 from ..ledger.history import Cursor
 from .device import DeviceEndpoint
 
@@ -73,8 +73,8 @@ class CatchUp:
                 self._wake.clear()
                 try:
                     await self._start_reading()
-                except DATABASE_AWAY as away:
-                    log.warning("database_away", during="catching up", cause=type(away).__name__)
+                except DATABASE_ERRORS as error:
+                    report(error, Phase.READ, during="catching up")
                     self._wake.set()
                     await asyncio.sleep(_RETRY_PAUSE_S)
         finally:
@@ -98,7 +98,7 @@ class CatchUp:
         try:
             numbers = [connection.device.number for connection in waiting]
             changed = await history.changed_since(self._pool, kind, numbers, min(since_ms.values()))
-        except DATABASE_AWAY:
+        except DATABASE_ERRORS:
             for connection in waiting:
                 self._request(connection, since_ms[connection])
             raise
@@ -133,7 +133,8 @@ class CatchUp:
                 async with self._reads:
                     number = connection.device.number
                     page = await endpoint.missed(number, connection.language, after, self._page_payments)
-            except DATABASE_AWAY:
+            except DATABASE_ERRORS as error:
+                report(error, Phase.READ, during="catching up")
                 self._request(connection, after.changed_at_ms)
                 return
             for message in page.messages:

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 import asyncpg
 import structlog
 
-from .database import DATABASE_AWAY, connect
+from .database import connect
+from .failures import DATABASE_ERRORS, Phase, report
 from .sql import QUERIES
 
 log = structlog.get_logger(__name__)
@@ -38,11 +39,11 @@ async def lead(
                         is_leader = await connection.fetchval(QUERIES["try_lead"], _ADVISORY_LOCK)
                     for task in work if is_leader else ():
                         await task(connection)
-            except DATABASE_AWAY as away:
-                log.warning("database_away", during="leading", cause=type(away).__name__)
-                if connection is not None:
+            except DATABASE_ERRORS as error:
+                failure = report(error, Phase.WRITE, during="leading")
+                if connection is not None and not failure.keeps_connection:
                     connection.terminate()
-                connection = None
+                    connection = None
             except Exception:
                 log.exception("leader_work_failed")
             await asyncio.sleep(every_s)

@@ -6,9 +6,8 @@ import asyncpg
 import pytest
 
 from pos_server.core.payments.operations import CreateRefund, Refunded
-from pos_server.ledger.payments import LEDGER_CONFLICT
 from tests.ledger.test_payments import run_batch
-from tests.support import Shop, new_id
+from tests.support import LEDGER_CONFLICT, Shop, new_id
 
 pytestmark = pytest.mark.asyncio
 
