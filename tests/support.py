@@ -8,7 +8,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,16 @@ class Shop:
             "code": self.wallets[wallet].code() if code is None else code,
         }
         return Scan(**(values | fields))
+
+
+@dataclass(slots=True)
+class OneConnection:
+    """A pool with one connection, which the test uses too."""
+
+    connection: asyncpg.Connection
+
+    def acquire(self) -> nullcontext[asyncpg.Connection]:
+        return nullcontext(self.connection)
 
 
 def open_directory(prefix: str, *, parent: str | None = None) -> Path:
