@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import asyncpg
+
 from .database import AnyConnection
 from .sql import QUERIES
 
@@ -48,3 +50,12 @@ async def confirm_durable(connection: AnyConnection) -> None:
     """
     with durable_commits(connection):
         await connection.execute(QUERIES["confirm_durable"])
+
+
+async def fetch_durable(pool: asyncpg.Pool, query: str, *arguments: object) -> list[asyncpg.Record]:
+    """Return rows that are as durable as a commit: payments that are shown to people. Raises as `confirm_durable`."""
+    async with pool.acquire() as connection:
+        rows = await connection.fetch(query, *arguments)
+        if rows:
+            await confirm_durable(connection)
+        return rows

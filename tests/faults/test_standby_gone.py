@@ -1,4 +1,4 @@
-"""The synchronous standby is gone: no payment is approved before a standby has it, whoever ends the wait and asks again.
+"""The synchronous standby is gone: no payment is approved before a standby has it, whoever ends the wait or repeats.
 
 Postgres waits for the standby `nobody`, which never comes. The private Postgres of this file has the setting.
 """
@@ -69,7 +69,7 @@ async def _require_standby(admin: asyncpg.Connection, names: str) -> None:
 
 
 async def end_waits(admin: asyncpg.Connection, function: str, engine: Engine) -> int:
-    """Call `function` for each backend that waits for the standby, until the engine has answered. Returns their number."""
+    """Call `function` for each backend that waits for the standby until the engine has answered. Returns the calls."""
     ended: list[int] = []
     answered = asyncio.create_task(engine.authorizer.drained())
     async with asyncio.timeout(20):
