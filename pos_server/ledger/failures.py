@@ -25,6 +25,9 @@ class NotConnected(ConnectionError):
     """The pool could not open a connection, so nothing was sent. The cause is the driver's error."""
 
 
+# The driver has two exceptions with this name. The other one is an answer of Postgres, of class 22.
+_BadValue = asyncpg.exceptions._base.DataError
+
 # Every error that a database operation can raise, apart from bugs.
 DATABASE_ERRORS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
@@ -98,13 +101,13 @@ RULES = (
     Rule(NotConnected, "the pool could not connect", _LATER, _NOTHING, _DROP, _QUIET),
     Rule(asyncpg.TargetServerAttributeNotMatched, "no host accepts writes", _LATER, _NOTHING, _DROP, _QUIET),
     Rule(asyncpg.InternalClientError, "the connection ended at a wrong moment", _LATER, _UNKNOWN, _DROP, _QUIET),
+    Rule(_BadValue, "the driver cannot send a value", _GIVE_UP, _NOTHING, _DROP, _ALARM),
+    Rule(asyncpg.ClientConfigurationError, "the DSN is invalid", _LATER, _NOTHING, _DROP, _ALARM),
     Rule(asyncpg.InterfaceError, "the connection is closed or occupied", _LATER, _UNKNOWN, _DROP, _QUIET),
     Rule(TimeoutError, "no answer in time", _LATER, _UNKNOWN, _DROP, _QUIET),
     Rule(OSError, "the connection was lost", _LATER, _UNKNOWN, _DROP, _QUIET),
 )
 UNLISTED = Rule("any other", "not in this table", _LATER, _UNKNOWN, _DROP, _ALARM)
-# Raised by asyncpg before it sends anything: a value of the wrong type, or an invalid DSN.
-_BAD_ARGUMENT = Rule(asyncpg.InterfaceError, "a value does not fit its type", _GIVE_UP, _NOTHING, _DROP, _ALARM)
 _BY_SQLSTATE = {rule.code: rule for rule in RULES if isinstance(rule.code, str)}
 _BY_TYPE = [(rule.code, rule) for rule in RULES if not isinstance(rule.code, str)]
 # Keys that two requests can store at the same time. Any other duplicate is damage: a sequence was set back.
@@ -142,8 +145,6 @@ def classify(error: Exception, phase: Phase) -> Failure:
         if rule.code == "23505" and error.constraint_name not in _CONTESTED_KEYS:
             rule = _BY_SQLSTATE["23"]
         ends_session = (error.severity_en or error.severity) in _ENDS_SESSION
-    elif isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):
-        rule = _BAD_ARGUMENT
     else:
         rule = next((rule for kind, rule in _BY_TYPE if isinstance(error, kind)), UNLISTED)
     is_alarming = rule.is_alarming

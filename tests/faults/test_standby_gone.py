@@ -1,4 +1,4 @@
-"""The synchronous standby is gone: no payment is approved before a standby has it, whoever ends the wait or repeats.
+"""The synchronous standby is gone: no payment is approved before a standby has it, also when it is repeated.
 
 Postgres waits for the standby `nobody`, which never comes. The private Postgres of this file has the setting.
 """

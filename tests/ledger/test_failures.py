@@ -97,7 +97,7 @@ DRIVER = [
     (asyncpg.InternalClientError("cannot switch to state"), LATER, UNKNOWN, False, False),
     (asyncpg.InterfaceError("connection is closed"), LATER, UNKNOWN, False, False),
     (asyncpg.exceptions._base.DataError("invalid input"), GIVE_UP, BUSY, False, True),
-    (asyncpg.ClientConfigurationError("invalid DSN"), GIVE_UP, BUSY, False, True),
+    (asyncpg.ClientConfigurationError("invalid DSN"), LATER, BUSY, False, True),
     (TimeoutError(), LATER, UNKNOWN, False, False),
     (ConnectionResetError(), LATER, UNKNOWN, False, False),
     (OSError("no route to host"), LATER, UNKNOWN, False, False),
