@@ -36,7 +36,7 @@ dsn = shared_database()
 server = shared_server(queries_per_s=1000, queries_burst=1000)
 
 BUSY, UNKNOWN = "busy", "unknown_outcome"
-# Of the pool: the error, the answer to a query, the answer to a request that writes.
+# The error of the pool, the answer to a query, the answer to a request that writes.
 ERRORS = [
     (NotConnected("no"), BUSY, BUSY),
     (asyncpg.InternalClientError("cannot switch to state 11"), BUSY, UNKNOWN),

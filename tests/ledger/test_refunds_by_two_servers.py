@@ -28,6 +28,9 @@ class Interrupted:
     async def fetchval(self, *args: Any) -> Any:
         return await self._connection.fetchval(*args)
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
 
 async def test_a_refund_is_never_loaded_with_an_older_payment(connection: asyncpg.Connection, shop: Shop) -> None:
     sale = shop.scan()
