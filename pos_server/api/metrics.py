@@ -81,7 +81,9 @@ class MetricsPage(Collector):
             connections.add_metric([kind.value], by_kind[kind])
         yield connections
         yield GaugeMetricFamily(
-            "pos_database_up", "Whether the database answered at the scrape: 1 or 0.", int(self._database_up)
+            "pos_database_up",
+            "Whether the database answered at the scrape and accepts writes: 1 or 0.",
+            int(self._database_up),
         )
         yield CounterMetricFamily("pos_database_errors", "Database errors after which a person has to act.", alarms())
         build = GaugeMetricFamily("pos_build_info", "1, with the server's version.", labels=["version"])

@@ -135,6 +135,7 @@ class CatchUp:
                     page = await endpoint.missed(number, connection.language, after, self._page_payments)
             except DATABASE_ERRORS as error:
                 report(error, Phase.READ, during="catching up")
+                await asyncio.sleep(_RETRY_PAUSE_S)
                 self._request(connection, after.changed_at_ms)
                 return
             for message in page.messages:

@@ -100,13 +100,15 @@ async def _connect_for_pool(*arguments: Any, **options: Any) -> asyncpg.Connecti
 
 
 async def is_available(pool: asyncpg.Pool, *, timeout_s: float) -> bool:
-    """Return whether the database responds within this time, including the wait for a connection from the pool."""
+    """Return whether the database responds within this time, and accepts writes.
+
+    The time includes the wait for a connection from the pool.
+    """
     try:
         async with asyncio.timeout(timeout_s):
-            await pool.execute("select 1")
+            return not await is_read_only(pool)
     except DATABASE_ERRORS:
         return False
-    return True
 
 
 async def is_read_only(pool: asyncpg.Pool) -> bool:
