@@ -125,8 +125,13 @@ async def test_a_bug_in_any_other_page_is_a_problem_too(method: str, code: str) 
 
 
 async def request_of(endpoint: Endpoint, world: World) -> RequestData:
-    """Return a request for an endpoint. A terminal has one open shift, so the list of shifts does not open another."""
-    return RequestData() if endpoint.name == "listShifts" else await REQUESTS[endpoint.name](world)
+    """Return a request for an endpoint, which need not exist: a shop has one open shift, and no statement yet."""
+    without_object = {
+        "listShifts": RequestData(),
+        "listStatements": RequestData(),
+        "getStatement": RequestData({"business_date": "2020-01-01"}),
+    }
+    return without_object.get(endpoint.name) or await REQUESTS[endpoint.name](world)
 
 
 @asynccontextmanager
@@ -195,7 +200,11 @@ async def test_no_request_is_a_plain_500_while_backends_are_terminated(
 async def test_the_pool_leaves_a_server_that_became_a_standby(dsn: str, admin: asyncpg.Connection) -> None:
     """`default_transaction_read_only` stands for the standby: it holds for connections that are opened now."""
     name = await admin.fetchval("select current_database()")
-    async with serving(settings(), KEYRING, dsn) as server, issuer_client(server, admin) as issuer:
+    token = "a token of 16 characters"
+    async with (
+        serving(settings(metrics_token=token), KEYRING, dsn) as server,
+        issuer_client(server, admin) as issuer,
+    ):
 
         async def create() -> httpx.Response:
             body = {"name": "Ada", "currency": "EUR"}
@@ -213,6 +222,8 @@ async def test_the_pool_leaves_a_server_that_became_a_standby(dsn: str, admin: a
         while (await readiness())[1] == "the database does not respond\n":
             pass
         assert await readiness() == (503, "the database is read-only\n")
+        metrics = await issuer.get("/metrics", headers={"Authorization": f"Bearer {token}"})
+        assert "\npos_database_up 0.0\n" in metrics.text
         assert (await create()).json()["code"] == BUSY
         await admin.execute("set default_transaction_read_only = off")
         await admin.execute(f"alter database {name} reset default_transaction_read_only")
