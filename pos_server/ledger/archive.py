@@ -90,7 +90,7 @@ async def archive(
     """Move rows that were final before `before` (midnight UTC) into files in `out`, and return the parts written.
 
     Safe to repeat, to run concurrently, and to run again after it was killed: recorded parts remain. Raises
-    NotArchivable, TransactionsOpen and asyncpg's errors.
+    NotArchivable, WriterOpen and asyncpg's errors.
     """
     await connection.execute("select pg_advisory_lock($1)", _ADVISORY_LOCK)
     try:
