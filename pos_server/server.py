@@ -49,6 +49,10 @@ class RunningServer:
         self.url = url
         self._stop_wanted = stop_wanted
 
+    def stop(self) -> None:
+        """Make `stop_wanted` return."""
+        self._stop_wanted.set()
+
     async def stop_wanted(self) -> None:
         """Wait for SIGTERM, SIGINT, or a failure of the HTTP server."""
         await self._stop_wanted.wait()

@@ -41,6 +41,7 @@ STARTED_BESIDE_THE_SUPERVISOR = {
     ("pos_server/gateway/pin_hasher.py", "ThreadPoolExecutor"): "a failure of a check is raised to its caller",
     ("pos_server/gateway/pin_hasher.py", "run_in_executor"): "a failure of a check is raised to its caller",
     ("pos_server/telemetry/traces.py", "create_task"): "the flush at shutdown, which is awaited",
+    ("pos_server/postgres/keeper.py", "create_task"): "its end stops the process, which raises its failure",
     ("pos_server/postgres/embedded.py", "Thread"): "waits for the end of Postgres; its only statement is the wait",
     ("pos_server/demo/__init__.py", "ensure_future"): "the demo's day and its stop, which are awaited",
     ("pos_server/demo/day.py", "TaskGroup"): "the demo's tills, which are awaited",

@@ -72,7 +72,7 @@ def _audit(arguments: argparse.Namespace, settings: Settings) -> int:
     for option in ("expect", "archive"):
         if getattr(arguments, option) is not None and not arguments.seals:
             raise PosError(f"--{option} checks nothing without --seals. Add --seals")
-    with database(settings, "pos-server", must_exist=True) as (dsn, data_dir):
+    with database(settings, "pos-server", must_exist=True) as (dsn, data_dir, _):
         report_progress = say if arguments.progress or sys.stderr.isatty() else _discard
         report = run_loop(_audit_once(dsn, settings, data_dir, report_progress))
         check = _check_seals(dsn, settings, data_dir, arguments, report_progress) if arguments.seals else None

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import asyncpg
 import uvloop
@@ -18,23 +18,31 @@ from .console import say
 Result = TypeVar("Result")
 
 
-@contextmanager
-def database(settings: Settings, app: str, *, must_exist: bool = False) -> Iterator[tuple[str, Path | None]]:
-    """Yield the DSN of POS_DATABASE_URL, or of an embedded Postgres that runs until the block ends.
+class Database(NamedTuple):
+    """A database for a command. `data_dir` and `postgres` are None if POS_DATABASE_URL selects it."""
 
-    The second value is the data directory of the embedded Postgres, or None. Raises EmbeddedPostgresError, also if
-    `must_exist` is set and the directory contains no ledger.
+    dsn: str
+    data_dir: Path | None
+    postgres: EmbeddedPostgres | None
+
+
+@contextmanager
+def database(settings: Settings, app: str, *, must_exist: bool = False) -> Iterator[Database]:
+    """Yield the database of POS_DATABASE_URL, or an embedded Postgres that runs until the block ends.
+
+    Raises EmbeddedPostgresError, also if `must_exist` is set and the directory contains no ledger.
     """
     if settings.database_url is not None:
-        yield settings.database_url.get_secret_value(), None
+        yield Database(settings.database_url.get_secret_value(), None, None)
         return
     data_dir = settings.data_dir or default_data_dir(app)
     if must_exist and not (data_dir / "postgres").is_dir():
         raise EmbeddedPostgresError(
             f"there is no ledger in {data_dir}. Name its directory with --data-dir, or set POS_DATABASE_URL"
         )
-    with EmbeddedPostgres(data_dir, bin_dir=settings.postgres_bin_dir, say=say) as dsn:
-        yield dsn, data_dir
+    postgres = EmbeddedPostgres(data_dir, bin_dir=settings.postgres_bin_dir, say=say)
+    with postgres as dsn:
+        yield Database(dsn, data_dir, postgres)
 
 
 async def prepare(dsn: str, settings: Settings) -> list[str]:
@@ -66,7 +74,7 @@ async def owner(dsn: str, settings: Settings, data_dir: Path | None) -> AsyncIte
 
 def on_ledger(settings: Settings, work: Callable[[asyncpg.Connection], Coroutine[Any, Any, str]]) -> str:
     """Run `work` on the existing ledger as its owner. Returns the text to print."""
-    with database(settings, "pos-server", must_exist=True) as (dsn, data_dir):
+    with database(settings, "pos-server", must_exist=True) as (dsn, data_dir, _):
 
         async def run() -> str:
             await prepare(dsn, settings)

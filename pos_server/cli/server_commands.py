@@ -12,6 +12,7 @@ from ..ledger.migrate import MigrationError
 from ..master_keys import keyring_for
 from ..postgres.binaries import find_program
 from ..postgres.embedded import EmbeddedPostgresError, default_data_dir
+from ..postgres.keeper import kept_running
 from ..server import rare_garbage_collection, serving
 from ..settings import Settings, new_master_key
 from .command import AddCommand
@@ -41,12 +42,12 @@ def add_server_commands(command: AddCommand) -> None:
 
 
 def _run(arguments: argparse.Namespace, settings: Settings) -> int:
-    with database(settings, "pos-server") as (dsn, data_dir):
+    with database(settings, "pos-server") as (dsn, data_dir, postgres):
         keyring = keyring_for(settings, data_dir)
 
         async def serve() -> int:
             await prepare(dsn, settings)
-            async with serving(settings, keyring, dsn) as server:
+            async with serving(settings, keyring, dsn) as server, kept_running(postgres, server.stop):
                 data = data_dir or describe_dsn(dsn)
                 say(f"pos-server serves {server.url} (data: {data}). Stop it with Ctrl-C or SIGTERM.")
                 await server.stop_wanted()
@@ -62,7 +63,7 @@ def run_demo_command(arguments: argparse.Namespace, settings: Settings) -> int:
 
     if arguments.once and arguments.port is None:
         settings = settings.model_copy(update={"port": 0})
-    with database(settings, "pos-server-demo") as (dsn, data_dir):
+    with database(settings, "pos-server-demo") as (dsn, data_dir, _):
         keyring = keyring_for(settings, data_dir)
 
         async def prepare_and_play() -> int:
@@ -79,7 +80,7 @@ def run_demo_command(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _migrate(arguments: argparse.Namespace, settings: Settings) -> int:
-    with database(settings, "pos-server") as (dsn, _):
+    with database(settings, "pos-server") as (dsn, _, _):
         applied = run_loop(prepare(dsn, settings))
     for name in applied:
         print_out(f"applied {name}")
@@ -96,7 +97,7 @@ def _postgres(arguments: argparse.Namespace, settings: Settings) -> int:
     if arguments.new and (data_dir / "postgres").exists():
         raise EmbeddedPostgresError(f"{data_dir} already contains a ledger. Name another directory with --data-dir")
     path = find_program(arguments.program, settings.postgres_bin_dir)
-    with database(settings, "pos-server", must_exist=not arguments.new) as (dsn, _):
+    with database(settings, "pos-server", must_exist=not arguments.new) as (dsn, _, _):
         # PG… variables of the operator's shell select another server, and POS_… variables can contain master keys.
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "POS_"))}
         command = [path, *arguments.arguments]

@@ -12,7 +12,7 @@ runs. The data directory contains:
 
 The locks are `flock`s. They disappear with their processes, however these end, and unlike a process id in a file they
 cannot refer to a different process. A server that outlived its users is adopted by the next user; a crashed server is
-started again and recovers.
+started again by the next user, or by one that is still there (`keeper`), and recovers.
 
 PGDATA and `run/` belong to the user that Postgres runs as: see `os_user`.
 """
@@ -82,7 +82,7 @@ SETTINGS = {
 NICENESS = 19
 
 
-class _StillStarting(EmbeddedPostgresError):
+class StillStarting(EmbeddedPostgresError):
     """The server is still starting. It keeps running, because stopping a recovery would discard its progress."""
 
 
@@ -123,6 +123,7 @@ class EmbeddedPostgres:
         }
         self._say = say
         self._users_lock: int | None = None
+        self._socket_dir: Path | None = None
 
     def __enter__(self) -> str:
         return self.start()
@@ -146,14 +147,43 @@ class EmbeddedPostgres:
                 self._users_lock = open_private(self.data_dir / "users.lock")
                 _try_lock(self._users_lock, fcntl.LOCK_SH)
                 try:
-                    socket_dir = self._ensure_running(start_lock)
+                    self._socket_dir = socket_dir = self._ensure_running(start_lock)
                 except BaseException as error:
-                    self._leave(stop_server=not isinstance(error, _StillStarting))
+                    self._leave(stop_server=not isinstance(error, StillStarting))
                     raise
         return (
             f"postgresql://{ROLE}@/{DATABASE}?host={quote(str(socket_dir), safe='')}&port={PORT}"
             "&sslmode=disable&target_session_attrs=any"
         )
+
+    @property
+    def log_path(self) -> Path:
+        """The server's log."""
+        return self._log.path
+
+    def seems_alive(self) -> bool:
+        """Return whether the server's first process exists. Cheap; the server may still be starting or stopping."""
+        postmaster = Postmaster.read(self.data_dir)
+        if postmaster is None:
+            return False
+        try:
+            os.kill(postmaster.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass  # it belongs to another user
+        return True
+
+    def revive(self) -> bool:
+        """Start the server again if it has ended, at the same DSN; return whether it had. Needs `start`.
+
+        Processes that it has left behind end first. Raises StillStarting if its recovery takes longer than the limit.
+        """
+        with self._explain_errors(), self._locked() as start_lock:
+            if self._is_running() and self._wait_until_ready() is not None:
+                return False
+            self._ensure_running(start_lock)
+            return True
 
     def stop(self) -> None:
         """End this process's use of the server; the last user stops it. Does nothing if not started."""
@@ -257,7 +287,9 @@ class EmbeddedPostgres:
             open(open_private(self.data_dir / "server.lock"), "rb") as server_lock,
         ):
             _try_lock(server_lock.fileno(), fcntl.LOCK_EX)
-            settings = self._settings | {"unix_socket_directories": str(make_socket_dir(self.data_dir, user))}
+            settings = self._settings | {
+                "unix_socket_directories": str(make_socket_dir(self.data_dir, user, self._socket_dir))
+            }
             process = subprocess.Popen(  # noqa: S603 - a fixed command, no shell
                 [bin_dir / "postgres", "-D", self.cluster, *(f"--{name}={value}" for name, value in settings.items())],
                 cwd="/",
@@ -285,7 +317,7 @@ class EmbeddedPostgres:
                 return postmaster.socket_path.parent
             waited_s = time.monotonic() - started_s
             if waited_s > self._start_timeout_s:
-                raise _StillStarting(
+                raise StillStarting(
                     f"Postgres in {self.data_dir} is not ready after {waited_s:.0f} s. If it is recovering from a "
                     "crash, it continues: start again later to join it, or use a longer start_timeout_s. "
                     f"See {self._log.path}."

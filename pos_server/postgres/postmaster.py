@@ -102,14 +102,20 @@ class Postmaster:
                 yield connection
 
 
-def make_socket_dir(data_dir: Path, user: OsUser) -> Path:
-    """Create a directory for the socket, private to `user`, whose path fits into a socket address."""
+def make_socket_dir(data_dir: Path, user: OsUser, previous: Path | None = None) -> Path:
+    """Create a directory for the socket, private to `user`, whose path fits into a socket address.
+
+    A server that is started again gets its `previous` directory, because clients know its path.
+    """
     path = data_dir / "run"
     # A comma or a colon would have a special meaning in a setting or a DSN.
     if len(os.fsencode(path / SOCKET_NAME)) <= SOCKET_PATH_BYTES_MAX and re.fullmatch(r"[\w./ -]+", str(path)):
         discard_socket_dir(data_dir, path)
         path.mkdir(exist_ok=True)
         path.chmod(0o700)
+    elif previous is not None:
+        path = previous
+        path.mkdir(mode=0o700)
     else:
         path = Path(tempfile.mkdtemp(prefix=SHORT_DIR_PREFIX, dir=SHORT_DIR))
     user.own(path)
