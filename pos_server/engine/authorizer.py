@@ -14,11 +14,13 @@ from ..core.errors import ErrorCode, PosError
 from ..core.payments.decide import decide
 from ..core.payments.operations import Operation, Outcome, Refused, involved_parties
 from ..core.payments.rules import Rules
+from ..core.payments.snapshot import Changeset
 from ..core.protocol.notices import asker_of
 from ..ledger.database import DATABASE_AWAY, connect
 from ..ledger.payments import LEDGER_CONFLICT, HouseAccounts, apply_changes, load_snapshot, warm_up
 from ..limits import AuthorizerLimits
 from .batch_record import BatchRecord, Watch
+from .conflicts import Conflicts, Split
 
 log = structlog.get_logger(__name__)
 
@@ -235,7 +237,7 @@ class Authorizer:
         self._lanes_at_work += bool(taken)
         return taken
 
-    async def _authorize(self, lane: _Lane, submissions: list[Submission]) -> None:
+    async def _authorize(self, lane: _Lane, submissions: list[Submission], *, conflicts: int = 0) -> None:
         now_s = time.monotonic()
         batch = [submission for submission in submissions if submission.deadline_s > now_s]
         late = [submission for submission in submissions if submission.deadline_s <= now_s]
@@ -243,9 +245,15 @@ class Authorizer:
         self._answer_all(late, _refused(late, ErrorCode.BUSY))
         if not batch:
             return
-        record = BatchRecord()
+        record = BatchRecord(conflicts=conflicts)
         try:
             outcomes = await self._decide_and_commit(lane, [submission.operation for submission in batch], record)
+        except Split as split:
+            log.info("batch_split", operations=len(batch), groups=len(split.groups))
+            first, *others = ([batch[position] for position in group] for group in split.groups)
+            await self._authorize(lane, first, conflicts=record.conflicts)
+            for group in others:
+                await self._authorize(lane, group)
         except _Failed as failed:
             self._answer_and_record(batch, _refused(batch, failed.code), record)
         except Exception:
@@ -264,8 +272,10 @@ class Authorizer:
         self, lane: _Lane, operations: Sequence[Operation], record: BatchRecord
     ) -> list[Outcome]:
         may_have_happened = False
+        conflicts, changes = Conflicts(), Changeset()
         for attempt in range(self._limits.batch_attempts_max):
-            if attempt:
+            # The first conflict is over: the other commit has been made.
+            if attempt > min(conflicts.count, 1):
                 await asyncio.sleep(_RETRY_PAUSE_S * attempt)
             applying = False
             try:
@@ -273,6 +283,8 @@ class Authorizer:
                     connection = await lane.connected()
                     record.loading_s = time.monotonic()
                     snapshot = await load_snapshot(connection, operations, self._house)
+                    if not may_have_happened:
+                        conflicts.split(operations, snapshot)
                     record.deciding_s = time.monotonic()
                     now_ms = int(self._clock() * 1000)
                     outcomes, changes = decide(
@@ -292,7 +304,10 @@ class Authorizer:
                     return outcomes
             except LEDGER_CONFLICT as conflict:
                 record.conflicts += 1
+                conflicts.add(conflict, changes)
                 log.info("batch_conflict", attempt=attempt + 1, cause=type(conflict).__name__)
+                if conflicts.is_permanent(operations) and not may_have_happened:
+                    raise _Failed(ErrorCode.ID_REUSED) from None
             except DATABASE_AWAY as away:
                 # The statement may have committed before its response was lost: the next attempt reads the rows.
                 may_have_happened = may_have_happened or applying
