@@ -15,12 +15,14 @@ from ..core.errors import ErrorCode, PosError
 from ..core.payments.decide import decide
 from ..core.payments.operations import Decided, Operation, Outcome, Refunded, Refused, involved_parties
 from ..core.payments.rules import Rules
+from ..core.payments.snapshot import Changeset
 from ..core.protocol.notices import asker_of
 from ..ledger.durability import confirm_durable
 from ..ledger.failures import DATABASE_ERRORS, Action, Failure, Phase, classify, report
 from ..ledger.payments import HouseAccounts, apply_changes, load_snapshot, warm_up
 from ..limits import AuthorizerLimits
 from .batch_record import BatchRecord, Watch
+from .conflicts import Conflicts, Split
 from .lane import Lane
 
 log = structlog.get_logger(__name__)
@@ -228,7 +230,9 @@ class Authorizer:
         self._lanes_at_work += bool(taken)
         return taken
 
-    async def _authorize(self, lane: Lane, submissions: list[Submission], *, may_have_committed: bool = False) -> None:
+    async def _authorize(
+        self, lane: Lane, submissions: list[Submission], *, may_have_committed: bool = False, conflicts: int = 0
+    ) -> None:
         now_s = time.monotonic()
         batch = [submission for submission in submissions if submission.deadline_s > now_s]
         late = [submission for submission in submissions if submission.deadline_s <= now_s]
@@ -236,9 +240,15 @@ class Authorizer:
         self._answer_all(late, _refused(late, ErrorCode.UNKNOWN_OUTCOME if may_have_committed else ErrorCode.BUSY))
         if not batch:
             return
-        record = BatchRecord(may_have_committed=may_have_committed)
+        record = BatchRecord(may_have_committed=may_have_committed, conflicts=conflicts)
         try:
             outcomes = await self._decide_and_commit(lane, [submission.operation for submission in batch], record)
+        except Split as split:
+            log.info("batch_split", operations=len(batch), groups=len(split.groups))
+            first, *others = ([batch[position] for position in group] for group in split.groups)
+            await self._authorize(lane, first, conflicts=record.conflicts)
+            for group in others:
+                await self._authorize(lane, group)
         except _Failed as failed:
             self._answer_and_record(batch, _refused(batch, failed.code), record)
         except Exception as fault:
@@ -263,8 +273,10 @@ class Authorizer:
     async def _decide_and_commit(
         self, lane: Lane, operations: Sequence[Operation], record: BatchRecord
     ) -> list[Outcome]:
+        conflicts, changes = Conflicts(), Changeset()
         for attempt in range(self._limits.batch_attempts_max):
-            if attempt:
+            # The first conflict is over: the other commit has been made.
+            if attempt > min(conflicts.count, 1):
                 await asyncio.sleep(_RETRY_PAUSE_S * attempt)
             phase = Phase.CONNECT
             try:
@@ -273,6 +285,8 @@ class Authorizer:
                     phase = Phase.READ
                     record.loading_s = time.monotonic()
                     snapshot = await load_snapshot(connection, operations, self._house)
+                    if not record.may_have_committed:
+                        conflicts.split(operations, snapshot)
                     record.deciding_s = time.monotonic()
                     now_ms = int(self._clock() * 1000)
                     outcomes, changes = decide(
@@ -301,7 +315,10 @@ class Authorizer:
                     lane.drop()
                 if failure.action is Action.DECIDE_AGAIN:
                     record.conflicts += 1
+                    conflicts.add(error, changes)
                     log.info("batch_conflict", attempt=attempt + 1, cause=type(error).__name__)
+                    if conflicts.is_permanent(operations) and not record.may_have_committed:
+                        raise _Failed(ErrorCode.ID_REUSED) from None
                     continue
                 record.database_failures += 1
                 report(error, phase, during=phase.value, attempt=attempt + 1)

@@ -19,7 +19,7 @@
     stores.py, wallets.py, reports.py            what back offices and issuers read and change
     history.py, pins.py, shifts.py               what devices read and change
     api_keys.py, idempotency.py                  what the REST API stores
-    rollup.py, horizon.py                        balances, and the horizon that they need
+    rollup.py, horizon.py, exclusive.py          balances, the horizon that they need, one run at a time
     settlement.py, seals.py, archive*.py, audit.py   the operator's accounting
     leadership.py, database.py, migrate.py, sql/, migrations/   connections, statements and the schema
 

@@ -20,11 +20,11 @@ import asyncpg
 from ..core.errors import PosError
 from ..core.payments.payment import MerchantKey
 from .archive_file import Attempt, PartTaken, PartWriter, ids_and_merchants, part_name
+from .exclusive import Command, exclusive
 from .rollup import roll_up
 from .settlement import first_unsettled_date
 from .sql import QUERIES
 
-_ADVISORY_LOCK = int.from_bytes(b"pos-arch")
 # Each attempt excludes the payments that changed before it, so even a second attempt is rare.
 _ATTEMPTS_MAX = 10
 
@@ -91,10 +91,9 @@ async def archive(
     """Move rows that were final before `before` (midnight UTC) into files in `out`, and return the parts written.
 
     Safe to repeat, to run concurrently, and to run again after it was killed: recorded parts remain. Raises
-    NotArchivable, WriterOpen and asyncpg's errors.
+    NotArchivable, AlreadyRunning, WriterOpen and asyncpg's errors.
     """
-    await connection.execute("select pg_advisory_lock($1)", _ADVISORY_LOCK)
-    try:
+    async with exclusive(connection, Command.ARCHIVE):
         horizon = await _horizon(connection, before, now, min_age)
         position, parts = _Position((0, UUID(int=0)), 0), list[Part]()
         while True:
@@ -107,9 +106,6 @@ async def archive(
             for name in ("vacuum_archived", "desummarize_transfer_times", "summarize_transfer_times"):
                 await connection.execute(QUERIES[name])
         return parts
-    finally:
-        if not connection.is_closed():
-            await connection.execute("select pg_advisory_unlock($1)", _ADVISORY_LOCK)
 
 
 async def _horizon(connection: asyncpg.Connection, before: date, now: datetime, min_age: timedelta) -> _Horizon:

@@ -30,6 +30,8 @@ ATTRIBUTES = {
 }
 _wallet, _code, _payment, _refund, _transfer = (attrgetter(*names) for names in ATTRIBUTES.values())
 
+_key_order = attrgetter("payment_id", "merchant_id")
+
 
 class OperationKey(NamedTuple):
     """Keys of the rows that an operation needs."""
@@ -72,13 +74,16 @@ def operation_key(operation: Operation) -> OperationKey:
 def changeset_rows(changes: Changeset, now_ms: int) -> tuple[Any, ...]:
     """Return the arguments of the statement `apply_changes`; all but the last are those of `apply_new_payments`."""
     wallet_versions, payment_versions = changes.wallet_versions, changes.payment_versions
+    # All servers lock and insert rows in the order of their keys. A wallet's row also guards its devices and transfers.
     return (
-        # All servers lock wallets in this order.
         [(wallet_versions[number], *_wallet(wallet)) for number, wallet in sorted(changes.wallets.items())],
         list(map(_code, changes.devices.values())),
-        [(payment_versions[key], *_payment(payment)) for key, payment in changes.payments.items()],
+        [
+            (payment_versions[payment.key], *_payment(payment))
+            for payment in sorted(changes.payments.values(), key=_key_order)
+        ],
         now_ms,
         list(map(_transfer, changes.transfers)),
         list(changes.shifts.items()),
-        list(map(_refund, changes.refunds)),
+        list(map(_refund, sorted(changes.refunds, key=attrgetter("refund_id", "merchant_id")))),
     )

@@ -170,6 +170,8 @@ async def use_activation(connection: AnyConnection, code: str, request_id: UUID,
             if is_terminal:
                 generation = await connection.fetchval(QUERIES["rekey_terminal"], device.number, kid)
             else:
+                # A payment locks the wallet before the device too.
+                await connection.execute(QUERIES["lock_wallet"], device.number)
                 generation = await connection.fetchval(QUERIES["rekey_wallet_device"], device.number, device.slot, kid)
             await connection.execute(QUERIES["use_activation"], code_hash, request_id, kid, generation)
         else:

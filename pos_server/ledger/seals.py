@@ -12,12 +12,12 @@ import asyncpg
 from ..business_days import day_of, day_start
 from ..core.accounting.seals import NO_HASH, Seal, missing_digests, pack_digests, seal_violations
 from .archive_check import digest_table, read_archive
+from .exclusive import Command, exclusive
 from .horizon import wait_until_ended
 from .sql import QUERIES
 
 # Limits a seal to 3.2 MB, and the memory of a check.
 TRANSFERS_PER_SEAL_MAX = 200_000
-_ADVISORY_LOCK = int.from_bytes(b"pos-seal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +39,11 @@ async def seal_days(
 ) -> bytes:
     """Seal all unsealed days before today in `time_zone`, and return the last hash of the chain.
 
-    Safe to repeat and to run concurrently, because of an advisory lock. A day without transfers has a seal too. Raises
-    WriterOpen and asyncpg's errors; days that were sealed before the error remain sealed.
+    Safe to repeat and to run concurrently: one run at a time. A day without transfers has a seal too. Raises
+    AlreadyRunning, WriterOpen and asyncpg's errors; days that were sealed before the error remain sealed.
     """
     zone = ZoneInfo(time_zone)
-    await connection.execute("select pg_advisory_lock($1)", _ADVISORY_LOCK)
-    try:
+    async with exclusive(connection, Command.SEAL):
         last = await connection.fetchrow(QUERIES["last_seal"])
         number, sealed_id, previous = (last["number"], last["last_id"], last["hash"]) if last else (0, 0, NO_HASH)
         first_at = await connection.fetchval(QUERIES["first_transfer_at"])
@@ -60,9 +59,6 @@ async def seal_days(
                     break
             day += timedelta(days=1)
         return previous
-    finally:
-        if not connection.is_closed():
-            await connection.execute("select pg_advisory_unlock($1)", _ADVISORY_LOCK)
 
 
 async def _last_id_of_day(connection: asyncpg.Connection, end: datetime, after_id: int) -> int:

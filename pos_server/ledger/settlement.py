@@ -15,10 +15,10 @@ import asyncpg
 from ..business_days import day_of, day_start, joined_day
 from ..core.accounting.settlement import Statement
 from ..core.errors import PosError
+from .exclusive import Command, exclusive
 from .horizon import wait_until_ended
 from .sql import QUERIES
 
-_ADVISORY_LOCK = int.from_bytes(b"pos-sett")
 # Longer than the servers' clocks may differ plus the time from a batch's timestamp to its commit.
 OVERLAP = timedelta(seconds=30)
 _DAY = timedelta(days=1)
@@ -73,11 +73,10 @@ async def settle(connection: asyncpg.Connection, business_date: date, now: datet
     """Settle a business day for all merchants, and all unsettled days before it, each day in one commit.
 
     Safe to repeat and to run concurrently. A merchant's day ends at its own cut-off in its own time zone; a transfer
-    belongs to the day of its timestamp. Raises DayNotOver, DayBeforeLedger, WriterOpen and asyncpg's errors; days
-    that were settled before the error remain settled.
+    belongs to the day of its timestamp. Raises DayNotOver, DayBeforeLedger, AlreadyRunning,
+    WriterOpen and asyncpg's errors; days that were settled before the error remain settled.
     """
-    await connection.execute("select pg_advisory_lock($1)", _ADVISORY_LOCK)
-    try:
+    async with exclusive(connection, Command.SETTLE):
         last_end = day_start(business_date + _DAY, UTC)
         if now < last_end - _DAY / 2:  # no zone is further ahead of UTC
             raise DayNotOver(business_date, last_end + OVERLAP)
@@ -96,9 +95,6 @@ async def settle(connection: asyncpg.Connection, business_date: date, now: datet
         if not rows and first_date is not None:
             raise DayBeforeLedger(business_date, await connection.fetchval(QUERIES["first_settled_date"]) or first_date)
         return SettledDay(business_date, [Statement(**row) for row in rows], created)
-    finally:
-        if not connection.is_closed():
-            await connection.execute("select pg_advisory_unlock($1)", _ADVISORY_LOCK)
 
 
 async def first_unsettled_date(connection: asyncpg.Connection, until: date) -> date | None:

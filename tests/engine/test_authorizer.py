@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from pos_server.core.errors import ErrorCode
 from pos_server.core.payments.declines import DeclineCode
-from pos_server.core.payments.operations import Decided, Outcome, Refused, Scan
+from pos_server.core.payments.operations import Cancel, CreateRefund, Decided, Operation, Outcome, Refused
 from pos_server.core.payments.payment import Status
 from pos_server.engine.authorizer import Authorizer, NotAccepted
 from pos_server.engine.batch_record import BatchRecord, Watch
@@ -18,7 +18,7 @@ from pos_server.ledger.audit import audit
 from pos_server.limits import AuthorizerLimits
 from tests.copies import replace
 from tests.proxy import proxied
-from tests.support import KEYRING, RULES, Shop, build_shop, working
+from tests.support import EUR, KEYRING, RULES, Shop, build_shop, new_id, working
 
 pytestmark = pytest.mark.asyncio
 
@@ -46,7 +46,7 @@ class Engine:
         assert reply_to not in self.outcomes, "a scan has two outcomes"
         self.outcomes[reply_to] = outcome
 
-    async def authorize(self, *scans: Scan) -> list[Outcome]:
+    async def authorize(self, *scans: Operation) -> list[Outcome]:
         start = len(self.outcomes)
         for index, scan in enumerate(scans, start):
             self.authorizer.submit(scan, str(index))
@@ -315,6 +315,46 @@ async def test_a_lost_race_is_decided_again_and_recorded(
         await engine.authorizer.drained()
     assert status(engine.outcomes["raced"]) == "approved"
     assert [(record.conflicts, record.database_failures) for record in records] == [(1, 0)]
+
+
+async def test_a_contested_wallet_leaves_the_batch(
+    dsn: str, shop: Shop, connection: asyncpg.Connection, admin: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are decided first and at once, in spite of a pause between attempts that no test would survive."""
+    monkeypatch.setattr("pos_server.engine.authorizer._RETRY_PAUSE_S", 1000)
+    records: list[BatchRecord] = []
+    async with running(dsn, LIMITS, records.append) as engine:
+        async with admin.transaction():
+            await admin.execute(
+                "update wallet set version = version + 1 where number = $1", shop.wallets[0].device.number
+            )
+            engine.authorizer.submit(shop.scan(0), "contested")
+            engine.authorizer.submit(shop.scan(1, terminal=1), "other")
+            engine.authorizer.submit(shop.scan(2), "same till")
+            async with asyncio.timeout(5):
+                while not await connection.fetchval("select count(*) from pg_locks where not granted"):
+                    pass
+        async with asyncio.timeout(30):
+            await engine.authorizer.drained()
+    assert list(engine.outcomes) == ["other", "contested", "same till"]
+    assert {status(outcome) for outcome in engine.outcomes.values()} == {"approved"}
+    assert [(record.conflicts, len(record.outcomes)) for record in records] == [(1, 1), (0, 2)]
+
+
+async def test_an_operation_that_always_collides_harms_only_itself(
+    dsn: str, shop: Shop, admin: asyncpg.Connection
+) -> None:
+    """A refund with the id of a canceled payment: the fee that both return has one key."""
+    await admin.execute("update merchant set fee_bps = 1000")
+    canceled, sale = shop.scan(0), shop.scan(1)
+    terminal = shop.terminals[0].device.number
+    cancel = Cancel(terminal, shop.merchant_id, EUR, canceled.payment_id, None, new_id())
+    refund = CreateRefund(canceled.payment_id, sale.payment_id, shop.merchant_id, terminal, 100)
+    async with running(dsn) as engine:
+        await engine.authorize(canceled, sale, cancel)
+        outcomes = await engine.authorize(shop.scan(2), refund, shop.scan(0, terminal=1))
+    assert [status(outcome) for outcome in outcomes] == ["approved", ErrorCode.ID_REUSED, "approved"]
+    assert (await audit(admin)).ok
 
 
 async def test_an_internal_fault_in_one_scan_does_not_affect_the_others(

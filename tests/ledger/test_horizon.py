@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from pos_server.ledger.audit import audit
 from pos_server.ledger.database import connect
+from pos_server.ledger.exclusive import AlreadyRunning, Command, exclusive
 from pos_server.ledger.horizon import WriterOpen
 from pos_server.ledger.migrate import load_migrations, migrate
 from pos_server.ledger.rollup import RollUp, balances, roll_up
@@ -195,3 +196,49 @@ async def test_a_prepared_transaction_holds_the_horizon(
     finally:
         for each in (admin, connection, late):
             await each.close()
+
+
+async def test_a_writer_locks_the_table_before_it_draws_an_id(
+    dsn: str, sold: Shop, connection: asyncpg.Connection, admin: asyncpg.Connection
+) -> None:
+    """Both statements that write transfers wait for the table, and have drawn nothing by then."""
+    drawn = "select last_value from transfer_id_seq"
+    waiting = "select exists (select from pg_locks where relation = 'transfer'::regclass and not granted)"
+    before = await admin.fetchval(drawn)
+    settling = await connect(dsn, timeout_s=10, role=None)
+    works: list[Callable[[], Awaitable[object]]] = [
+        lambda: run_batch(connection, sold.scan(1)),
+        lambda: settle(settling, DAY, NOW),
+    ]
+    for work in works:
+        async with transaction(dsn, "lock table transfer in share mode") as blocking:
+            task = asyncio.ensure_future(work())
+            async with asyncio.timeout(15):
+                while not await admin.fetchval(waiting):  # noqa: ASYNC110 - the row is the only sign
+                    await asyncio.sleep(0.01)
+            assert await admin.fetchval(drawn) == before
+            await blocking.execute("commit")
+            await task
+        assert await admin.fetchval(drawn) > before
+        before = await admin.fetchval(drawn)
+    await settling.close()
+
+
+async def test_no_session_reserves_transfer_ids(admin: asyncpg.Connection) -> None:
+    cache = "select seqcache from pg_sequence where seqrelid = pg_get_serial_sequence('transfer', 'id')::regclass"
+    assert await admin.fetchval(cache) == 1
+
+
+async def test_a_second_run_gives_up_plainly(
+    dsn: str, admin: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pos_server.ledger.exclusive.EXCLUSIVE_TIMEOUT_S", 0.1)
+    second = await connect(dsn, timeout_s=10, role=None)
+    try:
+        async with exclusive(admin, Command.SEAL):
+            with pytest.raises(AlreadyRunning, match=r"another seal is running on this ledger\. Nothing was changed"):
+                await _seal(second)
+            await _settle(second)
+        await _seal(second)
+    finally:
+        await second.close()

@@ -81,8 +81,15 @@ delete from refund r using unnest($1::uuid[], $2::bigint[]) as c (id, merchant_i
 where r.id = c.id and r.merchant_id = c.merchant_id;
 
 -- name: archive_delete_payments
-delete from payment p using unnest($1::uuid[], $2::bigint[], $3::int[]) as c (id, merchant_id, version)
-where p.id = c.id and p.merchant_id = c.merchant_id and p.version = c.version;
+-- Locks the payments in the order in which a batch locks them.
+with locked as materialized (
+    select p.id, p.merchant_id
+    from unnest($1::uuid[], $2::bigint[], $3::int[]) as c (id, merchant_id, version)
+    join payment p on p.id = c.id and p.merchant_id = c.merchant_id and p.version = c.version
+    order by p.id, p.merchant_id
+    for update of p
+)
+delete from payment p using locked c where p.id = c.id and p.merchant_id = c.merchant_id;
 
 -- name: last_archive_part
 select number, sha256 from archive_part order by number desc limit 1;

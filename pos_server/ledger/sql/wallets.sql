@@ -45,7 +45,11 @@ where not exists (
 order by slot limit 1;
 
 -- name: end_activations
-update activation set expires_at = now() where kind = $1 and number = $2 and slot = $3 and expires_at > now();
+with open_code as materialized (
+    select code_hash from activation where kind = $1 and number = $2 and slot = $3 and expires_at > now()
+    order by code_hash for update
+)
+update activation a set expires_at = now() from open_code o where a.code_hash = o.code_hash;
 
 -- name: revoke_wallet_device
 -- Increments the generation only once. Increments the wallet's version, so that a payment decided with the revoked key
