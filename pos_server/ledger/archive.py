@@ -4,7 +4,8 @@ The archive moves units: a payment with all its refunds and transfers, or the tr
 without locks and written to a file. Then one transaction deletes them from the ledger and records the file. It checks
 that each payment still has the version that was written. If a payment has changed, the transaction is rolled back and
 the part is written again without that payment. Live payments therefore wait only for the deletion itself. A crash
-leaves nothing, or a file that no row refers to; the next run overwrites it.
+leaves nothing, or a file that no row refers to. The next run uses that file if it has the content of its own part, and
+renames it otherwise. Any other file is never touched: it may be the only copy of another ledger's payments.
 """
 
 import asyncio
@@ -90,7 +91,7 @@ async def archive(
     """Move rows that were final before `before` (midnight UTC) into files in `out`, and return the parts written.
 
     Safe to repeat, to run concurrently, and to run again after it was killed: recorded parts remain. Raises
-    NotArchivable, WriterOpen and asyncpg's errors.
+    NotArchivable, PartExists, WriterOpen and asyncpg's errors.
     """
     await connection.execute("select pg_advisory_lock($1)", _ADVISORY_LOCK)
     try:
@@ -145,10 +146,12 @@ async def _move_part(
 ) -> tuple[Part | None, _Position]:
     """Write and record the part at `position`; return it (None: nothing left) and the position of the next part."""
     for _ in range(_ATTEMPTS_MAX):
+        ledger = await connection.fetchrow(QUERIES["ledger_identity"])
         last = await connection.fetchrow(QUERIES["last_archive_part"])
         number = last["number"] + 1 if last else 1
+        previous = last["sha256"] if last else None
         try:
-            writer = await asyncio.to_thread(PartWriter, out, number, horizon.before, last["sha256"] if last else None)
+            writer = await asyncio.to_thread(PartWriter, out, number, horizon.before, previous, ledger["id"])
             try:
                 units, next_position = await _write_units(connection, writer, horizon, position, payments_max)
             except BaseException:
@@ -157,7 +160,14 @@ async def _move_part(
             if not units:
                 await asyncio.to_thread(writer.discard)
                 return None, next_position
-            digest = await asyncio.to_thread(writer.finish)
+            digest = await asyncio.to_thread(writer.complete)
+            try:
+                await asyncio.to_thread(writer.make_room, ledger["published_sha256"])
+                # Committed before the file has its name: after a crash, this ledger recognizes the file as its own.
+                await connection.execute(QUERIES["set_published_part"], digest)
+                await asyncio.to_thread(writer.publish)
+            finally:
+                writer.discard()
         except ConnectionError:
             raise  # from the database, not from the file
         except OSError as error:

@@ -8,13 +8,16 @@ gets its final name, and synced to disk before the ledger records it.
 import gzip
 import json
 import os
+import stat
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from fcntl import LOCK_EX, LOCK_NB, flock
 from hashlib import file_digest
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 from uuid import UUID
 
@@ -23,11 +26,16 @@ from ..core.errors import PosError
 from ..core.payments.payment import MerchantKey
 
 FORMAT, FORMAT_VERSION = "pos-archive", 1
+_REMEDY = "Archive into another directory, and keep this file. Nothing of this part left the ledger"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class PartUnreadable(PosError):
     """A part is missing, truncated or in another format; the text names it and the cause."""
+
+
+class PartExists(PosError):
+    """The name of a part belongs to another file, which stays; the text says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +59,28 @@ def part_name(number: int) -> str:
 
 
 class PartWriter:
-    """Writer of one part, under a temporary name until `finish`. Its methods block and raise OSError."""
+    """Writer of one part, under a temporary name until `publish`. Its methods block and raise OSError."""
 
-    def __init__(self, folder: Path, number: int, before: datetime, previous: bytes | None) -> None:
+    def __init__(self, folder: Path, number: int, before: datetime, previous: bytes | None, ledger_id: UUID) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / part_name(number)
-        self._partial = self._path.with_name(self._path.name + ".partial")
-        self._raw = self._partial.open("wb")
+        # The name is new in each run: another run in this folder never writes to the same file.
+        self._partial = self._path.with_name(f"{self._path.name}.{token_hex(4)}.partial")
+        self._delete_leftovers()
+        self._raw = self._partial.open("xb")
+        flock(self._raw, LOCK_EX | LOCK_NB)
         # No time and no name in the gzip header: the same units give the same file.
         self._packed = gzip.GzipFile(filename="", fileobj=self._raw, mode="wb", compresslevel=6, mtime=0)
         header = {
             "format": FORMAT,
             "version": FORMAT_VERSION,
+            "ledger": str(ledger_id),
             "part": number,
             "before": before.astimezone(UTC).isoformat(),
             "previous_sha256": previous and previous.hex(),
         }
+        self._ledger_id = str(ledger_id)
+        self._digest = b""
         self.write([json.dumps(header)])
 
     def write(self, lines: Iterable[str]) -> None:
@@ -74,34 +88,86 @@ class PartWriter:
         for line in lines:
             self._packed.write(line.encode() + b"\n")
 
-    def finish(self) -> bytes:
-        """Sync the part to disk, rename it to its final name and return its SHA-256.
-
-        An existing file of that name is replaced: it is left from a run that did not record it.
-        """
+    def complete(self) -> bytes:
+        """Sync the part to disk under its temporary name and return its SHA-256."""
         try:
             self._packed.close()
             self._raw.flush()
             os.fsync(self._raw.fileno())
-            self._raw.close()
+            self._digest = sha256_of(self._partial)
         except OSError:
             self.discard()
             raise
-        digest = sha256_of(self._partial)
-        self._partial.replace(self._path)
+        return self._digest
+
+    def make_room(self, published: bytes | None) -> None:
+        """Raise PartExists if the final name belongs to a file that this ledger neither needs nor left unrecorded.
+
+        `published` is the SHA-256 of the file that this ledger published last. A run that was killed left it without a
+        record; it gets another name and is not deleted, because a restored copy of this ledger may have recorded it.
+        """
+        try:
+            mode = self._path.lstat().st_mode
+        except FileNotFoundError:
+            return
+        # A link leads to a file that anything else may replace. Opening a pipe or a device would wait.
+        if not stat.S_ISREG(mode):
+            raise PartExists(f"{self._path} exists and is not a regular file. {_REMEDY}")
+        digest = sha256_of(self._path)
+        if digest == self._digest:
+            return
+        if digest == published:
+            self._path.rename(self._path.with_name(f"{self._path.name}.{digest.hex()[:8]}.unrecorded"))
+            return
+        try:
+            owner = read_header(self._path).get("ledger")
+        except PartUnreadable:
+            raise PartExists(f"{self._path} exists and is not a complete archive part. {_REMEDY}") from None
+        if owner != self._ledger_id:
+            raise PartExists(f"{self._path} exists and belongs to ledger {owner or 'without an id'}. {_REMEDY}")
+        raise PartExists(
+            f"{self._path} exists with other payments: a copy of this ledger wrote it, or this ledger was restored "
+            f"from a backup. {_REMEDY}"
+        )
+
+    def publish(self) -> None:
+        """Give the part its final name. An existing file is never replaced; one with the same content is used."""
+        try:
+            # Unlike a rename, a link fails if the name exists, even if another run has just created it.
+            os.link(self._partial, self._path)
+        except FileExistsError:
+            self._check_same()
+        finally:
+            self.discard()
+        self._sync_folder()
+
+    def discard(self) -> None:
+        """Delete the temporary file."""
+        with suppress(OSError):
+            self._packed.close()
+        with suppress(OSError):
+            self._raw.close()
+        self._partial.unlink(missing_ok=True)
+
+    def _check_same(self) -> None:
+        if not stat.S_ISREG(self._path.lstat().st_mode) or sha256_of(self._path) != self._digest:
+            raise PartExists(f"{self._path} was created meanwhile, with other payments. {_REMEDY}")
+        with self._path.open("rb") as file:
+            os.fsync(file.fileno())
+
+    def _delete_leftovers(self) -> None:
+        """Delete temporary files of killed runs; those of running ones are locked."""
+        for leftover in self._path.parent.glob(f"{self._path.name}.*.partial"):
+            with suppress(OSError), leftover.open("rb") as file:
+                flock(file, LOCK_EX | LOCK_NB)
+                leftover.unlink()
+
+    def _sync_folder(self) -> None:
         folder = os.open(self._path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
-        return digest
-
-    def discard(self) -> None:
-        """Delete the unfinished part."""
-        with suppress(OSError):
-            self._packed.close()
-            self._raw.close()
-        self._partial.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path) -> bytes:
@@ -110,17 +176,34 @@ def sha256_of(path: Path) -> bytes:
         return file_digest(file, "sha256").digest()
 
 
+def read_header(path: Path) -> dict[str, Any]:
+    """Return the header of a part. Raises PartUnreadable."""
+    with _reading(path) as lines:
+        return _header_of(path, lines)
+
+
 def read_units(path: Path) -> Iterator[Unit]:
     """Yield the units of a part. Raises PartUnreadable, possibly after some units."""
+    with _reading(path) as lines:
+        _header_of(path, lines)
+        for line in lines:
+            yield _unit_of(json.loads(line))
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[Iterator[str]]:
     try:
         with gzip.open(path, "rt", encoding="utf-8") as lines:
-            header = json.loads(next(lines, "null"))
-            if (header["format"], header["version"]) != (FORMAT, FORMAT_VERSION):
-                raise PartUnreadable(f"{path.name} cannot be read: not an archive part, or from a newer version")
-            for line in lines:
-                yield _unit_of(json.loads(line))
+            yield lines
     except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise PartUnreadable(f"{path.name} cannot be read: {error or type(error).__name__}") from None
+
+
+def _header_of(path: Path, lines: Iterator[str]) -> dict[str, Any]:
+    header: dict[str, Any] = json.loads(next(lines, "null"))
+    if (header["format"], header["version"]) != (FORMAT, FORMAT_VERSION):
+        raise PartUnreadable(f"{path.name} cannot be read: not an archive part, or from a newer version")
+    return header
 
 
 def _unit_of(line: dict[str, Any]) -> Unit:

@@ -108,6 +108,7 @@ async def test_parts_are_bounded_and_chained(
         assert lines(tmp_path, number)[0] == {
             "format": "pos-archive",
             "version": 1,
+            "ledger": str(await admin.fetchval("select id from ledger_identity")),
             "part": number,
             "before": f"{BEFORE}T00:00:00+00:00",
             "previous_sha256": previous,

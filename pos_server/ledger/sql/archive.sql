@@ -84,6 +84,12 @@ where r.id = c.id and r.merchant_id = c.merchant_id;
 delete from payment p using unnest($1::uuid[], $2::bigint[], $3::int[]) as c (id, merchant_id, version)
 where p.id = c.id and p.merchant_id = c.merchant_id and p.version = c.version;
 
+-- name: ledger_identity
+select id, published_sha256 from ledger_identity;
+
+-- name: set_published_part
+update ledger_identity set published_sha256 = $1;
+
 -- name: last_archive_part
 select number, sha256 from archive_part order by number desc limit 1;
 
