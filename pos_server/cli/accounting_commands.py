@@ -13,14 +13,13 @@ import asyncpg
 
 from ..business_days import day_of
 from ..core.accounting.seals import Seal
-from ..core.errors import PosError
 from ..ledger.archive import Part, archive
 from ..ledger.audit import AuditReport, audit
-from ..ledger.database import describe_dsn, wait_until_available
+from ..ledger.database import wait_until_available
 from ..ledger.seals import SealReport, check_seals, seal_days
 from ..ledger.settlement import DayBeforeLedger
 from ..settings import Settings
-from .command import EXIT_FINDINGS, AddCommand
+from .command import EXIT_FINDINGS, AddCommand, WrongUsage
 from .console import print_out, say
 from .ledger_access import database, on_ledger, owner, run_loop
 from .operator_acts import balances_text, settle_into
@@ -68,6 +67,9 @@ def _settle(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _audit(arguments: argparse.Namespace, settings: Settings) -> int:
+    for option, value in (("--expect", arguments.expect), ("--archive", arguments.archive)):
+        if value is not None and not arguments.seals:
+            raise WrongUsage(f"{option} is checked only together with --seals. Nothing was checked: add --seals")
     with database(settings, "pos-server", must_exist=True) as (dsn, data_dir):
         report_progress = say if arguments.progress or sys.stderr.isatty() else _discard
         report = run_loop(_audit_once(dsn, settings, data_dir, report_progress))
@@ -165,11 +167,8 @@ async def _audit_once(
         timeout_s=settings.database_connect_timeout_s,
         pause_s=settings.database_start_pause_s,
     )
-    try:
-        async with owner(dsn, settings, data_dir) as connection:
-            return await audit(connection, progress)
-    except asyncpg.UndefinedTableError:
-        raise PosError(f"the database at {describe_dsn(dsn)} has no ledger. Run `pos-server migrate` first") from None
+    async with owner(dsn, settings, data_dir) as connection:
+        return await audit(connection, progress)
 
 
 def _discard(text: str) -> None:

@@ -13,7 +13,7 @@ from ..postgres.os_user import EmbeddedPostgresError
 from ..settings import load_settings
 from ..telemetry.logs import configure_logging
 from .accounting_commands import add_accounting_commands
-from .command import EXIT_ERROR, Run
+from .command import EXIT_ERROR, EXIT_USAGE, Run, WrongUsage
 from .console import say
 from .office_commands import add_office_commands
 from .server_commands import add_server_commands, run_demo_command
@@ -29,6 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             host=getattr(arguments, "host", None), port=getattr(arguments, "port", None), data_dir=arguments.data_dir
         )
         status: int = arguments.run(arguments, settings)
+    except WrongUsage as error:
+        say(f"pos-server: {error}")
+        return EXIT_USAGE
     except (PosError, EmbeddedPostgresError) as error:
         say(f"pos-server: {error}")
         return EXIT_ERROR

@@ -40,11 +40,41 @@ class PartExists(PosError):
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """The keys in one line of a part, and the digests of its transfers by id. `payment` is None for a settlement."""
+    """One line of a part. For a settlement, the fields of the payment are None.
+
+    `digests` are those of the transfers, by id. `entries` are the accounts of the transfers with credits as positive
+    amounts, and `moved` the sums of the amounts by kind of transfer.
+    """
 
     payment: MerchantKey | None
+    status: str | None
+    reference: str | None
+    amount_minor: int | None
+    refunded_minor: int
     refunds: list[MerchantKey]
+    refunds_minor: int
     digests: dict[int, bytes]
+    entries: list[tuple[int, int]]
+    moved: dict[str, int]
+
+
+def unit_violations(unit: Unit) -> list[str]:
+    """Return a sentence for each amount of a payment that differs from its transfers, which the seals prove."""
+    if unit.payment is None:
+        return []
+    paid = sum(unit.moved.get(kind, 0) for kind in ("payment", "top_up", "withdrawal"))
+    is_paid = unit.status == "approved" or (unit.status == "canceled" and "cancel" in unit.moved)
+    expected = {
+        "amount": (unit.amount_minor if is_paid else 0, paid),
+        "canceled amount": (paid if unit.status == "canceled" else 0, unit.moved.get("cancel", 0)),
+        "refunded amount": (unit.refunded_minor, unit.moved.get("refund", 0)),
+        "sum of refunds": (unit.refunds_minor, unit.moved.get("refund", 0)),
+    }
+    return [
+        f"payment {unit.payment[1]} has the {name} {stored}, but its transfers have {moved}"
+        for name, (stored, moved) in expected.items()
+        if stored != moved
+    ]
 
 
 def ids_and_merchants(keys: Iterable[MerchantKey]) -> tuple[list[UUID], list[int]]:
@@ -207,22 +237,50 @@ def _header_of(path: Path, lines: Iterator[str]) -> dict[str, Any]:
 
 
 def _unit_of(line: dict[str, Any]) -> Unit:
+    payment, refunds, transfers = line.get("payment", {}), line.get("refunds", []), line["transfers"]
+    moved: dict[str, int] = {}
+    for transfer in transfers:
+        moved[transfer["kind"]] = moved.get(transfer["kind"], 0) + int(transfer["amount_minor"])
     return Unit(
-        payment=_key_of(line["payment"]) if "payment" in line else None,
-        refunds=[_key_of(refund) for refund in line.get("refunds", [])],
-        digests={_id_of(transfer): _digest_of(transfer) for transfer in line["transfers"]},
+        payment=_key_of(payment) if payment else None,
+        status=_text_of(payment.get("status")),
+        reference=_text_of(payment.get("reference")),
+        amount_minor=payment.get("amount_minor"),
+        refunded_minor=int(payment.get("refunded_minor", 0)),
+        refunds=[_key_of(refund) for refund in refunds],
+        refunds_minor=sum(int(refund["amount_minor"]) for refund in refunds),
+        digests={_id_of(transfer): _digest_of(transfer) for transfer in transfers},
+        entries=[
+            entry
+            for transfer in transfers
+            for entry in (
+                (_bigint_of(transfer["credit_account_id"]), _bigint_of(transfer["amount_minor"])),
+                (_bigint_of(transfer["debit_account_id"]), -_bigint_of(transfer["amount_minor"])),
+            )
+        ],
+        moved=moved,
     )
 
 
 def _key_of(row: dict[str, Any]) -> MerchantKey:
-    return int(row["merchant_id"]), UUID(row["id"])
+    return _bigint_of(row["merchant_id"]), UUID(row["id"])
 
 
 def _id_of(transfer: dict[str, Any]) -> int:
-    transfer_id = int(transfer["id"])
-    if not 0 < transfer_id < 2**63:
-        raise ValueError(f"{transfer_id} is not a transfer id")
-    return transfer_id
+    return _bigint_of(transfer["id"])
+
+
+def _bigint_of(value: Any) -> int:
+    number = int(value)
+    if not 0 < number < 2**63:
+        raise ValueError(f"{number} is not an id or an amount")
+    return number
+
+
+def _text_of(value: Any) -> str | None:
+    if value is not None and (not isinstance(value, str) or "\0" in value):
+        raise ValueError(f"{value!r} is not a text of a payment")
+    return value
 
 
 def _digest_of(transfer: dict[str, Any]) -> bytes:

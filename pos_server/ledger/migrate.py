@@ -75,6 +75,19 @@ async def migrate(connection: asyncpg.Connection, migrations: list[Migration]) -
             await connection.execute("select pg_advisory_unlock($1)", _ADVISORY_LOCK)
 
 
+async def check_schema(connection: asyncpg.Connection, migrations: list[Migration], database: str) -> None:
+    """Raise MigrationError unless exactly these migrations are applied. `database` describes it for a person."""
+    if await connection.fetchval("select to_regclass('migration') is null"):
+        raise MigrationError(f"the database at {database} has no ledger. Run `pos-server migrate` first")
+    applied = {row["number"]: row for row in await connection.fetch("select * from migration order by number")}
+    _check_history(applied, migrations)
+    pending = [migration.name for migration in migrations if migration.number not in applied]
+    if pending:
+        raise MigrationError(
+            f"the database at {database} lacks the migration {pending[0]} of this version. Run `pos-server migrate` first"
+        )
+
+
 async def schema_number(pool: asyncpg.Pool) -> int:
     """Return the number of the last applied migration; 0 if there is none or its table is not accessible."""
     try:

@@ -18,7 +18,7 @@ FIRST = "payments-000001.jsonl.gz"
 async def forget_archive(admin: asyncpg.Connection) -> None:
     """Restore the state of the ledger before its archive, as from a backup."""
     for table in ("payment", "refund", "transfer"):
-        await admin.execute(f"insert into {table} overriding system value select * from kept_{table}")
+        await admin.execute(f"insert into {table} overriding system value select * from kept_{table} on conflict do nothing")
     await admin.execute(
         "delete from archive_part; delete from archived_name; delete from archived_refund; "
         "delete from archived_balance; update ledger_identity set published_sha256 = null"

@@ -98,7 +98,7 @@ insert into archive_part (number, before, payments, refunds, settlements, transf
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9);
 
 -- name: archive_parts
-select file, sha256 from archive_part order by number;
+select number, file, sha256, payments, refunds, settlements, transfers from archive_part order by number;
 
 -- name: vacuum_archived
 -- Makes the space of deleted rows available for new rows.
@@ -116,11 +116,58 @@ select brin_summarize_new_values('transfer_created');
 -- name: create_archived_digest
 create temporary table archived_digest (id bigint primary key, digest bytea not null);
 
--- name: drop_archived_digest
-drop table archived_digest;
+-- name: create_archived_key
+create temporary table archived_key (kind text, id uuid, merchant_id bigint, primary key (kind, id, merchant_id));
+
+-- name: create_archived_sum
+create temporary table archived_sum (account_id bigint primary key, sum_minor numeric not null);
 
 -- name: add_archived_digests
-insert into archived_digest select * from unnest($1::bigint[], $2::bytea[]) on conflict do nothing;
+insert into archived_digest select * from unnest($1::bigint[], $2::bytea[]) on conflict do nothing returning id;
+
+-- name: add_archived_keys
+insert into archived_key select $1, q.* from unnest($2::uuid[], $3::bigint[]) as q (id, merchant_id)
+on conflict do nothing returning id, merchant_id;
+
+-- name: add_archived_sums
+insert into archived_sum as a (account_id, sum_minor)
+select q.account_id, sum(q.amount_minor) from unnest($1::bigint[], $2::bigint[]) as q (account_id, amount_minor)
+group by q.account_id
+on conflict (account_id) do update set sum_minor = a.sum_minor + excluded.sum_minor;
+
+-- name: different_sums
+select account_id, coalesce(b.balance_minor, 0) as balance_minor, coalesce(a.sum_minor, 0) as sum_minor
+from archived_balance b full join archived_sum a using (account_id)
+where coalesce(b.balance_minor, 0) <> coalesce(a.sum_minor, 0) order by account_id limit $1;
+
+-- name: names_without_file
+(
+    select 'payment ' || a.id || ' of merchant ' || a.merchant_id as name from archived_name a
+    where not exists (
+        select from archived_key k where k.kind = 'payment' and k.id = a.id and k.merchant_id = a.merchant_id
+    ) order by a.id, a.merchant_id limit $1
+)
+union all
+(
+    select 'refund ' || a.id from archived_refund a
+    where not exists (
+        select from archived_key k where k.kind = 'refund' and k.id = a.id
+            and (a.merchant_id is null or k.merchant_id = a.merchant_id)
+    ) order by a.id limit $1
+);
+
+-- name: different_names
+-- Those of the payments ($1, $2) whose archived name has another status than $3 or another reference than $4.
+select q.id, concat_ws(', ',
+    case when a.status <> q.status then 'status ' || a.status || ' instead of ' || q.status end,
+    case when a.reference is distinct from r.reference then
+        'reference ' || coalesce(a.reference, 'none') || ' instead of ' || coalesce(r.reference, 'none') end
+) as difference
+from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[]) as q (id, merchant_id, status, reference)
+join archived_name a on a.id = q.id and a.merchant_id = q.merchant_id
+cross join lateral (select case when q.status in ('approved', 'canceled') then q.reference end as reference) as r
+where a.status <> q.status or a.reference is distinct from r.reference
+order by q.id;
 
 -- name: unrecorded_archived
 -- Those of the payments ($1, $2) and refunds ($3, $4) that are not recorded as archived.
