@@ -47,7 +47,12 @@ def _act(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _keys(arguments: argparse.Namespace, settings: Settings) -> int:
-    options = {"an id": arguments.id, "--role": arguments.role, "--merchant": arguments.merchant, "--name": arguments.name}
+    options = {
+        "an id": arguments.id,
+        "--role": arguments.role,
+        "--merchant": arguments.merchant,
+        "--name": arguments.name,
+    }
     used = {"create": ("--role", "--merchant", "--name"), "revoke": ("an id",), "list": ()}[arguments.action]
     for option, value in options.items():
         if value is not None and option not in used:

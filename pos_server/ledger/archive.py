@@ -146,12 +146,12 @@ async def _move_part(
 ) -> tuple[Part | None, _Position]:
     """Write and record the part at `position`; return it (None: nothing left) and the position of the next part."""
     for _ in range(_ATTEMPTS_MAX):
-        ledger = await connection.fetchrow(QUERIES["ledger_identity"])
+        ((ledger_id, published),) = await connection.fetch(QUERIES["ledger_identity"])
         last = await connection.fetchrow(QUERIES["last_archive_part"])
         number = last["number"] + 1 if last else 1
         previous = last["sha256"] if last else None
         try:
-            writer = await asyncio.to_thread(PartWriter, out, number, horizon.before, previous, ledger["id"])
+            writer = await asyncio.to_thread(PartWriter, out, number, horizon.before, previous, ledger_id)
             try:
                 units, next_position = await _write_units(connection, writer, horizon, position, payments_max)
             except BaseException:
@@ -162,7 +162,7 @@ async def _move_part(
                 return None, next_position
             digest = await asyncio.to_thread(writer.complete)
             try:
-                await asyncio.to_thread(writer.make_room, ledger["published_sha256"])
+                await asyncio.to_thread(writer.make_room, published)
                 # Committed before the file has its name: after a crash, this ledger recognizes the file as its own.
                 await connection.execute(QUERIES["set_published_part"], digest)
                 await asyncio.to_thread(writer.publish)

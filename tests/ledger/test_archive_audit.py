@@ -1,4 +1,4 @@
-"""The content of the archive's files: what the ledger keeps of it is compared with every file, and named if it differs."""
+"""The content of the archive's files is compared with what the ledger keeps of it; each difference is named."""
 
 import hashlib
 import shutil
@@ -28,9 +28,9 @@ async def damaged(admin: asyncpg.Connection, folder: Path, contents: list[dict[s
     [
         (
             "update archived_balance set balance_minor = balance_minor + case account_id "
-            "when <account> then 10000 else -10000 end where account_id in (<account>, <other_account>); "
+            "when <account> then 500 else -500 end where account_id in (<account>, <other_account>); "
             "update wallet set balance_minor = balance_minor + case account_id "
-            "when <account> then 10000 else -10000 end where account_id in (<account>, <other_account>)",
+            "when <account> then 500 else -500 end where account_id in (<account>, <other_account>)",
             ["archived balance of account <account> is ", "archived balance of account <other_account> is "],
         ),
         (
@@ -112,7 +112,8 @@ async def test_a_changed_payment_in_a_file_with_a_new_hash_is_named(
 
 
 @pytest.mark.parametrize(
-    "damage", ["repeated line", "removed line", "added line", "other order", "other ledger", "cut off", "swapped", "gone"]
+    "damage",
+    ["repeated line", "removed line", "added line", "other order", "other ledger", "cut off", "swapped", "gone"],
 )
 async def test_a_changed_file_with_a_new_hash_is_named(
     damage: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, tmp_path: Path
@@ -121,13 +122,15 @@ async def test_a_changed_file_with_a_new_hash_is_named(
     await archive_old(admin, tmp_path, part_payments_max=1000 if damage not in ("swapped", "gone") else 8)
     contents = lines(tmp_path)
     at = next(number for number, line in enumerate(contents) if line.get("payment", {}).get("id") == ids["paid"])
-    new = {"payment": {**contents[at]["payment"], "id": "00000000-0000-7000-8000-000000000001"}, "transfers": []}
+    new_id = "00000000-0000-7000-8000-000000000001"
+    new = {"payment": {**contents[at]["payment"], "id": new_id}, "transfers": []}
+    paid = f"payment {ids['paid']} of merchant {shop.merchant_id}"
     changed = {
         "repeated line": [*contents, contents[at]],
         "removed line": [*contents[:at], *contents[at + 1 :]],
         "added line": [*contents, new],
         "other order": [contents[0] | {"part": 2}, *contents[1:]],
-        "other ledger": [contents[0] | {"ledger": new["payment"]["id"]}, *contents[1:]],
+        "other ledger": [contents[0] | {"ledger": new_id}, *contents[1:]],
     }.get(damage, contents)
     if damage == "swapped":
         shutil.copy(tmp_path / "payments-000002.jsonl.gz", tmp_path / FIRST)
@@ -141,11 +144,11 @@ async def test_a_changed_file_with_a_new_hash_is_named(
             (tmp_path / FIRST).write_bytes((tmp_path / FIRST).read_bytes()[:-20])
             problems = (await seal_report(admin, tmp_path)).problems
     expected = {
-        "repeated line": f"payment {ids['paid']} of merchant {shop.merchant_id} is in the archive twice",
-        "removed line": f"payment {ids['paid']} of merchant {shop.merchant_id} is recorded as archived but is in no file",
-        "added line": f"payment {new['payment']['id']} in {FIRST} is not recorded as archived",
+        "repeated line": f"{paid} is in the archive twice",
+        "removed line": f"{paid} is recorded as archived but is in no file",
+        "added line": f"payment {new_id} in {FIRST} is not recorded as archived",
         "other order": f"{FIRST} has the part 2 in its header instead of 1",
-        "other ledger": f"{FIRST} has the ledger {new['payment']['id']} in its header instead of ",
+        "other ledger": f"{FIRST} has the ledger {new_id} in its header instead of ",
         "cut off": f"{FIRST} cannot be read: ",
         "swapped": f"{FIRST} has the part 2 in its header instead of 1",
         "gone": f"{FIRST} is missing in ",

@@ -18,7 +18,9 @@ FIRST = "payments-000001.jsonl.gz"
 async def forget_archive(admin: asyncpg.Connection) -> None:
     """Restore the state of the ledger before its archive, as from a backup."""
     for table in ("payment", "refund", "transfer"):
-        await admin.execute(f"insert into {table} overriding system value select * from kept_{table} on conflict do nothing")
+        await admin.execute(
+            f"insert into {table} overriding system value select * from kept_{table} on conflict do nothing"
+        )
     await admin.execute(
         "delete from archive_part; delete from archived_name; delete from archived_refund; "
         "delete from archived_balance; update ledger_identity set published_sha256 = null"
@@ -62,8 +64,10 @@ async def test_a_file_of_another_is_refused_before_anything_is_deleted(
     before, content = await counts(admin), path.read_bytes() if path.is_file() else None
     with pytest.raises(PartExists, match=expected):
         await archive_old(admin, tmp_path)
-    known = {"POS_DATABASE_URL": dsn, "POS_ARCHIVE_MIN_AGE_DAYS": "1.5", "POS_REFUND_WINDOW_DAYS": "1"}
-    refused = await pos_server("archive", "--before", str(BEFORE), "--out", tmp_path, **known)
+    archiving = ("archive", "--before", str(BEFORE), "--out", tmp_path)
+    refused = await pos_server(
+        *archiving, POS_DATABASE_URL=dsn, POS_ARCHIVE_MIN_AGE_DAYS="1.5", POS_REFUND_WINDOW_DAYS="1"
+    )
     assert (refused.status, refused.err.count("\n")) == (3, 1), refused
     assert expected in refused.err
     assert await counts(admin) == before
