@@ -28,6 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = load_settings(
             host=getattr(arguments, "host", None), port=getattr(arguments, "port", None), data_dir=arguments.data_dir
         )
+        if arguments.data_dir is not None and settings.database_url is not None:
+            raise WrongUsage(
+                "--data-dir has no effect while POS_DATABASE_URL is set. Unset the one that you do not mean"
+            )
         status: int = arguments.run(arguments, settings)
     except WrongUsage as error:
         say(f"pos-server: {error}")

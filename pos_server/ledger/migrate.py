@@ -84,7 +84,8 @@ async def check_schema(connection: asyncpg.Connection, migrations: list[Migratio
     pending = [migration.name for migration in migrations if migration.number not in applied]
     if pending:
         raise MigrationError(
-            f"the database at {database} lacks the migration {pending[0]} of this version. Run `pos-server migrate` first"
+            f"the database at {database} lacks the migration {pending[0]} of this version. "
+            "Run `pos-server migrate` first"
         )
 
 

@@ -1,14 +1,12 @@
 """Options without an effect are refused, and no command works on the schema of another version."""
 
-from datetime import date
 from pathlib import Path
 
 import asyncpg
 import pytest
 
-from pos_server.cli.output_files import FolderUnusable, write_files
-from pos_server.core.accounting.settlement import csv_text
 from tests.end_to_end.server_process import pos_server
+from tests.ledger.archived import files
 
 pytestmark = pytest.mark.asyncio
 
@@ -30,7 +28,7 @@ async def test_an_option_without_effect_is_refused(command: tuple[str, ...], nam
     refused = await pos_server(*command, "--data-dir", tmp_path)
     assert (refused.status, refused.out, refused.err.count("\n")) == (2, "", 1), refused
     assert named in refused.err
-    assert list(tmp_path.iterdir()) == [], "refused before a database is opened"
+    assert files(tmp_path) == [], "refused before a database is opened"
 
 
 @pytest.mark.parametrize(
@@ -50,14 +48,8 @@ async def test_the_audit_refuses_the_schema_of_another_version(
     assert expected in refused.err
 
 
-async def test_a_settlement_file_of_another_ledger_stays(tmp_path: Path) -> None:
-    day = date(2026, 11, 23).isoformat()
-    name, content = f"settlement-{day}", csv_text(day, [])
-    (tmp_path / f"{name}.json").write_text("of another ledger")
-    with pytest.raises(FolderUnusable, match="exists with other content"):
-        write_files(tmp_path, name, {"csv": content, "json": "{}"})
-    assert [path.read_text() for path in tmp_path.iterdir()] == ["of another ledger"]
-    (tmp_path / f"{name}.json").write_text("{}")
-    assert write_files(tmp_path, name, {"csv": content, "json": "{}"}) == write_files(
-        tmp_path, name, {"csv": content}
-    ) + [tmp_path / f"{name}.json"]
+async def test_a_data_directory_beside_a_database_url_is_refused(dsn: str, tmp_path: Path) -> None:
+    """The audit of a restored copy must not check the original instead."""
+    refused = await pos_server("audit", "--data-dir", tmp_path, POS_DATABASE_URL=dsn)
+    assert (refused.status, refused.out) == (2, ""), refused
+    assert "--data-dir has no effect" in refused.err
