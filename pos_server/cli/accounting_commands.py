@@ -69,7 +69,7 @@ def _settle(arguments: argparse.Namespace, settings: Settings) -> int:
 def _audit(arguments: argparse.Namespace, settings: Settings) -> int:
     for option, value in (("--expect", arguments.expect), ("--archive", arguments.archive)):
         if value is not None and not arguments.seals:
-            raise WrongUsage(f"{option} is checked only together with --seals. Nothing was checked: add --seals")
+            raise WrongUsage(f"{option} checks nothing without --seals. Add --seals")
     with database(settings, "pos-server", must_exist=True) as (dsn, data_dir):
         report_progress = say if arguments.progress or sys.stderr.isatty() else _discard
         report = run_loop(_audit_once(dsn, settings, data_dir, report_progress))

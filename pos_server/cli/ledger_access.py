@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import asyncpg
 import uvloop
 
-from ..ledger.database import connect, describe_dsn, wait_until_available
-from ..ledger.migrate import check_schema, load_migrations, migrate
+from ..ledger.database import connect, wait_until_available
+from ..ledger.migrate import check_current, load_migrations, migrate
 from ..postgres.embedded import EmbeddedPostgres, EmbeddedPostgresError, default_data_dir, lower_priority
 from ..settings import Settings
 from .console import say
@@ -60,7 +60,7 @@ async def owner(dsn: str, settings: Settings, data_dir: Path | None) -> AsyncIte
     """
     connection = await connect(dsn, timeout_s=settings.database_connect_timeout_s, role=None)
     try:
-        await check_schema(connection, load_migrations(), describe_dsn(dsn))
+        await check_current(connection, load_migrations())
         if data_dir is not None:
             lower_priority(connection.get_server_pid())
         yield connection

@@ -31,7 +31,7 @@ def write_files(folder: Path, name: str, texts: dict[str, str]) -> list[Path]:
     for suffix, content in texts.items():
         path = folder / f"{name}.{suffix}"
         if os.path.lexists(path) and (path.is_symlink() or not path.is_file() or path.read_bytes() != content.encode()):
-            raise FolderUnusable(f"{path} exists with other content. Use another folder, or move the file away")
+            raise FolderUnusable(f"{path} exists with other content, perhaps of another ledger. Use another folder")
     for suffix, content in texts.items():
         path = folder / f"{name}.{suffix}"
         partial = path.with_suffix(f".{suffix}.partial")

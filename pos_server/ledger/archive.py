@@ -19,7 +19,7 @@ import asyncpg
 
 from ..core.errors import PosError
 from ..core.payments.payment import MerchantKey
-from .archive_file import PartWriter, ids_and_merchants, part_name
+from .archive_file import PartExists, PartWriter, ids_and_merchants, part_name
 from .rollup import roll_up
 from .settlement import first_unsettled_date
 from .sql import QUERIES
@@ -91,7 +91,7 @@ async def archive(
     """Move rows that were final before `before` (midnight UTC) into files in `out`, and return the parts written.
 
     Safe to repeat, to run concurrently, and to run again after it was killed: recorded parts remain. Raises
-    NotArchivable, PartExists, WriterOpen and asyncpg's errors.
+    NotArchivable, WriterOpen and asyncpg's errors.
     """
     await connection.execute("select pg_advisory_lock($1)", _ADVISORY_LOCK)
     try:
@@ -170,6 +170,8 @@ async def _move_part(
                 writer.discard()
         except ConnectionError:
             raise  # from the database, not from the file
+        except PartExists as error:
+            raise NotArchivable(str(error)) from None
         except OSError as error:
             raise NotArchivable(
                 f"cannot write {out / part_name(number)}: {error}. Its payments remain in the ledger"

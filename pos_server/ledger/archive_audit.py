@@ -49,14 +49,9 @@ async def add_units(connection: asyncpg.Connection, units: list[Unit], file: str
         keys_added = {(row["id"], row["merchant_id"]) for row in rows}
         repeated = _repeated(list(zip(kind_ids, merchants, strict=True)), keys_added)
         problems += [f"{kind} {each} of merchant {merchant} is in the archive twice" for each, merchant in repeated]
-    different = await connection.fetch(
-        QUERIES["different_names"], *keys, [unit.status for unit in payments], [unit.reference for unit in payments]
-    )
-    problems += [
-        f"payment {row['id']} in {file} differs from its archived name: {row['difference']}" for row in different
-    ]
-    unrecorded = await connection.fetch(QUERIES["unrecorded_archived"], *keys, *refunds)
-    problems += [f"{row['name']} in {file} is not recorded as archived" for row in unrecorded]
+    statuses, references = [unit.status for unit in payments], [unit.reference for unit in payments]
+    wrong = await connection.fetch(QUERIES["wrongly_archived"], *keys, statuses, references, *refunds)
+    problems += [f"{row['name']} in {file} {row['problem']}" for row in wrong]
     return problems + [f"{violation} in {file}" for unit in units for violation in unit_violations(unit)]
 
 
@@ -65,7 +60,7 @@ async def compare_totals(connection: asyncpg.Connection) -> list[str]:
     balances = await connection.fetch(QUERIES["different_sums"], OFFENDERS_LISTED_MAX)
     names = await connection.fetch(QUERIES["names_without_file"], OFFENDERS_LISTED_MAX)
     return [
-        f"archived balance of account {row['account_id']} is {row['balance_minor']}, but the files add up to "
+        f"account {row['account_id']} has an archived balance of {row['balance_minor']}; the parts sum to "
         f"{row['sum_minor']}"
         for row in balances
     ] + [f"{row['name']} is recorded as archived but is in no file" for row in names]

@@ -31,27 +31,24 @@ async def read_archive(connection: asyncpg.Connection, folder: Path) -> list[str
         except OSError as error:
             problems.append(f"{path.name} is missing in {folder}: {error.strerror}")
         else:
-            expected = {
-                "ledger": ledger_id,
-                "part": part["number"],
-                "previous_sha256": previous and previous.hex(),
-            }
-            problems += await _read_part(connection, path, part, expected)
+            expected = {"part": part["number"], "previous_sha256": previous and previous.hex()}
+            problems += await _read_part(connection, path, part, ledger_id, expected)
         previous = part["sha256"]
     return problems + await compare_totals(connection)
 
 
 async def _read_part(
-    connection: asyncpg.Connection, path: Path, part: asyncpg.Record, expected: dict[str, object]
+    connection: asyncpg.Connection, path: Path, part: asyncpg.Record, ledger_id: str, expected: dict[str, object]
 ) -> list[str]:
     problems, counts = list[str](), Counter[str]()
     try:
         header = await asyncio.to_thread(read_header, path)
-        # Parts of earlier versions do not name their ledger.
+        if header.get("ledger", ledger_id) != ledger_id:  # files of version 1 do not name their ledger
+            problems.append(f"{path.name} belongs to another ledger")
         problems += [
             f"{path.name} has the {name} {header.get(name)} in its header instead of {value}"
             for name, value in expected.items()
-            if header.get(name) != value and not (name == "ledger" and name not in header)
+            if header.get(name) != value
         ]
         units = read_units(path)
         while chunk := await asyncio.to_thread(_next_chunk, units):

@@ -25,8 +25,9 @@ from ..core.accounting.seals import transfer_digest
 from ..core.errors import PosError
 from ..core.payments.payment import MerchantKey
 
-FORMAT, FORMAT_VERSION = "pos-archive", 1
-_REMEDY = "Archive into another directory, and keep this file. Nothing of this part left the ledger"
+FORMAT, FORMAT_VERSION = "pos-archive", 2
+_VERSIONS_READ = (1, FORMAT_VERSION)
+_REMEDY = "Keep it, and use another folder. The payments of this part remain in the ledger"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -35,7 +36,10 @@ class PartUnreadable(PosError):
 
 
 class PartExists(PosError):
-    """The name of a part belongs to another file, which stays; the text says what to do."""
+    """A file has the name of a part and is not left from an interrupted run of this ledger; the file stays."""
+
+    def __init__(self, path: Path, cause: str) -> None:
+        super().__init__(f"{path} exists, and this ledger has not written it: {cause}. {_REMEDY}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,7 @@ class PartWriter:
             "previous_sha256": previous and previous.hex(),
         }
         self._ledger_id = str(ledger_id)
-        self._digest = b""
+        self._digest, self._is_published = b"", False
         self.write([json.dumps(header)])
 
     def write(self, lines: Iterable[str]) -> None:
@@ -142,31 +146,29 @@ class PartWriter:
             return
         # A link leads to a file that anything else may replace. Opening a pipe or a device would wait.
         if not stat.S_ISREG(mode):
-            raise PartExists(f"{self._path} exists and is not a regular file. {_REMEDY}")
+            raise PartExists(self._path, "it is not a regular file")
         digest = sha256_of(self._path)
-        if digest == self._digest:
-            return
         if digest == published:
-            self._path.rename(self._path.with_name(f"{self._path.name}.{digest.hex()[:8]}.unrecorded"))
+            self._is_published = digest == self._digest
+            if not self._is_published:
+                self._path.rename(self._path.with_name(f"{self._path.name}.{digest.hex()[:8]}.unrecorded"))
             return
         try:
             owner = read_header(self._path).get("ledger")
         except PartUnreadable:
-            raise PartExists(f"{self._path} exists and is not a complete archive part. {_REMEDY}") from None
+            raise PartExists(self._path, "it is not an archive part") from None
         if owner != self._ledger_id:
-            raise PartExists(f"{self._path} exists and belongs to ledger {owner or 'without an id'}. {_REMEDY}")
-        raise PartExists(
-            f"{self._path} exists with other payments: a copy of this ledger wrote it, or this ledger was restored "
-            f"from a backup. {_REMEDY}"
-        )
+            raise PartExists(self._path, f"it belongs to another ledger ({owner or 'without an id'})")
+        raise PartExists(self._path, "it belongs to a copy of this one, or this one was restored from a backup")
 
     def publish(self) -> None:
-        """Give the part its final name. An existing file is never replaced; one with the same content is used."""
+        """Give the part its final name. A file that exists under it is never replaced."""
         try:
-            # Unlike a rename, a link fails if the name exists, even if another run has just created it.
-            os.link(self._partial, self._path)
+            if not self._is_published:
+                # Unlike a rename, a link fails if the name exists, even if another run has just created it.
+                os.link(self._partial, self._path)
         except FileExistsError:
-            self._check_same()
+            raise PartExists(self._path, "another run has just created it") from None
         finally:
             self.discard()
         self._sync_folder()
@@ -178,12 +180,6 @@ class PartWriter:
         with suppress(OSError):
             self._raw.close()
         self._partial.unlink(missing_ok=True)
-
-    def _check_same(self) -> None:
-        if not stat.S_ISREG(self._path.lstat().st_mode) or sha256_of(self._path) != self._digest:
-            raise PartExists(f"{self._path} was created meanwhile, with other payments. {_REMEDY}")
-        with self._path.open("rb") as file:
-            os.fsync(file.fileno())
 
     def _delete_leftovers(self) -> None:
         """Delete temporary files of killed runs; those of running ones are locked."""
@@ -231,7 +227,7 @@ def _reading(path: Path) -> Iterator[Iterator[str]]:
 
 def _header_of(path: Path, lines: Iterator[str]) -> dict[str, Any]:
     header: dict[str, Any] = json.loads(next(lines, "null"))
-    if (header["format"], header["version"]) != (FORMAT, FORMAT_VERSION):
+    if header["format"] != FORMAT or header["version"] not in _VERSIONS_READ:
         raise PartUnreadable(f"{path.name} cannot be read: not an archive part, or from a newer version")
     return header
 

@@ -75,16 +75,15 @@ async def migrate(connection: asyncpg.Connection, migrations: list[Migration]) -
             await connection.execute("select pg_advisory_unlock($1)", _ADVISORY_LOCK)
 
 
-async def check_schema(connection: asyncpg.Connection, migrations: list[Migration], database: str) -> None:
-    """Raise MigrationError unless exactly these migrations are applied. `database` describes it for a person."""
+async def check_current(connection: asyncpg.Connection, migrations: list[Migration]) -> None:
+    """Raise MigrationError unless the schema is that of this version: neither older nor newer, nor edited."""
     if await connection.fetchval("select to_regclass('migration') is null"):
-        raise MigrationError(f"the database at {database} has no ledger. Run `pos-server migrate` first")
+        raise MigrationError("the database has no ledger. Run `pos-server migrate` first")
     applied = {row["number"]: row for row in await connection.fetch("select * from migration order by number")}
     _check_history(applied, migrations)
-    pending = [migration.name for migration in migrations if migration.number not in applied]
-    if pending:
+    if len(applied) < len(migrations):
         raise MigrationError(
-            f"the database at {database} lacks the migration {pending[0]} of this version. "
+            f"the schema is at migration {max(applied, default=0)}, and this version needs {migrations[-1].number}. "
             "Run `pos-server migrate` first"
         )
 

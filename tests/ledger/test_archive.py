@@ -105,10 +105,11 @@ async def test_parts_are_bounded_and_chained(
     previous = None
     for number, part in enumerate(parts, 1):
         assert part.file == f"payments-{number:06}.jsonl.gz"
-        assert lines(tmp_path, number)[0] == {
+        header = lines(tmp_path, number)[0]
+        assert header == {
             "format": "pos-archive",
-            "version": 1,
-            "ledger": str(await admin.fetchval("select id from ledger_identity")),
+            "version": 2,
+            "ledger": str(await admin.fetchval("select id from ledger")),
             "part": number,
             "before": f"{BEFORE}T00:00:00+00:00",
             "previous_sha256": previous,

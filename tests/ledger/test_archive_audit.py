@@ -31,23 +31,23 @@ async def damaged(admin: asyncpg.Connection, folder: Path, contents: list[dict[s
             "when <account> then 500 else -500 end where account_id in (<account>, <other_account>); "
             "update wallet set balance_minor = balance_minor + case account_id "
             "when <account> then 500 else -500 end where account_id in (<account>, <other_account>)",
-            ["archived balance of account <account> is ", "archived balance of account <other_account> is "],
+            ["account <account> has an archived balance of ", "account <other_account> has an archived balance of "],
         ),
         (
             "delete from archived_balance where account_id = <account>",
-            ["archived balance of account <account> is 0, but the files add up to "],
+            ["account <account> has an archived balance of 0; the parts sum to "],
         ),
         (
             "update archived_name set reference = null where id = '<paid>'",
-            [f"payment <paid> in {FIRST} differs from its archived name: reference none instead of "],
+            [f"payment <paid> in {FIRST} is recorded with another reference"],
         ),
         (
             "update archived_name set reference = 'other' where id = '<paid>'",
-            [f"payment <paid> in {FIRST} differs from its archived name: reference other instead of "],
+            [f"payment <paid> in {FIRST} is recorded with another reference"],
         ),
         (
             "update archived_name set status = 'canceled' where id = '<paid>'",
-            [f"payment <paid> in {FIRST} differs from its archived name: status canceled instead of approved"],
+            [f"payment <paid> in {FIRST} is recorded as canceled, not as approved"],
         ),
         (
             "update archived_name set merchant_id = 77 where id = '<paid>'",
@@ -148,7 +148,7 @@ async def test_a_changed_file_with_a_new_hash_is_named(
         "removed line": f"{paid} is recorded as archived but is in no file",
         "added line": f"payment {new_id} in {FIRST} is not recorded as archived",
         "other order": f"{FIRST} has the part 2 in its header instead of 1",
-        "other ledger": f"{FIRST} has the ledger {new_id} in its header instead of ",
+        "other ledger": f"{FIRST} belongs to another ledger",
         "cut off": f"{FIRST} cannot be read: ",
         "swapped": f"{FIRST} has the part 2 in its header instead of 1",
         "gone": f"{FIRST} is missing in ",

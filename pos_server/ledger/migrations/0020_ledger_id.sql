@@ -1,9 +1,9 @@
--- The random id of this ledger, made once. Files that leave the ledger name it, so that no other ledger replaces them.
-create table ledger_identity (
-    single boolean primary key default true check (single),
+-- Which ledger this is, for its files. A restored copy has the same id.
+create table ledger (
+    only_row boolean primary key default true check (only_row),
     id uuid not null default gen_random_uuid(),
-    -- SHA-256 of the archive file that this ledger published last; until the file is recorded, a next run may set it aside.
-    published_sha256 bytea
+    -- Names of the attempts to write the next part of the archive; empty once it is recorded. A file that was written
+    -- but not recorded contains one of them, which a copy of the ledger does not know.
+    archive_attempts uuid[] not null default '{}'
 );
-insert into ledger_identity (single) values (true);
-grant select on ledger_identity to pos_app;
+insert into ledger default values;

@@ -85,10 +85,10 @@ delete from payment p using unnest($1::uuid[], $2::bigint[], $3::int[]) as c (id
 where p.id = c.id and p.merchant_id = c.merchant_id and p.version = c.version;
 
 -- name: ledger_identity
-select id, published_sha256 from ledger_identity;
+select id, published_sha256 from ledger;
 
 -- name: set_published_part
-update ledger_identity set published_sha256 = $1;
+update ledger set published_sha256 = $1;
 
 -- name: last_archive_part
 select number, sha256 from archive_part order by number desc limit 1;
@@ -156,25 +156,19 @@ union all
     ) order by a.id limit $1
 );
 
--- name: different_names
--- Those of the payments ($1, $2) whose archived name has another status than $3 or another reference than $4.
-select q.id, concat_ws(', ',
-    case when a.status <> q.status then 'status ' || a.status || ' instead of ' || q.status end,
-    case when a.reference is distinct from r.reference then
-        'reference ' || coalesce(a.reference, 'none') || ' instead of ' || coalesce(r.reference, 'none') end
-) as difference
+-- name: wrongly_archived
+-- Those of the payments ($1, $2) with status ($3) and reference ($4), and of the refunds ($5, $6), that are not recorded
+-- as archived, or with another status or reference.
+select 'payment ' || q.id as name, case
+    when a.id is null then 'is not recorded as archived'
+    when a.status <> q.status then 'is recorded as ' || a.status || ', not as ' || q.status
+    else 'is recorded with another reference' end as problem
 from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[]) as q (id, merchant_id, status, reference)
-join archived_name a on a.id = q.id and a.merchant_id = q.merchant_id
-cross join lateral (select case when q.status in ('approved', 'canceled') then q.reference end as reference) as r
-where a.status <> q.status or a.reference is distinct from r.reference
-order by q.id;
-
--- name: unrecorded_archived
--- Those of the payments ($1, $2) and refunds ($3, $4) that are not recorded as archived.
-select 'payment ' || q.id as name from unnest($1::uuid[], $2::bigint[]) as q (id, merchant_id)
-where not exists (select from archived_name a where a.id = q.id and a.merchant_id = q.merchant_id)
+left join archived_name a on a.id = q.id and a.merchant_id = q.merchant_id
+where a.id is null or a.status <> q.status
+    or a.reference is distinct from case when q.status in ('approved', 'canceled') then q.reference end
 union all
-select 'refund ' || q.id from unnest($3::uuid[], $4::bigint[]) as q (id, merchant_id)
+select 'refund ' || q.id, 'is not recorded as archived' from unnest($5::uuid[], $6::bigint[]) as q (id, merchant_id)
 where not exists (
     select from archived_refund a where a.id = q.id and (a.merchant_id = q.merchant_id or a.merchant_id is null)
 )
