@@ -15,20 +15,22 @@ from .audit import OFFENDERS_LISTED_MAX
 from .sql import QUERIES
 
 Key = TypeVar("Key")
-_TABLES = ("archived_digest", "archived_key", "archived_sum")
 
 
 @asynccontextmanager
 async def archive_tables(connection: asyncpg.Connection) -> AsyncIterator[None]:
     """Create temporary tables for the content of the archive; drop them after the block."""
-    for table in _TABLES:
-        await connection.execute(QUERIES[f"create_{table}"])
+    for statement in (
+        QUERIES["create_archived_digest"],
+        QUERIES["create_archived_key"],
+        QUERIES["create_archived_sum"],
+    ):
+        await connection.execute(statement)
     try:
         yield
     finally:
         if not connection.is_closed():
-            for table in _TABLES:
-                await connection.execute(f"drop table {table}")
+            await connection.execute(QUERIES["drop_archive_tables"])
 
 
 async def add_units(connection: asyncpg.Connection, units: list[Unit], file: str) -> list[str]:

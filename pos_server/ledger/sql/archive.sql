@@ -122,6 +122,9 @@ create temporary table archived_key (kind text, id uuid, merchant_id bigint, pri
 -- name: create_archived_sum
 create temporary table archived_sum (account_id bigint primary key, sum_minor numeric not null);
 
+-- name: drop_archive_tables
+drop table archived_digest, archived_key, archived_sum;
+
 -- name: add_archived_digests
 insert into archived_digest select * from unnest($1::bigint[], $2::bytea[]) on conflict do nothing returning id;
 
