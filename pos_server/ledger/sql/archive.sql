@@ -160,8 +160,8 @@ union all
 );
 
 -- name: wrongly_archived
--- Those of the payments ($1, $2) with status ($3) and reference ($4), and of the refunds ($5, $6), that are not recorded
--- as archived, or with another status or reference.
+-- Those of the payments ($1, $2) with status ($3) and reference ($4), and of the refunds ($5, $6), that are not
+-- recorded as archived, or with another status or reference.
 select 'payment ' || q.id as name, case
     when a.id is null then 'is not recorded as archived'
     when a.status <> q.status then 'is recorded as ' || a.status || ', not as ' || q.status
