@@ -13,15 +13,13 @@ import asyncpg
 
 from ..business_days import day_of
 from ..core.accounting.seals import Seal
-from ..core.errors import PosError
 from ..ledger.archive import Part, archive
 from ..ledger.audit import AuditReport, audit
 from ..ledger.database import wait_until_available
-from ..ledger.migrate import check_current, load_migrations
 from ..ledger.seals import SealReport, check_seals, seal_days
 from ..ledger.settlement import DayBeforeLedger
 from ..settings import Settings
-from .command import EXIT_FINDINGS, AddCommand
+from .command import EXIT_FINDINGS, AddCommand, WrongUsage
 from .console import print_out, say
 from .ledger_access import database, on_ledger, owner, run_loop
 from .operator_acts import balances_text, settle_into
@@ -69,9 +67,9 @@ def _settle(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _audit(arguments: argparse.Namespace, settings: Settings) -> int:
-    for option in ("expect", "archive"):
-        if getattr(arguments, option) is not None and not arguments.seals:
-            raise PosError(f"--{option} checks nothing without --seals. Add --seals")
+    for option, value in (("--expect", arguments.expect), ("--archive", arguments.archive)):
+        if value is not None and not arguments.seals:
+            raise WrongUsage(f"{option} checks nothing without --seals. Add --seals")
     with database(settings, "pos-server", must_exist=True) as (dsn, data_dir, _):
         report_progress = say if arguments.progress or sys.stderr.isatty() else _discard
         report = run_loop(_audit_once(dsn, settings, data_dir, report_progress))
@@ -170,7 +168,6 @@ async def _audit_once(
         pause_s=settings.database_start_pause_s,
     )
     async with owner(dsn, settings, data_dir) as connection:
-        await check_current(connection, load_migrations())
         return await audit(connection, progress)
 
 

@@ -4,12 +4,18 @@ import argparse
 from collections.abc import Callable
 from typing import Protocol
 
+from ..core.errors import PosError
 from ..settings import Settings
 
 EXIT_FINDINGS = 1
+EXIT_USAGE = 2
 EXIT_ERROR = 3
 # Runs a command and returns its exit status.
 Run = Callable[[argparse.Namespace, Settings], int]
+
+
+class WrongUsage(PosError):
+    """Options that have no effect together, or that lack another one; the text says which."""
 
 
 class AddCommand(Protocol):

@@ -10,7 +10,7 @@ import asyncpg
 import uvloop
 
 from ..ledger.database import connect, wait_until_available
-from ..ledger.migrate import load_migrations, migrate
+from ..ledger.migrate import check_current, load_migrations, migrate
 from ..postgres.embedded import EmbeddedPostgres, EmbeddedPostgresError, default_data_dir, lower_priority
 from ..settings import Settings
 from .console import say
@@ -62,9 +62,13 @@ async def prepare(dsn: str, settings: Settings) -> list[str]:
 
 @asynccontextmanager
 async def owner(dsn: str, settings: Settings, data_dir: Path | None) -> AsyncIterator[asyncpg.Connection]:
-    """Yield a connection as the ledger's owner. In an embedded Postgres it has a lower priority than payments."""
+    """Yield a connection as the ledger's owner. In an embedded Postgres it has a lower priority than payments.
+
+    Raises MigrationError if the schema is not that of this version.
+    """
     connection = await connect(dsn, timeout_s=settings.database_connect_timeout_s, role=None)
     try:
+        await check_current(connection, load_migrations())
         if data_dir is not None:
             lower_priority(connection.get_server_pid())
         yield connection

@@ -12,7 +12,7 @@ from ..postgres.os_user import EmbeddedPostgresError
 from ..settings import load_settings
 from ..telemetry.logs import configure_logging
 from .accounting_commands import add_accounting_commands
-from .command import EXIT_ERROR, Run
+from .command import EXIT_ERROR, EXIT_USAGE, Run, WrongUsage
 from .console import say
 from .office_commands import add_office_commands
 from .server_commands import add_server_commands, run_demo_command
@@ -30,7 +30,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = load_settings(
             host=getattr(arguments, "host", None), port=getattr(arguments, "port", None), data_dir=arguments.data_dir
         )
+        if arguments.data_dir is not None and settings.database_url is not None:
+            raise WrongUsage(
+                "--data-dir has no effect while POS_DATABASE_URL is set. Unset the one that you do not mean"
+            )
         status: int = arguments.run(arguments, settings)
+    except WrongUsage as error:
+        say(f"pos-server: {error}")
+        return EXIT_USAGE
     except (PosError, EmbeddedPostgresError) as error:
         say(f"pos-server: {error}")
         return EXIT_ERROR

@@ -10,7 +10,7 @@ from ..core.credentials.api_keys import Role
 from ..core.errors import PosError
 from ..core.rest.admin import ApiKeyCreate, MerchantChange
 from ..settings import Settings
-from .command import AddCommand
+from .command import AddCommand, WrongUsage
 from .console import print_out, say
 from .ledger_access import on_ledger
 from .operator_acts import ACTIONS, act, change_terms, keys_text, new_key, revoke_key
@@ -30,7 +30,7 @@ def add_office_commands(command: AddCommand) -> None:
     keys.add_argument("id", type=int, nargs="?", help="id of the key to revoke")
     keys.add_argument("--role", type=Role, choices=list(Role), help="role of the key; merchant if --merchant is given")
     keys.add_argument("--merchant", type=int, help="merchant that the key belongs to")
-    keys.add_argument("--name", default="back office", help="purpose of the key")
+    keys.add_argument("--name", help="purpose of the key (back office)")
     terms = command("terms", _terms, "show or change a merchant's fee and the end of its business day")
     terms.add_argument("merchant", type=int, help="id of the merchant")
     terms.add_argument("--fee-bps", type=int, help="fee on a sale, in hundredths of a percent")
@@ -47,6 +47,16 @@ def _act(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _keys(arguments: argparse.Namespace, settings: Settings) -> int:
+    options = {
+        "an id": arguments.id,
+        "--role": arguments.role,
+        "--merchant": arguments.merchant,
+        "--name": arguments.name,
+    }
+    used = {"create": ("--role", "--merchant", "--name"), "revoke": ("an id",), "list": ()}[arguments.action]
+    for option, value in options.items():
+        if value is not None and option not in used:
+            raise WrongUsage(f"`keys {arguments.action}` does not take {option}. Nothing was done")
     if arguments.action == "list":
         print_out(on_ledger(settings, keys_text))
     elif arguments.action == "revoke":
@@ -62,7 +72,7 @@ def _keys(arguments: argparse.Namespace, settings: Settings) -> int:
             {"merchant_id": "--merchant", "name": "--name"},
             role=role,
             merchant_id=arguments.merchant,
-            name=arguments.name,
+            name="back office" if arguments.name is None else arguments.name,
         )
         key = on_ledger(settings, lambda connection: new_key(connection, new.role, new.merchant_id, new.name))
         say("This key is shown only once. Keep it safe:")

@@ -4,8 +4,8 @@ The archive moves units: a payment with all its refunds and transfers, or the tr
 without locks and written to a file. Then one transaction deletes them from the ledger and records the file. It checks
 that each payment still has the version that was written. If a payment has changed, the transaction is rolled back and
 the part is written again without that payment. Live payments therefore wait only for the deletion itself. A crash
-leaves nothing, or a file that no row refers to; the next run recognizes it by the name of the attempt in its header,
-and replaces it. Every other file in the way is refused: it may be the only place of another ledger's payments.
+leaves nothing, or a file that no row refers to. The next run uses that file if it has the content of its own part, and
+renames it otherwise. Any other file is never touched: it may be the only copy of another ledger's payments.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ import asyncpg
 
 from ..core.errors import PosError
 from ..core.payments.payment import MerchantKey
-from .archive_file import Attempt, PartTaken, PartWriter, ids_and_merchants, part_name
+from .archive_file import PartExists, PartWriter, ids_and_merchants, part_name
 from .exclusive import Command, exclusive
 from .rollup import roll_up
 from .settlement import first_unsettled_date
@@ -142,13 +142,12 @@ async def _move_part(
 ) -> tuple[Part | None, _Position]:
     """Write and record the part at `position`; return it (None: nothing left) and the position of the next part."""
     for _ in range(_ATTEMPTS_MAX):
+        ((ledger_id, published),) = await connection.fetch(QUERIES["ledger_identity"])
         last = await connection.fetchrow(QUERIES["last_archive_part"])
         number = last["number"] + 1 if last else 1
-        attempt = await _begin_attempt(connection)
+        previous = last["sha256"] if last else None
         try:
-            writer = await asyncio.to_thread(
-                PartWriter, out, number, horizon.before, last["sha256"] if last else None, attempt
-            )
+            writer = await asyncio.to_thread(PartWriter, out, number, horizon.before, previous, ledger_id)
             try:
                 units, next_position = await _write_units(connection, writer, horizon, position, payments_max)
             except BaseException:
@@ -156,12 +155,18 @@ async def _move_part(
                 raise
             if not units:
                 await asyncio.to_thread(writer.discard)
-                await connection.execute(QUERIES["end_archive_attempts"])
                 return None, next_position
-            digest = await asyncio.to_thread(writer.finish)
+            digest = await asyncio.to_thread(writer.complete)
+            try:
+                await asyncio.to_thread(writer.make_room, published)
+                # Committed before the file has its name: after a crash, this ledger recognizes the file as its own.
+                await connection.execute(QUERIES["set_published_part"], digest)
+                await asyncio.to_thread(writer.publish)
+            finally:
+                writer.discard()
         except ConnectionError:
             raise  # from the database, not from the file
-        except PartTaken as error:
+        except PartExists as error:
             raise NotArchivable(str(error)) from None
         except OSError as error:
             raise NotArchivable(
@@ -172,15 +177,6 @@ async def _move_part(
         except (_PartOutdated, asyncpg.DeadlockDetectedError):
             continue
     raise NotArchivable("old payments keep changing while they are being archived. Archive again later")
-
-
-async def _begin_attempt(connection: asyncpg.Connection) -> Attempt:
-    """Record the name of an attempt before any file contains it."""
-    row = await connection.fetchrow(QUERIES["begin_archive_attempt"])
-    if row is None:
-        raise AssertionError("there is one ledger")
-    *earlier, name = row["archive_attempts"]
-    return Attempt(row["id"], name, earlier)
 
 
 async def _write_units(
@@ -245,7 +241,6 @@ async def _record(
             digest,
             now,
         )
-        await connection.execute(QUERIES["end_archive_attempts"])
     return part
 
 

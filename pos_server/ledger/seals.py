@@ -11,7 +11,8 @@ import asyncpg
 
 from ..business_days import day_of, day_start
 from ..core.accounting.seals import NO_HASH, Seal, missing_digests, pack_digests, seal_violations
-from .archive_check import digest_table, read_archive
+from .archive_audit import archive_tables
+from .archive_check import read_archive
 from .exclusive import Command, exclusive
 from .horizon import wait_until_ended
 from .sql import QUERIES
@@ -105,7 +106,7 @@ async def check_seals(
     missing = 0
     async with AsyncExitStack() as stack:
         if archive is not None:
-            await stack.enter_async_context(digest_table(connection))
+            await stack.enter_async_context(archive_tables(connection))
         await stack.enter_async_context(connection.transaction(isolation="repeatable_read", readonly=True))
         archived_count = int(await connection.fetchval(QUERIES["archived_transfers"]))
         if archive is not None:

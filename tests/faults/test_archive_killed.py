@@ -79,7 +79,8 @@ async def test_kills_at_random_moments(
     await each_is_in_one_place(admin, tmp_path, all_ids)
     assert await balances(admin) == before
     recorded = [row["file"] for row in await admin.fetch("select file from archive_part order by number")]
-    assert names(tmp_path) == recorded
+    # A file of a killed run is set aside, not deleted: a restored copy may have recorded it.
+    assert [name for name in names(tmp_path) if not name.endswith(".unrecorded")] == recorded
 
 
 async def each_is_in_one_place(admin: asyncpg.Connection, folder: Path, all_ids: set[str]) -> None:

@@ -110,7 +110,6 @@ async def test_parts_are_bounded_and_chained(
             "format": "pos-archive",
             "version": 2,
             "ledger": str(await admin.fetchval("select id from ledger")),
-            "attempt": header["attempt"],
             "part": number,
             "before": f"{BEFORE}T00:00:00+00:00",
             "previous_sha256": previous,

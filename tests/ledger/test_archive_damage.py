@@ -117,6 +117,12 @@ async def test_a_deleted_live_row_is_named(
 CHANGED = "payments-000001.jsonl.gz was changed: its SHA-256 differs from the recorded one"
 
 
+async def seal_problems(admin: asyncpg.Connection, folder: Path) -> list[str]:
+    """Return what hashes and seals show; test_archive_audit.py has what the contents show."""
+    problems = (await seal_report(admin, folder)).problems
+    return [problem for problem in problems if problem == CHANGED or problem.startswith("transfer ")]
+
+
 async def test_a_changed_line_is_named(
     connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
@@ -128,24 +134,15 @@ async def test_a_changed_line_is_named(
     for name, value in (("amount_minor", 1), ("created_at", "2020-01-01T00:00:00+00:00"), ("wallet_number", 5)):
         changed = {**contents[at], "transfers": [{**transfer, name: value}]}
         write_part(tmp_path, [*contents[:at], changed, *contents[at + 1 :]])
-        found = (await seal_report(admin, tmp_path)).problems
-        other_amount = f"payment {ids['paid']} in payments-000001.jsonl.gz has another amount than its transfer"
-        assert found == [
-            CHANGED,
-            *([other_amount] if name == "amount_minor" else []),
-            f"transfer {transfer['id']} was changed",
-        ]
+        assert await seal_problems(admin, tmp_path) == [CHANGED, f"transfer {transfer['id']} was changed"]
     write_part(tmp_path, [*contents[:at], *contents[at + 1 :]])
-    assert (await seal_report(admin, tmp_path)).problems == [CHANGED, f"transfer {transfer['id']} was removed"]
+    assert await seal_problems(admin, tmp_path) == [CHANGED, f"transfer {transfer['id']} was removed"]
     # If the part's recorded hash is changed too, the seals still detect the change.
     await admin.execute(
         "update archive_part set sha256 = $1",
         hashlib.sha256((tmp_path / "payments-000001.jsonl.gz").read_bytes()).digest(),
     )
-    *sums, removed = (await seal_report(admin, tmp_path)).problems
-    assert removed == f"transfer {transfer['id']} was removed"
-    assert len(sums) == 2
-    assert all(" has an archived balance of " in account for account in sums)
+    assert await seal_problems(admin, tmp_path) == [f"transfer {transfer['id']} was removed"]
     assert (await audit(admin)).ok, "the audit needs no files"
 
 

@@ -91,6 +91,12 @@ with locked as materialized (
 )
 delete from payment p using locked c where p.id = c.id and p.merchant_id = c.merchant_id;
 
+-- name: ledger_identity
+select id, published_sha256 from ledger;
+
+-- name: set_published_part
+update ledger set published_sha256 = $1;
+
 -- name: last_archive_part
 select number, sha256 from archive_part order by number desc limit 1;
 
@@ -99,16 +105,7 @@ insert into archive_part (number, before, payments, refunds, settlements, transf
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9);
 
 -- name: archive_parts
-select file, sha256 from archive_part order by number;
-
--- name: ledger_id
-select id from ledger;
-
--- name: begin_archive_attempt
-update ledger set archive_attempts = archive_attempts || gen_random_uuid() returning id, archive_attempts;
-
--- name: end_archive_attempts
-update ledger set archive_attempts = '{}';
+select number, file, sha256, payments, refunds, settlements, transfers from archive_part order by number;
 
 -- name: vacuum_archived
 -- Makes the space of deleted rows available for new rows.
@@ -125,29 +122,53 @@ select brin_summarize_new_values('transfer_created');
 
 -- name: create_archived_digest
 create temporary table archived_digest (id bigint primary key, digest bytea not null);
-create temporary table archived_sum (account_id bigint primary key, balance_minor numeric not null);
 
--- name: drop_archived_digest
-drop table archived_digest, archived_sum;
+-- name: create_archived_key
+create temporary table archived_key (kind text, id uuid, merchant_id bigint, primary key (kind, id, merchant_id));
+
+-- name: create_archived_sum
+create temporary table archived_sum (account_id bigint primary key, sum_minor numeric not null);
+
+-- name: drop_archive_tables
+drop table archived_digest, archived_key, archived_sum;
 
 -- name: add_archived_digests
-insert into archived_digest select * from unnest($1::bigint[], $2::bytea[]) on conflict do nothing;
+insert into archived_digest select * from unnest($1::bigint[], $2::bytea[]) on conflict do nothing returning id;
+
+-- name: add_archived_keys
+insert into archived_key select $1, q.* from unnest($2::uuid[], $3::bigint[]) as q (id, merchant_id)
+on conflict do nothing returning id, merchant_id;
 
 -- name: add_archived_sums
-insert into archived_sum as s select * from unnest($1::bigint[], $2::bigint[])
-on conflict (account_id) do update set balance_minor = s.balance_minor + excluded.balance_minor;
+insert into archived_sum as a (account_id, sum_minor)
+select q.account_id, sum(q.amount_minor) from unnest($1::bigint[], $2::bigint[]) as q (account_id, amount_minor)
+group by q.account_id
+on conflict (account_id) do update set sum_minor = a.sum_minor + excluded.sum_minor;
 
--- name: wrong_archived_balances
--- Accounts whose archived balance differs from the sum of the parts.
-select coalesce(s.account_id, b.account_id) as account_id, coalesce(s.balance_minor, 0)::bigint as in_parts,
-    coalesce(b.balance_minor, 0) as recorded
-from archived_sum s full join archived_balance b on b.account_id = s.account_id
-where coalesce(s.balance_minor, 0) <> coalesce(b.balance_minor, 0)
-order by 1;
+-- name: different_sums
+select account_id, coalesce(b.balance_minor, 0) as balance_minor, coalesce(a.sum_minor, 0) as sum_minor
+from archived_balance b full join archived_sum a using (account_id)
+where coalesce(b.balance_minor, 0) <> coalesce(a.sum_minor, 0) order by account_id limit $1;
+
+-- name: names_without_file
+(
+    select 'payment ' || a.id || ' of merchant ' || a.merchant_id as name from archived_name a
+    where not exists (
+        select from archived_key k where k.kind = 'payment' and k.id = a.id and k.merchant_id = a.merchant_id
+    ) order by a.id, a.merchant_id limit $1
+)
+union all
+(
+    select 'refund ' || a.id from archived_refund a
+    where not exists (
+        select from archived_key k where k.kind = 'refund' and k.id = a.id
+            and (a.merchant_id is null or k.merchant_id = a.merchant_id)
+    ) order by a.id limit $1
+);
 
 -- name: wrongly_archived
--- Those of the payments ($1, $2) with status ($3) and reference ($4), and of the refunds ($5, $6), that are not recorded
--- as archived, or with another status or reference.
+-- Those of the payments ($1, $2) with status ($3) and reference ($4), and of the refunds ($5, $6), that are not
+-- recorded as archived, or with another status or reference.
 select 'payment ' || q.id as name, case
     when a.id is null then 'is not recorded as archived'
     when a.status <> q.status then 'is recorded as ' || a.status || ', not as ' || q.status
