@@ -1,0 +1,180 @@
+"""A market goes on selling while servers, Postgres and connections are killed, ended and stalled, many times.
+
+At the end, the journals of the tills are compared with the ledger, every device has every notice, and no log has an
+error that nobody handled. `pytest -s` prints the recovery times, which docs/operations.md states.
+"""
+
+import asyncio
+import json
+import random
+import statistics
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from loadtest.shared.seed import MASTER_KEYS, Shop, seed_pins, seed_shop
+from pos_server.ledger.database import connect
+from pos_server.postgres.embedded import EmbeddedPostgres
+from tests.end_to_end.server_process import data_directory, pos_server
+from tests.faults.drill_faults import RECOVERY_TIMEOUT_S, DrillFaults, Servers
+from tests.faults.drill_logs import findings_of_postgres, findings_of_server
+from tests.faults.market import PIN_FREE_MINOR_MAX, Market, open_market
+from tests.faults.market_check import check_ledger, missing_notices
+from tests.faults.own_postgres import OwnPostgres
+from tests.support import settings
+from tests.tiers import short_and_long
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.postgres]
+
+TILLS = 40
+SLOTS = 10
+OPENING_MINOR = 1_000_000
+VARIABLES = {
+    "POS_MASTER_KEYS": MASTER_KEYS,
+    "POS_PIN_FREE_MINOR_MAX": str(PIN_FREE_MINOR_MAX),
+    "POS_DRAIN_RECONNECT_WITHIN_S": "1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Drill:
+    """How many faults of each kind happen, at how many orders a second.
+
+    `wallets` have SLOTS devices each, and a device has ten codes in 30 s.
+    """
+
+    faults: Mapping[str, int]
+    rate: float
+    wallets: int
+    answers_between: int
+
+
+SHORT = Drill(
+    {
+        "kill -9 of a server": 2,
+        "kill -9 of the postmaster": 1,
+        "terminated backend": 2,
+        "kill -9 of a backend": 1,
+        "stalled server": 1,
+        "SIGTERM of a server": 1,
+    },
+    rate=100,
+    wallets=40,
+    answers_between=30,
+)
+LONG = Drill(
+    {
+        "kill -9 of a server": 60,
+        "kill -9 of the postmaster": 15,
+        "terminated backend": 15,
+        "kill -9 of a backend": 5,
+        "stalled server": 3,
+        "stalled Postgres": 2,
+        "SIGTERM of a server": 5,
+    },
+    rate=220,
+    wallets=100,
+    answers_between=200,
+)
+
+
+async def seed(dsn: str, drill: Drill) -> Shop:
+    connection = await connect(dsn, timeout_s=10, role=None)
+    try:
+        shop = await seed_shop(
+            connection, terminals=TILLS, wallets=drill.wallets, balance_minor=OPENING_MINOR, devices=SLOTS
+        )
+        await seed_pins(connection, [wallet.device.number for wallet in shop.wallets], settings())
+        return shop
+    finally:
+        await connection.close()
+
+
+async def play(drill: Drill, market: Market, faults: DrillFaults) -> None:
+    """Let all faults happen in random order, each amid payments, and print the recovery times."""
+    seed_number = random.randrange(10**6)
+    kinds = [kind for kind, count in drill.faults.items() for _ in range(count)]
+    random.Random(seed_number).shuffle(kinds)
+    recoveries: dict[str, list[float]] = defaultdict(list)
+    pauses: dict[str, list[float]] = defaultdict(list)
+    started_s = time.monotonic()
+    for kind in kinds:
+        await market.more_answers(drill.answers_between, RECOVERY_TIMEOUT_S)
+        fault, url = faults.of_kind(kind)
+        begun = len(market.answers)
+        fault_s = await fault()
+        recoveries[kind].append(await market.answer_after(fault_s, url, RECOVERY_TIMEOUT_S))
+        times_s = [answered_s for _, _, answered_s in market.answers[max(0, begun - 1) :]]
+        pauses[kind].append(max(after - before for before, after in pairwise(times_s)))
+    seconds = time.monotonic() - started_s
+    print(f"\n{len(kinds)} faults in {seconds:.0f} s (order {seed_number}), {len(market.answers) / seconds:.0f} answers/s")
+    print(f"{'fault':<28} count  recovery p50 / max   longest pause p50 / max")
+    for kind, each in recoveries.items():
+        pause = pauses[kind]
+        print(
+            f"{kind:<28} {len(each):>5}  {statistics.median(each):>8.2f} s {max(each):>6.2f} s"
+            f"   {statistics.median(pause):>8.2f} s {max(pause):>6.2f} s"
+        )
+
+
+async def check(market: Market, servers: Servers, dsn: str, postgres_log: str, audit: Mapping[str, str]) -> None:
+    """Compare journals, ledger, notices and logs. All differences are reported together."""
+    connection = await connect(dsn, timeout_s=10, role=None)
+    try:
+        differences = await check_ledger(market, connection, OPENING_MINOR)
+        missing = await missing_notices(market, connection)
+    finally:
+        await connection.close()
+    audited = await pos_server("audit", "--json", **audit)
+    findings = {
+        "ledger": {name: count for name, count in differences.items() if count},
+        "notices": missing[:5],
+        "protocol": Counter(market.devices.problems).most_common(5),
+        "servers": findings_of_server(servers.log),
+        "postgres": findings_of_postgres(postgres_log),
+        "audit": [] if audited.status == 0 else [audited.out, audited.err],
+    }
+    pages = sum(device.pages for device in (*market.tills, *market.wallets))
+    print(f"outcomes {dict(market.outcomes)}, {pages} pages of replays")
+    assert not {name: found for name, found in findings.items() if found}, json.dumps(findings, indent=2, default=str)
+    declined = set(market.outcomes) - {"approved", "canceled", "expired", "code_expired", "code_used"}
+    assert not declined
+    assert market.outcomes["approved"] > 0.6 * market.outcomes.total()
+
+
+@short_and_long("drill", SHORT, LONG)
+async def test_one_server_with_an_embedded_postgres_loses_nothing(drill: Drill, tmp_path: Path) -> None:
+    async with data_directory() as data_dir, AsyncExitStack() as stack:
+        servers = Servers(stack, 1, "--data-dir", data_dir, **VARIABLES)
+        await servers.start(0)
+        postgres = EmbeddedPostgres(data_dir)
+        dsn = await asyncio.to_thread(postgres.start)  # joins the server's Postgres, only to learn its address
+        await asyncio.to_thread(postgres.stop)
+        shop = await seed(dsn, drill)
+        async with open_market(shop, servers.urls, tmp_path, rate=drill.rate, slots=SLOTS) as market:
+            await play(drill, market, DrillFaults(servers, dsn, data_dir / "postgres"))
+            await market.close()
+            await market.reconnect_all(RECOVERY_TIMEOUT_S)
+            logs = "".join(path.read_text() for path in data_dir.glob("postgres.log*"))
+            await check(market, servers, dsn, logs, {"POS_DATA_DIR": str(data_dir)})
+
+
+@short_and_long("drill", SHORT, LONG)
+async def test_two_servers_with_a_postgres_of_their_own_lose_nothing(drill: Drill, tmp_path: Path) -> None:
+    with OwnPostgres() as postgres:
+        async with AsyncExitStack() as stack:
+            servers = Servers(stack, 2, POS_DATABASE_URL=postgres.dsn, **VARIABLES)
+            for index in range(2):
+                await servers.start(index)
+            shop = await seed(postgres.dsn, drill)
+            async with open_market(shop, servers.urls, tmp_path, rate=drill.rate, slots=SLOTS) as market:
+                await play(drill, market, DrillFaults(servers, postgres.dsn, postgres.cluster, postgres.start))
+                await market.close()
+                await market.reconnect_all(RECOVERY_TIMEOUT_S)
+                await check(market, servers, postgres.dsn, postgres.log, {"POS_DATABASE_URL": postgres.dsn})
