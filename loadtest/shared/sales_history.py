@@ -8,7 +8,7 @@ from loadtest.shared.process import print_progress
 from pos_server.ledger import directory
 
 _WALLETS = 1000
-# Sales of 1.00 with a fee of 0.01, spread evenly over the past days.
+# Sales of 1.00 with a fee of 0.01, spread evenly over the past days. Their ids are UUIDv7 (RFC 9562), as from tills.
 _FILL = """
 with made as (
     insert into account (kind, name, currency) select 'merchant', 'Shop ' || i, 'EUR' from generate_series(2, $1) i
@@ -31,7 +31,10 @@ with made as (
 )
 insert into wallet (account_id, name, currency, balance_minor) select id, name, 'EUR', 0 from made;
 create temporary table sale as
-select gen_random_uuid() as id, m.id as merchant_id, m.account_id as merchant, t.number as terminal_number,
+select (lpad(to_hex((extract(epoch from at) * 1000)::bigint), 12, '0') || '7' || substr(md5(random()::text), 1, 3)
+    || '8' || substr(md5(random()::text), 1, 15))::uuid as id, *
+from (
+select m.id as merchant_id, m.account_id as merchant, t.number as terminal_number,
     w.number as wallet_number, w.account_id as wallet, t.shift_id,
     date_trunc('day', now() at time zone 'UTC') at time zone 'UTC' - make_interval(days => $4)
         + make_interval(secs => 86400.0 * $4 * (i - 0.5) / case when t.shift_id is null then $2 else $6 end) as at
@@ -39,7 +42,8 @@ from merchant m
 join store s on s.merchant_id = m.id
 join terminal t on t.store_id = s.id
 cross join lateral generate_series(1, case when t.shift_id is null then $2 else $6 end) as i
-join (select number, account_id, row_number() over (order by number) as n from wallet) as w on w.n = 1 + i % $3;
+join (select number, account_id, row_number() over (order by number) as n from wallet) as w on w.n = 1 + i % $3
+) as s;
 create temporary table top_up as
 select gen_random_uuid() as id, wallet_number, wallet, count(*) * 100 as amount_minor from sale group by 2, 3;
 insert into payment (id, fingerprint, merchant_id, wallet_number, reference, amount_minor, currency, status, version,

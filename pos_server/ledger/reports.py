@@ -72,8 +72,14 @@ async def list_payments(
 ) -> list[tuple[Payment, PageCursor]]:
     """Return a merchant's payments and their cursors, latest change first, starting after `after`."""
     reference = payment_filter.reference
+    if reference is not None:
+        query = "merchant_payments_of_order"
+    elif payment_filter.status in (None, Status.APPROVED):
+        query = "merchant_payments"
+    else:
+        query = "merchant_payments_not_approved"
     rows = await connection.fetch(
-        QUERIES["merchant_payments" if reference is None else "merchant_payments_of_order"],
+        QUERIES[query],
         merchant_id,
         payment_filter.store_id,
         payment_filter.terminal_number,

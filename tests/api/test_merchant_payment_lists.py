@@ -56,6 +56,10 @@ async def test_payments_are_listed_latest_first_and_filtered(
         ({"terminal_number": hall, "store_id": garden}, []),
         ({"terminal_number": 7_000}, []),
         ({"status": "declined"}, ["d"]),
+        ({"status": "declined", "terminal_number": bar}, ["d"]),
+        ({"status": "declined", "terminal_number": hall}, []),
+        ({"status": "declined", "store_id": garden}, ["d"]),
+        ({"status": "declined", "store_id": shop.store_id}, []),
         ({"status": "canceled"}, ["e"]),
         ({"reference": "d"}, ["d", "d"]),
         ({"reference": "d", "status": "approved"}, ["d"]),
@@ -117,7 +121,18 @@ async def test_payments_with_equal_times_are_each_listed_once(
     assert sorted(shown) == [f"r{number}" for number in range(5)]
 
 
-async def test_a_list_reads_one_page_per_terminal_by_its_index(admin: asyncpg.Connection, shop: Shop) -> None:
+@pytest.mark.parametrize(
+    ("query", "status", "indexes"),
+    [
+        ("merchant_payments", None, {"payment_terminal", "payment_office"}),
+        ("merchant_payments", "approved", {"payment_terminal", "payment_office"}),
+        ("merchant_payments_not_approved", "declined", {"payment_not_approved"}),
+        ("merchant_payments_not_approved", "canceled", {"payment_not_approved"}),
+    ],
+)
+async def test_a_list_reads_one_page_per_terminal_by_its_index(
+    query: str, status: str | None, indexes: set[str], admin: asyncpg.Connection, shop: Shop
+) -> None:
     await admin.execute(
         "insert into payment (id, fingerprint, terminal_number, merchant_id, wallet_number, reference, amount_minor, "
         "currency, status, version, changed_at, approved_at) "
@@ -130,14 +145,11 @@ async def test_a_list_reads_one_page_per_terminal_by_its_index(admin: asyncpg.Co
     await admin.execute("set plan_cache_mode = force_generic_plan")
     plan = json.loads(
         await admin.fetchval(
-            f"explain (analyze, format json) {QUERIES['merchant_payments']}",
-            shop.merchant_id,
-            *[None] * 7,
-            51,
+            f"explain (analyze, format json) {QUERIES[query]}", shop.merchant_id, None, None, status, *[None] * 4, 51
         )
     )
     read = list(rows_read(plan[0]["Plan"]))
-    assert {"payment_terminal", "payment_office"} <= {index for index, _ in read}
+    assert indexes <= {index for index, _ in read}
     assert max(rows for _, rows in read) < 100
 
 

@@ -54,6 +54,15 @@ where {listed_payment} and ($3::bigint is null or p.terminal_number = $3)
     and ($2::bigint is null or exists (select from terminal t where t.number = p.terminal_number and t.store_id = $2))
 order by p.changed_at desc, p.id desc limit $9;
 
+-- name: merchant_payments_not_approved
+-- The same for a status other than approved, by an index of these payments: among many approved ones they are rare.
+select {payment_columns}, p.changed_at
+from payment p
+where p.status <> 'approved' and p.status = $4 and {listed_payment}
+    and ($3::bigint is null or p.terminal_number = $3)
+    and ($2::bigint is null or exists (select from terminal t where t.number = p.terminal_number and t.store_id = $2))
+order by p.changed_at desc, p.id desc limit $9;
+
 -- name: payment_refunds
 -- A page of a payment's refunds, oldest first.
 select {refund_columns}, r.created_at
