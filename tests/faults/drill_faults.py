@@ -18,7 +18,9 @@ from tests.faults.own_postgres import postmaster_of, stopped
 
 RECOVERY_TIMEOUT_S = 60
 POLL_S = 0.05
-STALL_S = 2.0
+SERVER_STALL_S = 2.0
+# Longer than an attempt of a batch (`POS_BATCH_TIMEOUT_S`).
+POSTGRES_STALL_S = 6.0
 BACKENDS = "select pid from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()"
 
 
@@ -50,14 +52,14 @@ class Servers:
         return fault_s
 
     async def terminate(self, index: int) -> float:
-        fault_s = time.monotonic()
         assert await self._current[index].stop() == 0
+        ended_s = time.monotonic()  # until then it still answers
         await self.start(index)
-        return fault_s
+        return ended_s
 
     async def stall(self, index: int) -> float:
         with stopped(self._current[index].process.pid):
-            await asyncio.sleep(STALL_S)
+            await asyncio.sleep(SERVER_STALL_S)
         return time.monotonic()
 
 
@@ -132,7 +134,7 @@ class DrillFaults:
 
     async def _stall_postgres(self) -> float:
         with stopped(postmaster_of(self._cluster)):
-            await asyncio.sleep(STALL_S)
+            await asyncio.sleep(POSTGRES_STALL_S)
         return time.monotonic()
 
     async def _connection(self) -> asyncpg.Connection:
