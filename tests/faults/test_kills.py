@@ -133,14 +133,18 @@ async def play(drill: Drill, market: Market, faults: DrillFaults) -> None:
         )
 
 
-async def check(market: Market, servers: Servers, dsn: str, postgres_log: str, audit: Mapping[str, str]) -> None:
-    """Compare journals, ledger, notices and logs. All differences are reported together."""
+async def check(
+    market: Market, servers: Servers, dsn: str, postgres_log: str, directory: Path, audit: Mapping[str, str]
+) -> None:
+    """Compare journals, ledger, notices and logs. All differences are reported together; `directory` keeps the logs."""
     connection = await connect(dsn, timeout_s=10, role=None)
     try:
         differences = await check_ledger(market, connection, OPENING_MINOR)
         missing = await missing_notices(market, connection)
     finally:
         await connection.close()
+    (directory / "servers.log").write_text(servers.log)
+    (directory / "postgres.log").write_text(postgres_log)
     audited = await pos_server("audit", "--json", **audit)
     findings = {
         "ledger": {name: count for name, count in differences.items() if count},
@@ -173,7 +177,7 @@ async def test_an_embedded_postgres_loses_nothing(drill: Drill, server_count: in
             await market.close()
             await market.reconnect_all(RECOVERY_TIMEOUT_S)
             logs = "".join(path.read_text() for path in data_dir.glob("postgres.log*"))
-            await check(market, servers, dsn, logs, {"POS_DATA_DIR": str(data_dir)})
+            await check(market, servers, dsn, logs, tmp_path, {"POS_DATA_DIR": str(data_dir)})
 
 
 @drills(short_servers=2)
@@ -188,4 +192,4 @@ async def test_an_own_postgres_loses_nothing(drill: Drill, server_count: int, tm
                 await play(drill, market, DrillFaults(servers, postgres.dsn, postgres.cluster, postgres.start))
                 await market.close()
                 await market.reconnect_all(RECOVERY_TIMEOUT_S)
-                await check(market, servers, postgres.dsn, postgres.log, {"POS_DATABASE_URL": postgres.dsn})
+                await check(market, servers, postgres.dsn, postgres.log, tmp_path, {"POS_DATABASE_URL": postgres.dsn})
