@@ -40,6 +40,10 @@ class Servers:
     def log(self) -> str:
         return "".join(server.log for server in self.started)
 
+    async def start_all(self) -> None:
+        for index in range(len(self.ports)):
+            await self.start(index)
+
     async def start(self, index: int) -> None:
         server = running_server(*self._arguments, port=self.ports[index], **self._variables)
         self._current[index] = await self._stack.enter_async_context(server)
@@ -71,7 +75,7 @@ class DrillFaults:
     ) -> None:
         """`restart_postgres` starts a killed Postgres again; None: its server does."""
         self._servers = servers
-        self._dsn = dsn
+        self.dsn = dsn
         self._cluster = cluster
         self._restart_postgres = restart_postgres
 
@@ -141,6 +145,6 @@ class DrillFaults:
         async with asyncio.timeout(RECOVERY_TIMEOUT_S):
             while True:
                 try:
-                    return await connect(self._dsn, timeout_s=5, role=None)
+                    return await connect(self.dsn, timeout_s=5, role=None)
                 except DATABASE_AWAY:
                     await asyncio.sleep(POLL_S)

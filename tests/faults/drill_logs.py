@@ -5,9 +5,7 @@ import re
 from collections import Counter
 
 # Messages of a server to its operator, which are no events.
-TO_THE_OPERATOR = re.compile(
-    r"pos-server serves http|stopping: |Creating a database in |Waiting for Postgres in |Postgres in \S+ ended unexpectedly"
-)
+TO_THE_OPERATOR = re.compile(r"pos-server serves http|stopping: |Creating a database in |Waiting for Postgres in ")
 # Messages of Postgres that crashes and terminations cause, and conflicts that the server expects and repeats.
 EXPECTED_OF_POSTGRES = re.compile(
     r"terminating connection due to administrator command"

@@ -241,7 +241,9 @@ class Market:
 
 
 @asynccontextmanager
-async def open_market(shop: Shop, urls: list[str], directory: Path, *, rate: float, slots: int) -> AsyncIterator[Market]:
+async def open_market(
+    shop: Shop, urls: list[str], directory: Path, *, rate: float, slots: int
+) -> AsyncIterator[Market]:
     """Yield a market whose devices connect to the servers at `urls`, with `rate` orders a second.
 
     Half of the devices stay with one server. The others go to another server whenever they lose a connection.

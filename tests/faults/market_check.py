@@ -94,9 +94,7 @@ async def check_ledger(market: Market, connection: asyncpg.Connection, opening_m
     }
 
 
-def _is_same(
-    order: Order, row: asyncpg.Record, moved: dict[str, tuple[int, int]], once: tuple[int, int]
-) -> bool:
+def _is_same(order: Order, row: asyncpg.Record, moved: dict[str, tuple[int, int]], once: tuple[int, int]) -> bool:
     if order.status != row["status"] or row["amount_minor"] not in (order.amount_minor, None):
         return False
     if order.status == "approved":

@@ -1,4 +1,4 @@
-"""A Postgres that a test runs, kills and starts again, as an operator's own Postgres; and the processes of any Postgres."""
+"""A Postgres that a test runs, kills and starts again, as an operator would; and the processes of any Postgres."""
 
 import contextlib
 import os

@@ -6,12 +6,11 @@ error that nobody handled. `pytest -s` prints the recovery times, which docs/ope
 
 import asyncio
 import json
-import os
 import random
 import statistics
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from itertools import pairwise
@@ -105,11 +104,10 @@ async def seed(dsn: str, drill: Drill) -> Shop:
         await connection.close()
 
 
-async def play(drill: Drill, market: Market, faults: DrillFaults) -> None:
-    """Let all faults happen in random order, each amid payments, and print the recovery times."""
+async def play(drill: Drill, market: Market, faults: DrillFaults) -> str:
+    """Let all faults happen in random order, each amid payments. Returns a table of the recovery times."""
     seed_number = random.randrange(10**6)
-    skipped = os.environ.get("SKIP", "-")
-    kinds = [kind for kind, count in drill.faults.items() if skipped not in kind for _ in range(count)]
+    kinds = [kind for kind, count in drill.faults.items() for _ in range(count)]
     random.Random(seed_number).shuffle(kinds)
     recoveries: dict[str, list[float]] = defaultdict(list)
     pauses: dict[str, list[float]] = defaultdict(list)
@@ -120,22 +118,26 @@ async def play(drill: Drill, market: Market, faults: DrillFaults) -> None:
         begun = len(market.answers)
         fault_s = await fault()
         recoveries[kind].append(await market.answer_after(fault_s, url, RECOVERY_TIMEOUT_S))
-        times_s = [answered_s for _, _, answered_s in market.answers[max(0, begun - 1) :]]
+        times_s = [answered_s for _, _, answered_s in market.answers[begun - 1 :]]
         pauses[kind].append(max(after - before for before, after in pairwise(times_s)))
-    seconds = time.monotonic() - started_s
-    print(f"\n{len(kinds)} faults in {seconds:.0f} s (order {seed_number}), {len(market.answers) / seconds:.0f} answers/s")
-    print(f"{'fault':<28} count  recovery p50 / max   longest pause p50 / max")
-    for kind, each in recoveries.items():
-        pause = pauses[kind]
-        print(
-            f"{kind:<28} {len(each):>5}  {statistics.median(each):>8.2f} s {max(each):>6.2f} s"
-            f"   {statistics.median(pause):>8.2f} s {max(pause):>6.2f} s"
-        )
+    seconds, answers = time.monotonic() - started_s, len(market.answers)
+    return "\n".join(
+        [
+            f"{len(kinds)} faults in {seconds:.0f} s (order {seed_number}), {answers / seconds:.0f} answers/s",
+            f"{'fault':<26} count  first answer p50 / max  longest pause p50 / max",
+            *(
+                f"{kind:<26} {len(each):>5}  {_p50_max(each)}  {_p50_max(pauses[kind])}"
+                for kind, each in recoveries.items()
+            ),
+        ]
+    )
 
 
-async def check(
-    market: Market, servers: Servers, dsn: str, postgres_log: str, directory: Path, audit: Mapping[str, str]
-) -> None:
+def _p50_max(seconds: list[float]) -> str:
+    return f"{statistics.median(seconds):>10.2f} s {max(seconds):>8.2f} s"
+
+
+async def check(market: Market, servers: Servers, dsn: str, postgres_log: str, directory: Path, **audit: str) -> None:
     """Compare journals, ledger, notices and logs. All differences are reported together; `directory` keeps the logs."""
     connection = await connect(dsn, timeout_s=10, role=None)
     try:
@@ -154,30 +156,40 @@ async def check(
         "postgres": findings_of_postgres(postgres_log),
         "audit": [] if audited.status == 0 else [audited.out, audited.err],
     }
-    pages = sum(device.pages for device in (*market.tills, *market.wallets))
-    print(f"outcomes {dict(market.outcomes)}, {pages} pages of replays")
     assert not {name: found for name, found in findings.items() if found}, json.dumps(findings, indent=2, default=str)
-    declined = set(market.outcomes) - {"approved", "canceled", "expired", "code_expired", "code_used"}
-    assert not declined
-    assert market.outcomes["approved"] > 0.6 * market.outcomes.total()
+    assert market.outcomes.keys() <= {"approved", "canceled", "expired", "code_expired", "code_used"}
+    # Otherwise the drill would prove little.
+    assert market.outcomes["approved"] > market.outcomes.total() / 2
+
+
+async def hold(
+    drill: Drill, servers: Servers, faults: DrillFaults, postgres_log: Callable[[], str], directory: Path, **audit: str
+) -> None:
+    """Hold a drill with running servers: seed a shop, open the market, let the faults happen, and check everything."""
+    shop = await seed(faults.dsn, drill)
+    async with open_market(shop, servers.urls, directory, rate=drill.rate, slots=SLOTS) as market:
+        recoveries = await play(drill, market, faults)
+        await market.close()
+        await market.reconnect_all(RECOVERY_TIMEOUT_S)
+        pages = sum(device.pages for device in (*market.tills, *market.wallets))
+        print(f"\n{recoveries}\n{dict(market.outcomes)}, {pages} pages of replays")  # noqa: T201 - shown by `pytest -s`
+        await check(market, servers, faults.dsn, postgres_log(), directory, **audit)
 
 
 @drills(short_servers=1)
 async def test_an_embedded_postgres_loses_nothing(drill: Drill, server_count: int, tmp_path: Path) -> None:
     async with data_directory() as data_dir, AsyncExitStack() as stack:
         servers = Servers(stack, server_count, "--data-dir", data_dir, **VARIABLES)
-        for index in range(server_count):
-            await servers.start(index)
+        await servers.start_all()
         postgres = EmbeddedPostgres(data_dir)
         dsn = await asyncio.to_thread(postgres.start)  # joins the servers' Postgres, only to learn its address
         await asyncio.to_thread(postgres.stop)
-        shop = await seed(dsn, drill)
-        async with open_market(shop, servers.urls, tmp_path, rate=drill.rate, slots=SLOTS) as market:
-            await play(drill, market, DrillFaults(servers, dsn, data_dir / "postgres"))
-            await market.close()
-            await market.reconnect_all(RECOVERY_TIMEOUT_S)
-            logs = "".join(path.read_text() for path in data_dir.glob("postgres.log*"))
-            await check(market, servers, dsn, logs, tmp_path, {"POS_DATA_DIR": str(data_dir)})
+        faults = DrillFaults(servers, dsn, data_dir / "postgres")
+
+        def log() -> str:
+            return "".join(path.read_text() for path in data_dir.glob("postgres.log*"))
+
+        await hold(drill, servers, faults, log, tmp_path, POS_DATA_DIR=str(data_dir))
 
 
 @drills(short_servers=2)
@@ -185,11 +197,6 @@ async def test_an_own_postgres_loses_nothing(drill: Drill, server_count: int, tm
     with OwnPostgres() as postgres:
         async with AsyncExitStack() as stack:
             servers = Servers(stack, server_count, POS_DATABASE_URL=postgres.dsn, **VARIABLES)
-            for index in range(server_count):
-                await servers.start(index)
-            shop = await seed(postgres.dsn, drill)
-            async with open_market(shop, servers.urls, tmp_path, rate=drill.rate, slots=SLOTS) as market:
-                await play(drill, market, DrillFaults(servers, postgres.dsn, postgres.cluster, postgres.start))
-                await market.close()
-                await market.reconnect_all(RECOVERY_TIMEOUT_S)
-                await check(market, servers, postgres.dsn, postgres.log, tmp_path, {"POS_DATABASE_URL": postgres.dsn})
+            await servers.start_all()
+            faults = DrillFaults(servers, postgres.dsn, postgres.cluster, postgres.start)
+            await hold(drill, servers, faults, lambda: postgres.log, tmp_path, POS_DATABASE_URL=postgres.dsn)
