@@ -14,6 +14,7 @@ EXPECTED_OF_POSTGRES = re.compile(
     r"|terminating connection because of crash of another server process"
     r"|terminating connection due to unexpected postmaster exit"
     r"|postmaster exited during a parallel transaction"
+    r"|connection to client lost"
     r"|pre-existing shared memory block"
     r"|ledger conflict: "
 )

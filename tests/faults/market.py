@@ -209,6 +209,12 @@ class Market:
                 self._settled.clear()
                 await self._settled.wait()
 
+    async def all_caught_up(self, timeout_s: float) -> None:
+        """Wait until each device has been connected and has received what it missed. Raises TimeoutError."""
+        async with asyncio.timeout(timeout_s):
+            for device in (*self.tills, *self.wallets):
+                await device.caught_up.wait()
+
     async def reconnect_all(self, timeout_s: float) -> None:
         """Let every device reconnect once and receive what it missed. Raises TimeoutError."""
         async with asyncio.timeout(timeout_s):
@@ -256,9 +262,7 @@ async def open_market(
         for index, wallet in enumerate(shop.wallets):
             market.wallets.append(Wallet(wallet, _urls(urls, index), market.devices, shop.merchant_id))
         connected = [tasks.create_task(device.run()) for device in (*market.tills, *market.wallets)]
-        async with asyncio.timeout(CLOSE_TIMEOUT_S):
-            for device in (*market.tills, *market.wallets):
-                await device.caught_up.wait()
+        await market.all_caught_up(CLOSE_TIMEOUT_S)
         customers = deque(
             Customer(wallet.number, Codes(device_of(DeviceKind.WALLET, wallet.number, slot)))
             for slot in range(slots)

@@ -81,7 +81,7 @@ LONG = Drill(
     },
     rate=250,
     wallets=120,
-    answers_between=200,
+    answers_between=400,
 )
 
 
@@ -111,9 +111,14 @@ async def play(drill: Drill, market: Market, faults: DrillFaults) -> str:
     random.Random(seed_number).shuffle(kinds)
     recoveries: dict[str, list[float]] = defaultdict(list)
     pauses: dict[str, list[float]] = defaultdict(list)
+    calm_s, calm_answers = 0.0, 0
     started_s = time.monotonic()
-    for kind in kinds:
+    for number, kind in enumerate(kinds):
+        calm_since_s, before = time.monotonic(), len(market.answers)
         await market.more_answers(drill.answers_between, RECOVERY_TIMEOUT_S)
+        if number % 2:  # every other fault happens while devices still return from the last one
+            await market.all_caught_up(RECOVERY_TIMEOUT_S)
+        calm_s, calm_answers = calm_s + time.monotonic() - calm_since_s, calm_answers + len(market.answers) - before
         fault, url = faults.of_kind(kind)
         begun = len(market.answers)
         fault_s = await fault()
@@ -121,9 +126,10 @@ async def play(drill: Drill, market: Market, faults: DrillFaults) -> str:
         times_s = [answered_s for _, _, answered_s in market.answers[begun - 1 :]]
         pauses[kind].append(max(after - before for before, after in pairwise(times_s)))
     seconds, answers = time.monotonic() - started_s, len(market.answers)
+    rates = f"{answers / seconds:.0f} answers/s, {calm_answers / calm_s:.0f} between faults"
     return "\n".join(
         [
-            f"{len(kinds)} faults in {seconds:.0f} s (order {seed_number}), {answers / seconds:.0f} answers/s",
+            f"{len(kinds)} faults in {seconds:.0f} s (order {seed_number}), {rates}",
             f"{'fault':<26} count  first answer p50 / max  longest pause p50 / max",
             *(
                 f"{kind:<26} {len(each):>5}  {_p50_max(each)}  {_p50_max(pauses[kind])}"
