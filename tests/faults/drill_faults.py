@@ -11,7 +11,7 @@ from pathlib import Path
 
 import asyncpg
 
-from pos_server.ledger.database import DATABASE_AWAY, connect
+from pos_server.ledger.database import connect
 from tests.end_to_end.server_process import ServerProcess, running_server
 from tests.end_to_end.test_crash import free_port
 from tests.faults.own_postgres import postmaster_of, stopped
@@ -21,6 +21,7 @@ POLL_S = 0.05
 SERVER_STALL_S = 2.0
 # Longer than an attempt of a batch (`POS_BATCH_TIMEOUT_S`).
 POSTGRES_STALL_S = 6.0
+NOT_CONNECTED = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 BACKENDS = "select pid from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()"
 
 
@@ -146,5 +147,5 @@ class DrillFaults:
             while True:
                 try:
                     return await connect(self.dsn, timeout_s=5, role=None)
-                except DATABASE_AWAY:
+                except NOT_CONNECTED:
                     await asyncio.sleep(POLL_S)
