@@ -68,7 +68,7 @@ SHORT = Drill(
     wallets=40,
     answers_between=30,
 )
-# The eight long drills together have more than 60 kills of a server, 15 of the postmaster, and so on. One drill with all
+# The eight long drills together have 64 kills of a server, 16 of the postmaster, and so on. One drill with all
 # faults would take longer than a test may.
 LONG = Drill(
     {
