@@ -10,7 +10,7 @@ TO_THE_OPERATOR = re.compile(r"pos-server serves http|stopping: |Creating a data
 EXPECTED_OF_POSTGRES = re.compile(
     r"terminating connection due to administrator command"
     r"|terminating background worker .* due to administrator command"
-    r"|the database system is (starting up|shutting down|in recovery mode|not yet accepting connections)"
+    r"|the database system is (starting up|shutting down|in recovery mode|not (yet )?accepting connections)"
     r"|terminating connection because of crash of another server process"
     r"|terminating connection due to unexpected postmaster exit"
     r"|postmaster exited during a parallel transaction"
