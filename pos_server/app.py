@@ -27,7 +27,8 @@ from .api.support.dispatch import Dispatcher
 from .api.support.engine_client import EngineClient
 from .api.support.error_responses import ERROR_RESPONSES, answered_at_shutdown
 from .api.support.idempotent_create import IdempotentCreate
-from .clock import BusinessDays, now_ms
+from .business_days import CurrentDay
+from .clock import now_ms
 from .core.credentials.device_keys import Keyring
 from .core.rate_limits import FailureLimit
 from .core.rest.catalogue import ENDPOINTS
@@ -89,7 +90,7 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
         rules,
         settings.authorizer_limits(),
         publisher.publish,
-        day_start_ms=BusinessDays(settings.time_zone).start_ms,
+        day_start_ms=CurrentDay(settings.time_zone).start_ms,
         watch=fan_out([part.batch for part in (metrics, traces) if part is not None]),
     )
     admission = Admission(settings.admission_limits(), is_draining=lambda: authorizer.is_closed)

@@ -11,7 +11,7 @@ from typing import Annotated, Self, cast
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from .clock import is_time_zone
+from .business_days import is_time_zone
 from .core.credentials.device_keys import MASTER_KEY_BYTES_MIN, Keyring
 from .core.errors import PosError
 from .core.money import MAX_AMOUNT_MINOR

@@ -5,7 +5,7 @@ from typing import Any
 
 import asyncpg
 
-from ..clock import is_time_zone
+from ..business_days import is_time_zone
 from ..core.credentials.api_keys import API_KEY_BYTES, Role, api_key
 from ..core.payments.snapshot import MerchantStatus
 from ..core.rest.admin import (

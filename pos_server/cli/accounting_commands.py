@@ -11,12 +11,14 @@ from zoneinfo import ZoneInfo
 
 import asyncpg
 
+from ..business_days import day_of
 from ..core.accounting.seals import Seal
 from ..core.errors import PosError
 from ..ledger.archive import Part, archive
 from ..ledger.audit import AuditReport, audit
 from ..ledger.database import describe_dsn, wait_until_available
 from ..ledger.seals import SealReport, check_seals, seal_days
+from ..ledger.settlement import DayBeforeLedger
 from ..settings import Settings
 from .command import EXIT_FINDINGS, AddCommand
 from .console import print_out, say
@@ -55,8 +57,13 @@ def _balances(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _settle(arguments: argparse.Namespace, settings: Settings) -> int:
     now = datetime.now(UTC)
-    day = arguments.date or now.astimezone(ZoneInfo(settings.time_zone)).date() - timedelta(days=1)
-    print_out(on_ledger(settings, lambda connection: settle_into(connection, day, now, arguments.out)))
+    day = arguments.date or day_of(now, ZoneInfo(settings.time_zone)) - timedelta(days=1)
+    try:
+        print_out(on_ledger(settings, lambda connection: settle_into(connection, day, now, arguments.out)))
+    except DayBeforeLedger as error:
+        if arguments.date is not None:
+            raise
+        say(f"{error}")  # a new ledger's first night is no error
     return 0
 
 

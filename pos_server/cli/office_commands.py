@@ -1,15 +1,21 @@
 """Commands of the operator's office: wallets, terminals, merchants, API keys, terms."""
 
 import argparse
-from datetime import time
+from collections.abc import Mapping
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from ..core.credentials.api_keys import Role
 from ..core.errors import PosError
+from ..core.rest.admin import ApiKeyCreate, MerchantChange
 from ..settings import Settings
 from .command import AddCommand
 from .console import print_out, say
 from .ledger_access import on_ledger
 from .operator_acts import ACTIONS, act, change_terms, keys_text, new_key, revoke_key
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 def add_office_commands(command: AddCommand) -> None:
@@ -30,7 +36,7 @@ def add_office_commands(command: AddCommand) -> None:
     terms.add_argument("--fee-bps", type=int, help="fee on a sale, in hundredths of a percent")
     terms.add_argument("--fee-fixed", type=int, metavar="MINOR", help="fee on a sale, in minor units")
     terms.add_argument("--time-zone", help="IANA name, such as Europe/Berlin")
-    terms.add_argument("--cut-off", type=time.fromisoformat, help="end of the business day, such as 04:00")
+    terms.add_argument("--cut-off", metavar="HH:MM", help="end of the business day in that zone, such as 04:00")
 
 
 def _act(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -51,18 +57,44 @@ def _keys(arguments: argparse.Namespace, settings: Settings) -> int:
         role = arguments.role or (Role.MERCHANT if arguments.merchant else None)
         if role is None or (role is Role.MERCHANT) != (arguments.merchant is not None):
             raise PosError("the owner of the key is missing. Add --merchant ID, --role issuer or --role admin")
-        key = on_ledger(settings, lambda connection: new_key(connection, role, arguments.merchant, arguments.name))
+        new = _validated(
+            ApiKeyCreate,
+            {"merchant_id": "--merchant", "name": "--name"},
+            role=role,
+            merchant_id=arguments.merchant,
+            name=arguments.name,
+        )
+        key = on_ledger(settings, lambda connection: new_key(connection, new.role, new.merchant_id, new.name))
         say("This key is shown only once. Keep it safe:")
         print_out(key)
     return 0
 
 
 def _terms(arguments: argparse.Namespace, settings: Settings) -> int:
-    changes = {
-        "fee_bps": arguments.fee_bps,
-        "fee_fixed_minor": arguments.fee_fixed,
-        "time_zone": arguments.time_zone,
-        "cut_off": arguments.cut_off,
-    }
-    print_out(on_ledger(settings, lambda connection: change_terms(connection, arguments.merchant, **changes)))
+    change = _validated(
+        MerchantChange,
+        {
+            "fee_bps": "--fee-bps",
+            "fee_fixed_minor": "--fee-fixed",
+            "time_zone": "--time-zone",
+            "cut_off": "--cut-off",
+        },
+        fee_bps=arguments.fee_bps,
+        fee_fixed_minor=arguments.fee_fixed,
+        time_zone=arguments.time_zone,
+        cut_off=arguments.cut_off,
+    )
+    print_out(on_ledger(settings, lambda connection: change_terms(connection, arguments.merchant, change)))
     return 0
+
+
+def _validated(model: type[ModelT], options: Mapping[str, str], **fields: object) -> ModelT:
+    """Return the fields as a body of the REST API, so that the same bounds hold. `options` names the options by field.
+
+    Raises PosError, which names the option.
+    """
+    try:
+        return model(**fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        raise PosError(f"{options[str(first['loc'][0])]}: {first['msg']}") from None

@@ -8,17 +8,19 @@ from pathlib import Path
 
 import asyncpg
 
-from ..clock import is_time_zone
+from ..business_days import is_time_zone
 from ..core.accounting.settlement import csv_text, json_text, totals
 from ..core.credentials.api_keys import API_KEY_BYTES, Role, api_key
 from ..core.errors import PosError
 from ..core.money import format_amount
 from ..core.payments.snapshot import MerchantStatus, TerminalStatus, WalletStatus
+from ..core.rest.admin import MerchantChange
 from ..ledger import directory
 from ..ledger.api_keys import ApiKeyRecord, create_api_key, end_api_key, list_api_keys
 from ..ledger.rollup import balances
 from ..ledger.settlement import settle
 from ..programs import pasteable
+from .output_files import FolderUnusable, check_folder, write_files
 
 Action = Callable[[asyncpg.Connection, int], Awaitable[bool]]
 
@@ -60,29 +62,18 @@ async def act(connection: asyncpg.Connection, kind: str, action: str, number: in
     return f"{kind} {number}: {action} done"
 
 
-async def change_terms(
-    connection: asyncpg.Connection,
-    merchant_id: int,
-    *,
-    fee_bps: int | None,
-    fee_fixed_minor: int | None,
-    time_zone: str | None,
-    cut_off: time | None,
-) -> str:
+async def change_terms(connection: asyncpg.Connection, merchant_id: int, change: MerchantChange) -> str:
     """Change a merchant's terms; None keeps a value. Returns a line with all terms. Raises NotFound and BadTerms."""
-    if time_zone is not None and not is_time_zone(time_zone):
-        raise BadTerms(f"there is no time zone {time_zone}. Use an IANA name such as Europe/Berlin")
-    try:
-        row = await directory.set_terms(
-            connection,
-            merchant_id,
-            fee_bps=fee_bps,
-            fee_fixed_minor=fee_fixed_minor,
-            time_zone=time_zone,
-            cut_off=cut_off,
-        )
-    except (asyncpg.CheckViolationError, asyncpg.DataError):
-        raise BadTerms("--fee-bps must be 0 to 10000, and --fee-fixed must not be negative") from None
+    if change.time_zone is not None and not is_time_zone(change.time_zone):
+        raise BadTerms(f"there is no time zone {change.time_zone}. Use an IANA name such as Europe/Berlin")
+    row = await directory.set_terms(
+        connection,
+        merchant_id,
+        fee_bps=change.fee_bps,
+        fee_fixed_minor=change.fee_fixed_minor,
+        time_zone=change.time_zone,
+        cut_off=None if change.cut_off is None else time.fromisoformat(change.cut_off),
+    )
     if row is None:
         raise NotFound(f"there is no merchant {merchant_id}")
     fixed = format_amount(row["fee_fixed_minor"], row["currency"])
@@ -118,28 +109,24 @@ async def balances_text(connection: asyncpg.Connection) -> str:
 
 
 async def settle_into(connection: asyncpg.Connection, business_date: date, now: datetime, folder: Path) -> str:
-    """Settle a business day and write its files. Returns lines for the operator. Raises DayNotOver and OSError."""
+    """Settle a business day and write its files. Returns lines for the operator.
+
+    Raises FolderUnusable before anything is settled, or after it if the disk is full by then; then a repeat writes the
+    files. Raises DayNotOver and DayBeforeLedger.
+    """
+    await asyncio.to_thread(check_folder, folder)
     settled = await settle(connection, business_date, now)
     day = business_date.isoformat()
     texts = {"csv": csv_text(day, settled.statements), "json": json_text(day, settled.statements)}
-    paths = await asyncio.to_thread(_write_files, folder, f"settlement-{day}", texts)
+    try:
+        paths = await asyncio.to_thread(write_files, folder, f"settlement-{day}", texts)
+    except FolderUnusable as error:
+        raise FolderUnusable(f"{error}. The day is settled: run the command again to write its files") from None
     lines = [f"wrote {path}" for path in paths]
     for currency, total in totals(settled.statements).items():
         paid, net = (format_amount(total[name], currency) for name in ("paid_out_minor", "net_minor"))
         lines.append(f"{day}: {total['statements']} merchants, net {net}, paid out {paid}")
     return "\n".join([*lines, f"{settled.created} new statements"])
-
-
-def _write_files(folder: Path, name: str, texts: dict[str, str]) -> list[Path]:
-    """Write each file under a temporary name and rename it, so that readers never see an incomplete file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for suffix, content in texts.items():
-        path = folder / f"{name}.{suffix}"
-        partial = path.with_suffix(f".{suffix}.partial")
-        partial.write_bytes(content.encode())
-        paths.append(partial.replace(path))
-    return paths
 
 
 async def keys_text(connection: asyncpg.Connection) -> str:

@@ -20,6 +20,7 @@ from ..core.errors import PosError
 from ..core.payments.payment import MerchantKey
 from .archive_file import PartWriter, ids_and_merchants, part_name
 from .rollup import roll_up
+from .settlement import first_unsettled_date
 from .sql import QUERIES
 
 _ADVISORY_LOCK = int.from_bytes(b"pos-arch")
@@ -119,7 +120,7 @@ async def _horizon(connection: asyncpg.Connection, before: date, now: datetime, 
             f"Use --before {(now - min_age).date()} or an earlier day"
         )
     # The business day `before` must be settled too: in another time zone it began before midnight UTC.
-    unsettled = await connection.fetchval(QUERIES["first_unsettled_date"], before)
+    unsettled = await first_unsettled_date(connection, before)
     if unsettled is not None:
         raise NotArchivable(
             f"business day {unsettled} is not settled. Run `pos-server settle --date {before}`, then archive again"

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 import asyncpg
 
+from ..business_days import day_of, day_start
 from ..core.accounting.seals import NO_HASH, Seal, missing_digests, pack_digests, seal_violations
 from .archive_check import digest_table, read_archive
 from .sql import QUERIES
@@ -47,9 +48,9 @@ async def seal_days(
         last = await connection.fetchrow(QUERIES["last_seal"])
         number, sealed_id, previous = (last["number"], last["last_id"], last["hash"]) if last else (0, 0, NO_HASH)
         first_at = await connection.fetchval(QUERIES["first_transfer_at"])
-        day = last["day"] + timedelta(days=1) if last else first_at and first_at.astimezone(zone).date()
-        while day is not None and day < now.astimezone(zone).date():
-            end = datetime.combine(day + timedelta(days=1), datetime.min.time(), zone)
+        day = last["day"] + timedelta(days=1) if last else first_at and day_of(first_at, zone)
+        while day is not None and day < day_of(now, zone):
+            end = day_start(day + timedelta(days=1), zone)
             last_id = await _last_id_of_day(connection, end, sealed_id)
             while True:
                 seal = await _seal(connection, number + 1, day, sealed_id, last_id, previous)

@@ -69,8 +69,12 @@ async def test_a_merchants_terms(dsn: str, shop: Shop, admin: asyncpg.Connection
     assert (await pos_server("terms", "1", POS_DATABASE_URL=dsn)).out == line
     for wrong, text in (
         (("1", "--time-zone", "Nowhere/Land"), "there is no time zone Nowhere/Land"),
-        (("1", "--fee-bps", "10001"), "--fee-bps must be 0 to 10000"),
-        (("1", "--fee-fixed", "-1"), "--fee-fixed must not be negative"),
+        (("1", "--fee-bps", "10001"), "--fee-bps: Input should be less than or equal to 10000\n"),
+        (("1", "--fee-fixed", "-1"), "--fee-fixed: Input should be greater than or equal to 0\n"),
+        (("1", "--fee-fixed", str(2**53)), "--fee-fixed: Input should be less than or equal to 9007199254740991\n"),
+        (("1", "--cut-off", "04:00+02:00"), "--cut-off: String should match pattern"),
+        (("1", "--cut-off", "4"), "--cut-off: String should match pattern"),
+        (("1", "--time-zone", "x" * 65), "--time-zone: String should have at most 64 characters\n"),
         (("77",), "there is no merchant 77"),
     ):
         result = await pos_server("terms", *wrong, POS_DATABASE_URL=dsn)

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from pos_server.clock import BusinessDays
+from pos_server.business_days import CurrentDay
 from pos_server.core.credentials.device_keys import SLOT_MAX
 from pos_server.core.credentials.pins import is_weak
 from pos_server.core.errors import ErrorCode
@@ -165,7 +165,7 @@ def test_a_limit_may_be_reached() -> None:
 def test_a_day_begins_at_midnight_in_the_time_zone() -> None:
     assert f"The default is `{DEFAULTS['time_zone']}`" in words(DOCUMENT.section("The day"))
     zone = ZoneInfo("Europe/Berlin")
-    days = BusinessDays("Europe/Berlin")
+    days = CurrentDay("Europe/Berlin")
     for month, day, hours in ((3, 28, 24), (3, 29, 23), (10, 25, 25)):
         begin, end = (int(datetime(2026, month, day + n, tzinfo=zone).timestamp() * 1000) for n in (0, 1))
         assert end - begin == hours * HOUR_MS

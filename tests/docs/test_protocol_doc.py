@@ -27,7 +27,7 @@ from pos_client.device.disconnects import may_reconnect
 from pos_server.api.activations import Activations
 from pos_server.api.support.problems import Problem
 from pos_server.app import open_app
-from pos_server.clock import BusinessDays
+from pos_server.business_days import CurrentDay
 from pos_server.core.accounting.shifts import Shift, Total, TotalKind
 from pos_server.core.credentials import activation
 from pos_server.core.credentials.activation import Activation, ActivationRequest, activation_code
@@ -254,7 +254,7 @@ class Play:
         self.expected: deque[tuple[str, dict[str, Any]]] = deque()  # the expected messages and their receivers
         self.pin = ""
         self.ready_at_ms = 0
-        self.day_start_ms = BusinessDays(DEFAULTS["time_zone"]).start_ms
+        self.day_start_ms = CurrentDay(DEFAULTS["time_zone"]).start_ms
         self.snapshot = Snapshot(
             terminals={1001: Acceptor(TerminalStatus.ACTIVE, MerchantStatus.ACTIVE, 7, "Corner Canteen", "Main hall")},
             wallets={WALLET_NUMBER: Wallet(WALLET_NUMBER, 8, "EUR", 20_000, WalletStatus.ACTIVE, 1)},

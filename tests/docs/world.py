@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from pos_server.clock import BusinessDays
+from pos_server.business_days import CurrentDay
 from pos_server.core.credentials import payment_code
 from pos_server.core.credentials.device_keys import DeviceId, DeviceKind, Keyring, derive_device_key
 from pos_server.core.payments.decide import decide
@@ -80,7 +80,7 @@ class World:
         self.snapshot.terminals[TILL] = replace(self.snapshot.terminals[TILL], **fields)
 
     def run(self, operation: Operation) -> Outcome:
-        day_start_ms = BusinessDays(self.time_zone).start_ms(self.now_ms)
+        day_start_ms = CurrentDay(self.time_zone).start_ms(self.now_ms)
         [outcome], _ = decide([operation], self.snapshot, KEYRING, self.now_ms, self.rules, day_start_ms=day_start_ms)
         return outcome
 

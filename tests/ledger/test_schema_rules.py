@@ -104,8 +104,11 @@ async def test_transfer_rows(wrong: str, connection: asyncpg.Connection, admin: 
         "wallet_device set slot = 10",
         "wallet_device set slot = -1",
         "wallet_device set status = 'stolen'",
+        "merchant set fee_bps = 10001",
+        "merchant set fee_fixed_minor = -1",
+        "merchant set fee_fixed_minor = 9007199254740992",
     ],
 )
-async def test_wallet_and_device_rows(wrong: str, admin: asyncpg.Connection, shop: Shop) -> None:
+async def test_wallet_device_and_merchant_rows(wrong: str, admin: asyncpg.Connection, shop: Shop) -> None:
     with pytest.raises(asyncpg.CheckViolationError):
         await admin.execute(f"update {wrong}")

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +16,7 @@ from pos_server.core.payments.operations import Cancel, CreateRefund
 from pos_server.ledger import directory
 from pos_server.ledger.audit import audit
 from pos_server.ledger.database import connect
-from pos_server.ledger.settlement import DayNotOver, settle
+from pos_server.ledger.settlement import DayBeforeLedger, DayNotOver, settle
 from pos_server.ledger.transactions import TransactionsOpen
 from tests.end_to_end.server_process import pos_server
 from tests.ledger.test_payments import run_batch
@@ -176,6 +177,46 @@ async def test_the_command_and_its_files(
     assert (early.status, "has not ended for all merchants" in early.err) == (3, True)
 
 
+@pytest.mark.parametrize("folder", ["/dev/null", "/dev/null/below", "/proc/settlements", "broken link"])
+async def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_settled(
+    folder: str, dsn: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, tmp_path: Path
+) -> None:
+    if folder == "broken link":
+        link = tmp_path / "link"
+        link.symlink_to(tmp_path / "nowhere" / "deeper")
+        folder = str(link)
+    await two_days(connection, shop, admin)
+    result = await pos_server("settle", "--date", D1.isoformat(), "--out", folder, POS_DATABASE_URL=dsn)
+    assert result.status == 3
+    assert re.fullmatch(rf"pos-server: cannot write to the folder {re.escape(folder)}: .+\n", result.err)
+    assert await admin.fetchval("select count(*) from settlement") == 0
+
+
+async def test_a_file_that_cannot_be_written_can_be_written_by_a_repeat(
+    dsn: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, tmp_path: Path
+) -> None:
+    await two_days(connection, shop, admin)
+    in_the_way = tmp_path / f"settlement-{D1}.json"
+    in_the_way.mkdir()
+    failed = await pos_server("settle", "--date", D1.isoformat(), "--out", tmp_path, POS_DATABASE_URL=dsn)
+    assert (failed.status, failed.err.count("\n")) == (3, 1)
+    assert "The day is settled: run the command again to write its files" in failed.err
+    in_the_way.rmdir()
+    again = await pos_server("settle", "--date", D1.isoformat(), "--out", tmp_path, POS_DATABASE_URL=dsn)
+    assert again.status == 0
+    assert in_the_way.is_file()
+
+
+async def test_a_new_ledgers_first_night_is_no_error(
+    dsn: str, connection: asyncpg.Connection, shop: Shop, tmp_path: Path
+) -> None:
+    await run_batch(connection, shop.scan(0, amount_minor=100))
+    night = await pos_server("settle", "--out", tmp_path, POS_DATABASE_URL=dsn)
+    assert (night.status, "nothing to settle" in night.err) == (0, True)
+    typo = await pos_server("settle", "--date", "2006-11-30", "--out", tmp_path, POS_DATABASE_URL=dsn)
+    assert (typo.status, "nothing to settle on 2006-11-30" in typo.err) == (3, True)
+
+
 async def test_an_empty_day_has_empty_files(
     dsn: str, connection: asyncpg.Connection, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
@@ -184,8 +225,74 @@ async def test_an_empty_day_has_empty_files(
     rows = list(csv.reader(io.StringIO((tmp_path / "settlement-2026-01-05.csv").read_text(), newline="")))
     assert [row[0] for row in rows] == ["H", "N", "C"]
     await directory.create_merchant(connection, "Quiet shop", EUR)
-    settled = await settle(admin, date(2026, 1, 6), NOW)
-    assert [(s.sales, s.net_minor, s.closing_minor) for s in settled.statements] == [(0, 0, 0)]
+    assert (await settle(admin, date(2026, 1, 6), NOW)).statements == [], "its days begin with its first transfer"
+
+
+async def test_a_quiet_day_has_a_statement(
+    connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection
+) -> None:
+    await run_batch(connection, shop.scan(0, amount_minor=100))
+    await at(admin, datetime(D2.year, D2.month, D2.day, 12, tzinfo=UTC), 0)
+    (statement,) = (await settle(admin, D1, NOW)).statements
+    assert (statement.sales, statement.net_minor, statement.closing_minor) == (0, 0, 0)
+
+
+async def test_a_move_of_the_days_end_pays_no_sale_twice(
+    connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection
+) -> None:
+    """Regression: from Honolulu at 23:00 to Kiritimati at 00:00, the next day ended before it started."""
+    await admin.execute("update merchant set time_zone = 'Pacific/Honolulu', cut_off = '23:00'")
+    await run_batch(connection, shop.scan(0, amount_minor=1000))
+    start = datetime(D2.year, D2.month, D2.day, tzinfo=UTC) - timedelta(days=3)
+    await at(admin, start, 0)
+    await settle(admin, start.date() - timedelta(days=1), NOW)
+    await admin.execute("update merchant set time_zone = 'Pacific/Kiritimati', cut_off = '00:00'")
+    for day in range(3):
+        await settle(admin, start.date() + timedelta(days=day), NOW)
+    assert await admin.fetchval("select sum(paid_out_minor) from settlement") == 1000
+    days = await admin.fetch("select starts_at, ends_at from settlement order by business_date")
+    assert [day["ends_at"] for day in days[:-1]] == [day["starts_at"] for day in days[1:]]
+    assert all(day["starts_at"] <= day["ends_at"] for day in days)
+    with pytest.raises(asyncpg.CheckViolationError):
+        await admin.execute("update settlement set ends_at = starts_at - interval '1 hour'")
+
+
+async def test_a_first_transfer_in_a_skipped_hour_is_settled(
+    connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection
+) -> None:
+    """Regression: with the cut-off in the hour that daylight saving skips, the first sale belonged to no day."""
+    await admin.execute("update merchant set time_zone = 'Europe/Berlin', cut_off = '02:30'")
+    for minute in (0, 20, 40, 59):
+        await run_batch(connection, shop.scan(0, amount_minor=100))
+        # 2026-03-29: at 01:00 UTC the clocks go from 02:00 to 03:00
+        await admin.execute(
+            "update transfer set created_at = $1", datetime(2026, 3, 29, 1, minute, tzinfo=UTC) - timedelta(minutes=30)
+        )
+        await settle(admin, date(2026, 3, 30), NOW)
+        assert await admin.fetchval("select sum(sales) from settlement") == 1
+        await admin.execute("truncate settlement, transfer, payment")
+
+
+async def test_a_day_before_the_ledger_is_refused_and_settles_nothing(
+    connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection
+) -> None:
+    """Regression: a mistyped year was taken, and the next run made 7,305 statements."""
+    await two_days(connection, shop, admin)
+    for _ in range(2):
+        with pytest.raises(DayBeforeLedger, match="nothing to settle on 2006-11-30: the first business day is 20"):
+            await settle(admin, date(2006, 11, 30), NOW)
+        await settle(admin, D1, NOW)
+    assert await admin.fetchval("select count(*) from settlement") == 2
+
+
+async def test_a_new_merchant_changes_no_statements_of_earlier_days(
+    connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection
+) -> None:
+    await two_days(connection, shop, admin)
+    before = await settle(admin, D1, NOW)
+    await directory.create_merchant(connection, "Newcomer", EUR)
+    assert (await settle(admin, D1, NOW)).statements == before.statements
+    assert (await settle(admin, D2, NOW)).statements != []
 
 
 async def test_an_open_transaction_prevents_the_settlement(

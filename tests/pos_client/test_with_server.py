@@ -283,7 +283,7 @@ async def test_a_cancel_returns_the_money_and_blocks_a_late_scan(
 
 
 @pytest.mark.asyncio
-async def test_a_journaled_scan_is_decided_once_however_often_it_is_recovered(
+async def test_a_journaled_scan_that_never_arrived_is_canceled_and_charges_nobody(
     server: RunningServer, shop: Shop, connection: asyncpg.Connection, tmp_path: Path
 ) -> None:
     terminal = await activated(connection, server, shop.terminals[0].device)
@@ -304,6 +304,11 @@ async def test_a_journaled_scan_is_decided_once_however_often_it_is_recovered(
             (recovered,) = await till.recovered()
         assert isinstance(recovered.outcome, TerminalPaymentResult)
         decisions.add((recovered.outcome.status, recovered.outcome.decided_at_ms))
-    assert [status for status, _ in decisions] == ["approved"]
+    assert [status for status, _ in decisions] == ["canceled"]
+    async with TerminalClient(terminal) as till:
+        late = await till.scan(
+            code=entry.code, amount_minor=1250, reference=entry.reference, payment_id=entry.payment_id
+        )
+    assert (late.status, late.decline_code) == ("declined", "canceled")
     async with WalletClient(customer) as wallet:
-        assert (await wallet.ready()).balance_minor == 8_750
+        assert (await wallet.ready()).balance_minor == 10_000

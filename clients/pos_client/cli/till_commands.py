@@ -107,7 +107,7 @@ def _scan(args: argparse.Namespace) -> int:
     code = _scanned_code(args)
     try:
         with TillSession(credentials, journal_path(args.device), language=args.language) as till:
-            till.report_recovered()
+            till.print_recovered()
 
             def on_pending(pending: PaymentPending) -> None:
                 till.waits_for_customer = True
@@ -138,7 +138,9 @@ def _scan(args: argparse.Namespace) -> int:
     except ClientError as error:
         report_not_done(args, error, reference=reference)
     except KeyboardInterrupt:
-        print_error(f"interrupted: the outcome of order {reference} is unknown")
+        print_error(
+            f"interrupted: the outcome of order {reference} is unknown. The next start cancels it, unless it was paid"
+        )
         raise
     return _print_payment(args, result)
 
@@ -179,7 +181,7 @@ def _refund(args: argparse.Namespace) -> int:
     payment_id = args.payment_id
     try:
         with TillSession(credentials, journal_path(args.device), language=args.language) as till:
-            till.report_recovered()
+            till.print_recovered()
             if payment_id is None:
                 payment_id = till.wait(till.client.query(reference=args.reference, timeout_s=args.timeout)).payment_id
             refund = till.client.refund(payment_id, amount_minor, args.refund_id, timeout_s=args.timeout)

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from uuid import UUID
@@ -33,6 +34,20 @@ class WaitAbandoned(Exception):
     """The cashier stopped waiting for the result."""
 
 
+@dataclass(frozen=True, slots=True)
+class Late:
+    """An outcome that the cashier has not seen: as a line of text, and the result or the error itself."""
+
+    line: str
+    outcome: object
+
+    @property
+    def charged(self) -> TerminalPaymentResult | None:
+        """The result, if it says that a customer was charged."""
+        is_charged = isinstance(self.outcome, TerminalPaymentResult) and self.outcome.status == Status.APPROVED
+        return self.outcome if is_charged else None  # type: ignore[return-value]
+
+
 class TillSession:
     """A TerminalClient for a program that blocks on the keyboard. The session runs in a thread of its own."""
 
@@ -54,7 +69,7 @@ class TillSession:
 
     def __exit__(self, *exception: object) -> None:
         self.wait(self.client.__aexit__(*exception))
-        self.report_recovered()
+        self.print_recovered()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -82,62 +97,64 @@ class TillSession:
             raise
 
     def keep_canceling(self, payment_id: UUID) -> None:
-        """Cancel a payment in the background; `report_late` prints the result."""
+        """Cancel a payment in the background; `late` returns the result."""
         if payment_id not in self._canceling:
             self._canceling[payment_id] = self.start(self._cancel_until_answered(payment_id))
 
     async def _cancel_until_answered(self, payment_id: UUID) -> TerminalPaymentResult:
         while True:
             with suppress(RequestUnanswered):
-                return await self.client.cancel(payment_id=payment_id)
+                try:
+                    return await self.client.cancel(payment_id=payment_id)
+                except RequestRefused:  # it may be too late: then the customer was charged
+                    answer = await self.client.query(payment_id=payment_id)
+                    if isinstance(answer, TerminalPaymentResult):
+                        return answer
+                    raise
 
-    def report_recovered(self) -> bool:
-        """Print the outcomes of the requests that an earlier process left open, once, to the standard error.
+    @property
+    def is_canceling(self) -> bool:
+        """True while a cancel in the background has no answer."""
+        return any(not future.done() for future in self._canceling.values())
 
-        Returns whether any of them needs the cashier's attention.
-        """
+    def recovered(self) -> list[Late]:
+        """Return the outcomes of the requests that an earlier process left open, once."""
+        for device, count in self.client.foreign.items():
+            print_error(
+                f"requests of terminal {device} without a known outcome: {count}. They are in this till's journal, but "
+                "belong to another activation. Look them up at that server"
+            )
         if self._recovered is None:
-            return False
+            return []
         if not concurrent.futures.wait([self._recovered], RECOVERY_WAIT_S).done:
             print_error(f"earlier payments without a known outcome yet: {self.client.left_open}")
-            return False
+            return []
         recovered, self._recovered = self._recovered.result(), None
-        for entry in recovered:
-            print_error(f"earlier {describe_recovered(entry)}")
-        return not all(_is_good(entry.outcome) for entry in recovered)
+        return [Late(describe_recovered(entry), entry.outcome) for entry in recovered]
 
-    def report_late(self) -> bool:
-        """Print the outcomes that arrived since: of earlier requests, background cancels, and abandoned scans.
-
-        Returns whether any of them needs the cashier's attention.
-        """
-        needs_attention = False
-        if self._recovered is not None and self._recovered.done():
-            needs_attention |= self.report_recovered()
+    def late(self) -> list[Late]:
+        """Return the outcomes that arrived since: of earlier requests, background cancels, and abandoned scans."""
+        late = self.recovered() if self._recovered is not None and self._recovered.done() else []
         for payment_id in [payment_id for payment_id, future in self._canceling.items() if future.done()]:
             try:
-                line = describe_result(self._canceling.pop(payment_id).result())
+                result = self._canceling.pop(payment_id).result()
+                late.append(Late(describe_result(result), result))
             except ClientError as error:
-                line = f"payment {payment_id}: not canceled, {error}"
-            print_error(f"earlier {line}")
-            needs_attention = True
+                late.append(Late(f"payment {payment_id}: not canceled, {error}", error))
         while self.client.unread:
-            result = self.wait(self.client.result())
-            print_error(f"earlier {describe_result(result)}")
-            needs_attention |= not _is_good(result)
-        return needs_attention
+            unread = self.wait(self.client.result())
+            late.append(Late(describe_result(unread), unread))
+        return late
+
+    def print_recovered(self) -> None:
+        """Print what `recovered` returns to the standard error, for a command that asks no questions."""
+        for each in self.recovered():
+            print_error(f"earlier {each.line}")
 
 
 def _print_status_change(change: StatusChanged) -> None:
     """Print a status change at once, so that the cashier learns it before a customer's payment is declined."""
     print_error(printable(change.text))
-
-
-def _is_good(outcome: object) -> bool:
-    """Return whether an outcome needs no attention."""
-    return isinstance(outcome, TerminalRefundResult) or (
-        isinstance(outcome, TerminalPaymentResult) and outcome.status == Status.APPROVED
-    )
 
 
 def describe_recovered(recovered: Recovered) -> str:

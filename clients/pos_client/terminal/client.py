@@ -8,12 +8,12 @@ A scan ends in exactly one of three ways:
 
 Until then the client keeps asking the server. After some seconds of silence it sends a query; after a reconnect or a
 retryable error it resends the scan with the same payment_id. The server answers a repeat with the stored result. To
-resolve an unknown outcome, repeat the scan or use `cancel`. After a restart, open requests are resumed from the
-journal.
+resolve an unknown outcome, repeat the scan or use `cancel`. After a restart, cancels and refunds are resumed from the
+journal. A scan is not: its outcome is queried, and a payment that is not decided is canceled.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, Self
 from uuid import UUID
@@ -70,9 +70,9 @@ class TerminalClient(DeviceClient[TerminalReady, _Message, Result]):
     """One till's session. `async with TerminalClient(credentials) as till: result = await till.scan(…)`.
 
     `journal` is a file of this till's own. With it, scans, cancels and refunds survive a restart: those that an earlier
-    process left without an outcome are resent once there is a connection, and `recovered` returns their outcomes. The
-    server never charges or refunds twice, but it now decides requests that had not reached it before. The file contains
-    the codes of unsettled scans: keep it private.
+    process left without an outcome are resolved once there is a connection, and `recovered` returns their outcomes.
+    Cancels and refunds are resent. Nobody is charged for a scan that had not reached the server: it is canceled. The
+    file contains the codes of unsettled scans: keep it private.
 
     `language` (RFC 5646, such as `zh-CN`) selects the texts for the cashier, if the server supports it. `on_status` is
     called in the event loop when the terminal is disabled or enabled. Raises CredentialsError for a wallet's
@@ -116,6 +116,11 @@ class TerminalClient(DeviceClient[TerminalReady, _Message, Result]):
         return len(self._recovery.left_open)
 
     @property
+    def foreign(self) -> Mapping[str, int]:
+        """Numbers of open requests in the journal that belong to other activations, such as `7 at https://…`: 2."""
+        return self._recovery.foreign
+
+    @property
     def unread(self) -> int:
         """Number of results that wait for `result`."""
         return len(self._unread)
@@ -123,7 +128,8 @@ class TerminalClient(DeviceClient[TerminalReady, _Message, Result]):
     async def recovered(self) -> list[Recovered]:
         """Wait for the outcomes of the requests that an earlier process left open, and return them, oldest first.
 
-        A payment with a journaled cancel is canceled and not scanned again. Waits as long as the server is away, then
+        A payment that was approved stays approved; one that the server does not know, or that waits for its PIN, is
+        canceled. Waits as long as the server is away, then
         at most SCAN_TIMEOUT_S for its answers, or as long as a customer may take. Every call returns the same list.
         """
         return await asyncio.shield(self._recovering)

@@ -1,16 +1,20 @@
 """A till's journal: a crash-safe file of scans, cancels and refunds whose outcome is unknown.
 
 Each entry is written and synced to disk before its first send, and removed once its outcome is known. A later process
-can resend the remaining entries: the same id and body never charge or refund twice.
+finds out what became of the remaining entries.
 
 Each line is one record, `crc32 json`. A damaged line is skipped without affecting the others. Every record names its
-device, because another activation may write to the same file. The file is authoritative: each change rereads it under
-a lock (flock on its folder), so two processes with the same credentials lose nothing.
+device and the device's key, because another activation may write to the same file. A record belongs to this till if
+either is equal: the key stays when the server gets another address, the device when it gets another key. The file is
+authoritative: each change rereads it under a lock (flock on its folder), so two processes with the same credentials
+lose nothing. Only one of them recovers what an earlier process left (`claim`).
 
 The file contains payment codes, which are secrets: a code can be spent for about a minute, and until its scan is
 settled. So the mode is 0600, and a settled scan is removed by rewriting the file, not marked.
 """
 
+import fcntl
+import hashlib
 import logging
 import os
 import zlib
@@ -42,6 +46,7 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     device: str
+    key_id: str | None = None
 
 
 class _Entry(_Record):
@@ -133,15 +138,24 @@ _AnyRecord = JournalEntry | _Version | _Since
 _records: TypeAdapter[_AnyRecord] = TypeAdapter(Annotated[_AnyRecord, Field(discriminator="type")])
 
 
+def key_id_of(device_key: bytes) -> str:
+    """Return a name for a device's key that does not reveal it."""
+    return hashlib.sha256(b"pos-journal" + device_key).hexdigest()[:16]
+
+
 class Journal:
-    """The journal file of one till; `device` names the till. Thread-safe and process-safe.
+    """The journal file of one till: `device` names the till, `key_id` its key. Thread-safe and process-safe.
 
     It never stops a sale: a file that cannot be read or written is logged, and nothing is kept.
     """
 
-    def __init__(self, path: Path, device: str) -> None:
+    def __init__(self, path: Path, device: str, key_id: str | None = None) -> None:
         self._path = path
+        self._claim: int | None = None
         self.device = device
+        self.key_id = key_id
+        self.foreign: dict[str, int] = {}
+        """Loaded numbers of open entries of other tills in the same file, by device."""
         self.entries: dict[str, JournalEntry] = {}
         """Loaded entries of this till without an outcome, by key, oldest first."""
         self.versions: dict[UUID, int] = {}
@@ -149,11 +163,32 @@ class Journal:
         self.since_ms: int | None = None
         """Loaded time to resume from, in the server's Unix ms."""
 
+    def claim(self) -> bool:
+        """Claim the right to recover until `release`, or the end of the process. False if another process has it."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._claim = os.open(self._path.with_name(f"{self._path.name}.lock"), os.O_RDONLY | os.O_CREAT, 0o600)
+            fcntl.flock(self._claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.release()
+            return False
+        except OSError as error:
+            log.warning("cannot lock the journal %s: %s", self._path, error.strerror)
+        return True
+
+    def release(self) -> None:
+        """Give the claim up."""
+        if self._claim is not None:
+            os.close(self._claim)
+            self._claim = None
+
     def load(self) -> None:
         """Load the records that earlier processes of this till wrote."""
         with self._locked("read"):
             for record in self._read():
-                if record.device != self.device:
+                if not self._is_mine(record):
+                    if isinstance(record, _Entry):
+                        self.foreign[record.device] = self.foreign.get(record.device, 0) + 1
                     continue
                 match record:
                     case JournaledScan() | JournaledCancel() | JournaledRefund():
@@ -186,25 +221,31 @@ class Journal:
         version_records: dict[UUID, _Version] = {}
         for record in self._read():
             match record:
-                case _Version() if record.device == self.device:
+                case _Version() if self._is_mine(record):
                     version_records[record.payment_id] = record
-                case _Since() if record.device == self.device:
+                case _Since() if self._is_mine(record):
                     since_ms = max(since_ms or 0, record.since_ms)
                 case JournaledScan() if record.payment_id in versions:
                     pass
                 case JournaledScan() | JournaledCancel() | JournaledRefund():
-                    if record.device != self.device or record.key not in settled_keys:
-                        open_entries[record.device, record.key] = record
+                    is_mine = self._is_mine(record)
+                    if not is_mine or record.key not in settled_keys:
+                        open_entries[self.device if is_mine else record.device, record.key] = record
         for payment_id, version in versions.items():
             version_records.pop(payment_id, None)
-            version_records[payment_id] = _Version(device=self.device, payment_id=payment_id, version=version)
+            version_records[payment_id] = _Version(
+                device=self.device, key_id=self.key_id, payment_id=payment_id, version=version
+            )
         for device, key in list(open_entries)[:-OPEN_MAX]:
             log.warning("the journal is full: dropped %s, whose outcome is unknown", key)
             del open_entries[device, key]
         records: list[_Record] = [*open_entries.values(), *list(version_records.values())[-VERSIONS_MAX:]]
         if since_ms is not None:
-            records.append(_Since(device=self.device, since_ms=since_ms))
+            records.append(_Since(device=self.device, key_id=self.key_id, since_ms=since_ms))
         write_private(self._path, b"".join(map(_line, records)))
+
+    def _is_mine(self, record: _Record) -> bool:
+        return record.device == self.device or (record.key_id is not None and record.key_id == self.key_id)
 
     def _read(self) -> Iterator[_AnyRecord]:
         try:

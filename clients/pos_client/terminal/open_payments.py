@@ -1,12 +1,18 @@
-"""The scans, cancels and refunds of one till: journaled, resent until answered, and recovered at the next start."""
+"""The scans, cancels and refunds of one till: journaled, resent until answered, and recovered at the next start.
+
+A scan of an earlier process is never sent again, because the customer may have paid otherwise meanwhile. If the server
+does not know the payment, or if it still waits for the PIN, it is canceled. One that was approved stays approved: the
+goods may have been handed out.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from pos_server.core.errors import ErrorCode
 from pos_server.core.payments.payment import Status
-from pos_server.core.protocol.client_messages import PaymentCancel, PaymentScan, RefundCreate
+from pos_server.core.protocol.client_messages import PaymentCancel, PaymentQuery, PaymentScan, RefundCreate
 from pos_server.core.protocol.server_messages import (
     Error,
     PaymentPending,
@@ -61,7 +67,7 @@ class OpenPayments:
         self._refunds: dict[UUID, _OpenRefund] = {}
         # Cancels of scans that an earlier process left open, with their results; None for a cancel without an answer.
         self._cancels: list[tuple[PaymentCancel, asyncio.Future[TerminalPaymentResult | None]]] = []
-        # Replayed results of the scans to recover that are not sent yet; None before the replay.
+        # Replayed results of the scans to recover; None before the replay.
         self._replayed: dict[UUID, TerminalPaymentResult | None] = {
             entry.payment_id: None for entry in recovery.left_open if isinstance(entry, JournaledScan)
         }
@@ -190,25 +196,50 @@ class OpenPayments:
                 return await self._recover_refund(entry, stopped)
 
     async def _recover_scan(self, entry: JournaledScan, stopped: ConnectionStopped | None) -> RecoveredScan:
-        replayed = self._replayed.pop(entry.payment_id)
         outcome: TerminalPaymentResult | OutcomeUnknown
         try:
-            if replayed is not None:
-                outcome = replayed
-                self._recovery.settle(replayed)
-            elif stopped is not None:
+            if stopped is not None and self._replayed[entry.payment_id] is None:
                 raise stopped
-            elif self._recovery.is_canceled(entry.payment_id, entry.reference):
-                raise OutcomeUnknown(entry.payment_id, "it is being canceled")
-            else:
-                outcome = await self.scan(build_request(PaymentScan, **entry.body), SCAN_TIMEOUT_S, is_repeat=True)
+            outcome = await self._find_out(entry)
+            replayed = self._replayed[entry.payment_id]
+            if replayed is not None and replayed.version > outcome.version:
+                outcome = replayed
+            self._recovery.settle(outcome)
         except OutcomeUnknown as error:
             outcome = await self._cancel_result(entry) or error
-        except (ConnectionStopped, ValueError) as error:  # ValueError: the caller repeats the same scan already
-            outcome = OutcomeUnknown(entry.payment_id, str(error))
+        except (ConnectionStopped, RequestRefused, RequestUnanswered) as error:
+            reason = error.reason if isinstance(error, RequestUnanswered) else str(error)
+            outcome = OutcomeUnknown(entry.payment_id, reason)
+        finally:
+            del self._replayed[entry.payment_id]
         return RecoveredScan(
             entry.payment_id, entry.reference, entry.amount_minor, entry.currency, entry.created_at_ms, outcome
         )
+
+    async def _find_out(self, entry: JournaledScan) -> TerminalPaymentResult:
+        """Return the payment's final state; without one, cancel it. Raises OutcomeUnknown if others act on it."""
+        if (replayed := self._replayed[entry.payment_id]) is not None:
+            return replayed
+        query = build_request(PaymentQuery, payment_id=entry.payment_id)
+        self._stop_if_taken_over(entry)
+        try:
+            answer: TerminalPaymentResult | PaymentPending = await self._requests.send_and_wait(
+                OpenRequest(query), SCAN_TIMEOUT_S
+            )
+        except RequestRefused as error:
+            if error.code != ErrorCode.PAYMENT_UNKNOWN:
+                raise
+        else:
+            if isinstance(answer, TerminalPaymentResult):
+                return answer
+        self._stop_if_taken_over(entry)
+        return await self._cancel(build_request(PaymentCancel, payment_id=entry.payment_id), SCAN_TIMEOUT_S)
+
+    def _stop_if_taken_over(self, entry: JournaledScan) -> None:
+        if self._recovery.is_canceled(entry.payment_id, entry.reference):
+            raise OutcomeUnknown(entry.payment_id, "it is being canceled")
+        if entry.payment_id in self._scans:
+            raise OutcomeUnknown(entry.payment_id, "it is being scanned again")
 
     async def _cancel_result(self, scan: JournaledScan) -> TerminalPaymentResult | None:
         """Return the result of a cancel that covers this scan, None without one."""
@@ -224,11 +255,24 @@ class OpenPayments:
                 raise stopped
             cancel = build_request(PaymentCancel, payment_id=entry.payment_id, reference=entry.reference)
             outcome = await self.cancel(cancel, SCAN_TIMEOUT_S)
-        except (RequestRefused, RequestUnanswered) as error:
+        except RequestRefused as refused:
+            outcome = await self._final_state(entry) or refused  # it may be too late: then the customer was charged
+        except RequestUnanswered as error:
             outcome = error
         except ConnectionStopped as error:
             outcome = RequestUnanswered(str(error))
         return RecoveredCancel(entry.payment_id, entry.reference, entry.created_at_ms, outcome)
+
+    async def _final_state(self, entry: JournaledCancel) -> TerminalPaymentResult | None:
+        """Return the final state of the payment that a cancel names; None without one, or without an answer."""
+        query = build_request(PaymentQuery, payment_id=entry.payment_id, reference=entry.reference)
+        try:
+            answer: TerminalPaymentResult | PaymentPending = await self._requests.send_and_wait(
+                OpenRequest(query), SCAN_TIMEOUT_S
+            )
+        except (RequestRefused, RequestUnanswered, ConnectionStopped):
+            return None
+        return answer if isinstance(answer, TerminalPaymentResult) else None
 
     async def _recover_refund(self, entry: JournaledRefund, stopped: ConnectionStopped | None) -> RecoveredRefund:
         outcome: TerminalRefundResult | RefundRefused | RefundUnknown

@@ -13,14 +13,14 @@ from pos_server.core.protocol.server_messages import TerminalPaymentResult, Term
 from ..device.connection import local_time_ms
 from ..device.credentials import Credentials
 from ..errors import OutcomeUnknown, RefundRefused, RefundUnknown, RequestRefused, RequestUnanswered
-from .journal import Journal, JournaledCancel, JournaledRefund, JournaledScan, JournalEntry
+from .journal import Journal, JournaledCancel, JournaledRefund, JournaledScan, JournalEntry, key_id_of
 
 
 @dataclass(frozen=True, slots=True)
 class RecoveredScan:
     """A scan of an earlier process and its outcome. `amount_minor` is in minor units of `currency`.
 
-    While the outcome is unknown, the journal keeps the scan, and the next start retries it.
+    While the outcome is unknown, the journal keeps the scan, and the next start asks again.
     """
 
     payment_id: UUID
@@ -71,18 +71,27 @@ class Recovery:
 
     def __init__(self, path: Path | None, credentials: Credentials) -> None:
         self._device = f"{credentials.number} at {credentials.server}"
-        self._journal = None if path is None else Journal(path, self._device)
+        self._key_id = key_id_of(credentials.device_key)
+        self._journal = None if path is None else Journal(path, self._device, self._key_id)
         self._entries: dict[str, JournalEntry] = {}
         self.versions: Mapping[UUID, int] = {}
         self.since_ms: int | None = None
+        self.foreign: Mapping[str, int] = {}
+        """Numbers of open requests of other tills in the same journal, by device."""
+        is_alone = True
         if self._journal is not None:
+            is_alone = self._journal.claim()
             self._journal.load()
+            self.foreign = self._journal.foreign
             self._entries |= self._journal.entries
             self.versions = self._journal.versions
             self.since_ms = self._journal.since_ms
         self._loaded_keys = frozenset(self._entries)
-        self.left_open = tuple(entry for entry in self._entries.values() if not self._is_canceled_scan(entry))
-        """Entries of earlier processes, oldest first. A cancel stands for the scans that it covers."""
+        self.left_open = tuple(
+            entry for entry in self._entries.values() if is_alone and not self._is_canceled_scan(entry)
+        )
+        """Entries of earlier processes, oldest first. A cancel stands for the scans that it covers. None while another
+        process of this till runs, because they are its own."""
         self._additions: set[asyncio.Task[None]] = set()
         # Changes that the journal does not contain yet, and the removals that are being written.
         self._unwritten_versions: dict[UUID, int] = {}
@@ -166,10 +175,12 @@ class Recovery:
             self._write_soon()
         if self._writer is not None:
             await self._writer
+        if self._journal is not None:
+            self._journal.release()
 
     def _entry(self, request: PaymentScan | PaymentCancel | RefundCreate) -> JournalEntry:
         fields = request.model_dump(exclude={"message_id", "type"})
-        fields |= {"device": self._device, "created_at_ms": local_time_ms()}
+        fields |= {"device": self._device, "key_id": self._key_id, "created_at_ms": local_time_ms()}
         match request:
             case PaymentScan():
                 return JournaledScan(**fields)

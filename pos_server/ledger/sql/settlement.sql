@@ -1,40 +1,45 @@
--- name: settlement_day_end
--- The time at which a business day has ended for all merchants.
-select max((($1::date + 1) + cut_off) at time zone time_zone) from merchant;
-
--- name: first_unsettled_date
--- The first business day up to $1 for which a merchant needs a statement and has none: the day after its last
--- statement, or the day of its first transfer.
-with never as (
-    select account_id from merchant m where not exists (select from settlement where merchant_id = m.id)
+-- name: merchants_to_settle
+-- The last settled day of each merchant; for one that has none, the time of its first transfer. A merchant without both
+-- is left out. A merchant that has no statement had no transfer on the day that was settled last, in any time zone, so
+-- only later transfers are read.
+with never as materialized (
+    select m.account_id from merchant m where not exists (select from settlement s where s.merchant_id = m.id)
+), later as (
+    select coalesce((select max(business_date) from settlement)::timestamp at time zone 'UTC', '-infinity') as than
 ), first as (
     select account_id, min(created_at) as first_at from (
-        select credit_account_id as account_id, created_at from transfer where exists (select from never)
+        select credit_account_id as account_id, created_at from transfer
+        where created_at >= (select than from later) and exists (select from never)
         union all
-        select debit_account_id, created_at from transfer where exists (select from never)
-    ) as entry group by account_id
+        select debit_account_id, created_at from transfer
+        where created_at >= (select than from later) and exists (select from never)
+    ) as entry
+    where account_id in (select account_id from never)
+    group by account_id
 )
-select min(coalesce(s.last_date + 1, (f.first_at at time zone m.time_zone - m.cut_off)::date))
+select m.id as merchant_id, m.time_zone, m.cut_off, s.business_date as last_date, s.ends_at as last_ends_at, f.first_at
 from merchant m
-left join (select merchant_id, max(business_date) as last_date from settlement group by merchant_id) as s
-    on s.merchant_id = m.id
-left join first f on f.account_id = m.account_id and s.merchant_id is null
-where coalesce(s.last_date + 1, (f.first_at at time zone m.time_zone - m.cut_off)::date) <= $1::date;
+left join lateral (
+    select business_date, ends_at from settlement where merchant_id = m.id order by business_date desc limit 1
+) as s on true
+left join first f on f.account_id = m.account_id
+where s.business_date is not null or f.first_at is not null;
+
+-- name: first_settled_date
+select min(business_date) from settlement;
 
 -- name: settle_day
--- Settles one business day for every merchant that has no statement for it: sums the movements on its account and
--- transfers the payout. Returns the number of new statements.
+-- Settles one business day ($1) for merchants ($2), each from a start ($3) up to an end ($4): sums the movements on its
+-- account and transfers the payout. Returns the number of new statements.
 with day as (
-    select m.id as merchant_id, m.account_id, m.currency, gen_random_uuid() as id,
-        -- The end of the previous day, even if the merchant's cut-off has changed since.
-        coalesce(b.ends_at, ($1::date + m.cut_off) at time zone m.time_zone) as starts_at,
-        (($1::date + 1) + m.cut_off) at time zone m.time_zone as ends_at, b.closing_minor as carried_minor
-    from merchant m
+    select m.id as merchant_id, m.account_id, m.currency, gen_random_uuid() as id, d.starts_at, d.ends_at,
+        b.closing_minor as carried_minor
+    from unnest($2::bigint[], $3::timestamptz[], $4::timestamptz[]) as d (merchant_id, starts_at, ends_at)
+    join merchant m on m.id = d.merchant_id
     left join lateral (
-        select ends_at, closing_minor from settlement s where s.merchant_id = m.id and s.business_date < $1
+        select closing_minor from settlement s where s.merchant_id = m.id and s.business_date < $1
         order by s.business_date desc limit 1
     ) as b on true
-    where not exists (select from settlement s where s.merchant_id = m.id and s.business_date >= $1)
 ), moved as (
     select credit_account_id as account_id, kind, amount_minor, created_at from transfer
     where kind in ('payment', 'fee_return') and created_at < (select max(ends_at) from day)

@@ -155,7 +155,7 @@ def test_a_till_takes_one_sale_after_the_other(
         assert terminal_main(["till", "--device", save_credentials(DeviceKind.TERMINAL, tmp_path, server.url)]) == 0
     text = capsys.readouterr().out
     assert text.startswith("Canteen, North: terminal 7.\nCtrl-C ends.\n")
-    assert "this is not an amount: enter it as 12.50" in text
+    assert "A code was scanned. Enter the amount first, then scan." in text
     assert text.index("DECLINED\n12.50 EUR\nNot enough balance.") < text.index("Press Enter")
     assert text.index("Press Enter") < text.index("APPROVED\n12.50 EUR\nOrder 7-")
     assert CODE not in text

@@ -32,6 +32,8 @@ def test_a_till_killed_during_a_payment_prints_its_outcome_at_the_next_start(
 
     async def answering(peer: Peer) -> None:
         await peer.welcome()
+        scans.append(await peer.receive())
+        await peer.answer(scans[-1], {**PAID, "reference": "order-17"})
         while True:
             scans.append(await peer.receive())
             scan = {name: scans[-1][name] for name in ("reference", "amount_minor")}
@@ -50,15 +52,24 @@ def test_a_till_killed_during_a_payment_prints_its_outcome_at_the_next_start(
         assert CODE in journal.read_text()
 
         if next_command == "till":
-            type_in(monkeypatch)
+            type_in(monkeypatch, "")
             assert terminal_main(["till", "--device", device]) == 0
         else:
             other = ["--device", device, "--amount", "3", "--reference", "order-18", "--code", CODE[:-1] + "1"]
             assert terminal_main(["scan", *other]) == 0
     output = capsys.readouterr()
-    assert output.err == "earlier order order-17 of 12.50 EUR: approved\n"
-    assert scans[1]["payment_id"] == scans[0]["payment_id"]
-    assert [scan["reference"] for scan in scans[1:]] == ["order-17"] + ["order-18"] * (next_command == "scan")
+    if next_command == "till":
+        assert (
+            "CHARGED\n12.50 EUR\nAn earlier sale was charged, and its result was not shown.\nOrder order-17"
+            in output.out
+        )
+        assert (
+            output.out.index("CHARGED") < output.out.index("Press Enter to continue.") < output.out.index("Amount in")
+        )
+    else:
+        assert output.err == "earlier order order-17 of 12.50 EUR: approved\n"
+    assert (scans[1]["type"], scans[1]["payment_id"]) == ("payment.query", scans[0]["payment_id"])
+    assert [scan["reference"] for scan in scans[2:]] == ["order-18"] * (next_command == "scan")
     assert CODE not in journal.read_text() + output.out + output.err
 
 
@@ -80,24 +91,29 @@ def test_an_outcome_unknown_at_the_start_is_reported_and_stays_journaled(
     assert CODE in (tmp_path / "terminal.journal").read_text()
 
 
-def test_a_late_outcome_is_printed_before_the_next_sale(
+def test_a_sale_that_was_left_and_charged_after_all_stays_in_view_before_the_next_sale(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pos_client.cli.till_screen.SCAN_TIMEOUT_S", 0.3)
-
     async def late(peer: Peer) -> None:
         await peer.welcome()
         first = await peer.receive()
-        second = await peer.receive()
-        await peer.answer(first, {**PAID, "reference": "order-a"})
+        await peer.refuse(first, "unknown_outcome", retryable=True, retry_after_s=60)
+        cancel, second = await peer.receive(), await peer.receive()
+        assert (cancel["type"], cancel["payment_id"]) == ("payment.cancel", first["payment_id"])
+        await peer.refuse(cancel, "cancel_too_late", retryable=False)
+        query = await peer.receive()
+        assert (query["type"], query["payment_id"]) == ("payment.query", first["payment_id"])
+        await peer.answer(query, {**PAID, "reference": "order-a"})
+        for _ in range(20):  # long enough for the first answer to reach its caller
+            await (await peer.socket.ping())
         await peer.answer(second, {**PAID, "reference": "order-b"})
 
     type_in(monkeypatch, "1", CODE, "x", "2", CODE[:-1] + "1", "")
     with fake_server_in_thread(late) as server:
         assert terminal_main(["till", "--device", save_credentials(DeviceKind.TERMINAL, tmp_path, server.url)]) == 0
     output = capsys.readouterr()
-    assert "UNKNOWN" in output.out
-    assert output.err == "earlier order order-a of 12.50 EUR: approved\n"
+    assert output.out.index("UNKNOWN") < output.out.index("APPROVED\n2.00 EUR") < output.out.index("CHARGED\n12.50 EUR")
+    assert output.err == ""
     assert CODE not in (tmp_path / "terminal.journal").read_text()
 
 
@@ -119,8 +135,8 @@ def test_an_earlier_outcome_that_arrives_during_a_sale_is_printed_after_it(
         device = save_credentials(DeviceKind.TERMINAL, tmp_path, server.url)
         assert terminal_main(["scan", "--device", device, "--amount", "1", "--code", CODE]) == 3
         capsys.readouterr()
-        type_in(monkeypatch, "2", CODE[:-1] + "1", "3", "")
+        type_in(monkeypatch, "2", CODE[:-1] + "1", "")
         assert terminal_main(["till", "--device", device]) == 0
     text = capsys.readouterr().out
-    i = text.index("earlier order")
-    assert text.index("without a known outcome") < text.index("APPROVED") < i < text.index("Amount in EUR", i)
+    i = text.index("CHARGED")
+    assert text.index("without a known outcome") < text.index("APPROVED") < i < text.index("Press Enter", i)

@@ -12,7 +12,7 @@ from pos_client.terminal.client import TerminalClient
 from pos_client.terminal.journal import Journal
 from pos_client.terminal.recovery import RecoveredScan
 from pos_server.core.protocol.server_messages import TerminalPaymentResult
-from tests.pos_client.fake_server import DECLINED, PAID, FakeServer, Peer, fake_server
+from tests.pos_client.fake_server import CANCELED, DECLINED, PAID, PENDING, FakeServer, Peer, fake_server
 from tests.pos_client.fake_time import no_wait
 
 CODE = "772000000001003123456789"
@@ -93,19 +93,38 @@ async def test_a_scan_that_was_not_processed_is_not_recovered(
     assert CODE not in path.read_text()
 
 
+NOTHING_CAME = {**CANCELED, "version": 1, "reference": None, "amount_minor": None}
+
+
 @pytest.mark.asyncio
-async def test_the_next_process_resends_the_scan_and_returns_its_outcome(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("answers", "asked", "status"),
+    [
+        ([PAID], ["payment.query"], "approved"),
+        ([DECLINED], ["payment.query"], "declined"),
+        ([PENDING, CANCELED], ["payment.query", "payment.cancel"], "canceled"),
+        (["payment_unknown", NOTHING_CAME], ["payment.query", "payment.cancel"], "canceled"),
+    ],
+)
+async def test_the_next_process_asks_for_the_outcome_and_never_scans_again(
+    answers: list[dict[str, Any] | str], asked: list[str], status: str, tmp_path: Path
+) -> None:
+    """The customer may have paid in cash since: what the server has not approved must not be charged any more."""
     path = tmp_path / "till.journal"
-    scans: list[dict[str, Any]] = []
+    received: list[dict[str, Any]] = []
 
     async def losing(peer: Peer) -> None:
         await peer.welcome()
-        scans.append(await peer.receive())
+        received.append(await peer.receive())
 
     async def answering(peer: Peer) -> None:
         await peer.welcome()
-        scans.append(await peer.receive())
-        await peer.answer(scans[-1], DECLINED)
+        for answer in answers:
+            received.append(await peer.receive())
+            if isinstance(answer, str):
+                await peer.refuse(received[-1], answer, retryable=False)
+            else:
+                await peer.answer(received[-1], answer)
 
     async with fake_server(losing, answering, silent) as server:
         await leave_open(server, path)
@@ -115,12 +134,76 @@ async def test_the_next_process_resends_the_scan_and_returns_its_outcome(tmp_pat
             assert till.unread == 0
         async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
             assert await till.recovered() == []
-    bodies = [{name: value for name, value in scan.items() if name != "message_id"} for scan in scans]
-    assert bodies == [bodies[0]] * 2
+    assert [message["type"] for message in received] == ["payment.scan", *asked]
+    assert {message["payment_id"] for message in received} == {str(PAYMENT_ID)}
     assert isinstance(recovered, RecoveredScan)
     assert (recovered.payment_id, recovered.reference, recovered.amount_minor) == (PAYMENT_ID, "order-1", 1250)
     assert isinstance(recovered.outcome, TerminalPaymentResult)
-    assert recovered.outcome.decline_code == "insufficient_funds"
+    assert recovered.outcome.status == status
+
+
+@pytest.mark.asyncio
+async def test_the_next_process_goes_on_with_an_unanswered_cancel_of_the_scan(tmp_path: Path) -> None:
+    path = tmp_path / "till.journal"
+
+    async def losing_the_cancel(peer: Peer) -> None:
+        await peer.welcome()
+        await peer.refuse(await peer.receive(), "payment_unknown", retryable=False)
+        assert (await peer.receive())["type"] == "payment.cancel"
+        peer.drop()
+
+    async def answering(peer: Peer) -> None:
+        await peer.welcome()
+        cancel = await peer.receive()
+        assert cancel["type"] == "payment.cancel"
+        await peer.answer(cancel, NOTHING_CAME)
+
+    async with fake_server(silent, losing_the_cancel, answering) as server:
+        await leave_open(server, path)
+        async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
+            (recovered,) = await till.recovered()
+        assert journal_of(server, path).entries == {}
+    assert isinstance(recovered.outcome, TerminalPaymentResult)
+    assert recovered.outcome.status == "canceled"
+
+
+@pytest.mark.asyncio
+async def test_a_till_with_a_new_address_still_knows_its_open_payments(tmp_path: Path) -> None:
+    path = tmp_path / "till.journal"
+
+    async def knowing(peer: Peer) -> None:
+        await peer.welcome()
+        await peer.answer(await peer.receive())
+
+    async with fake_server(silent, knowing) as server:
+        await leave_open(server, path)
+        moved = server.terminal().model_copy(update={"server": server.url.replace("127.0.0.1", "localhost")})
+        assert moved.server != server.url
+        async with TerminalClient(moved, journal=path, backoff=no_wait()) as till:
+            (recovered,) = await till.recovered()
+            assert till.foreign == {}
+    assert isinstance(recovered.outcome, TerminalPaymentResult)
+
+
+@pytest.mark.asyncio
+async def test_open_payments_of_another_activation_are_named_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / "till.journal"
+    async with fake_server(silent) as server:
+        await leave_open(server, path)
+        other = server.terminal().model_copy(update={"server": "http://127.0.0.1:9", "device_key": bytes(32)})
+        async with TerminalClient(other, journal=path, backoff=no_wait()) as till:
+            assert (till.left_open, till.foreign) == (0, {f"7 at {server.url}": 1})
+        assert list(journal_of(server, path).entries) == [f"scan {PAYMENT_ID}"]
+
+
+@pytest.mark.asyncio
+async def test_a_second_process_leaves_the_open_payments_of_the_first_alone(tmp_path: Path) -> None:
+    path = tmp_path / "till.journal"
+    async with fake_server(silent) as server:
+        await leave_open(server, path)
+        first = TerminalClient(server.terminal(), journal=path, backoff=no_wait())
+        second = TerminalClient(server.terminal(), journal=path, backoff=no_wait())
+        assert (first.left_open, second.left_open) == (1, 0)
 
 
 @pytest.mark.asyncio
