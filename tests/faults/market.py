@@ -210,10 +210,15 @@ class Market:
                 await self._settled.wait()
 
     async def all_caught_up(self, timeout_s: float) -> None:
-        """Wait until each device has been connected and has received what it missed. Raises TimeoutError."""
-        async with asyncio.timeout(timeout_s):
-            for device in (*self.tills, *self.wallets):
-                await device.caught_up.wait()
+        """Wait until each device has been connected and has received what it missed. Raises AssertionError."""
+        devices = (*self.tills, *self.wallets)
+        try:
+            async with asyncio.timeout(timeout_s):
+                for device in devices:
+                    await device.caught_up.wait()
+        except TimeoutError:
+            away = [device.state for device in devices if not device.caught_up.is_set()]
+            raise AssertionError(f"{len(away)} devices are not back after {timeout_s} s: {away[:5]}") from None
 
     async def reconnect_all(self, timeout_s: float) -> None:
         """Let every device reconnect once and receive what it missed. Raises TimeoutError."""

@@ -62,6 +62,7 @@ class MarketDevice:
         self._urls = urls
         self._shared = shared
         self._url = urls[0]
+        self._last = ""
         self._socket: ClientConnection | None = None
         self._usable = asyncio.Event()
         self._is_behind = False
@@ -69,6 +70,12 @@ class MarketDevice:
         self._cursor_since_ms = 0
         self._answers: dict[str, asyncio.Future[Message | None]] = {}
         self._news: dict[str, asyncio.Event] = {}
+
+    @property
+    def state(self) -> str:
+        """The state of its connection, for a failed test."""
+        connected = "not connected" if self._socket is None else "behind" if self._is_behind else "waits for replayed"
+        return f"{self._device.device} at {self._url}: {connected}, last {self._last}"
 
     # --- Connections ---
 
@@ -138,6 +145,7 @@ class MarketDevice:
     # --- Messages ---
 
     async def _receive(self, message: Message) -> None:
+        self._last = f"{message['type']} {message.get('code', '')}"
         reply_to = message.get("reply_to")
         if message["type"] in ABOUT_PAYMENTS:
             self._remember(message)

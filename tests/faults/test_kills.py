@@ -154,8 +154,6 @@ async def check(market: Market, servers: Servers, dsn: str, postgres_log: str, d
         missing = await missing_notices(market, connection)
     finally:
         await connection.close()
-    (directory / "servers.log").write_text(servers.log)
-    (directory / "postgres.log").write_text(postgres_log)
     audited = await pos_server("audit", "--json", **audit)
     findings = {
         "ledger": {name: count for name, count in differences.items() if count},
@@ -174,15 +172,22 @@ async def check(market: Market, servers: Servers, dsn: str, postgres_log: str, d
 async def hold(
     drill: Drill, servers: Servers, faults: DrillFaults, postgres_log: Callable[[], str], directory: Path, **audit: str
 ) -> None:
-    """Hold a drill with running servers: seed a shop, open the market, let the faults happen, and check everything."""
+    """Hold a drill with running servers: seed a shop, open the market, let the faults happen, and check everything.
+
+    `directory` keeps the journals and the logs.
+    """
     shop = await seed(faults.dsn, drill)
     async with open_market(shop, servers.urls, directory, rate=drill.rate, slots=SLOTS) as market:
-        recoveries = await play(drill, market, faults)
+        try:
+            recoveries = await play(drill, market, faults)
+        finally:
+            (directory / "servers.log").write_text(servers.log)
+            (directory / "postgres.log").write_text(postgres_log())
         await market.close()
         await market.reconnect_all(RECOVERY_TIMEOUT_S)
         pages = sum(device.pages for device in (*market.tills, *market.wallets))
         print(f"\n{recoveries}\n{dict(market.outcomes)}, {pages} pages of replays")  # noqa: T201 - shown by `pytest -s`
-        await check(market, servers, faults.dsn, postgres_log(), directory, **audit)
+        await check(market, servers, faults.dsn, postgres_log(), **audit)
 
 
 @drills(short_servers=1)
