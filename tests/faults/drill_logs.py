@@ -1,4 +1,4 @@
-"""What the logs of servers and of Postgres must not contain after a drill, however many faults it had."""
+"""Search the logs of a drill for what they must not contain, however many faults it had."""
 
 import json
 import re

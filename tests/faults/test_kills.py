@@ -44,7 +44,7 @@ VARIABLES = {
 
 @dataclass(frozen=True, slots=True)
 class Drill:
-    """How many faults of each kind happen, at how many orders a second.
+    """Numbers of faults by kind, and the orders per second meanwhile.
 
     `wallets` have SLOTS devices each, and a device has ten codes in 30 s.
     """
