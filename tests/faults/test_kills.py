@@ -146,8 +146,8 @@ def _p50_max(seconds: list[float]) -> str:
     return f"{statistics.median(seconds):>10.2f} s {max(seconds):>8.2f} s"
 
 
-async def check(market: Market, servers: Servers, dsn: str, postgres_log: str, directory: Path, **audit: str) -> None:
-    """Compare journals, ledger, notices and logs. All differences are reported together; `directory` keeps the logs."""
+async def check(market: Market, servers: Servers, dsn: str, postgres_log: str, **audit: str) -> None:
+    """Compare journals, ledger, notices and logs. All differences are reported together."""
     connection = await connect(dsn, timeout_s=10, role=None)
     try:
         differences = await check_ledger(market, connection, OPENING_MINOR)
