@@ -1,6 +1,5 @@
 """The composition root: every part is wired here, and nothing else happens here."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -36,7 +35,7 @@ from .delivery.connections import Connections
 from .delivery.peers import Peers
 from .delivery.publisher import Publisher
 from .delivery.revocation import watch_revocations
-from .engine.authorizer import Authorizer
+from .engine.authorizer import LANE_PAUSE_S_MAX, Authorizer
 from .engine.batch_record import fan_out
 from .engine.expiry import Sweeper
 from .engine.risk_hook import guarded
@@ -53,6 +52,7 @@ from .ledger.leadership import lead
 from .ledger.reports import Reports
 from .ledger.rollup import RollUp
 from .settings import Settings
+from .supervision import Supervisor
 from .telemetry.metrics import Metrics
 from .telemetry.traces import open_traces
 
@@ -69,6 +69,7 @@ class PosApp:
 async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncIterator[PosApp]:
     """Open the application, with its database connections and its engine running. The database is migrated already."""
     timeout_s = settings.database_connect_timeout_s
+    supervisor = Supervisor()
     metrics = Metrics() if settings.metrics else None
     traces = open_traces(settings.trace_sample)
     rules = settings.rules()
@@ -99,9 +100,8 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
     backend = Backend(keyring, admission, publisher, pool, authorizer)
     terminals = TerminalEndpoint(settings.device_limits(), backend, forged_codes, new_id=uuid7)
     wallets = WalletEndpoint(settings.device_limits(), backend, rules, pin_hasher)
-    rest = _rest_api(settings, backend, forged_codes, connections, metrics)
+    rest = _rest_api(settings, backend, forged_codes, connections, metrics, supervisor)
     asgi = device_routes({"/v1/terminal": terminals, "/v1/wallet": wallets}, otherwise=answered_at_shutdown(rest))
-    tasks = list[asyncio.Task[None]]()
     try:
         # Before anything can be submitted: the engine's connection serves one at a time.
         await authorizer.warm_up()
@@ -114,19 +114,19 @@ async def open_app(settings: Settings, keyring: Keyring, dsn: str) -> AsyncItera
         )
         await peers.start(catch_up.request)
         sweep = Sweeper(authorizer, now_ms, settings.expiry_batch_max).sweep
-        leading = lead(dsn, [sweep, RollUp().step], every_s=settings.expiry_check_s, timeout_s=timeout_s)
-        tasks += [
-            asyncio.create_task(authorizer.run(), name="authorizer"),
-            asyncio.create_task(watch_revocations(pool, connections, settings.revocation_check_s), name="revocation"),
-            asyncio.create_task(leading, name="leader"),
-            asyncio.create_task(peers.run(), name="peers"),
-            asyncio.create_task(catch_up.run(), name="catch-up"),
-        ]
+        leading = partial(lead, dsn, [sweep, RollUp().step], every_s=settings.expiry_check_s, timeout_s=timeout_s)
+        watching = partial(watch_revocations, pool, connections, settings.revocation_check_s)
+        # Needed are the tasks that payments or safety depend on at this server: docs/operations.md gives the reasons.
+        for number, lane in enumerate(authorizer.lanes(), 1):
+            supervisor.start(f"lane-{number}", lane, needed=True, pause_s_max=LANE_PAUSE_S_MAX)
+        supervisor.start("revocation", watching, needed=True)
+        supervisor.start("peers", peers.run, needed=True)
+        supervisor.start("leader", leading, needed=False)
+        supervisor.start("catch-up", catch_up.run, needed=False)
         yield PosApp(asgi, partial(drain, settings.drain_limits(), authorizer, connections))
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await supervisor.stop()
+        await peers.leave()
         pin_hasher.close()
         pool.terminate()
         if traces is not None:
@@ -139,6 +139,7 @@ def _rest_api(
     forged_codes: FailureLimit,
     connections: Connections,
     metrics: Metrics | None,
+    supervisor: Supervisor,
 ) -> Starlette:
     keyring, pool, publisher, authorizer = backend.keyring, backend.pool, backend.publisher, backend.authorizer
     creator = IdempotentCreate(pool, keyring)
@@ -161,7 +162,7 @@ def _rest_api(
         settings.wrong_activation_codes(),
         body_bytes_max=settings.activation_body_bytes_max,
     )
-    health = Health(authorizer, pool, probe_timeout_s=probe_timeout_s)
+    health = Health(authorizer, pool, supervisor, probe_timeout_s=probe_timeout_s)
     routes = [
         *dispatcher.routes(),
         Route("/v1/activations", activations.create, methods=["POST"]),
@@ -173,6 +174,8 @@ def _rest_api(
     ]
     if metrics is not None:
         token = settings.metrics_token
-        page = MetricsPage(metrics, authorizer, connections, pool, token=token, probe_timeout_s=probe_timeout_s)
+        page = MetricsPage(
+            metrics, authorizer, connections, pool, supervisor, token=token, probe_timeout_s=probe_timeout_s
+        )
         routes.append(Route("/metrics", page.show))
     return Starlette(routes=routes, exception_handlers=ERROR_RESPONSES)

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, contextmanager
 from http import HTTPStatus
 
 import h11
+import structlog
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -18,6 +19,8 @@ from .core.credentials.device_keys import Keyring
 from .core.errors import PosError
 from .gateway.websocket_protocol import WebSocketProtocol
 from .settings import Settings
+
+log = structlog.get_logger(__name__)
 
 _BACKLOG = 2048
 _LATECOMERS_CHECK_S = 0.1
@@ -32,6 +35,13 @@ class ListenError(PosError):
     """The server cannot listen on its address; the text has the address and the reason."""
 
 
+class ServerFailed(PosError):
+    """The HTTP server stopped by itself, because of a fault. What was accepted has been answered."""
+
+    def __str__(self) -> str:
+        return "the HTTP server failed. Accepted requests were finished. Its log has the reason. Start it again"
+
+
 class RunningServer:
     """A server that accepts connections at `url`."""
 
@@ -40,7 +50,7 @@ class RunningServer:
         self._stop_wanted = stop_wanted
 
     async def stop_wanted(self) -> None:
-        """Wait for SIGTERM or SIGINT."""
+        """Wait for SIGTERM, SIGINT, or a failure of the HTTP server."""
         await self._stop_wanted.wait()
 
 
@@ -50,10 +60,19 @@ class _Uvicorn(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, app: PosApp) -> None:
         super().__init__(config)
         self._app = app
+        self.failure: Exception | None = None
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def main_loop(self) -> None:
+        try:
+            await super().main_loop()
+        except Exception as failure:
+            # Not started again: uvicorn's state is unknown. It drains and shuts down, as after a signal.
+            log.exception("task_failed", task="uvicorn")
+            self.failure = failure
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await self._app.drain()
@@ -62,6 +81,9 @@ class _Uvicorn(uvicorn.Server):
             await super().shutdown(sockets)
         finally:
             latecomers.cancel()
+            (ended,) = await asyncio.gather(latecomers, return_exceptions=True)
+            if isinstance(ended, Exception):
+                log.error("task_failed", task="latecomers", exc_info=ended)
 
     async def _shut_latecomers(self) -> None:
         """Shut connections that uvicorn has accepted but not seen, because it lists them once."""
@@ -192,7 +214,10 @@ def rare_garbage_collection() -> Iterator[None]:
 
 @asynccontextmanager
 async def serving(settings: Settings, keyring: Keyring, dsn: str) -> AsyncIterator[RunningServer]:
-    """Serve until the block ends, then drain. SIGTERM and SIGINT only set `stop_wanted`. Raises ListenError."""
+    """Serve until the block ends, then drain. SIGTERM and SIGINT only set `stop_wanted`, and so does a failure.
+
+    Raises ListenError, and ServerFailed at the end of the block.
+    """
     listener = listen(settings)
     async with open_app(settings, keyring, dsn) as app:
         server = _Uvicorn(uvicorn_config(app.asgi, settings), app)
@@ -201,6 +226,7 @@ async def serving(settings: Settings, keyring: Keyring, dsn: str) -> AsyncIterat
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop_wanted.set)
         task = asyncio.create_task(server.serve(sockets=[listener]), name="uvicorn")
+        task.add_done_callback(lambda _: stop_wanted.set())
         try:
             while not server.started:
                 await asyncio.sleep(0.001)
@@ -212,3 +238,5 @@ async def serving(settings: Settings, keyring: Keyring, dsn: str) -> AsyncIterat
         finally:
             server.should_exit = True
             await task
+            if server.failure is not None:
+                raise ServerFailed from server.failure

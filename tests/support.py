@@ -23,9 +23,11 @@ from pos_server.core.credentials.device_keys import DeviceId, DeviceKind, Keyrin
 from pos_server.core.payments.decide import decide
 from pos_server.core.payments.operations import Decided, MoveCash, Scan
 from pos_server.core.payments.payment import Purpose, Status
+from pos_server.engine.authorizer import LANE_PAUSE_S_MAX, Authorizer
 from pos_server.ledger import directory
 from pos_server.ledger.payments import apply_changes, load_snapshot
 from pos_server.settings import Settings, load_settings
+from pos_server.supervision import Supervisor
 
 KEYRING = Keyring({"k1": bytes(range(32))}, current="k1")
 MASTER_KEYS = f"k1:{base64.b64encode(KEYRING.keys['k1']).decode()}"
@@ -160,6 +162,18 @@ def http_client(url: str, key: str | None = None) -> httpx.AsyncClient:
     """A client of a server's REST API. It loads no certificates, which takes longer than most requests."""
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
     return httpx.AsyncClient(base_url=url, headers=headers, verify=False)
+
+
+@asynccontextmanager
+async def working(authorizer: Authorizer) -> AsyncIterator[Supervisor]:
+    """Run the lanes of an engine until the block ends."""
+    supervisor = Supervisor()
+    for number, lane in enumerate(authorizer.lanes(), 1):
+        supervisor.start(f"lane-{number}", lane, needed=True, pause_s_max=LANE_PAUSE_S_MAX)
+    try:
+        yield supervisor
+    finally:
+        await supervisor.stop()
 
 
 @asynccontextmanager

@@ -10,14 +10,22 @@ from starlette.responses import PlainTextResponse
 from ..engine.authorizer import Authorizer
 from ..ledger.database import DATABASE_AWAY
 from ..ledger.migrate import load_migrations, schema_number
+from ..supervision import Supervisor
 
 
 class Health:
-    """Probes. A server is ready if it is not draining and its database responds in time with this version's schema."""
+    """Probes.
 
-    def __init__(self, authorizer: Authorizer, pool: asyncpg.Pool, *, probe_timeout_s: float) -> None:
+    A server is ready if it is not draining, all tasks that it needs are running, and its database responds in time
+    with this version's schema.
+    """
+
+    def __init__(
+        self, authorizer: Authorizer, pool: asyncpg.Pool, supervisor: Supervisor, *, probe_timeout_s: float
+    ) -> None:
         self._authorizer = authorizer
         self._pool = pool
+        self._supervisor = supervisor
         self._probe_timeout_s = probe_timeout_s
         self._schema_number = load_migrations()[-1].number
 
@@ -27,6 +35,8 @@ class Health:
     async def ready(self, request: Request) -> PlainTextResponse:
         if self._authorizer.is_closed:
             return _not_ready("draining")
+        if down := self._supervisor.needed_and_down():
+            return _not_ready(f"tasks have failed and will be restarted: {', '.join(down)}")
         try:
             # Includes the wait for a connection from the pool.
             async with asyncio.timeout(self._probe_timeout_s):

@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 import asyncpg
 from prometheus_client import GCCollector, ProcessCollector, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
 from prometheus_client.registry import Collector
 from pydantic import SecretStr
@@ -19,6 +19,7 @@ from ..core.credentials.device_keys import DeviceKind
 from ..delivery.connections import Connections
 from ..engine.authorizer import Authorizer
 from ..ledger.database import is_available
+from ..supervision import Supervisor
 from ..telemetry.metrics import Metrics
 
 
@@ -31,6 +32,7 @@ class MetricsPage(Collector):
         authorizer: Authorizer,
         connections: Connections,
         pool: asyncpg.Pool,
+        supervisor: Supervisor,
         *,
         token: SecretStr | None,
         probe_timeout_s: float,
@@ -41,6 +43,7 @@ class MetricsPage(Collector):
         self._authorizer = authorizer
         self._connections = connections
         self._pool = pool
+        self._supervisor = supervisor
         self._database_up = False
         self._one_at_a_time = asyncio.Lock()
         metrics.registry.register(self)
@@ -82,6 +85,17 @@ class MetricsPage(Collector):
         yield GaugeMetricFamily(
             "pos_database_up", "Whether the database answered at the scrape: 1 or 0.", int(self._database_up)
         )
+        restarts = CounterMetricFamily(
+            "pos_task_restarts", "Long-lived tasks that ended by a failure and are started again.", labels=["task"]
+        )
+        down = GaugeMetricFamily(
+            "pos_task_down", "Whether a task has failed and waits for its restart: 1 or 0.", labels=["task"]
+        )
+        for name, state in self._supervisor.states.items():
+            restarts.add_metric([name], state.restarts)
+            down.add_metric([name], int(state.is_down))
+        yield restarts
+        yield down
         build = GaugeMetricFamily("pos_build_info", "1, with the server's version.", labels=["version"])
         build.add_metric([version("pos-server")], 1)
         yield build

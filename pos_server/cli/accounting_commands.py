@@ -16,7 +16,8 @@ from ..core.accounting.seals import Seal
 from ..core.errors import PosError
 from ..ledger.archive import Part, archive
 from ..ledger.audit import AuditReport, audit
-from ..ledger.database import describe_dsn, wait_until_available
+from ..ledger.database import wait_until_available
+from ..ledger.migrate import check_current, load_migrations
 from ..ledger.seals import SealReport, check_seals, seal_days
 from ..ledger.settlement import DayBeforeLedger
 from ..settings import Settings
@@ -68,6 +69,9 @@ def _settle(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _audit(arguments: argparse.Namespace, settings: Settings) -> int:
+    for option in ("expect", "archive"):
+        if getattr(arguments, option) is not None and not arguments.seals:
+            raise PosError(f"--{option} checks nothing without --seals. Add --seals")
     with database(settings, "pos-server", must_exist=True) as (dsn, data_dir):
         report_progress = say if arguments.progress or sys.stderr.isatty() else _discard
         report = run_loop(_audit_once(dsn, settings, data_dir, report_progress))
@@ -165,11 +169,9 @@ async def _audit_once(
         timeout_s=settings.database_connect_timeout_s,
         pause_s=settings.database_start_pause_s,
     )
-    try:
-        async with owner(dsn, settings, data_dir) as connection:
-            return await audit(connection, progress)
-    except asyncpg.UndefinedTableError:
-        raise PosError(f"the database at {describe_dsn(dsn)} has no ledger. Run `pos-server migrate` first") from None
+    async with owner(dsn, settings, data_dir) as connection:
+        await check_current(connection, load_migrations())
+        return await audit(connection, progress)
 
 
 def _discard(text: str) -> None:

@@ -23,12 +23,20 @@ def check_folder(folder: Path) -> None:
 
 
 def write_files(folder: Path, name: str, texts: dict[str, str]) -> list[Path]:
-    """Write `name` with each suffix under a temporary name, then rename it. Raises FolderUnusable."""
+    """Write `name` with each suffix under a temporary name, then rename it. Raises FolderUnusable.
+
+    A file with the same content stays as it is. Another one is never replaced: it may be that of another ledger.
+    """
     paths = []
     for suffix, content in texts.items():
         path = folder / f"{name}.{suffix}"
         partial = path.with_suffix(f".{suffix}.partial")
         try:
+            if path.is_file():
+                if path.read_bytes() != content.encode():
+                    raise FolderUnusable(f"{path} exists with other content, perhaps of another ledger")
+                paths.append(path)
+                continue
             with partial.open("wb") as file:
                 file.write(content.encode())
                 file.flush()

@@ -18,8 +18,10 @@ the rows for its devices (`catch_up`).
 - A key is revoked while its device is connected: the server that made the change closes the connection and notifies
   its peers; a periodic check catches what they missed.
 
-    connections.py   connected devices and their outboxes
-    peers.py         the other servers
-    publisher.py     from a committed outcome to notices, here and there
-    revocation.py    closes connections whose key is no longer valid
+    connections.py     connected devices and their outboxes
+    peers.py           the other servers
+    peer_messages.py   messages between servers
+    recent_notices.py  notices of the last seconds, for devices that move
+    publisher.py       from a committed outcome to notices, here and there
+    revocation.py      closes connections whose key is no longer valid
 """

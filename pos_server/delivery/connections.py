@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 
 import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
@@ -156,9 +157,21 @@ class Connection:
                     await self._websocket.close(*self._closing)
         except (WebSocketDisconnect, WebSocketDisconnected, TimeoutError):
             pass  # the reader notices it too, and ends the connection
+        except Exception:
+            # The message is lost. The device gets it after it has connected again, which a close makes it do.
+            log.exception("send_failed", kind=self.device.kind.value, number=self.device.number)
+            await self._close_after_failure()
         finally:
             # Nothing is awaited between the last check of the outbox and here, so no message is left behind.
             self._writer = None
+
+    async def _close_after_failure(self) -> None:
+        self._outbox.clear()
+        self._bytes = 0
+        self._closing = self._closing or (CloseCode.UNAVAILABLE, "server fault, come back")
+        with suppress(Exception):  # the socket may be as broken for the close as for the message
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self._websocket.close(*self._closing)
 
     async def _send(self, text: str, since_s: float) -> None:
         try:

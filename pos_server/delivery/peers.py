@@ -1,23 +1,14 @@
 """Several servers on one database notify each other's devices, through LISTEN and NOTIFY.
 
-Messages on the channel, as JSON:
-
-    hello, alive, bye      presence; a server is known as long as it sends
-    present                all devices of a server, for servers that it has just met
-    opened, closed         one device connected or disconnected
-    told                   a notice for a device that is connected there
-    missed                 the same, when the notice is too long for the channel
-    revoked                a device has a new key
-    gap                    the sender may have lost messages, its own and those for it, for some seconds
-
-A server without peers sends `alive` every few seconds and nothing else.
-
 A notice is lost when its server ends, stalls or loses its connection between the commit and the message. The
 server that finds out reads the rows for its devices (`catch_up`), from the last sign of life on:
 
 - a peer is silent: it may have committed payments without notices;
 - this server was silent: its peers may have forgotten it, and sent it nothing;
 - a peer says that it had a gap.
+
+`opened` is lost in a gap as well, so both servers name the devices that connected meanwhile, and older connections of
+these devices elsewhere are closed.
 """
 
 import asyncio
@@ -41,19 +32,23 @@ from ..ledger.database import DATABASE_AWAY, connect
 from ..ledger.sql import QUERIES
 from ..limits import PEER_SILENT_INTERVALS
 from .connections import Connection, Connections
+from .peer_messages import (
+    CHANNEL,
+    OPENED_PER_MESSAGE,
+    PAYLOAD_BYTES_MAX,
+    PRESENT_PER_MESSAGE,
+    device_fields,
+    device_of,
+    recipient_fields,
+    recipient_of,
+)
+from .recent_notices import RECENT_S, RecentNotices
 
 log = structlog.get_logger(__name__)
 
-CHANNEL = "pos_peers"
 # An advisory lock that every listening server shares: the ASCII of "pos-peer", as its two halves.
 _LOCK = (int.from_bytes(b"pos-"), int.from_bytes(b"peer"))
-# Postgres takes less than 8000 bytes.
-_PAYLOAD_BYTES_MAX = 7_900
-_PRESENT_PER_MESSAGE = 300
 _SEND_MAX = 500
-# Longer than a message takes from server to server. A device that opens elsewhere may have missed notices of this age.
-_RECENT_S = 2.0
-_RECENT_MAX = 20_000
 # A ghost: a connection that arrived this much earlier than ours and opened after it. Its device has given it up.
 _GHOST_S = 0.5
 _MEET_WITHIN_S = 1.0
@@ -94,9 +89,7 @@ class Peers:
         self._me = secrets.token_hex(8)
         self._peers: dict[str, _Peer] = {}
         self._queue: deque[str] = deque()
-        # By recipient as well, because every device that opens elsewhere looks its notices up.
-        self._recent: deque[tuple[float, Notice]] = deque()
-        self._recent_of: dict[Recipient, deque[Notice]] = {}
+        self._recent = RecentNotices()
         self._in_flight: set[DeviceId] = set()
         self._wake = asyncio.Event()
         self._met = asyncio.Event()
@@ -111,7 +104,7 @@ class Peers:
         """Pass a notice on to every server where its recipient is connected."""
         if not self._peers:
             return
-        self._remember(notice)
+        self._recent.add(notice, self._clock())
         if self.is_online(notice.recipient):
             self._relay(notice)
 
@@ -125,18 +118,18 @@ class Peers:
         if self._peers:
             self._in_flight.add(connection.device)
             age_s = max(0.0, self._clock() - connection.arrival)
-            self._send_later("opened", **_device(connection.device), age_s=age_s)
+            self._send_later("opened", **device_fields(connection.device), age_s=age_s)
 
     def closed(self, device: DeviceId) -> None:
         """Announce that a device's connection here has ended."""
         self._in_flight.discard(device)
         if self._peers:
-            self._send_later("closed", **_device(device))
+            self._send_later("closed", **device_fields(device))
 
     def revoked(self, device: DeviceId, generation: int) -> None:
         """Announce that a device has a new key."""
         if self._peers:
-            self._send_later("revoked", **_device(device), generation=generation)
+            self._send_later("revoked", **device_fields(device), generation=generation)
 
     # --- lifecycle
 
@@ -154,7 +147,12 @@ class Peers:
                 pass  # that server may be ending
 
     async def run(self) -> None:
-        """Send queued messages, and a sign of life, until cancelled."""
+        """Send queued messages, and a sign of life, until canceled.
+
+        A failure counts as a lost connection: the next run connects again and repairs the gap.
+        """
+        if self._lost_connection:
+            self._send_later("alive")
         try:
             while True:
                 try:
@@ -165,8 +163,24 @@ class Peers:
                 self._wake.clear()
                 self._forget_silent()
                 await self._send()
-        finally:
-            await self._leave()
+        except Exception:
+            self._disconnected()
+            raise
+
+    async def leave(self) -> None:
+        """Send what is queued and a goodbye, after `run` was canceled. Peers then do not take silence for a gap."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await connection.execute(QUERIES["notify_peers"], [*self._queue, self._message("bye")])
+                await connection.close()
+        except DATABASE_AWAY:
+            connection.terminate()
+        except Exception:
+            log.exception("goodbye_failed")
+            connection.terminate()
 
     async def _send(self) -> None:
         while self._queue:
@@ -180,16 +194,23 @@ class Peers:
                 log.warning("database_away", during="notifying peers", cause=type(away).__name__)
                 self._disconnected()
                 return
+            except asyncio.CancelledError:
+                self._queue.extendleft(reversed(batch))  # for `leave`; a repeat does no harm
+                raise
 
     async def _listening(self) -> asyncpg.Connection:
         if self._connection is None or self._connection.is_closed():
             if self._connection is not None:
                 self._disconnected()
             connection = await connect(self._dsn, timeout_s=self._timeout_s)
-            # Notices are not money, so nothing waits for the disk. Another server sees the lock when it starts.
-            await connection.execute("set synchronous_commit = off")
-            await connection.execute(QUERIES["join_peers"], *_LOCK)
-            await connection.add_listener(CHANNEL, self._on_notification)
+            try:
+                # Notices are not money, so nothing waits for the disk. Another server sees the lock when it starts.
+                await connection.execute("set synchronous_commit = off")
+                await connection.execute(QUERIES["join_peers"], *_LOCK)
+                await connection.add_listener(CHANNEL, self._on_notification)
+            except BaseException:
+                connection.terminate()
+                raise
             self._connection = connection
         return self._connection
 
@@ -201,7 +222,7 @@ class Peers:
             self._send_later("hello")
             self._send_present()
             self._send_later("gap", age_s=gap_s)
-            self._read_gap(gap_s)
+            self._repair_gap(gap_s)
         self._in_touch_s = self._clock()
 
     def _disconnected(self) -> None:
@@ -212,24 +233,14 @@ class Peers:
         self._in_flight.clear()
         self._lost_connection = True
 
-    async def _leave(self) -> None:
-        if self._connection is None:
-            return
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                await self._connection.execute(QUERIES["notify_peers"], [*self._queue, self._message("bye")])
-                await self._connection.close()
-        except DATABASE_AWAY:
-            self._connection.terminate()
-
     def _forget_silent(self) -> None:
         now_s = self._clock()
         for name, peer in list(self._peers.items()):
             silent_s = now_s - peer.last_message_s
             if silent_s > PEER_SILENT_INTERVALS * self._alive_s:
                 log.info("peer_silent", peer=name)
-                del self._peers[name]
                 self._read_gap(silent_s)
+                del self._peers[name]
 
     # --- incoming
 
@@ -244,7 +255,7 @@ class Peers:
         kind, sender = message["type"], message["from"]
         if sender == self._me:
             if kind == "opened":
-                self._in_flight.discard(_device_of(message))
+                self._in_flight.discard(device_of(message))
             return
         if kind == "bye":
             self._peers.pop(sender, None)
@@ -261,27 +272,30 @@ class Peers:
                     peer.online.clear()
                 peer.online.update(Recipient(DeviceKind(kind), number) for kind, number in message["devices"])
             case "opened":
-                device = _device_of(message)
+                device = device_of(message)
                 peer.online[Recipient(device.kind, device.number)] += 1
                 self._on_opened(device, message["age_s"])
             case "closed":
-                device = _device_of(message)
+                device = device_of(message)
                 recipient = Recipient(device.kind, device.number)
                 peer.online[recipient] -= 1
                 if peer.online[recipient] <= 0:
                     del peer.online[recipient]
             case "told":
-                recipient = Recipient(DeviceKind(message["kind"]), *message["to"])
+                recipient = recipient_of(message)
                 texts = message["texts"]
                 self._connections.deliver(recipient, lambda language: str(texts[language]))
             case "missed":
-                recipient = Recipient(DeviceKind(message["kind"]), *message["to"])
-                self._read_gap(_RECENT_S, recipient)
+                recipient = recipient_of(message)
+                self._read_gap(RECENT_S, recipient)
             case "revoked":
-                self._connections.revoke(_device_of(message), message["generation"])
+                self._connections.revoke(device_of(message), message["generation"])
             case "gap":
                 # A server of an earlier version does not send its age.
-                self._read_gap(message.get("age_s", 5 * self._alive_s))
+                self._repair_gap(message.get("age_s", 5 * self._alive_s))
+            case "opened_in_gap":
+                for kind, number, slot, age_s in message["devices"]:
+                    self._close_older(DeviceId(DeviceKind(kind), number, slot), age_s)
 
     def _meet(self, name: str) -> _Peer:
         log.info("peer_met", peer=name)
@@ -292,37 +306,18 @@ class Peers:
 
     def _send_present(self) -> None:
         devices = [(device.kind, device.number) for device in (c.device for c in self._connections)]
-        for start in range(0, max(1, len(devices)), _PRESENT_PER_MESSAGE):
-            self._send_later("present", first=start == 0, devices=devices[start : start + _PRESENT_PER_MESSAGE])
+        for start in range(0, max(1, len(devices)), PRESENT_PER_MESSAGE):
+            self._send_later("present", first=start == 0, devices=devices[start : start + PRESENT_PER_MESSAGE])
 
     def _on_opened(self, device: DeviceId, age_s: float) -> None:
         """Handle a device's connection to another server: the later one stays, and gets notices it may have missed."""
         self._connections_give_way(device, age_s)
-        self._forget_recent()
-        recent = list(self._recent_of.get(Recipient(device.kind, device.number), ()))
+        recent = self._recent.of(Recipient(device.kind, device.number), self._clock())
         for notice in recent:
             self._relay(notice)
         if recent and device.kind is DeviceKind.WALLET:
             # These show earlier balances. The last message must show the current one, from the rows.
             self._relay_missed(recent[-1].recipient)
-
-    def _remember(self, notice: Notice) -> None:
-        if len(self._recent) >= _RECENT_MAX:
-            self._forget_recent(at_least=1)
-        anyone = Recipient(notice.recipient.kind, notice.recipient.number)
-        self._recent.append((self._clock(), notice))
-        self._recent_of.setdefault(anyone, deque()).append(notice)
-
-    def _forget_recent(self, at_least: int = 0) -> None:
-        limit_s = self._clock() - _RECENT_S
-        while self._recent and (at_least > 0 or self._recent[0][0] < limit_s):
-            at_least -= 1
-            _, oldest = self._recent.popleft()
-            anyone = Recipient(oldest.recipient.kind, oldest.recipient.number)
-            of_recipient = self._recent_of[anyone]
-            of_recipient.popleft()
-            if not of_recipient:
-                del self._recent_of[anyone]
 
     def _connections_give_way(self, device: DeviceId, age_s: float) -> None:
         mine = self._connections.of(device)
@@ -333,19 +328,41 @@ class Peers:
             return
         mine.close(CloseCode.SUPERSEDED, "this device connected again")
 
+    def _repair_gap(self, age_s: float) -> None:
+        """Read the rows of the last seconds, and name the devices that connected here meanwhile."""
+        self._read_gap(age_s)
+        now_s = self._clock()
+        ages_s = [(connection.device, now_s - connection.arrival) for connection in self._connections]
+        opened = [
+            (device.kind, device.number, device.slot, round(opened_s, 3))
+            for device, opened_s in ages_s
+            if opened_s <= age_s + RECENT_S
+        ]
+        for start in range(0, len(opened), OPENED_PER_MESSAGE):
+            self._send_later("opened_in_gap", devices=opened[start : start + OPENED_PER_MESSAGE])
+
+    def _close_older(self, device: DeviceId, age_s: float) -> None:
+        """Close a device's connection here if it is certainly older than its connection to a peer.
+
+        The two ages are compared without the order of the channel, so both connections stay if they are nearly equal.
+        """
+        mine = self._connections.of(device)
+        if mine is not None and self._clock() - age_s > mine.arrival + RECENT_S:
+            mine.close(CloseCode.SUPERSEDED, "this device connected again")
+
     # --- helpers
 
     def _relay(self, notice: Notice) -> None:
         recipient = notice.recipient
         texts = {language: encode(notice.render(language)) for language in LANGUAGES}
-        message = self._message("told", kind=recipient.kind, to=_to(recipient), texts=texts)
-        if len(message.encode()) > _PAYLOAD_BYTES_MAX:
+        message = self._message("told", **recipient_fields(recipient), texts=texts)
+        if len(message.encode()) > PAYLOAD_BYTES_MAX:
             self._relay_missed(recipient)
         else:
             self._enqueue(message)
 
     def _relay_missed(self, recipient: Recipient) -> None:
-        self._send_later("missed", kind=recipient.kind, to=_to(recipient))
+        self._send_later("missed", **recipient_fields(recipient))
 
     def _send_later(self, kind: str, /, **fields: Any) -> None:
         self._enqueue(self._message(kind, **fields))
@@ -369,15 +386,3 @@ class Peers:
 
     def _clock(self) -> float:
         return time.monotonic()
-
-
-def _to(recipient: Recipient) -> tuple[int, int | None, int | None]:
-    return recipient.number, recipient.slot, recipient.not_slot
-
-
-def _device(device: DeviceId) -> dict[str, Any]:
-    return {"kind": device.kind, "number": device.number, "slot": device.slot}
-
-
-def _device_of(message: dict[str, Any]) -> DeviceId:
-    return DeviceId(DeviceKind(message["kind"]), message["number"], message["slot"])

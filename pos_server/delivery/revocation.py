@@ -15,13 +15,16 @@ _DEVICES_PER_QUERY = 1000
 
 
 async def watch_revocations(pool: asyncpg.Pool, connections: Connections, every_s: float) -> None:
-    """Compare live connections with the current keys, until cancelled. The server that made a change acts at once."""
+    """Compare live connections with the current keys, until canceled. The server that made a change acts at once.
+
+    A check compares all connections, so the first one after a failure misses no key that changed meanwhile.
+    """
     while True:
-        await asyncio.sleep(every_s)
         try:
             await close_revoked(pool, connections)
         except DATABASE_AWAY as away:
             log.warning("database_away", during="revocation check", cause=type(away).__name__)
+        await asyncio.sleep(every_s)
 
 
 async def close_revoked(pool: asyncpg.Pool, connections: Connections) -> None:

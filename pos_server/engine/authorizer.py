@@ -3,7 +3,8 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import asyncpg
 import structlog
@@ -25,9 +26,11 @@ log = structlog.get_logger(__name__)
 _RETRY_PAUSE_S = 0.05
 # With fewer waiting operations, splitting them between the lanes costs more than one lane waiting for the other.
 _WORTH_A_BATCH = 50
+# Longest pause of a lane after a failure: while all lanes pause, no payment moves.
+LANE_PAUSE_S_MAX = 1.0
 
 
-class Submission(Struct, frozen=True):
+class Submission(Struct):
     """An operation in the queue.
 
     - `reply_to`: `message_id` of the request, returned with the outcome.
@@ -35,6 +38,7 @@ class Submission(Struct, frozen=True):
     - `device`: terminal or wallet whose share of the queue it takes; None for the API and the sweeper.
     - `named`: till and wallet about which no other lane may decide at the same time.
     - `waiting`: future of a caller that awaits the outcome.
+    - `is_answered`: it has its outcome. The other fields never change.
     """
 
     operation: Operation
@@ -43,6 +47,7 @@ class Submission(Struct, frozen=True):
     device: tuple[DeviceKind, int] | None
     named: list[tuple[DeviceKind, int]]
     waiting: "asyncio.Future[Outcome] | None"
+    is_answered: bool = False
 
 
 class NotAccepted(PosError):
@@ -168,34 +173,41 @@ class Authorizer:
         self._idle.clear()
         self._wake.set()
 
-    async def run(self) -> None:
-        """Work until cancelled."""
-        try:
-            async with asyncio.TaskGroup() as lanes:
-                for lane in self._lanes:
-                    lanes.create_task(self._work(lane))
-        finally:
-            for lane in self._lanes:
-                lane.drop()
+    def lanes(self) -> list[Callable[[], Awaitable[None]]]:
+        """Return the work of each lane: it runs until canceled, and can be started again after a failure.
+
+        If it fails, its batch is answered, and its tills, wallets and turn are free for the other lanes.
+        """
+        return [partial(self._work, lane) for lane in self._lanes]
 
     async def _work(self, lane: _Lane) -> None:
-        while True:
-            await self._turn.acquire()
-            self._turn_of = lane
-            try:
-                while not (batch := self._take()):
-                    self._wake.clear()
-                    await self._wake.wait()
-                await self._authorize(lane, batch)
-            finally:
-                self._end_turn(lane)
-            self._lanes_at_work -= 1
-            for submission in batch:
-                self._in_lanes.difference_update(submission.named)
-            if self._queue:
-                self._wake.set()  # for operations that waited for a till or a wallet of this batch
-            elif not self._lanes_at_work:
-                self._idle.set()
+        try:
+            while True:
+                await self._turn.acquire()
+                self._turn_of = lane
+                batch: list[Submission] = []
+                try:
+                    while not (batch := self._take()):
+                        self._wake.clear()
+                        await self._wake.wait()
+                    await self._authorize(lane, batch)
+                finally:
+                    self._end_turn(lane)
+                    self._end_batch(batch)
+        finally:
+            lane.drop()
+
+    def _end_batch(self, batch: list[Submission]) -> None:
+        """Let others have the tills and wallets of a batch. After a failure, its commit may have happened."""
+        for submission in batch:
+            if not submission.is_answered:
+                self._answer(submission, Refused(submission.operation, ErrorCode.UNKNOWN_OUTCOME))
+            self._in_lanes.difference_update(submission.named)
+        self._lanes_at_work -= bool(batch)
+        if self._queue:
+            self._wake.set()  # for operations that waited for a till or a wallet of this batch
+        elif not self._lanes_at_work:
+            self._idle.set()
 
     def _end_turn(self, lane: _Lane) -> None:
         """Let the next lane take a batch, unless that was done already."""
@@ -323,6 +335,7 @@ class Authorizer:
             log.exception("watch_failed")
 
     def _answer(self, submission: Submission, outcome: Outcome) -> None:
+        submission.is_answered = True
         device = submission.device
         if device is not None:
             still_open = self._open.pop(device) - 1

@@ -66,7 +66,9 @@ class CatchUp:
         self._wake.set()
 
     async def run(self) -> None:
-        """Serve requests until cancelled. While the database is away, they wait."""
+        """Serve requests until canceled. While the database is away, they wait, as they do after a failure."""
+        if self._since_ms:
+            self._wake.set()
         try:
             while True:
                 await self._wake.wait()
@@ -98,7 +100,7 @@ class CatchUp:
         try:
             numbers = [connection.device.number for connection in waiting]
             changed = await history.changed_since(self._pool, kind, numbers, min(since_ms.values()))
-        except DATABASE_AWAY:
+        except BaseException:  # a failure of any kind must not forget them
             for connection in waiting:
                 self._request(connection, since_ms[connection])
             raise
@@ -121,21 +123,26 @@ class CatchUp:
     async def _serve(self, connection: Connection, since_ms: int) -> None:
         """Deliver page after page, each once the device has taken the messages before it."""
         endpoint = self._endpoints[connection.device.kind]
-        after: Cursor | None = Cursor.before(since_ms)
-        while after is not None and not connection.is_closing:
-            try:
-                async with asyncio.timeout(_PAGE_WITHIN_S):
-                    await connection.drained()
-            except TimeoutError:
-                connection.close(CloseCode.SLOW_CONSUMER, "too many messages unread")
-                return
-            try:
+        after = Cursor.before(since_ms)
+        try:
+            while not connection.is_closing:
+                try:
+                    async with asyncio.timeout(_PAGE_WITHIN_S):
+                        await connection.drained()
+                except TimeoutError:
+                    connection.close(CloseCode.SLOW_CONSUMER, "too many messages unread")
+                    return
                 async with self._reads:
                     number = connection.device.number
                     page = await endpoint.missed(number, connection.language, after, self._page_payments)
-            except DATABASE_AWAY:
-                self._request(connection, after.changed_at_ms)
-                return
-            for message in page.messages:
-                connection.deliver(encode(message))
-            after = page.next_cursor
+                for message in page.messages:
+                    connection.deliver(encode(message))
+                if page.next_cursor is None:
+                    return
+                after = page.next_cursor
+        except DATABASE_AWAY:
+            self._request(connection, after.changed_at_ms)
+        except asyncio.CancelledError:
+            # `run` has failed and will be started again.
+            self._request(connection, after.changed_at_ms)
+            raise

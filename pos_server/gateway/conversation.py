@@ -127,16 +127,16 @@ def _about(message: Request) -> dict[str, str]:
 
 async def _answer(work: Work, message: Request, connection: Connection) -> None:
     try:
-        answer = await work()
-    except MessageError as error:
-        answer = error_message(error)
-    except DATABASE_AWAY as away:
-        log.warning("database_away", during=message.type, cause=type(away).__name__, **_about(message))
-        answer = error_message(refused(ErrorCode.BUSY, message))
+        try:
+            answer = await work()
+        except MessageError as error:
+            answer = error_message(error)
+        except DATABASE_AWAY as away:
+            log.warning("database_away", during=message.type, cause=type(away).__name__, **_about(message))
+            answer = error_message(refused(ErrorCode.BUSY, message))
+        for each in answer if isinstance(answer, list) else [answer]:
+            if each is not None:
+                connection.deliver(encode(each))
     except Exception:
         log.exception("request_failed", type=message.type, **_about(message))
         connection.close(CloseCode.UNAVAILABLE, "server fault, come back")
-        return
-    for each in answer if isinstance(answer, list) else [answer]:
-        if each is not None:
-            connection.deliver(encode(each))

@@ -61,8 +61,9 @@ class PinHasher:
     async def _in_thread(self, work: Callable[[], T]) -> T:
         if self._open >= self._open_max:
             raise PinHasherBusy
-        self._open += 1
+        # Raises RuntimeError if the system gives no thread: then nothing is open.
         future = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        self._open += 1
         # Counted until the thread is done, also when the caller has gone away meanwhile.
         future.add_done_callback(self._done)
         return await asyncio.shield(future)

@@ -9,7 +9,7 @@
 - The server runs as the role `pos_app`, which may insert transfers but never update or delete them. Only the operator's
   commands run as the owner of the database.
 - Transfer ids are assigned in order but committed in any order. Anything that reads "all transfers up to an id"
-  therefore waits until the transactions that were running at that moment have ended (`transactions.py`). Balances use
+  therefore waits until the transactions that were writing at that moment have ended (`horizon.py`). Balances use
   such a horizon: the sum of the transfers up to it is stored, later transfers are added at each read (`rollup.py`).
   Seals, settlement and the archive build on the same rule.
 - Old payments move into files (`archive.py`); `audit.py` proves from the rows alone that the money is right.
@@ -19,7 +19,7 @@
     stores.py, wallets.py, reports.py            what back offices and issuers read and change
     history.py, pins.py, shifts.py               what devices read and change
     api_keys.py, idempotency.py                  what the REST API stores
-    rollup.py, transactions.py                   balances, and the horizon that they need
+    rollup.py, horizon.py                        balances, and the horizon that they need
     settlement.py, seals.py, archive*.py, audit.py   the operator's accounting
     leadership.py, database.py, migrate.py, sql/, migrations/   connections, statements and the schema
 

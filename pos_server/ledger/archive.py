@@ -4,7 +4,8 @@ The archive moves units: a payment with all its refunds and transfers, or the tr
 without locks and written to a file. Then one transaction deletes them from the ledger and records the file. It checks
 that each payment still has the version that was written. If a payment has changed, the transaction is rolled back and
 the part is written again without that payment. Live payments therefore wait only for the deletion itself. A crash
-leaves nothing, or a file that no row refers to; the next run overwrites it.
+leaves nothing, or a file that no row refers to; the next run recognizes it by the name of the attempt in its header,
+and replaces it. Every other file in the way is refused: it may be the only place of another ledger's payments.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ import asyncpg
 
 from ..core.errors import PosError
 from ..core.payments.payment import MerchantKey
-from .archive_file import PartWriter, ids_and_merchants, part_name
+from .archive_file import Attempt, PartTaken, PartWriter, ids_and_merchants, part_name
 from .rollup import roll_up
 from .settlement import first_unsettled_date
 from .sql import QUERIES
@@ -90,7 +91,7 @@ async def archive(
     """Move rows that were final before `before` (midnight UTC) into files in `out`, and return the parts written.
 
     Safe to repeat, to run concurrently, and to run again after it was killed: recorded parts remain. Raises
-    NotArchivable, TransactionsOpen and asyncpg's errors.
+    NotArchivable, WriterOpen and asyncpg's errors.
     """
     await connection.execute("select pg_advisory_lock($1)", _ADVISORY_LOCK)
     try:
@@ -147,8 +148,11 @@ async def _move_part(
     for _ in range(_ATTEMPTS_MAX):
         last = await connection.fetchrow(QUERIES["last_archive_part"])
         number = last["number"] + 1 if last else 1
+        attempt = await _begin_attempt(connection)
         try:
-            writer = await asyncio.to_thread(PartWriter, out, number, horizon.before, last["sha256"] if last else None)
+            writer = await asyncio.to_thread(
+                PartWriter, out, number, horizon.before, last["sha256"] if last else None, attempt
+            )
             try:
                 units, next_position = await _write_units(connection, writer, horizon, position, payments_max)
             except BaseException:
@@ -156,10 +160,13 @@ async def _move_part(
                 raise
             if not units:
                 await asyncio.to_thread(writer.discard)
+                await connection.execute(QUERIES["end_archive_attempts"])
                 return None, next_position
             digest = await asyncio.to_thread(writer.finish)
         except ConnectionError:
             raise  # from the database, not from the file
+        except PartTaken as error:
+            raise NotArchivable(str(error)) from None
         except OSError as error:
             raise NotArchivable(
                 f"cannot write {out / part_name(number)}: {error}. Its payments remain in the ledger"
@@ -169,6 +176,15 @@ async def _move_part(
         except (_PartOutdated, asyncpg.DeadlockDetectedError):
             continue
     raise NotArchivable("old payments keep changing while they are being archived. Archive again later")
+
+
+async def _begin_attempt(connection: asyncpg.Connection) -> Attempt:
+    """Record the name of an attempt before any file contains it."""
+    row = await connection.fetchrow(QUERIES["begin_archive_attempt"])
+    if row is None:
+        raise AssertionError("there is one ledger")
+    *earlier, name = row["archive_attempts"]
+    return Attempt(row["id"], name, earlier)
 
 
 async def _write_units(
@@ -233,6 +249,7 @@ async def _record(
             digest,
             now,
         )
+        await connection.execute(QUERIES["end_archive_attempts"])
     return part
 
 

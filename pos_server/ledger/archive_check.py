@@ -1,6 +1,10 @@
-"""Read the archive's files back: compare them with the recorded parts and load the digests of their transfers."""
+"""Read the archive's files back: compare them with the recorded parts, names and balances.
+
+The digests of their transfers are loaded for the check of the seals.
+"""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from itertools import chain, islice
@@ -8,7 +12,7 @@ from pathlib import Path
 
 import asyncpg
 
-from .archive_file import PartUnreadable, Unit, ids_and_merchants, read_units, sha256_of
+from .archive_file import PartUnreadable, Unit, ids_and_merchants, read_header, read_units, sha256_of
 from .sql import QUERIES
 
 _UNITS_PER_CHUNK = 1000
@@ -34,33 +38,63 @@ async def read_archive(connection: asyncpg.Connection, folder: Path) -> list[str
     A changed part is loaded as well, so that the seals can name the changed transfers. Raises asyncpg's errors.
     """
     problems: list[str] = []
+    ledger_id = str(await connection.fetchval(QUERIES["ledger_id"]))
     for part in await connection.fetch(QUERIES["archive_parts"]):
         path = folder / part["file"]
         try:
             if await asyncio.to_thread(sha256_of, path) != part["sha256"]:
-                problems.append(f"{path.name} was changed: its SHA-256 differs from the recorded one")
+                is_foreign = await asyncio.to_thread(_ledger_of, path) not in (None, ledger_id)
+                problems.append(
+                    f"{path.name} belongs to another ledger"
+                    if is_foreign
+                    else f"{path.name} was changed: its SHA-256 differs from the recorded one"
+                )
         except OSError as error:
             problems.append(f"{path.name} is missing in {folder}: {error.strerror}")
             continue
         units = read_units(path)
         try:
             while chunk := await asyncio.to_thread(_next_chunk, units):
-                problems += await _load_digests(connection, chunk, path.name)
+                problems += await _load(connection, chunk, path.name)
         except PartUnreadable as error:
             problems.append(str(error))
-    return problems
+    if problems:  # the sums would name every account of the parts above
+        return problems
+    return [
+        f"account {row['account_id']} has an archived balance of {row['recorded']}; the parts sum to {row['in_parts']}"
+        for row in await connection.fetch(QUERIES["wrong_archived_balances"])
+    ]
+
+
+def _ledger_of(path: Path) -> str | None:
+    try:
+        return read_header(path).get("ledger")
+    except PartUnreadable:
+        return None
 
 
 def _next_chunk(units: Iterator[Unit]) -> list[Unit]:
     return list(islice(units, _UNITS_PER_CHUNK))
 
 
-async def _load_digests(connection: asyncpg.Connection, units: list[Unit], file: str) -> list[str]:
+async def _load(connection: asyncpg.Connection, units: list[Unit], file: str) -> list[str]:
     digests = dict(chain.from_iterable(unit.digests.items() for unit in units))
     await connection.execute(QUERIES["add_archived_digests"], list(digests), list(digests.values()))
-    unrecorded = await connection.fetch(
-        QUERIES["unrecorded_archived"],
-        *ids_and_merchants(unit.payment for unit in units if unit.payment is not None),
+    sums = Counter[int]()
+    for unit in units:
+        sums.update(unit.sums)
+    await connection.execute(QUERIES["add_archived_sums"], list(sums), list(sums.values()))
+    payments = [unit for unit in units if unit.payment is not None]
+    wrong = await connection.fetch(
+        QUERIES["wrongly_archived"],
+        *ids_and_merchants(unit.payment for unit in payments if unit.payment is not None),
+        [unit.status for unit in payments],
+        [unit.reference for unit in payments],
         *ids_and_merchants(chain.from_iterable(unit.refunds for unit in units)),
     )
-    return [f"{row['name']} in {file} is not recorded as archived" for row in unrecorded]
+    problems = [f"{row['name']} in {file} {row['problem']}" for row in wrong]
+    return problems + [
+        f"payment {unit.payment[1]} in {file} has another amount than its transfer"
+        for unit in payments
+        if unit.payment is not None and not unit.is_paid_right
+    ]

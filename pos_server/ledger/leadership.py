@@ -17,14 +17,15 @@ _ADVISORY_LOCK = int.from_bytes(b"pos-lead")
 
 async def lead(
     dsn: str,
-    work: Sequence[Callable[[asyncpg.Connection], Awaitable[None]]],
+    duties: Sequence[Callable[[asyncpg.Connection], Awaitable[None]]],
     *,
     every_s: float,
     timeout_s: float,
 ) -> None:
-    """Run all `work` every `every_s` while this server leads; otherwise try to become the leader. Never returns.
+    """Run all `duties` every `every_s` while this server leads; otherwise try to become the leader. Never returns.
 
-    The lock is held by the connection that `work` uses, so a server that loses its database also loses the lead.
+    `timeout_s` limits each duty. The lock is held by the connection that the duties use, so a server that loses its
+    database also loses the lead. Raises ExceptionGroup for duties with unexpected errors, after the others have run.
     """
     connection: asyncpg.Connection | None = None
     is_leader = False
@@ -33,19 +34,35 @@ async def lead(
             try:
                 if connection is None:
                     connection, is_leader = await connect(dsn, timeout_s=timeout_s), False
-                async with asyncio.timeout(timeout_s):
-                    if not is_leader:
+                if not is_leader:
+                    async with asyncio.timeout(timeout_s):
                         is_leader = await connection.fetchval(QUERIES["try_lead"], _ADVISORY_LOCK)
-                    for task in work if is_leader else ():
-                        await task(connection)
+                if is_leader:
+                    await _run_all(duties, connection, timeout_s)
             except DATABASE_AWAY as away:
                 log.warning("database_away", during="leading", cause=type(away).__name__)
                 if connection is not None:
                     connection.terminate()
                 connection = None
-            except Exception:
-                log.exception("leader_work_failed")
             await asyncio.sleep(every_s)
     finally:
         if connection is not None:
             connection.terminate()
+
+
+async def _run_all(
+    duties: Sequence[Callable[[asyncpg.Connection], Awaitable[None]]], connection: asyncpg.Connection, timeout_s: float
+) -> None:
+    """Run every duty, so that one that fails or takes too long does not stop the others. Raises their errors."""
+    failures: list[Exception] = []
+    for duty in duties:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await duty(connection)
+        except Exception as failure:
+            failures.append(failure)
+    unexpected = [failure for failure in failures if not isinstance(failure, DATABASE_AWAY)]
+    if unexpected:
+        raise ExceptionGroup("duties of the leader failed", unexpected)
+    if failures:
+        raise failures[0]

@@ -75,6 +75,19 @@ async def migrate(connection: asyncpg.Connection, migrations: list[Migration]) -
             await connection.execute("select pg_advisory_unlock($1)", _ADVISORY_LOCK)
 
 
+async def check_current(connection: asyncpg.Connection, migrations: list[Migration]) -> None:
+    """Raise MigrationError unless the schema is that of this version: neither older nor newer, nor edited."""
+    if await connection.fetchval("select to_regclass('migration') is null"):
+        raise MigrationError("the database has no ledger. Run `pos-server migrate` first")
+    applied = {row["number"]: row for row in await connection.fetch("select * from migration order by number")}
+    _check_history(applied, migrations)
+    if len(applied) < len(migrations):
+        raise MigrationError(
+            f"the schema is at migration {max(applied, default=0)}, and this version needs {migrations[-1].number}. "
+            "Run `pos-server migrate` first"
+        )
+
+
 async def schema_number(pool: asyncpg.Pool) -> int:
     """Return the number of the last applied migration; 0 if there is none or its table is not accessible."""
     try:

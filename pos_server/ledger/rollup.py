@@ -1,8 +1,7 @@
 """Balances of merchants and the house: a stored sum up to a horizon, plus the transfers after it.
 
-Ids are assigned in order but committed in any order. The horizon therefore moves to an id only when every transaction
-that was running while this id was the last one has ended. Each read adds the later transfers in the same statement, so
-a balance is always exact, however old the stored sum is.
+The sum moves to an id only when no smaller id can appear any more (horizon.py). Each read adds the later transfers in
+the same statement, so a balance is always exact, however old the stored sum is.
 """
 
 from dataclasses import dataclass
@@ -10,8 +9,8 @@ from dataclasses import dataclass
 import asyncpg
 
 from .database import AnyConnection
+from .horizon import have_ended, wait_until_ended
 from .sql import QUERIES
-from .transactions import have_ended, wait_until_ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,24 +29,24 @@ class RollUp:
 
     def __init__(self) -> None:
         self._last_id = 0
-        self._running: list[str] | None = None
+        self._writers: list[str] | None = None
 
     async def step(self, connection: asyncpg.Connection) -> None:
         """Sum up to the id that the previous step read, if its transactions have ended; then read the next id.
 
         Raises asyncpg's errors.
         """
-        if self._running is not None:
-            if not await have_ended(connection, self._running):
+        if self._writers is not None:
+            if not await have_ended(connection, self._writers):
                 return
             await _sum_up_to(connection, self._last_id)
-        ((self._last_id, self._running),) = await connection.fetch(QUERIES["last_transfer"])
+        ((self._last_id, self._writers),) = await connection.fetch(QUERIES["last_transfer"])
 
 
 async def roll_up(connection: asyncpg.Connection) -> int:
-    """Sum up all current transfers and return the horizon, an id. Raises TransactionsOpen and asyncpg's errors."""
-    ((last_id, running),) = await connection.fetch(QUERIES["last_transfer"])
-    await wait_until_ended(connection, running)
+    """Sum up all current transfers and return the horizon, an id. Raises WriterOpen and asyncpg's errors."""
+    ((last_id, writers),) = await connection.fetch(QUERIES["last_transfer"])
+    await wait_until_ended(connection, writers)
     return await _sum_up_to(connection, last_id)
 
 

@@ -12,8 +12,8 @@ import asyncpg
 from ..business_days import day_of, day_start
 from ..core.accounting.seals import NO_HASH, Seal, missing_digests, pack_digests, seal_violations
 from .archive_check import digest_table, read_archive
+from .horizon import wait_until_ended
 from .sql import QUERIES
-from .transactions import wait_until_ended
 
 # Limits a seal to 3.2 MB, and the memory of a check.
 TRANSFERS_PER_SEAL_MAX = 200_000
@@ -40,7 +40,7 @@ async def seal_days(
     """Seal all unsealed days before today in `time_zone`, and return the last hash of the chain.
 
     Safe to repeat and to run concurrently, because of an advisory lock. A day without transfers has a seal too. Raises
-    TransactionsOpen and asyncpg's errors; days that were sealed before the error remain sealed.
+    WriterOpen and asyncpg's errors; days that were sealed before the error remain sealed.
     """
     zone = ZoneInfo(time_zone)
     await connection.execute("select pg_advisory_lock($1)", _ADVISORY_LOCK)
@@ -67,8 +67,8 @@ async def seal_days(
 
 async def _last_id_of_day(connection: asyncpg.Connection, end: datetime, after_id: int) -> int:
     """Return the last transfer before `end`, once all transactions have ended that could add a smaller id."""
-    ((last_id, running),) = await connection.fetch(QUERIES["last_transfer_before"], end, after_id)
-    await wait_until_ended(connection, running)
+    ((last_id, writers),) = await connection.fetch(QUERIES["last_transfer_before"], end, after_id)
+    await wait_until_ended(connection, writers)
     return int(last_id)
 
 

@@ -15,8 +15,8 @@ import asyncpg
 from ..business_days import day_of, day_start, joined_day
 from ..core.accounting.settlement import Statement
 from ..core.errors import PosError
+from .horizon import wait_until_ended
 from .sql import QUERIES
-from .transactions import wait_until_ended
 
 _ADVISORY_LOCK = int.from_bytes(b"pos-sett")
 # Longer than the servers' clocks may differ plus the time from a batch's timestamp to its commit.
@@ -73,7 +73,7 @@ async def settle(connection: asyncpg.Connection, business_date: date, now: datet
     """Settle a business day for all merchants, and all unsettled days before it, each day in one commit.
 
     Safe to repeat and to run concurrently. A merchant's day ends at its own cut-off in its own time zone; a transfer
-    belongs to the day of its timestamp. Raises DayNotOver, DayBeforeLedger, TransactionsOpen and asyncpg's errors; days
+    belongs to the day of its timestamp. Raises DayNotOver, DayBeforeLedger, WriterOpen and asyncpg's errors; days
     that were settled before the error remain settled.
     """
     await connection.execute("select pg_advisory_lock($1)", _ADVISORY_LOCK)
@@ -82,8 +82,8 @@ async def settle(connection: asyncpg.Connection, business_date: date, now: datet
         if now < last_end - _DAY / 2:  # no zone is further ahead of UTC
             raise DayNotOver(business_date, last_end + OVERLAP)
         # A transaction that is running now may still commit a transfer of the day.
-        ((_, running),) = await connection.fetch(QUERIES["last_transfer"])
-        await wait_until_ended(connection, running)
+        ((_, writers),) = await connection.fetch(QUERIES["last_transfer"])
+        await wait_until_ended(connection, writers)
         days, first_date = await _unsettled_days(connection, business_date)
         ends = [day.ends_at for day in days.get(business_date, ())]
         if ends and now < max(ends) + OVERLAP:

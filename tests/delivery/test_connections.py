@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from starlette.websockets import WebSocket
+from structlog.testing import capture_logs
 
 from pos_server.core.credentials.device_keys import DeviceId, DeviceKind
 from pos_server.core.errors import CloseCode, ConnectionClosing
@@ -35,6 +36,7 @@ class Peer:
         self.reads = asyncio.Event()
         self.reads.set()
         self.gone = False
+        self.bug: Exception | None = None
         self.websocket = WebSocket({"type": "websocket"}, self._receive, self._send)
         self.websocket.application_state = self.websocket.client_state = self.websocket.client_state.CONNECTED
 
@@ -45,6 +47,8 @@ class Peer:
         # A close is sent even if the peer does not read.
         if event["type"] == "websocket.send":
             await self.reads.wait()
+        if self.bug is not None and event["type"] == "websocket.send":
+            raise self.bug
         if self.gone:
             raise OSError("gone")
         if event["type"] == "websocket.send":
@@ -253,3 +257,18 @@ async def test_messages_to_a_peer_that_is_gone_are_no_fault() -> None:
     connection.close(CloseCode.UNAVAILABLE, "")
     await until(lambda: connection._writer is None)
     assert peer.received == []
+
+
+async def test_a_writer_that_fails_unexpectedly_is_logged_and_closes_the_connection() -> None:
+    """The message is lost, so the device must connect again and catch up."""
+    connections, peer = Connections(OutboxLimits(10, 10_000)), Peer()
+    peer.bug = ValueError("a bug")
+    connection = opened(connections, TILL, peer)
+    with capture_logs() as logs:
+        connection.deliver("lost")
+        connection.deliver("never sent")
+        await until(lambda: peer.closed is not None)
+        await connection.ended()
+    assert peer.closed == (CloseCode.UNAVAILABLE, "server fault, come back")
+    assert peer.received == []
+    assert [(log["event"], log["number"]) for log in logs] == [("send_failed", TILL.number)]

@@ -14,7 +14,7 @@ from websockets.asyncio.client import ClientConnection
 from pos_server.core.credentials.device_keys import DeviceId, DeviceKind
 from pos_server.core.errors import CloseCode
 from pos_server.delivery.connections import Connections
-from pos_server.delivery.peers import CHANNEL
+from pos_server.delivery.peer_messages import CHANNEL
 from pos_server.ledger import directory
 from pos_server.server import RunningServer, serving
 from tests.gateway.test_pin import confirm_message, pin_message
@@ -141,6 +141,33 @@ async def test_an_older_connection_at_another_server_does_not_supersede_its_succ
             assert (await ask(live, scan_message(shop.wallets[0].code())))["status"] == "approved"
     finally:
         await old_socket.__aexit__(None, None, None)
+
+
+async def test_a_device_that_moves_while_its_server_hears_nothing_has_one_connection(
+    dsn: str, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`opened` is lost, and the older connection is closed when the gap ends."""
+    limits = settings(peers_alive_s=0.1)
+    async with (
+        proxied(dsn) as proxy,
+        serving(limits, KEYRING, proxy.dsn) as there,
+        serving(limits, KEYRING, dsn) as here,
+    ):
+        with monkeypatch.context() as earlier:
+            # The old connection arrived a minute ago, which is more than the margin.
+            earlier.setattr(Connections, "arrival", lambda self: time.monotonic() - 60)
+            old_socket = logged_in(there.url, shop.wallets[0])
+            old = await old_socket.__aenter__()
+        try:
+            proxy.away = True
+            await proxy.drop_all()
+            async with logged_in(here.url, shop.wallets[0]) as new, logged_in(here.url, shop.terminals[0]) as till:
+                result = await ask(till, scan_message(shop.wallets[0].code()))
+                proxy.away = False
+                assert await close_code(old) == CloseCode.SUPERSEDED
+                assert (await receive(new))["payment_id"] == result["payment_id"]
+        finally:
+            await old_socket.__aexit__(None, None, None)
 
 
 async def test_a_new_key_closes_the_old_connection_at_another_server(

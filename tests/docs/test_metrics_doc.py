@@ -33,6 +33,14 @@ async def test_the_table_of_metrics_matches_a_scrape(dsn: str, shop: Shop) -> No
         assert family.documentation
     rows = DOCUMENT.section("Metrics").table("Metric", "Type", "Labels", "What it says")
     assert {row["Metric"]: (row["Type"], row["Labels"]) for row in rows} == scraped
+    tasks = {
+        sample.labels["task"]
+        for family in text_string_to_metric_families(text)
+        if family.name == "pos_task_down"
+        for sample in family.samples
+    }
+    stated = DOCUMENT.section("Tasks").table("Task", "What it does", "Needed", "Reason")
+    assert {name for row in stated for name in re.findall(r"[a-z0-9-]+", row["Task"])} == tasks
 
 
 def test_every_alert_has_texts_and_a_section_in_the_runbook() -> None:

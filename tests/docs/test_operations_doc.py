@@ -19,7 +19,7 @@ from pos_server.cli import main as cli
 from pos_server.core.credentials.payment_code import STEP_S
 from pos_server.core.errors import CloseCode
 from pos_server.ledger.database import SERVER_VERSION_MIN
-from pos_server.ledger.transactions import TRANSACTIONS_TIMEOUT_S
+from pos_server.ledger.horizon import WRITERS_TIMEOUT_S
 from pos_server.postgres.embedded import IMMEDIATE_TIMEOUT_S, EmbeddedPostgres
 from pos_server.settings import METRICS_TOKEN_CHARS_MIN, Settings
 from tests.backup.documented import names
@@ -119,7 +119,7 @@ def test_figures_match_the_code() -> None:
     assert f"PostgreSQL {SERVER_VERSION_MIN} or newer" in prose
     assert f"closed with {CloseCode.UNAUTHORIZED}" in prose
     assert f"its step of {STEP_S} s" in prose
-    assert TRANSACTIONS_TIMEOUT_S == 60, "the document says a minute"
+    assert WRITERS_TIMEOUT_S == 60, "the document says a minute"
     assert f"`POS_METRICS_TOKEN` ({METRICS_TOKEN_CHARS_MIN} characters or more" in prose
 
 

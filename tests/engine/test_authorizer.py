@@ -18,7 +18,7 @@ from pos_server.ledger.audit import audit
 from pos_server.limits import AuthorizerLimits
 from tests.copies import replace
 from tests.proxy import proxied
-from tests.support import KEYRING, RULES, Shop, build_shop
+from tests.support import KEYRING, RULES, Shop, build_shop, working
 
 pytestmark = pytest.mark.asyncio
 
@@ -57,13 +57,8 @@ class Engine:
 @asynccontextmanager
 async def running(dsn: str, limits: AuthorizerLimits = LIMITS, watch: Watch | None = None) -> AsyncIterator[Engine]:
     engine = Engine(dsn, limits, watch)
-    task = asyncio.create_task(engine.authorizer.run())
-    try:
+    async with working(engine.authorizer):
         yield engine
-    finally:
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
 
 
 def status(outcome: Outcome) -> str:
@@ -346,12 +341,10 @@ async def test_a_failing_publisher_does_not_stop_the_engine(dsn: str, shop: Shop
     authorizer = Authorizer(dsn, KEYRING, RULES, LIMITS, publish, day_start_ms=lambda _: 0)
     scans = [shop.scan(), shop.scan()]
     with capture_logs() as logs:
-        task = asyncio.create_task(authorizer.run())
-        authorizer.submit(scans[0], "first")
-        authorizer.submit(scans[1], "second")
-        await authorizer.drained()
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        async with working(authorizer):
+            authorizer.submit(scans[0], "first")
+            authorizer.submit(scans[1], "second")
+            await authorizer.drained()
     assert published == ["first", "second"]
     assert [(log["event"], log["payment_id"]) for log in logs] == [
         ("publish_failed", str(scan.payment_id)) for scan in scans
@@ -369,12 +362,10 @@ async def test_a_failing_watch_does_not_stop_the_engine(dsn: str, shop: Shop) ->
     authorizer = Authorizer(
         dsn, KEYRING, RULES, LIMITS, lambda outcome, _: published.append(outcome), day_start_ms=lambda _: 0, watch=watch
     )
-    task = asyncio.create_task(authorizer.run())
-    for _ in range(2):
-        authorizer.submit(shop.scan())
-        await authorizer.drained()
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    async with working(authorizer):
+        for _ in range(2):
+            authorizer.submit(shop.scan())
+            await authorizer.drained()
     assert [status(outcome) for outcome in published] == ["approved", "approved"]
     assert [record.outcomes for record in records] == [[outcome] for outcome in published]
 
@@ -385,10 +376,8 @@ async def test_rejected_operations_are_counted(dsn: str, shop: Shop) -> None:
     with pytest.raises(NotAccepted):
         engine.authorizer.submit(shop.scan(), "one too many")
     assert (engine.authorizer.rejected, engine.authorizer.queued) == (1, 1)
-    task = asyncio.create_task(engine.authorizer.run())
-    await engine.authorizer.drained()
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    async with working(engine.authorizer):
+        await engine.authorizer.drained()
     assert (engine.authorizer.rejected, engine.authorizer.queued) == (2, 0)
 
 

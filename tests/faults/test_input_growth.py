@@ -343,7 +343,7 @@ def test_a_device_that_opens_elsewhere_costs_the_same_with_many_recent_notices()
             timeout_s=1,
         )
         for number in range(count):
-            peers._remember(Notice(Recipient(DeviceKind.TERMINAL, number), lambda language: None))  # type: ignore[arg-type, return-value]
+            peers._recent.add(Notice(Recipient(DeviceKind.TERMINAL, number), lambda language: None), peers._clock())  # type: ignore[arg-type, return-value]
         return peers
 
     def open_all(peers: Peers) -> None:

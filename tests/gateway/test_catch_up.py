@@ -33,6 +33,7 @@ class Ledger:
         self.changes = changes
         self.changed = {PHONE.number}
         self.failures = 0
+        self.error: Exception = OSError("away")
         self.asked: list[tuple[Sequence[int], int]] = []
         self.reads = 0
 
@@ -52,13 +53,17 @@ class Ledger:
     def _fail(self) -> None:
         if self.failures:
             self.failures -= 1
-            raise OSError("away")
+            raise self.error
+
+
+def catch_up_of(ledger: Ledger, connections: Connections) -> CatchUp:
+    endpoint = cast("DeviceEndpoint[Any]", ledger)
+    return CatchUp(cast("Any", ledger), connections, [endpoint], page_payments=PAGE, lag_ms=LAG_MS)
 
 
 @asynccontextmanager
 async def catching_up(ledger: Ledger, connections: Connections) -> AsyncIterator[CatchUp]:
-    endpoint = cast("DeviceEndpoint[Any]", ledger)
-    catch_up = CatchUp(cast("Any", ledger), connections, [endpoint], page_payments=PAGE, lag_ms=LAG_MS)
+    catch_up = catch_up_of(ledger, connections)
     task = asyncio.create_task(catch_up.run())
     try:
         yield catch_up
@@ -174,3 +179,36 @@ async def test_devices_of_another_kind_and_closed_ones_are_left_out() -> None:
         catch_up.request(LAG_MS)
         await until(lambda: len(ledger.asked) == 1)
     assert (ledger.reads, till.received) == (0, [])
+
+
+async def test_requests_and_half_served_devices_survive_a_failure() -> None:
+    """A second run goes on where the first one failed: with the request, and with the page that was not delivered."""
+    connections, peer, _ = connected(messages_max=PAGE + 1)
+    peer.reads.clear()
+    ledger = Ledger(changes=20)
+    catch_up = catch_up_of(ledger, connections)
+    first = asyncio.create_task(catch_up.run())
+    catch_up.request(LAG_MS)
+    await until(lambda: ledger.reads == 1)
+    first.cancel()
+    await asyncio.wait([first])
+    peer.reads.set()
+    second = asyncio.create_task(catch_up.run())
+    await until(lambda: len(set(texts(peer))) == 20)
+    second.cancel()
+    await asyncio.wait([second])
+    assert list(dict.fromkeys(texts(peer))) == list(range(1, 21))
+
+
+async def test_a_query_that_fails_unexpectedly_forgets_no_request() -> None:
+    connections, peer, _ = connected()
+    ledger = Ledger(changes=2)
+    ledger.failures, ledger.error = 1, RuntimeError("a bug")
+    catch_up = catch_up_of(ledger, connections)
+    catch_up.request(LAG_MS)
+    with pytest.raises(RuntimeError, match="a bug"):
+        await catch_up.run()
+    second = asyncio.create_task(catch_up.run())
+    await until(lambda: len(peer.received) == 2)
+    second.cancel()
+    await asyncio.wait([second])

@@ -105,9 +105,12 @@ async def test_parts_are_bounded_and_chained(
     previous = None
     for number, part in enumerate(parts, 1):
         assert part.file == f"payments-{number:06}.jsonl.gz"
-        assert lines(tmp_path, number)[0] == {
+        header = lines(tmp_path, number)[0]
+        assert header == {
             "format": "pos-archive",
-            "version": 1,
+            "version": 2,
+            "ledger": str(await admin.fetchval("select id from ledger")),
+            "attempt": header["attempt"],
             "part": number,
             "before": f"{BEFORE}T00:00:00+00:00",
             "previous_sha256": previous,

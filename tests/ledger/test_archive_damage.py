@@ -128,7 +128,13 @@ async def test_a_changed_line_is_named(
     for name, value in (("amount_minor", 1), ("created_at", "2020-01-01T00:00:00+00:00"), ("wallet_number", 5)):
         changed = {**contents[at], "transfers": [{**transfer, name: value}]}
         write_part(tmp_path, [*contents[:at], changed, *contents[at + 1 :]])
-        assert (await seal_report(admin, tmp_path)).problems == [CHANGED, f"transfer {transfer['id']} was changed"]
+        found = (await seal_report(admin, tmp_path)).problems
+        other_amount = f"payment {ids['paid']} in payments-000001.jsonl.gz has another amount than its transfer"
+        assert found == [
+            CHANGED,
+            *([other_amount] if name == "amount_minor" else []),
+            f"transfer {transfer['id']} was changed",
+        ]
     write_part(tmp_path, [*contents[:at], *contents[at + 1 :]])
     assert (await seal_report(admin, tmp_path)).problems == [CHANGED, f"transfer {transfer['id']} was removed"]
     # If the part's recorded hash is changed too, the seals still detect the change.
@@ -136,7 +142,10 @@ async def test_a_changed_line_is_named(
         "update archive_part set sha256 = $1",
         hashlib.sha256((tmp_path / "payments-000001.jsonl.gz").read_bytes()).digest(),
     )
-    assert (await seal_report(admin, tmp_path)).problems == [f"transfer {transfer['id']} was removed"]
+    *sums, removed = (await seal_report(admin, tmp_path)).problems
+    assert removed == f"transfer {transfer['id']} was removed"
+    assert len(sums) == 2
+    assert all(" has an archived balance of " in account for account in sums)
     assert (await audit(admin)).ok, "the audit needs no files"
 
 

@@ -127,7 +127,7 @@ async def test_a_replaced_chain_lacks_the_expected_hash(
     assert (await check(admin, kept)).problems == [f"no seal has the hash {kept}: seals were removed or replaced"]
 
 
-async def test_sealing_waits_for_open_transactions(
+async def test_sealing_waits_for_transactions_that_add_transfers(
     dsn: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await three_days(connection, shop, admin)
@@ -135,9 +135,9 @@ async def test_sealing_waits_for_open_transactions(
     try:
         async with other.transaction():
             await run_batch(other, shop.scan())
-            monkeypatch.setattr("pos_server.ledger.transactions.TRANSACTIONS_TIMEOUT_S", 0.2)
+            monkeypatch.setattr("pos_server.ledger.horizon.WRITERS_TIMEOUT_S", 0.2)
             tomorrow = NOW + timedelta(days=2)
-            with pytest.raises(Exception, match="a database transaction has been open"):
+            with pytest.raises(Exception, match="may add transfers and has been open"):
                 await seal_days(admin, tomorrow, "UTC", silent)
         await seal_days(admin, tomorrow, "UTC", silent)
         report = await check(admin)

@@ -17,7 +17,6 @@ from pos_server.ledger import directory
 from pos_server.ledger.audit import audit
 from pos_server.ledger.database import connect
 from pos_server.ledger.settlement import DayBeforeLedger, DayNotOver, settle
-from pos_server.ledger.transactions import TransactionsOpen
 from tests.end_to_end.server_process import pos_server
 from tests.ledger.test_payments import run_batch
 from tests.support import EUR, Shop, new_id
@@ -293,20 +292,3 @@ async def test_a_new_merchant_changes_no_statements_of_earlier_days(
     await directory.create_merchant(connection, "Newcomer", EUR)
     assert (await settle(admin, D1, NOW)).statements == before.statements
     assert (await settle(admin, D2, NOW)).statements != []
-
-
-async def test_an_open_transaction_prevents_the_settlement(
-    dsn: str, connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await two_days(connection, shop, admin)
-    monkeypatch.setattr("pos_server.ledger.transactions.TRANSACTIONS_TIMEOUT_S", 0.2)
-    other = await connect(dsn, timeout_s=10)
-    try:
-        async with other.transaction():
-            await other.execute("select 1")
-            with pytest.raises(TransactionsOpen, match="End it, then repeat the command"):
-                await settle(admin, D1, NOW)
-        assert await admin.fetchval("select count(*) from settlement") == 0
-        assert (await settle(admin, D1, NOW)).created == 1
-    finally:
-        await other.close()

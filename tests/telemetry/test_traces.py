@@ -20,7 +20,7 @@ from tests.copies import replace
 from tests.end_to_end.server_process import pos_server, running_server
 from tests.engine.test_authorizer import LIMITS
 from tests.proxy import proxied
-from tests.support import KEYRING, MASTER_KEYS, RULES, Shop, ask, logged_in, scan_message
+from tests.support import KEYRING, MASTER_KEYS, RULES, Shop, ask, logged_in, scan_message, working
 
 pytestmark = pytest.mark.asyncio
 
@@ -36,10 +36,8 @@ async def spans(
     authorizer = Authorizer(dsn, KEYRING, RULES, limits, lambda *_: None, day_start_ms=lambda _: 0, watch=traces.batch)
     for operation in operations:
         authorizer.submit(operation)
-    task = asyncio.create_task(authorizer.run())
-    await authorizer.drained()
-    task.cancel()
-    await asyncio.wait([task])
+    async with working(authorizer):
+        await authorizer.drained()
     await traces.close()
     return exporter.get_finished_spans()
 

@@ -271,7 +271,7 @@ class DeviceClient(Generic[ReadyT, MessageT, UnreadT]):
         self._online_at_s = clock()
         self.problem = None
         self._on_online(link.ready)
-        catching_up = asyncio.create_task(self._catch_up(), name="pos-catch-up")
+        catching_up = asyncio.create_task(self._catch_up_or_reconnect(socket), name="pos-catch-up")
         try:
             while True:
                 message = await self._receive(socket)
@@ -302,6 +302,16 @@ class DeviceClient(Generic[ReadyT, MessageT, UnreadT]):
             self._falls_behind.set()
             return False
         return True
+
+    async def _catch_up_or_reconnect(self, socket: ClientConnection) -> None:
+        """Catch up. A bug costs the connection, because the next one starts to catch up again."""
+        try:
+            await self._catch_up()
+        except ConnectionStopped:
+            pass  # the session ends
+        except Exception:
+            log.exception("catching up failed unexpectedly")
+            socket.transport.abort()
 
     async def _catch_up(self) -> None:
         """Request missing results, page by page, as the unread ones leave room. Runs until the link is lost."""

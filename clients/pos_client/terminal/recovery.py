@@ -1,6 +1,7 @@
 """A till's state across restarts: the requests left open, and a journal that is updated in the background."""
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from ..device.connection import local_time_ms
 from ..device.credentials import Credentials
 from ..errors import OutcomeUnknown, RefundRefused, RefundUnknown, RequestRefused, RequestUnanswered
 from .journal import Journal, JournaledCancel, JournaledRefund, JournaledScan, JournalEntry, key_id_of
+
+log = logging.getLogger("pos_client")
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +205,7 @@ class Recovery:
     def _write_soon(self) -> None:
         if self._journal is not None and (self._writer is None or self._writer.done()):
             self._writer = asyncio.create_task(self._write(), name="pos-journal")
+            self._writer.add_done_callback(_log_failure)
 
     async def _write(self) -> None:
         while self._journal is not None and self._is_unwritten():
@@ -210,6 +214,19 @@ class Recovery:
             versions, self._unwritten_versions = self._unwritten_versions, {}
             settled_keys, self._settled_keys = self._settled_keys, set()
             self._keys_in_removal = settled_keys
-            self._written_since_ms = since_ms = self.since_ms
-            await asyncio.to_thread(self._journal.settle, versions, settled_keys, since_ms)
-            self._keys_in_removal = set()
+            since_ms = self.since_ms
+            try:
+                await asyncio.to_thread(self._journal.settle, versions, settled_keys, since_ms)
+            except Exception:
+                # For the next write: the next change starts it, or `close`. An entry that was added again stays.
+                self._unwritten_versions = versions | self._unwritten_versions
+                self._settled_keys |= settled_keys - self._entries.keys()
+                raise
+            finally:
+                self._keys_in_removal = set()
+            self._written_since_ms = since_ms
+
+
+def _log_failure(writer: asyncio.Task[None]) -> None:
+    if not writer.cancelled() and (failure := writer.exception()) is not None:
+        log.error("the journal could not be updated, and the next change tries again: %s", failure)

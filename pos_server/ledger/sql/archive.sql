@@ -94,6 +94,15 @@ values ($1, $2, $3, $4, $5, $6, $7, $8, $9);
 -- name: archive_parts
 select file, sha256 from archive_part order by number;
 
+-- name: ledger_id
+select id from ledger;
+
+-- name: begin_archive_attempt
+update ledger set archive_attempts = archive_attempts || gen_random_uuid() returning id, archive_attempts;
+
+-- name: end_archive_attempts
+update ledger set archive_attempts = '{}';
+
 -- name: vacuum_archived
 -- Makes the space of deleted rows available for new rows.
 vacuum (analyze) payment, refund, transfer;
@@ -109,19 +118,39 @@ select brin_summarize_new_values('transfer_created');
 
 -- name: create_archived_digest
 create temporary table archived_digest (id bigint primary key, digest bytea not null);
+create temporary table archived_sum (account_id bigint primary key, balance_minor numeric not null);
 
 -- name: drop_archived_digest
-drop table archived_digest;
+drop table archived_digest, archived_sum;
 
 -- name: add_archived_digests
 insert into archived_digest select * from unnest($1::bigint[], $2::bytea[]) on conflict do nothing;
 
--- name: unrecorded_archived
--- Those of the payments ($1, $2) and refunds ($3, $4) that are not recorded as archived.
-select 'payment ' || q.id as name from unnest($1::uuid[], $2::bigint[]) as q (id, merchant_id)
-where not exists (select from archived_name a where a.id = q.id and a.merchant_id = q.merchant_id)
+-- name: add_archived_sums
+insert into archived_sum as s select * from unnest($1::bigint[], $2::bigint[])
+on conflict (account_id) do update set balance_minor = s.balance_minor + excluded.balance_minor;
+
+-- name: wrong_archived_balances
+-- Accounts whose archived balance differs from the sum of the parts.
+select coalesce(s.account_id, b.account_id) as account_id, coalesce(s.balance_minor, 0)::bigint as in_parts,
+    coalesce(b.balance_minor, 0) as recorded
+from archived_sum s full join archived_balance b on b.account_id = s.account_id
+where coalesce(s.balance_minor, 0) <> coalesce(b.balance_minor, 0)
+order by 1;
+
+-- name: wrongly_archived
+-- Those of the payments ($1, $2) with status ($3) and reference ($4), and of the refunds ($5, $6), that are not recorded
+-- as archived, or with another status or reference.
+select 'payment ' || q.id as name, case
+    when a.id is null then 'is not recorded as archived'
+    when a.status <> q.status then 'is recorded as ' || a.status || ', not as ' || q.status
+    else 'is recorded with another reference' end as problem
+from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[]) as q (id, merchant_id, status, reference)
+left join archived_name a on a.id = q.id and a.merchant_id = q.merchant_id
+where a.id is null or a.status <> q.status
+    or a.reference is distinct from case when q.status in ('approved', 'canceled') then q.reference end
 union all
-select 'refund ' || q.id from unnest($3::uuid[], $4::bigint[]) as q (id, merchant_id)
+select 'refund ' || q.id, 'is not recorded as archived' from unnest($5::uuid[], $6::bigint[]) as q (id, merchant_id)
 where not exists (
     select from archived_refund a where a.id = q.id and (a.merchant_id = q.merchant_id or a.merchant_id is null)
 )

@@ -5,11 +5,8 @@ select number, day, last_id, hash from seal order by number desc limit 1;
 select created_at from transfer order by id limit 1;
 
 -- name: last_transfer_before
--- The last transfer before $1, and the transactions that are running now: ids are assigned in order but committed in
--- any order.
-select coalesce(max(id), $2) as last_id, array(
-    select virtualtransaction from pg_locks where locktype = 'virtualxid' and pid <> pg_backend_pid()
-) as running
+-- The last transfer before $1, and the transactions that may add transfers now.
+select coalesce(max(id), $2) as last_id, array(select l.virtualtransaction from pg_locks l where {writer}) as writers
 from transfer where id > $2 and created_at < $1;
 
 -- name: transfer_digests

@@ -22,3 +22,10 @@ w.number as wallet_number, w.account_id, w.currency as wallet_currency, w.balanc
 -- part: refund_columns
 r.id, r.payment_id, r.merchant_id, r.terminal_number, r.wallet_number, r.amount_minor, r.currency,
     unix_ms(r.created_at) as created_at_ms, r.shift_id
+
+-- part: writer
+-- Whether a lock (alias l of pg_locks) is that of another transaction that may add transfers.
+l.locktype = 'relation' and l.granted and l.relation = 'transfer'::regclass
+    and l.database = (select oid from pg_database where datname = current_database())
+    and l.mode in ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+    and l.pid is distinct from pg_backend_pid()

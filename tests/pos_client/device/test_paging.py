@@ -151,3 +151,35 @@ async def test_new_results_between_pages_arrive_once_and_do_not_move_the_positio
 
 def test_a_slow_consumer_reconnects() -> None:
     assert may_reconnect(4001)
+
+
+@pytest.mark.asyncio
+async def test_a_failure_of_the_catch_up_is_logged_and_costs_the_connection(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failures = [RuntimeError("a bug")]
+    catch_up = TerminalClient._catch_up
+
+    async def fail_once(till: TerminalClient) -> None:
+        if failures:
+            raise failures.pop()
+        await catch_up(till)
+
+    monkeypatch.setattr(TerminalClient, "_catch_up", fail_once)
+    connections = 0
+
+    async def script(peer: Peer) -> None:
+        nonlocal connections
+        connections += 1
+        await peer.welcome()
+        while connections == 2:
+            await peer.answer(await peer.receive())
+
+    async with (
+        asyncio.timeout(TEST_TIMEOUT_S),
+        fake_server(script, script) as server,
+        TerminalClient(server.terminal(), backoff=no_wait()) as till,
+    ):
+        result = await till.scan(code="772000000001003123456789", amount_minor=1250, reference="order-1")
+    assert (result.status, connections) == ("approved", 2)
+    assert "catching up failed unexpectedly" in caplog.text

@@ -374,3 +374,27 @@ async def test_a_till_with_an_unwritable_journal_still_sells(tmp_path: Path, cap
         assert (await till.scan(code=CODE, amount_minor=1250, reference="order-1")).status == "approved"
     assert "cannot write the journal" in caplog.text
     assert CODE not in caplog.text
+
+
+@pytest.mark.asyncio
+async def test_a_removal_that_fails_is_logged_and_made_with_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, settle, failures = tmp_path / "till.journal", Journal.settle, ["disk full"]
+
+    def fail_once(journal: Journal, *arguments: Any) -> None:
+        if failures:
+            raise OSError(failures.pop())
+        settle(journal, *arguments)
+
+    monkeypatch.setattr(Journal, "settle", fail_once)
+    async with fake_server(approving) as server:
+        async with TerminalClient(server.terminal(), journal=path, backoff=no_wait()) as till:
+            await till.scan(code=CODE, amount_minor=1250, reference="order-1")
+            async with asyncio.timeout(5):
+                while "disk full" not in caplog.text:  # noqa: ASYNC110 - the writer has no event for tests
+                    await asyncio.sleep(0.001)
+        assert failures == []
+        journal = journal_of(server, path)
+    assert journal.entries == {}
+    assert journal.since_ms == DECIDED_AT_MS
