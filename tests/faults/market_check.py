@@ -107,13 +107,14 @@ def _is_same(order: Order, row: asyncpg.Record, moved: dict[str, tuple[int, int]
 async def missing_notices(market: Market, connection: asyncpg.Connection) -> list[str]:
     """Return the payments whose state is not the one that their till or their wallet has received last."""
     missing = []
+    tills = {till.number: till for till in market.tills}
+    wallets = {wallet.number: wallet for wallet in market.wallets}
     for row in await connection.fetch(ROWS):
-        for devices, number in ((market.tills, row["terminal_number"]), (market.wallets, row["wallet_number"])):
-            device = next((each for each in devices if each.number == number), None)
+        for device in (tills.get(row["terminal_number"]), wallets.get(row["wallet_number"])):
             if device is None:
                 continue
             latest = device.latest.get(row["id"])
             if latest is None or latest["version"] != row["version"]:
                 version = None if latest is None else latest["version"]
-                missing.append(f"{type(device).__name__} {number}: {dict(row)}, received version {version}")
+                missing.append(f"{type(device).__name__} {device.number}: {dict(row)}, received version {version}")
     return missing
