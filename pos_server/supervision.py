@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from .ledger.database import DATABASE_AWAY
+from .ledger.failures import DATABASE_ERRORS, Phase, report
 
 log = structlog.get_logger(__name__)
 
@@ -102,8 +102,8 @@ async def _run_once(name: str, run: Callable[[], Awaitable[None]]) -> None:
         if _is_stopping():
             raise
         log.exception("task_failed", task=name)
-    except DATABASE_AWAY as away:
-        log.warning("database_away", during=name, cause=type(away).__name__)
+    except DATABASE_ERRORS as error:
+        report(error, Phase.READ, during=name)
     except Exception:
         log.exception("task_failed", task=name)
     else:

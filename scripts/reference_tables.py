@@ -34,9 +34,10 @@ from pos_server.core.protocol.server_messages import MESSAGES_TO
 from pos_server.core.rest.catalogue import ENDPOINTS
 from pos_server.core.rest.problems import ProblemCode, problem_text
 from pos_server.core.texts import DEFAULT_LANGUAGE, decline_text
+from pos_server.ledger.failures import RULES, UNLISTED
 from pos_server.settings import Settings
 
-_NAMES = ("protocol.md", "payments.md", "api.md", "settings.md")
+_NAMES = ("protocol.md", "payments.md", "api.md", "settings.md", "operations.md")
 PAGES = tuple(Path(__file__).parents[1] / "docs" / name for name in _NAMES)
 DEFAULTS = {name: field.default for name, field in Settings.model_fields.items()}
 _BLOCK = re.compile(r"(<!-- generated: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -154,6 +155,7 @@ def tables() -> dict[str, str]:
         "payment limits": _limits(limit for limit in _LIMITS if limit[1] in Limits.__dataclass_fields__),
         "merchant endpoints": _endpoints(Role.MERCHANT),
         "issuer endpoints": _endpoints(Role.ISSUER),
+        "database errors": _database_errors(),
     }
     messages = {message.__name__: _message(message) for kind in DeviceKind for message in _messages(kind)}
     bodies: tuple[type[BaseModel], ...] = (ActivationRequest, Activation)
@@ -185,6 +187,25 @@ def _messages(kind: DeviceKind) -> tuple[type[Any], ...]:
 
 def _wire_name(message: type[Any]) -> str:
     return str(message_schema(message)["properties"]["type"]["const"])
+
+
+def _database_errors() -> str:
+    rows = (
+        (
+            f"`{rule.code}`" if isinstance(rule.code, str) and rule is not UNLISTED else _name(rule.code),
+            rule.meaning,
+            str(rule.action),
+            "`unknown_outcome`" if rule.may_have_committed else "`busy`",
+            "kept" if rule.keeps_connection else "dropped",
+            _yes(rule.is_alarming),
+        )
+        for rule in (*RULES, UNLISTED)
+    )
+    return _table(("Error", "Meaning", "Reaction", "Answer after the write", "Connection", "Alarm"), rows)
+
+
+def _name(code: str | type[Exception]) -> str:
+    return code if isinstance(code, str) else f"`{code.__name__}`"
 
 
 def _requests() -> str:

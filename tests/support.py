@@ -8,7 +8,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ from pos_server.supervision import Supervisor
 KEYRING = Keyring({"k1": bytes(range(32))}, current="k1")
 MASTER_KEYS = f"k1:{base64.b64encode(KEYRING.keys['k1']).decode()}"
 EUR = "EUR"
+# Raised by `apply_changes` if another server changed the rows first.
+LEDGER_CONFLICT = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.UniqueViolationError)
 ANSWER_TIMEOUT_S = 15
 WIDE_LIMITS = {
     "payment_minor_max": 2**53 - 1,
@@ -92,6 +94,16 @@ class Shop:
             "code": self.wallets[wallet].code() if code is None else code,
         }
         return Scan(**(values | fields))
+
+
+@dataclass(slots=True)
+class OneConnection:
+    """A pool with one connection, which the test uses too."""
+
+    connection: asyncpg.Connection
+
+    def acquire(self) -> nullcontext[asyncpg.Connection]:
+        return nullcontext(self.connection)
 
 
 def open_directory(prefix: str, *, parent: str | None = None) -> Path:

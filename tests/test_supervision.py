@@ -73,7 +73,13 @@ async def until(condition: Callable[[], object]) -> None:
         (RuntimeError("a bug"), {"event": "task_failed", "log_level": "error", "exc_info": True, "task": "work"}),
         (
             asyncpg.InternalClientError("a bug of asyncpg"),
-            {"event": "task_failed", "log_level": "error", "exc_info": True, "task": "work"},
+            {
+                "event": "database_away",
+                "log_level": "warning",
+                "during": "work",
+                "cause": "InternalClientError",
+                "code": "InternalClientError",
+            },
         ),
         (
             asyncio.CancelledError("of a future inside"),
@@ -82,7 +88,13 @@ async def until(condition: Callable[[], object]) -> None:
         (None, {"event": "task_failed", "log_level": "error", "task": "work", "cause": "it returned"}),
         (
             OSError("no route to host"),
-            {"event": "database_away", "log_level": "warning", "during": "work", "cause": "OSError"},
+            {
+                "event": "database_away",
+                "log_level": "warning",
+                "during": "work",
+                "cause": "OSError",
+                "code": "OSError",
+            },
         ),
     ],
 )

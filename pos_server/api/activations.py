@@ -16,11 +16,11 @@ from ..core.rate_limits import FailureLimit
 from ..core.rest.problems import ProblemCode
 from ..delivery.publisher import Publisher
 from ..ledger import directory
-from ..ledger.database import DATABASE_AWAY
+from ..ledger.failures import DATABASE_ERRORS, Phase, report
 from ..telemetry.logs import about_request
-from .support.bodies import database_away, read_body
+from .support.bodies import read_body
 from .support.dispatch import request_id_of
-from .support.problems import Problem, problem
+from .support.problems import Problem, database_problem, problem
 
 log = structlog.get_logger(__name__)
 
@@ -55,9 +55,8 @@ class Activations:
         try:
             async with self._pool.acquire() as connection:
                 activated = await directory.use_activation(connection, body.activation_code, body.request_id, kid)
-        except DATABASE_AWAY as error:
-            log.warning("database_away", during="activation", cause=type(error).__name__)
-            raise database_away() from None
+        except DATABASE_ERRORS as error:
+            raise database_problem(report(error, Phase.WRITE, during="activation")) from None
         key = None
         if activated is not None:
             key = self._keyring.device_key(activated.kid, activated.device, activated.generation)

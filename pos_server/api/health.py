@@ -8,7 +8,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
 from ..engine.authorizer import Authorizer
-from ..ledger.database import DATABASE_AWAY
+from ..ledger.database import is_read_only
+from ..ledger.failures import DATABASE_ERRORS
 from ..ledger.migrate import load_migrations, schema_number
 from ..supervision import Supervisor
 
@@ -16,8 +17,8 @@ from ..supervision import Supervisor
 class Health:
     """Probes.
 
-    A server is ready if it is not draining, all tasks that it needs are running, and its database responds in time
-    with this version's schema.
+    A server is ready if it is not draining, all tasks that it needs are running, and its database responds in time,
+    accepts writes, and has this version's schema.
     """
 
     def __init__(
@@ -41,8 +42,11 @@ class Health:
             # Includes the wait for a connection from the pool.
             async with asyncio.timeout(self._probe_timeout_s):
                 number = await schema_number(self._pool)
-        except DATABASE_AWAY:
+                read_only = await is_read_only(self._pool)
+        except DATABASE_ERRORS:
             return _not_ready("the database does not respond")
+        if read_only:
+            return _not_ready("the database is read-only")
         if number < self._schema_number:
             return _not_ready(
                 f"the schema is at migration {number}, this version needs {self._schema_number}: run pos-server migrate"

@@ -19,6 +19,7 @@ from ..core.credentials.device_keys import DeviceKind
 from ..delivery.connections import Connections
 from ..engine.authorizer import Authorizer
 from ..ledger.database import is_available
+from ..ledger.failures import alarms
 from ..supervision import Supervisor
 from ..telemetry.metrics import Metrics
 
@@ -83,7 +84,9 @@ class MetricsPage(Collector):
             connections.add_metric([kind.value], by_kind[kind])
         yield connections
         yield GaugeMetricFamily(
-            "pos_database_up", "Whether the database answered at the scrape: 1 or 0.", int(self._database_up)
+            "pos_database_up",
+            "Whether the database answered at the scrape and accepts writes: 1 or 0.",
+            int(self._database_up),
         )
         restarts = CounterMetricFamily(
             "pos_task_restarts", "Long-lived tasks that ended by a failure and are started again.", labels=["task"]
@@ -96,6 +99,7 @@ class MetricsPage(Collector):
             down.add_metric([name], int(state.is_down))
         yield restarts
         yield down
+        yield CounterMetricFamily("pos_database_errors", "Database errors after which a person has to act.", alarms())
         build = GaugeMetricFamily("pos_build_info", "1, with the server's version.", labels=["version"])
         build.add_metric([version("pos-server")], 1)
         yield build

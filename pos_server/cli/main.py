@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-import asyncpg
-
 from ..core.errors import PosError
+from ..ledger.failures import DATABASE_ERRORS, Phase, classify
 from ..postgres.os_user import EmbeddedPostgresError
 from ..settings import load_settings
 from ..telemetry.logs import configure_logging
@@ -17,6 +16,9 @@ from .command import EXIT_ERROR, Run
 from .console import say
 from .office_commands import add_office_commands
 from .server_commands import add_server_commands, run_demo_command
+
+# Without errors of files, which commands read and write too.
+_DATABASE_ERRORS = (*(kind for kind in DATABASE_ERRORS if kind is not OSError), ConnectionError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,8 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (PosError, EmbeddedPostgresError) as error:
         say(f"pos-server: {error}")
         return EXIT_ERROR
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError) as error:
-        say(f"pos-server: database error: {error}. No partial change was saved. Retry when the database is available.")
+    except _DATABASE_ERRORS as error:
+        cause = str(error) or type(error).__name__
+        saved = "No partial change was saved."
+        if classify(error, Phase.WRITE).may_have_committed:
+            saved = "The last change was saved completely or not at all: look before you repeat the command."
+        say(f"pos-server: database error: {cause}. {saved} Retry when the database is available.")
         return EXIT_ERROR
     except KeyboardInterrupt:
         return 130

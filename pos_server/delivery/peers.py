@@ -28,7 +28,8 @@ from ..core.errors import CloseCode
 from ..core.protocol.codec import encode
 from ..core.protocol.notices import Notice, Recipient
 from ..core.texts import LANGUAGES
-from ..ledger.database import DATABASE_AWAY, connect
+from ..ledger.database import connect
+from ..ledger.failures import DATABASE_ERRORS, Phase, report
 from ..ledger.sql import QUERIES
 from ..limits import PEER_SILENT_INTERVALS
 from .connections import Connection, Connections
@@ -176,7 +177,7 @@ class Peers:
             async with asyncio.timeout(self._timeout_s):
                 await connection.execute(QUERIES["notify_peers"], [*self._queue, self._message("bye")])
                 await connection.close()
-        except DATABASE_AWAY:
+        except DATABASE_ERRORS:
             connection.terminate()
         except Exception:
             log.exception("goodbye_failed")
@@ -190,8 +191,8 @@ class Peers:
                     connection = await self._listening()
                     await connection.execute(QUERIES["notify_peers"], batch)
                     self._stayed_in_touch()
-            except DATABASE_AWAY as away:
-                log.warning("database_away", during="notifying peers", cause=type(away).__name__)
+            except DATABASE_ERRORS as error:
+                report(error, Phase.READ, during="notifying peers")
                 self._disconnected()
                 return
             except asyncio.CancelledError:

@@ -3,13 +3,10 @@
 import asyncio
 
 import asyncpg
-import structlog
 
-from ..ledger.database import DATABASE_AWAY
 from ..ledger.directory import device_generations
+from ..ledger.failures import DATABASE_ERRORS, Phase, report
 from .connections import Connections
-
-log = structlog.get_logger(__name__)
 
 _DEVICES_PER_QUERY = 1000
 
@@ -22,8 +19,8 @@ async def watch_revocations(pool: asyncpg.Pool, connections: Connections, every_
     while True:
         try:
             await close_revoked(pool, connections)
-        except DATABASE_AWAY as away:
-            log.warning("database_away", during="revocation check", cause=type(away).__name__)
+        except DATABASE_ERRORS as error:
+            report(error, Phase.READ, during="revocation check")
         await asyncio.sleep(every_s)
 
 

@@ -13,13 +13,15 @@ from msgspec import Struct
 from ..core.credentials.device_keys import DeviceKind, Keyring
 from ..core.errors import ErrorCode, PosError
 from ..core.payments.decide import decide
-from ..core.payments.operations import Operation, Outcome, Refused, involved_parties
+from ..core.payments.operations import Decided, Operation, Outcome, Refunded, Refused, involved_parties
 from ..core.payments.rules import Rules
 from ..core.protocol.notices import asker_of
-from ..ledger.database import DATABASE_AWAY, connect
-from ..ledger.payments import LEDGER_CONFLICT, HouseAccounts, apply_changes, load_snapshot, warm_up
+from ..ledger.durability import confirm_durable
+from ..ledger.failures import DATABASE_ERRORS, Action, Failure, Phase, classify, report
+from ..ledger.payments import HouseAccounts, apply_changes, load_snapshot, warm_up
 from ..limits import AuthorizerLimits
 from .batch_record import BatchRecord, Watch
+from .lane import Lane
 
 log = structlog.get_logger(__name__)
 
@@ -58,27 +60,6 @@ class NotAccepted(PosError):
         self.code = code
 
 
-class _Lane:
-    """A database connection that runs one batch at a time."""
-
-    def __init__(self, dsn: str, connect_timeout_s: float) -> None:
-        self._dsn = dsn
-        self._connect_timeout_s = connect_timeout_s
-        self._connection: asyncpg.Connection | None = None
-
-    async def connected(self) -> asyncpg.Connection:
-        """Return the connection, a new one if the last was lost. Raises DATABASE_AWAY."""
-        if self._connection is None or self._connection.is_closed():
-            self._connection = await connect(self._dsn, timeout_s=self._connect_timeout_s)
-        return self._connection
-
-    def drop(self) -> None:
-        """Close the connection, so that the next batch gets a new one."""
-        if self._connection is not None:
-            self._connection.terminate()
-            self._connection = None
-
-
 class Authorizer:
     """The engine. `publish` receives each outcome and its `reply_to`, after the commit; it must not block.
 
@@ -101,7 +82,7 @@ class Authorizer:
     ) -> None:
         self.rejected = 0
         self._watch = watch
-        self._lanes = [_Lane(dsn, limits.connect_timeout_s) for _ in range(limits.lanes)]
+        self._lanes = [Lane(dsn, limits.connect_timeout_s) for _ in range(limits.lanes)]
         self._keyring = keyring
         self._rules = rules
         self._limits = limits
@@ -118,7 +99,7 @@ class Authorizer:
         self._in_lanes: set[tuple[DeviceKind, int]] = set()
         self._lanes_at_work = 0
         self._turn = asyncio.Lock()
-        self._turn_of: _Lane | None = None
+        self._turn_of: Lane | None = None
 
     async def warm_up(self) -> None:
         """Connect and make Postgres plan the statements, so that the first operation waits for neither."""
@@ -180,7 +161,7 @@ class Authorizer:
         """
         return [partial(self._work, lane) for lane in self._lanes]
 
-    async def _work(self, lane: _Lane) -> None:
+    async def _work(self, lane: Lane) -> None:
         try:
             while True:
                 await self._turn.acquire()
@@ -209,7 +190,7 @@ class Authorizer:
         elif not self._lanes_at_work:
             self._idle.set()
 
-    def _end_turn(self, lane: _Lane) -> None:
+    def _end_turn(self, lane: Lane) -> None:
         """Let the next lane take a batch, unless that was done already."""
         if self._turn_of is lane:
             self._turn_of = None
@@ -247,42 +228,49 @@ class Authorizer:
         self._lanes_at_work += bool(taken)
         return taken
 
-    async def _authorize(self, lane: _Lane, submissions: list[Submission]) -> None:
+    async def _authorize(self, lane: Lane, submissions: list[Submission], *, may_have_committed: bool = False) -> None:
         now_s = time.monotonic()
         batch = [submission for submission in submissions if submission.deadline_s > now_s]
         late = [submission for submission in submissions if submission.deadline_s <= now_s]
         self.rejected += len(late)
-        self._answer_all(late, _refused(late, ErrorCode.BUSY))
+        self._answer_all(late, _refused(late, ErrorCode.UNKNOWN_OUTCOME if may_have_committed else ErrorCode.BUSY))
         if not batch:
             return
-        record = BatchRecord()
+        record = BatchRecord(may_have_committed=may_have_committed)
         try:
             outcomes = await self._decide_and_commit(lane, [submission.operation for submission in batch], record)
         except _Failed as failed:
             self._answer_and_record(batch, _refused(batch, failed.code), record)
-        except Exception:
+        except Exception as fault:
             # A bug that one operation triggers must not fail its whole batch.
             about = _about(batch[0].operation) if len(batch) == 1 else {}
-            log.exception("batch_failed", operations=len(batch), **about)
+            code = ErrorCode.UNKNOWN_OUTCOME
+            if isinstance(fault, _StatementFailed):
+                # Logged already. Postgres has rolled it back.
+                log.error("batch_failed", operations=len(batch), cause=fault.failure.code, **about)
+                code = ErrorCode.UNKNOWN_OUTCOME if record.may_have_committed else ErrorCode.BUSY
+            else:
+                log.exception("batch_failed", operations=len(batch), **about)
+                lane.drop()  # its state is not known
             if len(batch) == 1:
-                self._answer_and_record(batch, _refused(batch, ErrorCode.UNKNOWN_OUTCOME), record)
+                self._answer_and_record(batch, _refused(batch, code), record)
             else:
                 for submission in batch:
-                    await self._authorize(lane, [submission])
+                    await self._authorize(lane, [submission], may_have_committed=record.may_have_committed)
         else:
             self._answer_and_record(batch, outcomes, record)
 
     async def _decide_and_commit(
-        self, lane: _Lane, operations: Sequence[Operation], record: BatchRecord
+        self, lane: Lane, operations: Sequence[Operation], record: BatchRecord
     ) -> list[Outcome]:
-        may_have_happened = False
         for attempt in range(self._limits.batch_attempts_max):
             if attempt:
                 await asyncio.sleep(_RETRY_PAUSE_S * attempt)
-            applying = False
+            phase = Phase.CONNECT
             try:
                 async with asyncio.timeout(self._limits.batch_timeout_s):
                     connection = await lane.connected()
+                    phase = Phase.READ
                     record.loading_s = time.monotonic()
                     snapshot = await load_snapshot(connection, operations, self._house)
                     record.deciding_s = time.monotonic()
@@ -298,20 +286,34 @@ class Authorizer:
                     self._end_turn(lane)
                     record.applying_s = time.monotonic()
                     if changes:
-                        applying = True
+                        phase = Phase.WRITE
                         await apply_changes(connection, changes, now_ms)
+                    elif any(map(_is_replay, outcomes)):
+                        # A write covers the replays of its batch. Without one, no commit has waited for the standby.
+                        await self._confirm(connection, record)
                     record.publishing_s = time.monotonic()
                     return outcomes
-            except LEDGER_CONFLICT as conflict:
-                record.conflicts += 1
-                log.info("batch_conflict", attempt=attempt + 1, cause=type(conflict).__name__)
-            except DATABASE_AWAY as away:
+            except DATABASE_ERRORS as error:
+                failure = classify(error, phase)
                 # The statement may have committed before its response was lost: the next attempt reads the rows.
-                may_have_happened = may_have_happened or applying
+                record.may_have_committed |= failure.may_have_committed
+                if not failure.keeps_connection:
+                    lane.drop()
+                if failure.action is Action.DECIDE_AGAIN:
+                    record.conflicts += 1
+                    log.info("batch_conflict", attempt=attempt + 1, cause=type(error).__name__)
+                    continue
                 record.database_failures += 1
-                lane.drop()
-                log.warning("database_away", attempt=attempt + 1, cause=type(away).__name__, applying=applying)
-        raise _Failed(ErrorCode.UNKNOWN_OUTCOME if may_have_happened else ErrorCode.BUSY)
+                report(error, phase, during=phase.value, attempt=attempt + 1)
+                if failure.action is Action.GIVE_UP:
+                    raise _StatementFailed(failure) from None
+        raise _Failed(ErrorCode.UNKNOWN_OUTCOME if record.may_have_committed else ErrorCode.BUSY)
+
+    async def _confirm(self, connection: asyncpg.Connection, record: BatchRecord) -> None:
+        """Make sure that stored outcomes are as durable as promised. Without that, they are not known."""
+        may_have_committed, record.may_have_committed = record.may_have_committed, True
+        await confirm_durable(connection)
+        record.may_have_committed = may_have_committed
 
     def _answer_all(self, submissions: Sequence[Submission], outcomes: Sequence[Outcome]) -> None:
         for submission, outcome in zip(submissions, outcomes, strict=True):
@@ -356,6 +358,10 @@ def _about(operation: Operation) -> dict[str, str | int | None]:
     return {"merchant_id": operation.merchant_id, "payment_id": payment_id}
 
 
+def _is_replay(outcome: Outcome) -> bool:
+    return isinstance(outcome, Decided | Refunded) and outcome.replayed
+
+
 def _refused(submissions: Sequence[Submission], code: ErrorCode) -> list[Outcome]:
     return [Refused(submission.operation, code) for submission in submissions]
 
@@ -364,3 +370,11 @@ class _Failed(Exception):
     def __init__(self, code: ErrorCode) -> None:
         super().__init__(code)
         self.code = code
+
+
+class _StatementFailed(Exception):
+    """A statement that would fail again. Postgres answered with the error, so this attempt has committed nothing."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.code)
+        self.failure = failure

@@ -15,6 +15,7 @@ class BatchRecord:
     - `accepted_s`, `handed_s`: one time per operation, in the order of `outcomes`. When the queue accepted it, and when
       its notices had gone to the sockets, or to the outboxes of peers that took none then.
     - `conflicts`, `database_failures`: attempts that ended that way.
+    - `may_have_committed`: whether an attempt may have been committed although it ended with an error.
     """
 
     loading_s: float = 0.0
@@ -23,6 +24,7 @@ class BatchRecord:
     publishing_s: float = 0.0
     conflicts: int = 0
     database_failures: int = 0
+    may_have_committed: bool = False
     outcomes: Sequence[Outcome] = ()
     accepted_s: list[float] = field(default_factory=list)
     handed_s: list[float] = field(default_factory=list)

@@ -13,7 +13,7 @@ from ..core.protocol.codec import encode
 from ..core.protocol.notices import Recipient
 from ..delivery.connections import Connection, Connections
 from ..ledger import history
-from ..ledger.database import DATABASE_AWAY
+from ..ledger.failures import DATABASE_ERRORS, Phase, report
 from ..ledger.history import Cursor
 from .device import DeviceEndpoint
 
@@ -75,8 +75,8 @@ class CatchUp:
                 self._wake.clear()
                 try:
                     await self._start_reading()
-                except DATABASE_AWAY as away:
-                    log.warning("database_away", during="catching up", cause=type(away).__name__)
+                except DATABASE_ERRORS as error:
+                    report(error, Phase.READ, during="catching up")
                     self._wake.set()
                     await asyncio.sleep(_RETRY_PAUSE_S)
         finally:
@@ -140,8 +140,12 @@ class CatchUp:
                 if page.next_cursor is None:
                     return
                 after = page.next_cursor
-        except DATABASE_AWAY:
-            self._request(connection, after.changed_at_ms)
+        except DATABASE_ERRORS as error:
+            report(error, Phase.READ, during="catching up")
+            try:
+                await asyncio.sleep(_RETRY_PAUSE_S)
+            finally:
+                self._request(connection, after.changed_at_ms)
         except asyncio.CancelledError:
             # `run` has failed and will be started again.
             self._request(connection, after.changed_at_ms)

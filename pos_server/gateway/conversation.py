@@ -7,14 +7,14 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from ..core.errors import CloseCode, ErrorCode, MessageError
-from ..core.protocol.client_messages import Authenticate, Request, Workload
+from ..core.protocol.client_messages import Authenticate, PinSet, Request, ShiftClose, ShiftOpen, Workload
 from ..core.protocol.codec import encode
 from ..core.protocol.notices import error_message, message_error
 from ..core.protocol.server_messages import ServerMessage
 from ..core.protocol.session import Session
 from ..core.rate_limits import TokenBucket
 from ..delivery.connections import Connection
-from ..ledger.database import DATABASE_AWAY
+from ..ledger.failures import DATABASE_ERRORS, Phase, report
 from ..limits import ConversationLimits
 
 log = structlog.get_logger(__name__)
@@ -25,6 +25,9 @@ Work = Callable[[], Awaitable[ServerMessage | list[ServerMessage] | None]]
 
 # Errors that a correct client never causes, or rarely: too many of them close the connection.
 _MISUSE = {ErrorCode.BAD_FIELD, ErrorCode.UNKNOWN_TYPE, ErrorCode.WRONG_CURRENCY, ErrorCode.TOO_MANY_MESSAGES}
+
+# Requests whose task writes to the ledger. Others only read, or leave the write to the engine.
+_WRITES = (PinSet, ShiftOpen, ShiftClose)
 
 
 class Conversation:
@@ -131,9 +134,10 @@ async def _answer(work: Work, message: Request, connection: Connection) -> None:
             answer = await work()
         except MessageError as error:
             answer = error_message(error)
-        except DATABASE_AWAY as away:
-            log.warning("database_away", during=message.type, cause=type(away).__name__, **_about(message))
-            answer = error_message(refused(ErrorCode.BUSY, message))
+        except DATABASE_ERRORS as error:
+            phase = Phase.WRITE if isinstance(message, _WRITES) else Phase.READ
+            failure = report(error, phase, during=message.type, **_about(message))
+            answer = error_message(refused(failure.answer, message))
         for each in answer if isinstance(answer, list) else [answer]:
             if each is not None:
                 connection.deliver(encode(each))

@@ -40,7 +40,7 @@ from ..core.texts import language_of
 from ..delivery.connections import CLOSE_TIMEOUT_S, Connection
 from ..delivery.publisher import Publisher
 from ..engine.authorizer import Authorizer, NotAccepted
-from ..ledger.database import DATABASE_AWAY
+from ..ledger.failures import DATABASE_ERRORS, Phase, report
 from ..ledger.history import Cursor
 from ..limits import DeviceLimits
 from .admission import Admission
@@ -214,8 +214,8 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
             raise AssertionError(f"{type(message).__name__} before authentication")
         try:
             admitted = await self.admit(message, nonce)
-        except DATABASE_AWAY as away:
-            log.warning("database_away", during="authentication", cause=type(away).__name__)
+        except DATABASE_ERRORS as error:
+            report(error, Phase.READ, during="authentication")
             raise session.close(CloseCode.UNAVAILABLE, "cannot authenticate now, come back") from None
         session.authenticated()
         return message, admitted
@@ -252,8 +252,8 @@ class DeviceEndpoint(ABC, Generic[RecordT]):
         try:
             try:
                 greeting = await self._greeting(message, admitted)
-            except DATABASE_AWAY as away:
-                log.warning("database_away", during="resume", cause=type(away).__name__)
+            except DATABASE_ERRORS as error:
+                report(error, Phase.READ, during="resume")
                 raise session.close(CloseCode.UNAVAILABLE, "cannot resume now, come back") from None
             connection.start(map(encode, greeting))
             del message, greeting  # or this frame would keep them as long as the connection lasts

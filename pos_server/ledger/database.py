@@ -1,28 +1,20 @@
-"""Connections to Postgres: how they are opened, their role, and the errors of an unavailable database."""
+"""Connections to Postgres: how they are opened, and their role."""
 
 import asyncio
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import asyncpg
+from asyncpg.connection import LoggedQuery
 from asyncpg.pool import PoolConnectionProxy
 
 from ..core.errors import PosError
+from .failures import DATABASE_ERRORS, NotConnected, Phase, classify
 
 # A dedicated connection, or one acquired from a pool.
 AnyConnection = asyncpg.Connection | PoolConnectionProxy
 APP_ROLE = "pos_app"
 SERVER_VERSION_MIN = 15
-
-# Errors of a database that did not respond or is unavailable now. The statement can be retried later.
-DATABASE_AWAY = (
-    OSError,
-    TimeoutError,
-    asyncpg.InterfaceError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.exceptions.OperatorInterventionError,
-    asyncpg.exceptions.InsufficientResourcesError,
-    asyncpg.exceptions.InvalidAuthorizationSpecificationError,
-)
 
 
 class DatabaseUnavailable(PosError):
@@ -72,25 +64,56 @@ async def connect(dsn: str, *, timeout_s: float, role: str | None = APP_ROLE) ->
 
 
 async def create_pool(dsn: str, *, timeout_s: float, size_max: int) -> asyncpg.Pool:
-    """Open a pool for everything except the payment path, which has dedicated connections."""
-    return await asyncpg.create_pool(
+    """Open a pool for everything except the payment path, which has dedicated connections.
+
+    Acquiring a connection raises NotConnected if none can be opened. An error after which a connection must not be used
+    further replaces all connections of the pool: after a failover, each of them leads to the standby.
+    """
+
+    async def watch_queries(connection: asyncpg.Connection) -> None:
+        connection.add_query_logger(replace_connections)
+
+    async def replace_connections(query: LoggedQuery) -> None:
+        error = query.exception
+        if isinstance(error, asyncpg.PostgresError) and not classify(error, Phase.READ).keeps_connection:
+            await pool.expire_connections()
+
+    pool = asyncpg.create_pool(
         dsn,
         min_size=1,
         max_size=size_max,
         timeout=timeout_s,
         command_timeout=timeout_s,
         server_settings=_settings(APP_ROLE),
+        connect=_connect_for_pool,
+        init=watch_queries,
     )
+    await pool
+    return pool
+
+
+async def _connect_for_pool(*arguments: Any, **options: Any) -> asyncpg.Connection:
+    try:
+        return await asyncpg.connect(*arguments, **options)
+    except DATABASE_ERRORS as error:
+        raise NotConnected(str(error) or type(error).__name__) from error
 
 
 async def is_available(pool: asyncpg.Pool, *, timeout_s: float) -> bool:
-    """Return whether the database responds within this time, including the wait for a connection from the pool."""
+    """Return whether the database responds within this time, and accepts writes.
+
+    The time includes the wait for a connection from the pool.
+    """
     try:
         async with asyncio.timeout(timeout_s):
-            await pool.execute("select 1")
-    except DATABASE_AWAY:
+            return not await is_read_only(pool)
+    except DATABASE_ERRORS:
         return False
-    return True
+
+
+async def is_read_only(pool: asyncpg.Pool) -> bool:
+    """Return whether the database rejects writes, as a standby does. Raises asyncpg's errors."""
+    return bool(await pool.fetchval("select current_setting('transaction_read_only')::boolean"))
 
 
 async def wait_until_available(dsn: str, *, attempts: int, timeout_s: float, pause_s: float) -> None:
@@ -103,7 +126,7 @@ async def wait_until_available(dsn: str, *, attempts: int, timeout_s: float, pau
             connection = await connect(dsn, timeout_s=timeout_s, role=None)
         except (asyncpg.InvalidPasswordError, asyncpg.InvalidCatalogNameError, ValueError) as error:
             raise DatabaseUnavailable(dsn, str(error)) from None
-        except DATABASE_AWAY as error:
+        except DATABASE_ERRORS as error:
             cause = str(error) or type(error).__name__
             continue
         try:
@@ -120,6 +143,8 @@ def _settings(role: str | None) -> dict[str, str]:
     # Statements are prepared once and reused. With custom plans, which Postgres may prefer while tables are small, each
     # batch would be planned again, which takes half of the time of a lone payment.
     settings = {"application_name": "pos-server", "timezone": "UTC", "plan_cache_mode": "force_generic_plan"}
+    # A commit that did not wait for its standby is reported as a warning only: see durability.py.
+    settings["client_min_messages"] = "warning"
     # Operator commands use one core, because parallel workers would compete with payments for all cores. They use
     # memory rather than temporary files, whose writes would delay the commits of payments.
     owner = {"max_parallel_workers_per_gather": "0", "work_mem": "64MB"}

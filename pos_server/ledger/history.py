@@ -11,6 +11,7 @@ from ..core.credentials.device_keys import DeviceKind
 from ..core.errors import ErrorCode
 from ..core.payments.payment import OCCUPYING, Payment
 from ..core.payments.snapshot import Wallet
+from .durability import fetch_durable
 from .rows import payment_of, wallet_of
 from .sql import QUERIES
 
@@ -63,13 +64,15 @@ async def terminal_payments_after(
     pool: asyncpg.Pool, terminal_number: int, after: Cursor, payments_max: int
 ) -> list[Payment]:
     """Return a terminal's payments after a position, oldest change first."""
-    rows = await pool.fetch(QUERIES["terminal_payments_after"], terminal_number, *after, payments_max)
+    rows = await fetch_durable(pool, QUERIES["terminal_payments_after"], terminal_number, *after, payments_max)
     return [payment_of(row) for row in rows]
 
 
 async def terminal_recent(pool: asyncpg.Pool, terminal_number: int, payments_max: int) -> list[Payment]:
     """Return a terminal's last payments, latest change first."""
-    return [payment_of(row) for row in await pool.fetch(QUERIES["terminal_recent"], terminal_number, payments_max)]
+    return [
+        payment_of(row) for row in await fetch_durable(pool, QUERIES["terminal_recent"], terminal_number, payments_max)
+    ]
 
 
 async def find_payment(
@@ -81,10 +84,10 @@ async def find_payment(
     PAYMENT_UNKNOWN, or PAYMENT_ARCHIVED if an archived payment has the id or occupies the reference.
     """
     if payment_id is not None:
-        row = await pool.fetchrow(QUERIES["payment_by_id"], merchant_id, payment_id)
+        rows = await fetch_durable(pool, QUERIES["payment_by_id"], merchant_id, payment_id)
     else:
-        row = await pool.fetchrow(QUERIES["payment_by_reference"], merchant_id, reference)
-    payment = None if row is None else payment_of(row)
+        rows = await fetch_durable(pool, QUERIES["payment_by_reference"], merchant_id, reference)
+    payment = payment_of(rows[0]) if rows else None
     if payment is not None and (payment_id is not None or payment.status in OCCUPYING):
         return payment
     # The archive is read after the ledger, so that a payment moved in between is found.
@@ -97,7 +100,7 @@ async def wallet_payments_after(
     pool: asyncpg.Pool, wallet_number: int, after: Cursor, payments_max: int
 ) -> list[WalletPayment]:
     """Return a wallet's payments after a position, oldest change first."""
-    rows = await pool.fetch(QUERIES["wallet_payments_after"], wallet_number, *after, payments_max)
+    rows = await fetch_durable(pool, QUERIES["wallet_payments_after"], wallet_number, *after, payments_max)
     return [_wallet_payment(row) for row in rows]
 
 
@@ -109,7 +112,7 @@ async def changed_since(pool: asyncpg.Pool, kind: DeviceKind, numbers: Sequence[
 
 async def wallet_pending(pool: asyncpg.Pool, wallet_number: int, payments_max: int) -> list[WalletPayment]:
     """Return the payments that wait for this wallet's PIN, oldest first."""
-    rows = await pool.fetch(QUERIES["wallet_pending"], wallet_number, payments_max)
+    rows = await fetch_durable(pool, QUERIES["wallet_pending"], wallet_number, payments_max)
     return [_wallet_payment(row) for row in rows]
 
 
@@ -117,7 +120,9 @@ async def wallet_history(
     pool: asyncpg.Pool, wallet_number: int, after: Cursor | None, payments_max: int
 ) -> list[WalletPayment]:
     """Return a page of a wallet's payments, latest change first, starting `after` the previous page."""
-    rows = await pool.fetch(QUERIES["wallet_history"], wallet_number, *(after or (None, None, None)), payments_max)
+    rows = await fetch_durable(
+        pool, QUERIES["wallet_history"], wallet_number, *(after or (None, None, None)), payments_max
+    )
     return [_wallet_payment(row) for row in rows]
 
 

@@ -4,12 +4,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import asyncpg
-import structlog
 
-from .database import DATABASE_AWAY, connect
+from .database import connect
+from .failures import DATABASE_ERRORS, Phase, report
 from .sql import QUERIES
-
-log = structlog.get_logger(__name__)
 
 # An arbitrary constant that nothing else in the database uses: the ASCII of "pos-lead".
 _ADVISORY_LOCK = int.from_bytes(b"pos-lead")
@@ -39,11 +37,11 @@ async def lead(
                         is_leader = await connection.fetchval(QUERIES["try_lead"], _ADVISORY_LOCK)
                 if is_leader:
                     await _run_all(duties, connection, timeout_s)
-            except DATABASE_AWAY as away:
-                log.warning("database_away", during="leading", cause=type(away).__name__)
-                if connection is not None:
+            except DATABASE_ERRORS as error:
+                failure = report(error, Phase.WRITE, during="leading")
+                if connection is not None and not failure.keeps_connection:
                     connection.terminate()
-                connection = None
+                    connection = None
             await asyncio.sleep(every_s)
     finally:
         if connection is not None:
@@ -61,7 +59,7 @@ async def _run_all(
                 await duty(connection)
         except Exception as failure:
             failures.append(failure)
-    unexpected = [failure for failure in failures if not isinstance(failure, DATABASE_AWAY)]
+    unexpected = [failure for failure in failures if not isinstance(failure, DATABASE_ERRORS)]
     if unexpected:
         raise ExceptionGroup("duties of the leader failed", unexpected)
     if failures:

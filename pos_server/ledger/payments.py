@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from operator import itemgetter
 
-import asyncpg
 from msgspec.structs import replace
 
 from ..core.payments.operations import CreateRefund, Operation
@@ -11,15 +10,9 @@ from ..core.payments.payment import Status
 from ..core.payments.snapshot import Changeset, HouseAccount, OpenPayment, Snapshot, TerminalStatus
 from .batch_rows import changeset_rows, operation_key
 from .database import AnyConnection
+from .durability import durable_commits
 from .rows import acceptor_of, device_of, payment_of, plain_uuid, refund_of, wallet_of
 from .sql import QUERIES
-
-# Another server changed the rows first. Load and decide the batch again.
-LEDGER_CONFLICT = (
-    asyncpg.SerializationError,
-    asyncpg.DeadlockDetectedError,
-    asyncpg.UniqueViolationError,
-)
 
 
 class HouseAccounts:
@@ -113,10 +106,14 @@ async def warm_up(connection: AnyConnection) -> None:
 
 
 async def apply_changes(connection: AnyConnection, changes: Changeset, now_ms: int) -> None:
-    """Store all changes of a batch or none. Raises one of LEDGER_CONFLICT if rows have changed since the load."""
+    """Store all changes of a batch or none. Raises NotDurable and asyncpg's errors.
+
+    If rows have changed since the load, `failures.classify` tells to decide again.
+    """
     rows = changeset_rows(changes, now_ms)
-    if changes.refunds or any(changes.payment_versions.values()):
-        await connection.fetchval(QUERIES["apply_changes"], *rows)
-    else:
-        # The usual case. This statement saves a fifth of the work for a lone payment.
-        await connection.fetchval(QUERIES["apply_new_payments"], *rows[:-1])
+    with durable_commits(connection):
+        if changes.refunds or any(changes.payment_versions.values()):
+            await connection.fetchval(QUERIES["apply_changes"], *rows)
+        else:
+            # The usual case. This statement saves a fifth of the work for a lone payment.
+            await connection.fetchval(QUERIES["apply_new_payments"], *rows[:-1])

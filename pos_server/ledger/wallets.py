@@ -10,6 +10,7 @@ from ..core.errors import ErrorCode
 from ..core.payments.payment import Payment, Purpose
 from ..core.payments.snapshot import OwnLimits
 from .database import AnyConnection
+from .durability import fetch_durable
 from .rows import payment_of
 from .sql import QUERIES
 
@@ -77,9 +78,9 @@ async def is_paid_elsewhere(pool: asyncpg.Pool, payment_id: UUID, merchant_id: i
 
 async def find_cash(pool: asyncpg.Pool, payment_id: UUID, merchant_id: int, purpose: Purpose) -> Payment | ErrorCode:
     """Return a merchant's payment by id and purpose, or PAYMENT_UNKNOWN, or PAYMENT_ARCHIVED (for any purpose)."""
-    row = await pool.fetchrow(QUERIES["payment_of_purpose"], payment_id, merchant_id, purpose)
-    if row is not None:
-        return payment_of(row)
+    rows = await fetch_durable(pool, QUERIES["payment_of_purpose"], payment_id, merchant_id, purpose)
+    if rows:
+        return payment_of(rows[0])
     # The archive is read after the ledger, so that a payment moved in between is found.
     archived = await pool.fetchval(QUERIES["is_archived"], payment_id, merchant_id)
     return ErrorCode.PAYMENT_ARCHIVED if archived else ErrorCode.PAYMENT_UNKNOWN

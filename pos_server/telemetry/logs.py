@@ -10,6 +10,8 @@ from uuid import UUID
 
 import structlog
 
+from ..ledger.failures import DATABASE_ERRORS
+
 
 def configure_logging(level: str = "info") -> None:
     """Configure structlog for the process, also for the standard library's loggers (uvicorn, asyncio)."""
@@ -45,6 +47,8 @@ def configure_logging(level: str = "info") -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.getLogger("uvicorn.error").addFilter(_is_application_fault)
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    for name in ("asyncpg.pool", "asyncio"):
+        logging.getLogger(name).addFilter(_without_traceback)
 
 
 def about_request(request_id: str) -> None:
@@ -57,6 +61,15 @@ def about_payment(payment_id: UUID | None) -> None:
     """Add the payment's id to all further events of this task. None, for an unknown payment, changes nothing."""
     if payment_id is not None:
         structlog.contextvars.bind_contextvars(payment_id=str(payment_id))
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Log an error of the database in one line. asyncpg's pool logs each failed attempt to reconnect as a traceback."""
+    error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+    if isinstance(error, DATABASE_ERRORS):
+        record.msg, record.args = f"{record.getMessage()} ({type(error).__name__})", ()
+        record.exc_info = record.exc_text = None
+    return True
 
 
 def _is_application_fault(record: logging.LogRecord) -> bool:

@@ -74,6 +74,7 @@ from pos_server.core.protocol.server_messages import (
 )
 from pos_server.core.protocol.session import Session
 from pos_server.core.texts import DEFAULT_LANGUAGE, LANGUAGES, language_of, text
+from pos_server.ledger.failures import NotConnected
 from pos_server.server import RunningServer, serving
 from pos_server.settings import Settings
 from tests.copies import replace
@@ -437,9 +438,12 @@ async def no_body() -> dict[str, Any]:
     return {"type": "http.request", "body": json.dumps({"activation_code": "X", "request_id": str(new_id())}).encode()}
 
 
-class PoolAway:
+class FailingPool:
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
     def acquire(self) -> None:
-        raise ConnectionRefusedError
+        raise self._error
 
 
 @pytest.mark.asyncio
@@ -453,12 +457,15 @@ async def test_activation_errors_are_in_the_table(server: RunningServer) -> None
             blocked = await http.post("/v1/activations", json=good)
         seen.add(problem_of(blocked))
         assert int(blocked.headers["Retry-After"]) > 0
-    activations = Activations(KEYRING, PoolAway(), None, settings().wrong_activation_codes(), body_bytes_max=1024)  # type: ignore[arg-type]
-    request = Request({"type": "http", "method": "POST", "headers": [], "client": ("127.0.0.1", 1)}, no_body)
-    with pytest.raises(Problem) as away:
-        await activations.create(request)
-    seen.add((away.value.status.value, away.value.code))
-    assert int(away.value.headers["Retry-After"]) > 0
+    # No connection, and a connection that is lost before the answer.
+    for error in (NotConnected("refused"), ConnectionResetError("reset")):
+        pool: Any = FailingPool(error)
+        activations = Activations(KEYRING, pool, None, settings().wrong_activation_codes(), body_bytes_max=1024)  # type: ignore[arg-type]
+        request = Request({"type": "http", "method": "POST", "headers": [], "client": ("127.0.0.1", 1)}, no_body)
+        with pytest.raises(Problem) as away:
+            await activations.create(request)
+        seen.add((away.value.status.value, away.value.code))
+        assert int(away.value.headers["Retry-After"]) > 0
     assert seen == problems()
 
 

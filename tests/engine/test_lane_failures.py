@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from pos_server.core.errors import ErrorCode
 from pos_server.core.payments.operations import Outcome, Scan
 from pos_server.engine import authorizer as authorizer_module
+from pos_server.engine import lane as lane_module
 from pos_server.engine.authorizer import Authorizer
 from pos_server.ledger.audit import audit
 from tests.engine.test_authorizer import LIMITS, Engine, once, payments, status, warm
@@ -88,7 +89,8 @@ async def test_a_lane_that_fails_while_it_waits(
             await works(engine, shop, "second")
             assert failing.failed.is_set()
             assert sum(state.restarts for state in supervisor.states.values()) == 1
-    assert [log["event"] for log in logs] == ["task_failed"]
+    is_database = isinstance(error, asyncpg.InternalClientError)
+    assert [log["event"] for log in logs] == ["database_away" if is_database else "task_failed"]
 
 
 STEPS = {
@@ -106,8 +108,9 @@ async def test_a_lane_that_fails_with_a_batch(
 ) -> None:
     """Only a cancellation from inside ends the lane here: other errors are answered batch by batch already."""
     name, after = STEPS[step]
-    failing = Failing(getattr(authorizer_module, name), asyncio.CancelledError("from inside"), after=after)
-    monkeypatch.setattr(authorizer_module, name, failing)
+    module = lane_module if step == "connect" else authorizer_module
+    failing = Failing(getattr(module, name), asyncio.CancelledError("from inside"), after=after)
+    monkeypatch.setattr(module, name, failing)
     engine = Engine(dsn, LIMITS)
     scans = [shop.scan(index, amount_minor=100) for index in range(3)]
     failing.arm()

@@ -17,7 +17,12 @@ pytestmark = pytest.mark.asyncio
 
 
 async def test_a_query_recognizes_an_archived_payment(
-    server: RunningServer, shop: Shop, connection: asyncpg.Connection, admin: asyncpg.Connection, tmp_path: Path
+    server: RunningServer,
+    shop: Shop,
+    dsn: str,
+    connection: asyncpg.Connection,
+    admin: asyncpg.Connection,
+    tmp_path: Path,
 ) -> None:
     sale, declined = shop.scan(0), shop.scan(1, amount_minor=99_999)
     await run_batch(connection, sale, declined)
@@ -41,4 +46,5 @@ async def test_a_query_recognizes_an_archived_payment(
         recent = await ask(till, {"type": "payments.recent", "message_id": "r"})
         assert [payment["payment_id"] for payment in recent["payments"]] == [rescan["payment_id"]]
     stranger = await directory.create_merchant(connection, "Other shop", "EUR")
-    assert await history.find_payment(connection, stranger, sale.payment_id, None) is ErrorCode.PAYMENT_UNKNOWN  # type: ignore[arg-type]
+    async with asyncpg.create_pool(dsn, min_size=1, max_size=1) as pool:
+        assert await history.find_payment(pool, stranger, sale.payment_id, None) is ErrorCode.PAYMENT_UNKNOWN

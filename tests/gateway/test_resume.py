@@ -27,6 +27,7 @@ from tests.gateway.test_terminal import close_code
 from tests.shared import shared_database, shared_server
 from tests.support import (
     KEYRING,
+    OneConnection,
     Shop,
     TestDevice,
     activated,
@@ -216,8 +217,8 @@ async def test_pages_hold_each_payment_once_with_equal_times_and_new_payments(
 
     expected = [await insert(at_ms) for at_ms in times_ms]
     received: list[Payment] = []
-    cursor = Cursor.before(0)
-    while page := await terminal_payments_after(admin, terminal_number, cursor, limit):  # type: ignore[arg-type]
+    cursor, pool = Cursor.before(0), OneConnection(admin)
+    while page := await terminal_payments_after(pool, terminal_number, cursor, limit):  # type: ignore[arg-type]
         received += page
         cursor = Cursor.of(page[-1])
         if later:

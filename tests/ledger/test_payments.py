@@ -12,10 +12,10 @@ from pos_server.core.payments.declines import DeclineCode
 from pos_server.core.payments.operations import Decided, Operation, Outcome
 from pos_server.core.payments.payment import Status
 from pos_server.core.payments.snapshot import Changeset
-from pos_server.ledger.payments import LEDGER_CONFLICT, apply_changes, load_snapshot
+from pos_server.ledger.payments import apply_changes, load_snapshot
 from pos_server.ledger.sql import QUERIES
 from tests.copies import replace
-from tests.support import KEYRING, RULES, Shop, activated, forged
+from tests.support import KEYRING, LEDGER_CONFLICT, RULES, Shop, activated, forged
 
 pytestmark = pytest.mark.asyncio
 

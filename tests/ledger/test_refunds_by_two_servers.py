@@ -6,9 +6,8 @@ import asyncpg
 import pytest
 
 from pos_server.core.payments.operations import CreateRefund, Refunded
-from pos_server.ledger.payments import LEDGER_CONFLICT
 from tests.ledger.test_payments import run_batch
-from tests.support import Shop, new_id
+from tests.support import LEDGER_CONFLICT, Shop, new_id
 
 pytestmark = pytest.mark.asyncio
 
@@ -28,6 +27,9 @@ class Interrupted:
 
     async def fetchval(self, *args: Any) -> Any:
         return await self._connection.fetchval(*args)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
 
 
 async def test_a_refund_is_never_loaded_with_an_older_payment(connection: asyncpg.Connection, shop: Shop) -> None:

@@ -12,13 +12,13 @@ from pos_server.core.payments.snapshot import Changeset, Snapshot
 from pos_server.ledger import directory, pins
 from pos_server.ledger.audit import audit
 from pos_server.ledger.database import connect
-from pos_server.ledger.payments import LEDGER_CONFLICT, apply_changes, load_snapshot
+from pos_server.ledger.payments import apply_changes, load_snapshot
 from pos_server.ledger.rows import plain_uuid
 from pos_server.ledger.sql import QUERIES
 from tests.model import limits
 from tests.model.ledger import FEES, MERCHANTS, REVOKED, RULES, WALLETS, Ledger
 from tests.model.records import Key
-from tests.support import activated, top_up
+from tests.support import LEDGER_CONFLICT, activated, top_up
 
 T = TypeVar("T")
 

@@ -21,7 +21,7 @@ class Authentication:
         self._failures = wrong_keys
 
     async def require(self, request: Request) -> ApiKey:
-        """Return the request's API key. Raises Problem (401 or 429) and the errors in DATABASE_AWAY."""
+        """Return the request's API key. Raises Problem (401 or 429) and DATABASE_ERRORS."""
         address = request.client.host if request.client else ""
         blocked_s = self._failures.blocked_for_s(address, time.monotonic())
         if blocked_s:

@@ -5,10 +5,9 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
-from ...core.errors import ErrorCode
 from ...core.protocol.codec import first_problem
 from ...core.rest.problems import ProblemCode
-from .problems import Problem, json_pointer, problem
+from .problems import json_pointer, problem
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -35,10 +34,3 @@ async def read_body(request: Request, model: type[ModelT], bytes_max: int) -> Mo
     if not field:
         raise problem(ProblemCode.BAD_JSON)
     raise problem(ProblemCode.BAD_FIELD, text, pointer=json_pointer(field))
-
-
-def database_away() -> Problem:
-    """Return the problem for a request that was not processed because the database is unavailable."""
-    return problem(
-        ErrorCode.BUSY, "The database is unavailable. Nothing was changed. Send the request again.", retry_after_s=1
-    )

@@ -29,14 +29,14 @@ from ...core.rest.endpoints import IDEMPOTENCY_KEY_CHARS_MAX, Endpoint, Kind
 from ...core.rest.fields import Body, Parameters, Resource
 from ...core.rest.idempotency import fingerprint
 from ...core.rest.problems import ProblemCode
-from ...ledger.database import DATABASE_AWAY
+from ...ledger.failures import DATABASE_ERRORS, Phase, classify, report
 from ...ledger.reports import QueryTimeout
 from ...limits import ApiLimits
 from ...telemetry.logs import about_payment, about_request
 from .authentication import Authentication
 from .bodies import read_json_body
 from .languages import accepted_language
-from .problems import Problem, json_pointer, problem
+from .problems import RETRY_AFTER_S, Problem, database_problem, json_pointer, problem
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +45,6 @@ QueryT = TypeVar("QueryT", bound=Parameters)
 BodyT = TypeVar("BodyT", bound=Body | None)
 
 _PRINTABLE = re.compile(rf"[!-~]{{1,{IDEMPOTENCY_KEY_CHARS_MAX}}}")
-_RETRY_AFTER_S = 1
 QUERY_PARAMETERS_MAX = 20
 
 
@@ -132,6 +131,7 @@ class Dispatcher:
     async def _respond(self, endpoint: Endpoint, request: Request) -> Response:
         request.state.request_id = request_id_of(request)
         about_request(request.state.request_id)
+        phase = Phase.READ
         try:
             key = await self._authentication.require(request)
             self._check_rate(key)
@@ -139,16 +139,20 @@ class Dispatcher:
                 raise problem(ProblemCode.ROLE_MISSING)
             call = await self._read(endpoint, key, request)
             about_payment(getattr(call.parameters, "payment_id", None))
+            if endpoint.kind is not Kind.READ:
+                phase = Phase.WRITE
             reply = await self._handle(endpoint, call)
         except Problem as error:
             return error.response(request.state.request_id)
         except QueryTimeout:
             return problem(ProblemCode.TAKES_TOO_LONG).response(request.state.request_id)
-        except DATABASE_AWAY as error:
-            log.warning("database_away", during=endpoint.name, cause=type(error).__name__)
-            # A change whose response from the database was lost may have taken effect.
-            code = ErrorCode.BUSY if endpoint.kind is Kind.READ else ErrorCode.UNKNOWN_OUTCOME
-            return problem(code, retry_after_s=_RETRY_AFTER_S).response(request.state.request_id)
+        except DATABASE_ERRORS as error:
+            failure = report(error, phase, during=endpoint.name)
+            return database_problem(failure).response(request.state.request_id)
+        except Exception as fault:
+            log.exception("api_request_failed", endpoint=endpoint.name)
+            answer = classify(fault, phase).answer
+            return problem(answer, retry_after_s=RETRY_AFTER_S).response(request.state.request_id)
         headers = {"X-Request-Id": request.state.request_id, "Cache-Control": "no-store"}
         if reply.etag is not None:
             headers["ETag"] = reply.etag
@@ -158,7 +162,7 @@ class Dispatcher:
 
     async def _handle(self, endpoint: Endpoint, call: ApiCall[Any, Any, Any]) -> Reply:
         if self._running >= self._limits.requests_max:
-            raise problem(ErrorCode.BUSY, retry_after_s=_RETRY_AFTER_S)
+            raise problem(ErrorCode.BUSY, retry_after_s=RETRY_AFTER_S)
         self._running += 1
         try:
             async with asyncio.timeout(self._limits.timeout_s):
@@ -175,7 +179,7 @@ class Dispatcher:
             if len(self._rates) > self._limits.keys_tracked_max:
                 self._rates.popitem(last=False)
         if not rate.take(now_s):
-            raise problem(ProblemCode.TOO_MANY_REQUESTS, retry_after_s=_RETRY_AFTER_S)
+            raise problem(ProblemCode.TOO_MANY_REQUESTS, retry_after_s=RETRY_AFTER_S)
 
     async def _read(self, endpoint: Endpoint, key: ApiKey, request: Request) -> ApiCall[Any, Any, Any]:
         try:

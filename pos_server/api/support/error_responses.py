@@ -12,8 +12,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ...core.errors import ErrorCode
 from ...core.rest.problems import ProblemCode
+from ...ledger.failures import Phase, classify
 from .dispatch import request_id_of
-from .problems import Problem, problem
+from .problems import RETRY_AFTER_S, Problem, problem
 
 
 async def _problem(request: Request, error: Exception) -> Response:
@@ -31,6 +32,12 @@ async def _no_route(request: Request, error: Exception) -> Response:
     response = problem(code).response(request_id_of(request))
     response.headers.update(error.headers or {})
     return response
+
+
+async def _fault(request: Request, error: Exception) -> Response:
+    """Return the response to a bug, which Starlette raises again afterwards, so that it is logged."""
+    phase = Phase.READ if request.method in ("GET", "HEAD") else Phase.WRITE
+    return problem(classify(error, phase).answer, retry_after_s=RETRY_AFTER_S).response(request_id_of(request))
 
 
 async def _client_gone(request: Request, error: Exception) -> Response:
@@ -64,4 +71,5 @@ ERROR_RESPONSES: Mapping[Any, Callable[[Request, Exception], Awaitable[Response]
     Problem: _problem,
     HTTPException: _no_route,
     ClientDisconnect: _client_gone,
+    Exception: _fault,
 }

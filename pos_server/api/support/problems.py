@@ -7,8 +7,10 @@ from starlette.responses import Response
 
 from ...core.errors import ErrorCode
 from ...core.rest.problems import ProblemCode, ProblemDetails, problem_text
+from ...ledger.failures import Failure
 
 POINTER_NAME_CHARS_MAX = 64
+RETRY_AFTER_S = 1
 
 
 class Problem(Exception):
@@ -59,6 +61,14 @@ def problem(
     if code is ProblemCode.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     return Problem(default.status, code.value, text or default.text, pointer=pointer, headers=headers)
+
+
+def database_problem(failure: Failure) -> Problem:
+    """Return the problem for a request that a database error ended: 503 `busy`, or `unknown_outcome` for a write."""
+    text = None
+    if not failure.may_have_committed:
+        text = "The database is unavailable. Nothing was changed. Send the request again."
+    return problem(failure.answer, text, retry_after_s=RETRY_AFTER_S)
 
 
 def json_pointer(path: list[str]) -> str:
