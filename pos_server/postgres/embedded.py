@@ -237,6 +237,7 @@ class EmbeddedPostgres:
             self._release_users_lock()
 
     def _release_users_lock(self) -> None:
+        self._socket_dir = None
         if self._users_lock is not None:
             os.close(self._users_lock)
             self._users_lock = None

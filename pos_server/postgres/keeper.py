@@ -31,7 +31,7 @@ async def keep_running(postgres: EmbeddedPostgres, *, check_s: float = CHECK_S) 
         if postgres.seems_alive():
             continue
         started_s = time.monotonic()
-        log.error("postgres_ended", data_dir=str(postgres.data_dir))
+        log.warning("postgres_ended", data_dir=str(postgres.data_dir))
         try:
             was_dead = await asyncio.to_thread(postgres.revive)
         except StillStarting as error:

@@ -8,7 +8,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 import asyncpg
@@ -276,6 +276,14 @@ async def list_with_a_shift(world: World) -> RequestData:
 async def existing_statement(world: World) -> RequestData:
     now = datetime.now(UTC)
     day = now.date() - timedelta(days=2)
+    # The merchant's days begin with its first transfer.
+    await world.admin.execute(
+        "insert into transfer (kind, source_id, debit_account_id, credit_account_id, amount_minor, currency, "
+        "wallet_number, merchant_id, created_at) select 'payment', gen_random_uuid(), w.account_id, m.account_id, 1, "
+        "m.currency, w.number, m.id, $2 from merchant m, wallet w where m.id = $1 order by w.number limit 1",
+        world.shop.merchant_id,
+        datetime.combine(day, time(12), UTC),
+    )
     await settle(world.admin, day, now)
     return RequestData({"business_date": day.isoformat()})
 

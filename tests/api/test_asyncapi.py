@@ -293,9 +293,8 @@ async def test_the_served_document_is_the_printed_one(server: RunningServer, tmp
     # Another process, with other hashes, and an unreachable database.
     printed = await pos_server(
         "asyncapi",
-        "--data-dir",
-        tmp_path / "none",
         PYTHONHASHSEED="7",
+        POS_DATA_DIR=str(tmp_path / "none"),
         POS_DATABASE_URL="postgresql://127.0.0.1:1/none",
     )
     assert (printed.status, printed.err) == (0, "")

@@ -111,9 +111,8 @@ async def test_the_served_document_equals_the_printed_one(server: RunningServer,
     # Another process, with other hashes and an unreachable database.
     printed = await pos_server(
         "openapi",
-        "--data-dir",
-        tmp_path / "none",
         PYTHONHASHSEED="7",
+        POS_DATA_DIR=str(tmp_path / "none"),
         POS_DATABASE_URL="postgresql://127.0.0.1:1/none",
     )
     assert (printed.status, printed.err) == (0, "")
