@@ -24,7 +24,7 @@ class _Setting(NamedTuple):
     consequence: str
 
 
-# Of a session that serves requests. The owner, who migrates and audits, has more rights.
+# The owner, who migrates and audits, has more rights than a session that serves requests.
 _LIMITED = (
     _Setting("current_user", (APP_ROLE,), "stored transfers could be changed"),
     _Setting("is_superuser", ("off",), "stored transfers could be changed"),
