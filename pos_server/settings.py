@@ -12,6 +12,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .business_days import is_time_zone
+from .core.accounting.settlement import SETTLEMENT_PAUSE_S
 from .core.credentials.device_keys import MASTER_KEY_BYTES_MIN, Keyring
 from .core.errors import PosError
 from .core.money import MAX_AMOUNT_MINOR
@@ -159,9 +160,7 @@ class Settings(BaseSettings):
 
     # telemetry
     metrics: bool = Field(True, description="collection of metrics for /metrics")
-    metrics_token: SecretStr | None = Field(
-        None, description="bearer token required to read /metrics; unset: access denied"
-    )
+    metrics_token: SecretStr | None = Field(None, description="bearer token of /metrics; unset: access denied")
     trace_sample: Annotated[float, Field(ge=0, le=1)] = Field(0, description="share of payments that are traced")
     probe_timeout_s: Positive = Field(1, description="timeout of the database checks behind /readyz and /metrics")
 
@@ -169,7 +168,7 @@ class Settings(BaseSettings):
     database_start_attempts: Count = Field(10, description="attempts to reach the database at start")
     database_start_pause_s: Positive = Field(0.5, description="pause between these attempts")
     database_connect_timeout_s: Positive = Field(
-        5, description="time to connect to the database, and for a statement outside the engine"
+        5, description="time to connect, and for a statement outside the engine"
     )
     database_pool_max: Count = Field(5, description="database connections in addition to those of the engine")
 
@@ -215,6 +214,8 @@ class Settings(BaseSettings):
         if self.resume_overlap_s <= self.notice_lag_s + (PEER_SILENT_INTERVALS + 1) * self.peers_alive_s:
             bound = f"POS_BATCH_TIMEOUT_S + {PEER_SILENT_INTERVALS + 1} * POS_PEERS_ALIVE_S + {CLOCK_SKEW_S:g}"
             raise ValueError(f"POS_RESUME_OVERLAP_S must exceed {bound}")
+        if self.notice_lag_s >= SETTLEMENT_PAUSE_S:
+            raise ValueError(f"POS_BATCH_TIMEOUT_S must be less than {SETTLEMENT_PAUSE_S - CLOCK_SKEW_S:g}")
         if self.resume_payments_max >= self.outbox_messages_max:
             raise ValueError("POS_RESUME_PAYMENTS_MAX must be less than POS_OUTBOX_MESSAGES_MAX")
         if self.archive_min_age_days <= max(self.refund_window_days, self.cancel_window_s / (24 * 3600)):

@@ -1,6 +1,7 @@
-"""A proxy in front of a Unix socket that cuts connections on purpose."""
+"""A proxy in front of a Unix socket that cuts connections on purpose, or drops settings as a pooler does."""
 
 import asyncio
+import struct
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -11,13 +12,17 @@ Rule = Callable[[bytes], bool]
 
 
 class Proxy:
-    """Forwards bytes both ways. `cut_requests` and `cut_answers` get each chunk; True cuts the connection."""
+    """Forwards bytes both ways. `cut_requests` and `cut_answers` get each chunk; True cuts the connection.
+
+    New sessions do not get the settings in `dropped`, like those of a pooler with `ignore_startup_parameters`.
+    """
 
     def __init__(self, dsn: str, target: str) -> None:
         self.dsn = dsn
         self.cut_requests: Rule = lambda chunk: False
         self.cut_answers: Rule = lambda chunk: False
         self.away = False
+        self.dropped: set[str] = set()
         self.cuts = 0
         self._target = target
         self._open = 0
@@ -30,6 +35,8 @@ class Proxy:
             if self.away:
                 return
             upstream_reader, upstream_writer = await asyncio.open_unix_connection(self._target)
+            if self.dropped:
+                upstream_writer.write(await self._startup_message(reader))
             pumps = [
                 asyncio.create_task(self._pump(reader, upstream_writer, lambda chunk: self.cut_requests(chunk))),
                 asyncio.create_task(self._pump(upstream_reader, writer, lambda chunk: self.cut_answers(chunk))),
@@ -55,6 +62,17 @@ class Proxy:
                 return
             writer.write(chunk)
             await writer.drain()
+
+    async def _startup_message(self, reader: asyncio.StreamReader) -> bytes:
+        """Read the StartupMessage (PostgreSQL manual, "Message Formats") and return it without `dropped`."""
+        (length,) = struct.unpack("!I", await reader.readexactly(4))
+        body = await reader.readexactly(length - 4)
+        words = body[4:].split(b"\0")
+        pairs = zip(words[::2], words[1::2], strict=False)
+        kept = b"".join(
+            name + b"\0" + value + b"\0" for name, value in pairs if name and name.decode() not in self.dropped
+        )
+        return struct.pack("!I", len(kept) + 9) + body[:4] + kept + b"\0"
 
     async def _wait_until_closing(self) -> None:
         await self._closing.wait()

@@ -42,6 +42,10 @@ def test_an_error_names_the_variable_and_not_its_value(name: str, value: str, mo
             "must exceed POS_REFUND_WINDOW_DAYS and POS_CANCEL_WINDOW_S",
         ),
         ({"POS_PEERS_ALIVE_S": "6"}, "POS_RESUME_OVERLAP_S must exceed"),
+        (
+            {"POS_BATCH_TIMEOUT_S": "28", "POS_OPERATION_DEADLINE_S": "28", "POS_RESUME_OVERLAP_S": "60"},
+            "POS_BATCH_TIMEOUT_S must be less than 28",
+        ),
         ({"POS_BATCH_TIMEOUT_S": "60"}, "POS_BATCH_TIMEOUT_S must not exceed POS_OPERATION_DEADLINE_S"),
     ],
 )

@@ -9,7 +9,7 @@ from starlette.responses import PlainTextResponse
 
 from ..engine.authorizer import Authorizer
 from ..ledger.database import is_read_only
-from ..ledger.failures import DATABASE_ERRORS
+from ..ledger.failures import DATABASE_ERRORS, WrongSession, alarms
 from ..ledger.migrate import load_migrations, schema_number
 from ..supervision import Supervisor
 
@@ -29,6 +29,7 @@ class Health:
         self._supervisor = supervisor
         self._probe_timeout_s = probe_timeout_s
         self._schema_number = load_migrations()[-1].number
+        self._alarms = alarms()
 
     async def alive(self, request: Request) -> PlainTextResponse:
         return PlainTextResponse("alive\n")
@@ -38,11 +39,14 @@ class Health:
             return _not_ready("draining")
         if down := self._supervisor.needed_and_down():
             return _not_ready(f"tasks have failed and will be restarted: {', '.join(down)}")
+        await self._look_again()
         try:
             # Includes the wait for a connection from the pool.
             async with asyncio.timeout(self._probe_timeout_s):
                 number = await schema_number(self._pool)
                 read_only = await is_read_only(self._pool)
+        except WrongSession as error:
+            return _not_ready(f"the setting {error.setting} of the database is wrong: see the log")
         except DATABASE_ERRORS:
             return _not_ready("the database does not respond")
         if read_only:
@@ -56,6 +60,12 @@ class Health:
                 f"the schema is at migration {number}, this version has {self._schema_number}: run the newer version"
             )
         return PlainTextResponse("ready\n")
+
+    async def _look_again(self) -> None:
+        """After an alarming error of any connection, ask the database through a new one: the pool's may be older."""
+        if self._alarms != alarms():
+            self._alarms = alarms()
+            await self._pool.expire_connections()
 
 
 def _not_ready(reason: str) -> PlainTextResponse:

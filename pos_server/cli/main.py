@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..core.errors import PosError
-from ..ledger.failures import DATABASE_ERRORS, Phase, classify
+from ..ledger.failures import DATABASE_ERRORS, Phase, WrongSession, classify
 from ..postgres.os_user import EmbeddedPostgresError
 from ..settings import load_settings
 from ..telemetry.logs import configure_logging
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except WrongUsage as error:
         say(f"pos-server: {error}")
         return EXIT_USAGE
-    except (PosError, EmbeddedPostgresError) as error:
+    except (PosError, EmbeddedPostgresError, WrongSession) as error:
         say(f"pos-server: {error}")
         return EXIT_ERROR
     except _DATABASE_ERRORS as error:

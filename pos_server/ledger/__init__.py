@@ -21,7 +21,8 @@
     api_keys.py, idempotency.py                  what the REST API stores
     rollup.py, horizon.py, exclusive.py          balances, the horizon that they need, one run at a time
     settlement.py, seals.py, archive*.py, audit.py   the operator's accounting
-    leadership.py, database.py, migrate.py, sql/, migrations/   connections, statements and the schema
+    database.py, session_checks.py, failures.py, durability.py   connections, and what their errors mean
+    leadership.py, migrate.py, sql/, migrations/ the leading server, statements and the schema
 
 A new column on a table that `pos_app` updates needs a grant in its migration, as does a new table.
 """

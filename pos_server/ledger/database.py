@@ -1,4 +1,4 @@
-"""Connections to Postgres: how they are opened, and their role."""
+"""Connections to Postgres: how they are opened, checked and pooled, and their role."""
 
 import asyncio
 from typing import Any
@@ -9,11 +9,11 @@ from asyncpg.connection import LoggedQuery
 from asyncpg.pool import PoolConnectionProxy
 
 from ..core.errors import PosError
-from .failures import DATABASE_ERRORS, NotConnected, Phase, classify
+from .failures import DATABASE_ERRORS, NotConnected, Phase, WrongSession, classify
+from .session_checks import APP_ROLE, check_session
 
 # A dedicated connection, or one acquired from a pool.
 AnyConnection = asyncpg.Connection | PoolConnectionProxy
-APP_ROLE = "pos_app"
 SERVER_VERSION_MIN = 15
 
 
@@ -59,15 +59,21 @@ def libpq_environment(dsn: str) -> dict[str, str]:
 
 
 async def connect(dsn: str, *, timeout_s: float, role: str | None = APP_ROLE) -> asyncpg.Connection:
-    """Open a connection with the server's limited role; `role=None` keeps the DSN's own user, for operator commands."""
-    return await asyncpg.connect(dsn, timeout=timeout_s, server_settings=_settings(role))
+    """Open a connection with the server's limited role; `role=None` keeps the DSN's own user, for operator commands.
+
+    Raises WrongSession and asyncpg's errors.
+    """
+    async with asyncio.timeout(timeout_s):
+        connection = await asyncpg.connect(dsn, server_settings=_settings(role))
+        return await _checked(connection, role)
 
 
 async def create_pool(dsn: str, *, timeout_s: float, size_max: int) -> asyncpg.Pool:
     """Open a pool for everything except the payment path, which has dedicated connections.
 
-    Acquiring a connection raises NotConnected if none can be opened. An error after which a connection must not be used
-    further replaces all connections of the pool: after a failover, each of them leads to the standby.
+    Acquiring a connection raises WrongSession, and NotConnected if none can be opened. An error after which a
+    connection must not be used further replaces all connections of the pool: after a failover, each of them leads to
+    the standby.
     """
 
     async def watch_queries(connection: asyncpg.Connection) -> None:
@@ -94,9 +100,20 @@ async def create_pool(dsn: str, *, timeout_s: float, size_max: int) -> asyncpg.P
 
 async def _connect_for_pool(*arguments: Any, **options: Any) -> asyncpg.Connection:
     try:
-        return await asyncpg.connect(*arguments, **options)
+        return await _checked(await asyncpg.connect(*arguments, **options), APP_ROLE)
+    except WrongSession:
+        raise
     except DATABASE_ERRORS as error:
         raise NotConnected(str(error) or type(error).__name__) from error
+
+
+async def _checked(connection: asyncpg.Connection, role: str | None) -> asyncpg.Connection:
+    try:
+        await check_session(connection, role)
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection
 
 
 async def is_available(pool: asyncpg.Pool, *, timeout_s: float) -> bool:
@@ -117,7 +134,10 @@ async def is_read_only(pool: asyncpg.Pool) -> bool:
 
 
 async def wait_until_available(dsn: str, *, attempts: int, timeout_s: float, pause_s: float) -> None:
-    """Check that the database responds and is recent enough. Raises DatabaseUnavailable after all attempts."""
+    """Check that the database responds and is recent enough.
+
+    Raises DatabaseUnavailable after all attempts, and WrongSession.
+    """
     cause = "no attempt was made"
     for attempt in range(attempts):
         if attempt:
@@ -126,6 +146,8 @@ async def wait_until_available(dsn: str, *, attempts: int, timeout_s: float, pau
             connection = await connect(dsn, timeout_s=timeout_s, role=None)
         except (asyncpg.InvalidPasswordError, asyncpg.InvalidCatalogNameError, ValueError) as error:
             raise DatabaseUnavailable(dsn, str(error)) from None
+        except WrongSession:
+            raise
         except DATABASE_ERRORS as error:
             cause = str(error) or type(error).__name__
             continue

@@ -25,6 +25,23 @@ class NotConnected(ConnectionError):
     """The pool could not open a connection, so nothing was sent. The cause is the driver's error."""
 
 
+class WrongSession(NotConnected):
+    """A new connection was closed because of one of its settings (session_checks.py). The text has no secrets."""
+
+    def __init__(self, setting: str, value: str, needed: str, consequence: str) -> None:
+        super().__init__(setting, value, needed, consequence)
+        self.setting = setting
+        self.value = value
+        self.needed = needed
+        self.consequence = consequence
+
+    def __str__(self) -> str:
+        return (
+            f"{self.setting} is {self.value} in sessions of the database and must be {self.needed}, or "
+            f"{self.consequence}. Correct it in postgresql.conf, in `alter role`, in `alter database`, or in the pooler"
+        )
+
+
 # The driver has two exceptions with this name. The other one is an answer of Postgres, of class 22.
 _BadValue = asyncpg.exceptions._base.DataError
 
@@ -98,6 +115,7 @@ RULES = (
     Rule("F0", "the configuration of Postgres is damaged", _LATER, _NOTHING, _DROP, _ALARM),
     Rule("P0", "a function of the schema refused", _GIVE_UP, _NOTHING, _KEEP, _ALARM),
     Rule("XX", "a fault in Postgres, or damaged data", _LATER, _NOTHING, _DROP, _ALARM),
+    Rule(WrongSession, "a setting of a new session is wrong: a pooler", _LATER, _NOTHING, _DROP, _ALARM),
     Rule(NotConnected, "the pool could not connect", _LATER, _NOTHING, _DROP, _QUIET),
     Rule(asyncpg.TargetServerAttributeNotMatched, "no host accepts writes", _LATER, _NOTHING, _DROP, _QUIET),
     Rule(asyncpg.InternalClientError, "the connection ended at a wrong moment", _LATER, _UNKNOWN, _DROP, _QUIET),
@@ -181,6 +199,8 @@ def report(error: Exception, phase: Phase, *, during: str, **about: object) -> F
     constraint = getattr(error, "constraint_name", None)
     if constraint is not None:
         fields["constraint"] = constraint
+    if isinstance(error, WrongSession):
+        fields["reason"] = str(error)
     if failure.is_alarming:
         _Alarms.count += 1
         log.error("database_error", **fields)

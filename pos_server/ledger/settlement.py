@@ -13,14 +13,13 @@ from zoneinfo import ZoneInfo
 import asyncpg
 
 from ..business_days import day_of, day_start, joined_day
-from ..core.accounting.settlement import Statement
+from ..core.accounting.settlement import SETTLEMENT_PAUSE_S, Statement
 from ..core.errors import PosError
 from .exclusive import Command, exclusive
 from .horizon import wait_until_ended
 from .sql import QUERIES
 
-# Longer than the servers' clocks may differ plus the time from a batch's timestamp to its commit.
-OVERLAP = timedelta(seconds=30)
+_PAUSE = timedelta(seconds=SETTLEMENT_PAUSE_S)
 _DAY = timedelta(days=1)
 
 
@@ -79,14 +78,14 @@ async def settle(connection: asyncpg.Connection, business_date: date, now: datet
     async with exclusive(connection, Command.SETTLE):
         last_end = day_start(business_date + _DAY, UTC)
         if now < last_end - _DAY / 2:  # no zone is further ahead of UTC
-            raise DayNotOver(business_date, last_end + OVERLAP)
+            raise DayNotOver(business_date, last_end + _PAUSE)
         # A transaction that is running now may still commit a transfer of the day.
         ((_, writers),) = await connection.fetch(QUERIES["last_transfer"])
         await wait_until_ended(connection, writers)
         days, first_date = await _unsettled_days(connection, business_date)
         ends = [day.ends_at for day in days.get(business_date, ())]
-        if ends and now < max(ends) + OVERLAP:
-            raise DayNotOver(business_date, max(ends) + OVERLAP)
+        if ends and now < max(ends) + _PAUSE:
+            raise DayNotOver(business_date, max(ends) + _PAUSE)
         created = 0
         for day, due in sorted(days.items()):
             columns = zip(*((each.merchant_id, each.starts_at, each.ends_at) for each in due), strict=True)

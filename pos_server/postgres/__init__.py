@@ -10,6 +10,8 @@ unprivileged user.
     binaries.py     the programs of Postgres
     cluster.py      creation and version check of PGDATA
     postmaster.py   the running server: pid file, socket, signals
+    keeper.py       starts the server again after its death
+    orphans.py      processes that a dead server has left behind
     os_user.py      the operating system user that Postgres runs as
     server_log.py   the server's log, and errors that quote it
 """

@@ -32,6 +32,7 @@ from urllib.parse import quote
 
 from pos_server.postgres.binaries import find_binaries
 from pos_server.postgres.cluster import ASIDE_PREFIX, check_version, create_cluster
+from pos_server.postgres.orphans import end_orphans
 from pos_server.postgres.os_user import (
     ENVIRONMENT,
     EmbeddedPostgresError,
@@ -164,22 +165,16 @@ class EmbeddedPostgres:
     def seems_alive(self) -> bool:
         """Return whether the server's first process exists. Cheap; the server may still be starting or stopping."""
         postmaster = Postmaster.read(self.data_dir)
-        if postmaster is None:
-            return False
-        try:
-            os.kill(postmaster.pid, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            pass  # it belongs to another user
-        return True
+        return postmaster is not None and postmaster.exists()
 
     def revive(self) -> bool:
         """Start the server again if it has ended, at the same DSN; return whether it had. Needs `start`.
 
-        Processes that it has left behind end first. Raises StillStarting if its recovery takes longer than the limit.
+        Processes that it has left behind are ended first. Raises StillStarting if its recovery takes longer than the
+        limit.
         """
         with self._explain_errors(), self._locked() as start_lock:
+            end_orphans(self.data_dir, self._is_running)
             if self._is_running() and self._wait_until_ready() is not None:
                 return False
             self._ensure_running(start_lock)
@@ -254,6 +249,7 @@ class EmbeddedPostgres:
 
     def _ensure_running(self, start_lock: int) -> Path:
         """Find or start the server; return the directory of its socket once it accepts connections."""
+        end_orphans(self.data_dir, self._is_running)
         # A running server may also be shutting down, if the process that stopped it was killed.
         if self._is_running() and (socket_dir := self._wait_until_ready()):
             return socket_dir

@@ -52,6 +52,16 @@ class Postmaster:
         except (FileNotFoundError, IndexError, ValueError):
             return None
 
+    def exists(self) -> bool:
+        """Return whether there is a process with its id."""
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass  # it belongs to another user
+        return True
+
     def listens(self) -> bool:
         """Return whether any process accepts connections at the socket."""
         with self._connection() as connection:

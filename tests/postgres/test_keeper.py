@@ -1,16 +1,18 @@
 """The keeper starts an embedded Postgres again that has ended, a limited number of times."""
 
 import asyncio
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
 from pos_server.postgres.embedded import EmbeddedPostgres, StillStarting
 from pos_server.postgres.keeper import RESTARTS_MAX, keep_running, kept_running
 from pos_server.postgres.os_user import EmbeddedPostgresError
-from tests.postgres.processes import kill_server, query
+from tests.postgres.processes import alive, kill_server, on_linux, query
 
 
 class FakePostgres(EmbeddedPostgres):
@@ -86,3 +88,45 @@ def test_a_killed_server_is_started_once_at_the_same_address(folder: str, data_d
         for user in users:
             user.stop()
     assert not users[0].seems_alive()
+
+
+@on_linux
+@pytest.mark.postgres
+@pytest.mark.asyncio
+async def test_a_long_statement_of_a_dead_server_does_not_delay_the_next_one(data_dir: Path) -> None:
+    """Regression: a statement that computes does not notice the death, and one of the audit can take minutes."""
+    user = EmbeddedPostgres(data_dir)
+    dsn = await asyncio.to_thread(user.start)
+    try:
+        orphan, witness = await asyncpg.connect(dsn), await asyncpg.connect(dsn)
+        computing = asyncio.create_task(orphan.execute("do $$ begin loop perform 1; end loop; end $$"))
+        busy = "select count(*) from pg_stat_activity where pid = $1 and state = 'active'"
+        while not await witness.fetchval(busy, orphan.get_server_pid()):
+            pass
+        await asyncio.to_thread(kill_server, data_dir)
+        assert alive(orphan.get_server_pid())
+        assert await asyncio.to_thread(user.revive)
+        with pytest.raises(asyncpg.PostgresConnectionError):
+            await computing
+        assert not alive(orphan.get_server_pid())
+        witness.terminate()
+    finally:
+        await asyncio.to_thread(user.stop)
+
+
+@pytest.mark.postgres
+def test_a_reader_of_the_lock_is_no_orphan(data_dir: Path) -> None:
+    """A backup may read all files."""
+    user = EmbeddedPostgres(data_dir)
+    user.start()
+    try:
+        with (
+            open(data_dir / "server.lock", "rb") as lock,
+            subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, pass_fds=[lock.fileno()]) as reader,
+        ):
+            kill_server(data_dir)
+            assert user.revive()
+            assert reader.poll() is None
+            reader.communicate()
+    finally:
+        user.stop()

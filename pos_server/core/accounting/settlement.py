@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 
 FORMAT = "pos-settlement-1"
+# A day is settled this long after its end. The start of a server checks that a payment of the day is stored by then.
+SETTLEMENT_PAUSE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
