@@ -53,7 +53,12 @@ class Postmaster:
             return None
 
     def exists(self) -> bool:
-        """Return whether there is a process with its id."""
+        """Return whether there is a process with its id that runs: a killed one keeps its id until its parent waits."""
+        try:
+            if Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return False
+        except (OSError, IndexError):
+            pass  # it has ended, or this is not Linux
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:

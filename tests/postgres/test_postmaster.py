@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import tempfile
 import threading
@@ -14,6 +15,7 @@ import pytest
 
 from pos_server.postgres.os_user import EmbeddedPostgresError, OsUser
 from pos_server.postgres.postmaster import SHORT_DIR, Postmaster, discard_socket_dir, make_socket_dir
+from tests.postgres.processes import alive, on_linux, until
 
 PID_FILE = """4711
 /srv/shop/postgres
@@ -182,3 +184,15 @@ def test_other_directories_are_not_removed(data_dir: Path) -> None:
     (data_dir / "sockets" / ".s.PGSQL.5432").touch()
     discard_socket_dir(data_dir, data_dir / "sockets")
     assert (data_dir / "sockets" / ".s.PGSQL.5432").exists()
+
+
+@on_linux
+def test_a_killed_process_that_nobody_has_reaped_does_not_exist(tmp_path: Path) -> None:
+    child = subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE)
+    server = Postmaster(tmp_path, child.pid, tmp_path / "socket", ready=True)
+    assert server.exists()
+    child.kill()
+    until(lambda: not alive(child.pid))
+    assert not server.exists()
+    child.communicate()
+    assert not server.exists()
