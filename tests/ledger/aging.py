@@ -26,3 +26,13 @@ async def follow_transfers(admin: asyncpg.Connection) -> None:
     """Set the times of payments and refunds to those of their transfers."""
     for statement in _FOLLOW_TRANSFERS:
         await admin.execute(statement)
+
+
+async def age_shifts(admin: asyncpg.Connection, *, days: int) -> None:
+    """Make all shifts older by some days."""
+    await admin.execute(
+        "alter table shift disable trigger shift_is_fixed; "
+        f"update shift set opened_at = opened_at - interval '{days} days', "
+        f"closed_at = closed_at - interval '{days} days'; "
+        "alter table shift enable trigger shift_is_fixed"
+    )

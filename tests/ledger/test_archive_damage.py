@@ -22,6 +22,7 @@ from tests.ledger.archived import (
     units,
     write_part,
 )
+from tests.ledger.aging import follow_transfers
 from tests.ledger.test_payments import run_batch
 from tests.support import Shop
 
@@ -76,6 +77,7 @@ async def test_the_audit_detects_damage(
     # A recent settlement, which is not archived.
     await run_batch(connection, shop.scan(0, amount_minor=70))
     await admin.execute("update transfer set created_at = $1 where kind = 'payment'", NOW - timedelta(days=1))
+    await follow_transfers(admin)
     yesterday = NOW.date() - timedelta(days=1)
     await settle(admin, yesterday, NOW)
     await roll_up(admin)

@@ -193,7 +193,7 @@ select name from (
     ) as p, issued
     where p.number is distinct from coalesce(p.previous_number + 1, 1)
         or p.before < p.previous_before or p.before > p.archived_at
-        or least(p.payments, p.refunds, p.settlements, p.transfers - p.refunds - p.settlements) < 0
+        or least(p.payments, p.refunds, p.settlements, p.transfers) < 0
         or p.file is distinct from 'payments-' || lpad(p.number::text, 6, '0') || '.jsonl.gz'
         or p.archived > (select coalesce(sum(transfers), 0) from seal)
     union all
