@@ -329,7 +329,8 @@ async def _measure_archive(dsn: str, design: Design, archived: int, folder: Path
         await seal_days(owner, now, "UTC", lambda seal: None)
         # Without a part, the audit would report the synthetic names.
         await owner.execute(
-            "insert into archive_part select 1, 'epoch', $1, 0, 0, 0, 'payments-000001.jsonl.gz', sha256(''), now()", archived
+            "insert into archive_part select 1, 'epoch', $1, 0, 0, 0, 'payments-000001.jsonl.gz', sha256(''), now()",
+            archived,
         )
         print_progress("archiving …")
         start_s = time.monotonic()

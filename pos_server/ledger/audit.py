@@ -99,7 +99,9 @@ async def audit(connection: asyncpg.Connection, progress: Progress = _ignore_pro
         return AuditReport(**counts, findings=findings)
 
 
-async def _timed(connection: asyncpg.Connection, name: str, progress: Progress, *values: object) -> list[asyncpg.Record]:
+async def _timed(
+    connection: asyncpg.Connection, name: str, progress: Progress, *values: object
+) -> list[asyncpg.Record]:
     check = name.removeprefix("audit_")
     progress(check, None)
     started_s = time.monotonic()

@@ -21,6 +21,7 @@ from pos_server.ledger.settlement import settle
 from pos_server.ledger.shifts import close_shift, find_shift, open_shift
 from pos_server.ledger.sql import QUERIES
 from tests.end_to_end.server_process import pos_server
+from tests.ledger.aging import follow_transfers
 from tests.ledger.archived import (
     BEFORE,
     NOW,
@@ -34,7 +35,6 @@ from tests.ledger.archived import (
     seal_report,
     units,
 )
-from tests.ledger.aging import follow_transfers
 from tests.ledger.test_payments import run_batch
 from tests.support import Shop, new_id
 

@@ -11,6 +11,7 @@ from pos_server.ledger.audit import audit
 from pos_server.ledger.rollup import roll_up
 from pos_server.ledger.seals import seal_days
 from pos_server.ledger.settlement import settle
+from tests.ledger.aging import follow_transfers
 from tests.ledger.archived import (
     NOW,
     archive_old,
@@ -22,7 +23,6 @@ from tests.ledger.archived import (
     units,
     write_part,
 )
-from tests.ledger.aging import follow_transfers
 from tests.ledger.test_payments import run_batch
 from tests.support import Shop
 

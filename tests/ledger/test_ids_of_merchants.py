@@ -19,6 +19,7 @@ from pos_server.ledger.seals import seal_days
 from pos_server.ledger.settlement import settle
 from pos_server.ledger.shifts import close_shift, find_shift, open_shift
 from pos_server.ledger.wallets import list_transfers
+from tests.ledger.aging import age_shifts, follow_transfers
 from tests.ledger.archived import (
     BEFORE,
     NOW,
@@ -34,7 +35,6 @@ from tests.ledger.archived import (
     write_part,
 )
 from tests.ledger.test_audit import sell
-from tests.ledger.aging import age_shifts, follow_transfers
 from tests.ledger.test_payments import run_batch
 from tests.support import EUR, Shop, build_shop, new_id
 

@@ -139,7 +139,11 @@ async def test_an_unknown_terminal_has_no_shift(pool: asyncpg.Pool, shop: Shop) 
 @pytest.mark.parametrize(
     ("damage", "found", "check"),
     [
-        ("update shift set figures = jsonb_set(figures, '{sale,1}', '1') where closed_at is not null", "closed", "shifts"),
+        (
+            "update shift set figures = jsonb_set(figures, '{sale,1}', '1') where closed_at is not null",
+            "closed",
+            "shifts",
+        ),
         ("update shift set figures = figures - 'refund' where closed_at is not null", "closed", "shifts"),
         ("update shift set figures = '{}' where closed_at is not null", "closed", "shifts"),
         ("update payment set shift_id = null where id = '<paid>'", "closed", "shifts"),
