@@ -21,7 +21,7 @@ from tests.support import KEYRING, Shop, settings
 # The total number of requests is about the same for any number of endpoints.
 EXAMPLES_MAX = 6_000 // len(ENDPOINTS)
 STORIES_MAX = 300
-TIMEOUT_S = 230
+TIMEOUT_S = 450
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 HOOKS = Path(__file__).with_name("schemathesis_hooks.py")
 # The limits must not reject the test's requests.

@@ -97,6 +97,7 @@ async def running_server(
             process.kill()
         await process.wait()
         await reader
+        process._transport.close()  # so that no pipe is left for the garbage collector
 
 
 async def _read(process: asyncio.subprocess.Process, log: list[str], serving: asyncio.Future[str]) -> None:

@@ -25,6 +25,7 @@ from pos_server.cli.operator_acts import new_key, settle_into
 from pos_server.core.credentials.api_keys import Role
 from pos_server.core.credentials.device_keys import DeviceId, DeviceKind
 from pos_server.ledger import directory
+from pos_server.ledger.database import connect
 from tests.end_to_end.bookkeeper import Message, Terms, approval, cash, flows, payments, statements, wallet_balance
 from tests.end_to_end.recording_clients import (
     BackOffice,
@@ -110,12 +111,14 @@ async def new_shop(
 
 
 async def set_terms(dsn: str, shop: Shop) -> None:
-    """Set the shop's current terms with `pos-server terms`."""
+    """Set the shop's current terms with `pos-server terms`, and a cut-off in the middle of a minute by SQL."""
     _, bps, fixed_minor = shop.terms.rates[-1]
-    rates = ("--fee-bps", str(bps), "--fee-fixed", str(fixed_minor))
-    days = ("--time-zone", shop.terms.time_zone, "--cut-off", shop.terms.cut_off.isoformat())
-    done = await pos_server("terms", str(shop.merchant_id), *rates, *days, POS_DATABASE_URL=dsn)
+    rates = ("--fee-bps", str(bps), "--fee-fixed", str(fixed_minor), "--time-zone", shop.terms.time_zone)
+    done = await pos_server("terms", str(shop.merchant_id), *rates, POS_DATABASE_URL=dsn)
     assert done.status == 0, done.err
+    owner = await connect(dsn, timeout_s=10, role=None)
+    await owner.execute("update merchant set cut_off = $2 where id = $1", shop.merchant_id, shop.terms.cut_off)
+    await owner.close()
 
 
 async def end_business_day(dsn: str, day: Day, shop: Shop) -> None:

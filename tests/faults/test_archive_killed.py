@@ -69,7 +69,7 @@ async def test_kills_at_random_moments(
                 await process.wait()
         except TimeoutError:
             process.send_signal(signal.SIGKILL)
-            await process.wait()
+            await process.communicate()
             killed += 1
         await each_is_in_one_place(admin, tmp_path, all_ids)
     assert killed > 0

@@ -6,6 +6,7 @@ error that nobody handled. `pytest -s` prints the recovery times, which docs/ope
 
 import asyncio
 import json
+import os
 import random
 import statistics
 import time
@@ -68,8 +69,8 @@ SHORT = Drill(
     wallets=40,
     answers_between=30,
 )
-# The eight long drills together have 64 kills of a server, 16 of the postmaster, and so on. One drill with all
-# faults would take longer than a test may.
+# Four rounds together have 64 kills of a server, 16 of the postmaster, and so on. One drill with all faults would take
+# longer than a test may.
 LONG = Drill(
     {
         "kill -9 of a server": 8,
@@ -86,12 +87,16 @@ LONG = Drill(
 )
 
 
+# `DRILL_ROUNDS=4 pytest -m long tests/faults/test_kills.py` is the whole drill; `make test-all` has one of its rounds.
+ROUNDS = int(os.environ.get("DRILL_ROUNDS", "1"))
+
+
 def drills(short_servers: int) -> pytest.MarkDecorator:
-    """Run a test in a short form, with so many servers, and twice in the long form with one and with two."""
+    """Run a test in a short form and in long ones, with so many servers; in every other round with the other number."""
     forms = [pytest.param(SHORT, short_servers, id="short")]
-    forms += [
-        pytest.param(LONG, count, id=f"long-{count}-{part}", marks=LONG_MARK) for count in (1, 2) for part in "ab"
-    ]
+    for number in range(ROUNDS):
+        count = short_servers if number % 2 == 0 else 3 - short_servers
+        forms.append(pytest.param(LONG, count, id=f"long-{number + 1}", marks=LONG_MARK))
     return pytest.mark.parametrize(("drill", "server_count"), forms)
 
 
