@@ -84,7 +84,8 @@ insert into transfer (kind, source_id, debit_account_id, credit_account_id, amou
 select 'payment', id, wallet, (select min(account_id) from merchant), 100, 'EUR', wallet_number,
     (select min(id) from merchant), at
 from sale order by i;
-update wallet w set balance_minor = balance_minor - 100 * (select count(*) from sale where wallet_number = w.number);
+update wallet w set day_start = now(),
+    balance_minor = balance_minor - 100 * (select count(*) from sale where wallet_number = w.number);
 drop table sale;
 """
 # The names of older sales.
@@ -328,7 +329,8 @@ async def _measure_archive(dsn: str, design: Design, archived: int, folder: Path
         await seal_days(owner, now, "UTC", lambda seal: None)
         # Without a part, the audit would report the synthetic names.
         await owner.execute(
-            "insert into archive_part select 0, 'epoch', $1, 0, 0, 0, 'made-up', sha256(''), now()", archived
+            "insert into archive_part select 1, 'epoch', $1, 0, 0, 0, 'payments-000001.jsonl.gz', sha256(''), now()",
+            archived,
         )
         print_progress("archiving …")
         start_s = time.monotonic()

@@ -29,7 +29,7 @@ with made as (
     select 'wallet', 'Customer ' || i, 'EUR' from generate_series(1, $3) i
     returning id, name
 )
-insert into wallet (account_id, name, currency, balance_minor) select id, name, 'EUR', 0 from made;
+insert into wallet (account_id, name, currency, balance_minor, day_start) select id, name, 'EUR', 0, now() from made;
 create temporary table sale as
 select (lpad(to_hex((extract(epoch from at) * 1000)::bigint), 12, '0') || '7' || substr(md5(random()::text), 1, 3)
     || '8' || substr(md5(random()::text), 1, 15))::uuid as id, *

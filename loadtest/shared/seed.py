@@ -41,7 +41,7 @@ with made as (
 ), posted as (
     insert into transfer (kind, source_id, debit_account_id, credit_account_id, amount_minor, currency, wallet_number,
         merchant_id, created_at)
-    select 'top_up', id, $3, account_id, $2, 'EUR', number, $4, now() from topped
+    select 'top_up', id, $3, account_id, $2, 'EUR', number, $4, now() - interval '1 day' from topped
 )
 select number from wallets
 """

@@ -1,11 +1,16 @@
-"""Prove from the rows alone that the money is right. Each check lists the rows that violate it."""
+"""Prove from the rows alone that the money is right. Each check lists the rows that violate it.
+
+docs/operations.md says what the audit proves and what it cannot; a test compares that list with the schema.
+"""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 
 import asyncpg
 
+from ..core.payments.declines import DeclineCode
 from .sql import QUERIES
 
 # A corrupt ledger may have millions of offenders; the first ones show the cause.
@@ -23,12 +28,29 @@ _CHECKS = {
     "audit_fees": "sales whose fee was not charged or returned correctly",
     "audit_refunds_paid": "refunds whose money was not returned exactly once",
     "audit_refunds_within": "payments whose refunded amount differs from their refunds",
-    "audit_settlements": "statements that differ from their transfers, or settlement transfers without a statement",
+    "audit_payments_sound": "payments whose status, times, version and counts contradict each other",
+    "audit_paid_by": "declined payments whose order was paid by a payment that does not exist",
+    "audit_times": "payments and refunds whose times differ from those of their transfers",
+    "audit_owners": "payments and refunds at another merchant's terminal, or of an unknown wallet or merchant",
+    "audit_settlements": "statements that differ from their transfers, their merchant or the previous statement",
+    "audit_payouts": "settlement transfers without a statement",
     "audit_archive": "kinds of archived rows whose number differs from the archive's parts",
     "audit_archived_once": "archived payments and refunds that are still in the ledger, or whose order is",
     "audit_rollup": "accounts whose sum up to the horizon differs from their transfers",
-    "audit_shifts": "shifts whose totals differ from their payments, or that are open at the wrong terminal",
+    "audit_shifts": "shifts whose totals, times or merchant are wrong",
+    "audit_open_shifts": "shifts that are open at the wrong terminal",
+    "audit_shifts_exist": "shifts of payments or refunds that do not exist, or belong to another terminal",
     "audit_pending_in_time": "payments that are still pending after their expiry",
+    "audit_day_counters": "wallets whose spending of the day differs from their payments",
+    "audit_directory": "accounts, stores, terminals, devices or keys without a matching owner",
+    "audit_horizons": "horizons, seals or parts of the archive that are beyond what exists, or have a gap",
+    "audit_future": "rows from the future",
+}
+# Further parameters of checks, after the limit of listed offenders.
+_ALL_DAYS = {
+    "audit_settlements": (date.min, date.max),
+    "audit_day_counters": (datetime(1, 1, 2, tzinfo=UTC),),
+    "audit_payments_sound": (list(DeclineCode),),
 }
 
 
@@ -71,13 +93,15 @@ async def audit(connection: asyncpg.Connection, progress: Progress = _ignore_pro
         (counts,) = await _timed(connection, "audit_counts", progress)
         findings = []
         for name, meaning in _CHECKS.items():
-            rows = await _timed(connection, name, progress, OFFENDERS_LISTED_MAX)
+            rows = await _timed(connection, name, progress, OFFENDERS_LISTED_MAX, *_ALL_DAYS.get(name, ()))
             if rows:
                 findings.append(Finding(name.removeprefix("audit_"), meaning, [row[0] for row in rows]))
         return AuditReport(**counts, findings=findings)
 
 
-async def _timed(connection: asyncpg.Connection, name: str, progress: Progress, *values: int) -> list[asyncpg.Record]:
+async def _timed(
+    connection: asyncpg.Connection, name: str, progress: Progress, *values: object
+) -> list[asyncpg.Record]:
     check = name.removeprefix("audit_")
     progress(check, None)
     started_s = time.monotonic()

@@ -12,6 +12,7 @@ from pos_server.ledger.audit import audit
 from pos_server.ledger.rollup import balances
 from pos_server.ledger.seals import check_seals
 from tests.end_to_end.server_process import POS_SERVER, environment, pos_server, running_server
+from tests.ledger.aging import follow_transfers
 from tests.ledger.test_payments import run_batch
 from tests.support import MASTER_KEYS, Shop
 from tests.tiers import short_and_long
@@ -58,6 +59,7 @@ async def sell_yesterday(connection: asyncpg.Connection, shop: Shop, admin: asyn
     """Make sales of 30.00 EUR in total, dated yesterday. Returns the day (UTC)."""
     await run_batch(connection, shop.scan(0), shop.scan(1), shop.scan(2))
     await admin.execute("update transfer set created_at = created_at - interval '1 day'")
+    await follow_transfers(admin)
     day: str = await admin.fetchval("select max(created_at at time zone 'UTC')::date::text from transfer")
     return day
 

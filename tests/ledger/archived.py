@@ -13,6 +13,7 @@ from pos_server.ledger.audit import AuditReport, audit
 from pos_server.ledger.rollup import roll_up
 from pos_server.ledger.seals import SealReport, check_seals, seal_days
 from pos_server.ledger.settlement import settle
+from tests.ledger.aging import age_shifts
 from tests.ledger.test_audit import sell
 from tests.support import Shop
 
@@ -27,10 +28,11 @@ async def make_old(admin: asyncpg.Connection, *, days: int = 5) -> None:
     """Make everything in the ledger older by some days; then settle, seal and roll up these days."""
     await age(admin, days=days)
     await settle(admin, BEFORE, NOW)
-    # The settlements must be old as well.
+    # The settlements must be old as well: made right after their day.
     await admin.execute(
-        "update settlement set created_at = created_at - interval '4 days'; "
-        "update transfer set created_at = created_at - interval '4 days' where kind = 'settlement'"
+        "update settlement set created_at = ends_at + interval '1 minute'; "
+        "update transfer x set created_at = s.created_at from settlement s "
+        "where x.kind = 'settlement' and x.source_id = s.id"
     )
     await seal_days(admin, NOW, "UTC", lambda seal: None)
     await roll_up(admin)
@@ -42,8 +44,11 @@ async def age(admin: asyncpg.Connection, *, days: int) -> None:
         f"update payment set changed_at = changed_at - interval '{days} days', "
         f"approved_at = approved_at - interval '{days} days'; "
         f"update transfer set created_at = created_at - interval '{days} days'; "
-        f"update refund set created_at = created_at - interval '{days} days'"
+        f"update refund set created_at = created_at - interval '{days} days'; "
+        # The start of the day is the epoch for wallets that never spent within a day of their own.
+        f"update wallet set day_start = greatest(day_start - interval '{days} days', 'epoch')"
     )
+    await age_shifts(admin, days=days)
 
 
 async def archive_old(

@@ -21,6 +21,7 @@ from pos_server.ledger.settlement import settle
 from pos_server.ledger.shifts import close_shift, find_shift, open_shift
 from pos_server.ledger.sql import QUERIES
 from tests.end_to_end.server_process import pos_server
+from tests.ledger.aging import follow_transfers
 from tests.ledger.archived import (
     BEFORE,
     NOW,
@@ -144,6 +145,7 @@ async def test_the_ledger_continues_after_an_archive(
     assert await roll_up(admin) == await admin.fetchval("select max(id) from transfer")
     await assert_sound(admin, tmp_path)
     await admin.execute("update transfer set created_at = $2 where id > $1", last, NOW - timedelta(days=1))
+    await follow_transfers(admin)
     settled = await settle(admin, NOW.date() - timedelta(days=1), NOW)
     assert [statement.sales_minor for statement in settled.statements] == [70, 0]
     tomorrow = NOW + timedelta(days=1)

@@ -11,6 +11,7 @@ from pos_server.ledger.audit import audit
 from pos_server.ledger.rollup import roll_up
 from pos_server.ledger.seals import seal_days
 from pos_server.ledger.settlement import settle
+from tests.ledger.aging import follow_transfers
 from tests.ledger.archived import (
     NOW,
     archive_old,
@@ -76,6 +77,7 @@ async def test_the_audit_detects_damage(
     # A recent settlement, which is not archived.
     await run_batch(connection, shop.scan(0, amount_minor=70))
     await admin.execute("update transfer set created_at = $1 where kind = 'payment'", NOW - timedelta(days=1))
+    await follow_transfers(admin)
     yesterday = NOW.date() - timedelta(days=1)
     await settle(admin, yesterday, NOW)
     await roll_up(admin)

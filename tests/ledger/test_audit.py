@@ -181,23 +181,29 @@ NEW = "'00000000-0000-0000-0000-000000000009'"
             again(PAID) + add("wallet_0", -1_000),
             {"transfers_once": ["paid"]},
         ),
-        ("update payment set amount_minor = 7 where id = '<paid>'", {"payments_paid": ["paid"]}),
-        ("delete from payment where id = '<paid>'", {"transfers_owed": ["transfer_of_paid"]}),
+        (
+            "update payment set amount_minor = 7 where id = '<paid>'",
+            {"payments_paid": ["paid"], "day_counters": ["wallet_0"]},
+        ),
+        (
+            "delete from payment where id = '<paid>'",
+            {"transfers_owed": ["transfer_of_paid"], "day_counters": ["wallet_0"]},
+        ),
         (
             "update payment set status = 'declined', decline_code = 'code_used' where id = '<paid>'",
-            {"transfers_owed": ["transfer_of_paid"]},
+            {"transfers_owed": ["transfer_of_paid"], "day_counters": ["wallet_0"], "payments_sound": ["paid"]},
         ),
         (
             "update payment set status = 'expired' where id = '<paid>'",
-            {"transfers_owed": ["transfer_of_paid"]},
+            {"transfers_owed": ["transfer_of_paid"], "day_counters": ["wallet_0"], "payments_sound": ["paid"]},
         ),
         (
             "update payment set status = 'approved', decline_code = null, approved_at = now() where id = '<declined>'",
-            {"payments_paid": ["declined"]},
+            {"payments_paid": ["declined"], "day_counters": ["wallet_2"], "payments_sound": ["declined"]},
         ),
         (
             "update payment set status = 'approved', approved_at = now() where id = '<pending>'",
-            {"payments_paid": ["pending"]},
+            {"payments_paid": ["pending"], "day_counters": ["wallet_2"], "payments_sound": ["pending"]},
         ),
         # Cancels.
         (f"delete from transfer {CANCEL}", {"balances": ["wallet_0"], "cancels_paid": ["canceled"]}),
@@ -224,19 +230,25 @@ NEW = "'00000000-0000-0000-0000-000000000009'"
         ),
         (
             "update payment set status = 'approved' where id = '<canceled>'",
-            {"cancels_paid": ["canceled"]},
+            {"cancels_paid": ["canceled"], "day_counters": ["wallet_0"], "payments_sound": ["canceled"]},
         ),
         (
             "update payment set status = 'canceled' where id = '<paid>'",
-            {"cancels_paid": ["paid"]},
+            {"cancels_paid": ["paid"], "day_counters": ["wallet_0"], "payments_sound": ["paid"]},
         ),
         (
             "update payment set approved_at = null where id = '<canceled>'",
-            {"transfers_owed": ["transfer_of_canceled"], "cancels_paid": ["canceled"]},
+            {
+                "transfers_owed": ["transfer_of_canceled"],
+                "cancels_paid": ["canceled"],
+                "day_counters": ["wallet_0"],
+                "payments_sound": ["canceled"],
+                "times": ["canceled"],
+            },
         ),
         (
             "update payment set approved_at = now() where id = '<withdrawn>'",
-            {"payments_paid": ["withdrawn"], "cancels_paid": ["withdrawn"]},
+            {"payments_paid": ["withdrawn"], "cancels_paid": ["withdrawn"], "payments_sound": ["withdrawn"]},
         ),
         # Refunds.
         (f"delete from transfer {REFUND}", {"balances": ["wallet_1"], "refunds_paid": ["refund"]}),
@@ -268,14 +280,17 @@ NEW = "'00000000-0000-0000-0000-000000000009'"
             "update payment set refunded_minor = refunded_minor - 1 where id = '<refunded>'",
             {"refunds_within": ["refunded"]},
         ),
-        ("update payment set refunds = refunds + 1 where id = '<refunded>'", {"refunds_within": ["refunded"]}),
+        (
+            "update payment set refunds = refunds + 1 where id = '<refunded>'",
+            {"refunds_within": ["refunded"], "payments_sound": ["refunded"]},
+        ),
         (
             "update payment set refunded_minor = 0, refunds = 0 where id = '<refunded>'",
-            {"refunds_within": ["refunded"]},
+            {"refunds_within": ["refunded"], "payments_sound": ["refunded"]},
         ),
         (
             "update payment set refunded_minor = 1, refunds = 1 where id = '<paid>'",
-            {"refunds_within": ["paid"]},
+            {"refunds_within": ["paid"], "payments_sound": ["paid"], "times": ["paid"]},
         ),
         # Refunds that exceed the payment, with all their rows.
         (
@@ -284,7 +299,7 @@ NEW = "'00000000-0000-0000-0000-000000000009'"
             "created_at from refund where id = '<refund>'; "
             + again(REFUND, source=NEW, amount="400")
             + add("wallet_1", 400),
-            {"refunds_within": ["refunded"]},
+            {"refunds_within": ["refunded"], "payments_sound": ["refunded"]},
         ),
         # Fees.
         (f"delete from transfer {FEE}", {"fees": ["with_fee"]}),
@@ -314,7 +329,7 @@ NEW = "'00000000-0000-0000-0000-000000000009'"
         ),
         (
             "update payment set purpose = 'sale' where id = '<cash_out>'",
-            {"payments_paid": ["cash_out"], "transfers_owed": ["transfer_of_cash_out"]},
+            {"payments_paid": ["cash_out"], "transfers_owed": ["transfer_of_cash_out"], "day_counters": ["wallet_2"]},
         ),
         (f"delete from transfer {CASH_CANCEL}", {"balances": ["wallet_2"], "cancels_paid": ["cash_back"]}),
         (

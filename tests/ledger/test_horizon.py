@@ -20,6 +20,7 @@ from pos_server.ledger.rollup import RollUp, balances, roll_up
 from pos_server.ledger.seals import seal_days
 from pos_server.ledger.settlement import settle
 from pos_server.postgres.embedded import EmbeddedPostgres
+from tests.ledger.aging import follow_transfers
 from tests.ledger.test_payments import run_batch
 from tests.support import Shop, build_shop
 
@@ -45,6 +46,7 @@ async def sold(connection: asyncpg.Connection, shop: Shop, admin: asyncpg.Connec
     """Return a shop with a sale of some days ago."""
     await run_batch(connection, shop.scan(0, amount_minor=700))
     await admin.execute("update transfer set created_at = $1", datetime(DAY.year, DAY.month, DAY.day, 12, tzinfo=UTC))
+    await follow_transfers(admin)
     return shop
 
 

@@ -19,6 +19,7 @@ from pos_server.ledger.seals import seal_days
 from pos_server.ledger.settlement import settle
 from pos_server.ledger.shifts import close_shift, find_shift, open_shift
 from pos_server.ledger.wallets import list_transfers
+from tests.ledger.aging import age_shifts, follow_transfers
 from tests.ledger.archived import (
     BEFORE,
     NOW,
@@ -178,7 +179,12 @@ async def test_an_archived_line_of_another_merchant_is_not_recorded(
         ),
         (
             "update refund set merchant_id = {other} where id = '{refund}'",
-            {"refunds_paid": ["{refund}"], "refunds_within": ["{sale}"]},
+            {
+                "refunds_paid": ["{refund}"],
+                "refunds_within": ["{sale}"],
+                "owners": ["{refund}"],
+                "times": ["{sale}"],
+            },
         ),
         (
             "update transfer set merchant_id = {other} where source_id = '{refund}' and kind = 'refund'",
@@ -328,7 +334,11 @@ async def test_the_migration_keeps_stored_rows_and_seals(
     await run_batch(connection, *first)
     await age(admin, days=5)
     # Recent enough to be canceled after the migration.
-    await admin.execute("update payment set approved_at = now() where approved_at is not null")
+    await admin.execute(
+        "update transfer set created_at = date_trunc('second', now()) where kind <> 'refund' and source_id in ($1, $2)",
+        *(CASH, UUID(ids["also_paid"])),
+    )
+    await follow_transfers(admin)
     before = await stored_before(empty_dsn, admin)
     archived, archived_refund = new_id(), new_id()
     await before.execute(
@@ -382,10 +392,15 @@ async def test_the_migration_keeps_stored_rows_and_seals(
     assert (await seal_report(before)).problems == []
     # Payments from before and their later transfers move into the archive together; the seals cover both kinds.
     await before.execute("delete from archived_name; delete from archived_refund; delete from archive_part")
+    # The constraint would reject updates of transfers that do not name a merchant.
     await before.execute(
-        "update transfer set created_at = created_at - interval '5 days' where merchant_id is not null"
+        "alter table transfer drop constraint transfer_is_sound; "
+        "update transfer set created_at = created_at - interval '5 days' where created_at > now() - interval '1 day'; "
+        "update payment set changed_at = changed_at - interval '5 days'"
     )
-    await before.execute("update payment set changed_at = changed_at - interval '5 days'")
+    await follow_transfers(before)
+    await before.execute("update shift set closed_at = now(); update terminal set shift_id = null")
+    await age_shifts(before, days=5)
     await settle(before, BEFORE, NOW)
     await before.execute("delete from seal")
     await seal_days(before, NOW, "UTC", lambda seal: None)

@@ -129,7 +129,8 @@ class PostgresLedger(Ledger):
 
     def audit(self) -> None:
         report = self._run(audit(self._admin))
-        assert report.ok, report
+        # For the real clock, every pending payment is overdue. The machine compares them with the model itself.
+        assert [finding for finding in report.findings if finding.check != "pending_in_time"] == [], report
 
     # --- other changes
 

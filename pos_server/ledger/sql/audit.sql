@@ -36,7 +36,7 @@ left join (
         select account_id, balance_minor from archived_balance
     ) as entry group by account_id
 ) as e on e.account_id = w.account_id
-where w.balance_minor <> coalesce(e.balance_minor, 0)
+where w.balance_minor is distinct from coalesce(e.balance_minor, 0)
 order by w.number limit $1;
 
 -- name: audit_payments_paid
@@ -123,9 +123,9 @@ full join (
     group by 1, 2
 ) as f on f.id = p.id and f.merchant_id = p.merchant_id
 where p.id is null or f.id is null or f.paid is distinct from p.fee_minor
-    or coalesce(f.returned, 0) <> floor(p.returned)
-    or f.low_merchant <> p.merchant_account_id or f.high_merchant <> p.merchant_account_id
-    or f.low_fees <> p.fees_account_id or f.high_fees <> p.fees_account_id
+    or coalesce(f.returned, 0) is distinct from floor(p.returned)
+    or f.low_merchant is distinct from p.merchant_account_id or f.high_merchant is distinct from p.merchant_account_id
+    or f.low_fees is distinct from p.fees_account_id or f.high_fees is distinct from p.fees_account_id
 order by 1 limit $1;
 
 -- name: audit_refunds_paid
@@ -156,8 +156,8 @@ full join (
     select payment_id, merchant_id, sum(amount_minor) as refunded_minor, count(*) as refunds from refund
     group by payment_id, merchant_id
 ) as r on r.payment_id = p.id and r.merchant_id = p.merchant_id
-where p.id is null or r.payment_id is null or p.refunded_minor <> r.refunded_minor or p.refunds <> r.refunds
-    or p.refunded_minor > p.amount_minor
+where p.id is null or r.payment_id is null or p.refunded_minor is distinct from r.refunded_minor
+    or p.refunds is distinct from r.refunds or p.refunded_minor > p.amount_minor
 order by 1 limit $1;
 
 -- name: audit_pending_in_time
@@ -165,38 +165,6 @@ order by 1 limit $1;
 select p.id::text from payment p
 where p.status = 'pending' and p.expires_at < now() - interval '1 minute'
 order by p.id limit $1;
-
--- name: audit_shifts
--- A closed shift's totals match its payments, cancels and refunds, and none of its payments is pending. Every payment's
--- shift exists. The open shift of a terminal is the one that the terminal refers to. Totals are not checked for shifts
--- that were opened before the archive's horizon, because archived rows can no longer be summed.
-with figures as (
-    select merchant_id, shift_id, jsonb_object_agg(kind, jsonb_build_array(count, amount_minor)) as figures from (
-        select merchant_id, shift_id, kind, count(*) as count, sum(amount_minor) as amount_minor from (
-            select merchant_id, shift_id, case when approved_at is null then status else purpose end as kind,
-                amount_minor
-            from payment where shift_id is not null
-            union all
-            select merchant_id, canceled_shift_id, purpose || '_cancel', amount_minor from payment
-            where canceled_shift_id is not null
-            union all
-            select merchant_id, shift_id, 'refund', amount_minor from refund where shift_id is not null
-        ) as done group by merchant_id, shift_id, kind
-    ) as summed group by merchant_id, shift_id
-)
-select coalesce(s.id, f.shift_id)::text from shift s
-full join figures f on f.shift_id = s.id and f.merchant_id = s.merchant_id
-left join terminal t on t.number = s.terminal_number
-where s.id is null or (s.figures <> coalesce(f.figures, '{}')
-        and s.opened_at >= (select coalesce(max(before), '-infinity') from archive_part))
-    or (s.closed_at is not null and f.figures ? 'pending')
-    or (t.shift_id is not distinct from s.id) <> (s.closed_at is null)
-union
-select t.shift_id::text from terminal t
-where t.shift_id is not null and not exists (
-    select from shift s where s.id = t.shift_id and s.terminal_number = t.number
-)
-order by 1 limit $1;
 
 -- name: audit_rollup
 -- The stored sum up to the horizon matches the transfers up to it. All archived transfers are below the horizon.
@@ -215,47 +183,6 @@ full join (
 where coalesce(r.balance_minor, 0) <> coalesce(e.balance_minor, 0)
 order by 1 limit $1;
 
--- name: audit_settlements
--- A statement matches its transfers, starts where the previous one ended, and was paid by exactly one transfer. Every
--- settlement transfer has a statement. Archived rows can no longer be summed. So movements are not checked for days
--- that begin before the archive's horizon, nor payouts for statements made before it (audit_archive counts those).
-select coalesce(s.id, x.source_id)::text from (
-    select s.*, m.account_id, h.id as house_id,
-        lag(s.closing_minor, 1, 0::bigint) over days as previous_minor,
-        lag(s.ends_at, 1, s.starts_at) over days as previous_end,
-        coalesce(f.moved_minor, 0) as moved_minor, horizon.before as archived_before
-    from settlement s
-    cross join (select coalesce(max(before), '-infinity') as before from archive_part) as horizon
-    join merchant m on m.id = s.merchant_id
-    left join (
-        -- Each entry looks up its day by an index, so years of days cost no more than one day.
-        select day.id, sum(e.amount_minor) as moved_minor from (
-            select credit_account_id as account_id, amount_minor, created_at from transfer
-            where kind in ('payment', 'fee_return')
-            union all
-            select debit_account_id, -amount_minor, created_at from transfer where kind in ('cancel', 'refund', 'fee')
-        ) as e
-        join merchant m on m.account_id = e.account_id
-        cross join lateral (
-            select s.id, s.ends_at from settlement s where s.merchant_id = m.id and s.starts_at <= e.created_at
-            order by s.starts_at desc limit 1
-        ) as day
-        where e.created_at < day.ends_at
-        group by day.id
-    ) as f on f.id = s.id
-    left join account h on h.kind = 'house' and h.name = 'settlement' and h.currency = s.currency
-    window days as (partition by s.merchant_id order by s.business_date)
-) as s
-full join (select * from transfer where kind = 'settlement') as x on x.source_id = s.id
-where s.id is null
-    or (s.moved_minor <> s.net_minor and s.starts_at >= s.archived_before)
-    or s.opening_minor <> s.previous_minor or s.starts_at <> s.previous_end
-    or (s.paid_out_minor > 0 and x.id is null and s.created_at >= s.archived_before)
-    or (s.paid_out_minor = 0 and x.id is not null)
-    or (x.id is not null and (x.amount_minor <> s.paid_out_minor or x.debit_account_id <> s.account_id
-        or x.credit_account_id <> s.house_id or x.currency <> s.currency or x.merchant_id <> s.merchant_id))
-order by 1 limit $1;
-
 -- name: audit_archive
 -- The numbers of archived payments, refunds and settlements match the parts of the archive. An archived settlement is a
 -- paid statement whose transfer is no longer in the ledger.
@@ -271,7 +198,7 @@ select kind from (
             and not exists (select from transfer x where x.source_id = s.id and x.kind = 'settlement')
     ), (select coalesce(sum(settlements), 0) from archive_part)
 ) as counted
-where here <> archived
+where here is distinct from archived
 order by kind limit $1;
 
 -- name: audit_archived_once
