@@ -9,8 +9,12 @@ setup: ## Create .venv from requirements.lock; PYTHON=… selects the interprete
 demo: setup ## Play a short store day with tills and wallets, then keep serving; ARGS are options of pos-server demo
 	@exec .venv/bin/pos-server demo $(ARGS)
 
-# Each worker has its own Postgres. Tests without one keep a core busy; the others wait much of the time.
-PYTEST = .venv/bin/pytest --dist loadfile
+# Tests start hundreds of Python processes. Some environments forbid cached bytecode, and then each compiles all modules.
+export PYTHONDONTWRITEBYTECODE :=
+
+# Each worker has its own Postgres. Tests without one keep a core busy; the others wait much of the time. conftest.py sorts
+# the files: those whose tests take long come first, so that no worker is left alone with them at the end.
+PYTEST = .venv/bin/pytest --dist loadfile --no-loadscope-reorder
 
 check: lint ## Check style and types, then run the tests that need no Postgres
 	$(PYTEST) -n 2 -m "not postgres and not long" $(ARGS)

@@ -9,6 +9,7 @@ import asyncio
 import os
 import shutil
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hypothesis
@@ -29,6 +30,8 @@ hypothesis.settings.load_profile("pos")
 
 # Free memory required for the databases of all concurrent tests.
 _MEMORY_BYTES = 8 * 2**30
+_TESTS = Path(__file__).parent
+_SLOW = ("faults", "end_to_end", "docs", "model", "cli", "docker", "backup")
 
 
 def _in_memory() -> str | None:
@@ -51,6 +54,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "postgres" in getattr(item, "fixturenames", ()):
             item.add_marker("postgres")
+    # Kills, restarts and whole programs first: the quick files at the end let all workers finish together.
+    items.sort(
+        key=lambda item: not item.path.is_relative_to(_TESTS) or item.path.relative_to(_TESTS).parts[0] not in _SLOW
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,12 @@
-"""Commands that run the server or its database, or print its documents."""
+"""Commands that run the server or its database, or print its documents.
+
+What only one command needs is imported when it runs, because every command starts with this module.
+"""
 
 import argparse
 import os
 import subprocess
 
-from ..api.asyncapi import asyncapi_json
-from ..api.openapi import openapi_json
 from ..core.errors import PosError
 from ..ledger.database import describe_dsn, libpq_environment
 from ..ledger.migrate import MigrationError
@@ -13,7 +14,6 @@ from ..master_keys import keyring_for
 from ..postgres.binaries import find_program
 from ..postgres.embedded import EmbeddedPostgresError, default_data_dir
 from ..postgres.keeper import kept_running
-from ..server import rare_garbage_collection, serving
 from ..settings import Settings, new_master_key
 from .command import AddCommand
 from .console import print_out, say
@@ -42,6 +42,8 @@ def add_server_commands(command: AddCommand) -> None:
 
 
 def _run(arguments: argparse.Namespace, settings: Settings) -> int:
+    from ..server import rare_garbage_collection, serving
+
     with database(settings, "pos-server") as (dsn, data_dir, postgres):
         keyring = keyring_for(settings, data_dir)
 
@@ -60,6 +62,7 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def run_demo_command(arguments: argparse.Namespace, settings: Settings) -> int:
     from ..demo import run_demo
+    from ..server import rare_garbage_collection
 
     if arguments.once and arguments.port is None:
         settings = settings.model_copy(update={"port": 0})
@@ -110,10 +113,14 @@ def _master_key(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _openapi(arguments: argparse.Namespace, settings: Settings) -> int:
+    from ..api.openapi import openapi_json
+
     print_out(openapi_json().decode().rstrip("\n"))
     return 0
 
 
 def _asyncapi(arguments: argparse.Namespace, settings: Settings) -> int:
+    from ..api.asyncapi import asyncapi_json
+
     print_out(asyncapi_json(settings.wire_limits()).decode().rstrip("\n"))
     return 0

@@ -147,7 +147,7 @@ class _Reader:
             await asyncio.wait([self._task])
 
 
-@short_and_long("kills", 3, 16)
+@short_and_long("kills", 1, 16)
 async def test_two_servers_and_many_kills_lose_no_notice_of_a_wallet(
     kills: int, dsn: str, connection: asyncpg.Connection, tmp_path: Path
 ) -> None:

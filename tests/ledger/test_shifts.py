@@ -19,7 +19,6 @@ from tests.ledger.test_payments import run_batch
 from tests.support import EUR, Shop, new_id
 
 pytestmark = pytest.mark.asyncio
-NOW_MS = now_ms()
 
 
 @pytest_asyncio.fixture
@@ -31,14 +30,14 @@ async def pool(dsn: str) -> AsyncIterator[asyncpg.Pool]:
 async def opened(pool: asyncpg.Pool, shop: Shop, terminal: int = 0) -> UUID:
     shift_id = new_id()
     number = shop.terminals[terminal].device.number
-    assert await open_shift(pool, shift_id, number, "Alice", 100, NOW_MS - 60_000) is None
+    assert await open_shift(pool, shift_id, number, "Alice", 100, now_ms() - 60_000) is None
     return shift_id
 
 
 async def closed(pool: asyncpg.Pool, shop: Shop, shift_id: UUID) -> Shift:
     number = shop.terminals[0].device.number
-    assert await close_shift(pool, shift_id, number, None, NOW_MS) is None
-    shift = await find_shift(pool, number, shift_id, NOW_MS)
+    assert await close_shift(pool, shift_id, number, None, now_ms()) is None
+    shift = await find_shift(pool, number, shift_id, now_ms())
     assert shift is not None
     return shift
 
@@ -47,17 +46,17 @@ async def test_a_crash_between_the_two_commits_of_a_close_is_repaired(
     pool: asyncpg.Pool, shop: Shop, connection: asyncpg.Connection, admin: asyncpg.Connection
 ) -> None:
     shift_id = await opened(pool, shop)
-    number = shop.terminals[0].device.number
+    number, now = shop.terminals[0].device.number, now_ms()
     await run_batch(connection, shop.scan(0), shop.scan(1))
-    assert await close_shift(pool, shift_id, number, 7, NOW_MS) is None
+    assert await close_shift(pool, shift_id, number, 7, now) is None
     # The state after a kill: the shift is closed, and its totals are not stored.
     assert await admin.fetchval("select figures from shift") is None
     assert (await audit(admin)).ok
     await run_batch(connection, shop.scan(2))
-    assert await close_shift(pool, shift_id, number, 7, NOW_MS + 5) is None
-    shift = await find_shift(pool, number, shift_id, NOW_MS + 5)
+    assert await close_shift(pool, shift_id, number, 7, now + 5) is None
+    shift = await find_shift(pool, number, shift_id, now + 5)
     assert shift is not None
-    assert (shift.totals, shift.closed_at_ms, shift.made_at_ms) == ({TotalKind.SALE: Total(2, 2_000)}, NOW_MS, NOW_MS)
+    assert (shift.totals, shift.closed_at_ms, shift.made_at_ms) == ({TotalKind.SALE: Total(2, 2_000)}, now, now)
     assert await admin.fetchval("select figures from shift") == '{"sale": [2, 2000]}'
     assert (await audit(admin)).ok
 
@@ -70,7 +69,7 @@ async def test_a_killed_close_leaves_the_shift_open(pool: asyncpg.Pool, shop: Sh
         "create trigger die before update on shift for each row execute function die()"
     )
     with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
-        await close_shift(pool, shift_id, shop.terminals[0].device.number, None, NOW_MS)
+        await close_shift(pool, shift_id, shop.terminals[0].device.number, None, now_ms())
     await admin.execute("drop trigger die on shift")
     assert (await audit(admin)).ok
     assert await admin.fetchval("select shift_id from terminal where shift_id is not null") == shift_id
@@ -113,7 +112,7 @@ async def test_the_server_cannot_change_a_closed_shift(
     ):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await connection.execute(change)
-    assert await find_shift(pool, shift.terminal_number, shift.shift_id, NOW_MS + 9) == shift
+    assert await find_shift(pool, shift.terminal_number, shift.shift_id, now_ms() + 9) == shift
 
 
 async def test_a_payment_keeps_its_shift(
@@ -131,9 +130,9 @@ async def test_a_payment_keeps_its_shift(
 
 
 async def test_an_unknown_terminal_has_no_shift(pool: asyncpg.Pool, shop: Shop) -> None:
-    assert await find_shift(pool, 1, None, NOW_MS) is None
-    assert await find_shift(pool, 1, new_id(), NOW_MS) is None
-    assert await close_shift(pool, new_id(), 1, None, NOW_MS) is ErrorCode.SHIFT_UNKNOWN
+    assert await find_shift(pool, 1, None, now_ms()) is None
+    assert await find_shift(pool, 1, new_id(), now_ms()) is None
+    assert await close_shift(pool, new_id(), 1, None, now_ms()) is ErrorCode.SHIFT_UNKNOWN
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,6 @@ def ledger(dsn: str) -> Iterator[PostgresLedger]:
     opened.close()
 
 
-@short_and_long("examples", 50, EXAMPLES_OF_EVERYTHING)
+@short_and_long("examples", 25, EXAMPLES_OF_EVERYTHING)
 def test_the_ledger_and_the_model_agree(examples: int, ledger: PostgresLedger) -> None:
     live(ledger, examples=examples)

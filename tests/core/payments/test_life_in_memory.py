@@ -5,6 +5,6 @@ from tests.model.runs import EXAMPLES_OF_EVERYTHING, live
 from tests.tiers import short_and_long
 
 
-@short_and_long("examples", 100, EXAMPLES_OF_EVERYTHING)
+@short_and_long("examples", 60, EXAMPLES_OF_EVERYTHING)
 def test_decisions_and_the_model_agree(examples: int) -> None:
     live(MemoryLedger(), examples=examples)

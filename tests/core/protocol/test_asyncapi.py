@@ -198,7 +198,7 @@ def decodes(message: dict[str, Any]) -> bool:
 
 
 # For each type of message.
-FEWER = hypothesis.settings(max_examples=40)
+FEWER = hypothesis.settings(max_examples=25)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
