@@ -31,7 +31,8 @@ hypothesis.settings.load_profile("pos")
 # Free memory required for the databases of all concurrent tests.
 _MEMORY_BYTES = 8 * 2**30
 _TESTS = Path(__file__).parent
-_SLOW = ("faults", "end_to_end", "docs", "model", "cli", "docker", "backup")
+# Their tests kill, restart and run whole programs.
+_WAITING = {"backup", "cli", "docker", "docs", "end_to_end", "faults", "model"}
 
 
 def _in_memory() -> str | None:
@@ -54,10 +55,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "postgres" in getattr(item, "fixturenames", ()):
             item.add_marker("postgres")
-    # Kills, restarts and whole programs first: the quick files at the end let all workers finish together.
-    items.sort(
-        key=lambda item: not item.path.is_relative_to(_TESTS) or item.path.relative_to(_TESTS).parts[0] not in _SLOW
-    )
+    # Every second file is one whose tests wait much, until none is left, so that no worker ends with those alone.
+    files = list(dict.fromkeys(item.path for item in items))
+    waiting = [path for path in files if path.relative_to(_TESTS).parts[0] in _WAITING]
+    order = {path: 2 * index for index, path in enumerate(waiting)}
+    order |= {path: 2 * index + 1 for index, path in enumerate(path for path in files if path not in order)}
+    items.sort(key=lambda item: order[item.path])
 
 
 @pytest.fixture(scope="session")

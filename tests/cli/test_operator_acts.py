@@ -6,10 +6,10 @@ import asyncpg
 import pytest
 
 from pos_server.cli.command import EXIT_ERROR
-from pos_server.cli.main import main
 from pos_server.cli.operator_acts import ACTIONS, NotFound, act, keys_text, new_key, revoke_key
 from pos_server.core.credentials.api_keys import Role
 from pos_server.server import RunningServer
+from tests.cli.conftest import RunHere
 from tests.end_to_end.server_process import pos_server
 from tests.gateway.test_pin import pin_message
 from tests.support import Shop, ask, logged_in, scan_message
@@ -95,8 +95,8 @@ async def test_a_merchants_terms(dsn: str, shop: Shop, admin: asyncpg.Connection
     ],
 )
 def test_terms_out_of_bounds_are_refused_before_a_database_is_opened(
-    terms: tuple[str, ...], text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    terms: tuple[str, ...], text: str, tmp_path: Path, run_here: RunHere
 ) -> None:
-    assert main(["terms", "1", *terms, "--data-dir", str(tmp_path)]) == EXIT_ERROR
-    assert text in capsys.readouterr().err
+    refused = run_here("terms", 1, *terms, "--data-dir", tmp_path)
+    assert (refused.status, text in refused.err) == (EXIT_ERROR, True), refused
     assert list(tmp_path.iterdir()) == []

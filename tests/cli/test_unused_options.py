@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from pos_server.cli.command import EXIT_USAGE
-from pos_server.cli.main import main
+from tests.cli.conftest import RunHere
 from tests.end_to_end.server_process import pos_server
 from tests.ledger.archived import files
 
@@ -25,12 +25,11 @@ from tests.ledger.archived import files
     ],
 )
 def test_an_option_without_effect_is_refused(
-    command: tuple[str, ...], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: tuple[str, ...], named: str, tmp_path: Path, run_here: RunHere
 ) -> None:
-    assert main([*command, "--data-dir", str(tmp_path)]) == EXIT_USAGE
-    out, err = capsys.readouterr()
-    assert (out, err.count("\n")) == ("", 1), err
-    assert named in err
+    refused = run_here(*command, "--data-dir", tmp_path)
+    assert (refused.status, refused.out, refused.err.count("\n")) == (EXIT_USAGE, "", 1), refused
+    assert named in refused.err
     assert files(tmp_path) == [], "refused before a database is opened"
 
 

@@ -6,6 +6,7 @@ https://www.asyncapi.com/docs/reference/specification/v3.0.0. The document descr
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
@@ -227,8 +228,9 @@ def _message(message: Message) -> Document:
     return described
 
 
+@cache  # each is needed four times
 def message_schema(message: Message) -> Document:
-    """Return the JSON Schema of a message on the wire."""
+    """Return the JSON Schema of a message on the wire. Callers do not change it."""
     schema = TypeAdapter(message).json_schema(ref_template="#/components/schemas/{model}")
     # Messages within a message have schemas of their own. Schemas of other parts are put in place.
     parts = {name: part for name, part in schema.pop("$defs", {}).items() if "type" not in part["properties"]}
