@@ -25,7 +25,9 @@ async def make_template(postgres: str) -> None:
 async def database(postgres: str, *, empty: bool = False) -> AsyncIterator[str]:
     """Yield the DSN of a new database, migrated or `empty`, which is dropped at the end of the block."""
     name = f"pos_test_{next(_numbers)}"
-    await _execute(postgres, f"create database {name}" + ("" if empty else f" template {_TEMPLATE}"))
+    # Copied files take half the time of copied pages, to create and to drop.
+    template = "" if empty else f" template {_TEMPLATE} strategy file_copy"
+    await _execute(postgres, f"create database {name}{template}")
     try:
         yield _dsn_of(postgres, name)
     finally:

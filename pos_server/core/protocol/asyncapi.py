@@ -228,9 +228,17 @@ def _message(message: Message) -> Document:
     return described
 
 
-@cache  # each is needed four times
 def message_schema(message: Message) -> Document:
     """Return the JSON Schema of a message on the wire. Callers do not change it."""
+    return _message_schemas()[message]
+
+
+@cache  # each is needed four times
+def _message_schemas() -> dict[Message, Document]:
+    return {message: _message_schema(message) for kind in DeviceKind for message in _messages(kind)}
+
+
+def _message_schema(message: Message) -> Document:
     schema = TypeAdapter(message).json_schema(ref_template="#/components/schemas/{model}")
     # Messages within a message have schemas of their own. Schemas of other parts are put in place.
     parts = {name: part for name, part in schema.pop("$defs", {}).items() if "type" not in part["properties"]}
