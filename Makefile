@@ -22,8 +22,9 @@ check: lint ## Check style and types, then run the tests that need no Postgres
 test: lint ## Run lint, then all tests in their short form; ARGS goes to pytest (-n 0 runs them in one process)
 	$(PYTEST) -n 3 -m "not long" $(ARGS)
 
-test-all: lint ## Run lint, then all tests, also the long ones: races, kills, store days, images, backups
+test-all: lint ## Run lint, then all tests, also the long ones, and the ledger's on the oldest Postgres that is installed
 	$(PYTEST) -n 3 $(ARGS)
+	.venv/bin/python -m scripts.oldest_postgres
 
 bench: setup ## Compare the engine with pgbench in the same run; ARGS="--quick", ARGS="--json FILE --html FILE"
 	@exec .venv/bin/python -m loadtest.bench $(ARGS)

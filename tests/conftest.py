@@ -16,6 +16,8 @@ import hypothesis
 import pytest
 import pytest_asyncio
 
+from tests.tested_postgres import BIN_DIR
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
@@ -63,6 +65,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: order[item.path])
 
 
+def pytest_report_header() -> str:
+    return f"Postgres: {BIN_DIR or 'of the wheel'}"
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """Yield the DSN of an embedded Postgres with a migrated database `pos_template` to clone."""
@@ -72,7 +78,7 @@ def postgres() -> Iterator[str]:
 
     data_dir = open_directory("pos-tests-")
     try:
-        with EmbeddedPostgres(data_dir) as dsn:
+        with EmbeddedPostgres(data_dir, bin_dir=BIN_DIR) as dsn:
             asyncio.run(make_template(dsn))
             yield dsn
     finally:

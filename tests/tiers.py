@@ -4,7 +4,7 @@
 |---|---|---|
 | `make check` | tests without a Postgres, a server process or a package index | neither `postgres` nor `long` |
 | `make test` | also everything on a Postgres; faults, crashes and races in a short form | not `long` |
-| `make test-all` | also the long forms, and tests that are always slow | all |
+| `make test-all` | also the long forms, and tests that are always slow; then the ledger's on an old Postgres | all |
 
 `postgres` is added to every test that uses the fixture `postgres`, directly or indirectly. A test that starts a
 Postgres or a server in another way has the mark in its file, as a long test has.

@@ -12,6 +12,7 @@ from pos_server.postgres.binaries import find_program
 from tests.docs.documents import Section, read
 from tests.end_to_end.server_process import POS_SERVER, Finished, environment
 from tests.support import open_directory
+from tests.tested_postgres import BIN_DIR
 
 DOCUMENT = read("operations.md")
 BLOCK_TIMEOUT_S = 120
@@ -63,7 +64,7 @@ class Operator:
     async def run(self, block: str) -> Finished:
         """Run a block in a shell that stops at the first failure. Fails if there is one."""
         # Our programs, then those of the embedded Postgres, because those of the system may be older.
-        path = f"{POS_SERVER.parent}:{find_program('psql', None).parent}:{os.environ['PATH']}"
+        path = f"{POS_SERVER.parent}:{find_program('psql', BIN_DIR).parent}:{os.environ['PATH']}"
         process = await asyncio.create_subprocess_exec(
             *("bash", "-euo", "pipefail", "-c", f"{_UMASK}\n{block}"),
             stdin=asyncio.subprocess.DEVNULL,

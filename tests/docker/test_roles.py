@@ -15,6 +15,7 @@ from pos_server.postgres.embedded import EmbeddedPostgres
 from tests.docker.files import DOCKER
 from tests.end_to_end.server_process import pos_server, running_server
 from tests.support import MASTER_KEYS, ask, build_shop, logged_in, open_directory, scan_message
+from tests.tested_postgres import BIN_DIR
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.long]
 
@@ -23,7 +24,7 @@ pytestmark = [pytest.mark.asyncio, pytest.mark.long]
 def fresh() -> Iterator[str]:
     """Run the script in a new Postgres; yield the DSN of the ledger, with `{user}` as a placeholder."""
     data_dir = open_directory("pos-roles-")
-    psql = find_program("psql", None).parent
+    psql = find_program("psql", BIN_DIR).parent
     try:
         with EmbeddedPostgres(data_dir) as dsn:
             environment = (

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support import WIDE_LIMITS, open_directory
+from tests.tested_postgres import BIN_DIR_NAME
 
 POS_SERVER = Path(sys.executable).with_name("pos-server")
 START_TIMEOUT_S = 60
@@ -25,8 +26,13 @@ class Finished:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Return the environment of this process with wide limits and `variables` as its only POS_ variables."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("POS_")}
+    """Return the environment of this process with wide limits and `variables` as its only POS_ variables.
+
+    The tested Postgres stays that of the test run.
+    """
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith("POS_") or name == BIN_DIR_NAME
+    }
     wide = {f"POS_{name.upper()}": str(value) for name, value in WIDE_LIMITS.items()}
     return inherited | wide | variables
 

@@ -12,6 +12,7 @@ from pos_server.postgres.binaries import find_binaries
 from pos_server.postgres.os_user import ENVIRONMENT, server_user
 from tests.end_to_end.test_crash import free_port
 from tests.support import open_directory
+from tests.tested_postgres import BIN_DIR
 
 START_TIMEOUT_S = 60.0
 POLL_S = 0.02
@@ -31,7 +32,7 @@ class OwnPostgres:
         self._directory = open_directory("pos-own-")
         self.cluster = self._directory / "data"
         self._user = server_user(self._directory, self.cluster)
-        self._bin = find_binaries(self._user, None, lambda text: None)
+        self._bin = find_binaries(self._user, BIN_DIR, lambda text: None)
         self._log = self._directory / "postgres.log"
         self._process: subprocess.Popen[bytes] | None = None
 

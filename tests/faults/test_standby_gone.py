@@ -22,6 +22,7 @@ from tests.copies import replace
 from tests.databases import database, make_template
 from tests.engine.test_authorizer import LIMITS, Engine, payments, running, status
 from tests.support import Shop, open_directory
+from tests.tested_postgres import BIN_DIR
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.postgres]
 
@@ -36,7 +37,7 @@ select pid from pg_stat_activity where wait_event = 'SyncRep' and datname = curr
 def own_postgres() -> Iterator[str]:
     data_dir = open_directory("pos-standby-")
     try:
-        with EmbeddedPostgres(data_dir) as dsn:
+        with EmbeddedPostgres(data_dir, bin_dir=BIN_DIR) as dsn:
             asyncio.run(make_template(dsn))
             yield dsn
     finally:
