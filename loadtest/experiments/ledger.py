@@ -27,6 +27,7 @@ from pos_server.core.accounting.shifts import TotalKind
 from pos_server.core.credentials.api_keys import Role
 from pos_server.ledger.audit import audit
 from pos_server.ledger.database import create_pool
+from pos_server.ledger.incremental_audit import audit_incrementally
 from pos_server.ledger.rollup import balances, roll_up
 from pos_server.ledger.seals import check_seals, seal_days
 from pos_server.ledger.settlement import settle
@@ -91,6 +92,7 @@ def _work_of_the_past(connection: asyncpg.Connection, days: int) -> _Work:
     return {
         "past_settle_s": lambda: settle(connection, _yesterday(now) - timedelta(days=1), now),
         "past_seal_s": lambda: seal_days(connection, now - timedelta(days=1), "UTC", lambda seal: None),
+        "past_incremental_audit_s": lambda: _audit_incrementally(connection),
     }
 
 
@@ -118,11 +120,19 @@ def _work_of_the_day(connection: asyncpg.Connection, pool: asyncpg.Pool, shift_s
         "settle_s": lambda: settle(connection, _yesterday(now), now),
         "settle_again_s": lambda: settle(connection, _yesterday(now), now),
         "seal_s": lambda: seal_days(connection, now, "UTC", lambda seal: None),
+        "incremental_audit_s": lambda: _audit_incrementally(connection),
+        "incremental_audit_again_s": lambda: _audit_incrementally(connection),
         "roll_up_s": lambda: roll_up(connection),
         "balances_s": lambda: balances(connection),
         "audit_s": check_audit,
         "check_seals_s": lambda: check_seals(connection, lambda seal: None),
     }
+
+
+async def _audit_incrementally(connection: asyncpg.Connection) -> None:
+    report = await audit_incrementally(connection, datetime.now(UTC), lambda audited: None)
+    if not report.ok:
+        raise SystemExit(f"the incremental audit failed: {report.findings}")
 
 
 def _yesterday(now: datetime) -> date:

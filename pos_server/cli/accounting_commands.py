@@ -14,8 +14,9 @@ import asyncpg
 from ..business_days import day_of
 from ..core.accounting.seals import Seal
 from ..ledger.archive import Part, archive
-from ..ledger.audit import AuditReport, audit
+from ..ledger.audit import AuditReport, Finding, audit
 from ..ledger.database import wait_until_available
+from ..ledger.incremental_audit import Audited, IncrementalReport, audit_incrementally
 from ..ledger.seals import SealReport, check_seals, seal_days
 from ..ledger.settlement import DayBeforeLedger
 from ..settings import Settings
@@ -36,6 +37,9 @@ def add_accounting_commands(command: AddCommand) -> None:
         "--out", type=Path, default=Path(), help="directory of the CSV and the JSON file (default: here)"
     )
     audit_command = command("audit", _audit, "recompute all balances from the rows; exit status 1 on a difference")
+    audit_command.add_argument(
+        "--incremental", action="store_true", help="audit each sealed day only once, and what is current; run it daily"
+    )
     audit_command.add_argument("--seals", action="store_true", help="also check the seals of past days")
     audit_command.add_argument("--expect", metavar="HASH", help="with --seals: last hash, as printed by `seal`")
     audit_command.add_argument("--archive", type=Path, metavar="DIR", help="with --seals: directory of archived parts")
@@ -70,8 +74,12 @@ def _audit(arguments: argparse.Namespace, settings: Settings) -> int:
     for option, value in (("--expect", arguments.expect), ("--archive", arguments.archive)):
         if value is not None and not arguments.seals:
             raise WrongUsage(f"{option} checks nothing without --seals. Add --seals")
+    if arguments.incremental and arguments.seals:
+        raise WrongUsage("--incremental and --seals are two commands. Run one after the other")
     with database(settings, "pos-server", must_exist=True) as (dsn, data_dir, _):
         report_progress = say if arguments.progress or sys.stderr.isatty() else _discard
+        if arguments.incremental:
+            return _show_incremental(run_loop(_audit_new(dsn, settings, data_dir, report_progress)), arguments.json)
         report = run_loop(_audit_once(dsn, settings, data_dir, report_progress))
         check = _check_seals(dsn, settings, data_dir, arguments, report_progress) if arguments.seals else None
         seals = None if check is None else run_loop(check)
@@ -84,6 +92,14 @@ def _audit(arguments: argparse.Namespace, settings: Settings) -> int:
         if seals is not None:
             print_out(seals_text(seals))
     return 0 if ok else EXIT_FINDINGS
+
+
+def _show_incremental(report: IncrementalReport, as_json: bool) -> int:
+    if as_json:
+        print_out(json.dumps({"audit": "ok" if report.ok else "failed", **asdict(report)}))
+    else:
+        print_out(incremental_text(report))
+    return 0 if report.ok else EXIT_FINDINGS
 
 
 def _seal(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -129,8 +145,26 @@ def audit_text(report: AuditReport) -> str:
         checked_rows += f" (and {report.archived_payments} payments in the archive)"
     if report.ok:
         return f"audit ok: {checked_rows}"
-    lines = [f"AUDIT FAILED: {checked_rows}"]
-    lines += [f"  {finding.meaning}: {', '.join(finding.offenders)}" for finding in report.findings]
+    return _failed_text(checked_rows, report.findings)
+
+
+def incremental_text(report: IncrementalReport) -> str:
+    """Return the report of an incremental audit as text for a person."""
+    now = sum(seal.transfers for seal in report.proved)
+    proved = (
+        f"{len(report.proved)} seals with {now} transfers proved now, {report.seals} with {report.transfers} in all"
+    )
+    day = f", up to {report.last_day}" if report.last_day else ""
+    text = f"{proved}{day}; {report.later_transfers} later transfers are not proved yet"
+    if report.ok:
+        return f"incremental audit ok: {text}"
+    stop = "" if report.unproved_seal is None else f"stopped at seal {report.unproved_seal}; "
+    return _failed_text(stop + text, report.findings)
+
+
+def _failed_text(checked: str, findings: list[Finding]) -> str:
+    lines = [f"AUDIT FAILED: {checked}"]
+    lines += [f"  {finding.meaning}: {', '.join(finding.offenders)}" for finding in findings]
     return "\n".join(lines)
 
 
@@ -161,14 +195,29 @@ async def _audit_once(
     def progress(check: str, seconds: float | None) -> None:
         report_progress(f"{check} …" if seconds is None else f"{check}: {seconds:.1f} s")
 
+    await _wait(dsn, settings)
+    async with owner(dsn, settings, data_dir) as connection:
+        return await audit(connection, progress)
+
+
+async def _audit_new(
+    dsn: str, settings: Settings, data_dir: Path | None, report_progress: Callable[[str], None]
+) -> IncrementalReport:
+    def progress(seal: Audited) -> None:
+        report_progress(f"audited {seal.day}: {seal.transfers} transfers, {seal.payments} payments")
+
+    await _wait(dsn, settings)
+    async with owner(dsn, settings, data_dir) as connection:
+        return await audit_incrementally(connection, datetime.now(UTC), progress)
+
+
+async def _wait(dsn: str, settings: Settings) -> None:
     await wait_until_available(
         dsn,
         attempts=settings.database_start_attempts,
         timeout_s=settings.database_connect_timeout_s,
         pause_s=settings.database_start_pause_s,
     )
-    async with owner(dsn, settings, data_dir) as connection:
-        return await audit(connection, progress)
 
 
 def _discard(text: str) -> None:

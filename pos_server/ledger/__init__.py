@@ -20,7 +20,7 @@
     history.py, pins.py, shifts.py               what devices read and change
     api_keys.py, idempotency.py                  what the REST API stores
     rollup.py, horizon.py, exclusive.py          balances, the horizon that they need, one run at a time
-    settlement.py, seals.py, archive*.py, audit.py   the operator's accounting
+    settlement.py, seals.py, archive*.py, *audit.py   the operator's accounting
     database.py, session_checks.py, failures.py, durability.py   connections, and what their errors mean
     leadership.py, migrate.py, sql/, migrations/ the leading server, statements and the schema
 

@@ -134,7 +134,9 @@ async def _horizon(connection: asyncpg.Connection, before: date, now: datetime, 
     last_id = seal["last_id"] if seal else 0
     if await connection.fetchval(QUERIES["rollup_horizon"]) < last_id:
         last_id = min(last_id, await roll_up(connection))
-    return _Horizon(start, last_id)
+    # An incremental audit has the sums of what it audited; what leaves the ledger before would be missing in them.
+    audited_id = await connection.fetchval(QUERIES["audited_last_id"])
+    return _Horizon(start, last_id if audited_id is None else min(last_id, audited_id))
 
 
 async def _move_part(

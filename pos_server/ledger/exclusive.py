@@ -21,6 +21,7 @@ class Command(StrEnum):
     SEAL = "pos-seal"
     SETTLE = "pos-sett"
     ARCHIVE = "pos-arch"
+    AUDIT = "pos-audi"
 
 
 class AlreadyRunning(PosError):

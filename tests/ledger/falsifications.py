@@ -12,6 +12,7 @@ TERMS = "a decision of the operator: the ledger stores only its current value"
 INPUT = "input of a person or a till: nothing else in the ledger repeats it"
 LOCK = "guards against concurrent changes and repeats: no fact about money"
 NAME = "a name for people"
+NOTES = "notes of the incremental audit, which no other audit believes"
 SCHEMA = "compared with the program when a command starts"
 
 
@@ -363,4 +364,7 @@ UNPROVED = {
     "rollup_horizon.only_row payment.transfers_named refund.transfers_named",
     NAME: "store.name terminal.name api_key.name",
     SCHEMA: "migration.number migration.name migration.checksum",
+    NOTES: "audited_seal.seal_number audited_seal.seal_hash audited_seal.last_id audited_seal.changed_to "
+    "audited_seal.transfers audited_seal.payments audited_seal.missing audited_seal.audited_at audited_seal.audited_by "
+    "audited_balance.account_id audited_balance.balance_minor",
 }

@@ -79,14 +79,14 @@ async def test_the_sound_ledger_passes(world: World, falsifier: asyncpg.Connecti
 )
 async def test_a_falsification_is_named(planted: Falsification, world: World, falsifier: asyncpg.Connection) -> None:
     for table, column in planted.columns:
-        await _allow_writing(falsifier, table, column)
+        await allow_writing(falsifier, table, column)
     assert await falsifier.execute(world.filled(planted.statement)) == "UPDATE 1"
     found = (await problems(falsifier, planted.by, world.folder)).get(planted.check, [])
     offender = world.filled(planted.offender)
     assert any(each == offender or (planted.by != AUDIT and offender in each) for each in found), found
 
 
-async def _allow_writing(connection: asyncpg.Connection, table: str, column: str) -> None:
+async def allow_writing(connection: asyncpg.Connection, table: str, column: str) -> None:
     """Let an identity column be updated, which the owner of a table may arrange."""
     is_identity = await connection.fetchval(
         "select attidentity = 'a' from pg_attribute where attrelid = $1::text::regclass and attname = $2", table, column

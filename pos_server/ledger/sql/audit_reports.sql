@@ -79,7 +79,8 @@ order by 1 limit $1;
 -- A closed shift's totals match its payments, cancels and refunds, and none of its payments is pending. The shifts of a
 -- terminal follow each other and belong to its merchant, and payments of a shift were approved while it was open (five
 -- minutes allow for differences between servers' clocks). Totals are not checked for shifts that were opened before the
--- archive's horizon, because archived rows can no longer be summed. Null totals are computed by the next read.
+-- archive's horizon, because archived rows can no longer be summed. Null totals are computed by the next read. Shifts
+-- that were closed up to $2 are not checked.
 with figures as (
     select merchant_id, shift_id, jsonb_object_agg(kind, jsonb_build_array(count, amount_minor)) as figures,
         min(first_at) as first_at, max(last_at) as last_at
@@ -106,7 +107,7 @@ left join lateral (
     select b.number, b.closed_at from shift b where b.terminal_number = s.terminal_number and b.number < s.number
     order by b.number desc limit 1
 ) as b on true
-where (s.figures <> coalesce(f.figures, '{}')
+where coalesce(s.closed_at, 'infinity') > $2 and ((s.figures <> coalesce(f.figures, '{}')
         and s.opened_at >= (select coalesce(max(before), '-infinity') from archive_part))
     or (s.closed_at is not null and f.figures ? 'pending')
     or (s.closed_at is null and (s.figures is not null or s.counted_cash_minor is not null))
@@ -115,7 +116,7 @@ where (s.figures <> coalesce(f.figures, '{}')
     or s.number is distinct from coalesce(b.number + 1, 1) or (b.number is not null and b.closed_at is null)
     or s.opened_at < b.closed_at - interval '5 minutes' or s.closed_at < s.opened_at - interval '5 minutes'
     or f.first_at < s.opened_at - interval '5 minutes' or f.last_at > s.closed_at + interval '5 minutes'
-    or greatest(s.opened_at, s.closed_at) > now() + interval '5 minutes'
+    or greatest(s.opened_at, s.closed_at) > now() + interval '5 minutes')
 order by 1 limit $1;
 
 -- name: audit_open_shifts

@@ -138,7 +138,7 @@ left join lateral (
             and p.changed_at >= w.day_start - interval '2 minutes' and p.purpose <> 'top_up'
     ) as p
 ) as e on true
-where w.day_start >= $2 and w.day_start >= (select coalesce(max(before), '-infinity') from archive_part)
+where w.day_start >= (select coalesce(max(before), '-infinity') from archive_part)
     and (w.day_spent_minor not between e.spent_min and e.spent_max
         or w.day_pin_free_minor not between e.pin_free_min and e.pin_free_max
         or w.day_pin_free_count not between e.count_min and e.count_max)
@@ -146,11 +146,13 @@ where w.day_start >= $2 and w.day_start >= (select coalesce(max(before), '-infin
 order by w.number limit $1;
 
 -- name: audit_future
--- Nothing has happened in the future. (Payments, statements and shifts are compared with the time by their own checks.)
+-- Nothing has happened in the future. (Payments and statements are compared with the time by their own checks.)
 select name from (
     select 'transfer ' || id as name from transfer where created_at > now() + interval '1 minute'
     union all
     select 'refund ' || r.id from refund r where r.created_at > now() + interval '1 minute'
+    union all
+    select 'shift ' || id from shift where greatest(opened_at, closed_at) > now() + interval '5 minutes'
     union all
     select 'API key ' || id from api_key where greatest(created_at, last_used_at) > now() + interval '1 minute'
         or last_used_at < created_at - interval '1 minute'
