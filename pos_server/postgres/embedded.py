@@ -62,6 +62,8 @@ SETTINGS = {
     "fsync": "on",
     "full_page_writes": "on",
     "synchronous_commit": "on",
+    # A page is logged whole at its first change after a checkpoint; the default is 5 minutes.
+    "checkpoint_timeout": "30min",
     "autovacuum": "on",
     # A restored backup accepts connections only after its recovery, because an audit could pass halfway.
     "hot_standby": "off",

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -54,6 +55,7 @@ class OwnPostgres:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        shutil.rmtree(self._directory, ignore_errors=True)
 
     @property
     def log(self) -> str:
