@@ -13,8 +13,8 @@ _numbers = itertools.count(1)
 
 async def make_template(postgres: str) -> None:
     """Create the migrated database that others are cloned from."""
-    await _execute(postgres, f"create database {_TEMPLATE}")
-    connection = await connect(_dsn_of(postgres, _TEMPLATE), timeout_s=10, role=None)
+    await execute(postgres, f"create database {_TEMPLATE}")
+    connection = await connect(dsn_of(postgres, _TEMPLATE), timeout_s=10, role=None)
     try:
         await migrate(connection, load_migrations())
     finally:
@@ -27,14 +27,15 @@ async def database(postgres: str, *, empty: bool = False) -> AsyncIterator[str]:
     name = f"pos_test_{next(_numbers)}"
     # Copied files take half the time of copied pages, to create and to drop.
     template = "" if empty else f" template {_TEMPLATE} strategy file_copy"
-    await _execute(postgres, f"create database {name}{template}")
+    await execute(postgres, f"create database {name}{template}")
     try:
-        yield _dsn_of(postgres, name)
+        yield dsn_of(postgres, name)
     finally:
-        await _execute(postgres, f"drop database {name} with (force)")
+        await execute(postgres, f"drop database {name} with (force)")
 
 
-async def _execute(dsn: str, statement: str) -> None:
+async def execute(dsn: str, statement: str) -> None:
+    """Run a statement as the owner, on a connection of its own."""
     connection = await connect(dsn, timeout_s=10, role=None)
     try:
         await connection.execute(statement)
@@ -42,5 +43,6 @@ async def _execute(dsn: str, statement: str) -> None:
         await connection.close()
 
 
-def _dsn_of(dsn: str, name: str) -> str:
+def dsn_of(dsn: str, name: str) -> str:
+    """Return the DSN of another database of the same Postgres."""
     return dsn.replace("/pos?", f"/{name}?")

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
 from ..engine.authorizer import Authorizer
+from ..ledger.collations import unsorted_index
 from ..ledger.database import is_read_only
 from ..ledger.failures import DATABASE_ERRORS, WrongSession, alarms
 from ..ledger.migrate import load_migrations, schema_number
@@ -18,7 +19,7 @@ class Health:
     """Probes.
 
     A server is ready if it is not draining, all tasks that it needs are running, and its database responds in time,
-    accepts writes, and has this version's schema.
+    accepts writes, and has this version's schema with sorted indexes.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Health:
             async with asyncio.timeout(self._probe_timeout_s):
                 number = await schema_number(self._pool)
                 read_only = await is_read_only(self._pool)
+                unsorted = await unsorted_index(self._pool)
         except WrongSession as error:
             return _not_ready(f"the setting {error.setting} of the database is wrong: see the log")
         except DATABASE_ERRORS:
@@ -58,6 +60,10 @@ class Health:
         if number > self._schema_number:
             return _not_ready(
                 f"the schema is at migration {number}, this version has {self._schema_number}: run the newer version"
+            )
+        if unsorted is not None:
+            return _not_ready(
+                f"a collation has changed, so the index {unsorted} may be out of order: run reindex index {unsorted}"
             )
         return PlainTextResponse("ready\n")
 

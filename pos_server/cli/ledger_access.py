@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import asyncpg
 import uvloop
 
+from ..ledger.collations import collation_notice
 from ..ledger.database import connect, wait_until_available
 from ..ledger.migrate import check_current, load_migrations, migrate
 from ..postgres.embedded import EmbeddedPostgres, EmbeddedPostgresError, default_data_dir, lower_priority
@@ -55,7 +56,10 @@ async def prepare(dsn: str, settings: Settings) -> list[str]:
     )
     connection = await connect(dsn, timeout_s=settings.database_connect_timeout_s, role=None)
     try:
-        return await migrate(connection, load_migrations())
+        applied = await migrate(connection, load_migrations())
+        if notice := await collation_notice(connection):
+            say(notice)
+        return applied
     finally:
         await connection.close()
 

@@ -22,7 +22,7 @@
     rollup.py, horizon.py, exclusive.py          balances, the horizon that they need, one run at a time
     settlement.py, seals.py, archive*.py, *audit.py   the operator's accounting
     database.py, session_checks.py, failures.py, durability.py   connections, and what their errors mean
-    leadership.py, migrate.py, sql/, migrations/ the leading server, statements and the schema
+    leadership.py, migrate.py, collations.py, sql/, migrations/   the leading server, the schema and its order
 
 A new column on a table that `pos_app` updates needs a grant in its migration, as does a new table.
 """

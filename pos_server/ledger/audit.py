@@ -46,6 +46,8 @@ CHECKS = {
     "directory": "accounts, stores, terminals, devices or keys without a matching owner",
     "horizons": "horizons, seals or parts of the archive that are beyond what exists, or have a gap",
     "future": "rows from the future",
+    "unique": "ids or orders that occur more than once",
+    "sort_order": "indexes whose collation has changed, so that rows may not be found",
 }
 # Further parameters of checks, after the limit of listed offenders.
 _EVERYTHING: dict[str, tuple[object, ...]] = {

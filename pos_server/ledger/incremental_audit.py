@@ -43,7 +43,9 @@ _OF_A_SEAL = _named(
     "shifts_exist",
 )
 # Checks of what is current, in every run.
-_OF_NOW = _named("pending_in_time", "open_shifts", "day_counters", "directory", "archive", "horizons", "future")
+_OF_NOW = _named(
+    "pending_in_time", "open_shifts", "day_counters", "directory", "archive", "horizons", "future", "sort_order"
+)
 _OF_STORED_SUMS = {
     "stored_seals": "audited seals that were replaced or removed, or archived transfers that were never audited",
     "stored_balances": "wallets whose balance differs from the audited transfers and the later ones",
