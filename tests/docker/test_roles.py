@@ -26,7 +26,7 @@ def fresh() -> Iterator[str]:
     data_dir = open_directory("pos-roles-")
     psql = find_program("psql", BIN_DIR).parent
     try:
-        with EmbeddedPostgres(data_dir) as dsn:
+        with EmbeddedPostgres(data_dir, bin_dir=BIN_DIR) as dsn:
             environment = (
                 os.environ
                 | libpq_environment(dsn)

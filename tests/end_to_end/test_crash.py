@@ -15,6 +15,7 @@ from pos_server.ledger.database import connect
 from pos_server.postgres.embedded import EmbeddedPostgres
 from tests.end_to_end.server_process import data_directory, pos_server, running_server
 from tests.support import MASTER_KEYS, Shop, TestDevice, build_shop
+from tests.tested_postgres import BIN_DIR
 from tests.tiers import short_and_long
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.postgres]
@@ -46,7 +47,7 @@ def credentials(device: TestDevice, url: str) -> Credentials:
 
 async def seed_shop(data_dir: Path) -> Shop:
     """Create a shop in the ledger of the running server."""
-    postgres = EmbeddedPostgres(data_dir)
+    postgres = EmbeddedPostgres(data_dir, bin_dir=BIN_DIR)
     dsn = await asyncio.to_thread(postgres.start)
     try:
         connection = await connect(dsn, timeout_s=10)

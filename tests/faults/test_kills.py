@@ -29,6 +29,7 @@ from tests.faults.market import PIN_FREE_MINOR_MAX, Market, open_market
 from tests.faults.market_check import check_ledger, missing_notices
 from tests.faults.own_postgres import OwnPostgres
 from tests.support import settings
+from tests.tested_postgres import BIN_DIR
 from tests.tiers import LONG as LONG_MARK
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.postgres]
@@ -200,7 +201,7 @@ async def test_an_embedded_postgres_loses_nothing(drill: Drill, server_count: in
     async with data_directory() as data_dir, AsyncExitStack() as stack:
         servers = Servers(stack, server_count, "--data-dir", data_dir, **VARIABLES)
         await servers.start_all()
-        postgres = EmbeddedPostgres(data_dir)
+        postgres = EmbeddedPostgres(data_dir, bin_dir=BIN_DIR)
         dsn = await asyncio.to_thread(postgres.start)  # joins the servers' Postgres, only to learn its address
         await asyncio.to_thread(postgres.stop)
         faults = DrillFaults(servers, dsn, data_dir / "postgres")

@@ -23,6 +23,7 @@ from pos_server.postgres.embedded import EmbeddedPostgres
 from tests.ledger.aging import follow_transfers
 from tests.ledger.test_payments import run_batch
 from tests.support import Shop, build_shop
+from tests.tested_postgres import BIN_DIR
 
 pytestmark = pytest.mark.asyncio
 NOW = datetime.now(UTC)
@@ -145,7 +146,7 @@ def data_dir() -> Iterator[Path]:
 @pytest_asyncio.fixture
 async def prepared_dsn(data_dir: Path) -> AsyncIterator[str]:
     """Yield the DSN of a ledger whose Postgres can prepare transactions."""
-    postgres = EmbeddedPostgres(data_dir)
+    postgres = EmbeddedPostgres(data_dir, bin_dir=BIN_DIR)
     dsn = await asyncio.to_thread(postgres.start)
     try:
         owner = await connect(dsn, timeout_s=10, role=None)
