@@ -1,13 +1,16 @@
 """Measure the write-ahead log of a sale, for different settings of Postgres.
 
-    python -m loadtest.experiments.wal [--payments 40000] [--wallets 20000] [--json FILE]
+    python -m loadtest.experiments.wal [--payments 40000] [--wallets 20000] [--replay-mib 0] [--bin-dir DIR]
+        [--json FILE]
 
 Sales of random wallets pass through the server's statements in batches of 10, on an embedded Postgres with a ledger of
 its own. The first change of a page after a checkpoint writes the whole page, so the log depends on the number of sales
 between two checkpoints: at 20 sales/s and `checkpoint_timeout = 5min` there are 6,000. Each row of the table is a
 number of sales between checkpoints with a setting of `wal_compression`: bytes of the log and CPU of the Postgres
-session per sale. At the end, Postgres is killed after as many sales as fit between two checkpoints, and its recovery is
-timed.
+session per sale. At the end, Postgres is killed after as many sales as fit between two checkpoints, or when it would
+have to replay `replay-mib` MiB of the log, and its recovery is timed.
+
+`bin-dir` has the programs of another Postgres, which may compress with lz4 and zstd.
 """
 
 import argparse
@@ -43,6 +46,8 @@ _TILLS = 20
 _BALANCE_MINOR = 10**9
 _BETWEEN_CHECKPOINTS = (5_000, 20_000, 40_000)
 _COMPRESSIONS = ("off", "pglz", "lz4", "zstd")
+_TO_REPLAY = "select (pg_current_wal_insert_lsn() - redo_lsn)::bigint from pg_control_checkpoint()"
+_STORED = "select sum(size)::bigint from pg_ls_waldir()"
 _RULES = Rules(Limits(*[MAX_AMOUNT_MINOR] * len(Limits.__dataclass_fields__)))
 
 
@@ -105,18 +110,41 @@ async def _measure(dsn: str, scans: Iterator[Scan], payments: int, between: int,
     }
 
 
-async def measure(payments: int, wallets: int) -> list[dict[str, object]]:
+async def _recover(
+    postgres: EmbeddedPostgres, data_dir: Path, dsn: str, scans: Iterator[Scan], replay_bytes: int
+) -> dict[str, object]:
+    """Sell until `replay_bytes` of the log would be replayed, kill Postgres, and time its recovery."""
+    async with owner_connection(dsn) as owner:
+        await owner.execute("alter system reset wal_compression")
+        await owner.execute("select pg_reload_conf()")
+        connection, house = await connect(dsn, timeout_s=30), HouseAccounts()
+        while (to_replay := await owner.fetchval(_TO_REPLAY)) < replay_bytes:
+            await _sell(connection, house, scans, 1_000)
+        stored = await owner.fetchval(_STORED)
+        running = Postmaster.read(data_dir)
+        if running is None:
+            raise SystemExit("Postgres does not run")
+        os.kill(running.pid, signal.SIGKILL)
+        connection.terminate()
+    start_s = time.monotonic()
+    await asyncio.to_thread(postgres.revive)
+    return {
+        "MiB to replay": round(to_replay / 2**20),
+        "MiB in pg_wal": round(stored / 2**20),
+        "seconds to recover": round(time.monotonic() - start_s, 2),
+    }
+
+
+async def measure(payments: int, wallets: int, replay_mib: int, bin_dir: Path | None) -> list[dict[str, object]]:
     """Return the rows of the table; the last one is the recovery."""
     data_dir = open_directory("pos-wal-")
-    postgres = EmbeddedPostgres(data_dir)
+    postgres = EmbeddedPostgres(data_dir, bin_dir=bin_dir)
     rows: list[dict[str, object]] = []
     try:
         dsn = await asyncio.to_thread(postgres.start)
         async with owner_connection(dsn) as owner:
             await migrate(owner, load_migrations())
             shop = await seed_shop(owner, terminals=_TILLS, wallets=wallets, balance_minor=_BALANCE_MINOR)
-            await owner.execute("alter system set checkpoint_timeout = '1h'")
-            await owner.execute("alter system set max_wal_size = '10GB'")
             await owner.execute("vacuum analyze")
             scans = _scans(shop)
             built = await owner.fetchval("select enumvals from pg_settings where name = 'wal_compression'")
@@ -125,18 +153,7 @@ async def measure(payments: int, wallets: int) -> list[dict[str, object]]:
                 if compression in built:
                     rows.append(await _measure(dsn, scans, payments, between, compression))
                     print_progress(str(rows[-1]))
-        running = Postmaster.read(data_dir)
-        if running is None:
-            raise SystemExit("Postgres does not run")
-        os.kill(running.pid, signal.SIGKILL)
-        start_s = time.monotonic()
-        await asyncio.to_thread(postgres.revive)
-        rows.append(
-            {
-                "sales since the checkpoint": _BETWEEN_CHECKPOINTS[-1],
-                "seconds to recover": round(time.monotonic() - start_s, 2),
-            }
-        )
+        rows.append(await _recover(postgres, data_dir, dsn, scans, replay_mib * 2**20))
         print_progress(str(rows[-1]))
     finally:
         await asyncio.to_thread(postgres.stop)
@@ -149,9 +166,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="write-ahead log of a sale")
     parser.add_argument("--payments", type=int, default=40_000, help="sales per row of the table (default 40000)")
     parser.add_argument("--wallets", type=int, default=20_000, help="wallets that pay (default 20000)")
+    parser.add_argument(
+        "--replay-mib", type=int, default=0, help="least MiB of the log to replay after the kill (default 0)"
+    )
+    parser.add_argument("--bin-dir", type=Path, help="directory of the programs of another Postgres")
     parser.add_argument("--json", type=Path, help="write the table to this file")
     arguments = parser.parse_args()
-    rows = asyncio.run(measure(arguments.payments, arguments.wallets))
+    rows = asyncio.run(measure(arguments.payments, arguments.wallets, arguments.replay_mib, arguments.bin_dir))
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
 
