@@ -13,15 +13,13 @@ from pathlib import Path
 from pos_server.ledger.database import SERVER_VERSION_MIN
 from tests.tested_postgres import BIN_DIR_NAME
 
-# Debian and Ubuntu; Fedora, RHEL and SUSE; Homebrew on both kinds of Mac; FreeBSD.
+# Debian and Ubuntu; Fedora, RHEL and SUSE; Homebrew on both kinds of Mac. Others have the programs on the PATH.
 _PLACES = (
     "/usr/lib/postgresql/*/bin",
     "/usr/pgsql-*/bin",
     "/usr/lib/postgresql*/bin",
     "/opt/homebrew/opt/postgresql@*/bin",
     "/usr/local/opt/postgresql@*/bin",
-    "/usr/local/bin",
-    "/usr/bin",
 )
 _PROGRAMS = ("initdb", "postgres", "psql")
 # What only the database decides: statements, constraints, plans, locks, and every operation against the model.
@@ -30,10 +28,11 @@ TESTS = ("tests/ledger", "tests/model")
 
 def main() -> int:
     """Return the exit status of pytest, or 0 without another version."""
-    found = installed(path for place in _PLACES for path in Path("/").glob(place.removeprefix("/")))
+    on_path = map(Path, os.environ.get("PATH", "").split(os.pathsep))
+    found = installed([*(path for place in _PLACES for path in Path("/").glob(place.removeprefix("/"))), *on_path])
     old = {version: path for version, path in found.items() if version >= SERVER_VERSION_MIN}
     if not old:
-        print(f"skipped: no PostgreSQL from version {SERVER_VERSION_MIN} on in {', '.join(_PLACES)}")  # noqa: T201
+        print(f"skipped: no PostgreSQL from version {SERVER_VERSION_MIN} on in the usual directories or on PATH")  # noqa: T201
         return 0
     version = min(old)
     print(f"The tests of the ledger on PostgreSQL {version}, in {old[version]}:", flush=True)  # noqa: T201
