@@ -22,8 +22,9 @@ _PLACES = (
     "/usr/local/opt/postgresql@*/bin",
 )
 _PROGRAMS = ("initdb", "postgres", "psql")
-# What only the database decides: statements, constraints, plans, locks, and every operation against the model.
-TESTS = ("tests/ledger", "tests/model")
+# What only the database decides: statements, constraints, plans, every operation against the model, the order of locks,
+# and commits that wait for a standby.
+TESTS = ("tests/ledger", "tests/model", "tests/faults/test_lock_order.py", "tests/faults/test_standby_gone.py")
 
 
 def main() -> int:

@@ -67,6 +67,8 @@ async def _require_standby(admin: asyncpg.Connection, names: str) -> None:
     async with asyncio.timeout(10):
         while await admin.fetchval("select current_setting('synchronous_standby_names')") != names:
             pass
+    # Commits wait as soon as the checkpointer has read the setting, which it does before it makes a checkpoint.
+    await admin.execute("checkpoint")
 
 
 async def end_waits(admin: asyncpg.Connection, function: str, engine: Engine) -> int:
