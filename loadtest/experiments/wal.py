@@ -39,7 +39,7 @@ from pos_server.ledger.database import connect
 from pos_server.ledger.migrate import load_migrations, migrate
 from pos_server.ledger.payments import HouseAccounts, apply_changes, load_snapshot
 from pos_server.postgres.embedded import EmbeddedPostgres
-from pos_server.postgres.postmaster import Postmaster
+from pos_server.postgres.postmaster import DATABASE, Postmaster
 
 _BATCH = 10
 _TILLS = 20
@@ -88,8 +88,8 @@ def _cpu_ns(pid: int) -> int:
 
 async def _measure(dsn: str, scans: Iterator[Scan], payments: int, between: int, compression: str) -> dict[str, object]:
     async with owner_connection(dsn) as owner:
-        await owner.execute(f"alter system set wal_compression = '{compression}'")
-        await owner.execute("select pg_reload_conf()")
+        # Overrides the command line of the embedded Postgres, in sessions that start now.
+        await owner.execute(f"alter database {DATABASE} set wal_compression = '{compression}'")
         connection, house = await connect(dsn, timeout_s=30), HouseAccounts()
         await _sell(connection, house, scans, 10 * _BATCH)  # prepares the plans
         pid = await connection.fetchval("select pg_backend_pid()")
@@ -115,11 +115,14 @@ async def _recover(
 ) -> dict[str, object]:
     """Sell until `replay_bytes` of the log would be replayed, kill Postgres, and time its recovery."""
     async with owner_connection(dsn) as owner:
-        await owner.execute("alter system reset wal_compression")
-        await owner.execute("select pg_reload_conf()")
+        await owner.execute(f"alter database {DATABASE} reset wal_compression")
         connection, house = await connect(dsn, timeout_s=30), HouseAccounts()
-        while (to_replay := await owner.fetchval(_TO_REPLAY)) < replay_bytes:
+        to_replay = await owner.fetchval(_TO_REPLAY)
+        while to_replay < replay_bytes:
             await _sell(connection, house, scans, 1_000)
+            before, to_replay = to_replay, await owner.fetchval(_TO_REPLAY)
+            if to_replay < before:
+                raise SystemExit(f"a checkpoint ended at {before >> 20} MiB: use a lower --replay-mib")
         stored = await owner.fetchval(_STORED)
         running = Postmaster.read(data_dir)
         if running is None:
