@@ -1,4 +1,4 @@
-.PHONY: help setup demo check test test-all bench loadtest docs generate lint lock clean
+.PHONY: help setup demo check test test-long test-all bench loadtest docs generate lint lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -21,6 +21,9 @@ check: lint ## Check style and types, then run the tests that need no Postgres
 
 test: lint ## Run lint, then all tests in their short form; ARGS goes to pytest (-n 0 runs them in one process)
 	$(PYTEST) -n 3 -m "not long" $(ARGS)
+
+test-long: lint
+	$(PYTEST) -n 3 -m long $(ARGS)
 
 test-all: lint ## Run lint, then all tests, also the long ones, and the ledger's on the oldest Postgres that is installed
 	$(PYTEST) -n 3 $(ARGS)
